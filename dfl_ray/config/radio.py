@@ -1,0 +1,28 @@
+"""The `radio` section, derived field by field from `channels.settings.RadioSettings` so that neither can drift."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from channels.settings import RadioSettings
+
+
+def _section(name: str, settings: type[Any]) -> type[BaseModel]:
+    hints = get_type_hints(settings)
+    fields: dict[str, Any] = {
+        f.name: (hints[f.name], Field(f.default, description=f.metadata.get("doc", "")))
+        for f in dataclasses.fields(settings)
+    }
+    config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
+
+
+RadioConfig: type[BaseModel] = _section("RadioConfig", RadioSettings)
+
+
+def radio_settings(section: BaseModel) -> RadioSettings:
+    """Turn the validated `radio` section into the settings the channel takes."""
+    return RadioSettings(**section.model_dump())

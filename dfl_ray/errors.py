@@ -1,0 +1,67 @@
+"""Typed errors: each says what, what was got, what was expected and what to change.
+
+`InputError` means that the user's input is wrong (exit code 2, nothing was started); `RunError` means that a
+run failed after it started (exit code 1); `Interrupted` means that the user stopped a run that has been saved
+(exit code 130). All are picklable, so that they cross process borders whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Wrong input, found before any actor starts.
+
+    Args:
+        what: The thing that is wrong, for example a config key or a file.
+        got: What was found there.
+        expected: What would have been right.
+        change: What the user can change, and how.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", change: str = "") -> None:
+        self.what, self.got, self.expected, self.change = what, got, expected, change
+        super().__init__(paragraph(what, got=got, expected=expected, change=change))
+
+    def __reduce__(self):
+        """Pickle by parts, since the exception's own args hold only the joined text."""
+        return _rebuild, (type(self), self.what, self.got, self.expected, self.change)
+
+
+class RunError(RuntimeError):
+    """A run that failed after it had started; what it had saved stays on disk."""
+
+    exit_code = 1
+
+
+class Interrupted(RunError):
+    """A run stopped by the user at a round boundary and saved."""
+
+    exit_code = 130
+
+
+def _rebuild(kind: type[InputError], what: str, got: str, expected: str, change: str) -> InputError:
+    return kind(what, got=got, expected=expected, change=change)
+
+
+def paragraph(what: str, *, got: str = "", expected: str = "", change: str = "") -> str:
+    """Join the four parts of an error into one paragraph, leaving out the empty ones."""
+    parts = [what.rstrip(".") + "."]
+    if got:
+        parts.append(f"Got: {got.rstrip('.')}.")
+    if expected:
+        parts.append(f"Expected: {expected.rstrip('.')}.")
+    if change:
+        parts.append(change if change.endswith((".", "`", ")")) else change + ".")
+    return " ".join(parts)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word is meant: "did you mean `x`?" if one is close, else the list of all."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(names)
