@@ -1,0 +1,127 @@
+"""`run.json`: what ran where: versions, git commit, host facts, command line, state."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from dfl_ray.records.parts import sync_folder
+from dfl_ray.records.schema import SCHEMA_VERSION
+
+State = Literal["running", "done", "interrupted", "failed"]
+STATES: tuple[State, ...] = ("running", "done", "interrupted", "failed")
+
+PACKAGES = (
+    "dfl-ray",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "networkx",
+    "wandb",
+)
+
+
+def new_info(name: str) -> dict[str, Any]:
+    """Facts of a run that starts now, ready for `run.json`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "state": "running",
+        "started_at": now(),
+        "ended_at": None,
+        "command": list(sys.argv),
+        "versions": versions(),
+        "git": git_state(Path(__file__).resolve().parents[2]),
+        "host": host_facts(),
+    }
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions of `PACKAGES`, read from their metadata without importing them."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def host_facts() -> dict[str, Any]:
+    """System, processor count open to this process, and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory,
+    }
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Commit of the checkout the code runs from and whether it is changed; None when it is no checkout.
+
+    Args:
+        root: Folder of the packages. A repository that merely holds it (a virtual environment inside another
+            project) does not count.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel")
+    commit = _git(root, "rev-parse", "HEAD")
+    if top is None or commit is None or Path(top).resolve() != root.resolve():
+        return None
+    return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Read `run.json`.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no JSON object.
+    """
+    info = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return info
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a file whole: a reader sees the old text or the new, also after a crash."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def write_info(path: Path, info: dict[str, Any]) -> None:
+    """Replace `run.json` atomically."""
+    write_text_atomically(path, json.dumps(info, indent=2) + "\n")

@@ -1,0 +1,217 @@
+"""A table on disk as a folder of Parquet part files: append, compact, truncate and read, each step atomic.
+
+A part is named `part-<first>-<last>.parquet` by the appends it holds. A compacted part covers the range of
+the parts it replaces; if a crash leaves both, the wider one wins and the others are ignored and later
+removed. So every reader sees every row once, and `pandas.read_parquet(folder)` works too, since names that
+start with a dot are skipped by it. (That plain call can see rows twice in one case only: after a crash between
+writing a compacted part and removing its sources, until the folder is next truncated or finished.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dfl_ray.errors import InputError
+from dfl_ray.records.schema import SCHEMA_VERSION
+
+COMPACT_EVERY = 64
+_ROW_GROUP = 1 << 17
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """One part file and the range of appends it holds, both ends included."""
+
+    first: int
+    last: int
+    path: Path
+
+    @property
+    def span(self) -> int:
+        """Number of appends in the part."""
+        return self.last - self.first + 1
+
+
+def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
+    """Parts of a table in order, and those superseded by a wider part.
+
+    Args:
+        folder: The table's folder; a missing one has no parts.
+    """
+    found = sorted((_parse(path) for path in folder.glob("part-*.parquet")), key=lambda p: (p.first, -p.last))
+    live: list[Part] = []
+    superseded: list[Part] = []
+    for part in found:
+        (superseded if live and part.last <= live[-1].last else live).append(part)
+    return live, superseded
+
+
+def _parse(path: Path) -> Part:
+    _, first, last = path.stem.split("-")
+    return Part(int(first), int(last), path)
+
+
+def _part_path(folder: Path, first: int, last: int) -> Path:
+    return folder / f"part-{first:09d}-{last:09d}.parquet"
+
+
+def append(folder: Path, table: pa.Table) -> None:
+    """Write one part behind the last, then compact where `COMPACT_EVERY` parts of like size have gathered."""
+    parts, _ = list_parts(folder)
+    sequence = parts[-1].last + 1 if parts else 0
+    path = _part_path(folder, sequence, sequence)
+    _write_atomically(path, table.schema, [table])
+    _compact_tail([*parts, Part(sequence, sequence, path)])
+
+
+def _compact_tail(parts: list[Part]) -> None:
+    """Merge the last parts level by level, so that n appends leave O(log n) parts."""
+    size = 1
+    while True:
+        tail: list[Part] = []
+        for part in reversed(parts):
+            if part.span >= size * COMPACT_EVERY:
+                break
+            tail.insert(0, part)
+        if len(tail) < COMPACT_EVERY:
+            return
+        parts = [*parts[: -len(tail)], _merge(tail)]
+        size *= COMPACT_EVERY
+
+
+def compact(folder: Path) -> None:
+    """Merge all parts of a table into one."""
+    parts, superseded = list_parts(folder)
+    _remove(superseded)
+    if len(parts) > 1:
+        _merge(parts)
+
+
+def _merge(parts: Sequence[Part]) -> Part:
+    path = _part_path(parts[0].path.parent, parts[0].first, parts[-1].last)
+    schema = pq.read_schema(parts[0].path)
+    _write_atomically(path, schema, (pq.ParquetFile(part.path).read() for part in parts))
+    _remove(parts)
+    return Part(parts[0].first, parts[-1].last, path)
+
+
+def _remove(parts: Sequence[Part]) -> None:
+    for part in parts:
+        part.path.unlink(missing_ok=True)
+
+
+def truncate(folder: Path, after_round: int) -> None:
+    """Drop every row of a later round than `after_round`, and nothing else. Repeating it changes nothing."""
+    parts, superseded = list_parts(folder)
+    _remove(superseded)
+    for part in parts:
+        rounds = pq.read_table(part.path, columns=["round"]).column("round")
+        if rounds.length() == 0 or pc.max(rounds).as_py() <= after_round:  # pyright: ignore
+            continue
+        table = pq.ParquetFile(part.path).read()
+        keep = pc.less_equal(table.column("round"), after_round)  # pyright: ignore
+        _write_atomically(part.path, table.schema, [table.filter(keep)])
+
+
+def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None, filters=None) -> pa.Table:
+    """Read a table whole, or some columns and rows of it.
+
+    Args:
+        folder: The table's folder; without parts the answer has the schema's columns and no rows.
+        schema: The table's schema.
+        columns: Columns wanted; none = all of the schema.
+        filters: Row filter as in `pyarrow.parquet.read_table`, e.g. `[("round", "==", 3)]`.
+
+    Raises:
+        InputError: A part is of a newer schema, or is not a table of this kind.
+    """
+    for _ in range(5):  # a live run may merge parts between listing and reading; then list again
+        try:
+            tables = list(_read_parts(folder, schema, columns, filters))
+            break
+        except FileNotFoundError:
+            continue
+    else:
+        raise OSError(f"{folder} kept changing while it was read")
+    if not tables:
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        return wanted.empty_table()
+    return pa.concat_tables(tables)
+
+
+def _read_parts(
+    folder: Path, schema: pa.Schema, columns: Sequence[str] | None, filters
+) -> Iterator[pa.Table]:
+    names = list(columns) if columns is not None else schema.names
+    for part in list_parts(folder)[0]:
+        check_part(part.path, schema)
+        yield pq.read_table(part.path, columns=names, filters=filters, partitioning=None)  # pyright: ignore[reportArgumentType].select(names)
+
+
+def check_part(path: Path, schema: pa.Schema) -> None:
+    """Refuse a part of a newer schema or of another table.
+
+    Raises:
+        InputError: Naming the file and the versions.
+    """
+    stored = pq.read_schema(path)
+    version = int((stored.metadata or {}).get(b"dfl_ray.schema_version", b"0"))
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"The records at {path.parent} were written by a newer dfl-ray",
+            got=f"schema version {version}",
+            expected=f"at most {SCHEMA_VERSION}",
+            change="Read them with the version of dfl-ray that wrote them, or update this one.",
+        )
+    missing = [name for name in schema.names if name not in stored.names]
+    if missing:
+        raise InputError(
+            f"{path} is not a table of this kind",
+            got="columns " + ", ".join(stored.names[:8]),
+            expected="also " + ", ".join(missing[:8]),
+            change="Give the folder of a run made by `dfl-ray run`.",
+        )
+
+
+def _write_atomically(path: Path, schema: pa.Schema, tables) -> None:
+    """Write to a hidden file beside the target, flush it to the disk and rename it over the target."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for group in _row_groups(schema, tables):
+                writer.write_table(group, row_group_size=_ROW_GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def _row_groups(schema: pa.Schema, tables) -> Iterator[pa.Table]:
+    """Gather small tables into row groups of useful size, holding only one group in memory."""
+    gathered: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        gathered.append(table)
+        rows += table.num_rows
+        if rows >= _ROW_GROUP:
+            yield pa.concat_tables(gathered)
+            gathered, rows = [], 0
+    if gathered:
+        yield pa.concat_tables(gathered).combine_chunks() if rows else schema.empty_table()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

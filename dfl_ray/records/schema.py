@@ -1,0 +1,235 @@
+"""The four record tables and the two of the topology: columns, units, meanings and the schema version.
+
+Every column carries its meaning in the Arrow field's metadata (key `doc`), so that a Parquet file explains
+itself and `docs/records.md` can be checked against the code. Units are in the names; a name without one is a
+count, a share in [0, 1] or an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from dfl_ray.errors import nearest
+
+SCHEMA_VERSION = 1
+
+TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
+
+_KINDS = {"i": pa.int64(), "f": pa.float64(), "s": pa.string(), "b": pa.bool_()}
+
+
+def _schema(table: str, columns: Iterable[tuple[str, str, str]]) -> pa.Schema:
+    """Build a schema from (name, kind, meaning); an upper-case kind must not be null."""
+    fields = [
+        pa.field(name, _KINDS[kind.lower()], nullable=kind.islower(), metadata={"doc": doc})
+        for name, kind, doc in columns
+    ]
+    return pa.schema(fields, metadata={"dfl_ray.table": table, "dfl_ray.schema_version": str(SCHEMA_VERSION)})
+
+
+ROUNDS = _schema(
+    "rounds",
+    [
+        ("round", "I", "communication round, from 1"),
+        ("simulated_s", "F", "virtual clock at the round's end, cumulative"),
+        ("payload_bytes", "I", "bytes put on air in the round, every attempt counted"),
+        ("airtime_s", "F", "sum of the transmissions' times on air in the round"),
+        ("energy_j", "F", "energy of radio and computing in the round, all devices"),
+        ("delivered_fraction", "f", "delivered transfers over all transfers; null when none was wanted"),
+        ("accuracy_mean", "f", "mean over devices and tasks by the method's rule; null when not evaluated"),
+        ("wall_s", "F", "real time the round took"),
+        ("accuracy_worst_task", "f", "least of the tasks' mean accuracies; null when not evaluated"),
+        ("forgetting_mean", "f", "mean over tasks of best accuracy so far - now; null when not evaluated"),
+        ("interference_gap", "f", "accuracy by the oracle rule - by the method's; null when unknown"),
+        ("train_loss", "f", "mean training loss of the devices that trained"),
+        ("consensus_distance", "f", "sum of |B_i - mean B|^2 over n |mean B|^2, mean over tasks"),
+        ("collision_b", "f", "share of entries of B kept by two tasks, mean over task pairs"),
+        ("collision_delta_w", "f", "share of entries of B A touched by two tasks, mean over task pairs"),
+        ("spectral_gap", "f", "1 - second largest |eigenvalue| of the mixing matrix, least over tasks"),
+        ("density", "f", "share of B that is kept and travels"),
+        ("sinr_db_p05", "f", "5th percentile of the SINR over the round's transfers"),
+        ("sinr_db_p50", "f", "median of the SINR over the round's transfers"),
+        ("sinr_db_p95", "f", "95th percentile of the SINR over the round's transfers"),
+        ("transfers", "i", "transfers wanted in the round"),
+        ("delivered", "i", "transfers that arrived inside the deadline"),
+        ("lost", "i", "transfers that did not arrive"),
+        ("refused", "i", "messages that arrived and were refused (checksum, mask, version)"),
+        ("skipped_devices", "i", "devices left out of the round (non-finite loss, late)"),
+        ("alive_devices", "i", "devices with charge left at the round's end"),
+        ("replica_staleness_rounds", "f", "mean age of the foreign experts the devices hold"),
+        ("object_store_bytes", "i", "bytes put into the object store in the round"),
+        ("train_wall_s", "f", "real time of training"),
+        ("plan_wall_s", "f", "real time of planning the radio"),
+        ("exchange_wall_s", "f", "real time of delivering, decoding and mixing"),
+        ("evaluate_wall_s", "f", "real time of evaluating"),
+        ("record_wall_s", "f", "real time of writing records and tracking"),
+        ("overhead_fraction", "f", "share of wall_s outside training and evaluation"),
+    ],
+)
+
+DEVICES = _schema(
+    "devices",
+    [
+        ("round", "I", "communication round, from 1"),
+        ("device", "I", "device index, from 0"),
+        ("loss", "f", "mean training loss of the round; null when the device did not train"),
+        ("gradient_norm", "f", "mean gradient norm before clipping"),
+        ("compute_s", "f", "virtual time of the device's training"),
+        ("energy_j", "f", "energy of the device in the round, radio and computing"),
+        ("sent_bytes", "i", "bytes the device put on air, every attempt counted"),
+        ("received_bytes", "i", "bytes delivered to the device"),
+        ("refused", "i", "messages the device refused"),
+        ("alive", "b", "whether the device has charge left at the round's end"),
+        ("x_m", "f", "position"),
+        ("y_m", "f", "position"),
+        ("tasks", "s", "names of the tasks it holds, comma separated"),
+        ("actor", "s", "name of the actor that hosts it"),
+    ],
+)
+
+TRANSFERS = _schema(
+    "transfers",
+    [
+        ("round", "I", "communication round, from 1"),
+        ("transfer", "I", "index of the transfer inside the round"),
+        ("slot", "i", "slot of the schedule in which it ran last; null when it never ran"),
+        ("source", "I", "sending device"),
+        ("destination", "I", "receiving device"),
+        ("kind", "s", "adapter, expert, sketch, mask or projection"),
+        ("task", "s", "task the message belongs to; null when to none"),
+        ("sinr_db", "f", "SINR of the last attempt"),
+        ("rate_bps", "f", "rate of the last attempt"),
+        ("start_s", "f", "start of the first attempt, from the start of the round's radio phase"),
+        ("end_s", "f", "end of the last attempt, from the start of the round's radio phase"),
+        ("payload_bytes", "I", "length of the encoded message, one attempt"),
+        ("attempts", "i", "transmissions used"),
+        ("delivered", "B", "whether it arrived inside the deadline"),
+        ("energy_j", "f", "energy of sender and receiver, all attempts"),
+    ],
+)
+
+EVALUATION = _schema(
+    "evaluation",
+    [
+        ("round", "I", "round after which it was measured; 0 = before tuning"),
+        ("device", "I", "device that answered"),
+        ("task", "S", "task of the held-out rows"),
+        ("rule", "S", "inference rule"),
+        ("accuracy", "F", "share of rows answered right"),
+        ("rows", "i", "held-out rows asked"),
+        ("chance", "f", "accuracy of guessing"),
+        ("routed_right", "f", "share of rows sent to the expert of their own task; null unless a router"),
+    ],
+)
+
+TOPOLOGY_NODES = _schema(
+    "topology_nodes",
+    [
+        ("round", "I", "first round for which this topology holds"),
+        ("device", "I", "device index, from 0"),
+        ("x_m", "f", "position"),
+        ("y_m", "f", "position"),
+        ("tasks", "s", "names of the tasks it holds, comma separated"),
+        ("cluster", "i", "cluster label"),
+        ("gateway", "b", "whether one of its links is a gateway link"),
+    ],
+)
+
+TOPOLOGY_EDGES = _schema(
+    "topology_edges",
+    [
+        ("round", "I", "first round for which this topology holds"),
+        ("source", "I", "one end, the smaller index"),
+        ("destination", "I", "the other end"),
+        ("length_m", "f", "2-D distance"),
+        ("mean_snr_db", "f", "SNR without fading and interference"),
+        ("airtime_s_per_mb", "f", "time on air per 10^6 bytes at the mean SNR"),
+        ("kind", "s", "intra, gateway or relay"),
+    ],
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "rounds": ROUNDS,
+    "devices": DEVICES,
+    "transfers": TRANSFERS,
+    "evaluation": EVALUATION,
+}
+TOPOLOGY_TABLES: dict[str, pa.Schema] = {"nodes": TOPOLOGY_NODES, "edges": TOPOLOGY_EDGES}
+
+WALL_COLUMNS: tuple[str, ...] = (
+    "wall_s",
+    "train_wall_s",
+    "plan_wall_s",
+    "exchange_wall_s",
+    "evaluate_wall_s",
+    "record_wall_s",
+    "overhead_fraction",
+    "object_store_bytes",
+    "actor",
+)
+"""Columns that describe this machine and this layout, not the experiment: left out of comparisons."""
+
+
+def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) -> pa.Table:
+    """Bring a table to a schema: order, types, missing nullable columns as null, NaN as null.
+
+    Args:
+        table: Arrow table, DataFrame, or mapping of column name to a sequence of equal lengths.
+        schema: One of `TABLES` or `TOPOLOGY_TABLES`.
+        round: Fills the column `round` when the table has none; must equal it when it has one.
+
+    Raises:
+        ValueError: An unknown column, a missing one that must not be null, a null in it, a type that does not
+            fit, or a `round` other than the one given.
+    """
+    arrow = _as_arrow(table)
+    name = (schema.metadata or {}).get(b"dfl_ray.table", b"?").decode()
+    if round is not None and "round" not in arrow.column_names:
+        arrow = arrow.append_column("round", pa.array([round] * arrow.num_rows, pa.int64()))
+    for column in arrow.column_names:
+        if column not in schema.names:
+            raise ValueError(f"table `{name}` has no column `{column}`: {nearest(column, schema.names)}")
+    columns = [_column(arrow, field, name) for field in schema]
+    others = [value for value in columns[0].unique().to_pylist() if round is not None and value != round]
+    if others:
+        raise ValueError(f"table `{name}`: rows of other rounds than {round}: {others[:5]}")
+    return pa.table(columns, schema=schema)
+
+
+def _as_arrow(table: TableLike) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
+    """One column cast to its field; floats that are NaN become null where null is allowed."""
+    if field.name not in arrow.column_names:
+        values: Any = pa.chunked_array([pa.nulls(arrow.num_rows, field.type)])
+    else:
+        try:
+            values = arrow.column(field.name).cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"table `{table}`, column `{field.name}`: not {field.type}: {error}") from error
+        if field.nullable and pa.types.is_floating(field.type):
+            values = _nan_to_null(values)
+    if not field.nullable and values.null_count:
+        raise ValueError(f"table `{table}`: column `{field.name}` must be given in every row")
+    return values
+
+
+def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
+    mask: Any = pc.is_nan(values)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.if_else(mask, pa.scalar(None, values.type), values)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def empty_frame(schema: pa.Schema) -> pd.DataFrame:
+    """A DataFrame of a schema's columns and types with no rows."""
+    return schema.empty_table().to_pandas()
