@@ -50,14 +50,18 @@ def _rebuild(kind: type[InputError], what: str, got: str, expected: str, change:
 
 def paragraph(what: str, *, got: str = "", expected: str = "", change: str = "") -> str:
     """Join the four parts of an error into one paragraph, leaving out the empty ones."""
-    parts = [what.rstrip(".") + "."]
+    parts = [_sentence(what)]
     if got:
-        parts.append(f"Got: {got.rstrip('.')}.")
+        parts.append(f"Got: {_sentence(got)}")
     if expected:
-        parts.append(f"Expected: {expected.rstrip('.')}.")
+        parts.append(f"Expected: {_sentence(expected)}")
     if change:
-        parts.append(change if change.endswith((".", "`", ")")) else change + ".")
+        parts.append(change if change.endswith(("`", ")")) else _sentence(change))
     return " ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else text + "."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

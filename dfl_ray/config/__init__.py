@@ -1,0 +1,1 @@
+"""Configuration: schema, loading, checks, description. Imports neither torch, transformers nor ray."""

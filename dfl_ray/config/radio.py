@@ -1,9 +1,9 @@
-"""The `radio` section, derived field by field from `channels.settings.RadioSettings` so that neither can drift."""
+"""The `radio` section, derived field by field from `channels.settings.RadioSettings`: neither can drift."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -20,7 +20,13 @@ def _section(name: str, settings: type[Any]) -> type[BaseModel]:
     return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
 
 
-RadioConfig: type[BaseModel] = _section("RadioConfig", RadioSettings)
+if TYPE_CHECKING:
+
+    class RadioConfig(BaseModel):
+        """The `radio` section; its fields are those of `RadioSettings`."""
+
+else:
+    RadioConfig = _section("RadioConfig", RadioSettings)
 
 
 def radio_settings(section: BaseModel) -> RadioSettings:

@@ -23,44 +23,58 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The frozen base model all devices share."""
 
-    name: str = Field("embedded", description="`embedded`, a local folder, or a hub id")
+    name: str = Field(default="embedded", description="`embedded`, a local folder, or a hub id")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="linear layers to adapt, by name suffix as in PEFT, or `all-linear`"
+        default="all-linear", description="linear layers to adapt, by name suffix as in PEFT, or `all-linear`"
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the frozen weights")
-    trust_remote_code: bool = Field(False, description="run code shipped with a hub model")
-    max_tokens: int = Field(256, ge=8, le=32768, description="longest row in tokens; longer prompts lose their head")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="precision of the frozen weights"
+    )
+    trust_remote_code: bool = Field(default=False, description="run code shipped with a hub model")
+    max_tokens: int = Field(
+        default=256, ge=8, le=32768, description="longest row in tokens; longer prompts lose their head"
+    )
 
 
 class PromptTemplate(Section):
     """How the rows of one `hub` task become prompt and answer."""
 
     dataset: str = Field(description="datasets id or local folder")
-    subset: str | None = Field(None, description="configuration name of the dataset")
+    subset: str | None = Field(default=None, description="configuration name of the dataset")
     prompt: str = Field(description="format string over the row's fields")
     answer: str = Field(description="format string over the row's fields")
-    labels: tuple[str, ...] | None = Field(None, description="names for integer labels, in order")
-    train_split: str = Field("train", description="split to train on")
-    test_split: str = Field("test", description="split held out")
+    labels: tuple[str, ...] | None = Field(default=None, description="names for integer labels, in order")
+    train_split: str = Field(default="train", description="split to train on")
+    test_split: str = Field(default="test", description="split held out")
 
 
 class TasksConfig(Section):
     """What the devices learn and are asked."""
 
-    source: Literal["synthetic", "files", "hub"] = Field("synthetic", description="where rows come from")
-    path: str | None = Field(None, description="`files`: folder with <task>/train.* and <task>/test.*")
-    names: tuple[str, ...] | None = Field(None, description="tasks to use, in order; none = all found")
+    source: Literal["synthetic", "files", "hub"] = Field(
+        default="synthetic", description="where rows come from"
+    )
+    path: str | None = Field(
+        default=None, description="`files`: folder with <task>/train.* and <task>/test.*"
+    )
+    names: tuple[str, ...] | None = Field(
+        default=None, description="tasks to use, in order; none = all found"
+    )
     cue: Literal["strong", "weak", "none"] = Field(
-        "strong", description="`synthetic`: how far a prompt betrays its task"
+        default="strong", description="`synthetic`: how far a prompt betrays its task"
     )
-    train_rows: int | None = Field(None, ge=1, description="at most so many training rows a task")
-    test_rows: int | None = Field(None, ge=1, description="at most so many test rows a task")
-    prompt_field: str = Field("prompt", description="`files`: name of the field with the model's input")
-    answer_field: str = Field("answer", description="`files`: name of the field with the answer")
+    train_rows: int | None = Field(default=None, ge=1, description="at most so many training rows a task")
+    test_rows: int | None = Field(default=None, ge=1, description="at most so many test rows a task")
+    prompt_field: str = Field(
+        default="prompt", description="`files`: name of the field with the model's input"
+    )
+    answer_field: str = Field(default="answer", description="`files`: name of the field with the answer")
     max_choices: int = Field(
-        32, ge=1, description="a task with at most so many distinct answers is a closed label set"
+        default=32, ge=1, description="a task with at most so many distinct answers is a closed label set"
     )
-    on_bad_rows: Literal["refuse", "skip"] = Field("refuse", description="refuse the file, or count and skip")
+    on_bad_rows: Literal["refuse", "skip"] = Field(
+        default="refuse", description="refuse the file, or count and skip"
+    )
     templates: dict[str, PromptTemplate] = Field(
         default_factory=dict, description="`hub`: prompt template of each task that has no ready one"
     )
@@ -69,59 +83,93 @@ class TasksConfig(Section):
 class DevicesConfig(Section):
     """The devices, where they stand and which tasks they hold."""
 
-    count: int = Field(10, ge=1, le=1_000_000, description="number of devices")
-    area_m: tuple[float, float] = Field((300.0, 300.0), description="width and height of the area in metres")
-    placement: Literal["uniform", "poisson", "hotspots", "file"] = Field("uniform", description="where they stand")
-    placement_path: str | None = Field(None, description="`file`: CSV or Parquet with device, x_m, y_m")
+    count: int = Field(default=10, ge=1, le=1_000_000, description="number of devices")
+    area_m: tuple[float, float] = Field(
+        default=(300.0, 300.0), description="width and height of the area in metres"
+    )
+    placement: Literal["uniform", "poisson", "hotspots", "file"] = Field(
+        default="uniform", description="where they stand"
+    )
+    placement_path: str | None = Field(
+        default=None, description="`file`: CSV or Parquet with device, x_m, y_m"
+    )
     partition: Literal["balanced", "one_each", "dirichlet", "file"] = Field(
-        "balanced", description="which tasks a device holds, and in which mixture"
+        default="balanced", description="which tasks a device holds, and in which mixture"
     )
-    partition_path: str | None = Field(None, description="`file`: CSV or Parquet with device, task, weight")
-    tasks_per_device: int = Field(2, ge=1, description="`balanced`: tasks on each device")
-    min_holders: int = Field(3, ge=1, description="`balanced`: least number of holders of a task")
-    dirichlet_alpha: float = Field(0.3, gt=0, description="`dirichlet`: concentration, small = one-sided")
-    sizes: Literal["equal", "lognormal"] = Field("equal", description="how a task's rows are split over holders")
+    partition_path: str | None = Field(
+        default=None, description="`file`: CSV or Parquet with device, task, weight"
+    )
+    tasks_per_device: int = Field(default=2, ge=1, description="`balanced`: tasks on each device")
+    min_holders: int = Field(default=3, ge=1, description="`balanced`: least number of holders of a task")
+    dirichlet_alpha: float = Field(
+        default=0.3, gt=0, description="`dirichlet`: concentration, small = one-sided"
+    )
+    sizes: Literal["equal", "lognormal"] = Field(
+        default="equal", description="how a task's rows are split over holders"
+    )
     mobility: Literal["static", "random_direction", "random_waypoint", "gauss_markov", "trace"] = Field(
-        "static", description="how devices move between rounds"
+        default="static", description="how devices move between rounds"
     )
-    speed_mps: float = Field(1.5, gt=0, description="mean speed of moving devices")
-    trace_path: str | None = Field(None, description="`trace`: CSV or Parquet of device, t_s, x_m, y_m")
-    classes: str = Field("uniform", description="mix of device classes: `uniform`, `mixed`")
+    speed_mps: float = Field(default=1.5, gt=0, description="mean speed of moving devices")
+    trace_path: str | None = Field(
+        default=None, description="`trace`: CSV or Parquet of device, t_s, x_m, y_m"
+    )
+    classes: str = Field(default="uniform", description="mix of device classes: `uniform`, `mixed`")
 
 
 class TopologyConfig(Section):
     """Who may talk to whom."""
 
-    type: str = Field("clustered", description="`clustered` or a comparison graph, e.g. `ring`, `complete`")
-    max_degree: int = Field(6, ge=1, description="most neighbours of a device")
-    min_gap: float = Field(0.2, ge=0, le=1, description="`clustered`: spectral gap wanted inside each task's graph")
-    gateways_per_pair: int = Field(1, ge=1, description="`clustered`: links between two neighbouring clusters")
-    clusters: Literal["tasks", "similarity"] = Field("tasks", description="what clusters are made from")
-    mixing: Literal["metropolis_hastings", "uniform", "laplacian"] = Field(
-        "metropolis_hastings", description="gossip weights"
+    type: str = Field(
+        default="clustered", description="`clustered` or a comparison graph, e.g. `ring`, `complete`"
     )
-    min_snr_db: float = Field(3.0, description="least mean SNR of a link that may be used")
-    airtime_weight: float = Field(1.0, ge=0, description="`clustered`: weight of airtime in a link's cost")
-    energy_weight: float = Field(0.0, ge=0, description="`clustered`: weight of energy in a link's cost")
-    collision_weight: float = Field(0.0, ge=0, description="`clustered`: weight of mask collisions in a link's cost")
-    degree: int = Field(4, ge=1, description="`k_regular`, `k_nearest`, `small_world`: neighbours a device")
-    probability: float = Field(0.3, ge=0, le=1, description="`erdos_renyi`, `small_world`: edge probability")
-    radius_m: float | None = Field(None, gt=0, description="`geometric`: reach; none = by min_snr_db")
-    reach: Literal["respect", "ignore"] = Field("respect", description="keep only links the radio can carry")
-    path: str | None = Field(None, description="`file`: GraphML or edge-list CSV")
+    max_degree: int = Field(default=6, ge=1, description="most neighbours of a device")
+    min_gap: float = Field(
+        default=0.2, ge=0, le=1, description="`clustered`: spectral gap wanted inside each task's graph"
+    )
+    gateways_per_pair: int = Field(
+        default=1, ge=1, description="`clustered`: links between two neighbouring clusters"
+    )
+    clusters: Literal["tasks", "similarity"] = Field(
+        default="tasks", description="what clusters are made from"
+    )
+    mixing: Literal["metropolis_hastings", "uniform", "laplacian"] = Field(
+        default="metropolis_hastings", description="gossip weights"
+    )
+    min_snr_db: float = Field(default=3.0, description="least mean SNR of a link that may be used")
+    airtime_weight: float = Field(
+        default=1.0, ge=0, description="`clustered`: weight of airtime in a link's cost"
+    )
+    energy_weight: float = Field(
+        default=0.0, ge=0, description="`clustered`: weight of energy in a link's cost"
+    )
+    collision_weight: float = Field(
+        default=0.0, ge=0, description="`clustered`: weight of mask collisions in a link's cost"
+    )
+    degree: int = Field(
+        default=4, ge=1, description="`k_regular`, `k_nearest`, `small_world`: neighbours a device"
+    )
+    probability: float = Field(
+        default=0.3, ge=0, le=1, description="`erdos_renyi`, `small_world`: edge probability"
+    )
+    radius_m: float | None = Field(default=None, gt=0, description="`geometric`: reach; none = by min_snr_db")
+    reach: Literal["respect", "ignore"] = Field(
+        default="respect", description="keep only links the radio can carry"
+    )
+    path: str | None = Field(default=None, description="`file`: GraphML or edge-list CSV")
 
 
 class WandbConfig(Section):
     """Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        "auto", description="`auto`: online with a key, else offline"
+        default="auto", description="`auto`: online with a key, else offline"
     )
-    project: str = Field("dfl-ray", description="project name")
-    entity: str | None = Field(None, description="team or user; none = the key's default")
-    group: str | None = Field(None, description="group of a sweep")
-    tags: tuple[str, ...] = Field((), description="tags of the run")
-    save_adapters: bool = Field(True, description="store the final adapters as an artifact")
+    project: str = Field(default="dfl-ray", description="project name")
+    entity: str | None = Field(default=None, description="team or user; none = the key's default")
+    group: str | None = Field(default=None, description="group of a sweep")
+    tags: tuple[str, ...] = Field(default=(), description="tags of the run")
+    save_adapters: bool = Field(default=True, description="store the final adapters as an artifact")
 
 
 class TrackConfig(Section):
@@ -133,20 +181,32 @@ class TrackConfig(Section):
 class RuntimeConfig(Section):
     """How the run is laid onto processes and machines."""
 
-    backend: Literal["ray", "local"] = Field("ray", description="Ray actors, or one process without Ray")
-    address: str | None = Field(None, description="Ray cluster to join (`auto`, host:port); none = start one here")
-    devices_per_actor: int | Literal["auto"] = Field("auto", description="devices hosted by one actor, or `auto`")
-    micro_devices: int | Literal["auto"] = Field("auto", description="devices in one batched forward and backward")
-    threads: int = Field(1, ge=1, description="torch threads in each actor")
-    cpus_per_actor: float | None = Field(
-        None, gt=0, description="CPU share an actor asks for; none = spread the cluster's CPUs over the actors"
+    backend: Literal["ray", "local"] = Field(
+        default="ray", description="Ray actors, or one process without Ray"
     )
-    gpus_per_actor: float = Field(0.0, ge=0, description="GPU share of one actor")
-    memory_per_actor_mb: float | None = Field(None, gt=0, description="memory an actor reserves; none = estimated")
-    runs_dir: str = Field("runs", description="folder of all run folders")
-    ray_dashboard: bool = Field(False, description="start Ray's dashboard for a local run")
-    actor_timeout_s: float = Field(600.0, gt=0, description="longest wait for one answer of an actor")
-    max_restarts: int = Field(3, ge=0, description="times a dead actor is brought back in one run")
+    address: str | None = Field(
+        default=None, description="Ray cluster to join (`auto`, host:port); none = start one here"
+    )
+    devices_per_actor: int | Literal["auto"] = Field(
+        default="auto", description="devices hosted by one actor, or `auto`"
+    )
+    micro_devices: int | Literal["auto"] = Field(
+        default="auto", description="devices in one batched forward and backward"
+    )
+    threads: int = Field(default=1, ge=1, description="torch threads in each actor")
+    cpus_per_actor: float | None = Field(
+        default=None,
+        gt=0,
+        description="CPU share an actor asks for; none = spread the cluster's CPUs over the actors",
+    )
+    gpus_per_actor: float = Field(default=0.0, ge=0, description="GPU share of one actor")
+    memory_per_actor_mb: float | None = Field(
+        default=None, gt=0, description="memory an actor reserves; none = estimated"
+    )
+    runs_dir: str = Field(default="runs", description="folder of all run folders")
+    ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
+    actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
+    max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")
 
     @model_validator(mode="after")
     def _positive(self) -> RuntimeConfig:
@@ -160,29 +220,36 @@ class RuntimeConfig(Section):
 class EvaluateConfig(Section):
     """When and how accuracy is measured, always on held-out rows."""
 
-    every: int = Field(5, ge=1, description="rounds between evaluations; the last round is always evaluated")
-    rows_per_task: int | None = Field(64, ge=1, description="held-out rows asked of every device; none = all")
+    every: int = Field(
+        default=5, ge=1, description="rounds between evaluations; the last round is always evaluated"
+    )
+    rows_per_task: int | None = Field(
+        default=64, ge=1, description="held-out rows asked of every device; none = all"
+    )
     score: Literal["auto", "exact_match", "choice"] = Field(
-        "auto", description="`choice` for closed label sets (label likelihood), `exact_match` of greedy decoding"
+        default="auto",
+        description="`choice` for closed label sets (label likelihood), `exact_match` of greedy decoding",
     )
     rules: tuple[str, ...] | None = Field(
-        None, description="inference rules to compare at the end; none = the method's own list"
+        default=None, description="inference rules to compare at the end; none = the method's own list"
     )
 
 
 class CheckpointConfig(Section):
     """When state is saved."""
 
-    every: int = Field(1, ge=0, description="rounds between checkpoints; 0 = only when stopped and at the end")
-    keep: int = Field(2, ge=1, description="newest checkpoints kept")
+    every: int = Field(
+        default=1, ge=0, description="rounds between checkpoints; 0 = only when stopped and at the end"
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept")
 
 
 class Config(Section):
     """One experiment, whole."""
 
-    name: str | None = Field(None, description="run name; none = from method, seed and time")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
-    rounds: int = Field(30, ge=1, le=1_000_000, description="communication rounds")
+    name: str | None = Field(default=None, description="run name; none = from method, seed and time")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random stream")
+    rounds: int = Field(default=30, ge=1, le=1_000_000, description="communication rounds")
     method: Annotated[MethodConfig, Field(discriminator="type")] = Field(
         default_factory=SparseOrthogonalConfig, description="the learning method"
     )

@@ -1,0 +1,54 @@
+"""Command line `dfl-ray`: words in, exit code out.
+
+Only `argparse` is imported here, so that `--help` answers at once; each command imports what it needs when it
+runs. Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from dfl_ray.errors import InputError, RunError
+
+EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words behind the program's name; None takes those of this process.
+
+    Returns:
+        The exit code. Errors are one paragraph on stderr; the traceback is printed with `-v` only.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = any(word in ("-v", "--verbose") for word in words)
+    try:
+        from dfl_ray.cli.parser import parse_words
+
+        command, options = parse_words(words)
+        return command.execute(options)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_DONE if stop.code is None else EXIT_FAILED
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; a flush at exit would complain once more.
+        sys.stdout = None
+        return EXIT_DONE
+    except KeyboardInterrupt as error:
+        return _explain("Interrupted before anything could be saved.", EXIT_INTERRUPTED, error, verbose)
+    except (InputError, RunError) as error:
+        return _explain(str(error), error.exit_code, error, verbose)
+    except Exception as error:
+        text = f"Unexpected {type(error).__name__}: {error}".rstrip()
+        return _explain(f"{text} Run again with -v for the traceback.", EXIT_FAILED, error, verbose)
+
+
+def _explain(text: str, code: int, error: BaseException, verbose: bool) -> int:
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"dfl-ray: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,117 @@
+"""What each command does. Heavy imports stand inside the functions: a command pays for what it uses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config
+
+
+def run(options: argparse.Namespace) -> int:
+    """`dfl-ray run`: load and check the configuration, then launch it."""
+    from dfl_ray.config.check import check_inputs
+
+    config = _load(options.words)
+    check_inputs(config)
+    _hush(options.verbose)
+    from dfl_ray.launch import launch
+
+    return _finish(launch(config, verbose=options.verbose, json=options.json), options.json)
+
+
+def resume(options: argparse.Namespace) -> int:
+    """`dfl-ray resume`: go on with a run from its newest checkpoint."""
+    folder = _run_folder(options.run)
+    _hush(options.verbose)
+    from dfl_ray.launch import resume as resume_run
+
+    return _finish(resume_run(folder, verbose=options.verbose, json=options.json), options.json)
+
+
+def report(options: argparse.Namespace) -> int:
+    """`dfl-ray report`: write the HTML report of one run or of several compared."""
+    folders = [_run_folder(text) for text in options.runs]
+    _hush(options.verbose)
+    from dfl_ray.views.report import write_report
+
+    output = Path(options.output) if options.output else None
+    written = write_report(folders, output)
+    print(f"Report: {written}")
+    if options.json:
+        _print_json({"report": str(written), "runs": [str(folder) for folder in folders]})
+    return 0
+
+
+def presets(options: argparse.Namespace) -> int:
+    """`dfl-ray presets`: one line for each preset."""
+    del options
+    from dfl_ray.config.load import preset_names, preset_summary
+
+    names = preset_names()
+    width = max(map(len, names)) + 2
+    for name in names:
+        print(f"{name.ljust(width)}{preset_summary(name)}")
+    return 0
+
+
+def config(options: argparse.Namespace) -> int:
+    """`dfl-ray config`: the resolved configuration as commented YAML."""
+    from dfl_ray.config.describe import describe
+
+    print(describe(_load(options.words)), end="")
+    return 0
+
+
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Tell the configuration (the first word without `=`) from the overrides (all other words)."""
+    source = next((word for word in words if "=" not in word), None)
+    rest = list(words)
+    if source is not None:
+        rest.remove(source)
+    return source, rest
+
+
+def _load(words: Sequence[str]) -> Config:
+    from dfl_ray.config.load import load_config
+
+    source, overrides = split_words(words)
+    return load_config(source, overrides)
+
+
+def _run_folder(text: str) -> Path:
+    from dfl_ray.errors import InputError
+
+    folder = Path(text).expanduser()
+    if not (folder / "config.yaml").is_file():
+        state = "a folder without config.yaml" if folder.is_dir() else "no such folder"
+        raise InputError(f"`{text}` is not a run", got=state, expected="a run folder, e.g. runs/NAME")
+    return folder
+
+
+def _hush(verbose: bool) -> None:
+    if not verbose:
+        from dfl_ray.cli.quiet import hush
+
+        hush()
+
+
+def _finish(outcome: Any, as_json: bool) -> int:
+    if as_json:
+        _print_json({"run": str(outcome.folder), **outcome.summary})
+    return 0
+
+
+def _print_json(record: Mapping[str, Any]) -> None:
+    sys.stdout.flush()
+    print(json.dumps(record, default=_number), flush=True)
+
+
+def _number(value: Any) -> Any:
+    """NumPy scalars as Python numbers, all else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,202 @@
+"""Checks across sections, which one field's type cannot hold.
+
+`check_values` needs nothing but the configuration and runs with every load. `check_inputs` asks the file
+system for what the configuration names, and runs before anything is started.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import get_args
+
+from dfl_ray.config.problems import Problem, as_error
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError, nearest
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+
+Choice = tuple[str, str, str, str]
+_FILES: tuple[Choice, ...] = (
+    # key that chooses, the value that reads the path, key of the path, what the file holds
+    ("tasks.source", "files", "tasks.path", "the folder with <task>/train.jsonl and <task>/test.jsonl"),
+    ("devices.placement", "file", "devices.placement_path", "CSV or Parquet with device, x_m, y_m"),
+    ("devices.partition", "file", "devices.partition_path", "CSV or Parquet with device, task, weight"),
+    ("devices.mobility", "trace", "devices.trace_path", "CSV or Parquet with device, t_s, x_m, y_m"),
+    ("topology.type", "file", "topology.path", "GraphML or an edge-list CSV"),
+)
+
+
+def check_values(config: Config) -> list[Problem]:
+    """Find contradictions between keys.
+
+    Returns:
+        One problem for each; empty for a sound configuration.
+    """
+    checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
+        _name,
+        _unread_paths,
+        _balanced,
+        _pruning,
+        _rules,
+        _templates,
+    )
+    return [problem for check in checks for problem in check(config)]
+
+
+def check_inputs(config: Config) -> None:
+    """Refuse a configuration whose files are missing: tasks, placement, traces, graph, model folder.
+
+    Raises:
+        InputError: All that is missing, in one message.
+    """
+    found = [problem for row in _FILES for problem in _missing_path(config, row)]
+    try:
+        _check_model(config)
+    except InputError as error:
+        found.append(Problem(error.what, error.got, error.expected, error.change))
+    if found:
+        raise as_error(found, "checked before anything is started")
+
+
+def value_at(config: Config, dotted: str) -> object:
+    """The value of one key, e.g. `value_at(config, "devices.count")`."""
+    value: object = config
+    for name in dotted.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _name(config: Config) -> Iterable[Problem]:
+    if config.name is not None and not _FOLDER_NAME.fullmatch(config.name):
+        yield Problem(
+            "`name` cannot be a folder's name",
+            got=config.name,
+            expected="letters, digits and . _ = + - only, a letter or digit first",
+        )
+
+
+def _unread_paths(config: Config) -> Iterable[Problem]:
+    for chooser, reads, key, _ in _FILES:
+        chosen = value_at(config, chooser)
+        if value_at(config, key) is not None and chosen != reads:
+            yield Problem(
+                f"`{key}` is set but nothing would read it",
+                got=f"{chooser}: {chosen}",
+                expected=f"{chooser}: {reads}",
+                change=f"Add {chooser}={reads}, or leave `{key}` out.",
+            )
+
+
+def _missing_path(config: Config, row: Choice) -> Iterable[Problem]:
+    chooser, reads, key, holds = row
+    if value_at(config, chooser) != reads:
+        return
+    path = value_at(config, key)
+    if path is None:
+        yield Problem(
+            f"`{chooser}` is `{reads}` but `{key}` is not set", expected=holds, change=f"Add {key}=PATH."
+        )
+    elif not Path(str(path)).expanduser().exists():
+        yield Problem(f"`{key}` does not exist", got=str(path), expected=holds)
+
+
+def _check_model(config: Config) -> None:
+    name = config.model.name
+    path = Path(name).expanduser()
+    if name == "embedded":
+        return
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if looks_like_path or path.exists():
+        from dfl_ray.models.folder import check_model_folder
+
+        check_model_folder(path)
+
+
+def task_names(config: Config) -> tuple[str, ...] | None:
+    """Names of the tasks as far as the configuration alone tells; None where the data must be read."""
+    if config.tasks.names is not None:
+        return config.tasks.names
+    return tuple(config.tasks.templates) or None if config.tasks.source == "hub" else None
+
+
+def _balanced(config: Config) -> Iterable[Problem]:
+    names, devices = task_names(config), config.devices
+    if names is None:
+        return
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or twice:
+        got = "an empty list" if not names else "twice: " + ", ".join(twice)
+        yield Problem(
+            "`tasks.names` must name each task once", got=got, expected="a list of different names, or null"
+        )
+    elif devices.partition == "balanced":
+        yield from _balanced_count(config, len(names))
+
+
+def _balanced_count(config: Config, tasks: int) -> Iterable[Problem]:
+    devices = config.devices
+    if devices.tasks_per_device > tasks:
+        yield Problem(
+            "`devices.tasks_per_device` is more than there are tasks",
+            got=f"{devices.tasks_per_device} for {tasks} tasks ({', '.join(task_names(config) or ())})",
+            expected=f"at most {tasks}",
+        )
+    elif devices.count * devices.tasks_per_device < tasks * min(devices.min_holders, devices.count):
+        yield Problem(
+            "`devices.min_holders` cannot be met",
+            got=f"{devices.count} devices with {devices.tasks_per_device} tasks each for {tasks} tasks of "
+            f"{devices.min_holders} holders",
+            expected=f"at least {tasks * devices.min_holders} places in all",
+            change="Raise devices.count or devices.tasks_per_device, or lower devices.min_holders.",
+        )
+
+
+def _pruning(config: Config) -> Iterable[Problem]:
+    method = config.method
+    if method.type != "sparse_orthogonal":
+        return
+    if method.prune_start > method.prune_end:
+        yield Problem(
+            "`method.prune_start` is after `method.prune_end`",
+            got=f"{method.prune_start} and {method.prune_end}",
+            expected="shares of the rounds with start <= end",
+        )
+    if method.budget == "effective_rank" and method.budget_min > method.density:
+        yield Problem(
+            "`method.budget_min` is above `method.density`",
+            got=f"{method.budget_min} and {method.density}",
+            expected="a least density of one layer that is at most the density of all",
+        )
+
+
+def _rules(config: Config) -> Iterable[Problem]:
+    field = type(config.method).model_fields.get("rule")
+    known = get_args(field.annotation) if field else ()
+    for rule in config.evaluate.rules or ():
+        if rule not in known:
+            expected = (
+                nearest(rule, known) if known else f"null: `{config.method.type}` has one model and no rules"
+            )
+            yield Problem("`evaluate.rules` names an unknown inference rule", got=rule, expected=expected)
+
+
+def _templates(config: Config) -> Iterable[Problem]:
+    tasks = config.tasks
+    if tasks.templates and tasks.source != "hub":
+        yield Problem(
+            "`tasks.templates` is set but nothing would read it",
+            got=f"tasks.source: {tasks.source}",
+            expected="tasks.source: hub",
+        )
+    if tasks.source == "hub":
+        from dfl_ray.tasks.templates import READY
+
+        for name in task_names(config) or ():
+            if name not in READY and name not in tasks.templates:
+                yield Problem(
+                    f"The task `{name}` has no prompt template",
+                    expected=nearest(name, [*READY, *tasks.templates]),
+                    change=f"Name a ready one, or add `tasks.templates.{name}`: dataset, prompt, answer.",
+                )

@@ -1,0 +1,159 @@
+"""The schema read as data: every key with its type in words, its default and its meaning.
+
+Both the error messages and `dfl-ray config` speak from here, so neither can say what the schema does not.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Path = tuple[str, ...]
+
+_NOUNS: Mapping[type, tuple[str, str]] = types.MappingProxyType(
+    {int: ("an integer", "integers"), float: ("a number", "numbers"), str: ("text", "text")}
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        path: Its place, for example ("method", "rank").
+        expected: Its type and range in words.
+        default: Its default as plain data; None also where there is none.
+        meaning: What it does.
+        section: True where it holds further keys.
+    """
+
+    path: Path
+    expected: str
+    default: Any
+    meaning: str
+    section: bool
+
+    @property
+    def dotted(self) -> str:
+        """The key as the command line writes it, e.g. `method.rank`."""
+        return ".".join(self.path)
+
+
+def variants(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """Section classes that an annotation allows: none for a value, several for a union with `type`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return tuple(cls for part in get_args(annotation) for cls in variants(part))
+    return ()
+
+
+def tag(section: type[BaseModel]) -> str | None:
+    """The `type` value that selects this class among its variants, None for a section without variants."""
+    field = section.model_fields.get("type")
+    values = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+    return values[0] if len(values) == 1 else None
+
+
+def choose(classes: tuple[type[BaseModel], ...], data: Any) -> type[BaseModel] | None:
+    """The variant that `data["type"]` names; the only one where there is one; None if it names none."""
+    if len(classes) == 1:
+        return classes[0]
+    wanted = data.get("type") if isinstance(data, Mapping) else None
+    return next((cls for cls in classes if tag(cls) == wanted), None)
+
+
+def keys(section: type[BaseModel], data: Any, prefix: Path = ()) -> Iterator[Key]:
+    """Walk all keys of a section in schema order, taking the variants that `data` names.
+
+    Args:
+        section: The section's class, e.g. `Config`.
+        data: The section's values as plain data, used only to choose among variants; may be incomplete.
+        prefix: Path of the section itself.
+    """
+    for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] != "type"):
+        path, inner = (*prefix, name), data.get(name) if isinstance(data, Mapping) else None
+        classes = variants(field.annotation)
+        yield Key(path, expected(field), default(field), field.description or "", bool(classes))
+        chosen = choose(classes, inner) or (default_class(field) if classes else None)
+        if chosen is not None:
+            yield from keys(chosen, inner, path)
+
+
+def default(field: FieldInfo) -> Any:
+    """A field's default; sections give their object, required fields None."""
+    return None if field.is_required() else field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+
+
+def default_class(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a section's default object."""
+    value = default(field)
+    return type(value) if isinstance(value, BaseModel) else None
+
+
+def find(section: type[BaseModel], path: Path, data: Any) -> FieldInfo | None:
+    """The field at a path, following the variants that `data` names; None if there is no such key."""
+    field = section.model_fields.get(path[0]) if path else None
+    if field is None or len(path) == 1:
+        return field
+    inner = data.get(path[0]) if isinstance(data, Mapping) else None
+    chosen = choose(variants(field.annotation), inner)
+    return find(chosen, path[1:], inner) if chosen else None
+
+
+def expected(field: FieldInfo) -> str:
+    """A field's type and range in words, e.g. "an integer from 1 to 1024 or null"."""
+    classes = variants(field.annotation)
+    if classes:
+        tags = [t for t in map(tag, classes) if t]
+        return "a mapping of keys" + (f" with `type` one of {_quoted(tags)}" if len(tags) > 1 else "")
+    return in_words(field.annotation, _limits(field))
+
+
+def in_words(annotation: Any, limits: str = "") -> str:
+    """An annotation in words; `limits` goes behind the numbers in it."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return _quoted(parts) if len(parts) == 1 else "one of " + _quoted(parts)
+    if origin in (Union, types.UnionType):
+        return " or ".join(in_words(part, limits) for part in parts)
+    if origin is Annotated:
+        return in_words(parts[0], limits)
+    if origin is tuple:
+        count = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        return f"a list of {count}{_plural(parts[0])}" + limits
+    if origin is dict:
+        return "a mapping"
+    if annotation is bool:
+        return "true or false"
+    if annotation is type(None):
+        return "null"
+    noun = _NOUNS.get(annotation, (str(annotation), ""))[0]
+    return noun + (limits if annotation in (int, float) else "")
+
+
+def _plural(annotation: Any) -> str:
+    return _NOUNS[annotation][1] if annotation in _NOUNS else "entries"
+
+
+def _quoted(values: Any) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _limits(field: FieldInfo) -> str:
+    bounds = {
+        kind: getattr(m, kind)
+        for m in field.metadata
+        for kind in ("ge", "gt", "le", "lt")
+        if hasattr(m, kind)
+    }
+    if "ge" in bounds and "le" in bounds:
+        return f" from {bounds['ge']:g} to {bounds['le']}"
+    words = {"ge": "of at least {}", "gt": "above {}", "le": "of at most {}", "lt": "below {}"}
+    parts = [words[kind].format(bounds[kind]) for kind in words if kind in bounds]
+    return " " + " and ".join(parts) if parts else ""

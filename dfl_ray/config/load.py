@@ -1,0 +1,172 @@
+"""From a YAML file, a preset or nothing, plus overrides, to a checked `Config`, and back to YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dfl_ray.config import problems
+from dfl_ray.config.check import check_values
+from dfl_ray.config.overrides import apply_overrides
+from dfl_ray.config.schema import Config
+from dfl_ray.config.yamlio import dump, parse
+from dfl_ray.errors import InputError, nearest
+
+DEFAULT_PRESET = "default"
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Load a configuration: source -> overrides -> schema -> checks across sections.
+
+    Args:
+        source: A preset's name, the path of a YAML file, or None for the preset `default`. A preset's name
+            wins over a file of the same name; write `./name` for the file.
+        overrides: Texts `a.b=c`, the value read as YAML (`5e-3`, `[a, b]`, `null`, `true`).
+
+    Returns:
+        The frozen configuration. Whether the files it names exist is asked by `check.check_inputs`.
+
+    Raises:
+        InputError: Missing or broken file, unknown key, wrong type or range; all problems in one message.
+
+    Example:
+        >>> load_config(None, ["method=dlora", "method.rank=4"]).method.rank
+        4
+    """
+    data, label = read_source(source)
+    if overrides:
+        label += (
+            " with "
+            + ", ".join(f"`{text}`" for text in overrides[:4])
+            + (", …" if len(overrides) > 4 else "")
+        )
+    return from_data(apply_overrides(data, overrides), label)
+
+
+def from_data(data: Mapping[str, Any], label: str = "configuration") -> Config:
+    """Validate plain data, as YAML gives it, into a `Config`.
+
+    Types are strict: text is no number, true is no 1. Missing `type` keys of sections get their default.
+
+    Raises:
+        InputError: See `load_config`; `label` says in it where the data comes from.
+    """
+    data = apply_overrides(data, ())
+    for name in ("method", "topology"):
+        section = data.get(name)
+        if isinstance(section, dict):
+            data[name] = {
+                "type": Config.model_fields[name].get_default(call_default_factory=True).type,
+                **section,
+            }
+    try:
+        # Strict validation takes lists for tuples only from JSON.
+        config = Config.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise problems.as_error(problems.of_validation(error, Config, data), label) from None
+    found = check_values(config)
+    if found:
+        raise problems.as_error(found, label)
+    return config
+
+
+def resolved_yaml(config: Config) -> str:
+    """Write every key of a configuration as YAML that `load_config` reads back to an equal one."""
+    return dump(config.model_dump(mode="python"))
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, `default` first, the others in alphabetical order."""
+    found = sorted(
+        item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml")
+    )
+    return sorted(found, key=lambda name: name != DEFAULT_PRESET)
+
+
+def preset_summary(name: str) -> str:
+    """The one line that says what a preset is: the first comment line of its file."""
+    for line in preset_text(name).splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML as shipped."""
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_source(source: str | Path | None) -> tuple[dict[str, Any], str]:
+    """Read a preset or YAML file as plain data.
+
+    Returns:
+        The data, and words that say where it comes from.
+
+    Raises:
+        InputError: No such preset or file, not YAML, or its top level is not a mapping.
+    """
+    name = str(source) if source is not None else DEFAULT_PRESET
+    if name in preset_names():
+        return _mapping(preset_text(name), f"preset `{name}`"), f"preset `{name}`"
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise InputError(f"The configuration `{name}` is a folder", expected="a preset's name or a YAML file")
+    if not path.is_file():
+        _refuse_missing(name, path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The configuration file `{name}` cannot be read",
+            got=str(error),
+            expected="a readable text file in UTF-8",
+        ) from None
+    return _mapping(text, f"file `{name}`"), f"file `{name}`"
+
+
+def _refuse_missing(name: str, path: Path) -> None:
+    if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
+        here = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        hint = f" In that folder: {', '.join(sorted(here)[:5])}." if here else ""
+        raise InputError(
+            f"There is no configuration file `{name}`",
+            expected="a YAML file or a preset's name",
+            change=hint.strip(),
+        )
+    raise InputError(
+        f"There is no preset and no file `{name}`",
+        expected=nearest(name, preset_names()),
+        change="`dfl-ray presets` lists the presets.",
+    )
+
+
+def _mapping(text: str, label: str) -> dict[str, Any]:
+    try:
+        data = parse(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = str(getattr(error, "problem", None) or error).strip()
+        raise InputError(
+            f"The {label} is not YAML{place}", got=reason, expected="a mapping of keys"
+        ) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        kind = {list: "a list", str: "text"}.get(type(data), type(data).__name__)
+        raise InputError(
+            f"The {label} is not a configuration",
+            got=f"{kind} at the top level",
+            expected="a mapping of keys",
+        )
+    return data
+
+
+def _folder() -> Any:
+    return resources.files("dfl_ray") / "presets"

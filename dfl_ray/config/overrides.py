@@ -1,0 +1,98 @@
+"""Overrides `a.b=c` on top of a configuration's plain data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from dfl_ray.config.yamlio import parse
+from dfl_ray.errors import InputError
+
+SHORT_SECTIONS = ("method", "topology")
+"""Sections for which a bare word means `{type: word}`."""
+
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """Split one override into its path and its value, the value read as YAML.
+
+    Example:
+        >>> parse_override("method.learning_rate=5e-3")
+        (('method', 'learning_rate'), 0.005)
+        >>> parse_override("tasks.names=[trec, sst2]")
+        (('tasks', 'names'), ['trec', 'sst2'])
+
+    Raises:
+        InputError: No `=`, no key before it, or a value that is not YAML.
+    """
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not _KEY.fullmatch(key):
+        raise InputError(
+            f"`{text}` is not an override",
+            expected="key=value with dots between sections, e.g. method.rank=4",
+            change="" if equals else f"Write `{text}=VALUE`, or put the preset or YAML file first.",
+        )
+    try:
+        return tuple(key.split(".")), parse(raw)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"The value of the override `{key}` is not YAML",
+            got=raw,
+            expected=f"a number, text, true, false, null, [a, b] or {{a: b}} ({_reason(error)})",
+            change=f"Quote it: '{key}=\"...\"'.",
+        ) from None
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set the overridden keys in a copy of `data`; the order of different keys does not matter.
+
+    A word for `method` or `topology` sets its `type` and leaves the section's other keys, so that a key that
+    the new type does not know is refused by the schema and not dropped in silence. A mapping replaces the
+    section. Whole sections are set before the keys in them; of two overrides of one key the later one holds.
+
+    Args:
+        data: Plain data of a YAML file or preset.
+        overrides: Texts `a.b=c`.
+
+    Raises:
+        InputError: One of them is not an override.
+    """
+    result = expand_short(data)
+    for path, value in sorted((parse_override(text) for text in overrides), key=lambda pair: len(pair[0])):
+        if len(path) == 1 and path[0] in SHORT_SECTIONS and isinstance(value, str):
+            path = (*path, "type")
+        _set(result, path, value)
+    return result
+
+
+def expand_short(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy plain data, writing `method: dlora` as `method: {type: dlora}` (likewise `topology`)."""
+    result: dict[str, Any] = {key: _copy(value) for key, value in data.items()}
+    for name in SHORT_SECTIONS:
+        if isinstance(result.get(name), str):
+            result[name] = {"type": result[name]}
+    return result
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *outer, last = path
+    for name in outer:
+        if not isinstance(data.get(name), dict):
+            data[name] = {}
+        data = data[name]
+    data[last] = value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or error).strip()
