@@ -3,7 +3,7 @@
 A part is named `part-<first>-<last>.parquet` by the appends it holds. A compacted part covers the range of
 the parts it replaces; if a crash leaves both, the wider one wins and the others are ignored and later
 removed. So every reader sees every row once, and `pandas.read_parquet(folder)` works too, since names that
-start with a dot are skipped by it. (That plain call can see rows twice in one case only: after a crash between
+start with a dot are skipped by it. (That plain call can see rows twice in one case: after a crash between
 writing a compacted part and removing its sources, until the folder is next truncated or finished.)
 """
 

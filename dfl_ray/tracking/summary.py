@@ -1,0 +1,69 @@
+"""The closing table of a run: accuracy per task, cost on air, where the report is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfl_ray.records import Run
+from dfl_ray.records.results import mean_of, share, size, summary, task_lines
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+def closing_table(run: Run, report: Path | None = None) -> Group:
+    """What is printed at the end of a run: accuracy per task, cost on air, where the report is.
+
+    Args:
+        run: The run, complete or not.
+        report: Path of its report, when one was written.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    figures = summary(run)
+    parts: list[Any] = [_accuracy_table(run, figures), _cost_table(figures)]
+    if len(figures["rules"]) > 1:
+        rules = ", ".join(f"{rule} {share(mean)}" for rule, mean in figures["rules"].items())
+        parts.append(Text(f"Mean accuracy by rule: {rules}"))
+    if report is not None:
+        parts.append(Text(f"Report: {report}", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    rule = f" by `{figures['rule']}`" if figures["rule"] else ""
+    table = Table(title=f"Accuracy, {figures['method'] or run.name}{rule}", title_justify="left")
+    table.add_column("task")
+    for name in ("all devices", "its holders", "before tuning", "chance"):
+        table.add_column(name, justify="right")
+    lines = task_lines(run)
+    for line in lines:
+        values = (line.accuracy, line.holders_accuracy, line.before, line.chance)
+        table.add_row(line.task, *(share(value) for value in values))
+    table.add_section()
+    columns = zip(*((x.accuracy, x.holders_accuracy, x.before, x.chance) for x in lines), strict=True)
+    means = [share(mean_of(column)) for column in columns] or ["–"] * 4
+    table.add_row("mean", *means, style="bold")
+    return table
+
+
+def _cost_table(figures: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"Cost on air, {figures['rounds']} rounds", title_justify="left")
+    names = ("bytes", "airtime", "energy", "simulated", "delivered", "wall")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_row(
+        size(figures["payload_bytes"]),
+        f"{figures['airtime_s']:.2f} s",
+        f"{figures['energy_j']:.2f} J",
+        f"{figures['simulated_s']:.1f} s",
+        share(figures["delivered_fraction"]),
+        f"{figures['wall_s']:.1f} s",
+    )
+    return table
