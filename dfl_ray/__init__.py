@@ -30,8 +30,8 @@ def _refuse_foreign_neighbours() -> None:
         if found != home / name:
             got = f"is {found}, which is not part of dfl-ray" if found else "cannot be found"
             raise ImportError(
-                f"The package `{name}` {got}; dfl-ray needs its own at {home / name}. Give dfl-ray "
-                f"an environment of its own, or remove the other `{name}` from sys.path (for a script: from its folder).",
+                f"The package `{name}` {got}; dfl-ray needs its own at {home / name}. Give "
+                f"dfl-ray an environment of its own, or remove the other `{name}` from sys.path.",
                 name=name,
                 path=str(found) if found else None,
             )

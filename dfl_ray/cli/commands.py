@@ -51,7 +51,7 @@ def report(options: argparse.Namespace) -> int:
 def presets(options: argparse.Namespace) -> int:
     """`dfl-ray presets`: one line for each preset."""
     del options
-    from dfl_ray.config.load import preset_names, preset_summary
+    from dfl_ray.config.presets import preset_names, preset_summary
 
     names = preset_names()
     width = max(map(len, names)) + 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from dfl_ray.config.problems import Problem, as_error
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, nearest
 
@@ -36,8 +37,9 @@ def check_values(config: Config) -> list[Problem]:
     """
     checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
         _name,
+        _radio,
         _unread_paths,
-        _balanced,
+        _names,
         _pruning,
         _rules,
         _templates,
@@ -75,6 +77,13 @@ def _name(config: Config) -> Iterable[Problem]:
             got=config.name,
             expected="letters, digits and . _ = + - only, a letter or digit first",
         )
+
+
+def _radio(config: Config) -> Iterable[Problem]:
+    try:
+        radio_settings(config.radio)
+    except ValueError as error:
+        yield Problem(f"`radio`: {error}")
 
 
 def _unread_paths(config: Config) -> Iterable[Problem]:
@@ -116,41 +125,63 @@ def _check_model(config: Config) -> None:
 
 def task_names(config: Config) -> tuple[str, ...] | None:
     """Names of the tasks as far as the configuration alone tells; None where the data must be read."""
-    if config.tasks.names is not None:
-        return config.tasks.names
-    return tuple(config.tasks.templates) or None if config.tasks.source == "hub" else None
+    tasks = config.tasks
+    if tasks.names is not None:
+        return tasks.names
+    if tasks.source == "synthetic":
+        from dfl_ray.tasks.synthetic import DEFAULT_TASKS
+
+        return DEFAULT_TASKS
+    return tuple(tasks.templates) or None if tasks.source == "hub" else None
 
 
-def _balanced(config: Config) -> Iterable[Problem]:
-    names, devices = task_names(config), config.devices
-    if names is None:
+def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
+    """Compare the places for tasks on the devices with the tasks there are.
+
+    Args:
+        config: The whole configuration; only `devices` is used.
+        names: The tasks' names.
+    """
+    devices, tasks = config.devices, len(names)
+    if devices.partition != "balanced":
         return
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice:
-        got = "an empty list" if not names else "twice: " + ", ".join(twice)
-        yield Problem(
-            "`tasks.names` must name each task once", got=got, expected="a list of different names, or null"
-        )
-    elif devices.partition == "balanced":
-        yield from _balanced_count(config, len(names))
-
-
-def _balanced_count(config: Config, tasks: int) -> Iterable[Problem]:
-    devices = config.devices
     if devices.tasks_per_device > tasks:
         yield Problem(
             "`devices.tasks_per_device` is more than there are tasks",
-            got=f"{devices.tasks_per_device} for {tasks} tasks ({', '.join(task_names(config) or ())})",
+            got=f"{devices.tasks_per_device} for {tasks} tasks ({', '.join(names)})",
             expected=f"at most {tasks}",
         )
     elif devices.count * devices.tasks_per_device < tasks * min(devices.min_holders, devices.count):
         yield Problem(
             "`devices.min_holders` cannot be met",
-            got=f"{devices.count} devices with {devices.tasks_per_device} tasks each for {tasks} tasks of "
+            got=f"{devices.count} devices with {devices.tasks_per_device} tasks each, for {tasks} tasks of "
             f"{devices.min_holders} holders",
             expected=f"at least {tasks * devices.min_holders} places in all",
             change="Raise devices.count or devices.tasks_per_device, or lower devices.min_holders.",
         )
+
+
+def _names(config: Config) -> Iterable[Problem]:
+    names = task_names(config)
+    if names is None:
+        return
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or twice:
+        got = "an empty list" if not names else "twice: " + ", ".join(twice)
+        yield Problem("`tasks.names` must name each task once", got=got, expected="different names, or null")
+        return
+    if config.tasks.source == "synthetic":
+        from dfl_ray.tasks.synthetic import ALL_TASKS
+
+        for name in names:
+            if name not in ALL_TASKS:
+                yield Problem(
+                    "`tasks.names` names an unknown generated task",
+                    got=name,
+                    expected=nearest(name, ALL_TASKS),
+                    change="For tasks of your own set tasks.source=files and tasks.path=PATH.",
+                )
+    yield from check_places(config, names)
 
 
 def _pruning(config: Config) -> Iterable[Problem]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from pydantic import ValidationError
 from dfl_ray.config import problems
 from dfl_ray.config.check import check_values
 from dfl_ray.config.overrides import apply_overrides
+from dfl_ray.config.presets import DEFAULT_PRESET, preset_names, preset_text
 from dfl_ray.config.schema import Config
 from dfl_ray.config.yamlio import dump, parse
 from dfl_ray.errors import InputError, nearest
-
-DEFAULT_PRESET = "default"
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -79,27 +77,6 @@ def from_data(data: Mapping[str, Any], label: str = "configuration") -> Config:
 def resolved_yaml(config: Config) -> str:
     """Write every key of a configuration as YAML that `load_config` reads back to an equal one."""
     return dump(config.model_dump(mode="python"))
-
-
-def preset_names() -> list[str]:
-    """Names of the shipped presets, `default` first, the others in alphabetical order."""
-    found = sorted(
-        item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml")
-    )
-    return sorted(found, key=lambda name: name != DEFAULT_PRESET)
-
-
-def preset_summary(name: str) -> str:
-    """The one line that says what a preset is: the first comment line of its file."""
-    for line in preset_text(name).splitlines():
-        if line.startswith("#"):
-            return line.lstrip("# ").strip()
-    return ""
-
-
-def preset_text(name: str) -> str:
-    """A preset's YAML as shipped."""
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_source(source: str | Path | None) -> tuple[dict[str, Any], str]:
@@ -166,7 +143,3 @@ def _mapping(text: str, label: str) -> dict[str, Any]:
             expected="a mapping of keys",
         )
     return data
-
-
-def _folder() -> Any:
-    return resources.files("dfl_ray") / "presets"

@@ -1,0 +1,157 @@
+"""Tasks from the Hugging Face `datasets` library: ready templates, or the user's own in `tasks.templates`.
+
+The tests read local folders through the same `load_dataset` call; the ready templates are tested on records
+written by hand after the datasets' cards, not against the hub itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
+from typing import Any, cast
+
+from dfl_ray.config.schema import PromptTemplate, TasksConfig
+from dfl_ray.errors import InputError, nearest
+from dfl_ray.tasks.assemble import LoadedTasks, assemble
+from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of
+from dfl_ray.tasks.templates import READY, Fields, Template, pick
+
+
+def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
+    """Load the tasks of `config.names` (none = all of `config.templates`).
+
+    A template of the user's wins over the ready one of the same name.
+
+    Raises:
+        InputError: No tasks named, no template, `datasets` not installed, a dataset or field that is not
+            there, or bad rows unless `config.on_bad_rows` is `skip`.
+    """
+    names = config.names or tuple(config.templates)
+    if not names:
+        raise InputError(
+            "`tasks.names` is empty", expected="ready ones: " + ", ".join(READY), change="Add tasks.names."
+        )
+    templates = {name: template_of(name, config) for name in names}
+    tables = {
+        name: (_table(name, t, t.train_split), _table(name, t, t.test_split)) for name, t in templates.items()
+    }
+    everything = [table for pair in tables.values() for table in pair]
+    if config.on_bad_rows == "refuse":
+        refuse_bad_rows(everything)
+    tasks: list[Task] = []
+    leaked: dict[str, int] = {}
+    for name, (train, test) in tables.items():
+        task, count = assemble(name, train.rows, test.rows, config)
+        tasks.append(task)
+        if count:
+            leaked[name] = count
+    return LoadedTasks(tuple(tasks), {t.source: len(t.bad) for t in everything if t.bad}, leaked)
+
+
+def template_of(name: str, config: TasksConfig) -> Template:
+    """The user's template of a task, else the ready one.
+
+    Raises:
+        InputError: There is neither, or the user's names a field in a way that is not understood.
+    """
+    if name in config.templates:
+        return own_template(name, config.templates[name])
+    if name not in READY:
+        raise InputError(
+            f"The task `{name}` has no prompt template",
+            expected=nearest(name, [*READY, *config.templates]),
+            change=f"Add tasks.templates.{name} with dataset, prompt and answer.",
+        )
+    return READY[name]
+
+
+def own_template(name: str, own: PromptTemplate) -> Template:
+    r"""Turn the user's format strings into a template.
+
+    The format strings name fields in braces, `"Question: {question}\nAnswer:"`. With `labels`, an integer
+    field (or true and false) in `answer` stands for the label of that number.
+
+    Raises:
+        InputError: A format string that is not understood.
+    """
+    fields: list[str] = []
+    for key in ("prompt", "answer"):
+        try:
+            parts = [field for _, field, _, _ in Formatter().parse(getattr(own, key)) if field is not None]
+        except ValueError as error:
+            raise InputError(
+                f"`tasks.templates.{name}.{key}` is not a format string", got=str(error)
+            ) from None
+        if not all(part.isidentifier() for part in parts):
+            bad = next(part for part in parts if not part.isidentifier())
+            raise InputError(
+                f"`tasks.templates.{name}.{key}` names no field",
+                got=f"{{{bad}}}",
+                expected="a field's name in braces",
+            )
+        fields.extend(parts)
+    return Template(
+        own.dataset, own.subset, own.train_split, own.test_split, _maker(own), tuple(dict.fromkeys(fields))
+    )
+
+
+def _maker(own: PromptTemplate) -> Callable[[Fields], Row]:
+    def make(record: Fields) -> Row:
+        named: Mapping[str, Any] = record
+        if own.labels is not None:
+            labels = own.labels
+            named = {k: pick(labels, int(v)) if isinstance(v, int) else v for k, v in record.items()}
+        return Row(own.prompt.format_map(record), own.answer.format_map(named))
+
+    return make
+
+
+def _table(name: str, template: Template, split: str) -> RowTable:
+    records = _records(name, template, split)
+    rows, bad = [], []
+    for number, record in enumerate(records, 1):
+        row = _row(template, record)
+        if isinstance(row, Row):
+            rows.append(row)
+        else:
+            bad.append(BadRow(f"row {number}", row))
+    return RowTable(f"{template.dataset} ({split})", tuple(rows), tuple(bad))
+
+
+def _row(template: Template, record: Fields) -> Row | str:
+    empty = [name for name in template.fields if record.get(name) is None]
+    if empty:
+        return f"field `{empty[0]}` is empty"
+    try:
+        made = template.row(record)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        return str(error) or type(error).__name__
+    return row_of({"prompt": made.prompt, "answer": made.answer}, "prompt", "answer")
+
+
+def _records(name: str, template: Template, split: str) -> Iterable[Fields]:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            "tasks.source is `hub` but the library `datasets` is not installed",
+            change="Install it: `pip install 'dfl-ray[hub]'`",
+        ) from None
+    try:
+        table = datasets.load_dataset(template.dataset, template.subset, split=split)
+    except Exception as error:
+        # The library raises many unrelated classes: its own, the hub client's, of HTTP, of pyarrow.
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise InputError(
+            f"The dataset `{template.dataset}` of task `{name}` cannot be loaded (split `{split}`)",
+            got=f"{type(error).__name__}: {reason}",
+            expected="a datasets id that can be reached from here, or a local folder",
+        ) from None
+    missing = [field for field in template.fields if field not in table.column_names]
+    if missing:
+        raise InputError(
+            f"The dataset `{template.dataset}` of task `{name}` has no field `{missing[0]}`",
+            expected=nearest(missing[0], table.column_names),
+        )
+    return cast("Iterable[Fields]", table)

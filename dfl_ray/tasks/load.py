@@ -1,0 +1,62 @@
+"""The run's tasks from whichever source the configuration names."""
+
+from __future__ import annotations
+
+from dfl_ray.config.schema import Config
+from dfl_ray.tasks.assemble import LoadedTasks
+from dfl_ray.tasks.data import Task
+
+
+def load_tasks(config: Config) -> list[Task]:
+    """The tasks of a run, in the order of `tasks.names`; see `read_tasks` for what was left out.
+
+    Raises:
+        InputError: See `read_tasks`.
+    """
+    return list(read_tasks(config).tasks)
+
+
+def read_tasks(config: Config) -> LoadedTasks:
+    """Read or generate the tasks of a run.
+
+    Args:
+        config: The whole configuration; `tasks` and, for generated tasks, `seed` are used.
+
+    Returns:
+        The tasks with the counts of rows left out; `.notes` says them in words.
+
+    Raises:
+        InputError: The data are not there or not usable, or the devices hold more tasks than there are.
+    """
+    loaded = _read(config)
+    _check_places(config, loaded.tasks)
+    return loaded
+
+
+def _read(config: Config) -> LoadedTasks:
+    tasks = config.tasks
+    if tasks.source == "files":
+        from dfl_ray.tasks.files import load_file_tasks
+
+        return load_file_tasks(tasks)
+    if tasks.source == "hub":
+        from dfl_ray.tasks.hub import load_hub_tasks
+
+        return load_hub_tasks(tasks)
+    from dfl_ray.tasks.synthetic import DEFAULT_TASKS, make_tasks
+
+    names = tasks.names or DEFAULT_TASKS
+    made = make_tasks(
+        names, seed=config.seed, train_rows=tasks.train_rows, test_rows=tasks.test_rows, cue=tasks.cue
+    )
+    return LoadedTasks(tuple(made))
+
+
+def _check_places(config: Config, tasks: tuple[Task, ...]) -> None:
+    """Repeat the check of places against tasks, now that the tasks of a folder are known."""
+    from dfl_ray.config.check import check_places
+    from dfl_ray.config.problems import as_error
+
+    found = list(check_places(config, tuple(task.name for task in tasks)))
+    if found:
+        raise as_error(found, f"tasks read from `{config.tasks.source}`")
