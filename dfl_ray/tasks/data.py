@@ -1,0 +1,48 @@
+"""Rows and tasks: plain records that every source (synthetic, files, hub) produces.
+
+Text fed to a model is `prompt + " " + answer` and the end token; the loss stands on the answer and the end
+token only. This module imports neither torch nor a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: what the model is given and what it has to answer."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named task with its rows.
+
+    Attributes:
+        name: The task's name, unique within a run.
+        train: Rows that devices may train on.
+        test: Held-out rows; none of their prompts occurs in `train`.
+        choices: The closed label set in a fixed order, or None for open answers.
+    """
+
+    name: str
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+    choices: tuple[str, ...] | None
+
+    @property
+    def chance(self) -> float:
+        """Exact-match accuracy in [0, 1] of the best answer that ignores the prompt.
+
+        A closed label set gives max(1 / len(choices), share of the commonest test answer); open answers
+        give the share of the commonest test answer. A task without test rows has 1 / len(choices), or 0.
+        """
+        uniform = 1.0 / len(self.choices) if self.choices else 0.0
+        if not self.test:
+            return uniform
+        commonest = Counter(row.answer for row in self.test).most_common(1)[0][1]
+        return max(uniform, commonest / len(self.test))

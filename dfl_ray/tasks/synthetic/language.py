@@ -1,0 +1,69 @@
+"""The pre-training text: segments, strewn markers, then questions with their answers.
+
+A document reads `<segments> => question answer . => question answer . </s>`. After `=>` the base model has
+learnt to expect a question, never an answer, so it answers none of the tuning tasks, whose prompts end in
+`=>` and ask nothing; the features it needs for them are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dfl_ray.tasks.synthetic import words as w
+from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment
+
+WORDS = w.vocabulary()
+FILLERS = tuple(dict.fromkeys(word for group in w.MARKERS.values() for word in group)) + w.COMMON_MARKERS
+
+
+def document(
+    draws: Draws, *, segments: int, filler_share: float, max_questions: int
+) -> tuple[list[str], list[bool]]:
+    """One document as words, and for each word whether it is an answer.
+
+    Args:
+        draws: Source of randomness.
+        segments: Number of different segments, 1..7, in random order.
+        filler_share: Chance of a meaningless marker word in each gap between groups, in [0, 1).
+        max_questions: At most so many of the questions that the segments can answer, in random order.
+    """
+    parts = [make(draws) for make in draws.some(LANGUAGE, segments)]
+    text, is_answer = _scattered(draws, parts, filler_share)
+    classes: dict[str, int] = {}
+    for part in parts:
+        classes.update(part.classes)
+    asked = [q for q, (rule, _) in w.QUESTIONS.items() if rule in classes]
+    for question in draws.some(asked, min(max_questions, len(asked))):
+        text += [w.ARROW, question, _answer(question, classes), w.STOP]
+        is_answer += [False, False, True, False]
+    return text, is_answer
+
+
+def repetition(draws: Draws) -> tuple[list[str], list[bool]]:
+    """Random words said twice; the second saying counts as answer. Teaches copying from the context."""
+    once = draws.some(WORDS, 4 + draws.below(8))
+    return [*once, *once], [False] * (len(once) + 1) + [True] * (len(once) - 1)
+
+
+def _answer(question: str, classes: Mapping[str, int]) -> str:
+    rule, answers = w.QUESTIONS[question]
+    return answers[classes[rule]]
+
+
+def _scattered(draws: Draws, parts: list[Segment], filler_share: float) -> tuple[list[str], list[bool]]:
+    """Segments with markers strewn between their groups; now and then the text itself tells the asked colour."""
+    text: list[str] = []
+    told: list[int] = []
+    for number, part in enumerate(parts):
+        if number and draws.unit() < 0.8:
+            text.append(w.COMMA)
+        for item in part.items:
+            while draws.unit() < filler_share:
+                text.append(draws.one(FILLERS))
+            text += item
+            if item[0] == w.OF and draws.unit() < 0.3:
+                told.append(len(text))
+                text.append(w.COLOURS[part.classes["hue"]])
+        while draws.unit() < filler_share:
+            text.append(draws.one(FILLERS))
+    return text, [place in told for place in range(len(text))]

@@ -1,0 +1,134 @@
+"""Segments: short pieces of text, each with the classes that the rules give it.
+
+A segment is what a question is about: five words of some topic, three judgements, animals and their colours.
+The same segments make the pre-training text and the tuning tasks; only questions, markers and answers differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from dfl_ray.tasks.synthetic import words as w
+
+T = TypeVar("T")
+
+
+class Draws:
+    """Cheap scalar draws from a NumPy generator, taken in blocks.
+
+    A scalar call of `Generator` costs microseconds and a text is made of hundreds of them; the stream of
+    values depends on the generator alone.
+    """
+
+    def __init__(self, generator: np.random.Generator, block: int = 4096) -> None:
+        self._generator, self._block, self._left = generator, block, iter(())
+
+    def unit(self) -> float:
+        """One uniform draw in [0, 1)."""
+        for value in self._left:
+            return value
+        self._left = iter(self._generator.random(self._block).tolist())
+        return next(self._left)
+
+    def below(self, n: int) -> int:
+        """One uniform integer in [0, n)."""
+        return int(self.unit() * n)
+
+    def one(self, items: Sequence[T]) -> T:
+        """One item, all equally likely."""
+        return items[self.below(len(items))]
+
+    def some(self, items: Sequence[T], k: int) -> list[T]:
+        """`k` different items in random order (partial Fisher-Yates)."""
+        pool = list(items)
+        for i in range(k):
+            j = i + self.below(len(pool) - i)
+            pool[i], pool[j] = pool[j], pool[i]
+        return pool[:k]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of text and its classes.
+
+    Attributes:
+        items: Groups of words; markers may stand between groups, never inside one.
+        classes: Rule name -> class index of this segment under the rule.
+    """
+
+    items: tuple[tuple[str, ...], ...]
+    classes: Mapping[str, int]
+
+
+def topic(draws: Draws) -> Segment:
+    """Five words, three or four of one topic and the rest of others, which are never as many: `topic` in 0..3."""
+    own = draws.below(4)
+    count = 3 + draws.below(2)
+    rest = [k for k in range(4) if k != own]
+    others = draws.some(rest, 5 - count)
+    kinds = draws.some([own] * count + others, 5)
+    return Segment(tuple((draws.one(w.TOPICS[k]),) for k in kinds), {"topic": own})
+
+
+def mood(draws: Draws) -> Segment:
+    """Three judgements, each perhaps negated; `stars` is how many are favourable, 0..3, all equally likely."""
+    stars = draws.below(4)
+    items: list[tuple[str, ...]] = []
+    for favourable in draws.some([True] * stars + [False] * (3 - stars), 3):
+        negated = draws.unit() < 0.35
+        word = draws.one(w.GOOD if favourable != negated else w.BAD)
+        items.append((w.NOT, word) if negated else (word,))
+    return Segment(tuple(items), {"stars": stars})
+
+
+def pairs(draws: Draws) -> Segment:
+    """Three animals with colours, then `of` one of them: its colour `hue` 0..5, itself `beast`, its `clan`."""
+    animals = draws.some(range(len(w.ANIMALS)), 3)
+    colours = [draws.below(len(w.COLOURS)) for _ in animals]
+    asked = draws.below(3)
+    items = [(w.ANIMALS[a], w.COLOURS[c]) for a, c in zip(animals, colours, strict=True)]
+    items.append((w.OF, w.ANIMALS[animals[asked]]))
+    classes = {"hue": colours[asked], "beast": animals[asked], "clan": w.CLANS[animals[asked]]}
+    return Segment(tuple(items), classes)
+
+
+def numbers(draws: Draws) -> Segment:
+    """Two number words of 0..11; `sum` is their total modulo 6, all equally likely."""
+    values = [draws.below(len(w.NUMBERS)) for _ in range(2)]
+    return Segment(tuple((w.NUMBERS[v],) for v in values), {"sum": sum(values) % 6})
+
+
+def nouns(draws: Draws) -> Segment:
+    """A noun, `by`, another noun; `form` is gender and number of the first, 0..3; the second only misleads."""
+    form = draws.below(4)
+    head, other = draws.one(w.NOUNS[form]), draws.one(w.NOUNS[draws.below(4)])
+    return Segment(((head,), (w.BY, other)), {"form": form})
+
+
+def digits(draws: Draws) -> Segment:
+    """Four digits; `top` is the largest (0..5, all equally likely), `least`, `start` and `end` likewise."""
+    top = draws.below(6)
+    values = [draws.below(top + 1) for _ in range(4)]
+    values[draws.below(4)] = top
+    classes = {"top": top, "least": min(values), "start": values[0], "end": values[-1]}
+    return Segment(tuple((w.DIGITS[v],) for v in values), classes)
+
+
+def letters(draws: Draws) -> Segment:
+    """Three letters of the answer alphabet, first `head` and last `tail`: pre-training text only."""
+    values = [draws.below(len(w.ANSWERS)) for _ in range(3)]
+    return Segment(tuple((w.ANSWERS[v],) for v in values), {"head": values[0], "tail": values[-1]})
+
+
+def animal(draws: Draws) -> Segment:
+    """One animal and its `clan`, 0..3: the related pair only."""
+    index = draws.below(len(w.ANIMALS))
+    return Segment(((w.ANIMALS[index],),), {"clan": w.CLANS[index], "beast": index})
+
+
+RECORD: tuple[Callable[[Draws], Segment], ...] = (topic, mood, pairs, numbers, nouns, digits)
+LANGUAGE: tuple[Callable[[Draws], Segment], ...] = (*RECORD, letters)

@@ -1,0 +1,92 @@
+"""The words of the generated language, and what each of them means.
+
+Every word is one token. Meanings are fixed tables, not drawn: a task is the same task under every seed, only
+its rows differ. `ANSWERS` is the alphabet that all tuning tasks share.
+"""
+
+from __future__ import annotations
+
+ARROW = "=>"
+COMMA = ","
+STOP = "."
+NOT = "not"
+OF = "of"
+BY = "by"
+
+ANSWERS = ("a", "b", "c", "d", "e", "f")
+
+TOPICS = (
+    ("ball", "team", "goal", "coach", "race", "match", "score", "medal"),
+    ("bread", "soup", "cheese", "salt", "apple", "rice", "sugar", "oven"),
+    ("judge", "court", "crime", "trial", "lawyer", "jury", "police", "prison"),
+    ("wave", "ship", "sail", "harbour", "anchor", "tide", "shell", "island"),
+)
+GOOD = ("good", "fine", "lovely", "bright", "warm", "clever", "fresh", "calm")
+BAD = ("bad", "poor", "ugly", "dull", "cold", "silly", "stale", "rude")
+COLOURS = ("red", "blue", "green", "black", "white", "gold")
+TINTS = ("rosso", "blu", "verde", "nero", "bianco", "oro")
+ANIMALS = (
+    "fox", "owl", "bear", "crow", "toad", "hare", "lynx", "mole",
+    "swan", "newt", "goat", "duck", "seal", "wasp", "crab", "moth",
+    "deer", "hawk", "mule", "puma", "ibex", "kiwi", "yak", "eel",
+)  # fmt: skip
+DIGITS = ("0", "1", "2", "3", "4", "5")
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+)  # fmt: skip
+# (gender, number): soft singular, soft plural, hard singular, hard plural.
+NOUNS = (
+    ("moon", "door", "song", "lamp", "rose", "cloud"),
+    ("moons", "doors", "songs", "lamps", "roses", "clouds"),
+    ("king", "boat", "tree", "clock", "stone", "glove"),
+    ("kings", "boats", "trees", "clocks", "stones", "gloves"),
+)
+
+# The clan of ANIMALS[i]: an arbitrary table that no pre-training text tells, so it can only be learnt from rows.
+CLANS = (2, 0, 3, 1, 1, 3, 0, 2, 3, 1, 2, 0, 0, 2, 1, 3, 1, 0, 3, 2, 2, 3, 0, 1)
+
+# Question word -> (rule, answer of each class), for pre-training only. Two questions for each rule that is tuned
+# later, with different answer words, so that the model learns the class apart from its name.
+QUESTIONS = {
+    "topic": ("topic", ("sport", "food", "law", "sea")),
+    "tema": ("topic", ("ludo", "cibo", "lege", "mare")),
+    "stars": ("stars", ("zero", "one", "two", "three")),
+    "grade": ("stars", ("none", "some", "most", "all")),
+    "hue": ("hue", COLOURS),
+    "tint": ("hue", TINTS),
+    "total": ("sum", NUMBERS[:6]),
+    "summa": ("sum", DIGITS),
+    "form": ("form", ("la", "las", "lo", "los")),
+    "shape": ("form", ("ve", "ven", "vo", "von")),
+    "top": ("top", DIGITS),
+    "crown": ("top", NUMBERS[:6]),
+    "least": ("least", DIGITS),
+    "start": ("start", DIGITS),
+    "end": ("end", NUMBERS[:6]),
+    "beast": ("beast", ANIMALS),
+    "head": ("head", ANSWERS),
+    "tail": ("tail", ANSWERS),
+}
+
+# Marker words of each tuning task. Pre-training strews them about without meaning.
+MARKERS = {
+    "topic": ("headline", "printed", "page", "news", "daily", "column"),
+    "review": ("film", "plot", "cast", "critic", "cinema", "scene"),
+    "lookup": ("ledger", "wears", "coat", "who", "tailor", "robe"),
+    "add": ("coins", "purse", "plus", "paid", "market", "till"),
+    "agree": ("verb", "noun", "near", "grammar", "clause", "speak"),
+    "largest": ("list", "max", "peak", "sensor", "reading", "dial"),
+    "clan_asked": ("which", "tribe", "belongs", "question", "member", "chief"),
+    "clan_told": ("story", "once", "hunter", "forest", "legend", "elder"),
+}
+COMMON_MARKERS = ("note", "then", "also", "record", "item", "so")
+
+
+def vocabulary() -> tuple[str, ...]:
+    """All words of the language in a fixed order without repeats; a word's place is its token id minus 4."""
+    groups = [
+        (ARROW, COMMA, STOP, NOT, OF, BY), ANSWERS, *TOPICS, GOOD, BAD, COLOURS, TINTS, ANIMALS, DIGITS, NUMBERS,
+        *NOUNS, tuple(QUESTIONS), *(answers for _, answers in QUESTIONS.values()), *MARKERS.values(),
+        COMMON_MARKERS,
+    ]  # fmt: skip
+    return tuple(dict.fromkeys(word for group in groups for word in group))
