@@ -1,0 +1,163 @@
+"""From devices, tasks and candidate links to a `Topology`, by the name of a graph."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from topology.arrays import IntArray, as_pairs
+from topology.clustering import by_tasks
+from topology.graph import ANY_TASK, GATEWAY, INTRA, RELAY, Topology
+from topology.graphs import GRAPHS, Builder, Plan, Scene
+from topology.links import Links, lengths_m, make_links
+from topology.trees import routes
+
+
+def build(
+    kind: str,
+    *,
+    positions_m: ArrayLike,
+    mixture: ArrayLike,
+    candidate_pairs: ArrayLike,
+    airtime_s_per_mb: ArrayLike,
+    mean_snr_db: ArrayLike,
+    rng: np.random.Generator,
+    energy_j_per_mb: ArrayLike | None = None,
+    reach: str = "respect",
+    **options: object,
+) -> Topology:
+    """Build a topology.
+
+    Args:
+        kind: Name of a graph, see `topology.graphs.GRAPHS`.
+        positions_m: (N, 2) positions, metres.
+        mixture: (N, T) task weights, ≥ 0, a positive one in every row.
+        candidate_pairs: (E, 2) links the radio can serve, each once, any order.
+        airtime_s_per_mb: (E,) seconds on air for 1e6 bytes, > 0.
+        mean_snr_db: (E,) large-scale SNR, dB.
+        rng: Source of every draw; the same generator state gives the same topology.
+        energy_j_per_mb: (E,) joules for 1e6 bytes, or None.
+        reach: ``respect``: only candidate links. ``relay``: the graph is laid out freely, and links out of
+            reach are carried over candidate links, every hop known from `Topology.path`. ``ignore``: the
+            textbook graph; links that are no candidates get NaN for what the radio would know. `clustered`
+            always respects reach and relays where needed.
+        **options: The graph's own options, e.g. ``max_degree``, ``min_gap``, ``gateways_per_pair``,
+            ``alpha``, ``beta``, ``gamma`` for `clustered`, ``k`` for `k_regular`.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: For an unknown graph or option (the known ones are listed) or a value out of range.
+    """
+    builder = _builder(kind, options)
+    if reach not in ("respect", "relay", "ignore"):
+        raise ValueError(f"reach must be respect, relay or ignore, got {reach!r}")
+    positions = np.array(positions_m, dtype=np.float64)
+    weights = np.array(mixture, dtype=np.float64)
+    _check_devices(positions, weights)
+    weights /= weights.sum(axis=1, keepdims=True)
+    links = make_links(
+        positions,
+        candidate_pairs,
+        mean_snr_db=mean_snr_db,
+        airtime_s_per_mb=airtime_s_per_mb,
+        energy_j_per_mb=energy_j_per_mb,
+    )
+    free = reach != "respect" and kind != "clustered"
+    plan = builder(Scene(positions, weights, links, rng, free), **options)
+    if reach == "relay" and free:
+        plan = _relayed(plan, links)
+    return _assemble(kind, positions, weights, links, plan)
+
+
+def _builder(kind: str, options: dict[str, object]) -> Builder:
+    if kind not in GRAPHS:
+        raise ValueError(f"unknown topology {kind!r}; choose one of {', '.join(GRAPHS)}")
+    known = [name for name in inspect.signature(GRAPHS[kind]).parameters if name != "scene"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        options_known = ", ".join(known) or "none"
+        raise ValueError(
+            f"topology {kind!r} does not know {', '.join(unknown)}; its options are: {options_known}"
+        )
+    return GRAPHS[kind]
+
+
+def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:
+    if (
+        positions.ndim != 2
+        or positions.shape[1] != 2
+        or len(positions) == 0
+        or not np.isfinite(positions).all()
+    ):
+        raise ValueError(
+            f"positions_m must be (devices, 2), finite and not empty, got shape {positions.shape}"
+        )
+    if mixture.ndim != 2 or len(mixture) != len(positions):
+        raise ValueError(f"mixture must be ({len(positions)}, tasks), got shape {mixture.shape}")
+    if not np.isfinite(mixture).all() or mixture.min(initial=0.0) < 0 or not (mixture.sum(axis=1) > 0).all():
+        raise ValueError("mixture must hold finite weights ≥ 0 with a positive one in every row")
+
+
+def _relayed(plan: Plan, links: Links) -> Plan:
+    """Carry the links that are out of reach over candidate links; those with no route are left out."""
+    edges, _ = as_pairs(plan.edges, links.nodes)
+    direct = links.lookup(edges) >= 0
+    paths = routes(links.nodes, links.pairs, links.airtime_s_per_mb, edges[~direct])
+    relays = tuple((ANY_TASK, path) for path in paths if path is not None)
+    hops = [np.stack([path[:-1], path[1:]], axis=1) for _, path in relays]
+    return Plan(edges[direct], np.concatenate([plan.hops, *hops]), relays, plan.cluster)
+
+
+def _assemble(kind: str, positions: np.ndarray, mixture: np.ndarray, links: Links, plan: Plan) -> Topology:
+    nodes = len(positions)
+    edges, first = as_pairs(np.concatenate([plan.edges, plan.hops]), nodes)
+    row = links.lookup(edges)
+    known = row >= 0
+
+    def column(values: np.ndarray) -> np.ndarray:
+        result = np.full(len(edges), np.nan)
+        result[known] = values[row[known]]
+        return result
+
+    cluster = by_tasks(mixture, edges) if plan.cluster is None else plan.cluster
+    relayed, task, start, hops = _relay_table(plan.relays)
+    return Topology(
+        name=kind,
+        positions_m=positions,
+        mixture=mixture,
+        cluster=cluster,
+        edges=edges,
+        length_m=lengths_m(positions, edges),
+        mean_snr_db=column(links.mean_snr_db),
+        airtime_s_per_mb=column(links.airtime_s_per_mb),
+        energy_j_per_mb=column(links.energy_j_per_mb),
+        kind_code=_kinds(mixture, edges, first >= len(plan.edges)),
+        relayed=relayed,
+        relayed_task=task,
+        relay_start=start,
+        relay_hops=hops,
+    )
+
+
+def _kinds(mixture: np.ndarray, edges: IntArray, only_hop: np.ndarray) -> IntArray:
+    held = mixture > 0
+    share = (held[edges[:, 0]] & held[edges[:, 1]]).any(axis=1)
+    return np.where(share, INTRA, np.where(only_hop, RELAY, GATEWAY)).astype(np.int64)
+
+
+def _relay_table(relays: tuple[tuple[int, IntArray], ...]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    if not relays:
+        return np.empty((0, 2), np.int64), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int64)
+    paths = [path if path[0] < path[-1] else path[::-1] for _, path in relays]
+    ends = np.array([(path[0], path[-1]) for path in paths], np.int64)
+    start = np.cumsum([0, *(len(path) for path in paths)]).astype(np.int64)
+    return (
+        ends,
+        np.array([task for task, _ in relays], np.int64),
+        start,
+        np.concatenate(paths).astype(np.int64),
+    )

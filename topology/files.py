@@ -1,0 +1,131 @@
+"""Topologies in files: GraphML and edge-list CSV, out and in."""
+
+# networkx ships no complete types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+from topology.arrays import IntArray, as_pairs
+from topology.graph import Topology
+
+COLUMNS = ("source", "target", "kind", "length_m", "mean_snr_db", "airtime_s_per_mb", "energy_j_per_mb")
+
+
+def as_networkx(topology: Topology) -> nx.Graph[int]:
+    """Turn a topology into a networkx graph; see `Topology.to_networkx`."""
+    graph: nx.Graph[int] = nx.Graph(name=topology.name)
+    held = topology.mixture > 0
+    for device, (x_m, y_m) in enumerate(topology.positions_m.tolist()):
+        tasks = np.flatnonzero(held[device]).tolist()
+        graph.add_node(device, position=(x_m, y_m), tasks=tasks, cluster=int(topology.cluster[device]))
+    for row in _rows(topology):
+        graph.add_edge(row[0], row[1], **dict(zip(COLUMNS[2:], row[2:], strict=True)))
+    graph.graph["relayed"] = [
+        (a, b, task, topology.relay_hops[start:end].tolist())
+        for (a, b), task, start, end in zip(
+            topology.relayed.tolist(),
+            topology.relayed_task.tolist(),
+            topology.relay_start[:-1].tolist(),
+            topology.relay_start[1:].tolist(),
+            strict=True,
+        )
+    ]
+    return graph
+
+
+def _rows(topology: Topology) -> list[tuple[int, int, str, float, float, float, float]]:
+    return [
+        (int(a), int(b), kind, *(float(value) for value in values))  # type: ignore[misc]
+        for (a, b), kind, *values in zip(
+            topology.edges.tolist(),
+            topology.kind,
+            topology.length_m.tolist(),
+            topology.mean_snr_db.tolist(),
+            topology.airtime_s_per_mb.tolist(),
+            topology.energy_j_per_mb.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def write_graphml(topology: Topology, path: str | Path) -> None:
+    """Write a topology as GraphML, readable by Gephi, yEd, igraph and networkx.
+
+    Positions become ``x_m`` and ``y_m``, the task list a comma-separated string.
+
+    Args:
+        topology: What to write.
+        path: File to create or replace.
+    """
+    graph = as_networkx(topology)
+    graph.graph.pop("relayed")
+    for _, data in graph.nodes(data=True):
+        data["x_m"], data["y_m"] = data.pop("position")
+        data["tasks"] = ",".join(str(task) for task in data["tasks"])
+    nx.write_graphml(graph, str(path))
+
+
+def write_edge_list(topology: Topology, path: str | Path) -> None:
+    """Write the physical links as CSV with the columns in `COLUMNS`.
+
+    Args:
+        topology: What to write.
+        path: File to create or replace.
+    """
+    with Path(path).open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(COLUMNS)
+        writer.writerows(_rows(topology))
+
+
+def read_edges(path: str | Path, nodes: int) -> IntArray:
+    """Read links from GraphML (``.graphml``) or an edge-list CSV (columns ``source,target``, others ignored).
+
+    Directed GraphML is read as undirected. GraphML node names must be the device numbers.
+
+    Args:
+        path: The file.
+        nodes: Number of devices.
+
+    Returns:
+        (E, 2) canonical pairs.
+
+    Raises:
+        ValueError: If the file is missing, cannot be read, or names a device that does not exist.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ValueError(f"topology file {source} does not exist; give the path of a .graphml or .csv file")
+    found = _read_graphml(source) if source.suffix.lower() in (".graphml", ".xml") else _read_csv(source)
+    return as_pairs(np.array(found, np.int64).reshape(-1, 2), nodes, str(source))[0]
+
+
+def _read_graphml(source: Path) -> list[tuple[int, int]]:
+    try:
+        graph = nx.read_graphml(str(source))
+        return [(int(a), int(b)) for a, b in graph.edges()]
+    except Exception as error:
+        # networkx raises its own, XML and value errors here; to a user they are one: this file is not ours.
+        raise ValueError(
+            f"{source}: not a GraphML file whose node names are device numbers ({error}); "
+            "rename the nodes 0..N-1 or use an edge-list CSV"
+        ) from error
+
+
+def _read_csv(source: Path) -> list[tuple[int, int]]:
+    with source.open(newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        if not {"source", "target"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{source}: expected columns source,target, got {reader.fieldnames}")
+        found: list[tuple[int, int]] = []
+        for line, row in enumerate(reader, start=2):
+            try:
+                found.append((int(row["source"]), int(row["target"])))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{source} line {line}: expected device numbers, got {dict(row)}") from error
+    return found

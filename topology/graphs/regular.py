@@ -1,0 +1,148 @@
+"""Graphs with a fixed pattern: `complete`, `ring`, `grid`, `exponential`, and `file`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from topology.arrays import FloatArray, IntArray, all_pairs
+from topology.files import read_edges
+from topology.graphs.base import Plan, Scene
+
+
+def complete(scene: Scene) -> Plan:
+    """Link everyone with everyone, or with everyone in reach."""
+    return Plan(all_pairs(scene.nodes) if scene.free_choice else scene.links.pairs)
+
+
+def ring(scene: Scene, *, order: str = "tour") -> Plan:
+    """Link devices in a circle.
+
+    Args:
+        scene: Devices and candidate links.
+        order: ``tour``: along a Hilbert curve through the area, so that neighbours are near; ``index``: by
+            number; ``random``: a seeded shuffle.
+
+    Returns:
+        The plan; links out of reach are left out unless reach is free.
+
+    Raises:
+        ValueError: If the order is unknown.
+    """
+    line = visiting_order(scene, order)
+    edges = np.stack([line, np.roll(line, -1)], axis=1)
+    return _within(scene, edges[: 0 if scene.nodes < 2 else 1 if scene.nodes == 2 else None])
+
+
+def visiting_order(scene: Scene, order: str) -> IntArray:
+    """Put the devices in a row: ``tour`` (Hilbert curve), ``index`` or ``random``.
+
+    Raises:
+        ValueError: If the order is unknown.
+    """
+    if order == "tour":
+        return np.argsort(hilbert_rank(scene.positions_m), kind="stable").astype(np.int64)
+    if order == "index":
+        return np.arange(scene.nodes, dtype=np.int64)
+    if order == "random":
+        return scene.rng.permutation(scene.nodes).astype(np.int64)
+    raise ValueError(f"order must be tour, index or random, got {order!r}")
+
+
+def hilbert_rank(positions_m: FloatArray, levels: int = 16) -> IntArray:
+    """Place of each point along a Hilbert curve over the bounding square; close ranks are close points.
+
+    Args:
+        positions_m: (N, 2) positions.
+        levels: The square is cut into 4^levels cells.
+
+    Returns:
+        (N,) int64 ranks in 0 .. 4^levels − 1.
+
+    Source: Hilbert 1891; the rotation form in Warren, "Hacker's Delight", 2nd ed., §16.
+    """
+    low = positions_m.min(axis=0)
+    side = max(float((positions_m.max(axis=0) - low).max()), 1e-12)
+    cells = 1 << levels
+    cell: IntArray = np.minimum((positions_m - low) / side * cells, cells - 1).astype(np.int64)
+    x: IntArray = cell[:, 0]
+    y: IntArray = cell[:, 1]
+    rank = np.zeros(len(x), np.int64)
+    half = cells >> 1
+    while half:
+        right, top = (x & half) > 0, (y & half) > 0
+        rank += half * half * ((3 * right) ^ top)
+        x, y = x & (half - 1), y & (half - 1)
+        flip = ~top & right
+        x, y = np.where(flip, half - 1 - x, x), np.where(flip, half - 1 - y, y)
+        x, y = np.where(top, x, y), np.where(top, y, x)
+        half >>= 1
+    return rank
+
+
+def grid(scene: Scene, *, columns: int | None = None, wrap: bool = False) -> Plan:
+    """Link devices as on squared paper; devices are put into rows by y and, within a row, ordered by x.
+
+    Args:
+        scene: Devices and candidate links.
+        columns: Devices per row; None for the square root of their number. The last row may be shorter.
+        wrap: Join opposite borders (a torus); only for full rows.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If columns is out of range, or wrap is asked for with a last row that is not full.
+    """
+    nodes = scene.nodes
+    width = round(nodes**0.5) if columns is None else columns
+    if not 1 <= width <= nodes:
+        raise ValueError(f"grid: columns must lie in 1..{nodes}, got {columns}")
+    if wrap and nodes % width:
+        raise ValueError(
+            f"grid: {nodes} devices do not fill rows of {width}; choose another columns or wrap=False"
+        )
+    by_y = np.argsort(scene.positions_m[:, 1], kind="stable")
+    row_of = np.arange(nodes) // width
+    cells = by_y[np.lexsort((scene.positions_m[by_y, 0], row_of))].astype(np.int64)
+    at = np.arange(nodes)
+    right = at[(at % width < width - 1) & (at + 1 < nodes)]
+    edges = [np.stack([right, right + 1], axis=1), np.stack([at[: nodes - width], at[width:]], axis=1)]
+    if wrap and width > 2:
+        edges.append(np.stack([at[::width], at[::width] + width - 1], axis=1))
+    if wrap and nodes // width > 2:
+        edges.append(np.stack([at[:width], at[-width:]], axis=1))
+    return _within(scene, cells[np.concatenate(edges)])
+
+
+def exponential(scene: Scene) -> Plan:
+    """Static exponential graph: device i is linked with i + 1, i + 2, i + 4, … (modulo N), both ways.
+
+    Source: Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS
+        2021. Departure: undirected, as radio links are.
+    """
+    at = np.arange(scene.nodes, dtype=np.int64)
+    jumps = [1 << power for power in range(max(scene.nodes - 1, 0).bit_length())]
+    edges = [np.stack([at, (at + jump) % scene.nodes], axis=1) for jump in jumps if jump < scene.nodes]
+    return _within(scene, np.concatenate(edges) if edges else np.empty((0, 2), np.int64))
+
+
+def from_file(scene: Scene, *, path: str | Path) -> Plan:
+    """Links of the user's: GraphML, or an edge-list CSV with columns ``source,target``.
+
+    Args:
+        scene: Devices and candidate links.
+        path: The file.
+
+    Returns:
+        The plan; links out of reach are left out unless reach is free.
+
+    Raises:
+        ValueError: If the file is missing or malformed.
+    """
+    return _within(scene, read_edges(path, scene.nodes))
+
+
+def _within(scene: Scene, edges: IntArray) -> Plan:
+    return Plan(edges[scene.possible(edges)])

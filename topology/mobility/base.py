@@ -1,0 +1,97 @@
+"""What every mobility model can do, and the checks they share."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from topology.arrays import FloatArray
+
+Snapshot: TypeAlias = dict[str, np.ndarray]
+
+
+class Mobility(Protocol):
+    """Devices that move in a rectangle. Models are values with one verb, `step`."""
+
+    @property
+    def positions_m(self) -> FloatArray:
+        """Where the devices are now, (N, 2), metres."""
+        ...
+
+    def step(self, dt_s: float) -> FloatArray:
+        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), inside the area."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """All state as arrays, enough to go on bit for bit."""
+        ...
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take the state of a snapshot of the same model with the same options."""
+        ...
+
+
+def check_start(positions_m: ArrayLike, area_m: tuple[float, float]) -> FloatArray:
+    """Check starting positions and copy them.
+
+    Raises:
+        ValueError: If a device stands outside the area or the area is not positive.
+    """
+    width, height = area_m
+    if not (width > 0 and height > 0):
+        raise ValueError(f"area_m must be two positive lengths in metres, got {area_m}")
+    points = np.array(positions_m, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"positions_m must be (devices, 2) and finite, got shape {points.shape}")
+    outside = np.flatnonzero(((points < 0) | (points > (width, height))).any(axis=1))
+    if len(outside):
+        raise ValueError(
+            f"device {outside[0]} starts at {points[outside[0]].tolist()}, outside {width:g} m × {height:g} m; "
+            "enlarge area_m or move it"
+        )
+    return points
+
+
+def check_step(dt_s: float) -> float:
+    """Check a time step.
+
+    Raises:
+        ValueError: If it is negative or not finite.
+    """
+    if not (np.isfinite(dt_s) and dt_s >= 0):
+        raise ValueError(f"dt_s must be a number of seconds ≥ 0, got {dt_s}")
+    return float(dt_s)
+
+
+def check_speeds(low_mps: float, high_mps: float, *, above_zero: bool) -> None:
+    """Check a range of speeds in m/s.
+
+    Raises:
+        ValueError: If it is empty, negative, or touches 0 where that is not allowed.
+    """
+    if not (np.isfinite([low_mps, high_mps]).all() and 0 <= low_mps <= high_mps):
+        raise ValueError(f"speeds must satisfy 0 ≤ min ≤ max in m/s, got {low_mps} and {high_mps}")
+    if above_zero and low_mps <= 0:
+        raise ValueError(
+            f"speed_min_mps must be > 0, got {low_mps}: with 0 the model slows down for ever and has no steady "
+            "state; use e.g. 0.1"
+        )
+
+
+def take(snapshot: Snapshot, state: dict[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
+    """Pick the arrays of `state` from a snapshot, checking names and shapes.
+
+    Raises:
+        ValueError: If the snapshot is of another model or another number of devices.
+    """
+    taken: dict[str, np.ndarray] = {}
+    for name, now in state.items():
+        if name not in snapshot or np.shape(snapshot[name]) != np.shape(now):
+            raise ValueError(
+                f"snapshot does not fit mobility model {model!r} ({name} is missing or of another shape); "
+                "restore with the model, options and number of devices it was taken with"
+            )
+        taken[name] = np.array(snapshot[name])
+    return taken
