@@ -40,8 +40,8 @@ def report(options: argparse.Namespace) -> int:
     _hush(options.verbose)
     from dfl_ray.views.report import write_report
 
-    output = Path(options.output) if options.output else None
-    written = write_report(folders, output)
+    one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
+    written = write_report(folders, Path(options.output) if options.output else one)
     print(f"Report: {written}")
     if options.json:
         _print_json({"report": str(written), "runs": [str(folder) for folder in folders]})

@@ -116,7 +116,12 @@ def _resume_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; several are compared")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: RUN/report.html)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="where to write it (default: report.html in RUN, or comparison.html beside the runs)",
+    )
     _add_json(parser)
 
 

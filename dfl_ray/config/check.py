@@ -13,7 +13,7 @@ from typing import get_args
 
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
-from dfl_ray.config.schema import Config
+from dfl_ray.config.schema import Config, TopologyConfig
 from dfl_ray.errors import InputError, nearest
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
@@ -38,6 +38,7 @@ def check_values(config: Config) -> list[Problem]:
     checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
         _name,
         _radio,
+        _topology,
         _unread_paths,
         _names,
         _pruning,
@@ -86,6 +87,18 @@ def _radio(config: Config) -> Iterable[Problem]:
         yield Problem(f"`radio`: {error}")
 
 
+def _topology(config: Config) -> Iterable[Problem]:
+    kind = config.topology.type
+    if kind == TopologyConfig.model_fields["type"].default:
+        # The graphs take longer to import than `dfl-ray config` may take, and the default is one of them.
+        return
+    from topology.graphs import GRAPHS
+
+    if kind not in GRAPHS:
+        near = nearest(kind, GRAPHS)
+        yield Problem("`topology.type` is not known", got=kind, expected=f"{near} (all: {', '.join(GRAPHS)})")
+
+
 def _unread_paths(config: Config) -> Iterable[Problem]:
     for chooser, reads, key, _ in _FILES:
         chosen = value_at(config, chooser)
@@ -115,6 +128,12 @@ def _check_model(config: Config) -> None:
     name = config.model.name
     path = Path(name).expanduser()
     if name == "embedded":
+        from dfl_ray.models.paths import embedded_path
+
+        try:
+            embedded_path()
+        except FileNotFoundError as error:
+            raise InputError(str(error)) from None
         return
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if looks_like_path or path.exists():
@@ -150,6 +169,7 @@ def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
             "`devices.tasks_per_device` is more than there are tasks",
             got=f"{devices.tasks_per_device} for {tasks} tasks ({', '.join(names)})",
             expected=f"at most {tasks}",
+            change=f"Set devices.tasks_per_device={tasks}, or name more tasks.",
         )
     elif devices.count * devices.tasks_per_device < tasks * min(devices.min_holders, devices.count):
         yield Problem(

@@ -68,7 +68,7 @@ def unknown_key(path: fields.Path, schema: type[BaseModel], data: Any) -> str:
     known = list(fields.keys(schema, data))
     siblings = [key.path[-1] for key in known if key.path[:-1] == path[:-1]]
     values = [key.dotted for key in known if not key.section]
-    same = [dotted for dotted in values if dotted.rpartition(".")[2] == path[-1]]
+    same = [key.dotted for key in known if key.path[-1] == path[-1]]
     # A slip in the right section comes before the right word in another one; a vague likeness comes last.
     guesses = (
         [".".join((*path[:-1], name)) for name in get_close_matches(path[-1], siblings, n=1, cutoff=0.8)]

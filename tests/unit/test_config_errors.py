@@ -1,0 +1,167 @@
+"""Wrong configurations: what is said about them, and that all of it is said at once."""
+
+from pathlib import Path
+
+import pytest
+
+from dfl_ray.config.check import check_inputs
+from dfl_ray.config.load import from_data, load_config
+from dfl_ray.errors import InputError
+
+
+def complaint(*overrides: str, source: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(source, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("method.rnak=4", "method.rank"),
+        ("device.count=3", "devices"),
+        ("rank=5", "method.rank"),
+        ("round=5", "rounds"),
+        ("devices.mobilty=static", "devices.mobility"),
+        ("radio.pathloss=umi", "radio.path_loss"),
+        ("track.wandb.projekt=x", "track.wandb.project"),
+        ("evaluate.tasks_per_device=1", "devices.tasks_per_device"),
+        ("wandb.mode=offline", "track.wandb"),
+        ("tasks.templates.a.promt=x", "prompt"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant: str) -> None:
+    text = complaint(override)
+    assert override.split("=")[0].split(".")[-1] in text or override.split(".")[0] in text
+    assert meant in text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rounds=0", ("`rounds`", "Got: 0", "an integer from 1 to 1000000")),
+        ("rounds=three", ("`rounds`", "Got: three", "an integer")),
+        ("rounds=true", ("`rounds`", "Got: true", "an integer")),
+        ("rounds=1.5", ("`rounds`", "Got: 1.5", "an integer")),
+        ("rounds='5'", ("`rounds`", "an integer")),
+        ("rounds=null", ("`rounds`", "Got: null")),
+        ("method.learning_rate=-1", ("`method.learning_rate`", "a number above 0")),
+        ("method.density=2", ("`method.density`", "Got: 2", "at most 1")),
+        ("devices.area_m=[1]", ("`devices.area_m`", "Got: [1]", "a list of 2 numbers")),
+        ("devices.area_m=[1, x]", ("`devices.area_m", "Got: ", "x")),
+        ("devices=3", ("`devices`", "Got: 3", "a mapping of keys")),
+        ("tasks.names=trec", ("`tasks.names`", "Got: trec", "a list of text")),
+        ("name=5", ("`name`", "Got: 5", "text", "Quote it")),
+        ("track.wandb.mode=ofline", ("`track.wandb.mode`", "`offline`", "Did you mean")),
+        ("method=dlor", ("`method.type`", "Got: dlor", "did you mean `dlora`?")),
+        ("method=5", ("`method`",)),
+        ("runtime.devices_per_actor=0", ("devices_per_actor", "at least 1", "0")),
+        ("runtime.devices_per_actor=many", ("`runtime.devices_per_actor`", "Got: many", "integer or `auto`")),
+        ("radio.path_loss=uim", ("radio", "path_loss", "uim", "umi")),
+        ("radio.scheduler=gredy", ("radio", "scheduler", "greedy_sinr")),
+        ("radio.bandwidth_hz=0", ("radio", "bandwidth_hz")),
+        ("name=a/b", ("`name`", "Got: a/b", "letters, digits")),
+        ("tasks.names=[]", ("`tasks.names`", "an empty list")),
+        ("tasks.names=[add, add]", ("`tasks.names`", "twice: add")),
+        ("tasks.names=[topik, add]", ("`tasks.names`", "Got: topik", "`topic`")),
+        ("tasks.path=/data", ("`tasks.path`", "nothing would read it", "tasks.source=files")),
+        ("devices.trace_path=/x.csv", ("`devices.trace_path`", "devices.mobility=trace")),
+        ("devices.tasks_per_device=7", ("`devices.tasks_per_device`", "7 for 6 tasks", "at most 6")),
+        ("devices.count=5", ("`devices.min_holders`", "5 devices with 2 tasks", "at least 18 places")),
+        ("method.prune_start=0.9", ("`method.prune_start`", "0.9")),
+        ("evaluate.rules=[likelyhood]", ("`evaluate.rules`", "likelyhood", "`likelihood`")),
+        ("tasks.source=hub tasks.names=[sst3,sst2]", ("did you mean `sst2`?", "tasks.templates.sst3")),
+        ("topology=rign", ("`topology.type`", "rign", "`ring`")),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_with_its_key_what_was_got_and_what_is_right(
+    override: str, words: tuple[str, ...]
+) -> None:
+    parts = override.split(" ") if override.startswith("tasks.source") else [override]
+    text = complaint(*parts)
+    for word in words:
+        assert word in text
+    assert "\n" not in text
+
+
+def test_dlora_has_no_rules_to_compare() -> None:
+    assert "`dlora` has one model" in complaint("method=dlora", "evaluate.rules=[sum]")
+
+
+def test_all_problems_are_told_at_once_and_where_they_come_from() -> None:
+    text = complaint("rounds=0", "devices.count=x", "method.rnak=4", "seed=-1")
+    assert text.startswith("4 things are wrong in the configuration (preset `default` with `rounds=0`")
+    for key in ("`rounds`", "`devices.count`", "`method.rnak`", "`seed`"):
+        assert text.count(key) == 1, key
+    assert text.count("\n") == 4
+
+
+def test_a_missing_required_key_is_named() -> None:
+    text = complaint("tasks.source=hub", "tasks.templates={mine: {prompt: a, answer: b}}")
+    assert "`tasks.templates.mine.dataset` is missing" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("rounds: 3\nmethod: [1", ("not YAML", "line 2")),
+        ("- a\n- b\n", ("not a configuration", "a list at the top level")),
+        ("just words", ("not a configuration", "text at the top level")),
+        ("rounds: 3\nrounds: 4\n", ("not YAML", "line 2", "`rounds`", "second time")),
+        ("1: 2\n", ("not a configuration",)),
+        ("a: !!python/object/apply:os.getcwd []\n", ("not YAML",)),
+        ("rounds: 3\n\tseed: 1\n", ("not YAML", "line 2")),
+    ],
+)
+def test_a_file_that_is_no_configuration(content: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content, encoding="utf-8")
+    text = complaint(source=str(path))
+    for word in (str(path), *words):
+        assert word in text
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in complaint(source=str(path))
+
+
+def test_missing_files_and_misspelt_presets(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("", encoding="utf-8")
+    assert (
+        "no configuration file" in (text := complaint(source=str(tmp_path / "mine.yaml")))
+        and "other.yaml" in text
+    )
+    assert "did you mean `real-text`?" in complaint(source="reel-text")
+    assert "is a folder" in complaint(source=str(tmp_path))
+
+
+def test_inputs_that_are_not_there_are_all_named(tmp_path: Path) -> None:
+    config = load_config("real-text", [f"model.name={tmp_path}/none", "devices.placement=file"])
+    with pytest.raises(InputError) as caught:
+        check_inputs(config)
+    for words in (
+        "`tasks.path` is not set",
+        "`devices.placement_path` is not set",
+        "model folder does not exist",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    config = load_config("real-text", [f"tasks.path={tmp_path / 'none'}"])
+    with pytest.raises(InputError, match=r"`tasks\.path` does not exist"):
+        check_inputs(config)
+    check_inputs(load_config("real-text", [f"tasks.path={tmp_path}"]))
+
+
+def test_the_default_needs_no_files() -> None:
+    check_inputs(load_config())
+
+
+def test_text_is_never_taken_for_a_number() -> None:
+    with pytest.raises(InputError, match="`seed`"):
+        from_data({"seed": "7"})
+    assert from_data({"method": {"learning_rate": 1}}).method.learning_rate == 1.0

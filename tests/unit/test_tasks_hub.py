@@ -1,0 +1,152 @@
+"""Hub tasks: the ready templates on records after the datasets' cards, own templates on local folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfl_ray.config.schema import TasksConfig
+from dfl_ray.errors import InputError
+from dfl_ray.tasks.data import Row
+from dfl_ray.tasks.hub import load_hub_tasks, own_template, template_of
+from dfl_ray.tasks.templates import READY
+
+ARC = {
+    "question": "Which is a gas?",
+    "choices": {"text": ["Iron", "Neon"], "label": ["A", "B"]},
+    "answerKey": "B",
+}
+RECORDS: dict[str, tuple[dict[str, Any], Row]] = {
+    "gsm8k": (
+        {"question": "2 and 3?", "answer": "Add them: <<2+3=5>>5.\n#### 1,005"},
+        Row("Question: 2 and 3?\nAnswer:", "1005"),
+    ),
+    "boolq": (
+        {"question": "is neon a gas", "passage": "Neon is a gas.", "answer": True},
+        Row("Passage: Neon is a gas.\nQuestion: is neon a gas?\nYes or no:", "yes"),
+    ),
+    "sst2": ({"sentence": "a joy ", "label": 1}, Row("Review: a joy\nSentiment:", "positive")),
+    "ag_news": ({"text": "A match.", "label": 1}, Row("News: A match.\nTopic:", "Sports")),
+    "arc_easy": (ARC, Row("Question: Which is a gas?\nA. Iron\nB. Neon\nAnswer:", "B")),
+    "arc_challenge": (
+        {**ARC, "choices": {"text": ["Iron", "Neon"], "label": ["1", "2"]}, "answerKey": "2"},
+        Row("Question: Which is a gas?\nA. Iron\nB. Neon\nAnswer:", "B"),
+    ),
+    "mbpp": (
+        {
+            "text": "Add one.",
+            "code": "def f(x):\r\n    return x + 1\r\n",
+            "test_list": ["assert f(1) == 2", "b"],
+        },
+        Row("Add one.\nTest: assert f(1) == 2\nCode:", "def f(x):\n    return x + 1"),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> str:
+    folder.mkdir(parents=True)
+    for split, part in (("train", rows[: len(rows) // 2]), ("test", rows[len(rows) // 2 :])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part), encoding="utf-8")
+    return str(folder)
+
+
+def config(folder: str, **keys: Any) -> TasksConfig:
+    template = {"dataset": folder, "prompt": "{text} ->", "answer": "{label}"}
+    options = {
+        k: keys.pop(k) for k in ("labels", "prompt", "answer", "train_split", "test_split") if k in keys
+    }
+    return TasksConfig(source="hub", templates={"own": {**template, **options}}, **keys)
+
+
+def test_every_ready_template_has_an_example_here() -> None:
+    assert set(RECORDS) == set(READY)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_ready_template_makes_this_row(name: str) -> None:
+    record, row = RECORDS[name]
+    assert READY[name].row(record) == row
+    assert set(READY[name].fields) == set(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("gsm8k", {"answer": "no number"}),
+        ("boolq", {"answer": "yes"}),
+        ("sst2", {"label": -1}),
+        ("ag_news", {"label": 4}),
+        ("arc_easy", {"answerKey": "Z"}),
+        ("mbpp", {"test_list": []}),
+    ],
+)
+def test_a_record_that_does_not_fit_is_a_bad_row(name: str, change: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        READY[name].row({**RECORDS[name][0], **change})
+
+
+def test_a_local_folder_with_named_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": n % 2, "more": 1} for n in range(12)]
+    loaded = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes"), train_rows=3))
+    (task,) = loaded.tasks
+    assert (task.name, len(task.train), len(task.test), task.choices) == ("own", 3, 6, ("no", "yes"))
+    assert task.train[1] == Row("text 1 ->", "yes")
+
+
+def test_bad_records_are_refused_with_their_place_or_counted(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": n % 2} for n in range(12)]
+    rows[2]["label"] = 7
+    rows[3]["text"] = None
+    path = write(tmp_path / "data", rows)
+    with pytest.raises(InputError) as caught:
+        load_hub_tasks(config(path, labels=("no", "yes")))
+    text = str(caught.value)
+    assert f"{path} (train): 2 bad rows" in text
+    assert "row 3: label 7 is not one of 0 to 1" in text and "row 4: field `text` is empty" in text
+    loaded = load_hub_tasks(config(path, labels=("no", "yes"), on_bad_rows="skip"))
+    assert loaded.skipped == {f"{path} (train)": 2}
+    assert len(loaded.tasks[0].train) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"prompt": "{txt} ->"}, "has no field `txt`. Expected: did you mean `text`?"),
+        ({"test_split": "dev"}, "cannot be loaded (split `dev`)"),
+        ({"prompt": "{text"}, "is not a format string"),
+        ({"prompt": "{text.lower}"}, "names no field. Got: {text.lower}"),
+    ],
+)
+def test_templates_that_do_not_fit(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "data", [{"text": f"text {n}", "label": "a"} for n in range(8)])
+    with pytest.raises(InputError) as caught:
+        load_hub_tasks(config(path, **keys))
+    assert words in str(caught.value)
+
+
+def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_hub_tasks(config(str(tmp_path / "none")))
+
+
+def test_names_without_a_template() -> None:
+    with pytest.raises(InputError, match=r"`sst3` has no prompt template.*`sst2`"):
+        template_of("sst3", TasksConfig(source="hub", names=("sst3",)))
+    with pytest.raises(InputError, match="empty"):
+        load_hub_tasks(TasksConfig(source="hub"))
+
+
+def test_an_own_template_wins_over_the_ready_one(tmp_path: Path) -> None:
+    own = {"dataset": str(tmp_path), "prompt": "{a}", "answer": "{b}"}
+    chosen = template_of("sst2", TasksConfig(source="hub", names=("sst2",), templates={"sst2": own}))
+    assert chosen.dataset == str(tmp_path)
+    assert own_template("x", TasksConfig(templates={"x": own}).templates["x"]).fields == ("a", "b")
