@@ -60,7 +60,8 @@ def versions() -> dict[str, str | None]:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
+            # Run from a checkout, the project need not be installed; its module knows its version then.
+            found[package] = getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
     return found
 
 

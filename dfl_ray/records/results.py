@@ -1,4 +1,4 @@
-"""What a run came to: accuracy per task by the method's rule, and its cost; for tables, pictures and `--json`."""
+"""What a run came to: accuracy per task by the method's rule, and its cost on air."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""The look all pictures share: Okabe-Ito colours, sizes that print well, units on every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+# Okabe and Ito, https://jfly.uni-koeln.de/color/: told apart under every common colour blindness; ordered so
+# that the pale ones, weak on white paper, come last.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = OKABE_ITO
+GREY = "#8A8A8A"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SEQUENTIAL = "Viridis"
+
+
+def colour(index: int) -> str:
+    """Colour number `index`; after eight they repeat, told apart by `dash` and `symbol`."""
+    return OKABE_ITO[index % len(OKABE_ITO)]
+
+
+def dash(index: int) -> str:
+    """Line style that changes when the colours begin anew."""
+    return DASHES[(index // len(OKABE_ITO)) % len(DASHES)]
+
+
+def print_dash(index: int) -> str:
+    """Line style that differs between neighbours in the list, for curves that may lie on one another."""
+    return DASHES[index % len(DASHES)]
+
+
+def symbol(index: int) -> str:
+    """Marker that differs between neighbours in the list, so that grey prints are readable."""
+    return SYMBOLS[index % len(SYMBOLS)]
+
+
+def figure(title: str, *, x: str = "", y: str = "", note: str = "", height: int = 460) -> go.Figure:
+    """An empty figure in the house style.
+
+    Args:
+        title: What is shown.
+        x: Title of the x axis with its unit.
+        y: Title of the y axis with its unit.
+        note: Second line under the title, for example what was left out.
+        height: Height in pixels; the width follows the page.
+    """
+    heading: dict[str, Any] = {"text": escape(title), "x": 0, "xref": "paper", "font": {"size": 19}}
+    if note:
+        heading["subtitle"] = {"text": escape(note), "font": {"size": 13, "color": "#555555"}}
+    picture = go.Figure()
+    picture.update_layout(
+        title=heading,
+        height=height,
+        font={"family": "Helvetica, Arial, sans-serif", "size": 14, "color": "#222222"},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        colorway=list(OKABE_ITO),
+        margin={"l": 75, "r": 25, "t": 85, "b": 65},
+        legend={"bgcolor": "rgba(255,255,255,0.85)", "title": {"font": {"size": 13}}},
+        hoverlabel={"font": {"size": 13}},
+    )
+    style_axes(picture)
+    picture.update_xaxes(title={"text": x})
+    picture.update_yaxes(title={"text": y})
+    return picture
+
+
+def style_axes(picture: go.Figure) -> None:
+    """Give every axis of a figure the house style; again after adding subplots."""
+    axis: dict[str, Any] = {
+        "showline": True,
+        "linecolor": "#444444",
+        "ticks": "outside",
+        "gridcolor": "#E4E4E4",
+        "zeroline": False,
+    }
+    picture.update_xaxes(**axis)
+    picture.update_yaxes(**axis)
+
+
+def whole_rounds(picture: go.Figure, last: float) -> None:
+    """Label whole rounds only, where an automatic axis would show halves."""
+    if last <= 12:
+        picture.update_xaxes(tick0=0, dtick=1)
+
+
+def empty(title: str, why: str) -> go.Figure:
+    """A small figure that says why there is nothing to see yet."""
+    picture = figure(title, height=180)
+    picture.add_annotation(text=escape(why), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    picture.update_xaxes(visible=False)
+    picture.update_yaxes(visible=False)
+    return picture
+
+
+def scaled(values: Sequence[float], unit: str) -> tuple[list[float], str]:
+    """Values and unit with the prefix that keeps the largest readable, e.g. bytes to MB, s to min.
+
+    Args:
+        values: Numbers in `unit`.
+        unit: `B`, `s`, `J`, `bit/s` or anything else, which is left alone.
+    """
+    largest = max((abs(value) for value in values), default=0.0)
+    steps = {
+        "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
+        "s": ((7200.0, "h"), (180.0, "min")),
+        "J": ((1e6, "MJ"), (1e3, "kJ")),
+        "bit/s": ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")),
+    }
+    divisor_of = {"h": 3600.0, "min": 60.0}
+    for threshold, name in steps.get(unit, ()):
+        if largest >= threshold:
+            divisor: float = divisor_of.get(name) or threshold
+            return [value / divisor for value in values], name
+    return list(values), unit
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the indices 0 … count-1, evenly spaced and always the same."""
+    if count <= most:
+        return list(range(count))
+    return [index * count // most for index in range(most)]
