@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from dfl_ray.errors import InputError, RunError
 
+INTERRUPTED = "Interrupted. A run that had begun goes on from its last saved round: `dfl-ray resume RUN`."
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return EXIT_DONE
     except KeyboardInterrupt as error:
-        return _explain("Interrupted before anything could be saved.", EXIT_INTERRUPTED, error, verbose)
+        return _explain(INTERRUPTED, EXIT_INTERRUPTED, error, verbose)
     except (InputError, RunError) as error:
         return _explain(str(error), error.exit_code, error, verbose)
     except Exception as error:
