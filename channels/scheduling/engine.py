@@ -1,0 +1,462 @@
+"""Runs slots until every transfer is delivered or lost.
+
+One slot is one set of simultaneous transmissions. All start together; each carries its whole payload at the
+rate its SINR in this slot allows; the slot ends with its longest one. Every SINR counts all the slot's other
+transmissions on the sub-channel as active throughout, which is exact for the longest and cautious for the
+others.
+
+Attempts: an attempt is one transmission towards one receiver. With `outage` it succeeds iff its SINR, fading
+included, reaches the threshold; the sender adapts its rate to that SINR. An attempt that fails was made at
+the lowest rate (that of the threshold) and costs its full time and energy. A transfer that failed
+`max_attempts` times is lost. A transmission still on air at the deadline is cut there, and lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.draws import keyed_uniform, stream_key
+from channels.energy import receive_energy_j, transmit_energy_j
+from channels.link import lowest_rate_bps, packet_success_probability, rate_bps
+from channels.power import foschini_miljanic
+from channels.scheduling.broadcast import interference_free_bound
+from channels.scheduling.problem import Radio, Scheduler, SlotTask, subset
+from channels.transfers import DEAD, DELIVERED, FAILED, LATE, UNSERVED, Schedule, Transfers
+from channels.units import BITS_PER_BYTE
+
+_NO_TABLE = np.zeros((1, 2))
+_AVERAGE_SLOTS = 20.0
+
+
+@dataclass(frozen=True)
+class SlotFading:
+    """Fading of one slot, as the compiled loops take it (see `channels.kernels.fading_factor`).
+
+    Attributes:
+        time: Time in decorrelation times, or below 0 for a fresh draw.
+        kind: 0 none, 1 Rayleigh, 2 Rician, 3 by quantile table.
+        shape: Linear K of Rician.
+        table: (1, points) ln quantiles over the standard normal from -8 to 8.
+        key: Key of the slot's draws.
+        success_key: Key of the packet-error draws.
+    """
+
+    time: float = -1.0
+    kind: int = 0
+    shape: float = 0.0
+    table: FloatArray = field(default_factory=lambda: _NO_TABLE)
+    key: int = 0
+    success_key: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine run is to serve.
+
+    Attributes:
+        transfers: The wanted transfers.
+        gain: (M,) mean linear gain of each transfer's link.
+        start_s: Time at which the round starts.
+        ready_s: (N,) time from which each device can send.
+        deadline_s: Time at which the round ends; inf for none.
+        battery_j: (N,) battery left in J; devices at or below 0 neither send nor receive.
+        fading: Gives the fading of a slot from its number and start time.
+        max_slots: Most slots run.
+    """
+
+    transfers: Transfers
+    gain: FloatArray
+    start_s: float
+    ready_s: FloatArray
+    deadline_s: float
+    battery_j: FloatArray
+    fading: Callable[[int, float], SlotFading]
+    max_slots: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an engine run did.
+
+    Attributes:
+        schedule: The schedule.
+        energy_j: (N,) radio energy of each device in J.
+        battery_j: (N,) battery left in J, not below 0.
+    """
+
+    schedule: Schedule
+    energy_j: FloatArray
+    battery_j: FloatArray
+
+
+class _State:
+    """Mutable state of one run; lives only inside `run_slots`."""
+
+    def __init__(self, radio: Radio, scheduler: Scheduler, request: Request) -> None:
+        wanted = request.transfers
+        count, devices = len(wanted), radio.power_w.shape[0]
+        self.radio, self.scheduler, self.request = radio, scheduler, request
+        self.unit = _unit_ids(radio, scheduler, request)
+        # Transfers of one unit are made neighbours, so that units are runs of rows.
+        self.order = np.argsort(self.unit, kind="stable")
+        self.pending = np.ones(count, dtype=bool)
+        self.failures = np.zeros(count, dtype=np.int64)
+        self.bits = wanted.payload_bytes.astype(np.float64) * BITS_PER_BYTE
+        self.finished_s = np.full(count, np.nan)
+        self.outcome = np.full(count, UNSERVED, dtype=np.int64)
+        self.battery_j = request.battery_j.copy()
+        self.energy_j = np.zeros(devices)
+        self.average_bps = np.zeros(devices)
+        self.far_w = np.zeros(devices)
+        self.now_s, self.slot, self.transmissions = request.start_s, 0, 0
+        self.airtime_s, self.last_end_s = 0.0, request.start_s
+        self.parts: list[dict[str, np.ndarray]] = []
+
+
+def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
+    """Run slots until nothing is left to send.
+
+    Args:
+        radio: The physical side.
+        scheduler: The scheduling rule.
+        request: What is to be served.
+
+    Returns:
+        Schedule, energy and batteries.
+    """
+    state = _State(radio, scheduler, request)
+    planned: list[tuple[IntArray, IntArray]] = []
+    arrivals = np.unique(request.ready_s[np.unique(request.transfers.source)])
+    planned_until = -math.inf
+    while state.now_s < request.deadline_s and state.slot != request.max_slots:
+        _retire_dead(state)
+        # Ready devices are admitted with a tolerance for the rounding of times.
+        rows = _waiting_rows(state)
+        if not rows.size:
+            later = arrivals[arrivals > state.now_s]
+            if not later.size or not state.pending.any():
+                break
+            state.now_s = float(later[0])
+            continue
+        newly_ready = np.any((arrivals > planned_until) & (arrivals <= state.now_s))
+        task, ids = _task(state, rows)
+        if newly_ready or not planned:
+            planned = [(ids, band) for band in _choose(scheduler, task)]
+            planned_until = state.now_s
+        chosen_ids, chosen_band = planned.pop(0)
+        _run_slot(state, task, rows, _match(ids, chosen_ids, chosen_band))
+    return _outcome(state)
+
+
+def _unit_ids(radio: Radio, scheduler: Scheduler, request: Request) -> IntArray:
+    wanted = request.transfers
+    if not scheduler.groups:
+        return np.arange(len(wanted), dtype=np.int64)
+    snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
+    hopeless = np.where(snr < radio.sinr_min, np.arange(len(wanted)) + 1, 0)
+    groups = np.stack([wanted.source, wanted.message, wanted.payload_bytes, hopeless], axis=1)
+    return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _retire_dead(state: _State) -> None:
+    if np.isinf(state.battery_j).all():
+        return
+    dead = state.battery_j <= 0
+    wanted = state.request.transfers
+    lost = state.pending & (dead[wanted.source] | dead[wanted.destination])
+    state.outcome[lost] = DEAD
+    state.pending[lost] = False
+
+
+def _waiting_rows(state: _State) -> IntArray:
+    source = state.request.transfers.source
+    waiting = state.pending & (state.request.ready_s[source] <= state.now_s)
+    return state.order[waiting[state.order]]
+
+
+def _task(state: _State, rows: IntArray) -> tuple[SlotTask, IntArray]:
+    radio, wanted = state.radio, state.request.transfers
+    unit = state.unit[rows]
+    first = np.flatnonzero(np.concatenate(([True], unit[1:] != unit[:-1])))
+    source = wanted.source[rows]
+    gain = state.request.gain[rows]
+    signal = radio.power_w[source] * gain
+    snr = np.minimum.reduceat(signal / radio.noise_w[wanted.destination[rows]], first)
+    # A link too weak for the margin bears interference as strong as the noise, but for the threshold.
+    weak = np.where(snr >= radio.sinr_min, np.maximum(0.5 * snr, radio.sinr_min), 0.5 * snr)
+    task = SlotTask(
+        radio=radio,
+        source=source[first],
+        first_row=np.concatenate((first, [rows.size])).astype(np.int64),
+        destination=wanted.destination[rows],
+        gain=gain,
+        signal_w=signal,
+        sinr_min=np.minimum(radio.plan_min, weak),
+        bits=state.bits[rows[first]],
+        far_w=state.far_w,
+        average_bps=state.average_bps,
+        slot=state.slot,
+    )
+    if state.scheduler.groups:
+        task.sinr_min[:] = np.maximum(task.sinr_min, interference_free_bound(task))
+    return task, unit[first]
+
+
+def _choose(scheduler: Scheduler, task: SlotTask) -> list[IntArray]:
+    if scheduler.spreads or task.radio.subchannels == 1:
+        return scheduler.select(task)
+    band = np.full(task.units, -1, dtype=np.int64)
+    busy = np.zeros(task.radio.power_w.shape[0], dtype=bool)
+    for channel in range(task.radio.subchannels):
+        blocked = busy[task.source] | np.logical_or.reduceat(busy[task.destination], task.first_row[:-1])
+        left = np.flatnonzero(~blocked)
+        if not left.size:
+            break
+        # One device has one role per slot, so each sub-channel is filled from the devices still free.
+        chosen = left[scheduler.select(subset(task, left))[0] >= 0]
+        band[chosen] = channel
+        busy[task.source[chosen]] = True
+        busy[task.destination[np.isin(task.row_unit, chosen)]] = True
+    return [band]
+
+
+def _match(ids: IntArray, chosen_ids: IntArray, band: IntArray) -> IntArray:
+    if ids is chosen_ids or np.array_equal(ids, chosen_ids):
+        return band
+    inside = band >= 0
+    place = np.searchsorted(ids, chosen_ids[inside])
+    known = place < ids.size
+    known[known] = ids[place[known]] == chosen_ids[inside][known]
+    out = np.full(ids.shape[0], -1, dtype=np.int64)
+    out[place[known]] = band[inside][known]
+    return out
+
+
+def slot_levels(
+    task: SlotTask,
+    band: IntArray,
+    *,
+    fading: SlotFading | None = None,
+    power_w: FloatArray | None = None,
+) -> tuple[IntArray, FloatArray]:
+    """SINR of every reception of a slot.
+
+    Args:
+        task: The task.
+        band: (U,) sub-channel of each unit, -1 outside the slot.
+        fading: The slot's fading; None takes mean gains.
+        power_w: (N,) powers in W; None takes the radio's own.
+
+    Returns:
+        Row indices of the task, and their linear SINR.
+    """
+    from channels import kernels
+
+    radio = task.radio
+    power = radio.power_w if power_w is None else power_w
+    faded = SlotFading() if fading is None else fading
+    unit = task.row_unit
+    rows = np.flatnonzero(band[unit] >= 0)
+    inside = np.flatnonzero(band >= 0)
+    sending = np.full(radio.power_w.shape[0], -1, dtype=np.int64)
+    sending[task.source[inside]] = band[inside]
+    far = far_field(task, band, power)
+    destination = task.destination[rows]
+    floor = radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
+    near = radio.near
+    sinr = kernels.slot_sinr(
+        task.source[unit[rows]], destination, band[unit[rows]], task.gain[rows], floor, sending, power,
+        near.indptr, near.index, near.in_gain, faded.time, faded.kind, faded.shape, faded.table,
+        np.uint64(faded.key),
+    )  # fmt: skip
+    return rows, sinr
+
+
+def far_field(task: SlotTask, band: IntArray, power_w: FloatArray) -> FloatArray | None:
+    """Far interference per sub-channel and device, (subchannels, N) in W; None without a far field."""
+    radio = task.radio
+    if radio.far is None:
+        return None
+    return np.stack(
+        [
+            radio.far.at_devices(task.source[band == channel], power_w[task.source[band == channel]])
+            for channel in range(radio.subchannels)
+        ]
+    )
+
+
+def _controlled_power(state: _State, task: SlotTask, band: IntArray) -> FloatArray:
+    radio = state.radio
+    if radio.power_control == "fixed" or not state.scheduler.keeps_threshold or state.scheduler.groups:
+        return radio.power_w
+    power = radio.power_w.copy()
+    for channel in range(radio.subchannels):
+        units = np.flatnonzero(band == channel)
+        if not units.size:
+            continue
+        src, dst = task.source[units], task.destination[units]
+        cross = radio.near.matrix()[np.ix_(src, dst)]
+        np.fill_diagonal(cross, task.gain[units])
+        power[src] = foschini_miljanic(cross, radio.noise_w[dst], task.sinr_min[units], radio.power_w[src])
+    return power
+
+
+def _run_slot(state: _State, task: SlotTask, rows: IntArray, band: IntArray) -> None:
+    if not np.any(band >= 0):
+        state.now_s += state.radio.slot_s
+        state.slot += 1
+        return
+    fading = state.request.fading(state.slot, state.now_s)
+    power = _controlled_power(state, task, band)
+    local, sinr = slot_levels(task, band, fading=fading, power_w=power)
+    unit = task.row_unit[local]
+    source, destination = task.source[unit], task.destination[local]
+    decoded = _decoded(state.radio, sinr, source, destination, fading)
+    rate = _unit_rates(state.radio, task.units, unit, sinr, decoded)
+    duration = np.where(band >= 0, task.bits / rate, 0.0)
+    complete = np.ones(task.units, dtype=bool)
+    carried = task.bits
+    if state.scheduler.segments:
+        good = np.unique(unit[decoded])
+        length = duration[good].min() if good.size else duration[band >= 0].max()
+        complete = duration <= length * (1 + 1e-12)
+        # Whole bytes, and the rest at least one of them, so that no row carries nothing for ever.
+        part = np.floor(length * rate / BITS_PER_BYTE) * BITS_PER_BYTE
+        carried = np.where(complete, task.bits, np.minimum(part, task.bits - BITS_PER_BYTE))
+        duration = np.minimum(duration, length)
+    in_time = state.now_s + duration <= state.request.deadline_s * (1 + 1e-15)
+    duration = np.minimum(duration, state.request.deadline_s - state.now_s)
+    ok = decoded & in_time[unit]
+    energy = _row_energy(state, task, unit, source, destination, duration, power)
+    _record(
+        state,
+        rows[local],
+        unit,
+        band,
+        sinr,
+        rate,
+        duration,
+        carried,
+        ok & complete[unit],
+        energy,
+        power[source],
+    )
+    _settle(state, rows[local], ok, complete[unit], in_time[unit], carried[unit], duration[unit])
+    used = duration[band >= 0]
+    served = np.bincount(source[ok], weights=carried[unit[ok]], minlength=state.average_bps.shape[0])
+    length = float(used.max())
+    if length > 0:
+        state.average_bps += (served / length - state.average_bps) / _AVERAGE_SLOTS
+    state.airtime_s += float(used.sum())
+    state.now_s += length
+    state.last_end_s = state.now_s
+    state.slot += 1
+    if state.radio.far is not None:
+        state.far_w = np.asarray(far_field(task, band, power)).max(axis=0)
+
+
+def _decoded(
+    radio: Radio, sinr: FloatArray, source: IntArray, destination: IntArray, fading: SlotFading
+) -> BoolArray:
+    if radio.errors == "none":
+        return np.ones(sinr.shape, dtype=bool)
+    if radio.errors == "chen":
+        draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
+        return draw < packet_success_probability(sinr, radio.waterfall_db)
+    return sinr >= radio.sinr_min * (1 - 1e-12)
+
+
+def _unit_rates(radio: Radio, units: int, unit: IntArray, sinr: FloatArray, decoded: BoolArray) -> FloatArray:
+    """Rate of each unit: that of the worst receiver that decodes, or the lowest rate if none does."""
+    worst = np.full(units, np.inf)
+    np.minimum.at(worst, unit[decoded], sinr[decoded])
+    lowest = lowest_rate_bps(radio.rate, radio.sinr_min, radio.bandwidth_hz, radio.gap_db)
+    rate = rate_bps(radio.rate, np.where(np.isfinite(worst), worst, 0.0), radio.bandwidth_hz, radio.gap_db)
+    return np.where(np.isfinite(worst), np.maximum(rate, lowest), lowest)
+
+
+def _row_energy(
+    state: _State, task: SlotTask, unit: IntArray, source: IntArray, destination: IntArray, duration: FloatArray,
+    power_w: FloatArray,
+) -> FloatArray:  # fmt: skip
+    """Energy of each row: the sender's share and the receiver's; booked on both devices."""
+    radio = state.radio
+    receivers = np.bincount(unit, minlength=task.units)[unit]
+    sent = transmit_energy_j(
+        power_w[source], duration[unit], amplifier_efficiency=radio.amplifier_efficiency,
+        circuit_power_w=radio.circuit_power_w,
+    ) / receivers  # fmt: skip
+    heard = receive_energy_j(duration[unit], receive_power_w=radio.receive_power_w)
+    spent = np.bincount(source, weights=sent, minlength=state.energy_j.shape[0])
+    spent += np.bincount(destination, weights=heard, minlength=state.energy_j.shape[0])
+    state.energy_j += spent
+    state.battery_j = np.maximum(state.battery_j - spent, 0.0)
+    return sent + heard
+
+
+def _record(
+    state: _State, transfer: IntArray, unit: IntArray, band: IntArray, sinr: FloatArray, rate: FloatArray,
+    duration: FloatArray, carried: FloatArray, delivered: BoolArray, energy: FloatArray, power: FloatArray,
+) -> None:  # fmt: skip
+    wanted = state.request.transfers
+    ids = np.unique(unit, return_inverse=True)[1].reshape(-1)
+    with np.errstate(divide="ignore"):
+        sinr_db = 10 * np.log10(sinr)
+    state.parts.append(
+        {
+            "slot": np.full(transfer.shape, state.slot, dtype=np.int64),
+            "source": wanted.source[transfer],
+            "destination": wanted.destination[transfer],
+            "sinr_db": sinr_db,
+            "rate_bps": rate[unit],
+            "start_s": np.full(transfer.shape, state.now_s),
+            "end_s": state.now_s + duration[unit],
+            "payload_bytes": (carried[unit] / BITS_PER_BYTE).round().astype(np.int64),
+            "attempts": state.failures[transfer] + 1,
+            "delivered": delivered,
+            "energy_j": energy,
+            "transfer": transfer,
+            "transmission": state.transmissions + ids.astype(np.int64),
+            "subchannel": band[unit],
+            "power_w": power,
+        }
+    )
+    state.transmissions += int(ids.max(initial=-1)) + 1
+
+
+def _settle(
+    state: _State, transfer: IntArray, ok: BoolArray, complete: BoolArray, in_time: BoolArray, carried: FloatArray,
+    duration: FloatArray,
+) -> None:  # fmt: skip
+    done, failed = ok & complete, ~ok
+    state.finished_s[transfer[done]] = state.now_s + duration[done]
+    state.outcome[transfer[done]] = DELIVERED
+    state.pending[transfer[done]] = False
+    state.bits[transfer[ok]] -= np.where(complete[ok], 0.0, carried[ok])
+    state.failures[transfer[failed]] += 1
+    spent = failed & in_time & (state.failures[transfer] >= state.radio.max_attempts)
+    state.outcome[transfer[spent]] = FAILED
+    state.pending[transfer[spent]] = False
+
+
+def _outcome(state: _State) -> Outcome:
+    from channels.scheduling.tables import build_table
+
+    limited = state.request.deadline_s < math.inf and state.slot != state.request.max_slots
+    state.outcome[state.pending & (state.outcome == UNSERVED)] = LATE if limited else UNSERVED
+    delivered = state.outcome == DELIVERED
+    schedule = Schedule(
+        table=build_table(state.parts),
+        delivered=delivered,
+        finished_s=state.finished_s,
+        attempts=state.failures + delivered,
+        outcome=state.outcome,
+        end_s=state.last_end_s,
+        airtime_s=state.airtime_s,
+    )
+    return Outcome(schedule, state.energy_j, state.battery_j)

@@ -1,0 +1,230 @@
+"""What a scheduler is asked and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.gains import NearGains
+from channels.interference import FarField
+from channels.link import CHEN_WATERFALL_DB
+
+LARGEST_LINK_MATRIX = 6000
+
+
+@dataclass(frozen=True)
+class Radio:
+    """The physical side of a scheduling problem; nothing in it changes during a round.
+
+    Attributes:
+        near: Mean gains between devices.
+        far: Far interference, or None.
+        power_w: (N,) transmit power of each device in W.
+        noise_w: (N,) noise power of one sub-channel at each device in W.
+        bandwidth_hz: Bandwidth of one sub-channel in Hz.
+        subchannels: Number of sub-channels.
+        sinr_min: Decoding threshold beta, linear.
+        plan_min: SINR the scheduler keeps on mean gains (beta times the fade margin), linear.
+        rate: `shannon` or `cqi`.
+        gap_db: SNR gap of `shannon` in dB.
+        errors: `outage`, `chen` or `none`.
+        waterfall_db: Waterfall threshold of `chen` in dB.
+        power_control: `fixed` or `foschini_miljanic`.
+        max_attempts: Attempts per transfer.
+        amplifier_efficiency: Amplifier efficiency eta.
+        circuit_power_w: Circuit power of a sender in W.
+        receive_power_w: Power of a receiver in W.
+        slot_s: Length of an idle slot in s.
+        seed: Seed of random access.
+        aloha_probability: Chance of trying in a slot.
+        conflict_factor: Interference range over link length.
+        exponent: Path-loss exponent that turns gains into lengths where positions are unknown.
+        positions_m: (N, 2) positions in m, or None.
+    """
+
+    near: NearGains
+    power_w: FloatArray
+    noise_w: FloatArray
+    bandwidth_hz: float
+    sinr_min: float
+    plan_min: float
+    far: FarField | None = None
+    subchannels: int = 1
+    rate: str = "shannon"
+    gap_db: float = 0.0
+    errors: str = "outage"
+    waterfall_db: float = CHEN_WATERFALL_DB
+    power_control: str = "fixed"
+    max_attempts: int = 1
+    amplifier_efficiency: float = 0.35
+    circuit_power_w: float = 0.1
+    receive_power_w: float = 0.1
+    slot_s: float = 1e-3
+    seed: int = 0
+    aloha_probability: float = 0.1
+    conflict_factor: float = 2.0
+    exponent: float = 3.5
+    positions_m: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class SlotTask:
+    """What may be sent now.
+
+    A unit is one transmission with one or more receivers; the unit's receivers are the rows
+    `first_row[u]` to `first_row[u + 1]`.
+
+    Attributes:
+        radio: The physical side.
+        source: (U,) sender of each unit.
+        first_row: (U + 1,) first row of each unit.
+        destination: (R,) receiver of each row.
+        gain: (R,) mean linear gain of each row.
+        signal_w: (R,) mean received power of each row in W.
+        sinr_min: (U,) linear SINR each unit keeps at all its receivers.
+        bits: (U,) bits left to carry.
+        far_w: (N,) expected far interference at each device in W.
+        average_bps: (N,) exponential average of each sender's served rate in bit/s.
+        slot: Number of the slot.
+    """
+
+    radio: Radio
+    source: IntArray
+    first_row: IntArray
+    destination: IntArray
+    gain: FloatArray
+    signal_w: FloatArray
+    sinr_min: FloatArray
+    bits: FloatArray
+    far_w: FloatArray
+    average_bps: FloatArray
+    slot: int
+
+    @property
+    def units(self) -> int:
+        """Number of units U."""
+        return self.source.shape[0]
+
+    @property
+    def row_unit(self) -> IntArray:
+        """(R,) unit of each row."""
+        return np.repeat(np.arange(self.units), np.diff(self.first_row))
+
+
+def subset(task: SlotTask, units: IntArray) -> SlotTask:
+    """The task of some of the units, in the given order.
+
+    Args:
+        task: The task.
+        units: Unit indices.
+
+    Returns:
+        The smaller task.
+    """
+    counts = np.diff(task.first_row)[units]
+    first_row = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    rows = np.repeat(task.first_row[units] - first_row[:-1], counts) + np.arange(first_row[-1])
+    return replace(
+        task,
+        source=task.source[units],
+        first_row=first_row,
+        destination=task.destination[rows],
+        gain=task.gain[rows],
+        signal_w=task.signal_w[rows],
+        sinr_min=task.sinr_min[units],
+        bits=task.bits[units],
+    )
+
+
+Select = Callable[[SlotTask], list[IntArray]]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A named scheduling rule.
+
+    Attributes:
+        name: Name used in configurations.
+        select: Gives the next slots in order, at least one: for each, (U,) sub-channel of every unit, -1
+            where the unit is not in the slot. Slots after the first are dropped when new senders become
+            ready.
+        groups: Whether transfers with the same source and message form one unit.
+        segments: Whether a slot ends with its first completed unit, the others keeping what they carried.
+        spreads: Whether `select` uses all sub-channels itself; otherwise it fills one, and is asked again
+            for each further one with the devices that are left.
+        keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
+    """
+
+    name: str
+    select: Select
+    groups: bool = False
+    segments: bool = False
+    spreads: bool = False
+    keeps_threshold: bool = True
+
+
+@dataclass(frozen=True)
+class LinkMatrix:
+    """A slot task as link-by-link arrays, for schedulers that weigh every pair.
+
+    Attributes:
+        received_w: (U, U) power of unit k's sender at unit l's receiver in W; own signal on the diagonal.
+        noise_w: (U,) noise plus far interference at each receiver in W.
+        conflict: (U, U) whether two units share a device; False on the diagonal.
+    """
+
+    received_w: FloatArray
+    noise_w: FloatArray
+    conflict: BoolArray = field(repr=False)
+
+
+def link_matrix(task: SlotTask) -> LinkMatrix:
+    """Expand a task of unicast units.
+
+    Args:
+        task: The task; every unit has one receiver.
+
+    Returns:
+        Link-by-link arrays.
+
+    Raises:
+        ValueError: If there are too many links, or the near list is cut off.
+    """
+    if task.units > LARGEST_LINK_MATRIX:
+        raise ValueError(
+            f"{task.units} links are waiting and this scheduler compares all pairs, up to {LARGEST_LINK_MATRIX};"
+            " use the scheduler greedy_sinr, broadcast or tdma, or fewer transfers"
+        )
+    src, dst = task.source, task.destination
+    cross = task.radio.near.matrix()[np.ix_(src, dst)]
+    received = task.radio.power_w[src][:, None] * cross
+    np.fill_diagonal(received, task.signal_w)
+    clash = (src[:, None] == src) | (src[:, None] == dst) | (dst[:, None] == src) | (dst[:, None] == dst)
+    np.fill_diagonal(clash, False)
+    return LinkMatrix(received, (task.radio.noise_w + task.far_w)[dst], clash)
+
+
+def affectance(task: SlotTask, links: LinkMatrix) -> FloatArray:
+    """(U, U) interference of k at l over what l can bear; a set is feasible iff every column sums to <= 1.
+
+    a[k, l] = beta_l·P_k·G_kl / (P_l·G_ll - beta_l·N_l); conflicts and links with nothing to spare get 1e6.
+
+    Source:
+        Halldorsson and Wattenhofer, Wireless Communication Is in APX (ICALP 2009), with noise.
+    """
+    spare = np.diagonal(links.received_w) - task.sinr_min * links.noise_w
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = task.sinr_min * links.received_w / np.maximum(spare, 1e-300)
+    ratio = np.minimum(np.where(links.conflict, 1e6, np.nan_to_num(ratio, nan=0.0, posinf=1e6)), 1e6)
+    np.fill_diagonal(ratio, 0.0)
+    return ratio
+
+
+def slots_from_numbers(numbers: IntArray) -> list[IntArray]:
+    """Turn (U,) slot numbers into one sub-channel array per slot, all on sub-channel 0."""
+    return [
+        np.where(numbers == slot, 0, -1).astype(np.int64) for slot in range(int(numbers.max(initial=-1)) + 1)
+    ]

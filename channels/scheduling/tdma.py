@@ -1,0 +1,18 @@
+"""`tdma`: one link at a time, in the order the transfers were given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from channels.arrays import IntArray
+from channels.scheduling.problem import Scheduler, SlotTask
+
+
+def select(task: SlotTask) -> list[IntArray]:
+    """Choose the next slot: the first unit that waits (see `Scheduler.select`)."""
+    band = np.full(task.units, -1, dtype=np.int64)
+    band[0] = 0
+    return [band]
+
+
+TDMA = Scheduler("tdma", select)

@@ -1,0 +1,167 @@
+"""Every knob of the radio, as one flat frozen record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from channels.checks import require_positive, unknown_name
+from channels.fading import KINDS
+from channels.link import CHEN_WATERFALL_DB, check_rate_names
+from channels.pathloss import MODELS
+
+SCHEDULERS: tuple[str, ...] = (
+    "tdma", "coloring", "greedy_sinr", "broadcast", "fplinq", "aloha", "max_weight", "proportional_fair",
+)  # fmt: skip
+"""Names `RadioSettings.scheduler` takes."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "path_loss": tuple(MODELS),
+    "line_of_sight": ("draw", "always", "never"),
+    "fading": KINDS,
+    "scheduler": SCHEDULERS,
+    "power_control": ("fixed", "foschini_miljanic"),
+    "far_field": ("grid", "mean", "none"),
+}
+_POSITIVE = (
+    "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
+    "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
+)  # fmt: skip
+_NOT_NEGATIVE = ("circuit_power_w", "receive_power_w", "speed_mps", "fade_margin_db", "dense_devices")
+_POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s")
+
+
+@dataclass(frozen=True)
+class RadioSettings:
+    """Settings of the radio; the defaults suit ten devices in a square of 200-500 m.
+
+    Attributes:
+        path_loss: Path-loss model: d2d_outdoor, umi, uma, inh, v2x_urban, v2x_highway, free_space, log_distance.
+        path_loss_exponent: Exponent of log_distance, > 0.
+        path_loss_reference_m: Reference distance of log_distance in m, > 0.
+        line_of_sight: draw (per link, by the model's probability), always or never.
+        los_decorrelation_m: Distance in m over which a link's line-of-sight state is redrawn, > 0.
+        tx_height_m: Transmitter height in m, > 0; None takes the model's own.
+        rx_height_m: Receiver height in m, > 0; None takes the model's own.
+        min_distance_m: Shorter distances count as this one, in m, > 0 (the models end there).
+        carrier_hz: Carrier frequency in Hz, > 0.
+        bandwidth_hz: Bandwidth of the whole band in Hz, > 0.
+        subchannels: Orthogonal parts the band is split into, >= 1; a device uses one at a time.
+        tx_power_dbm: Transmit power in dBm, unless a device class sets its own.
+        antenna_gain_db: Antenna gains of both ends together, in dB.
+        noise_figure_db: Receiver noise figure in dB.
+        shadowing: Whether links are shadowed.
+        shadowing_sigma_db: Shadowing standard deviation in dB, >= 0; None takes the model's own.
+        shadowing_decorrelation_m: Decorrelation distance in m, > 0; None takes the model's own.
+        fading: Block fading per link and slot: none, rayleigh, rician or nakagami.
+        rician_k_db: K-factor of rician in dB.
+        nakagami_m: Shape of nakagami, >= 0.5.
+        speed_mps: Relative speed in m/s for fading in time: None draws every slot afresh, a number makes
+            the fading an AR(1) in time with J0(2·pi·f_D·slot_s) per slot_s.
+        slot_s: Step of the AR(1) in s, > 0.
+        rate: shannon (with the gap) or cqi (15 modes).
+        snr_gap_db: Gap to capacity of shannon in dB, >= 0.
+        sinr_min_db: Decoding threshold beta in dB: below it a transmission is in outage.
+        fade_margin_db: Added to beta when links are put into one slot on mean gains, in dB, >= 0.
+        errors: outage (threshold), chen (packet errors) or none (every transmission is decoded).
+        waterfall_db: Waterfall threshold m of chen in dB.
+        scheduler: greedy_sinr, tdma, coloring, broadcast, fplinq, aloha, max_weight or proportional_fair.
+        aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
+        conflict_factor: Interference range over link length under coloring, > 0.
+        power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
+        max_attempts: Attempts per transfer and round, >= 1.
+        deadline_s: Length limit of a round in s, > 0; None waits for all.
+        amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
+        circuit_power_w: Extra power of a transmitting device in W, >= 0.
+        receive_power_w: Power of a receiving device in W, >= 0.
+        dense_devices: Up to this many devices every pair's interference is exact.
+        near_neighbours: Above that, exact interference comes from about this many nearest devices, > 0.
+        far_field: Interference from beyond: grid (FFT of the transmitters on a grid), mean (uniform
+            density), none.
+    """
+
+    path_loss: str = "d2d_outdoor"
+    path_loss_exponent: float = 3.5
+    path_loss_reference_m: float = 1.0
+    line_of_sight: str = "draw"
+    los_decorrelation_m: float = 50.0
+    tx_height_m: float | None = None
+    rx_height_m: float | None = None
+    min_distance_m: float = 1.0
+    carrier_hz: float = 2e9
+    bandwidth_hz: float = 5e6
+    subchannels: int = 1
+    tx_power_dbm: float = 23.0
+    antenna_gain_db: float = 0.0
+    noise_figure_db: float = 9.0
+    shadowing: bool = True
+    shadowing_sigma_db: float | None = None
+    shadowing_decorrelation_m: float | None = None
+    fading: str = "rayleigh"
+    rician_k_db: float = 7.0
+    nakagami_m: float = 2.0
+    speed_mps: float | None = None
+    slot_s: float = 1e-3
+    rate: str = "shannon"
+    snr_gap_db: float = 3.0
+    sinr_min_db: float = 0.0
+    fade_margin_db: float = 10.0
+    errors: str = "outage"
+    waterfall_db: float = CHEN_WATERFALL_DB
+    scheduler: str = "greedy_sinr"
+    aloha_probability: float = 0.1
+    conflict_factor: float = 2.0
+    power_control: str = "fixed"
+    max_attempts: int = 4
+    deadline_s: float | None = None
+    amplifier_efficiency: float = 0.35
+    circuit_power_w: float = 0.1
+    receive_power_w: float = 0.1
+    dense_devices: int = 5000
+    near_neighbours: int = 600
+    far_field: str = "grid"
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: Naming the field, its value, what is expected and, for names, the nearest known one.
+        """
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        check_rate_names(self.rate, self.errors, self.snr_gap_db)
+        for name in _POSITIVE:
+            require_positive(name, getattr(self, name))
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name), zero_allowed=True)
+        for name in _POSITIVE_OR_NONE:
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for name in ("subchannels", "max_attempts"):
+            value = getattr(self, name)
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
+        for name in ("aloha_probability", "amplifier_efficiency"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
+        if not self.nakagami_m >= 0.5:
+            raise ValueError(f"nakagami_m is {self.nakagami_m!r}; expected a number >= 0.5")
+        if self.shadowing_sigma_db is not None:
+            require_positive("shadowing_sigma_db", self.shadowing_sigma_db, zero_allowed=True)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value!r}; expected a finite number")
+
+    def fading_shape(self) -> dict[str, float]:
+        """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""
+        if self.fading == "rician":
+            return {"k_db": self.rician_k_db}
+        if self.fading == "nakagami":
+            return {"m": self.nakagami_m}
+        return {}

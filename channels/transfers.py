@@ -1,0 +1,193 @@
+"""What a round wants to send, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from channels.arrays import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_COLUMNS: tuple[str, ...] = (
+    "slot", "source", "destination", "sinr_db", "rate_bps", "start_s", "end_s", "payload_bytes", "attempts",
+    "delivered", "energy_j", "transfer", "transmission", "subchannel", "power_w",
+)  # fmt: skip
+"""Columns of a schedule's table, in order; the first eleven are the stable ones."""
+
+OUTCOMES: tuple[str, ...] = ("delivered", "failed", "late", "dead", "unserved")
+"""Names of the outcome codes: delivered; attempts used up; deadline; dead battery; never scheduled."""
+
+DELIVERED, FAILED, LATE, DEAD, UNSERVED = range(5)
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """Wanted transfers, as a struct of arrays of equal length M.
+
+    Attributes:
+        source: (M,) sending device.
+        destination: (M,) receiving device, different from the source.
+        payload_bytes: (M,) encoded length in bytes, >= 0.
+        message: (M,) message id: transfers of one source with the same id carry the same bytes, so a
+            broadcast may serve them with one transmission.
+    """
+
+    source: IntArray
+    destination: IntArray
+    payload_bytes: IntArray
+    message: IntArray
+
+    def __post_init__(self) -> None:
+        """Check lengths, self-transfers and sizes.
+
+        Raises:
+            ValueError: If the arrays differ in length, a device sends to itself, or a size is negative.
+        """
+        shapes = {array.shape for array in (self.source, self.destination, self.payload_bytes, self.message)}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(
+                f"transfer arrays have shapes {sorted(shapes)}; expected four arrays of one length"
+            )
+        loops = np.flatnonzero(self.source == self.destination)
+        if loops.size:
+            raise ValueError(
+                f"transfer {loops[0]} goes from device {self.source[loops[0]]} to itself; drop it"
+            )
+        if np.any(self.payload_bytes < 0):
+            raise ValueError(f"payload_bytes holds {int(self.payload_bytes.min())}; expected sizes >= 0")
+
+    def __len__(self) -> int:
+        """Number of transfers."""
+        return self.source.shape[0]
+
+    @classmethod
+    def build(cls, source: Any, destination: Any, payload_bytes: Any, message: Any = None) -> Transfers:
+        """Make transfers from anything array-like.
+
+        Args:
+            source: (M,) sending devices.
+            destination: (M,) receiving devices.
+            payload_bytes: (M,) sizes in bytes, or one size for all.
+            message: (M,) message ids; None makes every transfer a message of its own.
+
+        Returns:
+            The transfers, as int64 arrays.
+        """
+        src = np.atleast_1d(np.asarray(source, dtype=np.int64))
+        dst = np.atleast_1d(np.asarray(destination, dtype=np.int64))
+        size = np.broadcast_to(np.asarray(payload_bytes, dtype=np.int64), src.shape).copy()
+        ids = np.arange(src.shape[0]) if message is None else np.atleast_1d(np.asarray(message))
+        return cls(src, dst, size, ids.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A planned set of transmissions.
+
+    Attributes:
+        table: One row per (transmission, receiver), in slot order, with `TABLE_COLUMNS`: `slot` number;
+            `sinr_db` at the receiver in that slot; `rate_bps`; `start_s` and `end_s`; `payload_bytes`
+            carried; `attempts` so far of this transfer, this row included; `delivered` on the row that
+            completes the transfer; `energy_j` of this row (sender's share and receiver's); `transfer`
+            index; `transmission` id (the rows of one broadcast share it); `subchannel`; `power_w`.
+        delivered: (M,) whether each transfer arrived.
+        finished_s: (M,) when it arrived, nan if it did not.
+        attempts: (M,) attempts made.
+        outcome: (M,) codes into `OUTCOMES`.
+        end_s: When the last transmission ended.
+        airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too.
+    """
+
+    table: pd.DataFrame
+    delivered: BoolArray
+    finished_s: FloatArray
+    attempts: IntArray
+    outcome: IntArray
+    end_s: float
+    airtime_s: float
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What the radio did in one round.
+
+    Attributes:
+        table: As in `Schedule`; times are on the channel's virtual clock.
+        delivered: (M,) whether each transfer arrived within the round.
+        finished_s: (M,) when it arrived, on the virtual clock; nan if lost.
+        attempts: (M,) attempts made.
+        outcome: (M,) codes into `OUTCOMES`: why a transfer was lost.
+        start_s: Clock at the start of the round.
+        end_s: Clock at its end: the later of the last transmission and the slowest living device's
+            training, or the deadline.
+        airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too:
+            the cost axis on which methods are compared.
+        occupied_s: Span from the first transmission's start to the last one's end.
+        energy_j: (N,) computing and radio energy of each device in this round.
+        alive: (N,) devices whose battery is not empty after the round.
+    """
+
+    table: pd.DataFrame
+    delivered: BoolArray
+    finished_s: FloatArray
+    attempts: IntArray
+    outcome: IntArray
+    start_s: float
+    end_s: float
+    airtime_s: float
+    occupied_s: float
+    energy_j: FloatArray
+    alive: BoolArray
+
+
+def as_transfers(transfers: Any) -> Transfers:
+    """Accept transfers in any of the forms `channels.scheduling.plan` takes.
+
+    Args:
+        transfers: A `Transfers`; a mapping or DataFrame with `source`, `destination`, `payload_bytes`
+            and optionally `message`; or a sequence of (source, destination, payload_bytes) where
+            `destination` may also be a set, list or tuple of devices (one message to all of them).
+
+    Returns:
+        The transfers.
+
+    Raises:
+        ValueError: If a column is missing or an entry has no three parts.
+    """
+    if isinstance(transfers, Transfers):
+        return transfers
+    if isinstance(transfers, Mapping) or hasattr(transfers, "columns"):
+        return _from_columns(transfers)
+    names = getattr(getattr(transfers, "dtype", None), "names", None)
+    if names:
+        return _from_columns({name: transfers[name] for name in names})
+    return _from_entries(transfers)
+
+
+def _from_columns(columns: Any) -> Transfers:
+    missing = [name for name in ("source", "destination", "payload_bytes") if name not in columns]
+    if missing:
+        raise ValueError(f"transfers lack the columns {missing}; expected source, destination, payload_bytes")
+    message = columns["message"] if "message" in columns else None
+    return Transfers.build(columns["source"], columns["destination"], columns["payload_bytes"], message)
+
+
+def _from_entries(entries: Sequence[Any]) -> Transfers:
+    rows: list[tuple[int, int, int, int]] = []
+    for index, entry in enumerate(entries):
+        parts = tuple(entry)
+        if len(parts) != 3:
+            raise ValueError(
+                f"transfer {index} is {entry!r}; expected (source, destination or destinations, payload_bytes)"
+            )
+        source, target, size = parts
+        several = isinstance(target, set | frozenset | list | tuple | np.ndarray)
+        targets = sorted(int(one) for one in target) if several else [int(target)]
+        rows.extend((int(source), one, int(size), index) for one in targets)
+    columns = np.asarray(rows, dtype=np.int64).reshape(-1, 4)
+    return Transfers.build(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])
