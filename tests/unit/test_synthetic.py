@@ -1,4 +1,4 @@
-"""The synthetic suite's promises: determinism, disjoint splits, balanced answers, right answers, cue strengths."""
+"""The synthetic suite's promises: determinism, disjoint splits, balanced and right answers, cues."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The embedded task suite: generated text tasks that share one answer alphabet (design: method.md, section 8).
+"""The embedded task suite: generated text tasks that share one answer alphabet (method.md, section 8).
 
 Six default tasks of different kinds, and a related pair that shows where sharing helps:
 

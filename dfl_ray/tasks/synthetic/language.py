@@ -7,8 +7,6 @@ learnt to expect a question, never an answer, so it answers none of the tuning t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dfl_ray.tasks.synthetic import words as w
 from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment
 
@@ -32,10 +30,11 @@ def document(
     classes: dict[str, int] = {}
     for part in parts:
         classes.update(part.classes)
-    asked = [q for q, (rule, _) in w.QUESTIONS.items() if rule in classes]
-    for question in draws.some(asked, min(max_questions, len(asked))):
-        text += [w.ARROW, question, _answer(question, classes), w.STOP]
-        is_answer += [False, False, True, False]
+    asked = [((q,), answers[classes[rule]]) for q, (rule, answers) in w.QUESTIONS.items() if rule in classes]
+    asked += [aside for part in parts for aside in part.asides]
+    for question, answer in draws.some(asked, min(max_questions, len(asked))):
+        text += [w.ARROW, *question, answer, w.STOP]
+        is_answer += [False] * (1 + len(question)) + [True, False]
     return text, is_answer
 
 
@@ -45,13 +44,8 @@ def repetition(draws: Draws) -> tuple[list[str], list[bool]]:
     return [*once, *once], [False] * (len(once) + 1) + [True] * (len(once) - 1)
 
 
-def _answer(question: str, classes: Mapping[str, int]) -> str:
-    rule, answers = w.QUESTIONS[question]
-    return answers[classes[rule]]
-
-
 def _scattered(draws: Draws, parts: list[Segment], filler_share: float) -> tuple[list[str], list[bool]]:
-    """Segments with markers strewn between their groups; now and then the text itself tells the asked colour."""
+    """Segments with markers strewn between their groups; sometimes the text itself tells the asked colour."""
     text: list[str] = []
     told: list[int] = []
     for number, part in enumerate(parts):
@@ -61,7 +55,7 @@ def _scattered(draws: Draws, parts: list[Segment], filler_share: float) -> tuple
             while draws.unit() < filler_share:
                 text.append(draws.one(FILLERS))
             text += item
-            if item[0] == w.OF and draws.unit() < 0.3:
+            if item[0] == w.OF and draws.unit() < 0.5:
                 told.append(len(text))
                 text.append(w.COLOURS[part.classes["hue"]])
         while draws.unit() < filler_share:

@@ -58,14 +58,16 @@ class Segment:
     Attributes:
         items: Groups of words; markers may stand between groups, never inside one.
         classes: Rule name -> class index of this segment under the rule.
+        asides: Further questions, which name their subject, with their answers; pre-training only.
     """
 
     items: tuple[tuple[str, ...], ...]
     classes: Mapping[str, int]
+    asides: tuple[tuple[tuple[str, ...], str], ...] = ()
 
 
 def topic(draws: Draws) -> Segment:
-    """Five words, three or four of one topic and the rest of others, which are never as many: `topic` in 0..3."""
+    """Five words, three or four of one topic and the rest of others, never as many: `topic` 0..3."""
     own = draws.below(4)
     count = 3 + draws.below(2)
     rest = [k for k in range(4) if k != own]
@@ -75,7 +77,7 @@ def topic(draws: Draws) -> Segment:
 
 
 def mood(draws: Draws) -> Segment:
-    """Three judgements, each perhaps negated; `stars` is how many are favourable, 0..3, all equally likely."""
+    """Three judgements, each perhaps negated; `stars` is how many are favourable, 0..3, evenly drawn."""
     stars = draws.below(4)
     items: list[tuple[str, ...]] = []
     for favourable in draws.some([True] * stars + [False] * (3 - stars), 3):
@@ -86,24 +88,29 @@ def mood(draws: Draws) -> Segment:
 
 
 def pairs(draws: Draws) -> Segment:
-    """Three animals with colours, then `of` one of them: its colour `hue` 0..5, itself `beast`, its `clan`."""
+    """Three animals with colours, then `of` one of them: colour `hue` 0..5, itself `beast`, its `clan`."""
     animals = draws.some(range(len(w.ANIMALS)), 3)
     colours = [draws.below(len(w.COLOURS)) for _ in animals]
     asked = draws.below(3)
     items = [(w.ANIMALS[a], w.COLOURS[c]) for a, c in zip(animals, colours, strict=True)]
+    asides = [((w.OF, k), v) for k, v in items]
+    asides += [((w.DYE, w.ANIMALS[a]), w.TINTS[c]) for a, c in zip(animals, colours, strict=True)]
     items.append((w.OF, w.ANIMALS[animals[asked]]))
     classes = {"hue": colours[asked], "beast": animals[asked], "clan": w.CLANS[animals[asked]]}
-    return Segment(tuple(items), classes)
+    return Segment(tuple(items), classes, tuple(asides))
 
 
 def numbers(draws: Draws) -> Segment:
-    """Two number words of 0..11; `sum` is their total modulo 6, all equally likely."""
+    """Two number words of 0..11; `sum` is their total modulo 6; `parity` and `thirds` modulo 2 and 3."""
     values = [draws.below(len(w.NUMBERS)) for _ in range(2)]
-    return Segment(tuple((w.NUMBERS[v],) for v in values), {"sum": sum(values) % 6})
+    total = sum(values)
+    return Segment(
+        tuple((w.NUMBERS[v],) for v in values), {"sum": total % 6, "parity": total % 2, "thirds": total % 3}
+    )
 
 
 def nouns(draws: Draws) -> Segment:
-    """A noun, `by`, another noun; `form` is gender and number of the first, 0..3; the second only misleads."""
+    """A noun, `by`, another noun; `form` is gender and number of the first, 0..3; the second misleads."""
     form = draws.below(4)
     head, other = draws.one(w.NOUNS[form]), draws.one(w.NOUNS[draws.below(4)])
     return Segment(((head,), (w.BY, other)), {"form": form})

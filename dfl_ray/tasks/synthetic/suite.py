@@ -22,6 +22,7 @@ Cue = Literal["strong", "weak", "none"]
 TRAIN_ROWS = 2000
 TEST_ROWS = 256
 SCARCE_ROWS = 64
+WEAK_SHARE = 0.25  # chance that a foreign segment joins a weakly cued prompt
 MOST_MISSES = 3000  # draws in a row without a new row, after which the prompts count as used up
 
 
@@ -82,7 +83,7 @@ def make_tasks(
             scarcity.
         test_rows: Held-out rows a task, >= 1; default 256.
         cue: How far a prompt betrays its task. `strong`: the task's own segment among its own marker words.
-            `weak`: common markers, the own segment and each other segment of the record with chance 1/2.
+            `weak`: common markers, the own segment and each other segment of the record with chance 1/4.
             `none`: the whole record, drawn alike for every task: no router can tell them apart.
 
     Raises:
@@ -151,7 +152,8 @@ def _rows(
     if len(rows) == count:
         return tuple(rows)
     raise InputError(f"Synthetic task {name} has not enough different prompts", got=f"{count} rows asked for",
-                     expected=f"at most about {len(seen)} rows", change="Lower tasks.train_rows or tasks.test_rows")  # fmt: skip
+                     expected=f"at most about {len(seen)} rows",
+                     change="Lower tasks.train_rows or tasks.test_rows")  # fmt: skip
 
 
 def _prompt(name: str, rule: Rule, draws: s.Draws, cue: Cue) -> tuple[str, s.Segment]:
@@ -159,7 +161,7 @@ def _prompt(name: str, rule: Rule, draws: s.Draws, cue: Cue) -> tuple[str, s.Seg
         segment = rule.segment(draws)
         text = _marked(draws, segment, w.MARKERS[name])
         return " ".join((*text, w.ARROW)), segment
-    makers = [m for m in s.RECORD if m is rule.carrier or cue == "none" or draws.unit() < 0.5]
+    makers = [m for m in s.RECORD if m is rule.carrier or cue == "none" or draws.unit() < WEAK_SHARE]
     parts = {make: make(draws) for make in makers}
     text = [draws.one(w.COMMON_MARKERS)]
     for make in draws.some(makers, len(makers)):

@@ -12,6 +12,7 @@ STOP = "."
 NOT = "not"
 OF = "of"
 BY = "by"
+DYE = "dye"
 
 ANSWERS = ("a", "b", "c", "d", "e", "f")
 
@@ -42,11 +43,11 @@ NOUNS = (
     ("kings", "boats", "trees", "clocks", "stones", "gloves"),
 )
 
-# The clan of ANIMALS[i]: an arbitrary table that no pre-training text tells, so it can only be learnt from rows.
+# The clan of ANIMALS[i]: an arbitrary table that no pre-training text tells; it can be learnt from rows only.
 CLANS = (2, 0, 3, 1, 1, 3, 0, 2, 3, 1, 2, 0, 0, 2, 1, 3, 1, 0, 3, 2, 2, 3, 0, 1)
 
-# Question word -> (rule, answer of each class), for pre-training only. Two questions for each rule that is tuned
-# later, with different answer words, so that the model learns the class apart from its name.
+# Question word -> (rule, answer of each class), for pre-training only. Two questions for each rule that is
+# tuned later, with different answer words, so that the model learns the class apart from its name.
 QUESTIONS = {
     "topic": ("topic", ("sport", "food", "law", "sea")),
     "tema": ("topic", ("ludo", "cibo", "lege", "mare")),
@@ -56,6 +57,8 @@ QUESTIONS = {
     "tint": ("hue", TINTS),
     "total": ("sum", NUMBERS[:6]),
     "summa": ("sum", DIGITS),
+    "parity": ("parity", ("even", "odd")),
+    "thirds": ("thirds", ("exact", "over", "under")),
     "form": ("form", ("la", "las", "lo", "los")),
     "shape": ("form", ("ve", "ven", "vo", "von")),
     "top": ("top", DIGITS),
@@ -84,8 +87,9 @@ COMMON_MARKERS = ("note", "then", "also", "record", "item", "so")
 
 def vocabulary() -> tuple[str, ...]:
     """All words of the language in a fixed order without repeats; a word's place is its token id minus 4."""
+    fixed = (ARROW, COMMA, STOP, NOT, OF, BY, DYE)
     groups = [
-        (ARROW, COMMA, STOP, NOT, OF, BY), ANSWERS, *TOPICS, GOOD, BAD, COLOURS, TINTS, ANIMALS, DIGITS, NUMBERS,
+        fixed, ANSWERS, *TOPICS, GOOD, BAD, COLOURS, TINTS, ANIMALS, DIGITS, NUMBERS,
         *NOUNS, tuple(QUESTIONS), *(answers for _, answers in QUESTIONS.values()), *MARKERS.values(),
         COMMON_MARKERS,
     ]  # fmt: skip
