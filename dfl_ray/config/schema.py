@@ -149,9 +149,8 @@ class TopologyConfig(Section):
     degree: int = Field(
         default=4, ge=1, description="`k_regular`, `k_nearest`, `small_world`: neighbours a device"
     )
-    probability: float = Field(
-        default=0.3, ge=0, le=1, description="`erdos_renyi`, `small_world`: edge probability"
-    )
+    probability: float = Field(default=0.3, ge=0, le=1, description="`erdos_renyi`: edge probability")
+    rewire: float = Field(default=0.1, ge=0, le=1, description="`small_world`: share of edges rewired")
     radius_m: float | None = Field(default=None, gt=0, description="`geometric`: reach; none = by min_snr_db")
     reach: Literal["respect", "ignore"] = Field(
         default="respect", description="keep only links the radio can carry"

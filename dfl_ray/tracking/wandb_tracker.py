@@ -16,7 +16,7 @@ import numpy as np
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.tracking.tracker import HISTOGRAM_OF_EXTRA, scalar_metrics
 
-INIT_TIMEOUT_S = 20.0
+INIT_TIMEOUT_S = 12.0
 FINISH_TIMEOUT_S = 60.0
 MOST_TABLE_ROWS = 10_000
 _BINS = 64
@@ -26,7 +26,7 @@ class WandbTracker:
     """Follows a run with Weights & Biases; see `Tracker`.
 
     Mode `auto` and `online` are online when a key is found (environment, settings or netrc, as W&B looks for
-    it) and the server answers within 20 s; otherwise the run is written to `<run folder>/wandb` and the line
+    it) and the server answers within 12 s; otherwise the run is written to `<run folder>/wandb` and the line
     that uploads it later is printed at the end.
     """
 
@@ -65,9 +65,11 @@ class WandbTracker:
                     self._run = self._init(wandb, "online", run_id, config)
                 except Exception as error:  # whatever W&B raises: no server, a refused key, a full quota
                     self._warn(f"is not reachable ({_first_line(error)}); it is written to disk instead")
+                    wandb.teardown()  # its service holds the failed run's id and would refuse it
+                    self._quiet_setup(wandb)
             if self._run is None:
                 self._run = self._init(wandb, "offline", run_id, config)
-            self._run.define_metric("round", hidden=True)
+            self._run.define_metric("round")
             self._run.define_metric("time/simulated_s", step_metric="round")
             self._run.define_metric("*", step_metric="round")
             mode = "offline" if self._run.offline else "online"
@@ -173,10 +175,10 @@ class WandbTracker:
         assert self._folder is not None
         folder = self._folder.path / "wandb"
         runs = sorted(folder.glob("offline-run-*"))
-        here = [shlex.quote(os.path.relpath(run)) for run in runs]
+        here = [_shown(run) for run in runs]
         return [
             f"W&B, to upload: wandb sync {' '.join(here)}",
-            f"W&B, to read here: wandb beta leet {shlex.quote(os.path.relpath(folder))}",
+            f"W&B, to read here: wandb beta leet {_shown(folder)}",
         ]
 
     @contextlib.contextmanager
@@ -191,6 +193,12 @@ class WandbTracker:
         if not self._warned:
             self._warned = True
             self._say(f"W&B {what}.")
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it here: relative if it lies below, else absolute."""
+    relative = os.path.relpath(path)
+    return shlex.quote(str(path.absolute()) if relative.startswith("..") else relative)
 
 
 def new_id() -> str:

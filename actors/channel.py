@@ -1,0 +1,39 @@
+"""ChannelActor: positions, gains, virtual clock and scheduling in one process."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from channels.transfers import RoundPlan, Transfers
+from dfl_ray.backend import ChannelSetup, ChannelState
+
+
+class ChannelActor:
+    """Hosts the channel; made a Ray actor by `actors.pool`.
+
+    Args:
+        setup: What the channel is made from.
+    """
+
+    def __init__(self, setup: ChannelSetup) -> None:
+        self._channel = setup.make()
+
+    def ready(self) -> int:
+        """Answers once everything is built."""
+        return 1
+
+    def plan(
+        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
+    ) -> RoundPlan:
+        """See `Channel.plan_round`."""
+        return self._channel.plan_round(
+            round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
+        )
+
+    def snapshot(self) -> ChannelState:
+        """See `Channel.snapshot`."""
+        return self._channel.snapshot()
+
+    def restore(self, snapshot: ChannelState) -> None:
+        """See `Channel.restore`."""
+        self._channel.restore(snapshot)

@@ -1,0 +1,72 @@
+"""DeviceActor: a `DeviceGroup` in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dfl_ray.group.group import DeviceGroup
+from dfl_ray.group.records import (
+    Deliveries,
+    EvaluationReport,
+    ExchangeReport,
+    GroupSetup,
+    Payloads,
+    Snapshot,
+    TrainReport,
+)
+
+
+class DeviceActor:
+    """Hosts devices; made a Ray actor by `actors.pool`.
+
+    Args:
+        setup: What all groups share; its arrays are mapped from the object store, not copied.
+        devices: The devices hosted here.
+    """
+
+    def __init__(self, setup: GroupSetup, devices: Sequence[int]) -> None:
+        import torch
+
+        torch_device = (
+            "cuda" if setup.config.runtime.gpus_per_actor > 0 and torch.cuda.is_available() else "cpu"
+        )
+        self._group = DeviceGroup(setup, devices, torch_device)
+
+    def ready(self) -> int:
+        """Number of devices hosted; answers once everything is built."""
+        return len(self._group.devices)
+
+    def train(self, round_index: int) -> tuple[TrainReport, Payloads]:
+        """See `DeviceGroup.train`."""
+        return self._group.train(round_index)
+
+    def exchange(self, round_index: int, deliveries: Deliveries, *bundles: Payloads) -> ExchangeReport:
+        """See `DeviceGroup.exchange`."""
+        return self._group.exchange(round_index, deliveries, *bundles)
+
+    def evaluate(
+        self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
+    ) -> EvaluationReport:
+        """See `DeviceGroup.evaluate`."""
+        return self._group.evaluate(round_index, rules, references)
+
+    def full_sketches(self) -> dict[int, np.ndarray]:
+        """See `DeviceGroup.full_sketches`."""
+        return self._group.full_sketches()
+
+    def snapshot(self) -> Snapshot:
+        """See `DeviceGroup.snapshot`."""
+        return self._group.snapshot()
+
+    def restore(self, *snapshots: Snapshot) -> None:
+        """See `DeviceGroup.restore`."""
+        self._group.restore(snapshots)
+
+    def memory(self) -> dict[str, Any]:
+        """Private and resident memory of this process in bytes."""
+        from actors.memory import own_memory
+
+        return own_memory()

@@ -1,0 +1,159 @@
+"""RayBackend: the same groups and the same channel as Ray actors; payloads move between them by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.channel import ChannelActor
+from actors.device import DeviceActor
+from actors.placement import Packing
+from actors.replay import Call, RecoverableActor
+from channels.transfers import RoundPlan, Transfers
+from dfl_ray.backend import BackendState, ChannelSetup
+from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.group.records import (
+    Deliveries,
+    EvaluationReport,
+    ExchangeReport,
+    GroupSetup,
+    TrainReport,
+    Wanted,
+)
+
+
+class RayBackend:
+    """Hosts devices and channel in Ray actors; see `dfl_ray.backend.Backend`.
+
+    Args:
+        setup: What all groups share; put into the object store once.
+        channel: What the channel is made from.
+        packing: Which actor hosts which devices.
+    """
+
+    def __init__(self, setup: GroupSetup, channel: ChannelSetup, packing: Packing) -> None:
+        runtime = setup.config.runtime
+        self.packing = packing
+        self._host = {d: k for k, group in enumerate(packing.groups) for d in group}
+        shared = ray.put(setup)
+        self._channel = _recoverable("channel", ChannelActor, (channel,), {"num_cpus": 0}, runtime)
+        needs = {"num_cpus": packing.cpus_per_actor, "num_gpus": packing.gpus_per_actor}
+        self._groups = [
+            _recoverable(packing.actor_name(k), DeviceActor, (shared, group), needs, runtime)
+            for k, group in enumerate(packing.groups)
+        ]
+        self._bundles: list[Call] = []
+        self._stored_bytes = 0
+        self._await_ready()
+
+    def _await_ready(self) -> None:
+        everyone = [*self._groups, self._channel]
+        for actor, call in [(a, a.call("ready", changes_state=False)) for a in everyone]:
+            actor.result(call)
+
+    @property
+    def actors(self) -> int:
+        """Number of device actors."""
+        return len(self._groups)
+
+    def actor_of(self, device: int) -> str:
+        """Name of the actor that hosts a device."""
+        return self._groups[self._host[device]].name
+
+    def train(self, round_index: int) -> list[TrainReport]:
+        """See `Backend.train`; the payloads stay in the object store."""
+        calls = [g.call("train", round_index, returns=2) for g in self._groups]
+        reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+        self._bundles = calls
+        self._stored_bytes += sum(self._leaving_bytes(r.wanted) for r in reports)
+        return reports
+
+    def _leaving_bytes(self, wanted: Wanted) -> int:
+        """Bytes of the messages that leave the actor they were made in, each once."""
+        outside = self._hosts(wanted.source) != self._hosts(wanted.destination)
+        keys = np.stack([wanted.source, wanted.message, wanted.payload_bytes], axis=1)[outside]
+        return int(np.unique(keys, axis=0)[:, 2].sum()) if len(keys) else 0
+
+    def _hosts(self, devices: np.ndarray) -> np.ndarray:
+        return np.array([self._host[int(d)] for d in devices], np.int64)
+
+    def plan(
+        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
+    ) -> RoundPlan:
+        """See `Backend.plan`."""
+        call = self._channel.call("plan", round_index, transfers, ready_s, compute_energy_j)
+        return self._channel.result(call)
+
+    def exchange(self, round_index: int, deliveries: Deliveries) -> list[ExchangeReport]:
+        """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
+        wanted, delivered = deliveries.wanted, deliveries.delivered
+        sources, destinations = self._hosts(wanted.source), self._hosts(wanted.destination)
+        calls: list[Call] = []
+        for number, group in enumerate(self._groups):
+            mine = (sources == number) | (destinations == number)
+            part = Wanted(*(getattr(wanted, f)[mine] for f in Wanted.__dataclass_fields__))
+            senders = np.unique(sources[(destinations == number) & (sources != number) & delivered])
+            bundles = [self._bundles[int(s)].refs[1] for s in senders]
+            calls.append(group.call("exchange", round_index, Deliveries(part, delivered[mine]), *bundles))
+        reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+        self._bundles = []
+        return reports
+
+    def evaluate(
+        self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
+    ) -> list[EvaluationReport]:
+        """See `Backend.evaluate`; the base model is asked by one actor only."""
+        asked = self._groups[:1] if round_index == 0 else self._groups
+        shared = None if references is None else ray.put(references)
+        calls = [g.call("evaluate", round_index, tuple(rules), shared, changes_state=False) for g in asked]
+        return [g.result(c) for g, c in zip(asked, calls, strict=True)]
+
+    def full_sketches(self) -> dict[int, np.ndarray]:
+        """See `Backend.full_sketches`."""
+        calls = [g.call("full_sketches", changes_state=False) for g in self._groups]
+        return {t: s for g, c in zip(self._groups, calls, strict=True) for t, s in g.result(c).items()}
+
+    def snapshot(self) -> BackendState:
+        """See `Backend.snapshot`; the snapshots become the state a dead actor is rebuilt from."""
+        everyone = [*self._groups, self._channel]
+        calls = [a.call("snapshot", changes_state=False) for a in everyone]
+        states: list[Any] = []
+        for actor, call in zip(everyone, calls, strict=True):
+            states.append(actor.result(call))
+            actor.rebase(call.refs[0])
+        return BackendState(states[:-1], states[-1])
+
+    def restore(self, state: BackendState) -> None:
+        """See `Backend.restore`."""
+        refs = [ray.put(s) for s in state.devices]
+        for group in self._groups:
+            group.restore(*refs)
+        self._channel.restore(ray.put(state.channel))
+
+    def object_store_bytes(self) -> int:
+        """Bytes of messages that left their actor since the last call."""
+        stored, self._stored_bytes = self._stored_bytes, 0
+        return stored
+
+    def memory(self) -> list[dict[str, int]]:
+        """Memory of every device actor's process."""
+        calls = [g.call("memory", changes_state=False) for g in self._groups]
+        return [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+
+    def close(self) -> None:
+        """End all actors."""
+        for actor in [*self._groups, self._channel]:
+            ray.kill(actor.handle)
+
+
+def _recoverable(
+    name: str, kind: type, args: tuple[Any, ...], needs: Mapping[str, float], runtime: RuntimeConfig
+) -> RecoverableActor:
+    def create(lives: int) -> Any:
+        shown = name if lives == 0 else f"{name}.{lives}"
+        return ray.remote(kind).options(name=shown, max_restarts=0, **needs).remote(*args)
+
+    return RecoverableActor(name, create, restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s)

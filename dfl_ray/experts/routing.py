@@ -1,0 +1,121 @@
+"""Which expert answers: the training-free likelihood router, and the linear filter that merges all experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.experts.sketch import ROWS_PER_BATCH, prompt_batch, stacked
+from dfl_ray.lora.training import ScoredModel
+
+
+def shrink(correlation: np.ndarray, amount: float) -> np.ndarray:
+    """(1 - rho) C + rho tr(C)/n I, for a stack (..., n, n): keeps estimates from few tokens invertible."""
+    n = correlation.shape[-1]
+    mean = np.trace(correlation, axis1=-2, axis2=-1)[..., None, None] / n
+    return (1 - amount) * correlation + (amount + 1e-6) * mean * np.eye(n)
+
+
+def prompt_features(
+    model: ScoredModel,
+    projections: Sequence[torch.Tensor],
+    layers: Sequence[int],
+    prompts: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Z of every prompt token on the bare base model.
+
+    Returns:
+        For each prompt (layers, tokens, T*r) float32.
+    """
+    flat = stacked(projections)
+    place = {layer: k for k, layer in enumerate(layers)}
+    out: list[np.ndarray] = []
+    for start in range(0, len(prompts), ROWS_PER_BATCH):
+        part = prompts[start : start + ROWS_PER_BATCH]
+        batch, real = prompt_batch(part)
+        found: list[torch.Tensor] = [torch.empty(0)] * len(layers)
+
+        def see(layer: int, x: torch.Tensor, found: list[torch.Tensor] = found) -> None:
+            if layer in place:
+                found[place[layer]] = (x.float() @ flat[layer].to(x.device).T).cpu()
+
+        model.observe(batch.to(model.device), see)
+        z = torch.stack(found, dim=1).numpy()
+        out.extend(z[k][:, real[k].numpy()] for k in range(len(part)))
+    return out
+
+
+def log_likelihoods(
+    features: Sequence[np.ndarray], correlations: np.ndarray, *, shrinkage: float
+) -> np.ndarray:
+    """Gaussian log-likelihood of each prompt under each task.
+
+    L[p, t] = -1/2 sum_layers sum_tokens (z^T C_t^-1 z + ln |C_t|), constants left out.
+
+    Args:
+        features: For each prompt (layers, tokens, n).
+        correlations: (T, layers, n, n), raw.
+        shrinkage: rho of `shrink`.
+
+    Returns:
+        (prompts, T) float64; NaN correlations (a task whose sketch is unknown) give -inf.
+    """
+    known = ~np.isnan(correlations).any(axis=(1, 2, 3))
+    out = np.full((len(features), len(correlations)), -np.inf)
+    tokens = np.cumsum([0, *[f.shape[1] for f in features]])
+    joined = np.concatenate(features, axis=1).astype(np.float64)
+    for t in np.flatnonzero(known):
+        regular = shrink(correlations[t], shrinkage)
+        factor = np.linalg.cholesky(np.linalg.inv(regular))
+        energy = ((joined @ factor) ** 2).sum(axis=2).sum(axis=0)
+        log_det = np.linalg.slogdet(regular)[1].sum()
+        out[:, t] = -0.5 * np.add.reduceat(energy + log_det, tokens[:-1])
+    return out
+
+
+def filter_matrices(correlations: np.ndarray, *, ridge: float) -> np.ndarray:
+    """M_t = C_t (sum_s C_s + lambda I)^-1, the linear filter that keeps a task's part of z.
+
+    Minimises sum over tasks of the own error |M_t z - z|^2 on own tokens plus the foreign response |M_t z|^2 on
+    the others' plus lambda |M_t|^2. lambda is relative to the mean eigenvalue of the sum.
+
+    Args:
+        correlations: (T, layers, n, n).
+        ridge: lambda >= 0, relative.
+
+    Returns:
+        (T, layers, n, n) float64.
+    """
+    total = correlations.sum(axis=0)
+    n = total.shape[-1]
+    mean = np.trace(total, axis1=-2, axis2=-1)[..., None, None] / n
+    regular = total + (ridge + 1e-9) * mean * np.eye(n)
+    # M = C R^-1 with both symmetric, so M^T = R^-1 C.
+    return np.linalg.solve(regular[None], correlations).swapaxes(-1, -2)
+
+
+def filtered_factors(
+    experts: Sequence[Sequence[torch.Tensor]], matrices: np.ndarray, rank: int
+) -> list[torch.Tensor]:
+    """B of the one adapter of rank T*r that the filter makes of all experts.
+
+    B_eff = sum_t B_t [M_t]_{rows of t}, so that y = W0 x + s B_eff [A_1; ...; A_T] x.
+
+    Args:
+        experts: For each task the (m, r) factors of every layer.
+        matrices: (T, layers, T*r, T*r) from `filter_matrices`.
+        rank: r.
+
+    Returns:
+        One (m, T*r) factor a layer.
+    """
+    out: list[torch.Tensor] = []
+    for layer in range(len(experts[0])):
+        rows = [
+            torch.from_numpy(matrices[t, layer, t * rank : (t + 1) * rank]).float()
+            for t in range(len(experts))
+        ]
+        out.append(torch.stack([b[layer].cpu() @ m for b, m in zip(experts, rows, strict=False)]).sum(0))
+    return out

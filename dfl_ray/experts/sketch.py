@@ -1,0 +1,102 @@
+"""Input sketches: the second moment of z = [A_1; ...; A_T] x over a task's tokens, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.lora.batches import Batch, padded_length
+from dfl_ray.lora.training import ScoredModel
+from dfl_ray.tasks.tokens import TokenRows
+
+ROWS_PER_BATCH = 64
+
+
+def prompt_batch(rows: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor]:
+    """Rows of token ids as one batch, and the (rows, length) bool of real tokens."""
+    length = padded_length(max(len(r) for r in rows))
+    ids = np.zeros((len(rows), length), np.int64)
+    real = np.zeros((len(rows), length), bool)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)] = row
+        real[k, : len(row)] = True
+    source = torch.zeros((1, 2), dtype=torch.int64)
+    batch = Batch(torch.from_numpy(ids), source, torch.zeros(1, dtype=torch.int64), int(real.sum()))
+    return batch, torch.from_numpy(real)
+
+
+def distinct_inputs(model: ScoredModel) -> list[int]:
+    """Indices of the adapted layers that see an input of their own (q, k and v share one, so do gate and up)."""
+    seen: dict[int, tuple[int, torch.Tensor]] = {}
+    order: list[int] = []
+
+    def see(layer: int, x: torch.Tensor) -> None:
+        if x.data_ptr() not in seen:
+            order.append(layer)
+        seen[x.data_ptr()] = (layer, x)  # kept alive, so that no address is used twice
+
+    batch, _ = prompt_batch([np.array([1, 2, 3])])
+    model.observe(batch.to(model.device), see)
+    return order
+
+
+def stacked(projections: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """(T, r, d) of each layer to (T*r, d), the rows of z in task order."""
+    return [a.reshape(-1, a.shape[-1]) for a in projections]
+
+
+def sketch(
+    model: ScoredModel, projections: Sequence[torch.Tensor], layers: Sequence[int], rows: Sequence[np.ndarray]
+) -> np.ndarray:
+    """C = mean of z z^T over the tokens of the rows, on the bare base model.
+
+    The base model's inputs (not the adapted model's) are used, so that a sketch never goes stale while experts
+    learn: a departure from nothing the paper fixes.
+
+    Args:
+        model: The shared base.
+        projections: (T, r, d) of every adapted layer.
+        layers: Indices of the layers to sketch.
+        rows: Token ids, prompt and answer.
+
+    Returns:
+        (layers, T*r, T*r) float64, symmetric positive semi-definite.
+    """
+    flat = stacked(projections)
+    place = {layer: k for k, layer in enumerate(layers)}
+    width = flat[0].shape[0]
+    total = torch.zeros(len(layers), width, width, dtype=torch.float64)
+    tokens = 0
+    for start in range(0, len(rows), ROWS_PER_BATCH):
+        batch, real = prompt_batch(rows[start : start + ROWS_PER_BATCH])
+        real = real.to(model.device)
+
+        def see(layer: int, x: torch.Tensor, real: torch.Tensor = real) -> None:
+            if layer in place:
+                z = x[real].float() @ flat[layer].to(x.device).T
+                total[place[layer]] += (z.T @ z).double().cpu()
+
+        model.observe(batch.to(model.device), see)
+        tokens += int(real.sum())
+    return (total / tokens).numpy()
+
+
+def training_rows(rows: TokenRows, wanted: np.ndarray) -> list[np.ndarray]:
+    """Prompt and answer of the given training rows, end token left out."""
+    return [rows.row(int(i))[:-1] for i in wanted]
+
+
+def encode_sketch(correlation: np.ndarray) -> np.ndarray:
+    """The upper triangles as one flat float32 vector: what a sketch message carries."""
+    upper = np.triu_indices(correlation.shape[1])
+    return correlation[:, upper[0], upper[1]].astype(np.float32).reshape(-1)
+
+
+def decode_sketch(values: np.ndarray, layers: int, width: int) -> np.ndarray:
+    """Rebuild (layers, width, width) float64 from `encode_sketch`'s vector."""
+    upper = np.triu_indices(width)
+    out = np.zeros((layers, width, width))
+    out[:, upper[0], upper[1]] = values.reshape(layers, -1)
+    return out + np.triu(out, 1).transpose(0, 2, 1)

@@ -1,0 +1,1 @@
+"""A group of devices hosted in one process: training, exchange, evaluation, snapshots. Needs no Ray."""

@@ -1,0 +1,242 @@
+"""Evaluation of a group: which adapter answers which held-out row under each rule, each pair scored once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.evaluation.scorer import Adapter, Scorer
+from dfl_ray.experts.routing import filter_matrices, filtered_factors, log_likelihoods, prompt_features
+from dfl_ray.experts.sketch import stacked
+from dfl_ray.group.records import EvaluationReport, GroupSetup
+from dfl_ray.lora.training import ScoredModel
+from dfl_ray.methods.base import Device, Expert, Method
+
+ROUTED = frozenset({"oracle", "likelihood", "single"})
+Choices = dict[tuple[int, int], np.ndarray]
+"""(device, task) -> for each held-out row the task whose expert answers."""
+
+
+class Evaluator:
+    """Evaluates devices of one group; keeps what does not change between evaluations.
+
+    Args:
+        setup: The run.
+        model: The shared base.
+        method: The learning method.
+    """
+
+    def __init__(self, setup: GroupSetup, model: ScoredModel, method: Method) -> None:
+        self.setup = setup
+        self.method = method
+        self.model = model
+        self.rank = setup.config.method.rank
+        self.scorer = Scorer(
+            model, setup.tasks, scale=setup.config.method.alpha / self.rank, seed=setup.config.seed,
+            rows_per_task=setup.config.evaluate.rows_per_task,
+        )  # fmt: skip
+        self._features: list[list[np.ndarray]] | None = None
+        self._routes: dict[tuple[object, ...], list[np.ndarray]] = {}
+
+    def base(self, began: float) -> EvaluationReport:
+        """The bare base model on every task, as device -1 by rule `base`."""
+        asked = {t: np.ones(len(r), bool) for t, r in enumerate(self.scorer.rows)}
+        right = self.scorer.score({"base": asked}, lambda _key: None)["base"]
+        rows = _Rows()
+        for task, ok in right.items():
+            rows.add(-1, task, "base", ok, None)
+        return EvaluationReport(rows.columns, {}, {}, {}, {}, time.perf_counter() - began)
+
+    def devices(
+        self,
+        devices: Sequence[Device],
+        round_index: int,
+        rules: Sequence[str],
+        references: Mapping[int, np.ndarray] | None,
+        began: float,
+    ) -> EvaluationReport:
+        """Every device on every task by every rule; see `DeviceGroup.evaluate`."""
+        experts = {
+            (d.index, t): self.method.expert(d, t) for d in devices for t in range(len(self.setup.tasks))
+        }
+        rows = _Rows()
+        routed = {rule: self._choices(devices, rule) for rule in rules if rule in ROUTED}
+        right = self._score_routed(experts, routed)
+        for rule, choices in routed.items():
+            for (device, task), chosen in choices.items():
+                ok = right[rule, device, task]
+                rows.add(device, task, rule, ok, chosen == task if rule == "likelihood" else None)
+        for rule in (r for r in rules if r not in ROUTED):
+            self._score_merged(devices, experts, rule, references, rows)
+        return EvaluationReport(
+            rows.columns, self._sums(devices), _masks(self.method, devices),
+            {d.index: self.method.density(d) for d in devices},
+            {d.index: self._staleness(d, experts, round_index) for d in devices}, time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _choices(self, devices: Sequence[Device], rule: str) -> Choices:
+        out: Choices = {}
+        for device in devices:
+            routes = self._route(device) if rule == "likelihood" else None
+            for task, rows in enumerate(self.scorer.rows):
+                out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
+        return out
+
+    def _route(self, device: Device) -> list[np.ndarray]:
+        """For each task the expert chosen for each held-out prompt; equal sketches are routed once."""
+        known = self.method.sketches(device)
+        if known is None:
+            raise ValueError("this method has no sketches to route by")
+        key, correlations = known
+        if key not in self._routes:
+            shrinkage = getattr(self.setup.config.method, "sketch_shrinkage", 0.0)
+            self._routes[key] = [
+                log_likelihoods(f, correlations, shrinkage=shrinkage).argmax(1)
+                for f in self._prompt_features()
+            ]
+        return self._routes[key]
+
+    def _prompt_features(self) -> list[list[np.ndarray]]:
+        if self._features is None:
+            self._features = [
+                prompt_features(
+                    self.model, self._projections(), self.setup.router_layers,
+                    [task.test.prompt(int(i)) for i in rows],
+                )
+                for task, rows in zip(self.setup.tasks, self.scorer.rows, strict=True)
+            ]  # fmt: skip
+        return self._features
+
+    def _projections(self) -> list[torch.Tensor]:
+        stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
+        if stack is None:
+            raise ValueError("this method has no static projections")
+        return stack
+
+    def _score_routed(
+        self, experts: Mapping[tuple[int, int], Expert | None], routed: Mapping[str, Choices]
+    ) -> dict[tuple[str, int, int], np.ndarray]:
+        """Right or not for every (rule, device, task), asking each (expert, row) only once."""
+        wanted: dict[Hashable, dict[int, np.ndarray]] = {}
+        found: dict[Hashable, Expert | None] = {}
+        plan: list[tuple[str, int, int, Hashable, np.ndarray]] = []
+        for rule, choices in routed.items():
+            for (device, task), chosen in choices.items():
+                for answering in np.unique(chosen).tolist():
+                    expert = experts[device, answering]
+                    key: Hashable = None if expert is None else expert.key
+                    found[key] = expert
+                    rows = chosen == answering
+                    asked = wanted.setdefault(key, {})
+                    asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
+                    plan.append((rule, device, task, key, rows))
+        right = self.scorer.score(wanted, lambda key: self._adapter(found[key]))
+        out: dict[tuple[str, int, int], np.ndarray] = {}
+        for rule, device, task, key, rows in plan:
+            whole = out.setdefault((rule, device, task), np.zeros(len(rows), bool))
+            whole[rows] = right[key][task][rows]
+        return out
+
+    def _adapter(self, expert: Expert | None) -> Adapter | None:
+        if expert is None:
+            return None
+        layout = self.method.layout
+        flat = expert.values.unsqueeze(0)
+        b = [v[0] for v in layout.views(flat, "b")]
+        if "a" in layout.trains:
+            return Adapter([v[0] for v in layout.views(flat, "a")], b)
+        owner = (
+            (int(expert.key[1]), int(expert.key[2])) if expert.key[0] == "own" else (0, int(expert.key[1]))
+        )  # type: ignore[call-overload]
+        static = self.method.static_a([owner])
+        assert static is not None
+        return Adapter([a[0] for a in static], b)
+
+    def _score_merged(
+        self,
+        devices: Sequence[Device],
+        experts: Mapping[tuple[int, int], Expert | None],
+        rule: str,
+        references: Mapping[int, np.ndarray] | None,
+        rows: _Rows,
+    ) -> None:
+        """Rules that make one adapter of rank T*r out of all experts; devices with equal experts share it."""
+        tasks = range(len(self.setup.tasks))
+        everything = {t: np.ones(len(self.scorer.rows[t]), bool) for t in tasks}
+        keys: dict[int, Hashable] = {}
+        merged: dict[Hashable, list[Expert | None]] = {}
+        for device in devices:
+            mine = [experts[device.index, t] for t in tasks]
+            key = tuple(None if e is None else e.key for e in mine)
+            keys[device.index] = key
+            merged[key] = mine
+        right = self.scorer.score(
+            {k: everything for k in merged}, lambda key: self._merge(merged[key], rule, references)
+        )
+        for device in devices:
+            for task, ok in right[keys[device.index]].items():
+                rows.add(device.index, task, rule, ok, None)
+
+    def _merge(
+        self, experts: Sequence[Expert | None], rule: str, references: Mapping[int, np.ndarray] | None
+    ) -> Adapter:
+        layout = self.method.layout
+        zero = torch.zeros(layout.size)
+        factors = [
+            [v[0] for v in layout.views((zero if e is None else e.values).unsqueeze(0), "b")] for e in experts
+        ]
+        a = stacked(self._projections())
+        if rule == "filter":
+            matrices = filter_matrices(self._all_layers(references), ridge=self._ridge())
+            return Adapter(a, filtered_factors(factors, matrices, self.rank))
+        share = {"sum": 1.0, "average": 1.0 / len(experts)}[rule]
+        return Adapter(a, [torch.cat([f[i] for f in factors], dim=1) * share for i in range(len(a))])
+
+    def _ridge(self) -> float:
+        return float(getattr(self.setup.config.method, "filter_lambda", 0.01))
+
+    def _all_layers(self, references: Mapping[int, np.ndarray] | None) -> np.ndarray:
+        if references is None or len(references) < len(self.setup.tasks):
+            raise ValueError("the rule `filter` needs every task's sketch of all layers")
+        return np.stack([references[t] for t in range(len(self.setup.tasks))])
+
+    def _sums(self, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray, float]]:
+        out: dict[int, tuple[int, np.ndarray, float]] = {}
+        for device in devices:
+            for slot, task in enumerate(device.slots):
+                values = device.state.theta[slot].double().cpu().numpy()
+                count, total, squares = out.get(task, (0, np.zeros_like(values), 0.0))
+                out[task] = (count + 1, total + values, squares + float(values @ values))
+        return out
+
+    def _staleness(
+        self, device: Device, experts: Mapping[tuple[int, int], Expert | None], round_index: int
+    ) -> float:
+        """Mean age in rounds of the replicas a device answers with; one it never got is as old as the run."""
+        ages = []
+        for task in range(len(self.setup.tasks)):
+            expert = experts[device.index, task]
+            if expert is None:
+                ages.append(round_index)
+            elif expert.key[0] == "replica":
+                ages.append(round_index - int(expert.key[3]))  # type: ignore[call-overload]
+        return float(np.mean(ages)) if ages else 0.0
+
+
+class _Rows:
+    def __init__(self) -> None:
+        names = ("device", "task", "rule", "right", "asked", "routed_right")
+        self.columns: dict[str, list[object]] = {n: [] for n in names}
+
+    def add(self, device: int, task: int, rule: str, right: np.ndarray, routed: np.ndarray | None) -> None:
+        share = float("nan") if routed is None else float(routed.mean())
+        values = (device, task, rule, int(right.sum()), len(right), share)
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
+
+
+def _masks(method: Method, devices: Sequence[Device]) -> dict[int, np.ndarray]:
+    return {task: mask for d in devices for task, mask in method.masks(d).items()}

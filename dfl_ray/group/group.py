@@ -1,0 +1,285 @@
+"""DeviceGroup: some devices in one process, trained together, each with its own adapters, data and streams."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.experts.sketch import sketch, training_rows
+from dfl_ray.group.evaluate import Evaluator
+from dfl_ray.group.records import (
+    Deliveries,
+    EvaluationReport,
+    ExchangeReport,
+    GroupSetup,
+    Payloads,
+    Snapshot,
+    TrainReport,
+    Wanted,
+)
+from dfl_ray.group.state import collect_snapshot, restore_snapshot
+from dfl_ray.lora.batches import draw_rows
+from dfl_ray.lora.inject import inject
+from dfl_ray.lora.message import Kind
+from dfl_ray.lora.optimizer import AdapterState, StepSize
+from dfl_ray.lora.training import LocalWork, ScoredModel, TrainingResult, train_adapters
+from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.methods.table import make_method
+from dfl_ray.models.base import build_model
+from dfl_ray.seeds import Stream, generator
+
+TOKENS_PER_MICRO_BATCH = 6144
+
+
+class DeviceGroup:
+    """Hosts devices; a plain class, made an actor elsewhere.
+
+    Args:
+        setup: What all groups share.
+        devices: The devices hosted here.
+        torch_device: "cpu" or a CUDA device.
+    """
+
+    def __init__(self, setup: GroupSetup, devices: Sequence[int], torch_device: str = "cpu") -> None:
+        torch.set_num_threads(setup.config.runtime.threads)
+        self.setup = setup
+        self.config = setup.config.method
+        self.torch_device = torch_device
+        model = build_model(setup.weights, torch_device)
+        self.model = ScoredModel(model, inject(model, setup.layers))
+        self.method = make_method(self._context())
+        self.scale = self.config.alpha / self.config.rank
+        self._make_devices(sorted(devices))
+        self._outbox: Payloads = {}
+        self._sent: dict[tuple[int, int], tuple[Kind, int]] = {}
+        self._finite: dict[int, bool] = {}
+        self._evaluator: Evaluator | None = None
+
+    def _context(self) -> Context:
+        s = self.setup
+        return Context(
+            config=self.config, seed=s.config.seed, run=s.run, rounds=s.config.rounds, layers=s.layers,
+            tasks=len(s.tasks), held=s.held, graph=s.graph, sketch=self.sketch, router_layers=s.router_layers,
+        )  # fmt: skip
+
+    def _make_devices(self, devices: list[int]) -> None:
+        slots = {d: self.method.slots(d) for d in devices}
+        self.owners = [(d, t) for d in devices for t in slots[d]]
+        theta = torch.cat([self.method.start(d) for d in devices]).to(self.torch_device)
+        self.state = AdapterState.from_theta(theta)
+        self.devices: dict[int, Device] = {}
+        start = 0
+        for d in devices:
+            stop = start + len(slots[d])
+            self.devices[d] = Device(d, slots[d], self.state.rows(start, stop))
+            start = stop
+        self.starts = np.cumsum([0, *[len(slots[d]) for d in devices]])
+
+    def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:
+        """A device's own input sketch of a task it holds, on a seeded draw of its training rows."""
+        held = self.setup.held[device]
+        mine = self.setup.rows[device][held.index(task)]
+        count = min(len(mine), getattr(self.config, "sketch_prompts", 128))
+        rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, device)
+        rows = training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
+        tasks_a = self._projections()
+        wanted = range(len(self.setup.layers)) if layers is None else layers
+        return sketch(self.model, tasks_a, list(wanted), rows)
+
+    def _projections(self) -> list[torch.Tensor]:
+        stack = self.method.static_a(
+            [(min(self.devices, default=0), t) for t in range(len(self.setup.tasks))]
+        )
+        if stack is None:
+            raise ValueError("this method has no static projections to sketch through")
+        return stack
+
+    def full_sketches(self) -> dict[int, np.ndarray]:
+        """All layers' sketches of the tasks authored here: a reference for `filter`, not charged to the radio."""
+        graph = self.setup.graph
+        mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
+        return {t: self.sketch(d, t, None) for t, d in mine}
+
+    def train(self, round_index: int) -> tuple[TrainReport, Payloads]:
+        """Local steps of all devices, then the messages they want sent.
+
+        Returns:
+            The report, and the payloads of messages that leave this group.
+        """
+        began = time.perf_counter()
+        for device in self.devices.values():
+            self.method.begin(device, round_index)
+        parts = [self._train_part(part, round_index) for part in self._micro_batches()]
+        loss, norm, tokens, finite = self._per_device(parts)
+        self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
+        wanted, leaving = self._collect(round_index)
+        report = TrainReport(
+            np.array(list(self.devices)), loss, norm, tokens, finite, wanted, time.perf_counter() - began
+        )
+        return report, leaving
+
+    def _micro_batches(self) -> list[list[Device]]:
+        devices = list(self.devices.values())
+        size = self.setup.config.runtime.micro_devices
+        if size == "auto":
+            longest = max(float(t.train.lengths.mean()) for t in self.setup.tasks)
+            size = int(max(1, TOKENS_PER_MICRO_BATCH // (self.config.batch_rows * longest)))
+        return [devices[i : i + size] for i in range(0, len(devices), size)]
+
+    def _train_part(self, part: list[Device], round_index: int) -> TrainingResult:
+        first = list(self.devices).index(part[0].index)
+        start, stop = int(self.starts[first]), int(self.starts[first + len(part)])
+        keeps = [self.method.keep(d, round_index) for d in part]
+        keep = None
+        if any(k is not None for k in keeps):
+            size = self.method.layout.size
+            ones = [torch.ones(len(d.slots), size, dtype=torch.bool) for d in part]
+            keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)]).to(
+                self.torch_device
+            )
+        static = self.method.static_a(self.owners[start:stop])
+        return train_adapters(
+            self.model, self.method.layout, self.state.rows(start, stop), self._work(part, round_index),
+            size=self._step_size(round_index), scale=self.scale, keep=keep,
+            static_a=None if static is None else [a.to(self.torch_device) for a in static],
+        )  # fmt: skip
+
+    def _step_size(self, round_index: int) -> StepSize:
+        warm = min(1.0, round_index / self.config.warmup_rounds) if self.config.warmup_rounds else 1.0
+        return StepSize(self.config.learning_rate * warm, self.config.weight_decay, self.config.clip_norm)
+
+    def _work(self, part: list[Device], round_index: int) -> list[LocalWork]:
+        out: list[LocalWork] = []
+        for device in part:
+            d = device.index
+            held, mine = self.setup.held[d], self.setup.rows[d]
+            rng = generator(self.setup.config.seed, Stream.BATCHES, round_index, d)
+            drawn = draw_rows(
+                rng, self.setup.shares[d], [len(r) for r in mine],
+                steps=self.config.local_steps, batch_rows=self.config.batch_rows,
+            )  # fmt: skip
+            tables = [self.setup.tasks[t].train for t in held]
+            steps = [[(k, (tables[k], int(mine[k][i]))) for k, i in step] for step in drawn]
+            for slot_task in device.slots:
+                chosen = None if slot_task < 0 else held.index(slot_task)
+                out.append(LocalWork([[row for k, row in s if chosen is None or k == chosen] for s in steps]))
+        return out
+
+    def _per_device(
+        self, parts: list[TrainingResult]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """From per adapter to per device: means over the adapters that had rows."""
+        loss, norm = (np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm"))
+        finite, tokens = (np.concatenate([getattr(p, f) for p in parts]) for f in ("finite", "tokens"))
+        cut = self.starts[:-1]
+        seen = ~np.isnan(loss)
+        counts = np.maximum(np.add.reduceat(seen, cut), 1)
+        return (
+            np.add.reduceat(np.where(seen, loss, 0), cut) / counts,
+            np.add.reduceat(np.where(seen, norm, 0), cut) / counts,
+            np.add.reduceat(tokens, cut),
+            np.logical_and.reduceat(finite, cut),
+        )
+
+    def _collect(self, round_index: int) -> tuple[Wanted, Payloads]:
+        self._outbox, self._sent = {}, {}
+        columns: list[tuple[int, int, int, int, int, int]] = []
+        leaving: Payloads = {}
+        for device in self.devices.values():
+            if not self._finite[device.index]:
+                continue
+            for number, out in enumerate(self.method.outgoing(device, round_index)):
+                key = (device.index, number)
+                self._outbox[key] = out.payload
+                self._sent[key] = (out.kind, out.task)
+                if any(d not in self.devices for d in out.destinations):
+                    leaving[key] = out.payload
+                columns += [
+                    (device.index, to, number, len(out.payload), int(out.kind), out.task)
+                    for to in out.destinations
+                ]
+        table = np.array(columns, np.int64).reshape(-1, 6)
+        return Wanted(*(table[:, i] for i in range(6))), leaving
+
+    def exchange(
+        self, round_index: int, deliveries: Deliveries, *bundles: Mapping[tuple[int, int], bytes]
+    ) -> ExchangeReport:
+        """Take in what the radio delivered.
+
+        Args:
+            round_index: The round.
+            deliveries: Outcomes of all transfers that start or end here.
+            bundles: Payloads that other groups sent out.
+        """
+        began = time.perf_counter()
+        payloads: dict[tuple[int, int], bytes] = dict(self._outbox)
+        for bundle in bundles:
+            payloads |= bundle
+        inbox: dict[int, list[bytes]] = {}
+        reached: dict[tuple[int, int], list[int]] = {}
+        w = deliveries.wanted
+        for i in np.flatnonzero(deliveries.delivered).tolist():
+            key, to = (int(w.source[i]), int(w.message[i])), int(w.destination[i])
+            if to in self.devices:
+                inbox.setdefault(to, []).append(payloads[key])
+            if key[0] in self.devices:
+                reached.setdefault(key, []).append(to)
+        refused = [self._take_in(d, round_index, inbox, reached) for d in self.devices.values()]
+        received = np.array([sum(map(len, inbox.get(d, []))) for d in self.devices])
+        self._outbox, self._sent = {}, {}
+        return ExchangeReport(
+            np.array(list(self.devices)),
+            tuple(dict(r) for r in refused),
+            received,
+            time.perf_counter() - began,
+        )
+
+    def _take_in(
+        self,
+        device: Device,
+        round_index: int,
+        inbox: dict[int, list[bytes]],
+        reached: dict[tuple[int, int], list[int]],
+    ) -> Counter[str]:
+        version = round_index
+        sent = [
+            Delivery(kind, task, self._version_of(key, version), tuple(reached[key]))
+            for key, (kind, task) in self._sent.items()
+            if key[0] == device.index and key in reached
+        ]
+        return self.method.incoming(device, round_index, inbox.get(device.index, []), sent)
+
+    def _version_of(self, key: tuple[int, int], round_index: int) -> int:
+        from dfl_ray.lora.message import unpack
+
+        return unpack(self._outbox[key]).version if self._sent[key][0] is not Kind.ADAPTER else round_index
+
+    def evaluate(
+        self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None = None
+    ) -> EvaluationReport:
+        """Accuracy of every device on every task by each rule, and the state metrics.
+
+        Args:
+            round_index: The round; 0 asks the bare base model once, as device -1, by rule `base`.
+            rules: Inference rules.
+            references: Task -> all layers' sketches, for rules that need them.
+        """
+        began = time.perf_counter()
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.setup, self.model, self.method)
+        if round_index == 0:
+            return self._evaluator.base(began)
+        return self._evaluator.devices(list(self.devices.values()), round_index, rules, references, began)
+
+    def snapshot(self) -> Snapshot:
+        """All state of the devices hosted here."""
+        return collect_snapshot(self.devices)
+
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take the state of the devices hosted here out of the snapshots of any groups."""
+        restore_snapshot(self.devices, snapshots)
+        self._outbox, self._sent = {}, {}

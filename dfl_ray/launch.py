@@ -1,0 +1,220 @@
+"""Starting and resuming runs: what the command line and notebooks call."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfl_ray.backend import Backend, LocalBackend
+from dfl_ray.checkpoint import Checkpoint, load_checkpoint
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.records import RunFolder, load_run
+from dfl_ray.scene import Scene, build_scene
+from dfl_ray.tracking.progress import Progress, make_progress
+from dfl_ray.tracking.tracker import make_tracker
+
+if TYPE_CHECKING:
+    from actors.placement import Packing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        summary: Its final figures, JSON-able.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outcome:
+    """Run an experiment to its end.
+
+    Args:
+        config: The experiment.
+        verbose: Show what libraries say.
+        json: Show nothing but what the caller prints.
+
+    Raises:
+        InputError: The input is wrong; nothing was written or started.
+        RunError: The run failed; what it had saved stays.
+        Interrupted: The user stopped it; it has been saved.
+    """
+    from dfl_ray.config.load import resolved_yaml
+
+    progress = make_progress(quiet=json)
+    scene = build_scene(config, progress.step)
+    for note in scene.notes:
+        progress.say(note)
+    with _hosting(config, scene, progress, verbose) as make_backend:
+        folder = RunFolder.create(
+            config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(config),
+            suffix_if_taken=config.name is None,
+        )  # fmt: skip
+        return _carry_out(scene, folder, None, make_backend, progress, verbose)
+
+
+def resume(path: Path, *, verbose: bool = False, json: bool = False) -> Outcome:
+    """Go on with a run from its newest checkpoint, or from its start if it has none.
+
+    Args:
+        path: The run folder.
+        verbose: Show what libraries say.
+        json: Show nothing but what the caller prints.
+
+    Raises:
+        InputError: No run, one in use, or its inputs are gone.
+        RunError: The run failed again.
+        Interrupted: The user stopped it again.
+    """
+    from dfl_ray.config.load import load_config
+
+    config = load_config(str(path / "config.yaml"), [])
+    progress = make_progress(quiet=json)
+    folder = RunFolder.open(path)
+    try:
+        checkpoint = load_checkpoint(folder.checkpoints)
+        done = checkpoint.round_index if checkpoint else 0
+        progress.say(f"Resuming {path} after round {done} of {config.rounds}")
+        scene = build_scene(config, progress.step)
+        with _hosting(config, scene, progress, verbose) as make_backend:
+            folder.truncate(done if checkpoint else -1)
+            return _carry_out(scene, folder, checkpoint, make_backend, progress, verbose)
+    except BaseException:
+        folder.close()
+        raise
+
+
+def automatic_name(config: Config) -> str:
+    """Run name from method, seed and time."""
+    return f"{config.method.type}-s{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def _hosting(
+    config: Config, scene: Scene, progress: Progress, verbose: bool
+) -> Iterator[Callable[[], Backend]]:
+    """Start what hosts the run and check that it fits; yields what makes the backend."""
+    if config.runtime.backend == "local":
+        yield lambda: LocalBackend(scene.setup, scene.channel)
+        return
+    from actors import cluster
+    from actors.placement import pack
+
+    state_mb = device_state_mb(scene)
+
+    def packing(resources: Mapping[str, float]) -> Packing:
+        return pack(config, scene.topology.cluster, resources, state_mb)
+
+    if config.runtime.address is None:
+        packing(cluster.local_resources())
+    with progress.step("Ray"):
+        resources = cluster.start(config.runtime, verbose=verbose)
+    try:
+        chosen = packing(resources)
+        progress.say(
+            f"{config.devices.count} devices in {len(chosen.groups)} actors ({chosen.reason}), about "
+            f"{chosen.memory_mb:.0f} MB each"
+        )
+        from actors.pool import RayBackend
+
+        yield lambda: RayBackend(scene.setup, scene.channel, chosen)
+    finally:
+        cluster.stop()
+
+
+def device_state_mb(scene: Scene) -> float:
+    """Memory of one device's state: adapters, two moments and a residual, in float32."""
+    values = sum(scene.config.method.rank * (s.out_features + s.in_features) for s in scene.setup.layers)
+    slots = max(len(t) for t in scene.setup.held.values())
+    return 4 * 4 * values * slots / 2**20
+
+
+def _carry_out(
+    scene: Scene,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    make_backend: Callable[[], Backend],
+    progress: Progress,
+    verbose: bool,
+) -> Outcome:
+    from dfl_ray.driver import Driver
+    from dfl_ray.records import topology_tables
+
+    config = scene.config
+    tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
+    failed = True
+    backend: Backend | None = None
+    state = "failed"
+    try:
+        with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
+            backend = make_backend()
+        if checkpoint is None:
+            nodes, edges = topology_tables(scene.topology, [t.name for t in scene.setup.tasks])
+            folder.write_topology(nodes, edges, round=1)
+        tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
+        with _stop_on_interrupt(progress) as stop_wanted:
+            driver = Driver(scene, backend, folder, tracker, progress, stop_wanted)
+            if checkpoint is not None:
+                driver.restore(checkpoint)
+            driver.run(checkpoint.round_index if checkpoint else 0)
+        failed, state = False, "done"
+    except Interrupted:
+        state = "interrupted"
+        raise
+    except RunError as error:
+        raise RunError(f"{error} The run folder is {folder.path}.") from error
+    finally:
+        progress.finish()
+        folder.finish(state, restarts=0)  # type: ignore[arg-type]
+        if backend is not None:
+            backend.close()
+        if failed:
+            tracker.finish(None, failed=True)
+    return _close(folder, tracker, progress)
+
+
+def _close(folder: RunFolder, tracker: Any, progress: Progress) -> Outcome:
+    from dfl_ray.records.results import summary
+    from dfl_ray.tracking.summary import closing_table
+    from dfl_ray.views.report import write_report
+
+    report = write_report([folder.path])
+    run = load_run(folder.path)
+    figures = summary(run)
+    tracker.finish(figures)
+    progress.finish(closing_table(run, report))
+    return Outcome(folder.path, {**figures, "report": str(report)})
+
+
+@contextmanager
+def _stop_on_interrupt(progress: Progress) -> Iterator[Callable[[], bool]]:
+    """First Ctrl-C: stop at the next round boundary; second: at once. Elsewhere than in the main thread: never."""
+    wanted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wanted.is_set
+        return
+
+    def ask(_signal: int, _frame: object) -> None:
+        if wanted.is_set():
+            signal.signal(signal.SIGINT, previous)
+            raise KeyboardInterrupt
+        wanted.set()
+        print("\nStopping after this round; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield wanted.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,1 @@
+"""Low-rank adapters of many devices at once: layout, projections, masks, codec, batched training."""

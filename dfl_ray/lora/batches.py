@@ -1,0 +1,106 @@
+"""Token rows collated into one batch; only the positions whose next token is an answer's are scored.
+
+Rows are padded on the right. Causal attention never looks to the right, so padding changes no result and no
+attention mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dfl_ray.tasks.tokens import TokenRows
+
+PAD_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for the model.
+
+    Attributes:
+        input_ids: (rows, length) int64, padded on the right with 0.
+        source: (scored, 2) int64, (row, position) whose output predicts a scored token.
+        targets: (scored,) int64, the tokens to predict.
+        tokens: Real tokens in the batch, padding not counted.
+        mask: Additive attention mask (rows, 1, length, length), or None for plain causal attention.
+        positions: (rows, length) int64 position ids, or None for 0, 1, 2, ...
+    """
+
+    input_ids: torch.Tensor
+    source: torch.Tensor
+    targets: torch.Tensor
+    tokens: int
+    mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        moved = [
+            t if t is None else t.to(device)
+            for t in (self.input_ids, self.source, self.targets, self.mask, self.positions)
+        ]
+        return Batch(moved[0], moved[1], moved[2], self.tokens, moved[3], moved[4])  # type: ignore[arg-type]
+
+
+def padded_length(longest: int) -> int:
+    """The length a batch is padded to: the next multiple of 8, so that shapes repeat."""
+    return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+
+
+def collate(rows: Sequence[tuple[TokenRows, int]]) -> Batch:
+    """Collate training rows; every answer token (and the end token) is a target.
+
+    Args:
+        rows: (table, row index) of each row, in batch order.
+    """
+    ids = [table.row(i) for table, i in rows]
+    length = padded_length(max(len(r) for r in ids) - 1)
+    padded = np.zeros((len(rows), length), np.int64)
+    source: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for k, ((table, i), row) in enumerate(zip(rows, ids, strict=True)):
+        padded[k, : len(row) - 1] = row[:-1]
+        start = int(table.answer_start[i])
+        at = np.arange(start - 1, len(row) - 1)
+        source.append(np.stack([np.full(len(at), k), at], axis=1))
+        targets.append(row[start:])
+    return Batch(
+        torch.from_numpy(padded),
+        torch.from_numpy(np.concatenate(source)),
+        torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        int(sum(len(r) - 1 for r in ids)),
+    )
+
+
+def draw_rows(
+    rng: np.random.Generator, shares: np.ndarray, row_counts: Sequence[int], *, steps: int, batch_rows: int
+) -> list[list[tuple[int, int]]]:
+    """Draw the rows of one device's local steps.
+
+    The number of rows of each task in a step follows the device's mixture: the whole part of `share * batch_rows`
+    is given, the rest is drawn, so that an even mixture has no noise.
+
+    Args:
+        rng: The stream of this (round, device).
+        shares: (held tasks,) mixture, sums to 1.
+        row_counts: Rows the device holds of each task.
+        steps: H.
+        batch_rows: Rows of one step.
+
+    Returns:
+        For each step a list of (held-task index, row index), sorted by task.
+    """
+    whole = np.floor(shares * batch_rows + 1e-9).astype(np.int64)
+    rest = shares * batch_rows - whole
+    missing = batch_rows - int(whole.sum())
+    out: list[list[tuple[int, int]]] = []
+    for _ in range(steps):
+        counts = whole + (rng.multinomial(missing, rest / rest.sum()) if missing else 0)
+        out.append(
+            [(t, int(i)) for t, n in enumerate(counts) for i in rng.integers(0, row_counts[t], size=int(n))]
+        )
+    return out

@@ -1,0 +1,96 @@
+"""Where each layer's factors lie in the flat vector of one adapter.
+
+An adapter is one row of a (slots, size) tensor: flat storage makes averaging, masks, the codec, AdamW and
+checkpoints one operation each, and keeps the cost of an adapter independent of how many there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+Factor = Literal["a", "b"]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One adapted linear layer W0 of shape (out_features, in_features).
+
+    Attributes:
+        name: Module path inside the base model.
+        out_features: m, rows of B.
+        in_features: d, columns of A.
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`."""
+
+    layer: int
+    factor: Factor
+    start: int
+    shape: tuple[int, int]
+
+    @property
+    def stop(self) -> int:
+        """First index behind the segment."""
+        return self.start + self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of the trained factors in one adapter's flat vector.
+
+    Attributes:
+        layers: The adapted layers, in model order.
+        rank: r, the rank of every factor.
+        trains: Which factors are stored (and may be trained): ("b",) for a static A, ("a", "b") for plain LoRA.
+    """
+
+    layers: tuple[LayerShape, ...]
+    rank: int
+    trains: tuple[Factor, ...]
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments in storage order: for each layer A (r, d) if stored, then B (m, r) if stored."""
+        out: list[Segment] = []
+        start = 0
+        for i, layer in enumerate(self.layers):
+            shapes: dict[Factor, tuple[int, int]] = {
+                "a": (self.rank, layer.in_features),
+                "b": (layer.out_features, self.rank),
+            }
+            for factor in self.trains:
+                out.append(Segment(i, factor, start, shapes[factor]))
+                start = out[-1].stop
+        return tuple(out)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of values of one adapter."""
+        return self.segments[-1].stop if self.segments else 0
+
+    def of(self, factor: Factor) -> tuple[Segment, ...]:
+        """The segments of one factor, one a layer, in layer order."""
+        return tuple(s for s in self.segments if s.factor == factor)
+
+    def views(self, flat: torch.Tensor, factor: Factor) -> list[torch.Tensor]:
+        """Views of one factor in every layer.
+
+        Args:
+            flat: (slots, size) storage of several adapters.
+            factor: "a" or "b"; must be stored.
+
+        Returns:
+            One (slots, rows, columns) view a layer; writing to it writes to `flat`.
+        """
+        return [flat[:, s.start : s.stop].view(flat.shape[0], *s.shape) for s in self.of(factor)]

@@ -1,0 +1,96 @@
+"""AdamW and clipping for many adapters at once, each as if it were alone.
+
+Everything is element-wise or reduces over one adapter's own row, so stepping S adapters together equals S
+separate runs of `torch.optim.AdamW` after `clip_grad_norm_` (Loshchilov and Hutter 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class AdapterState:
+    """Parameters and moments of S adapters; rows are adapters.
+
+    Attributes:
+        theta: (S, size) float32 parameters.
+        first: (S, size) first moment.
+        second: (S, size) second moment.
+        steps: (S,) int64, updates made so far.
+    """
+
+    theta: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    steps: torch.Tensor
+
+    @classmethod
+    def from_theta(cls, theta: torch.Tensor) -> AdapterState:
+        """A fresh state around given parameters."""
+        zeros = torch.zeros(theta.shape[0], dtype=torch.int64, device=theta.device)
+        return cls(theta, torch.zeros_like(theta), torch.zeros_like(theta), zeros)
+
+    def rows(self, start: int, stop: int) -> AdapterState:
+        """A view of some adapters; writing to it writes to this state."""
+        part = slice(start, stop)
+        return AdapterState(self.theta[part], self.first[part], self.second[part], self.steps[part])
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """Settings of one update: `learning_rate`, decoupled `weight_decay`, largest gradient norm `clip_norm`."""
+
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+
+
+def clip_(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
+    """Scale each adapter's gradient to norm <= clip_norm, in place.
+
+    Returns:
+        (S,) norms before clipping.
+    """
+    norms = torch.linalg.vector_norm(gradient, dim=1)
+    gradient.mul_((clip_norm / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
+    return norms
+
+
+def adamw_(state: AdapterState, gradient: torch.Tensor, size: StepSize, active: torch.Tensor) -> None:
+    """One AdamW step of the active adapters, in place.
+
+    m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2,
+    theta <- theta (1 - lr wd) - lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), with t counted per adapter.
+
+    Args:
+        state: The adapters.
+        gradient: (S, size), clipped and masked.
+        size: Step settings.
+        active: (S,) bool; the others keep parameters, moments and step count.
+    """
+    if bool(active.all()):
+        _adamw_all_(state, gradient, size)
+        return
+    index = active.nonzero().squeeze(1)
+    if index.numel() == 0:
+        return
+    part = AdapterState(state.theta[index], state.first[index], state.second[index], state.steps[index])
+    _adamw_all_(part, gradient[index], size)
+    for whole, changed in zip(vars(state).values(), vars(part).values(), strict=True):
+        whole[index] = changed
+
+
+def _adamw_all_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
+    state.steps += 1
+    t = state.steps.to(state.theta.dtype).unsqueeze(1)
+    state.first.lerp_(gradient, 1 - BETA1)
+    state.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    denominator = state.second.sqrt().div_((1 - BETA2**t).sqrt()).add_(EPSILON)
+    if size.weight_decay:
+        state.theta.mul_(1 - size.learning_rate * size.weight_decay)
+    state.theta.sub_(state.first / denominator * (size.learning_rate / (1 - BETA1**t)))

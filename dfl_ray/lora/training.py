@@ -1,0 +1,164 @@
+"""Local training of many devices in one batched forward and backward.
+
+The loss is the sum over adapters of their own mean token loss, gradients are clipped per adapter and AdamW is
+element-wise, so K devices together are exactly K separate runs up to the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dfl_ray.lora.batches import Batch, collate
+from dfl_ray.lora.inject import Binding, BindingCell
+from dfl_ray.lora.layout import Layout
+from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.tasks.tokens import TokenRows
+
+
+class ScoredModel:
+    """A causal language model that computes logits only where they are asked for.
+
+    Args:
+        model: The frozen base with adapted layers (`inject`).
+        cell: The cell that `inject` gave.
+    """
+
+    def __init__(self, model: torch.nn.Module, cell: BindingCell) -> None:
+        self.model = model
+        self.cell = cell
+        self.device = next(model.parameters()).device
+        self._source: torch.Tensor | None = None
+        model.get_output_embeddings().register_forward_pre_hook(self._gather)  # type: ignore[operator]
+
+    def _gather(
+        self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
+        if self._source is None:
+            return None
+        hidden = inputs[0]
+        return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
+
+    def logits(self, batch: Batch, binding: Binding | None) -> torch.Tensor:
+        """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters."""
+        self.cell.current, self._source = binding, batch.source
+        extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
+        try:
+            out = self.model(input_ids=batch.input_ids, use_cache=False, **extra)
+        finally:
+            self.cell.current, self._source = None, None
+        return out.logits[0].float()
+
+    def observe(self, batch: Batch, see: object) -> None:
+        """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""
+        with torch.no_grad():
+            self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What one adapter trains on in a round: for each step the rows, as (table, row index)."""
+
+    steps: Sequence[Sequence[tuple[TokenRows, int]]]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Per adapter: mean loss over its steps, mean gradient norm, whether all stayed finite, tokens seen.
+
+    All arrays have shape (adapters,); `loss` and `gradient_norm` are NaN for an adapter without rows.
+    """
+
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    finite: np.ndarray
+    tokens: np.ndarray
+
+
+def train_adapters(
+    model: ScoredModel,
+    layout: Layout,
+    state: AdapterState,
+    work: Sequence[LocalWork],
+    *,
+    size: StepSize,
+    scale: float,
+    static_a: Sequence[torch.Tensor] | None = None,
+    keep: torch.Tensor | None = None,
+) -> TrainingResult:
+    """Train S adapters together for their local steps, in place.
+
+    Args:
+        model: The shared base.
+        layout: Where the factors lie in `state.theta`.
+        state: The adapters, (S, layout.size).
+        work: One entry an adapter, all with the same number of steps (steps may be empty of rows).
+        size: AdamW settings.
+        scale: s = alpha / r.
+        static_a: One (S, r, d) stack a layer when A is not stored in the layout.
+        keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
+    """
+    leaves = _Leaves(layout, state, static_a)
+    adapters, steps = len(work), len(work[0].steps)
+    losses, norms = torch.zeros(adapters), torch.zeros(adapters)
+    counted, tokens = torch.zeros(adapters), torch.zeros(adapters)
+    finite = torch.ones(adapters, dtype=torch.bool)
+    for step in range(steps):
+        rows = [w.steps[step] for w in work]
+        active = torch.tensor([len(r) > 0 for r in rows])
+        if not bool(active.any()):
+            continue
+        loss = _backward(model, leaves, rows, scale)
+        if keep is not None:
+            leaves.gradient.mul_(keep)
+        norm = clip_(leaves.gradient, size.clip_norm)
+        finite &= ~active | (torch.isfinite(loss) & torch.isfinite(norm)).cpu()
+        active &= finite
+        adamw_(state, leaves.gradient, size, active.to(state.theta.device))
+        used = active.float()
+        losses += torch.where(active, loss.cpu(), 0.0)
+        norms += torch.where(active, norm.cpu(), 0.0)
+        counted += used
+        tokens += torch.tensor([float(sum(t.lengths[i] - 1 for t, i in r)) for r in rows])
+    return TrainingResult(
+        (losses / counted).numpy(), (norms / counted).numpy(), finite.numpy(), tokens.numpy().astype(np.int64)
+    )
+
+
+class _Leaves:
+    """Leaf tensors over the flat parameters, and one flat buffer for their gradients."""
+
+    def __init__(self, layout: Layout, state: AdapterState, static_a: Sequence[torch.Tensor] | None) -> None:
+        self.gradient = torch.zeros_like(state.theta)
+        factors = {
+            f: [v.detach().requires_grad_() for v in layout.views(state.theta, f)] for f in layout.trains
+        }
+        self.a: Sequence[torch.Tensor] = factors["a"] if static_a is None else static_a
+        self.b: Sequence[torch.Tensor] = factors["b"]
+        self._leaves = [leaf for f in layout.trains for leaf in factors[f]]
+        self._targets = [view for f in layout.trains for view in layout.views(self.gradient, f)]
+
+    def differentiate(self, loss: torch.Tensor) -> None:
+        """Write the gradient of `loss` into the flat buffer."""
+        for target, gradient in zip(self._targets, torch.autograd.grad(loss, self._leaves), strict=True):
+            target.copy_(gradient)
+
+
+def _backward(
+    model: ScoredModel, leaves: _Leaves, rows: Sequence[Sequence[tuple[TokenRows, int]]], scale: float
+) -> torch.Tensor:
+    """Gradients of the sum of the adapters' mean token losses; returns those means, (adapters,)."""
+    counts = [len(r) for r in rows]
+    slots = None if len(set(counts)) == 1 else torch.repeat_interleave(torch.tensor(counts)).to(model.device)
+    batch = collate([pair for r in rows for pair in r]).to(model.device)
+    logits = model.logits(batch, Binding(leaves.a, leaves.b, slots, scale))
+    nll = F.cross_entropy(logits, batch.targets, reduction="none")
+    owner = torch.repeat_interleave(torch.tensor(counts)).to(model.device)[batch.source[:, 0]]
+    scored = torch.bincount(owner, minlength=len(rows)).clamp(min=1)
+    means = torch.zeros(len(rows), device=model.device).index_add(0, owner, nll) / scored
+    leaves.differentiate(means.sum())
+    return means.detach()

@@ -1,0 +1,120 @@
+"""Pieces the gossip methods share: values to bytes with error feedback, checked receipt, weighted mixing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.config.methods import Precision, TrainingConfig
+from dfl_ray.lora.codec import CodecError, decode_values, encode_values
+from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, unpack
+from dfl_ray.methods.base import Device
+
+
+def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
+    """Whether adapters are exchanged in this round: every `exchange_every` rounds and in the last one."""
+    return round_index % config.exchange_every == 0 or round_index == rounds
+
+
+def quantise(device: Device, name: str, values: np.ndarray, precision: Precision, *, feedback: bool) -> bytes:
+    """Encode values; with error feedback, what rounding took away is added to the next message.
+
+    e <- x + e - Q(x + e); only int8 carries a residual, the float formats round finely enough not to need one.
+
+    Source: Seide et al. 2014; Karimireddy et al. 2019 (arXiv 1901.09847).
+
+    Args:
+        device: Keeps the residual in its memory.
+        name: Which residual.
+        values: (n,) float32.
+        precision: Number format.
+        feedback: Whether to carry the residual.
+    """
+    if precision != "int8" or not feedback:
+        return encode_values(values, precision)
+    key = f"residual/{name}"
+    residual = device.memory.get(key)
+    target = values + residual if residual is not None and len(residual) == len(values) else values
+    data = encode_values(target, precision)
+    device.memory[key] = (target - decode_values(data, precision, len(values))).astype(np.float32)
+    return data
+
+
+def receive(device: Device, data: bytes | memoryview, *, run: int, round_index: int) -> Message:
+    """Decode one message and refuse what must not be used.
+
+    Raises:
+        MessageError: Corrupted, truncated, of another run, or not newer than the last of its sender and kind.
+    """
+    message = unpack(data)
+    if message.run != run:
+        raise MessageError(Refusal.FOREIGN, f"run {message.run:#x}, this is {run:#x}")
+    if message.version > round_index:
+        raise MessageError(Refusal.FOREIGN, f"version {message.version} in round {round_index}")
+    if message.version <= device.marks.get(_seen(message), -1):
+        raise MessageError(Refusal.REPLAYED, f"version {message.version} of sender {message.sender} again")
+    return message
+
+
+def note_seen(device: Device, message: Message) -> None:
+    """Remember that a message was used, so that a replay of it is refused."""
+    device.marks[_seen(message)] = message.version
+
+
+def _seen(message: Message) -> str:
+    return f"seen/{message.kind.name}/{message.task}/{message.sender}"
+
+
+def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
+    """Decode values and insist on finite ones.
+
+    Raises:
+        MessageError: Wrong length, or NaN or infinity inside.
+    """
+    try:
+        values = decode_values(body, precision, count)
+    except CodecError as error:
+        raise MessageError(Refusal.CORRUPTED, str(error)) from error
+    if not np.isfinite(values).all():
+        raise MessageError(Refusal.NOT_FINITE, f"{int((~np.isfinite(values)).sum())} of {count} values")
+    return values
+
+
+def sort_by_kind(
+    device: Device,
+    received: Sequence[bytes | memoryview],
+    *,
+    run: int,
+    round_index: int,
+    refused: Counter[str],
+) -> dict[Kind, list[Message]]:
+    """Decode and check everything that arrived; what is wrong is counted in `refused`."""
+    out: dict[Kind, list[Message]] = {}
+    for data in received:
+        try:
+            message = receive(device, data, run=run, round_index=round_index)
+        except MessageError as error:
+            refused[error.refusal.value] += 1
+        else:
+            out.setdefault(message.kind, []).append(message)
+    return out
+
+
+def mix_(row: torch.Tensor, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]) -> None:
+    """x_i <- x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in place.
+
+    The weight of a lost message stays with the device itself, so rows of W still sum to one.
+
+    Args:
+        row: (size,) the device's own values.
+        arrived: Sender -> (size,) values.
+        weights: Neighbour -> W_ij.
+    """
+    own = row.cpu().numpy().astype(np.float64)
+    total = own.copy()
+    for sender in sorted(arrived):
+        total += weights.get(sender, 0.0) * (arrived[sender] - own)
+    row.copy_(torch.from_numpy(total.astype(np.float32)))

@@ -1,0 +1,63 @@
+"""The methods by name: adding one is a file in this folder, a config section and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from dfl_ray.config.methods import TrainingConfig
+from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.base import Context, Method
+from dfl_ray.methods.dlora import Dlora
+from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method: its class, and what the driver must know of it without making it.
+
+    Attributes:
+        make: Makes the method.
+        rules: Inference rules it can be asked by, all compared at the end.
+        trains: Factors stored in an adapter.
+        per_task: Whether devices mix inside tasks (else over the whole graph).
+    """
+
+    make: Callable[[Context], Method]
+    rules: tuple[str, ...]
+    trains: tuple[Factor, ...]
+    per_task: bool
+
+
+METHODS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "sparse_orthogonal": Entry(SparseOrthogonal, SparseOrthogonal.rules, ("b",), True),
+        "dlora": Entry(Dlora, Dlora.rules, ("a", "b"), False),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the driver must know of the configured method; `rule` is the one its accuracy is reported by."""
+
+    rule: str
+    rules: tuple[str, ...]
+    trains: tuple[Factor, ...]
+    per_task: bool
+
+
+def method_facts(config: TrainingConfig) -> Facts:
+    """Facts of the configured method."""
+    section: Any = config
+    entry = METHODS[section.type]
+    rule = getattr(section, "rule", entry.rules[0])
+    return Facts(rule, entry.rules, entry.trains, entry.per_task)
+
+
+def make_method(context: Context) -> Method:
+    """The method that the context's config section names."""
+    section: Any = context.config
+    return METHODS[section.type].make(context)
