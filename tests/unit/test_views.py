@@ -1,0 +1,258 @@
+"""Pictures and the report: numbers against plain pandas, words, thinning, unfinished and empty runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from dfl_ray import views
+from dfl_ray.errors import InputError
+from dfl_ray.records import Run, RunFolder, load_run
+from dfl_ray.views.accuracy import cost_at, mean_curve
+from dfl_ray.views.costs import group_runs, mean_and_interval
+from dfl_ray.views.maps import MOST_LINKS, link_sinr_db
+from dfl_ray.views.radio import MOST_SENDERS
+from dfl_ray.views.style import OKABE_ITO, evenly, scaled
+from tests.fake_run import TASKS, Fake, write_fake_run
+
+SINGLE = {
+    "over rounds": lambda run: views.accuracy_by_task(run),
+    "over bytes": lambda run: views.accuracy_by_task(run, "bytes"),
+    "over airtime": lambda run: views.accuracy_by_task(run, "airtime"),
+    "over simulated time": lambda run: views.accuracy_by_task(run, "simulated"),
+    "heatmap": views.accuracy_heatmap,
+    "map": views.device_map,
+    "schedule": views.schedule,
+    "sinr": lambda run: views.sinr_distribution([run]),
+    "rate": lambda run: views.rate_distribution([run]),
+    "wall": views.wall_split,
+    "loss": views.loss_and_delivery,
+    "costs": lambda run: views.cost_bars([run]),
+}
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(runs_dir: Path) -> Run:
+    return load_run(write_fake_run(runs_dir, "one", Fake(rounds=6, every=2)))
+
+
+@pytest.fixture(scope="module")
+def dlora(runs_dir: Path) -> Run:
+    fake = Fake(rounds=6, every=3, method="dlora", final=0.7, message_bytes=42_000)
+    return load_run(write_fake_run(runs_dir, "two", fake))
+
+
+@pytest.fixture(scope="module")
+def large(runs_dir: Path) -> Run:
+    return load_run(write_fake_run(runs_dir, "large", Fake(devices=10_000, rounds=1)))
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_picture_has_a_title_and_names_its_axes_with_units(run: Run, name: str):
+    picture = SINGLE[name](run)
+    assert isinstance(picture, go.Figure) and picture.data and picture.layout.title.text
+    titles = [axis.title.text for axis in picture.select_xaxes() if axis.title.text]
+    assert titles
+    quantities = ("bytes", "airtime", "simulated", "time in", "SINR", "rate", "x (", "energy")
+    for title in titles:
+        assert not title.startswith(quantities) or re.search(r"\(.+\)$", title), title
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_picture_of_a_run_without_rounds_says_that_there_is_nothing(runs_dir: Path, name: str):
+    path = runs_dir / "nothing"
+    if not path.exists():
+        RunFolder.create(runs_dir, "nothing", {"method": {"type": "dlora"}}).close()
+    picture = SINGLE[name](load_run(path))
+    assert name == "costs" or picture.layout.annotations[0].text
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_picture_of_ten_thousand_devices_stays_small(large: Run, name: str):
+    assert len(SINGLE[name](large).to_json()) < 2_000_000
+
+
+def test_accuracy_curves_are_the_means_over_devices(run: Run):
+    picture = views.accuracy_by_task(run)
+    rows = run.evaluation
+    for trace in picture.data[: len(TASKS)]:
+        for number, shown in zip(trace.x, trace.y, strict=True):
+            here = (rows["round"] == number) & (rows["task"] == trace.name) & (rows["rule"] == "likelihood")
+            assert shown == pytest.approx(np.mean(rows["accuracy"][here]))
+    assert list(picture.data[0].x) == [0, 2, 4, 6]
+    mean = next(trace for trace in picture.data if "mean" in trace.name)
+    assert mean.y[-1] == pytest.approx(np.mean([trace.y[-1] for trace in picture.data[: len(TASKS)]]))
+
+
+def test_cost_axis_sums_bytes_and_airtime_and_reads_the_clock(run: Run):
+    table = run.rounds
+    assert cost_at(run, [0, 3], "bytes") == [0, table["payload_bytes"].iloc[:3].sum()]
+    assert cost_at(run, [0, 6], "airtime") == pytest.approx([0, table["airtime_s"].sum()])
+    assert cost_at(run, [4], "simulated") == [table["simulated_s"].iloc[3]]
+
+
+def test_runs_are_compared_on_one_scale(run: Run, dlora: Run):
+    picture = views.accuracy_of_runs([run, dlora], "bytes")
+    ends = [trace.x[-1] for trace in picture.data]
+    sums = [one.rounds["payload_bytes"].sum() for one in (run, dlora)]
+    assert ends[1] / ends[0] == pytest.approx(sums[1] / sums[0])
+    assert picture.data[0].line.color != picture.data[1].line.color
+    assert mean_curve(dlora, "round")[0] == [0, 3, 6]
+
+
+def test_more_tasks_than_colours_stay_apart(tmp_path: Path):
+    names = tuple(f"task{number}" for number in range(11))
+    picture = views.accuracy_by_task(load_run(write_fake_run(tmp_path, fake=Fake(rounds=2, tasks=names))))
+    looks = [(trace.line.color, trace.line.dash, trace.marker.symbol) for trace in picture.data[:11]]
+    assert len(set(looks)) == 11 and {look[0] for look in looks} <= set(OKABE_ITO)
+
+
+def test_cost_bars_average_seeds_with_a_student_interval(runs_dir: Path, run: Run, dlora: Run):
+    seeds = [load_run(write_fake_run(runs_dir, f"s{seed}", Fake(rounds=2, seed=seed))) for seed in (1, 2, 3)]
+    labels, groups = group_runs([*seeds, dlora])
+    assert labels == ["sparse_orthogonal", "dlora"] and [len(group) for group in groups] == [3, 1]
+    energies = [one.rounds["energy_j"].sum() for one in seeds]
+    mean, half = mean_and_interval(energies)
+    assert mean == pytest.approx(np.mean(energies))
+    assert half == pytest.approx(4.302653 * np.std(energies, ddof=1) / np.sqrt(3), rel=1e-6)  # t of 2 degrees
+    bars = views.cost_bars([*seeds, dlora]).data
+    assert bars[2].x[0] == pytest.approx(mean) and bars[2].error_x.array[0] == pytest.approx(half)
+
+
+def test_link_colour_is_the_median_sinr_of_both_directions(run: Run):
+    _, edges = run.topology_at(6)
+    links = link_sinr_db(run, edges, 6)
+    first = links.iloc[0]
+    pair = {first["source"], first["destination"]}
+    seen = [x for s, d, x in run.transfers[["source", "destination", "sinr_db"]].itertuples(index=False)
+            if {s, d} == pair]  # fmt: skip
+    assert len(seen) == 12 and first["sinr_db"] == pytest.approx(np.median(seen))
+
+
+def test_map_draws_every_device_and_link_once(run: Run):
+    picture = views.device_map(run)
+    markers = [trace for trace in picture.data if "markers" in trace.mode]
+    assert sum(len(trace.x) for trace in markers) == 10
+    lines = [trace for trace in picture.data if trace.mode == "lines"]
+    assert sum(np.isnan(np.asarray(trace.x, dtype=float)).sum() for trace in lines) == len(run.topology_edges)
+    assert picture.layout.yaxis.scaleanchor == "x"
+
+
+def test_map_thins_links_and_says_so(large: Run):
+    picture = views.device_map(large)
+    lines = [trace for trace in picture.data if trace.mode == "lines"]
+    assert sum(np.isnan(np.asarray(trace.x, dtype=float)).sum() for trace in lines) == MOST_LINKS
+    assert f"{MOST_LINKS:,} links drawn" in picture.layout.title.subtitle.text
+
+
+def test_schedule_draws_each_transfer_of_the_round(run: Run, large: Run):
+    picture = views.schedule(run, 3)
+    assert sum(len(trace.y) for trace in picture.data) == (run.transfers["round"] == 3).sum()
+    chart = views.schedule(large)
+    assert len({device for trace in chart.data for device in trace.y}) <= MOST_SENDERS
+    assert "drawn" in chart.layout.title.subtitle.text
+
+
+def test_distributions_sum_to_one_and_rise(run: Run, dlora: Run):
+    bars = views.sinr_distribution([run]).data
+    assert sum(np.sum(trace.y) for trace in bars) == pytest.approx(1)
+    lost = next(trace for trace in bars if trace.name == "lost")
+    assert np.sum(lost.y) == pytest.approx(1 - run.transfers["delivered"].mean())
+    for curve in views.rate_distribution([run, dlora]).data:
+        assert (np.diff(curve.x) >= 0).all() and curve.y[0] == 0 and curve.y[-1] == 1
+
+
+def test_heatmap_shows_the_last_evaluation_and_frames_held_tasks(run: Run, large: Run):
+    picture = views.accuracy_heatmap(run)
+    rows = run.evaluation
+    here = (
+        (rows["round"] == 6)
+        & (rows["rule"] == "likelihood")
+        & (rows["device"] == 4)
+        & (rows["task"] == "sum")
+    )
+    assert picture.data[0].z[4][list(TASKS).index("sum")] == pytest.approx(rows["accuracy"][here].iloc[0])
+    assert len(picture.layout.shapes) == 20  # two held tasks on each of ten devices
+    grouped = views.accuracy_heatmap(large)
+    assert len(grouped.data[0].z) == 200 and "averaged" in grouped.layout.title.subtitle.text
+    everything = large.evaluation
+    last = everything[(everything["round"] == 1) & (everything["rule"] == "likelihood")]
+    assert np.mean(grouped.data[0].z) == pytest.approx(last["accuracy"].mean())
+
+
+def test_wall_split_adds_up_to_the_round(run: Run):
+    bars = views.wall_split(run).data
+    assert sum(np.asarray(trace.y) for trace in bars) == pytest.approx(run.rounds["wall_s"].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "expected"),
+    [
+        ([1500.0, 5e6], "B", ([0.0015, 5.0], "MB")),
+        ([30.0], "s", ([30.0], "s")),
+        ([600.0], "s", ([10.0], "min")),
+        ([], "J", ([], "J")),
+        ([3e6], "bit/s", ([3.0], "Mbit/s")),
+    ],
+)
+def test_units_get_the_prefix_that_fits(values, unit, expected):
+    assert scaled(values, unit) == expected
+
+
+def test_thinning_is_even_and_repeatable():
+    assert evenly(3, 5) == [0, 1, 2] and evenly(10, 5) == [0, 2, 4, 6, 8]
+
+
+def body(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("</script></head>", 1)[1]
+
+
+def test_report_of_one_run_holds_its_table_and_all_pictures(run: Run, tmp_path: Path):
+    page = body(views.write_report([run.path], tmp_path / "sub" / "report.html"))
+    assert page.count('class="figure"') == 11 and "could not be drawn" not in page
+    assert f"{run.rounds['payload_bytes'].sum():,}" in page
+    for task in TASKS:
+        assert f"<td>{task}</td>" in page
+
+
+def test_report_asks_nothing_of_the_network(run: Run, tmp_path: Path):
+    text = views.write_report([run.path], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", text)
+    assert text.count("</html>") == 1 and "plotly.js v" in text
+
+
+def test_report_of_several_runs_compares_them(run: Run, dlora: Run, tmp_path: Path):
+    page = body(views.write_report([run.path, dlora.path], tmp_path / "r.html"))
+    assert (
+        "2 runs compared" in page and page.count('class="figure"') == 11 and "could not be drawn" not in page
+    )
+
+
+def test_report_of_an_unfinished_run_says_how_far_it_is(tmp_path: Path):
+    path = write_fake_run(tmp_path, fake=Fake(rounds=3, state="running"))
+    page = body(views.write_report([path], tmp_path / "r.html"))
+    assert "is in state <b>running</b>: 3 of 3 rounds" in page and "could not be drawn" not in page
+
+
+def test_names_cannot_smuggle_markup_into_the_report(tmp_path: Path):
+    evil = "</script><b onload=x>"
+    path = write_fake_run(tmp_path, fake=Fake(rounds=2, tasks=(evil, "plain", "third")))
+    page = body(views.write_report([path], tmp_path / "r.html"))
+    assert evil not in page and "<b onload" not in page
+
+
+def test_report_needs_a_readable_run(tmp_path: Path):
+    with pytest.raises(InputError, match="at least one run"):
+        views.write_report([], tmp_path / "r.html")
+    with pytest.raises(InputError, match="no run folder"):
+        views.write_report([tmp_path / "x"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
