@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.cluster.vq import kmeans2
 
 from topology.arrays import BoolArray, FloatArray, IntArray, adjacency
 
@@ -105,6 +104,9 @@ def by_similarity(matrix: ArrayLike, k: int | None = None, *, kind: str = "auto"
     count = k if k is not None else _eigengap(values)
     if count == 1 or nodes == 1:
         return np.zeros(nodes, np.int64)
+    # Imported here: it costs a quarter of a second that most runs need not pay.
+    from scipy.cluster.vq import kmeans2
+
     embedded = vectors[:, :count]
     embedded = embedded / np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-12)
     _, raw = kmeans2(embedded, _farthest_first(embedded, count), iter=50, minit="matrix", missing="warn")

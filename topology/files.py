@@ -1,4 +1,4 @@
-"""Topologies in files: GraphML and edge-list CSV, out and in."""
+"""Topologies in files: GraphML and edge-list CSV, out and in; networkx is imported when needed only."""
 
 # networkx ships no complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from topology.arrays import IntArray, as_pairs
 from topology.graph import Topology
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 COLUMNS = ("source", "target", "kind", "length_m", "mean_snr_db", "airtime_s_per_mb", "energy_j_per_mb")
 
 
 def as_networkx(topology: Topology) -> nx.Graph[int]:
     """Turn a topology into a networkx graph; see `Topology.to_networkx`."""
+    import networkx as nx
+
     graph: nx.Graph[int] = nx.Graph(name=topology.name)
     held = topology.mixture > 0
     for device, (x_m, y_m) in enumerate(topology.positions_m.tolist()):
@@ -62,6 +67,8 @@ def write_graphml(topology: Topology, path: str | Path) -> None:
         topology: What to write.
         path: File to create or replace.
     """
+    import networkx as nx
+
     graph = as_networkx(topology)
     graph.graph.pop("relayed")
     for _, data in graph.nodes(data=True):
@@ -106,6 +113,8 @@ def read_edges(path: str | Path, nodes: int) -> IntArray:
 
 
 def _read_graphml(source: Path) -> list[tuple[int, int]]:
+    import networkx as nx
+
     try:
         graph = nx.read_graphml(str(source))
         return [(int(a), int(b)) for a, b in graph.edges()]

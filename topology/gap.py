@@ -68,13 +68,16 @@ def _widen(
         if component_labels(size, linked).max() > 0:
             return
         weights = metropolis_hastings(linked, size)
-        if spectral_gap(weights) >= min_gap:
+        mode = slow_mode(weights)
+        # vᵀWv ≤ λ₂ for any v: where even that says the gap is too small, the exact one need not be found.
+        too_slow = 1.0 - float(mode @ (weights @ mode)) < min_gap
+        if not too_slow and spectral_gap(weights) >= min_gap:
             return
         free = max_degree - degrees(len(held), pairs[result])
         open_rows = inside[~result[inside] & (free[pairs[inside]] > 0).all(axis=1)]
         if len(open_rows) == 0:
             return
-        result[_best(pairs, cost, slow_mode(weights), local, open_rows, free, batch)] = True
+        result[_best(pairs, cost, mode, local, open_rows, free, batch)] = True
         # Large groups cannot afford an eigenvector for every few links.
         batch = batch if size <= 500 else batch * 2
 

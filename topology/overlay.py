@@ -29,6 +29,7 @@ SWEEPS = 6
 PRICE_ROUNDS = 12
 NEAREST = 16
 DENSE_FACTOR = 400
+LARGE = 5_000
 
 
 def connect_groups(
@@ -102,7 +103,7 @@ def _trees(nodes: int, pairs: IntArray, cost: FloatArray, shared: BoolArray, fix
     tree: list[IntArray] = [np.empty(0, np.int64) for _ in rows]
     best = fixed.copy()
     best_cost = np.inf
-    for sweep in range(SWEEPS):
+    for sweep in range(SWEEPS if nodes <= LARGE else 3):
         discount = 1.0 + (served - 1) * 0.5**sweep
         for group in groups:
             uses[tree[group]] -= 1

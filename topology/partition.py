@@ -201,7 +201,7 @@ def split_rows(
         ValueError: If a task has fewer rows than holders (and ``reuse`` is off), or a value is out of range.
     """
     counts = np.asarray(row_counts, dtype=np.int64).reshape(-1)
-    devices, tasks = mixture.shape
+    devices, tasks = len(mixture), int(mixture.shape[1])
     if len(counts) != tasks:
         raise ValueError(f"row_counts has {len(counts)} entries for {tasks} tasks; give one for each task")
     if sizes not in ("equal", "lognormal") or lognormal_sigma < 0:
@@ -209,7 +209,7 @@ def split_rows(
             f"sizes must be 'equal' or 'lognormal' with sigma ≥ 0, got {sizes!r}, {lognormal_sigma}"
         )
     spread = lognormal_sigma if sizes == "lognormal" else 0.0
-    factor = np.exp(rng.normal(scale=spread, size=devices))
+    factor: FloatArray = rng.lognormal(sigma=spread, size=devices)
     parts: list[dict[int, IntArray]] = [{} for _ in range(devices)]
     for task in range(tasks):
         holders = np.flatnonzero(mixture[:, task] > 0)

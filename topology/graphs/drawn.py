@@ -4,7 +4,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-import networkx as nx
 import numpy as np
 
 from topology.arrays import IntArray, as_pairs, capped, find_pairs
@@ -79,6 +78,8 @@ def k_regular(scene: Scene, *, k: int = 4) -> Plan:
             f"k_regular: {nodes} devices cannot all have {k} neighbours (odd sum); change k by one"
         )
     if nodes <= EXACT_REGULAR_DEVICES:
+        import networkx as nx
+
         graph = nx.random_regular_graph(k, nodes, seed=int(scene.rng.integers(2**31)))
         return Plan(np.array(list(graph.edges()), np.int64).reshape(-1, 2))
     edges = np.empty((0, 2), np.int64)

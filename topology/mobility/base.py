@@ -48,8 +48,8 @@ def check_start(positions_m: ArrayLike, area_m: tuple[float, float]) -> FloatArr
     outside = np.flatnonzero(((points < 0) | (points > (width, height))).any(axis=1))
     if len(outside):
         raise ValueError(
-            f"device {outside[0]} starts at {points[outside[0]].tolist()}, outside {width:g} m × {height:g} m; "
-            "enlarge area_m or move it"
+            f"device {outside[0]} starts at {points[outside[0]].tolist()}, outside the area "
+            f"{width:g} m × {height:g} m; enlarge area_m or move it"
         )
     return points
 
@@ -75,8 +75,8 @@ def check_speeds(low_mps: float, high_mps: float, *, above_zero: bool) -> None:
         raise ValueError(f"speeds must satisfy 0 ≤ min ≤ max in m/s, got {low_mps} and {high_mps}")
     if above_zero and low_mps <= 0:
         raise ValueError(
-            f"speed_min_mps must be > 0, got {low_mps}: with 0 the model slows down for ever and has no steady "
-            "state; use e.g. 0.1"
+            f"speed_min_mps must be > 0, got {low_mps}: with 0 the model slows down for ever and has "
+            "no steady state; use e.g. 0.1"
         )
 
 
