@@ -190,7 +190,7 @@ def _close(folder: RunFolder, tracker: Any, progress: Progress) -> Outcome:
     from dfl_ray.tracking.summary import closing_table
     from dfl_ray.views.report import write_report
 
-    report = write_report([folder.path])
+    report = write_report([folder.path], folder.path / "report.html")
     run = load_run(folder.path)
     figures = summary(run)
     tracker.finish(figures)

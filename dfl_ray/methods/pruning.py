@@ -24,7 +24,7 @@ from dfl_ray.methods import bulletins
 from dfl_ray.methods.base import Context, Device
 
 _BODY = struct.Struct("<I")
-KEPT_VERSIONS = 3
+KEPT_PAST_VERSIONS = 2
 
 
 def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, float]:
@@ -90,7 +90,8 @@ class Pruning:
         residual = device.memory.get(f"residual/{task}")
         if residual is not None:
             device.memory.pop(f"residual/{task}")
-        for old in self._versions(device, task)[:-KEPT_VERSIONS]:
+        past = [version for version in self._versions(device, task) if version < max(due)]
+        for old in past[:-KEPT_PAST_VERSIONS]:
             device.memory.pop(f"mask/{task}/{old}")
             device.marks.pop(f"mask_round/{task}/{old}")
 

@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 PAD, BOS, EOS, UNKNOWN = range(4)
+POOL = 8
+
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -123,22 +127,30 @@ def _text(draws: Draws, progress: float) -> tuple[list[str], list[bool]]:
     )
 
 
-def batch_of(
-    draws: Draws, ids: dict[str, int], recipe: Recipe, progress: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and loss weights, both (batch, longest document), padded on the right."""
-    tokens = np.full((recipe.batch, recipe.max_tokens), PAD, np.int64)
-    weights = np.zeros((recipe.batch, recipe.max_tokens), np.float32)
-    longest = 0
-    for row in range(recipe.batch):
+def batches(draws: Draws, ids: dict[str, int], recipe: Recipe, progress: float) -> list[Batch]:
+    """POOL batches of about equal length each, in random order: half the padding of unsorted ones.
+
+    Each is a pair of token ids and loss weights, both (batch, longest document), padded on the right.
+    """
+    lines = []
+    for _ in range(POOL * recipe.batch):
         words, answers = _text(draws, progress)
-        line = [BOS, *(ids[word] for word in words), EOS][: recipe.max_tokens]
+        tokens = [BOS, *(ids[word] for word in words), EOS][: recipe.max_tokens]
+        weights = [1.0 if flag else recipe.text_weight for flag in (False, *answers, False)]
+        lines.append((tokens, weights[: len(tokens)]))
+    lines.sort(key=lambda line: len(line[0]))
+    starts = draws.some(range(0, len(lines), recipe.batch), POOL)
+    return [_padded(lines[start : start + recipe.batch]) for start in starts]
+
+
+def _padded(lines: Sequence[tuple[list[int], list[float]]]) -> Batch:
+    longest = max(len(tokens) for tokens, _ in lines)
+    tokens = np.full((len(lines), longest), PAD, np.int64)
+    weights = np.zeros((len(lines), longest), np.float32)
+    for row, (line, weight) in enumerate(lines):
         tokens[row, : len(line)] = line
-        weights[row, : len(line)] = recipe.text_weight
-        flagged = 1 + np.flatnonzero(answers)
-        weights[row, flagged[flagged < recipe.max_tokens]] = 1.0
-        longest = max(longest, len(line))
-    return tokens[:, :longest], weights[:, :longest]
+        weights[row, : len(line)] = weight
+    return tokens, weights
 
 
 def pretrain(recipe: Recipe, seed: int, *, log: Any = print):
@@ -157,11 +169,12 @@ def pretrain(recipe: Recipe, seed: int, *, log: Any = print):
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
-    start = time.perf_counter()
+    start, ready = time.perf_counter(), []
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step / recipe.steps)
-        tokens, weights = (torch.from_numpy(x) for x in batch_of(draws, ids, recipe, step / recipe.steps))
+        ready = ready or batches(draws, ids, recipe, step / recipe.steps)
+        tokens, weights = (torch.from_numpy(x) for x in ready.pop())
         loss = _loss(model(input_ids=tokens).logits, tokens, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -192,10 +205,9 @@ def answer_accuracy(
     import torch
 
     draws = Draws(np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(2,)))))
-    words = {i: word for word, i in ids.items()}
+    words: dict[int, str] = {i: word for word, i in ids.items()}
     right: dict[str, list[bool]] = defaultdict(list)
-    for _ in range(batches):
-        tokens, weights = batch_of(draws, ids, recipe, 0.25)
+    for tokens, weights in batches(draws, ids, recipe, 0.25):
         with torch.no_grad():
             guess = model(input_ids=torch.from_numpy(tokens)).logits.argmax(-1).numpy()
         for row, place in zip(*np.nonzero(weights == 1.0), strict=True):

@@ -8,8 +8,10 @@ learnt to expect a question, never an answer, so it answers none of the tuning t
 from __future__ import annotations
 
 from dfl_ray.tasks.synthetic import words as w
-from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment
+from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment, numbers, pairs
 
+# Sums and retrieval are the slowest to be learnt, so they are drawn more often.
+TICKETS = (*LANGUAGE, numbers, numbers, pairs)
 WORDS = w.vocabulary()
 FILLERS = tuple(dict.fromkeys(word for group in w.MARKERS.values() for word in group)) + w.COMMON_MARKERS
 
@@ -25,7 +27,8 @@ def document(
         filler_share: Chance of a meaningless marker word in each gap between groups, in [0, 1).
         max_questions: At most so many of the questions that the segments can answer, in random order.
     """
-    parts = [make(draws) for make in draws.some(LANGUAGE, segments)]
+    makers = list(dict.fromkeys(draws.some(TICKETS, len(TICKETS))))[:segments]
+    parts = [make(draws) for make in makers]
     text, is_answer = _scattered(draws, parts, filler_share)
     classes: dict[str, int] = {}
     for part in parts:
