@@ -143,12 +143,13 @@ def slow_mode(weights: csr_array) -> FloatArray:
         weights: (N, N) symmetric, doubly stochastic, of a connected graph.
 
     Returns:
-        (N,) unit vector, to about 1e-3 above 100 devices; its sign is arbitrary but the same every time.
+        (N,) unit vector; its sign is arbitrary but the same every time. Above 5,000 devices it is loose: a
+        smooth vector of slow disagreement, good enough to choose links by.
     """
     nodes = weights.shape[0]
     if nodes <= DENSE_MODE_NODES:
         return np.linalg.eigh(weights.toarray())[1][:, -2]
-    return _top_pair(weights, nodes, tolerance=1e-3)[1]
+    return _top_pair(weights, nodes, tolerance=1e-6 if nodes <= 10 * DENSE_NODES else 1e-3)[1]
 
 
 def _second_largest(weights: csr_array, nodes: int, *, absolute: bool) -> float:

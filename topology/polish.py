@@ -113,11 +113,16 @@ def polish(
     links = LinkSet(pairs, member, chosen)
     keep = set(np.flatnonzero(locked).tolist())
     _prune(links, cost, keep, max_degree)
-    if len(pairs) * len(links.chosen) <= EXCHANGE_BUDGET or _worth_relief(links, max_degree, len(pairs)):
+    if small(pairs, chosen) or _worth_relief(links, max_degree, len(pairs)):
         _exchange(links, cost, keep, max_degree)
     result = np.zeros(len(pairs), np.bool_)
     result[sorted(links.chosen)] = True
     return result
+
+
+def small(pairs: IntArray, chosen: BoolArray) -> bool:
+    """Whether an instance is small enough for exchanges."""
+    return len(pairs) * int(chosen.sum()) <= EXCHANGE_BUDGET
 
 
 def _worth_relief(links: LinkSet, max_degree: int, candidates: int) -> bool:
