@@ -26,7 +26,7 @@ def closing_table(run: Run, report: Path | None = None) -> Group:
     parts: list[Any] = [_accuracy_table(run, figures), _cost_table(figures)]
     if len(figures["rules"]) > 1:
         rules = ", ".join(f"{rule} {share(mean)}" for rule, mean in figures["rules"].items())
-        parts.append(Text(f"Mean accuracy by rule: {rules}"))
+        parts.append(Text(f"Mean accuracy by rule: {rules}", no_wrap=True, overflow="ignore"))
     if report is not None:
         parts.append(Text(f"Report: {report}", no_wrap=True, overflow="ignore"))
     return Group(*parts)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.views.accuracy import run_label
-from dfl_ray.views.style import BLUE, VERMILION, colour, empty, figure, print_dash, scaled
+from dfl_ray.views.style import BLUE, ORANGE, VERMILION, colour, empty, figure, print_dash, scaled
 
 MOST_SENDERS = 40
 MOST_BARS = 600
@@ -23,7 +23,8 @@ _QUANTILES = 400
 def schedule(run: Run, round: int | None = None) -> go.Figure:
     """Who was on air when in one round: a row a sender, a bar a transfer, slots as vertical lines.
 
-    With many devices the first 40 senders on air are drawn, and the picture says so.
+    Of a transfer that was tried again the last attempt is the bar, and a thin line leads to it from the start
+    of the first. With many devices the first 40 senders on air are drawn, and the picture says so.
 
     Args:
         run: The run.
@@ -42,25 +43,50 @@ def schedule(run: Run, round: int | None = None) -> go.Figure:
     picture = figure(
         title, x=f"time in the round's radio phase ({unit})", y="sending device", note=note, height=height
     )
+    begin = last_attempt_start_s(shown)
+    _retry_lines(picture, shown, begin, span)
     for delivered, name, fill, pattern in ((True, "delivered", BLUE, ""), (False, "lost", VERMILION, "/")):
         part = shown[shown["delivered"] == delivered]
         if not len(part):
             continue
         picture.add_bar(
             y=[str(device) for device in part["source"]],
-            base=part["start_s"] * span,
-            x=(part["end_s"] - part["start_s"]) * span,
+            base=begin[part.index] * span,
+            x=(part["end_s"] - begin[part.index]) * span,
             orientation="h",
             name=name,
             marker={"color": fill, "pattern": {"shape": pattern}, "line": {"color": "white", "width": 0.5}},
             hovertext=[_hover(row) for row in part.itertuples()],
             hoverinfo="text",
         )
-    _slot_lines(picture, shown, span)
+    _slot_lines(picture, shown.assign(start_s=begin), span)
     order = [str(device) for device in sorted(senders)]
     picture.update_layout(barmode="overlay", bargap=0.25)
     picture.update_yaxes(type="category", categoryorder="array", categoryarray=order, autorange="reversed")
     return picture
+
+
+def last_attempt_start_s(transfers: pd.DataFrame) -> pd.Series:
+    """When the last attempt of each transfer began: end - 8 payload_bytes / rate, not before `start_s`."""
+    length_s = 8 * transfers["payload_bytes"] / transfers["rate_bps"]
+    again = (transfers["attempts"] > 1) & np.isfinite(length_s)
+    return transfers["start_s"].where(~again, np.maximum(transfers["start_s"], transfers["end_s"] - length_s))
+
+
+def _retry_lines(picture: go.Figure, shown: pd.DataFrame, begin: pd.Series, span: float) -> None:
+    """A thin line from the first attempt to the last, one trace for all."""
+    again = shown[begin > shown["start_s"]]
+    if not len(again):
+        return
+    gap = np.full(len(again), np.nan)
+    picture.add_scatter(
+        x=np.column_stack([again["start_s"] * span, begin[again.index] * span, gap]).ravel(),
+        y=[device for source in again["source"] for device in (str(source), str(source), None)],
+        mode="lines",
+        name="tried again",
+        line={"color": ORANGE, "width": 2},
+        hoverinfo="skip",
+    )
 
 
 def _thin(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -140,6 +166,8 @@ def _histogram(table: pd.DataFrame, column: str, factor: float, title: str, labe
     delivered = table["delivered"].to_numpy(dtype=bool)
     kinds = ((delivered, "delivered", BLUE, ""), (~delivered, "lost", VERMILION, "/"))
     for chosen, name, fill, pattern in kinds:
+        if not chosen.any():
+            continue
         counts, _ = np.histogram(np.clip(values[chosen], edges[0], edges[-1]), edges)
         picture.add_bar(
             x=(edges[1:] + edges[:-1]) / 2,

@@ -20,6 +20,8 @@ import pytest
 from dfl_ray.errors import InputError
 from dfl_ray.records import (
     TABLES,
+    TOPOLOGY_EDGES,
+    TOPOLOGY_NODES,
     WALL_COLUMNS,
     Run,
     RunFolder,
@@ -314,6 +316,14 @@ def test_comparable_leaves_out_what_describes_the_machine(folder: RunFolder):
     assert all(
         name in WALL_COLUMNS for schema in TABLES.values() for name in schema.names if "wall_s" in name
     )
+
+
+def test_the_documentation_lists_every_column_as_the_schemas_have_it():
+    text = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+    for schema in (*TABLES.values(), TOPOLOGY_NODES, TOPOLOGY_EDGES):
+        for field in schema:
+            doc = field.metadata[b"doc"].decode().replace("|", "¦")
+            assert f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {doc} |" in text
 
 
 def test_part_of_a_table_can_be_read(folder: RunFolder):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
@@ -15,7 +16,7 @@ from dfl_ray.records import Run, RunFolder, load_run
 from dfl_ray.views.accuracy import cost_at, mean_curve
 from dfl_ray.views.costs import group_runs, mean_and_interval
 from dfl_ray.views.maps import MOST_LINKS, link_sinr_db
-from dfl_ray.views.radio import MOST_SENDERS
+from dfl_ray.views.radio import MOST_SENDERS, last_attempt_start_s
 from dfl_ray.views.style import OKABE_ITO, evenly, scaled
 from tests.fake_run import TASKS, Fake, write_fake_run
 
@@ -156,10 +157,18 @@ def test_map_thins_links_and_says_so(large: Run):
 
 def test_schedule_draws_each_transfer_of_the_round(run: Run, large: Run):
     picture = views.schedule(run, 3)
-    assert sum(len(trace.y) for trace in picture.data) == (run.transfers["round"] == 3).sum()
+    bars = [trace for trace in picture.data if trace.type == "bar"]
+    assert sum(len(trace.y) for trace in bars) == (run.transfers["round"] == 3).sum()
     chart = views.schedule(large)
-    assert len({device for trace in chart.data for device in trace.y}) <= MOST_SENDERS
+    assert len({device for trace in chart.data for device in trace.y} - {None}) <= MOST_SENDERS
     assert "drawn" in chart.layout.title.subtitle.text
+
+
+def test_only_the_last_attempt_of_a_transfer_is_a_bar():
+    table = pd.DataFrame(
+        {"start_s": [0.0, 0.0, 1.0], "end_s": [1.0, 5.0, 2.0], "payload_bytes": 1000, "attempts": [1, 2, 3]}
+    ).assign(rate_bps=[8000.0, 4000.0, np.nan])
+    assert last_attempt_start_s(table).tolist() == [0.0, 3.0, 1.0]
 
 
 def test_distributions_sum_to_one_and_rise(run: Run, dlora: Run):
