@@ -69,11 +69,11 @@ def refuse_bad_rows(tables: Sequence[RowTable]) -> None:
             if len(table.bad) > SHOWN_ROWS:
                 told.append(f"  and {len(table.bad) - SHOWN_ROWS} more")
     if told:
-        raise InputError(
-            "Bad rows in the task data:\n" + "\n".join(told),
-            change="\nMend them, map the fields with tasks.prompt_field and tasks.answer_field, "
-            "or skip and count them with tasks.on_bad_rows=skip.",
+        told.append(
+            "Mend them, map the fields with tasks.prompt_field and tasks.answer_field, or skip and count them "
+            "with tasks.on_bad_rows=skip."
         )
+        raise InputError("Bad rows in the task data:\n" + "\n".join(told))
 
 
 def _count(number: int, noun: str) -> str:
