@@ -1,0 +1,415 @@
+"""Comparison graphs, the Topology record, files, links' hysteresis: behaviour and refusals."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+
+import topology
+from topology import files, mobility
+from topology.arrays import all_pairs, as_pairs
+from topology.graphs import GRAPHS
+from topology.graphs.regular import hilbert_rank
+
+
+def scene(nodes=12, seed=0, reach_m=None, tasks=3):
+    rng = np.random.default_rng(seed)
+    points = rng.random((nodes, 2)) * 100
+    pairs = all_pairs(nodes)
+    length = np.hypot(*(points[pairs[:, 0]] - points[pairs[:, 1]]).T)
+    near = length < (reach_m or 1e9)
+    return {
+        "positions_m": points,
+        "mixture": np.eye(tasks)[np.arange(nodes) % tasks],
+        "candidate_pairs": pairs[near],
+        "airtime_s_per_mb": length[near] ** 2,
+        "mean_snr_db": -length[near],
+        "rng": np.random.default_rng(seed),
+    }
+
+
+def graph_of(kind, nodes=12, **options):
+    return topology.build(kind, reach="ignore", **scene(nodes), **options).to_networkx()
+
+
+def same(graph, other):
+    return nx.is_isomorphic(graph, other)
+
+
+def test_textbook_graphs_equal_networkx():
+    assert same(graph_of("complete"), nx.complete_graph(12))
+    assert same(graph_of("ring"), nx.cycle_graph(12))
+    assert same(graph_of("ring", order="random"), nx.cycle_graph(12))
+    assert set(graph_of("ring", order="index").edges) == {(i, i + 1) for i in range(11)} | {(0, 11)}
+    assert same(graph_of("grid", columns=4), nx.grid_2d_graph(3, 4))
+    assert same(graph_of("grid", columns=4, wrap=True), nx.grid_2d_graph(3, 4, periodic=True))
+    assert same(graph_of("exponential"), nx.circulant_graph(12, [1, 2, 4, 8]))
+    assert same(graph_of("small_world", k=4, rewire=0.0), nx.watts_strogatz_graph(12, 4, 0.0))
+    assert same(graph_of("erdos_renyi", probability=1.0), nx.complete_graph(12))
+    assert graph_of("erdos_renyi", probability=0.0).number_of_edges() == 0
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+def test_tiny_graphs(nodes):
+    for kind in (
+        "complete",
+        "ring",
+        "grid",
+        "exponential",
+        "minimum_spanning_tree",
+        "k_nearest",
+        "clustered",
+        "d_cliques",
+    ):
+        made = topology.build(kind, **scene(nodes, tasks=2))
+        assert made.parts.max() == 0, kind
+        assert len(made.edges) <= nodes * (nodes - 1) // 2
+
+
+def test_random_graphs_have_their_statistics():
+    assert all(degree == 3 for _, degree in graph_of("k_regular", k=3).degree())
+    edges = [graph_of("erdos_renyi", 200, probability=0.1).number_of_edges()]
+    assert edges[0] == pytest.approx(1990, abs=4 * np.sqrt(1990 * 0.9))
+    rewired = graph_of("small_world", 200, k=4, rewire=1.0)
+    lattice = graph_of("small_world", 200, k=4, rewire=0.0)
+    assert nx.average_clustering(rewired) < 0.2 < nx.average_clustering(lattice)
+
+
+def test_large_regular_graph_is_simple_and_regular():
+    for k in (4, 5):
+        made = topology.build(
+            "k_regular",
+            k=k,
+            reach="ignore",
+            positions_m=np.random.default_rng(0).random((6_000, 2)),
+            mixture=np.ones((6_000, 1)),
+            candidate_pairs=np.empty((0, 2)),
+            airtime_s_per_mb=[],
+            mean_snr_db=[],
+            rng=np.random.default_rng(1),
+        )
+        assert (made.degree == k).all() and len(made.edges) == 3_000 * k
+
+
+def test_distance_graphs_equal_brute_force():
+    inputs = scene(40)
+    points = inputs["positions_m"]
+    distance = np.hypot(*(points[:, None] - points[None]).T)
+    made = topology.build("geometric", radius_m=30.0, **inputs)
+    assert {tuple(e) for e in made.edges.tolist()} == {
+        (a, b) for a, b in all_pairs(40).tolist() if distance[a, b] <= 30
+    }
+    wanted = {tuple(sorted((a, int(b)))) for a in range(40) for b in np.argsort(distance[a])[1:4]}
+    for reach in ("respect", "ignore"):
+        made = topology.build("k_nearest", k=3, reach=reach, **inputs)
+        assert {tuple(e) for e in made.edges.tolist()} == wanted
+    for count in (40, 60):
+        inputs = scene(count)
+        full = nx.Graph()
+        for a, b in all_pairs(count).tolist():
+            full.add_edge(
+                a, b, weight=float(np.hypot(*(inputs["positions_m"][a] - inputs["positions_m"][b])))
+            )
+        tree = {tuple(sorted(edge)) for edge in nx.minimum_spanning_tree(full).edges}
+        for reach in ("respect", "ignore"):
+            made = topology.build("minimum_spanning_tree", reach=reach, **inputs)
+            assert {tuple(e) for e in made.edges.tolist()} == tree
+
+
+def test_d_cliques_have_even_mixtures():
+    inputs = scene(40, tasks=4)
+    inputs["mixture"] = np.eye(4)[np.sort(np.arange(40) % 4)]
+    made = topology.build("d_cliques", clique_size=4, reach="ignore", **inputs)
+    for clique in range(10):
+        members = np.flatnonzero(made.cluster == clique)
+        assert len(members) == 4
+        assert sorted(np.argmax(inputs["mixture"][members], axis=1).tolist()) == [0, 1, 2, 3]
+    inside = made.cluster[made.edges[:, 0]] == made.cluster[made.edges[:, 1]]
+    assert inside.sum() == 10 * 6 and (~inside).sum() == 10
+    assert made.parts.max() == 0
+
+
+def test_relay_carries_links_beyond_reach():
+    inputs = scene(12, reach_m=55.0)
+    made = topology.build("complete", reach="relay", **inputs)
+    assert len(as_pairs(np.concatenate([made.edges, made.relayed]), 12)[0]) == 66
+    assert len(made.relayed) == 66 - len(inputs["candidate_pairs"])
+    graph = made.to_networkx()
+    for a, b in made.relayed.tolist():
+        best = nx.dijkstra_path_length(graph, a, b, weight="airtime_s_per_mb")
+        hops = made.path(a, b).tolist()
+        assert sum(
+            graph.edges[x, y]["airtime_s_per_mb"] for x, y in itertools.pairwise(hops)
+        ) == pytest.approx(best)
+    assert len(made.gossip_edges) == 66
+
+
+def test_partitioned_radio_is_reported_and_each_part_goes_on():
+    left, right = scene(6, 1), scene(6, 2)
+    made = topology.build(
+        "clustered",
+        positions_m=np.vstack([left["positions_m"], right["positions_m"] + 1e6]),
+        mixture=np.vstack([left["mixture"], right["mixture"]]),
+        candidate_pairs=np.vstack([left["candidate_pairs"], right["candidate_pairs"] + 6]),
+        airtime_s_per_mb=np.r_[left["airtime_s_per_mb"], right["airtime_s_per_mb"]],
+        mean_snr_db=np.r_[left["mean_snr_db"], right["mean_snr_db"]],
+        rng=np.random.default_rng(0),
+    )
+    assert made.parts.tolist() == [0] * 6 + [1] * 6
+    assert [[part.tolist() for part in made.task_parts(task)] for task in range(3)] == [
+        [[0, 3], [6, 9]],
+        [[1, 4], [7, 10]],
+        [[2, 5], [8, 11]],
+    ]
+    assert {child for _, child in made.broadcast_tree(0)} == {1, 2, 3, 4, 5}
+
+
+def test_strict_refuses_what_the_bound_cannot_carry():
+    star = {
+        "positions_m": np.random.default_rng(0).random((5, 2)),
+        "mixture": np.ones((5, 1)),
+        "candidate_pairs": [[0, 1], [0, 2], [0, 3], [0, 4]],
+        "airtime_s_per_mb": np.ones(4),
+        "mean_snr_db": np.ones(4),
+        "rng": np.random.default_rng(0),
+    }
+    assert topology.build("clustered", max_degree=2, **star).degree.max() == 4
+    with pytest.raises(ValueError, match=r"device 0 needs 4; raise topology\.max_degree"):
+        topology.build("clustered", max_degree=2, strict=True, **star)
+
+
+def test_arrays_round_trip():
+    made = topology.build("clustered", **scene(15, reach_m=45.0))
+    again = topology.Topology.from_arrays(made.to_arrays())
+    assert again.name == made.name
+    for name, values in made.to_arrays().items():
+        assert np.array_equal(values, again.to_arrays()[name], equal_nan=values.dtype == np.float64)
+    with pytest.raises(ValueError, match="lack"):
+        topology.Topology.from_arrays({"edges": made.edges})
+
+
+@pytest.mark.parametrize("suffix", [".graphml", ".csv"])
+def test_files_round_trip(tmp_path, suffix):
+    made = topology.build("clustered", **scene(15, reach_m=45.0))
+    path = tmp_path / f"graph{suffix}"
+    (files.write_graphml if suffix == ".graphml" else files.write_edge_list)(made, path)
+    again = topology.build("file", path=path, **scene(15, reach_m=45.0))
+    assert np.array_equal(again.edges, made.edges)
+    assert np.array_equal(again.mean_snr_db, made.mean_snr_db)
+
+
+def test_graphml_carries_the_attributes(tmp_path):
+    made = topology.build("clustered", **scene(9))
+    files.write_graphml(made, tmp_path / "g.graphml")
+    graph = nx.read_graphml(tmp_path / "g.graphml")
+    assert graph.nodes["4"]["x_m"] == made.positions_m[4, 0] and graph.nodes["4"]["tasks"] == "1"
+    a, b = made.edges[3].tolist()
+    assert graph.edges[str(a), str(b)]["airtime_s_per_mb"] == made.airtime_s_per_mb[3]
+    assert graph.edges[str(a), str(b)]["kind"] == made.kind[3]
+
+
+def test_networkx_nodes_and_edges():
+    made = topology.build("clustered", **scene(9))
+    graph = made.to_networkx()
+    assert graph.nodes[5] == {
+        "position": tuple(made.positions_m[5]),
+        "tasks": [2],
+        "cluster": int(made.cluster[5]),
+    }
+    for device in range(9):
+        assert sorted(graph[device]) == made.neighbours(device).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("e.csv", "a,b\n0,1\n", "expected columns"),
+        ("e.csv", "source,target\n0,one\n", "line 2"),
+        ("e.csv", "source,target\n0,99\n", "0..11"),
+        ("e.csv", "source,target\n3,3\n", "linked to itself"),
+        ("e.graphml", "<graphml>", "not a GraphML file"),
+    ],
+)
+def test_bad_topology_files_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        topology.build("file", path=tmp_path / name, **scene())
+
+
+def test_missing_topology_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        topology.build("file", path=tmp_path / "none.csv", **scene())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("circle", {}, "choose one of clustered"),
+        ("ring", {"k": 3}, "its options are: order"),
+        ("ring", {"order": "x"}, "order must be"),
+        ("ring", {"reach": "far"}, "reach must be"),
+        ("grid", {"columns": 13}, "columns"),
+        ("grid", {"columns": 5, "wrap": True}, "do not fill"),
+        ("k_regular", {"k": 12}, "k must lie"),
+        ("k_regular", {"k": 0}, "k must lie"),
+        ("erdos_renyi", {"probability": 1.5}, "probability"),
+        ("small_world", {"k": 3}, "even"),
+        ("geometric", {"radius_m": 0.0}, "radius_m"),
+        ("k_nearest", {"k": 0}, "k must be"),
+        ("d_cliques", {"clique_size": 1}, "clique_size"),
+        ("clustered", {"max_degree": 0}, "max_degree"),
+        ("clustered", {"min_gap": 2.0}, "min_gap"),
+        ("clustered", {"by": "similarity"}, "features"),
+        ("clustered", {"by": "similarity", "features": np.eye(3)}, "3 rows for 12"),
+        ("clustered", {"alpha": -1.0}, "alpha"),
+        ("clustered", {"mixture": np.zeros((12, 3))}, "mixture"),
+        ("clustered", {"mean_snr_db": [1.0]}, "mean_snr_db"),
+        ("clustered", {"airtime_s_per_mb": np.zeros(66)}, "airtime_s_per_mb"),
+        ("clustered", {"positions_m": np.zeros((12, 3))}, "positions_m"),
+        ("clustered", {"candidate_pairs": np.zeros((66, 3))}, "candidate_pairs"),
+    ],
+)
+def test_bad_requests_say_what_to_change(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        topology.build(kind, **{**scene(), **options})
+
+
+def test_odd_regular_graph_is_refused():
+    with pytest.raises(ValueError, match="odd sum"):
+        topology.build("k_regular", k=3, reach="ignore", **scene(11))
+
+
+def test_every_graph_has_a_line_in_the_table():
+    named = "clustered complete ring grid k_regular erdos_renyi geometric k_nearest small_world exponential"
+    assert set(GRAPHS) == {*named.split(), "minimum_spanning_tree", "d_cliques", "file"}
+
+
+def test_questions_about_unknown_devices_and_tasks():
+    made = topology.build("ring", **scene())
+    for ask in (lambda: made.neighbours(12), lambda: made.path(0, -1), lambda: made.broadcast_tree(12)):
+        with pytest.raises(ValueError, match=r"0\.\.11"):
+            ask()
+    with pytest.raises(ValueError, match="task must lie"):
+        made.task_edges(3)
+    with pytest.raises(ValueError, match=r"0\.\.11"):
+        made.broadcast_tree(0, np.array([3, 12]))
+
+
+def test_hilbert_curve_visits_cell_after_cell():
+    side = 8
+    points = np.array([[x + 0.5, y + 0.5] for x in range(side) for y in range(side)])
+    spanning = np.vstack([points, [[0.0, 0.0], [side, side]]])
+    rank = hilbert_rank(spanning, levels=3)[:-2]
+    assert sorted(rank.tolist()) == list(range(side * side))
+    steps = np.abs(np.diff(points[np.argsort(rank)], axis=0)).sum(axis=1)
+    assert (steps == 1).all()
+
+
+def test_hysteresis():
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    limits = {"appear_db": 6.0, "vanish_db": 3.0, "nodes": 3}
+    rows = mobility.update_links(np.empty((0, 2)), pairs, np.array([5.0, 7.0, 2.0]), **limits)
+    assert rows.tolist() == [1]
+    rows = mobility.update_links(pairs[rows], pairs, np.array([5.0, 4.0, 6.0]), **limits)
+    assert rows.tolist() == [1, 2]
+    rows = mobility.update_links(pairs[rows], pairs, np.array([6.0, 2.9, 3.0]), **limits)
+    assert rows.tolist() == [0, 2]
+    assert mobility.update_links(pairs, pairs[:1], np.array([4.0]), **limits).tolist() == [0]
+    with pytest.raises(ValueError, match="swap"):
+        mobility.update_links(pairs, pairs, np.zeros(3), appear_db=1.0, vanish_db=2.0, nodes=3)
+
+
+def test_rebuild_when_a_used_link_is_gone_or_much_has_changed():
+    inputs = scene()
+    made = topology.build("minimum_spanning_tree", **inputs)
+    links = np.asarray(inputs["candidate_pairs"])
+    spare = np.array([not (made.edges == link).all(axis=1).any() for link in links])
+    few_gone = np.delete(links, np.flatnonzero(spare)[:2], axis=0)
+    many_gone = np.delete(links, np.flatnonzero(spare)[:20], axis=0)
+    assert not mobility.needs_rebuild(made, links, links)
+    assert not mobility.needs_rebuild(made, links, few_gone)
+    assert mobility.needs_rebuild(made, links, many_gone)
+    assert mobility.needs_rebuild(made, links, links[spare])
+
+
+def test_random_waypoint_needs_a_positive_lowest_speed():
+    with pytest.raises(ValueError, match="no steady state"):
+        mobility.create(
+            "random_waypoint",
+            np.ones((2, 2)),
+            area_m=(5.0, 5.0),
+            rng=np.random.default_rng(0),
+            speed_min_mps=0.0,
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("fly", {}),
+        ("static", {"speed": 1.0}),
+        ("trace", {}),
+        ("trace", {"path": "missing.csv"}),
+        ("random_direction", {"speed_min_mps": 5.0, "speed_max_mps": 1.0}),
+        ("random_direction", {"mean_leg_s": 0.0}),
+        ("random_waypoint", {"pause_s": -1.0}),
+        ("gauss_markov", {"memory_s": 0.0}),
+    ],
+)
+def test_bad_movement_is_refused(kind, options):
+    with pytest.raises(ValueError):
+        mobility.create(kind, np.ones((2, 2)), area_m=(5.0, 5.0), rng=np.random.default_rng(0), **options)
+
+
+def test_snapshots_of_other_models_are_refused():
+    made = [
+        mobility.create(kind, np.ones((nodes, 2)), area_m=(5.0, 5.0), rng=np.random.default_rng(0))
+        for kind, nodes in (("random_direction", 2), ("random_direction", 3), ("static", 2))
+    ]
+    for other in made[1:]:
+        with pytest.raises(ValueError, match="does not fit"):
+            made[0].restore(other.snapshot())
+    for step in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="dt_s"):
+            made[0].step(step)
+
+
+def test_devices_start_inside():
+    with pytest.raises(ValueError, match="device 1 starts"):
+        mobility.create("static", [[1.0, 1.0], [6.0, 1.0]], area_m=(5.0, 5.0), rng=np.random.default_rng(0))
+
+
+def test_trace_from_parquet_equals_csv(tmp_path):
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"device": [0, 1, 0], "t_s": [0.0, 0.0, 10.0], "x_m": [0.0, 2.0, 5.0], "y_m": [0.0, 3.0, 5.0]}
+    )
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    made = [
+        mobility.create(
+            "trace", np.zeros((2, 2)), area_m=(5.0, 5.0), rng=np.random.default_rng(0), path=tmp_path / name
+        )
+        for name in ("t.csv", "t.parquet")
+    ]
+    assert np.array_equal(made[0].step(4.0), made[1].step(4.0))
+    assert made[0].positions_m.tolist() == [[2.0, 2.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0,0,1,1\n", "no point for device 1"),
+        ("0,0,1,1\n1,0,9,1\n", "leaves the area"),
+        ("0,0,1,1\n1,0,1,1\n1,0,2,1\n", "same time"),
+        ("0,0,1,1\n7,0,1,1\n", "does not exist"),
+        ("0,0,1,1\n1,zero,1,1\n", "line 3"),
+    ],
+)
+def test_bad_traces_are_refused(tmp_path, rows, message):
+    path = tmp_path / "t.csv"
+    path.write_text("device,t_s,x_m,y_m\n" + rows)
+    with pytest.raises(ValueError, match=message):
+        mobility.create("trace", np.zeros((2, 2)), area_m=(5.0, 5.0), rng=np.random.default_rng(0), path=path)
