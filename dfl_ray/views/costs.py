@@ -35,7 +35,6 @@ def cost_bars(runs: Sequence[Run]) -> go.Figure:
     several = any(len(group) > 1 for group in groups)
     note = "whole run, all devices" + ("; mean over seeds with 95 % interval" if several else "")
     picture = figure("Cost on air and what it bought", note=note, height=190 + 60 * max(2, len(labels)))
-    count = len(labels)
     frame = make_subplots(rows=1, cols=5, shared_yaxes=True, horizontal_spacing=0.03, figure=picture)
     figures = [[summary(run) for run in group] for group in groups]
     for column, (key, name, unit) in enumerate([*COSTS, ("accuracy_mean", "accuracy", "share")], start=1):
@@ -47,7 +46,7 @@ def cost_bars(runs: Sequence[Run]) -> go.Figure:
             x=means,
             orientation="h",
             width=0.6,
-            marker={"color": [colour(index) for index in range(count)]},
+            marker={"color": [colour(index) for index in range(len(labels))]},
             error_x={"type": "data", "array": spreads, "visible": several, "color": "#222222"},
             text=[_three_digits(value) for value in means],
             textposition="auto",

@@ -45,6 +45,16 @@ def schedule(run: Run, round: int | None = None) -> go.Figure:
     )
     begin = last_attempt_start_s(shown)
     _retry_lines(picture, shown, begin, span)
+    _bars(picture, shown, begin, span)
+    _slot_lines(picture, shown.assign(start_s=begin), span)
+    order = [str(device) for device in sorted(senders)]
+    picture.update_layout(barmode="overlay", bargap=0.25)
+    picture.update_yaxes(type="category", categoryorder="array", categoryarray=order, autorange="reversed")
+    return picture
+
+
+def _bars(picture: go.Figure, shown: pd.DataFrame, begin: pd.Series, span: float) -> None:
+    """One bar a transfer, delivered and lost told apart by colour and hatching."""
     for delivered, name, fill, pattern in ((True, "delivered", BLUE, ""), (False, "lost", VERMILION, "/")):
         part = shown[shown["delivered"] == delivered]
         if not len(part):
@@ -59,11 +69,6 @@ def schedule(run: Run, round: int | None = None) -> go.Figure:
             hovertext=[_hover(row) for row in part.itertuples()],
             hoverinfo="text",
         )
-    _slot_lines(picture, shown.assign(start_s=begin), span)
-    order = [str(device) for device in sorted(senders)]
-    picture.update_layout(barmode="overlay", bargap=0.25)
-    picture.update_yaxes(type="category", categoryorder="array", categoryarray=order, autorange="reversed")
-    return picture
 
 
 def last_attempt_start_s(transfers: pd.DataFrame) -> pd.Series:
