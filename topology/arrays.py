@@ -37,7 +37,8 @@ def as_pairs(pairs: ArrayLike, nodes: int, what: str = "edges") -> tuple[IntArra
         return np.empty((0, 2), np.int64), np.empty(0, np.int64)
     if table.ndim != 2 or table.shape[1] != 2:
         raise ValueError(f"{what}: expected an array of shape (E, 2), got {table.shape}")
-    low, high = table.min(axis=1), table.max(axis=1)
+    # Column by column: reductions over an axis of length 2 are ten times slower.
+    low, high = np.minimum(table[:, 0], table[:, 1]), np.maximum(table[:, 0], table[:, 1])
     if low.min() < 0 or high.max() >= nodes:
         raise ValueError(
             f"{what}: device numbers must lie in 0..{nodes - 1}, got {low.min()}..{high.max()}; "
@@ -59,7 +60,8 @@ def pair_keys(pairs: IntArray, nodes: int) -> IntArray:
     Returns:
         (E,) int64 keys; ascending for a canonical table.
     """
-    return pairs.min(axis=1, initial=nodes) * nodes + pairs.max(axis=1, initial=-1)
+    a, b = pairs[:, 0], pairs[:, 1]
+    return np.minimum(a, b) * nodes + np.maximum(a, b)
 
 
 def find_pairs(pairs: IntArray, table: IntArray, nodes: int) -> IntArray:
@@ -78,6 +80,19 @@ def find_pairs(pairs: IntArray, table: IntArray, nodes: int) -> IntArray:
     keys, wanted = pair_keys(table, nodes), pair_keys(pairs, nodes)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, at, -1).astype(np.int64)
+
+
+def both_ends(mask: BoolArray, pairs: IntArray) -> BoolArray:
+    """Links whose two ends are both marked.
+
+    Args:
+        mask: (N,) marks on devices.
+        pairs: (E, 2) links.
+
+    Returns:
+        (E,) mask on links.
+    """
+    return mask[pairs[:, 0]] & mask[pairs[:, 1]]
 
 
 def all_pairs(nodes: int) -> IntArray:
@@ -166,10 +181,11 @@ def capped(pairs: IntArray, priority: FloatArray, free: IntArray) -> BoolArray:
     left = np.maximum(free, 0).astype(np.int64)
     rest = np.argsort(priority, kind="stable")
     while True:
-        rest = rest[(left[pairs[rest]] > 0).all(axis=1)]
+        rest = rest[both_ends(left > 0, pairs[rest])]
         if len(rest) == 0:
             return taken
-        settled = rest[(place_at_end(pairs[rest]) < left[pairs[rest]]).all(axis=1)]
+        first = place_at_end(pairs[rest]) < left[pairs[rest]]
+        settled = rest[first[:, 0] & first[:, 1]]
         taken[settled] = True
         left -= np.bincount(pairs[settled].ravel(), minlength=len(left))
         rest = rest[~taken[rest]]

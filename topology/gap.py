@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topology.arrays import BoolArray, FloatArray, IntArray, capped, component_labels, degrees
+from topology.arrays import BoolArray, FloatArray, IntArray, both_ends, capped, component_labels, degrees
 from topology.mixing import metropolis_hastings, slow_mode, spectral_gap
 
 
@@ -60,9 +60,10 @@ def _widen(
 ) -> None:
     local = np.cumsum(held) - 1
     size = int(held.sum())
-    inside = np.flatnonzero(held[pairs].all(axis=1))
+    inside = np.flatnonzero(both_ends(held, pairs))
     ends = local[pairs[inside]]
-    batch = max(1, size // 32)
+    # Large groups cannot afford an eigenvector for every few links: fewer and growing batches.
+    batch = max(1, size // 32) if size <= 500 else size // 8
     while True:
         linked = np.concatenate([ends[result[inside]], local[extra]])
         if component_labels(size, linked).max() > 0:
@@ -74,11 +75,10 @@ def _widen(
         if not too_slow and spectral_gap(weights) >= min_gap:
             return
         free = max_degree - degrees(len(held), pairs[result])
-        open_rows = inside[~result[inside] & (free[pairs[inside]] > 0).all(axis=1)]
+        open_rows = inside[~result[inside] & both_ends(free > 0, pairs[inside])]
         if len(open_rows) == 0:
             return
         result[_best(pairs, cost, mode, local, open_rows, free, batch)] = True
-        # Large groups cannot afford an eigenvector for every few links.
         batch = batch if size <= 500 else batch * 2
 
 

@@ -15,6 +15,7 @@ from topology.arrays import (
     IntArray,
     adjacency,
     as_pairs,
+    both_ends,
     component_labels,
     degrees,
     find_pairs,
@@ -163,9 +164,9 @@ class Topology:
         """
         held = np.zeros(self.nodes, np.bool_)
         held[self.holders(task)] = True
-        direct = self.edges[held[self.edges].all(axis=1)]
+        direct = self.edges[both_ends(held, self.edges)]
         mine = (self.relayed_task == task) | (self.relayed_task == ANY_TASK)
-        mine &= held[self.relayed].all(axis=1)
+        mine &= both_ends(held, self.relayed)
         return as_pairs(np.concatenate([direct, self.relayed[mine]]), self.nodes)[0]
 
     def task_parts(self, task: int) -> list[IntArray]:

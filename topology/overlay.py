@@ -68,7 +68,7 @@ def connect_groups(
     step = float(np.median(cost))
     starts: list[BoolArray] = []
     for _ in range(PRICE_ROUNDS):
-        priced = cost + prices[pairs].sum(axis=1)
+        priced = cost + prices[pairs[:, 0]] + prices[pairs[:, 1]]
         chosen = _trees(nodes, pairs, priced, shared, fixed)
         excess = np.maximum(degrees(nodes, pairs[chosen]) - max_degree, 0)
         starts.append(chosen)

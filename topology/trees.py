@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, dijkstra
 
-from topology.arrays import FloatArray, IntArray, adjacency, spanning_forest
+from topology.arrays import FloatArray, IntArray, adjacency, both_ends, spanning_forest
 
 
 def cheapest_path(nodes: int, pairs: IntArray, cost: FloatArray, source: int, target: int) -> IntArray | None:
@@ -92,10 +92,10 @@ def joining_paths(
     if len(terminals) < 2 or len(pairs) == 0:
         return []
     distance, before, owner = _voronoi(adjacency(nodes, pairs, cost), terminals)
-    bridges = np.flatnonzero(np.isfinite(distance[pairs]).all(axis=1))
+    bridges = np.flatnonzero(both_ends(np.isfinite(distance), pairs))
     ends = np.sort(group[owner[pairs[bridges]]], axis=1)
     bridges, ends = bridges[ends[:, 0] != ends[:, 1]], ends[ends[:, 0] != ends[:, 1]]
-    length = distance[pairs[bridges]].sum(axis=1) + cost[bridges]
+    length = distance[pairs[bridges, 0]] + distance[pairs[bridges, 1]] + cost[bridges]
     order = np.argsort(length, kind="stable")
     _, first = np.unique(ends[order, 0] * nodes + ends[order, 1], return_index=True)
     best = np.sort(order[first])

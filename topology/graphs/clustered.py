@@ -20,6 +20,7 @@ from topology.arrays import (
     BoolArray,
     FloatArray,
     IntArray,
+    both_ends,
     capped,
     component_labels,
     degrees,
@@ -127,7 +128,7 @@ def _relays(links: Links, cost: FloatArray, groups: BoolArray) -> tuple[tuple[in
     relays: list[tuple[int, IntArray]] = []
     for task in range(groups.shape[1]):
         held = groups[:, task]
-        inside = links.pairs[held[links.pairs].all(axis=1)]
+        inside = links.pairs[both_ends(held, links.pairs)]
         part = component_labels(links.nodes, inside)
         holders = np.flatnonzero(held)
         if len(holders) > 1 and (part[holders] != part[holders[0]]).any():
@@ -138,8 +139,9 @@ def _relays(links: Links, cost: FloatArray, groups: BoolArray) -> tuple[tuple[in
 
 def _hop_mask(links: Links, relays: tuple[tuple[int, IntArray], ...]) -> BoolArray:
     mask = np.zeros(len(links.pairs), np.bool_)
-    for _, path in relays:
-        mask[links.lookup(np.stack([path[:-1], path[1:]], axis=1))] = True
+    if relays:
+        hops = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for _, path in relays])
+        mask[links.lookup(hops)] = True
     return mask
 
 
