@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 
 from dfl_ray.config.schema import RuntimeConfig
@@ -53,16 +54,33 @@ def start(runtime: RuntimeConfig, *, verbose: bool = False) -> Mapping[str, floa
             **common,
         )
         return {**ray.cluster_resources(), "memory": local_resources()["memory"]}
+    _check_reachable(runtime.address)
     try:
         ray.init(address=runtime.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"No Ray cluster can be joined at `runtime.address={runtime.address}`",
-            got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            expected="`auto` beside a running cluster, or host:port of its head",
-            change="Start one with `ray start --head`, or leave `runtime.address` out to start one here.",
-        ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise _not_joined(runtime.address, reason) from error
     return ray.cluster_resources()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse a host:port nobody listens at, since Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=5).close()
+    except OSError as error:
+        raise _not_joined(address, str(error)) from error
+
+
+def _not_joined(address: str, reason: str) -> InputError:
+    return InputError(
+        f"No Ray cluster can be joined at `runtime.address={address}`",
+        got=reason,
+        expected="`auto` beside a running cluster, or host:port of its head",
+        change="Start one with `ray start --head`, or leave `runtime.address` out to start one here.",
+    )
 
 
 def stop() -> None:

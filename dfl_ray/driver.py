@@ -178,13 +178,13 @@ class Driver:
         recording = time.perf_counter()
         round_index = int(row["round"])
         self.folder.append(tables, round=round_index)
-        self.tracker.log_round(row, extras | {"actors": self.backend.actors})
         now = time.perf_counter()
         wall = now - began
         useful = walls.parts.get("train", 0.0) + walls.parts.get("evaluate", 0.0)
         row |= {f"{name}_wall_s": value for name, value in walls.parts.items()}
         row |= {"record_wall_s": now - recording, "wall_s": wall, "overhead_fraction": 1.0 - useful / wall}
         self.folder.append({"rounds": pd.DataFrame([row])}, round=round_index)
+        self.tracker.log_round(row, extras | {"actors": self.backend.actors})
 
     def _checkpoint(self, round_index: int, *, forced: bool) -> None:
         every = self.config.checkpoint.every

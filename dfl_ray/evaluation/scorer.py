@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dfl_ray.evaluation.packs import Pack, collate_packs, pack_row, pack_task
+from dfl_ray.lora.batches import padded_length
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.training import ScoredModel
 from dfl_ray.seeds import Stream, generator
@@ -68,30 +69,27 @@ class Scorer:
 
         Args:
             wanted: adapter key -> task index -> (rows,) bool, the rows (by place in `self.rows[task]`) to ask.
-            adapter: Gives the adapter of a key; None is the bare base model. All must have one rank.
+            adapter: Gives the adapter of a key; None is the bare base model.
 
         Returns:
             adapter key -> task index -> (rows,) bool, right or not; rows not asked are False.
         """
-        pairs = [
-            (key, task, int(i))
-            for key, tasks in wanted.items()
-            for task, asked in tasks.items()
-            for i in np.flatnonzero(asked)
-        ]
-        pairs.sort(key=lambda p: max(len(x.ids) for x in self.packs[p[1]][p[2]]))
         out = {k: {t: np.zeros(len(m), bool) for t, m in ts.items()} for k, ts in wanted.items()}
-        for chunk in self._chunks(pairs):
-            right = self._score_chunk(chunk, adapter)
-            for (key, task, row), ok in zip(chunk, right, strict=True):
-                out[key][task][row] = ok
+        for key, tasks in wanted.items():
+            bound = self._bind(adapter(key))
+            for chunk in self._chunks(tasks):
+                for (task, row), ok in zip(chunk, self._score_chunk(chunk, bound), strict=True):
+                    out[key][task][row] = ok
         return out
 
-    def _chunks(self, pairs: list[tuple[Hashable, int, int]]) -> list[list[tuple[Hashable, int, int]]]:
-        chunks: list[list[tuple[Hashable, int, int]]] = []
+    def _chunks(self, tasks: Mapping[int, np.ndarray]) -> list[list[tuple[int, int]]]:
+        """The asked (task, row) pairs in batches of similar length."""
+        pairs = [(task, int(i)) for task, asked in tasks.items() for i in np.flatnonzero(asked)]
+        length = {pair: max(len(p.ids) for p in self.packs[pair[0]][pair[1]]) for pair in pairs}
+        chunks: list[list[tuple[int, int]]] = []
         tokens = TOKENS_PER_BATCH + 1
-        for pair in pairs:
-            cost = sum(len(p.ids) for p in self.packs[pair[1]][pair[2]])
+        for pair in sorted(pairs, key=lambda p: (length[p], p)):
+            cost = padded_length(length[pair]) * len(self.packs[pair[0]][pair[1]])
             if tokens + cost > TOKENS_PER_BATCH:
                 chunks.append([])
                 tokens = 0
@@ -99,32 +97,22 @@ class Scorer:
             tokens += cost
         return chunks
 
-    def _score_chunk(
-        self, chunk: list[tuple[Hashable, int, int]], adapter: Callable[[Hashable], Adapter | None]
-    ) -> list[bool]:
-        packs = [p for _, task, row in chunk for p in self.packs[task][row]]
-        per_row = [len(self.packs[task][row]) for _, task, row in chunk]
-        keys = list(dict.fromkeys(key for key, _, _ in chunk))
-        slot = {k: i for i, k in enumerate(keys)}
-        slots = np.repeat([slot[key] for key, _, _ in chunk], per_row)
+    def _score_chunk(self, chunk: list[tuple[int, int]], binding: Binding | None) -> list[bool]:
+        packs = [p for task, row in chunk for p in self.packs[task][row]]
         batch = collate_packs(packs).to(self.model.device)
         with torch.no_grad():
-            logits = self.model.logits(batch, self._bind([adapter(k) for k in keys], slots))
+            logits = self.model.logits(batch, binding)
             chosen = logits.gather(1, batch.targets.unsqueeze(1)).squeeze(1)
             likelihood = (chosen - logits.logsumexp(1)).double().cpu().numpy()
             greedy = (logits.argmax(1) == batch.targets).cpu().numpy()
-        return _judge(packs, per_row, likelihood, greedy)
+        return _judge(packs, [len(self.packs[task][row]) for task, row in chunk], likelihood, greedy)
 
-    def _bind(self, adapters: Sequence[Adapter | None], slots: np.ndarray) -> Binding | None:
-        real = [a for a in adapters if a is not None]
-        if not real:
+    def _bind(self, adapter: Adapter | None) -> Binding | None:
+        """One adapter for all rows of a batch: a single group, so that its products are plain GEMMs."""
+        if adapter is None:
             return None
-        zero = Adapter([torch.zeros_like(t) for t in real[0].a], [torch.zeros_like(t) for t in real[0].b])
-        full = [a or zero for a in adapters]
-        layers = range(len(real[0].a))
-        a = [torch.stack([x.a[i] for x in full]).to(self.model.device) for i in layers]
-        b = [torch.stack([x.b[i] for x in full]).to(self.model.device) for i in layers]
-        return Binding(a, b, torch.from_numpy(slots).to(self.model.device), self.scale)
+        a, b = ([t.unsqueeze(0).to(self.model.device) for t in factors] for factors in (adapter.a, adapter.b))
+        return Binding(a, b, None, self.scale)
 
 
 def _judge(

@@ -119,15 +119,12 @@ class Pruning:
         self._store(device, task, round_index, mask, in_force)
 
     def take_in(self, device: Device, message: Message) -> None:
-        """Keep an announced mask.
+        """Keep an announced mask; a relay that does not hold the task only passes it on.
 
         Raises:
-            MessageError: It does not decode, or is not from the task's author.
+            MessageError: It does not decode.
         """
         task = message.task
-        slots = self.context.held[device.index]
-        if task not in slots or self.context.graph.authority.get((task, device.index)) != message.sender:
-            raise MessageError(Refusal.FOREIGN, f"mask of task {task} from device {message.sender}")
         try:
             (in_force,) = _BODY.unpack(message.body[: _BODY.size])
             mask = decode_mask(message.body[_BODY.size :], self.layout.size)
@@ -135,7 +132,7 @@ class Pruning:
             raise MessageError(Refusal.CORRUPTED, str(error)) from error
         if mask_hash(mask) != message.mask_hash:
             raise MessageError(Refusal.CORRUPTED, "mask hash differs")
-        if bulletins.accept(device, message):
+        if bulletins.accept(device, message) and task in device.slots:
             self._store(device, task, message.version, mask, in_force)
 
     def _versions(self, device: Device, task: int) -> list[int]:

@@ -180,7 +180,7 @@ def pretrain(recipe: Recipe, seed: int, *, log: Any = print):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 500 == 499:
+        if (step + 1) % 500 == 0 or step + 1 == recipe.steps:
             log(f"step {step + 1} loss {loss.item():.3f} {time.perf_counter() - start:.0f} s "
                 + json.dumps(answer_accuracy(model, ids, recipe, seed)))  # fmt: skip
     return model.eval(), tokenizer
@@ -198,9 +198,7 @@ def _loss(logits: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor) -> 
     return (losses * flat).sum() / flat.sum()
 
 
-def answer_accuracy(
-    model, ids: dict[str, int], recipe: Recipe, seed: int, batches: int = 4
-) -> dict[str, float]:
+def answer_accuracy(model, ids: dict[str, int], recipe: Recipe, seed: int) -> dict[str, float]:
     """Share of right answers to each pre-training question on fresh documents."""
     import torch
 

@@ -1,0 +1,91 @@
+"""Shared fixtures: the embedded model, small token tasks, and small runs of both backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SMALL_RUN = [
+    "rounds=4",
+    "devices.count=4",
+    "devices.tasks_per_device=1",
+    "devices.min_holders=2",
+    "tasks.names=[topic,agree]",
+    "tasks.train_rows=200",
+    "tasks.test_rows=40",
+    "method.local_steps=2",
+    "method.batch_rows=4",
+    "evaluate.every=2",
+    "evaluate.rows_per_task=12",
+    "track.wandb.mode=disabled",
+]
+"""Overrides that make a run of a few seconds."""
+
+
+def small_config(tmp_path: Path, *overrides: str) -> Any:
+    """The configuration of a small run inside `tmp_path`."""
+    from dfl_ray.config.load import load_config
+
+    return load_config(None, [*SMALL_RUN, f"runtime.runs_dir={tmp_path}", *overrides])
+
+
+@pytest.fixture(scope="session")
+def base() -> Any:
+    """Weights of the embedded model."""
+    from dfl_ray.models.base import load_base
+    from dfl_ray.models.paths import embedded_path
+
+    return load_base(embedded_path())
+
+
+@pytest.fixture(scope="session")
+def token_tasks() -> Any:
+    """Two small embedded tasks as tokens."""
+    from dfl_ray.models.paths import embedded_path
+    from dfl_ray.models.tokenizer import load_tokenizer
+    from dfl_ray.tasks.synthetic import make_tasks
+    from dfl_ray.tasks.tokens import tokenize_task
+
+    tokenizer = load_tokenizer(embedded_path())
+    tasks = make_tasks(("topic", "agree"), seed=0, train_rows=120, test_rows=30)
+    return [tokenize_task(t, tokenizer, max_tokens=64, score="exact_match") for t in tasks]
+
+
+class Adapted:
+    """A model with adapted layers, its layer list and a seeded way to draw factors."""
+
+    def __init__(self, weights: Any) -> None:
+        import torch
+
+        from dfl_ray.lora.inject import find_targets, inject
+        from dfl_ray.lora.training import ScoredModel
+        from dfl_ray.models.base import build_model
+
+        torch.set_num_threads(1)
+        module = build_model(weights)
+        self.layers = tuple(find_targets(module, "all-linear"))
+        self.model = ScoredModel(module, inject(module, self.layers))
+
+    def theta(self, layout: Any, slots: int, seed: int = 0) -> Any:
+        """(slots, size) random adapters, small."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+        return torch.from_numpy(rng.normal(0, 0.05, (slots, layout.size)).astype(np.float32))
+
+    def static_a(self, slots: int, rank: int, seed: int = 1) -> Any:
+        """One (slots, rank, d) stack a layer."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+        shapes = [(slots, rank, s.in_features) for s in self.layers]
+        return [torch.from_numpy(rng.normal(0, s[2] ** -0.5, s).astype(np.float32)) for s in shapes]
+
+
+@pytest.fixture(scope="session")
+def adapted(base: Any) -> Adapted:
+    """The embedded model with adapted layers."""
+    return Adapted(base)

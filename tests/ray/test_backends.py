@@ -1,0 +1,28 @@
+"""RayBackend gives the records of LocalBackend, whatever the packing."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfl_ray.launch import launch
+from dfl_ray.records import load_run
+from tests.conftest import small_config
+from tests.records import assert_same_records
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize("per_actor", ["1", "2", "4"])
+def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
+    config = small_config(tmp_path, "name=ray", f"runtime.devices_per_actor={per_actor}")
+    run = load_run(launch(config, json=True).folder)
+    assert_same_records(undisturbed, run, exact=per_actor == "4")
+    assert run.devices["actor"].nunique() == 4 // int(per_actor)
+    first = run.devices["actor"].iloc[0]
+    assert first.startswith("device-" if per_actor == "1" else "devices-")
+
+
+def test_dlora_equals_too(tmp_path):
+    local = load_run(launch(small_config(tmp_path, "name=a", "method=dlora", "runtime.backend=local"), json=True).folder)
+    config = small_config(tmp_path, "name=b", "method=dlora", "runtime.devices_per_actor=2")
+    assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)

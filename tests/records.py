@@ -1,0 +1,24 @@
+"""Comparing the records of two runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from dfl_ray.records import comparable
+
+LEARNT = ("loss", "train_loss", "gradient_norm", "consensus_distance", "accuracy", "accuracy_mean",
+          "accuracy_worst_task", "forgetting_mean", "interference_gap", "routed_right")  # fmt: skip
+"""Columns that may differ by floating-point order when devices are packed differently."""
+
+
+def assert_same_records(one: Any, two: Any, *, exact: bool) -> None:
+    """All tables equal but for wall times: bit for bit, or learnt figures to float tolerance."""
+    for table in ("rounds", "devices", "transfers", "evaluation"):
+        left, right = comparable(getattr(one, table)), comparable(getattr(two, table))
+        assert len(left) == len(right) > 0
+        loose = [c for c in LEARNT if c in left and not exact]
+        pd.testing.assert_frame_equal(left.drop(columns=loose), right.drop(columns=loose), check_exact=True)
+        if loose:
+            pd.testing.assert_frame_equal(left[loose], right[loose], rtol=1e-3, atol=1e-3)

@@ -1,0 +1,302 @@
+"""Methods on a small network with no model: averaging, masks, bulletins, losses, refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
+from dfl_ray.graph import CommGraph, Tree
+from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.message import Kind, Message, pack, unpack
+from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.methods.pruning import update_rounds
+from dfl_ray.methods.table import make_method
+
+LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
+LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
+"""Metropolis-Hastings weights of the path 0-1-2-3."""
+
+
+def sketch(device, task, layers):
+    return np.stack([np.eye(8) * (1 + task)] * (len(layers) if layers is not None else len(LAYERS)))
+
+
+def make_context(config, held, rounds=20):
+    """Four devices on a path; task 0 held by 0, 1, 2 and task 1 by 2, 3 as `held` says."""
+    task_weights = {}
+    for task in (0, 1):
+        holders = [d for d, tasks in held.items() if task in tasks]
+        task_weights[task] = {
+            d: {n: 1 / 3 for n in (d - 1, d + 1) if n in holders} for d in holders
+        }
+    tree0 = Tree(0, {0: (1,), 1: (2,), 2: (3,)}, 3)
+    tree1 = Tree(2, {2: (1, 3), 1: (0,)}, 2)
+    return Context(
+        config=config, seed=3, run=99, rounds=rounds, layers=LAYERS, tasks=2, held=held,
+        graph=CommGraph(
+            weights=LINE, task_weights=task_weights,
+            authority={(0, d): 0 for d in range(4)} | {(1, d): 2 for d in range(4)},
+            everyone={(0, 0): tree0, (1, 2): tree1},
+            holders={(0, 0): Tree(0, {0: (1,), 1: (2,)}, 2), (1, 2): Tree(2, {2: (1, 3) if 1 in held[1] else (3,)}, 1)},
+        ),
+        sketch=sketch, router_layers=(0,),
+    )  # fmt: skip
+
+
+HELD = {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
+
+
+def make_devices(method, seed=0):
+    rng = np.random.default_rng(seed)
+    out = []
+    for d in range(4):
+        theta = method.start(d)
+        out.append(Device(d, method.slots(d), AdapterState.from_theta(theta)))
+        theta += torch.from_numpy(rng.normal(size=theta.shape).astype(np.float32))
+    return out
+
+
+def play(method, devices, round_index, lost=frozenset()):
+    """One exchange with the given (source, destination) pairs lost; returns refusals and payload bytes."""
+    inbox, acks, total = {d.index: [] for d in devices}, {d.index: [] for d in devices}, 0
+    for device in devices:
+        method.begin(device, round_index)
+    for device in devices:
+        for out in method.outgoing(device, round_index):
+            reached = tuple(n for n in out.destinations if (device.index, n) not in lost)
+            for n in reached:
+                inbox[n].append(out.payload)
+            total += len(out.payload) * len(out.destinations)
+            acks[device.index].append(Delivery(out.kind, out.task, unpack(out.payload).version, reached))
+    refused = Counter()
+    for device in devices:
+        refused += method.incoming(device, round_index, inbox[device.index], acks[device.index])
+    return refused, total
+
+
+def so(**changes):
+    base = {"rank": 4, "precision": "float32", "density": 1.0, "sketch_layers": 1}
+    return SparseOrthogonalConfig(**{**base, **changes})
+
+
+def values(devices, task):
+    rows = {d.index: d.state.theta[d.slots.index(task)].numpy().copy() for d in devices if task in d.slots}
+    return rows
+
+
+def test_sparse_orthogonal_averages_inside_each_task_only():
+    method = make_method(make_context(so(), HELD))
+    devices = make_devices(method)
+    before = {t: values(devices, t) for t in (0, 1)}
+    refused, _ = play(method, devices, 1)
+    assert not refused
+    for task, graph in method.context.graph.task_weights.items():
+        after = values(devices, task)
+        for d, row in after.items():
+            expected = before[task][d] + sum(w * (before[task][n] - before[task][d]) for n, w in graph[d].items())
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            np.mean(list(after.values()), axis=0), np.mean(list(before[task].values()), axis=0), atol=1e-6
+        )
+
+
+def test_dlora_averages_a_and_b_over_all_neighbours():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    devices = make_devices(method)
+    assert method.layout.size == sum(4 * (s.in_features + s.out_features) for s in LAYERS)
+    before = {d.index: d.state.theta[0].numpy().copy() for d in devices}
+    play(method, devices, 1)
+    for d in devices:
+        expected = before[d.index] + sum(w * (before[n] - before[d.index]) for n, w in LINE[d.index].items())
+        np.testing.assert_allclose(d.state.theta[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lost_weight_stays_with_the_device():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    devices = make_devices(method)
+    before = {d.index: d.state.theta[0].numpy().copy() for d in devices}
+    play(method, devices, 1, lost={(0, 1)})
+    expected = before[1] + (before[2] - before[1]) / 3
+    np.testing.assert_allclose(devices[1].state.theta[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gossip_reaches_consensus_with_int8_and_feedback():
+    method = make_method(make_context(so(precision="int8"), HELD, rounds=500))
+    devices = make_devices(method)
+    target = np.mean(list(values(devices, 0).values()), axis=0)
+    for r in range(1, 81):
+        play(method, devices, r)
+    spread = np.ptp(np.stack(list(values(devices, 0).values())), axis=0).max()
+    assert spread < 0.06
+    assert np.abs(np.mean(list(values(devices, 0).values()), axis=0) - target).max() < 0.1
+
+
+def test_exchange_every_skips_rounds_but_never_the_last():
+    config = DloraConfig(rank=4, exchange_every=3)
+    method = make_method(make_context(config, HELD, rounds=7))
+    devices = make_devices(method)
+    sent = [play(method, devices, r)[1] > 0 for r in range(1, 8)]
+    assert sent == [False, False, True, False, False, True, True]
+
+
+def test_schedule_is_cubic_and_ends_at_the_density():
+    schedule = update_rounds(so(density=0.25, prune_start=0.1, prune_end=0.6, prune_steps=5), 20)
+    assert list(schedule) == [4, 6, 8, 10, 12]
+    assert list(schedule.values()) == sorted(schedule.values(), reverse=True)
+    assert schedule[12] == 0.25
+    assert update_rounds(so(density=1.0), 20) == {}
+
+
+def test_all_holders_switch_masks_together_and_thin_out():
+    method = make_method(make_context(so(density=0.25, precision="float16"), HELD))
+    devices = make_devices(method)
+    sizes = []
+    for r in range(1, 21):
+        refused, size = play(method, devices, r)
+        assert not refused
+        sizes.append(size)
+        for task in (0, 1):
+            masks = [method.pruning.current(d, task) for d in devices if task in d.slots]
+            assert all((m is None) == (masks[0] is None) for m in masks)
+            assert masks[0] is None or all((m == masks[0]).all() for m in masks)
+    for d in devices:
+        for slot, task in enumerate(d.slots):
+            mask = method.pruning.current(d, task)
+            assert mask is not None
+            assert mask.mean() == pytest.approx(0.25, abs=0.02)
+            assert not d.state.theta[slot][torch.from_numpy(~mask)].any()
+        assert method.density(d) == pytest.approx(0.25, abs=0.02)
+    assert sizes[-1] < sizes[3]
+
+
+def test_masks_reach_holders_through_relays_that_do_not_hold_the_task():
+    held = {0: (0,), 1: (1,), 2: (0, 1), 3: (1,)}
+    method = make_method(make_context(so(density=0.25, precision="float16"), held))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        assert not play(method, devices, r)[0]
+    masks = [method.pruning.current(devices[d], 0) for d in (0, 2)]
+    assert masks[0] is not None
+    assert (masks[0] == masks[1]).all()
+
+
+def test_a_holder_that_missed_a_mask_refuses_and_catches_up():
+    method = make_method(make_context(so(density=0.25, precision="float16"), HELD))
+    devices = make_devices(method)
+    seen = Counter()
+    for r in range(1, 21):
+        lost = {(0, 1)} if 4 <= r <= 9 else set()
+        seen += play(method, devices, r, lost)[0]
+    assert seen["unknown_mask"] > 0
+    assert set(seen) == {"unknown_mask"}
+    masks = [method.pruning.current(d, 0) for d in devices[:3]]
+    assert all((m == masks[0]).all() for m in masks)
+
+
+def test_replicas_reach_every_device_and_the_newest_wins():
+    method = make_method(make_context(so(replicas_every=5, precision="float32"), HELD))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        play(method, devices, r)
+    for task, author in ((0, 0), (1, 2)):
+        for d in devices:
+            expert = method.expert(d, task)
+            if task in d.slots:
+                assert expert.key == ("own", d.index, task)
+                continue
+            kind, of, sender, version = expert.key
+            assert (kind, of, sender) == ("replica", task, author)
+            assert version == 20 - (method.context.graph.everyone[task, author].depth - 1)
+            own = next(x for x in devices if x.index == author)
+            np.testing.assert_allclose(
+                expert.values.numpy(), own.state.theta[own.slots.index(task)].numpy(), atol=0.05
+            )
+
+
+def test_sketches_reach_everyone_and_lost_hops_are_retried():
+    method = make_method(make_context(so(), HELD))
+    devices = make_devices(method)
+    for r in range(1, 6):
+        play(method, devices, r, lost={(0, 1)} if r < 3 else set())
+    for d in devices:
+        key, found = method.sketches(d)
+        assert key == ((0, 1), (2, 1))
+        np.testing.assert_allclose(found[0, 0], np.eye(8))
+        np.testing.assert_allclose(found[1, 0], 2 * np.eye(8))
+
+
+def test_sent_projections_are_checked():
+    method = make_method(make_context(so(a_exchange="send"), HELD))
+    devices = make_devices(method)
+    total = play(method, devices, 1)[1]
+    assert total > sum(4 * 4 * s.in_features for s in LAYERS)
+    for r in range(2, 6):
+        assert not play(method, devices, r)[0]
+
+
+def craft(**changes):
+    fields = {
+        "kind": Kind.ADAPTER, "task": -1, "sender": 0, "version": 1, "run": 99, "mask_hash": 0,
+        "precision": "float32", "body": b"",
+    }  # fmt: skip
+    return Message(**{**fields, **changes})
+
+
+def good_body(method, fill=0.0):
+    return np.full(method.layout.size, fill, "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"run": 98}, "foreign"),
+        ({"sender": 3}, "foreign"),
+        ({"task": 0}, "foreign"),
+        ({"version": 2}, "foreign"),
+        ({"body": b"1234"}, "corrupted"),
+        ({"fill": float("nan")}, "not_finite"),
+        ({"fill": float("inf")}, "not_finite"),
+    ],
+)
+def test_wrong_messages_are_refused_counted_and_never_averaged(change, reason):
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    device = make_devices(method)[1]
+    before = device.state.theta.clone()
+    change = dict(change)
+    body = good_body(method, change.pop("fill", 0.0))
+    data = pack(craft(**{"body": body, **change}))
+    assert method.incoming(device, 1, [data], []) == Counter({reason: 1})
+    assert torch.equal(device.state.theta, before)
+
+
+def test_damaged_and_replayed_bytes_are_refused():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    device = make_devices(method)[1]
+    data = pack(craft(body=good_body(method)))
+    broken = bytearray(data)
+    broken[60] ^= 1
+    assert method.incoming(device, 1, [bytes(broken), data[:-3]], []) == Counter(corrupted=1, truncated=1)
+    assert not method.incoming(device, 1, [data], [])
+    after = device.state.theta.clone()
+    assert method.incoming(device, 2, [data], []) == Counter(replayed=1)
+    assert torch.equal(device.state.theta, after)
+
+
+def test_another_projection_makes_messages_foreign(tmp_path):
+    """The run's identity in every message covers a hash of all A_t."""
+    from dfl_ray.scene import _run_identity
+
+    class Section:
+        seed = 0
+        method = so()
+
+    class Other(Section):
+        method = so(projection="gaussian")
+
+    assert _run_identity(Section(), LAYERS, 2) != _run_identity(Other(), LAYERS, 2)  # type: ignore[arg-type]
+    assert _run_identity(Section(), LAYERS, 2) == _run_identity(Section(), LAYERS, 2)  # type: ignore[arg-type]
