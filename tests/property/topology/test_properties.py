@@ -34,6 +34,7 @@ def drawn_scene(seed, nodes, tasks=4, density=0.6):
     }
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(1, 8), st.integers(1, 4))
 def test_balanced_mixture_invariants(seed, devices, tasks, per_device):
     per_device = min(per_device, tasks)
@@ -52,6 +53,7 @@ def test_balanced_mixture_invariants(seed, devices, tasks, per_device):
     assert np.allclose(mixture.sum(axis=1), 1, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(1, 8), st.floats(0.01, 50), st.integers(0, 6))
 def test_dirichlet_mixture_invariants(seed, devices, tasks, alpha, min_holders):
     min_holders = min(min_holders, devices)
@@ -63,6 +65,7 @@ def test_dirichlet_mixture_invariants(seed, devices, tasks, alpha, min_holders):
     assert (mixture >= 0).all() and ((mixture > 0).sum(axis=1) >= 1).all()
 
 
+@settings(deadline=None)
 @given(
     seeds, st.integers(1, 25), st.integers(1, 5), st.integers(0, 300), st.sampled_from(["equal", "lognormal"])
 )
@@ -157,6 +160,7 @@ def test_broadcast_tree_reaches_exactly_who_can_be_reached(seed, nodes, data):
         assert leaves <= set(audience)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 30), st.floats(0, 1))
 @pytest.mark.parametrize("make", [mixing.metropolis_hastings, mixing.uniform, mixing.laplacian])
 def test_mixing_is_doubly_stochastic_on_the_graph(make, seed, nodes, density):
@@ -170,6 +174,7 @@ def test_mixing_is_doubly_stochastic_on_the_graph(make, seed, nodes, density):
     assert not weights[~linked].any()
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(2, 25), st.floats(0, 1), st.integers(0, 4))
 def test_capped_is_the_sequential_greedy(seed, nodes, density, cap):
     rng = np.random.default_rng(seed)
@@ -184,6 +189,7 @@ def test_capped_is_the_sequential_greedy(seed, nodes, density, cap):
     assert np.array_equal(capped(pairs, priority, np.full(nodes, cap)), expected)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 30), st.integers(1, 5))
 def test_labels_by_tasks_are_tasks_held_most(seed, nodes, tasks):
     mixture = task_mixture("dirichlet", nodes, tasks, rng=np.random.default_rng(seed), min_holders=0)
@@ -191,6 +197,7 @@ def test_labels_by_tasks_are_tasks_held_most(seed, nodes, tasks):
     assert np.array_equal(mixture[np.arange(nodes), label], mixture.max(axis=1))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40),
     st.permutations(range(5)),
