@@ -22,7 +22,7 @@ from channels.gains import (
     NearGains,
     build_large_scale,
     dense_gains,
-    nearby_gains,
+    strong_gains,
     pair_gains,
     qualifying_radius_m,
     strong_pairs,
@@ -283,8 +283,8 @@ class Channel:
             if self.devices <= self.settings.dense_devices:
                 self._near = dense_gains(self._scale, place, moved)
             else:
-                self._near = nearby_gains(self._scale, place, moved, self.settings.near_neighbours)
-            self._far = build_far_field(self._scale, place, self._near.radius_m, self.settings.far_field)
+                self._near = strong_gains(self._scale, place, moved, self.settings.near_neighbours)
+            self._far = build_far_field(self._scale, place, self._near, self.settings.far_field)
         return self._near, self._far
 
     def _radio(self) -> Radio:

@@ -1,7 +1,8 @@
-"""Interference from beyond the near list: transmitters on a grid, summed by FFT, or a mean tail.
+"""Interference from pairs that no near list holds: transmitters on a grid, summed by FFT, or a mean tail.
 
-Both use the mean gain over LOS states and shadowing, whose log-normal factor is exp((sigma·ln10/10)²/2):
-far interferers are many, so their sum is close to its mean.
+The near list holds every pair within its search radius whose gain reaches a bound. What is left is weak and
+comes from many transmitters, so its sum is close to its mean: within the radius E[G·1(G < bound)], beyond it
+E[G], both over LOS states and shadowing (for which E brings the factor exp((sigma·ln10/10)²/2)).
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray
-from channels.gains import LargeScale, mean_gain
+from channels.gains import LargeScale, NearGains, weak_mean_gain
 
 _CELLS_PER_RADIUS = 8
-_SUBSAMPLES = 6
+_MOST_CELLS = 1024
 
 
 @dataclass(frozen=True)
 class FarField:
-    """Mean interference at every device from transmitters farther away than the near radius.
+    """Mean interference at every device from the transmitters that its near list does not hold.
 
     Attributes:
         kind: `grid` or `mean`.
         shape: (columns, rows) of the grid; (1, 1) for `mean`.
         corner: (N, 4) flat grid indices of the four nodes around each device.
         weight: (N, 4) bilinear weights of the four nodes.
-        kernel: FFT of the gain from node to node, zero within the near radius; empty for `mean`.
+        kernel: FFT of the mean weak gain from node to node; empty for `mean`.
         padded: Padded FFT shape.
-        tail_m2: Integral of 2·pi·r·G(r) from the near radius outwards, in m², for `mean`.
+        tail_m2: Integral of 2·pi·r·(mean weak gain) over r, in m², for `mean`.
         area_m2: Area of the devices' bounding box.
     """
 
@@ -69,34 +70,35 @@ class FarField:
         return np.maximum(np.einsum("nk,nk->n", near, self.weight), 0.0)
 
 
-def build_far_field(
-    scale: LargeScale, positions_m: FloatArray, radius_m: float, kind: str
-) -> FarField | None:
-    """Prepare the far field of a near list's radius.
+def build_far_field(scale: LargeScale, positions_m: FloatArray, near: NearGains, kind: str) -> FarField | None:
+    """Prepare the far field that belongs to a near list.
 
     Args:
         scale: The tabulated path-loss model.
         positions_m: (N, 2) positions in m.
-        radius_m: Near radius in m; inf leaves nothing to the far field.
+        near: The near list; a complete one leaves nothing to the far field.
         kind: `grid`, `mean` or `none`.
 
     Returns:
         The far field; None where there is none.
     """
-    if kind == "none" or math.isinf(radius_m):
+    if kind == "none" or near.complete:
         return None
     low = positions_m.min(axis=0)
     extent = np.maximum(np.ptp(positions_m, axis=0), 1.0)
+    area_m2, devices = float(extent[0] * extent[1]), positions_m.shape[0]
     if kind == "mean":
-        nothing = np.zeros((positions_m.shape[0], 4), dtype=np.int64)
+        nothing = np.zeros((devices, 4), dtype=np.int64)
         empty = np.zeros((0, 0), dtype=np.complex128)
-        tail, area = _tail_m2(scale, radius_m), float(extent[0] * extent[1])
-        return FarField("mean", (1, 1), nothing, nothing.astype(np.float64), empty, (1, 1), tail, area)
-    cell_m = radius_m / _CELLS_PER_RADIUS
+        tail = _tail_m2(scale, near)
+        return FarField("mean", (1, 1), nothing, nothing.astype(np.float64), empty, (1, 1), tail, area_m2)
+    # Radius of a disc with as many devices as a row of the list: where weak gains start to matter.
+    scale_m = math.sqrt(area_m2 * near.index.shape[0] / devices**2 / math.pi)
+    cell_m = max(scale_m / _CELLS_PER_RADIUS, float(extent.max()) / _MOST_CELLS)
     shape = (int(extent[0] / cell_m) + 2, int(extent[1] / cell_m) + 2)
     corner, weight = _bilinear((positions_m - low) / cell_m, shape)
-    kernel, padded = _kernel(scale, shape, cell_m, radius_m)
-    return FarField("grid", shape, corner, weight, kernel, padded, 0.0, float(extent[0] * extent[1]))
+    kernel, padded = _kernel(scale, shape, cell_m, near)
+    return FarField("grid", shape, corner, weight, kernel, padded, 0.0, area_m2)
 
 
 def _bilinear(place: FloatArray, shape: tuple[int, int]) -> tuple[IntArray, FloatArray]:
@@ -111,29 +113,28 @@ def _bilinear(place: FloatArray, shape: tuple[int, int]) -> tuple[IntArray, Floa
     return corner, weight
 
 
+def _weak_gain(scale: LargeScale, near: NearGains, distance_m: FloatArray) -> FloatArray:
+    listed = weak_mean_gain(scale, distance_m, near.min_gain)
+    return np.where(distance_m < near.radius_m, listed, weak_mean_gain(scale, distance_m, math.inf))
+
+
 def _kernel(
-    scale: LargeScale, shape: tuple[int, int], cell_m: float, radius_m: float
+    scale: LargeScale, shape: tuple[int, int], cell_m: float, near: NearGains
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.complex128]], tuple[int, int]]:
     from scipy import fft
 
-    padded = (
-        int(fft.next_fast_len(2 * shape[0], real=True)),
-        int(fft.next_fast_len(2 * shape[1], real=True)),
-    )
+    padded = (int(fft.next_fast_len(2 * shape[0], real=True)), int(fft.next_fast_len(2 * shape[1], real=True)))
     lag_x = np.minimum(np.arange(padded[0]), padded[0] - np.arange(padded[0])) * cell_m
     lag_y = np.minimum(np.arange(padded[1]), padded[1] - np.arange(padded[1])) * cell_m
-    # Where the near radius cuts a cell, only the part beyond it counts.
-    sub = ((np.arange(_SUBSAMPLES) + 0.5) / _SUBSAMPLES - 0.5) * cell_m
-    total = np.zeros(padded)
-    for dx in sub:
-        for dy in sub:
-            distance = np.hypot.outer(np.abs(lag_x + dx), np.abs(lag_y + dy))
-            total += np.where(distance >= radius_m, mean_gain(scale, distance), 0.0)
-    return np.asarray(fft.rfft2(total / _SUBSAMPLES**2)), padded
+    distance = np.hypot.outer(lag_x, lag_y)
+    # The gain depends on distance alone, so it is read from a fine curve and not computed per node.
+    curve_m = np.linspace(0.0, float(distance.max()) + 1.0, 20001)
+    gain = np.interp(distance, curve_m, _weak_gain(scale, near, curve_m))
+    return np.asarray(fft.rfft2(gain)), padded
 
 
-def _tail_m2(scale: LargeScale, radius_m: float) -> float:
-    """Integral of 2·pi·r·G(r) beyond the radius: for G = K·r^-a this is 2·pi·K·R^(2-a)/(a-2)."""
-    log_r = np.linspace(math.log(radius_m), math.log(200e3), 4001)
+def _tail_m2(scale: LargeScale, near: NearGains) -> float:
+    """Integral of 2·pi·r·E[weak gain]: for G = K·r^-a beyond R this is 2·pi·K·R^(2-a)/(a-2)."""
+    log_r = np.linspace(0.0, math.log(200e3), 8001)
     r = np.exp(log_r)
-    return float(np.trapezoid(2 * np.pi * r**2 * mean_gain(scale, r), log_r))
+    return float(np.trapezoid(2 * np.pi * r**2 * _weak_gain(scale, near, r), log_r))

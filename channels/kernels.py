@@ -201,85 +201,86 @@ def cell_lists(x_m, y_m, cell_m):
 
 
 @kernel
-def near_counts(x_m, y_m, radius_m, columns, rows, start, member, cell):
-    """Number of other devices within a radius of each device (cells at least as wide as the radius)."""
-    count = np.zeros(x_m.shape[0], np.int64)
-    for i in range(x_m.shape[0]):
-        column, row = cell[i] % columns, cell[i] // columns
-        for r in range(max(row - 1, 0), min(row + 2, rows)):
-            for c in range(max(column - 1, 0), min(column + 2, columns)):
-                for q in range(start[r * columns + c], start[r * columns + c + 1]):
-                    j = member[q]
-                    if j != i and (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2 < radius_m * radius_m:
-                        count[i] += 1
-    return count
-
-
-@kernel
-def near_list(
-    x_m, y_m, travelled_m, radius_m, columns, rows, start, member, cell, indptr, curves, numbers, keys
-):
-    """Fill a near list: devices within a radius of each device, with their gains; each pair drawn once."""
-    index = np.empty(indptr[-1], np.int32)
-    gain = np.empty(indptr[-1], np.float64)
-    cursor = indptr[:-1].copy()
-    for i in range(x_m.shape[0]):
-        column, row = cell[i] % columns, cell[i] // columns
-        for r in range(max(row - 1, 0), min(row + 2, rows)):
-            for c in range(max(column - 1, 0), min(column + 2, columns)):
-                for q in range(start[r * columns + c], start[r * columns + c + 1]):
-                    j = member[q]
-                    if j <= i:
-                        continue
-                    squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-                    if squared < radius_m * radius_m:
-                        moved = travelled_m[i] + travelled_m[j]
-                        value = large_scale_gain(i, j, squared, moved, curves, numbers, keys)
-                        index[cursor[i]], gain[cursor[i]] = j, value
-                        index[cursor[j]], gain[cursor[j]] = i, value
-                        cursor[i] += 1
-                        cursor[j] += 1
-    return index, gain
+def _surely_weak(low_los, low_shadow, high, most_los, weakest_draw):
+    """Whether a still pair is certainly below the bound, from two hashes (`large_scale_gain` at x = 0)."""
+    if uniform(mix(mix(low_los ^ high))) < most_los:
+        return False
+    if weakest_draw >= 1.0:
+        return True
+    return uniform(mix(mix(low_shadow ^ high))) < weakest_draw
 
 
 @kernel
 def strong_pairs(
-    x_m,
-    y_m,
-    travelled_m,
-    radius_m,
-    min_gain,
-    columns,
-    rows,
-    start,
-    member,
-    cell,
-    capacity,
-    curves,
-    numbers,
-    keys,
+    x_m, y_m, travelled_m, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, still,
+    bins_per_m2, most_los, weakest_draw, curves, numbers, keys,
 ):
-    """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain), or the number found if too many."""
-    first = np.empty(capacity, np.int64)
-    second = np.empty(capacity, np.int64)
+    """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
+
+    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest_draw` bounds from below the
+    shadowing uniform a pair out of sight needs. Only the first `capacity` pairs are stored. `still` says that
+    no device has moved, so that draws are plain hashes.
+    """
+    first = np.empty(capacity, np.int32)
+    second = np.empty(capacity, np.int32)
     gain = np.empty(capacity)
     found = 0
-    for i in range(x_m.shape[0]):
+    reach = int(math.ceil(radius_m / cell_m))
+    limit = radius_m * radius_m
+    n = member.shape[0]
+    # Sorted copies, and whole rows of cells at once, make the scan sequential in memory.
+    xs, ys, names = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    los_words, shadow_words = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    for p in range(n):
+        i = member[p]
+        xs[p], ys[p], names[p] = x_m[i], y_m[i], i
+        los_words[p] = mix(keys[1] ^ np.uint64(i))
+        shadow_words[p] = mix(keys[0] ^ np.uint64(i))
+    for p in range(n):
+        i = names[p]
         column, row = cell[i] % columns, cell[i] // columns
-        for r in range(max(row - 1, 0), min(row + 2, rows)):
-            for c in range(max(column - 1, 0), min(column + 2, columns)):
-                for q in range(start[r * columns + c], start[r * columns + c + 1]):
-                    j = member[q]
-                    squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-                    if j <= i or squared >= radius_m * radius_m:
-                        continue
-                    moved = travelled_m[i] + travelled_m[j]
-                    value = large_scale_gain(i, j, squared, moved, curves, numbers, keys)
-                    if value >= min_gain:
-                        if found < capacity:
-                            first[found], second[found], gain[found] = i, j, value
-                        found += 1
+        left, right = max(column - reach, 0), min(column + reach, columns - 1)
+        for r in range(row, min(row + reach, rows - 1) + 1):
+            begin = p + 1 if r == row else start[r * columns + left]
+            for q in range(begin, start[r * columns + right + 1]):
+                squared = (xs[p] - xs[q]) ** 2 + (ys[p] - ys[q]) ** 2
+                if squared >= limit:
+                    continue
+                j = names[q]
+                low, high = (p, np.uint64(j)) if i < j else (q, np.uint64(i))
+                bin_ = int(squared * bins_per_m2)
+                if still and _surely_weak(
+                    los_words[low], shadow_words[low], high, most_los[bin_], weakest_draw[bin_]
+                ):
+                    continue
+                moved = travelled_m[i] + travelled_m[j]
+                value = large_scale_gain(i, j, squared, moved, curves, numbers, keys)
+                if value >= min_gain:
+                    if found < capacity:
+                        first[found], second[found], gain[found] = min(i, j), max(i, j), value
+                    found += 1
     return first, second, gain, found
+
+
+@kernel
+def symmetric_list(first, second, gain, devices):
+    """Turn pairs into a near list: (indptr, index, gain), each pair in both rows."""
+    indptr = np.zeros(devices + 1, np.int64)
+    for p in range(first.shape[0]):
+        indptr[first[p] + 1] += 1
+        indptr[second[p] + 1] += 1
+    for i in range(devices):
+        indptr[i + 1] += indptr[i]
+    cursor = indptr[:-1].copy()
+    index = np.empty(indptr[-1], np.int32)
+    value = np.empty(indptr[-1])
+    for p in range(first.shape[0]):
+        i, j = first[p], second[p]
+        index[cursor[i]], value[cursor[i]] = j, gain[p]
+        index[cursor[j]], value[cursor[j]] = i, gain[p]
+        cursor[i] += 1
+        cursor[j] += 1
+    return indptr, index, value
 
 
 @kernel

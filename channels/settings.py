@@ -146,6 +146,8 @@ class RadioSettings:
             value = getattr(self, name)
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
+        if self.subchannels > 100:
+            raise ValueError(f"subchannels is {self.subchannels}; expected at most 100")
         for name in ("aloha_probability", "amplifier_efficiency"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")

@@ -24,7 +24,7 @@ from channels.draws import keyed_uniform, stream_key
 from channels.energy import receive_energy_j, transmit_energy_j
 from channels.link import lowest_rate_bps, packet_success_probability, rate_bps
 from channels.power import foschini_miljanic
-from channels.scheduling.broadcast import interference_free_bound
+from channels.scheduling.broadcast import airtime_bound
 from channels.scheduling.problem import Radio, Scheduler, SlotTask, subset
 from channels.transfers import DEAD, DELIVERED, FAILED, LATE, UNSERVED, Schedule, Transfers
 from channels.units import BITS_PER_BYTE
@@ -104,6 +104,7 @@ class _State:
         self.unit = _unit_ids(radio, scheduler, request)
         # Transfers of one unit are made neighbours, so that units are runs of rows.
         self.order = np.argsort(self.unit, kind="stable")
+        self.unit_bound = _unit_bounds(radio, scheduler, request, self.unit[self.order], self.order)
         self.pending = np.ones(count, dtype=bool)
         self.failures = np.zeros(count, dtype=np.int64)
         self.bits = wanted.payload_bytes.astype(np.float64) * BITS_PER_BYTE
@@ -163,6 +164,18 @@ def _unit_ids(radio: Radio, scheduler: Scheduler, request: Request) -> IntArray:
     return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
+def _unit_bounds(
+    radio: Radio, scheduler: Scheduler, request: Request, unit: IntArray, order: IntArray
+) -> FloatArray:
+    if not scheduler.groups or not order.size:
+        return np.zeros(0)
+    wanted = request.transfers
+    first = np.searchsorted(unit, np.arange(int(unit[-1]) + 2))
+    snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
+    bits = wanted.payload_bytes[order[first[:-1]]].astype(np.float64)
+    return airtime_bound(radio, snr[order], bits, first)
+
+
 def _retire_dead(state: _State) -> None:
     if np.isinf(state.battery_j).all():
         return
@@ -201,9 +214,11 @@ def _task(state: _State, rows: IntArray) -> tuple[SlotTask, IntArray]:
         far_w=state.far_w,
         average_bps=state.average_bps,
         slot=state.slot,
+        wanted=len(wanted),
     )
     if state.scheduler.groups:
-        task.sinr_min[:] = np.maximum(task.sinr_min, interference_free_bound(task))
+        fast = np.minimum(state.unit_bound[unit[first]], snr * (1 - 1e-9))
+        task.sinr_min[:] = np.maximum(task.sinr_min, fast)
     return task, unit[first]
 
 
@@ -263,7 +278,8 @@ def slot_levels(
     unit = task.row_unit
     rows = np.flatnonzero(band[unit] >= 0)
     inside = np.flatnonzero(band >= 0)
-    sending = np.full(radio.power_w.shape[0], -1, dtype=np.int64)
+    # One byte per device: the loop over near lists reads it at random, and it should stay in cache.
+    sending = np.full(radio.power_w.shape[0], -1, dtype=np.int8)
     sending[task.source[inside]] = band[inside]
     far = far_field(task, band, power)
     destination = task.destination[rows]

@@ -22,14 +22,18 @@ SMALL = 160
 _ORDERS = 6
 _REGROUPS = 60
 _STEPS_PER_LINK = 60
+_FIRST_SLOT_SHARE = 0.95
+_FIRST_SLOTS = 6
 
 
 def select(task: SlotTask) -> list[IntArray]:
     """Choose the next slots (see `Scheduler.select`)."""
     radio = task.radio
-    small = task.units <= SMALL and radio.subchannels == 1 and radio.near.complete
+    small = task.wanted <= SMALL and radio.subchannels == 1 and radio.near.complete
     if small and task.first_row[-1] == task.units:
-        return slots_from_numbers(partition(affectance(task, link_matrix(task)), task.signal_w))
+        roles = np.bincount(np.concatenate([task.source, task.destination]))
+        affect = affectance(task, link_matrix(task))
+        return slots_from_numbers(partition(affect, task.signal_w, fewest=int(roles.max())))
     return [peel_slot(task)]
 
 
@@ -68,54 +72,82 @@ def _drop_violators(task: SlotTask, band: IntArray) -> IntArray:
     from channels.scheduling.engine import slot_levels
 
     kept = band.copy()
-    while np.any(kept >= 0):
+    if np.any(kept >= 0):
         rows, sinr = slot_levels(task, kept)
         unit = task.row_unit[rows]
-        weak = sinr < task.sinr_min[unit] * (1 - 1e-9)
-        if not weak.any():
-            break
-        kept[unit[weak]] = -1
+        kept[unit[sinr < task.sinr_min[unit] * (1 - 1e-9)]] = -1
     return kept
 
 
-def partition(affect: FloatArray, signal_w: FloatArray) -> IntArray:
+def partition(affect: FloatArray, signal_w: FloatArray, *, fewest: int = 1) -> IntArray:
     """Split all links into few feasible slots, the first of them large.
 
     Args:
         affect: (U, U) affectances (see `channels.scheduling.problem.affectance`).
         signal_w: (U,) received powers, which order the links.
+        fewest: A known lower bound on the number of slots, such as the busiest device's links; reaching it
+            ends the search.
 
     Returns:
         (U,) slot numbers from 0; slot 0 is the largest set found.
     """
-    from channels.scheduling.kernels import first_fit
-
     strongest = np.argsort(-signal_w, kind="stable")
     largest = largest_slot(affect, strongest)
-    rest = np.flatnonzero(~largest)
+    if largest.all():
+        return np.zeros(affect.shape[0], dtype=np.int64)
+    best = _with_first(affect, signal_w, largest, fewest)
+    if best.max() + 1 <= fewest:
+        return _largest_first(best)
+    # Another first slot, or none fixed, sometimes saves a slot.
+    free = _few_slots(affect, signal_w, fewest)
+    wanted = _FIRST_SLOT_SHARE * int(largest.sum())
+    for trial in range(_FIRST_SLOTS):
+        if best.max() <= free.max():
+            return _largest_first(best)
+        first = largest_slot(affect, strongest, start=free == trial, seed=trial)
+        if first.sum() >= wanted:
+            best = min(best, _with_first(affect, signal_w, first, fewest), key=_last_slot)
+    if free.max() < best.max() and np.bincount(free).max() >= wanted:
+        best = free
+    return _largest_first(best)
+
+
+def _last_slot(numbers: IntArray) -> int:
+    return int(numbers.max())
+
+
+def _with_first(affect: FloatArray, signal_w: FloatArray, first: BoolArray, fewest: int) -> IntArray:
+    rest = np.flatnonzero(~first)
     numbers = np.zeros(affect.shape[0], dtype=np.int64)
-    if not rest.size:
-        return numbers
     inner = np.ascontiguousarray(affect[np.ix_(rest, rest)])
-    tried = [first_fit(order, inner) for order in _orders(inner, signal_w[rest])]
-    tried.append(_peel_largest(inner, signal_w[rest]))
-    best = min(tried, key=lambda numbers: int(numbers.max()))
-    numbers[rest] = 1 + _regroup(inner, best)
-    # The same without the fixed first slot sometimes saves one.
-    whole = [first_fit(order, affect) for order in _orders(affect, signal_w)]
-    free = _regroup(affect, min([*whole, numbers], key=lambda numbers: int(numbers.max())))
-    if free.max() < numbers.max():
-        numbers = free
-    return _largest_first(numbers)
+    numbers[rest] = 1 + _few_slots(inner, signal_w[rest], fewest - 1)
+    return numbers
 
 
-def largest_slot(affect: FloatArray, order: IntArray, *, steps: int | None = None) -> BoolArray:
+def _few_slots(affect: FloatArray, signal_w: FloatArray, fewest: int) -> IntArray:
+    from channels.scheduling.kernels import first_fit
+
+    tried = [first_fit(order, affect) for order in _orders(affect, signal_w)]
+    tried.append(_peel_largest(affect, signal_w))
+    return _regroup(affect, min(tried, key=_last_slot), fewest)
+
+
+def largest_slot(
+    affect: FloatArray,
+    order: IntArray,
+    *,
+    steps: int | None = None,
+    start: BoolArray | None = None,
+    seed: int = 0,
+) -> BoolArray:
     """Find a large feasible set (one-slot capacity) by greedy insertion and iterated local search.
 
     Args:
         affect: (U, U) affectances.
         order: (U,) order of insertion.
         steps: Local-search steps; None takes 60 per link.
+        start: (U,) feasible set to start from; None starts from the better of two greedy insertions.
+        seed: Seed of the search.
 
     Returns:
         (U,) membership.
@@ -123,14 +155,13 @@ def largest_slot(affect: FloatArray, order: IntArray, *, steps: int | None = Non
     from channels.scheduling.kernels import first_fit, largest_set
 
     n = affect.shape[0]
-    starts = [
-        first_fit(one, affect) == 0 for one in (order, np.argsort(affect.sum(axis=0) + affect.sum(axis=1)))
-    ]
-    start = max(starts, key=lambda members: int(members.sum()))
+    if start is None or not start.any():
+        orders = (order, np.argsort(affect.sum(axis=0) + affect.sum(axis=1)))
+        start = max((first_fit(one, affect) == 0 for one in orders), key=np.count_nonzero)
     budget = _STEPS_PER_LINK * n if steps is None else steps
     if start.all():
         return start
-    return largest_set(affect, start.copy(), order.astype(np.int64), budget, np.uint64(n))
+    return largest_set(affect, start.copy(), order.astype(np.int64), budget, np.uint64(n + 7919 * seed))
 
 
 def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
@@ -156,13 +187,13 @@ def _peel_largest(affect: FloatArray, signal_w: FloatArray) -> IntArray:
     return numbers
 
 
-def _regroup(affect: FloatArray, numbers: IntArray) -> IntArray:
+def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
     from channels.scheduling.kernels import first_fit
 
     key = stream_key(0, "regroup")
     for trial in range(_REGROUPS):
         slots = int(numbers.max()) + 1
-        if slots <= 2:
+        if slots <= max(fewest, 1):
             break
         groups = [np.flatnonzero(numbers == slot) for slot in range(slots)]
         kind = trial % 3

@@ -45,7 +45,7 @@ def fill_slot(
     for c in range(bands):
         level[c] = floor_w
     busy = np.zeros(devices, np.bool_)
-    band = np.full(devices, -1, np.int64)
+    band = np.full(devices, -1, np.int8)
     # Largest interference plus noise a receiver bears.
     limit = np.zeros(devices)
     before = np.zeros(devices)

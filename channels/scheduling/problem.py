@@ -89,6 +89,7 @@ class SlotTask:
         far_w: (N,) expected far interference at each device in W.
         average_bps: (N,) exponential average of each sender's served rate in bit/s.
         slot: Number of the slot.
+        wanted: Transfers of the whole round; a scheduler may work harder on small rounds.
     """
 
     radio: Radio
@@ -102,6 +103,7 @@ class SlotTask:
     far_w: FloatArray
     average_bps: FloatArray
     slot: int
+    wanted: int
 
     @property
     def units(self) -> int:
