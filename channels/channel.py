@@ -17,20 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
-from channels.fading import doppler_correlation, power_quantile, quantile_factors, shape_parameter
-from channels.gains import (
-    NearGains,
-    build_large_scale,
-    dense_gains,
-    strong_gains,
-    pair_gains,
-    qualifying_radius_m,
-    strong_pairs,
-)
+from channels.fading import quantile_factors, shape_parameter
+from channels.gains import NearGains, dense_gains, pair_gains, strong_gains, strong_pairs
 from channels.interference import FarField, build_far_field
+from channels.largescale import build_large_scale, qualifying_radius_m
 from channels.link import mean_rate_bps, noise_power_dbm
 from channels.pathloss import ValidityWarning
-from channels.scheduling.engine import Outcome, Request, SlotFading, run_slots
+from channels.rounds import decorrelations_per_s, fading_table, round_end_s, round_plan
+from channels.scheduling.engine import Request, run_slots
+from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio
 from channels.scheduling.table import get_scheduler
 from channels.settings import RadioSettings
@@ -86,7 +81,7 @@ class Channel:
         self._scale = build_large_scale(settings, seed=self.seed)
         self._near: NearGains | None = None
         self._far: FarField | None = None
-        self._fading_table = _fading_table(settings)
+        self._fading_table = fading_table(settings)
 
     @property
     def devices(self) -> int:
@@ -168,7 +163,7 @@ class Channel:
         snr_db = 10 * np.log10(gain * power / noise_w)
         kept = np.flatnonzero(snr_db >= min_snr_db)
         order = kept[np.lexsort((pairs[kept, 1], pairs[kept, 0]))]
-        return pairs[order], snr_db[order]
+        return pairs[order].astype(np.int64), snr_db[order]
 
     def move(self, positions_m: ArrayLike) -> None:
         """Put the devices elsewhere; shadowing decorrelates with the distance both ends have moved.
@@ -235,8 +230,8 @@ class Channel:
             ),
         )
         self.battery_j = outcome.battery_j
-        self.clock_s = _round_end_s(outcome, start, deadline, ready[battery > 0])
-        return _round_plan(outcome, start, self.clock_s, compute, self.alive)
+        self.clock_s = round_end_s(outcome, start, deadline, ready[battery > 0])
+        return round_plan(outcome, start, self.clock_s, compute, self.alive)
 
     def snapshot(self) -> Snapshot:
         """State that `restore` needs: arrays and numbers only.
@@ -265,8 +260,8 @@ class Channel:
         for name, own in (("seed", self.seed), ("settings", repr(self.settings))):
             if snapshot[name] != own:
                 raise ValueError(
-                    f"the snapshot's {name} is {snapshot[name]!r}, this channel's is {own!r}; make the channel with"
-                    " the configuration of the run it is restored from"
+                    f"the snapshot's {name} is {snapshot[name]!r}, this channel's is {own!r};"
+                    " make the channel with the configuration of the run it is restored from"
                 )
         self._positions_m = _checked_positions(np.asarray(snapshot["positions_m"]), self.devices)
         self._travelled_m = np.array(snapshot["travelled_m"], dtype=np.float64)
@@ -321,7 +316,7 @@ class Channel:
         fresh = settings.speed_mps is None
         kind = _FADING_KINDS[settings.fading]
         return SlotFading(
-            time=-1.0 if fresh else now_s * _decorrelations_per_s(settings),
+            time=-1.0 if fresh else now_s * decorrelations_per_s(settings),
             kind=kind,
             shape=shape_parameter("rician", k_db=settings.rician_k_db) if kind == 2 else 0.0,
             table=self._fading_table,
@@ -345,7 +340,8 @@ class Channel:
         for array in indices:
             if array.size and (array.min() < 0 or array.max() >= self.devices):
                 raise ValueError(
-                    f"device indices run from {array.min()} to {array.max()}; expected 0 to {self.devices - 1}"
+                    f"device indices run from {array.min()} to {array.max()};"
+                    f" expected 0 to {self.devices - 1}"
                 )
 
     def _warn_range(self, transfers: Transfers) -> None:
@@ -371,46 +367,3 @@ def _checked_positions(positions_m: ArrayLike, devices: int | None) -> FloatArra
     if not np.isfinite(array).all():
         raise ValueError("positions_m holds nan or infinite values; expected finite metres")
     return array
-
-
-def _fading_table(settings: RadioSettings) -> FloatArray:
-    if settings.fading != "nakagami":
-        return np.zeros((1, 2))
-    from scipy.special import ndtr
-
-    normal = np.linspace(-8.0, 8.0, 4097)
-    probability = np.clip(np.asarray(ndtr(normal)), 1e-15, 1 - 1e-15)
-    return np.log(power_quantile("nakagami", probability, m=settings.nakagami_m))[None, :]
-
-
-def _decorrelations_per_s(settings: RadioSettings) -> float:
-    """Rate at which AR(1) fading forgets: -ln(rho)/slot_s with rho = J0(2·pi·f_D·slot_s), kept in (0, 1)."""
-    rho = float(doppler_correlation(settings.speed_mps or 0.0, settings.carrier_hz, settings.slot_s))
-    return -math.log(min(max(rho, 1e-6), 1.0)) / settings.slot_s
-
-
-def _round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: FloatArray) -> float:
-    trained_s = start_s + float(ready_s.max(initial=0.0))
-    missing = not outcome.schedule.delivered.all()
-    waited_s = deadline_s if missing and math.isfinite(deadline_s) else max(outcome.schedule.end_s, trained_s)
-    return min(waited_s, deadline_s)
-
-
-def _round_plan(
-    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, alive: BoolArray
-) -> RoundPlan:
-    schedule = outcome.schedule
-    sent = schedule.table
-    return RoundPlan(
-        table=sent,
-        delivered=schedule.delivered,
-        finished_s=schedule.finished_s,
-        attempts=schedule.attempts,
-        outcome=schedule.outcome,
-        start_s=start_s,
-        end_s=end_s,
-        airtime_s=schedule.airtime_s,
-        occupied_s=float(sent["end_s"].max() - sent["start_s"].min()) if len(sent) else 0.0,
-        energy_j=compute_j + outcome.energy_j,
-        alive=alive,
-    )

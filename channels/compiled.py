@@ -11,12 +11,10 @@ written, `kernel` compiles without a cache, once per process. `NUMBA_CACHE_DIR` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function with numba, cached on disk where a folder can be written.
 
     Floating-point code keeps IEEE order (no fast-math), so results do not depend on the machine's

@@ -68,9 +68,9 @@ def power_cdf(kind: str, power: ArrayLike, **shape: float) -> FloatArray:
     parameter = shape_parameter(kind, **shape)
     x = np.maximum(np.asarray(power, dtype=np.float64), 0.0)
     if kind == "rayleigh":
-        return -np.expm1(-x)
+        return np.asarray(-np.expm1(-x), dtype=np.float64)
     if kind == "nakagami":
-        return np.asarray(special.gammainc(parameter, parameter * x))
+        return np.asarray(special.gammainc(parameter, parameter * x), dtype=np.float64)
     if kind == "rician":
         return np.asarray(special.chndtr(2 * (1 + parameter) * x, 2.0, 2 * parameter))
     return (x >= 1.0).astype(np.float64)
@@ -92,9 +92,9 @@ def power_quantile(kind: str, probability: ArrayLike, **shape: float) -> FloatAr
     parameter = shape_parameter(kind, **shape)
     u = np.asarray(probability, dtype=np.float64)
     if kind == "rayleigh":
-        return -np.log1p(-u)
+        return np.asarray(-np.log1p(-u), dtype=np.float64)
     if kind == "nakagami":
-        return np.asarray(special.gammaincinv(parameter, u)) / parameter
+        return np.asarray(special.gammaincinv(parameter, u), dtype=np.float64) / parameter
     if kind == "rician":
         return np.asarray(special.chndtrix(u, 2.0, 2 * parameter)) / (2 * (1 + parameter))
     return np.ones_like(u)

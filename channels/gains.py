@@ -1,114 +1,19 @@
-"""Mean gains of pairs of devices: path loss, line-of-sight state and shadowing, and near lists of them."""
+"""Mean gains of pairs of devices, without fading, and near lists of them."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from channels.arrays import FloatArray, IntArray, KeyArray
-from channels.draws import stream_key
-from channels.pathloss import ValidityWarning, get_model, path_loss_db
-from channels.pathloss.basic import log_distance_model
-from channels.pathloss.model import PathLossModel
-from channels.settings import RadioSettings
+from channels.arrays import FloatArray, IntArray
+from channels.largescale import LargeScale, gain_reached, state_gains
 
-CURVE_POINTS = 16384
-LONGEST_M = 200e3
 MISSED_SHARE = 0.01
 STILL_PAIRS = 6e8
 MOVED_PAIRS = 6e7
 _FILTER_BINS = 65536
-_NEPER_PER_DB = math.log(10.0) / 10.0
-
-
-@dataclass(frozen=True)
-class LargeScale:
-    """A path-loss model with everything that does not depend on where the devices are.
-
-    The compiled loops read the model from curves over ln(distance) with 16,384 points from the shortest
-    distance to 200 km, linearly interpolated: exact to 1e-7 dB where the model is straight over
-    lg(distance) and to 0.002 dB at its kinks.
-
-    Attributes:
-        model: The path-loss model.
-        curves: (3, points) ln gain in LOS, ln gain in NLOS, and P_LOS.
-        numbers: (10,) ln of the first distance, points per unit of ln(distance), shadowing sigma in ln
-            gain (LOS, NLOS), decorrelation distances in m (LOS, NLOS, LOS state), LOS mode (0 drawn, 1
-            always, -1 never), ln antenna gain, shortest distance squared in m².
-        keys: (2,) random streams of shadowing and LOS state.
-    """
-
-    model: PathLossModel
-    curves: FloatArray
-    numbers: FloatArray
-    keys: KeyArray
-
-
-def settings_model(settings: RadioSettings) -> PathLossModel:
-    """The path-loss model of the settings, with their shadowing overrides.
-
-    Args:
-        settings: Radio settings.
-
-    Returns:
-        The model; sigma 0 where shadowing is off.
-    """
-    model = get_model(settings.path_loss)
-    if settings.path_loss == "log_distance":
-        model = log_distance_model(settings.path_loss_exponent, settings.path_loss_reference_m)
-    sigma = settings.shadowing_sigma_db
-    lag = settings.shadowing_decorrelation_m
-    return replace(
-        model,
-        sigma_db=(0.0, 0.0)
-        if not settings.shadowing
-        else model.sigma_db
-        if sigma is None
-        else (sigma, sigma),
-        decorrelation_m=model.decorrelation_m if lag is None else (lag, lag),
-    )
-
-
-def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
-    """Tabulate the settings' path-loss model.
-
-    Args:
-        settings: Radio settings.
-        seed: The experiment's seed; it keys shadowing and LOS states.
-
-    Returns:
-        The tabulated model.
-    """
-    model = settings_model(settings)
-    first, last = math.log(settings.min_distance_m), math.log(LONGEST_M)
-    distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
-    heights = (settings.tx_height_m, settings.rx_height_m)
-    with warnings.catch_warnings():
-        # The table reaches beyond every model's range; the channel warns about the links it really uses.
-        warnings.simplefilter("ignore", ValidityWarning)
-        los, nlos = (
-            -_NEPER_PER_DB
-            * path_loss_db(model, distance_m, settings.carrier_hz, los=state, tx_height_m=heights[0], rx_height_m=heights[1])
-            for state in (True, False)
-        )  # fmt: skip
-    drawn = model.los_probability(distance_m)
-    mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
-    probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
-    sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)
-    antenna = _NEPER_PER_DB * settings.antenna_gain_db
-    numbers = [
-        first, (CURVE_POINTS - 1) / (last - first), *sigma, *model.decorrelation_m, settings.los_decorrelation_m,
-        mode, antenna, settings.min_distance_m**2,
-    ]  # fmt: skip
-    return LargeScale(
-        model=model,
-        curves=np.stack([los, nlos, probability]),
-        numbers=np.asarray(numbers, dtype=np.float64),
-        keys=np.asarray([stream_key(seed, "shadowing"), stream_key(seed, "line-of-sight")], dtype=np.uint64),
-    )
 
 
 def pair_gains(
@@ -130,9 +35,15 @@ def pair_gains(
 
     x, y = _axes(positions_m)
     return kernels.pair_gains(
-        np.ascontiguousarray(first), np.ascontiguousarray(second), x, y, travelled_m, scale.curves, scale.numbers,
+        np.ascontiguousarray(first),
+        np.ascontiguousarray(second),
+        x,
+        y,
+        travelled_m,
+        scale.curves,
+        scale.numbers,
         scale.keys,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -215,7 +126,9 @@ def dense_gains(scale: LargeScale, positions_m: FloatArray, travelled_m: FloatAr
     return NearGains(np.arange(n + 1, dtype=np.int64) * n, index, gain, gain, math.inf)
 
 
-def strong_gains(scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray, entries: int) -> NearGains:
+def strong_gains(
+    scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray, entries: int
+) -> NearGains:
     """The near list of the strongest pairs: those above a gain bound set for `entries` per device on average.
 
     Choosing by gain and not by distance matters: with drawn LOS states and shadowing, a few far links in
@@ -250,59 +163,15 @@ def strong_gains(scale: LargeScale, positions_m: FloatArray, travelled_m: FloatA
     return NearGains(indptr, index, value, value, radius_m, min_gain)
 
 
-def gain_reached(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
-    """Probability, over LOS states and shadowing, that a link of a distance reaches a linear gain."""
-    from scipy.special import ndtr
-
-    reached = np.zeros(distance_m.shape)
-    for weight, log_gain, sigma in _states(scale, distance_m):
-        reached += weight * np.asarray(ndtr((log_gain - math.log(min_gain)) / max(sigma, 1e-12)))
-    return reached
-
-
-def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
-    """E[G·1(G < bound)]: mean gain over LOS states and shadowing of what stays below a bound.
-
-    For a log-normal part with ln-mean m and ln-sigma s it is exp(m + s²/2)·Phi((ln bound - m - s²)/s).
-
-    Args:
-        scale: The tabulated model.
-        distance_m: Distances in m, any shape.
-        min_gain: The bound; inf gives the whole mean.
-
-    Returns:
-        Linear gain, in the shape of `distance_m`.
-    """
-    from scipy.special import ndtr
-
-    mean = np.zeros(distance_m.shape)
-    bound = math.log(min_gain) if math.isfinite(min_gain) else math.inf
-    for weight, log_gain, sigma in _states(scale, distance_m):
-        below = np.asarray(ndtr((bound - log_gain - sigma**2) / max(sigma, 1e-12)))
-        mean += weight * np.exp(log_gain + sigma**2 / 2) * below
-    return mean
-
-
-def _states(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
-    """Probability, ln gain without shadowing, and ln-sigma of the two states at some distances."""
-    shortest_m = math.sqrt(scale.numbers[9])
-    position = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
-    grid = np.arange(scale.curves.shape[1])
-    los, nlos, probability = (np.interp(position, grid, scale.curves[row]) for row in range(3))
-    antenna = float(scale.numbers[8])
-    return [
-        (probability, los + antenna, float(scale.numbers[2])),
-        (1 - probability, nlos + antenna, float(scale.numbers[3])),
-    ]
-
-
-def _distance_profile(positions_m: FloatArray, *, sample: int = 64, bins: int = 600) -> tuple[FloatArray, FloatArray]:
+def _distance_profile(
+    positions_m: FloatArray, *, sample: int = 64, bins: int = 600
+) -> tuple[FloatArray, FloatArray]:
     """Distances (upper bin edges, in m) and the mean number of other devices of a device per bin.
 
     From an even sample of the devices, so that clustered placements are seen as they are.
     """
     devices = positions_m.shape[0]
-    chosen = np.unique(np.linspace(0, devices - 1, min(sample, devices)).astype(np.int64))
+    chosen: IntArray = np.unique(np.arange(sample, dtype=np.int64) * devices // sample)
     longest = float(np.hypot(*np.ptp(positions_m, axis=0))) + 1.0
     edges = np.concatenate(([0.0], np.geomspace(1.0, max(longest, 2.0), bins)))
     count = np.zeros(bins)
@@ -313,7 +182,9 @@ def _distance_profile(positions_m: FloatArray, *, sample: int = 64, bins: int = 
     return edges[1:], count / chosen.size
 
 
-def _bound_for_entries(scale: LargeScale, distance_m: FloatArray, pairs_each: FloatArray, entries: int) -> float:
+def _bound_for_entries(
+    scale: LargeScale, distance_m: FloatArray, pairs_each: FloatArray, entries: int
+) -> float:
     low, high = -120.0, 0.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -367,26 +238,10 @@ def _weak_filters(scale: LargeScale, min_gain: float, reach_m: float) -> tuple[f
 
     per_m2 = _FILTER_BINS / reach_m**2
     near_m = np.sqrt(np.arange(_FILTER_BINS + 1) / per_m2)
-    (los, _, _), (_, log_gain, sigma) = _states(scale, near_m)
+    (los, _, _), (_, log_gain, sigma) = state_gains(scale, near_m)
     slack = 1e-3
     needed = (math.log(min_gain) - log_gain - slack) / max(sigma, 1e-12)
     return per_m2, np.minimum(los + slack * los, 1.0), np.asarray(ndtr(needed)) - 1e-12
-
-
-def qualifying_radius_m(scale: LargeScale, min_gain: float, share: float = 0.01) -> float:
-    """Distance beyond which at most `share` of links reach a gain, by P_LOS and shadowing.
-
-    Args:
-        scale: The tabulated model.
-        min_gain: Linear gain.
-        share: Share of links that may be missed at the radius itself.
-
-    Returns:
-        Radius in m.
-    """
-    distance_m = np.exp(scale.numbers[0] + np.arange(scale.curves.shape[1]) / scale.numbers[1])
-    reached = np.flatnonzero(gain_reached(scale, distance_m, min_gain) >= share)
-    return float(distance_m[min(int(reached[-1]) + 1 if reached.size else 0, distance_m.size - 1)])
 
 
 def _axes(positions_m: FloatArray) -> tuple[FloatArray, FloatArray]:

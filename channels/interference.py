@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray
-from channels.gains import LargeScale, NearGains, weak_mean_gain
+from channels.gains import NearGains
+from channels.largescale import LargeScale, weak_mean_gain
 
 _CELLS_PER_RADIUS = 8
 _MOST_CELLS = 1024
@@ -55,7 +56,7 @@ class FarField:
         """
         devices = self.corner.shape[0]
         if self.kind == "mean":
-            return np.full(devices, float(np.sum(power_w)) / self.area_m2 * self.tail_m2)
+            return np.full(devices, float(np.sum(power_w)) / self.area_m2 * self.tail_m2, dtype=np.float64)
         from scipy import fft
 
         cells = self.shape[0] * self.shape[1]
@@ -67,10 +68,12 @@ class FarField:
         field = np.asarray(fft.irfft2(spectrum, self.padded))[: self.shape[0], : self.shape[1]]
         near = field.reshape(-1)[self.corner]
         # Rounding of the FFT may leave tiny negative powers.
-        return np.maximum(np.einsum("nk,nk->n", near, self.weight), 0.0)
+        return np.maximum((near * self.weight).sum(axis=1), 0.0)
 
 
-def build_far_field(scale: LargeScale, positions_m: FloatArray, near: NearGains, kind: str) -> FarField | None:
+def build_far_field(
+    scale: LargeScale, positions_m: FloatArray, near: NearGains, kind: str
+) -> FarField | None:
     """Prepare the far field that belongs to a near list.
 
     Args:
@@ -123,7 +126,10 @@ def _kernel(
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.complex128]], tuple[int, int]]:
     from scipy import fft
 
-    padded = (int(fft.next_fast_len(2 * shape[0], real=True)), int(fft.next_fast_len(2 * shape[1], real=True)))
+    padded = (
+        int(fft.next_fast_len(2 * shape[0], real=True)),
+        int(fft.next_fast_len(2 * shape[1], real=True)),
+    )
     lag_x = np.minimum(np.arange(padded[0]), padded[0] - np.arange(padded[0])) * cell_m
     lag_y = np.minimum(np.arange(padded[1]), padded[1] - np.arange(padded[1])) * cell_m
     distance = np.hypot.outer(lag_x, lag_y)

@@ -3,10 +3,10 @@
 Import this module only inside functions: it imports numba. All compiled callers of a function live in
 its file, because numba's cache does not notice a change in another file.
 
-Conventions: `x_m`, `y_m`, `travelled_m` are (N,) float64; `curves` is (4, points) float64 holding, over
-a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS, P_LOS and the mean gain; `numbers`
-(see `LargeScale.numbers`) and `keys` are the scalar parameters. A near list is `indptr` (N + 1,) int64, `index`
-(entries,) int32 and `gain` (entries,) float64 of linear power gains.
+Conventions: `x_m`, `y_m`, `travelled_m` are (N,) float64; `curves` is (3, points) float64 holding, over
+a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and P_LOS; `numbers` (see
+`LargeScale.numbers`) and `keys` are the scalar parameters. A near list is `indptr` (N + 1,) int64,
+`index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
 # numba ships no type information.
@@ -52,38 +52,45 @@ def uniform(word):
     return (np.float64(word >> _S12) + 0.5) * _TWO_M52
 
 
+# Wichura's coefficients, highest power first: centre, middle, tail; numerators and denominators.
+_CENTRE = (
+    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
+     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
+    (5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
+     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
+)  # fmt: skip
+_MIDDLE = (
+    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
+     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
+    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
+     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
+)  # fmt: skip
+_TAIL = (
+    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093,
+     0.29656057182850489123, 1.7848265399172913358, 5.4637849111641143699, 6.6579046435011037772),
+    (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
+     0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
+)  # fmt: skip
+
+
+@kernel
+def _ratio(coefficients, r):
+    above, below = coefficients[0][0], coefficients[1][0]
+    for k in range(1, 8):
+        above = above * r + coefficients[0][k]
+        below = below * r + coefficients[1][k]
+    return above / below
+
+
 @kernel
 def normal(word):
     """Standard normal from a word: the inverse CDF by Wichura's AS 241 (PPND16), relative error 1e-16."""
     q = uniform(word) - 0.5
     if abs(q) <= 0.425:
-        r = 0.180625 - q * q
-        num = ((((((2509.0809287301226727 * r + 33430.575583588128105) * r + 67265.770927008700853) * r
-                  + 45921.953931549871457) * r + 13731.693765509461125) * r + 1971.5909503065514427) * r
-               + 133.14166789178437745) * r + 3.387132872796366608  # fmt: skip
-        den = ((((((5226.495278852545925 * r + 28729.085735721942674) * r + 39307.89580009271061) * r
-                  + 21213.794301586595867) * r + 5394.1960214247511077) * r + 687.1870074920579083) * r
-               + 42.313330701600911252) * r + 1.0  # fmt: skip
-        return q * num / den
-    tail = 0.5 - abs(q)
-    r = math.sqrt(-math.log(tail))
-    if r <= 5.0:
-        r -= 1.6
-        num = ((((((7.7454501427834140764e-4 * r + 0.0227238449892691845833) * r + 0.24178072517745061177) * r
-                  + 1.27045825245236838258) * r + 3.64784832476320460504) * r + 5.7694972214606914055) * r
-               + 4.6303378461565452959) * r + 1.42343711074968357734  # fmt: skip
-        den = ((((((1.05075007164441684324e-9 * r + 5.475938084995344946e-4) * r + 0.0151986665636164571966) * r
-                  + 0.14810397642748007459) * r + 0.68976733498510000455) * r + 1.6763848301838038494) * r
-               + 2.05319162663775882187) * r + 1.0  # fmt: skip
-    else:
-        r -= 5.0
-        num = ((((((2.01033439929228813265e-7 * r + 2.71155556874348757815e-5) * r + 0.0012426609473880784386) * r
-                  + 0.026532189526576123093) * r + 0.29656057182850489123) * r + 1.7848265399172913358) * r
-               + 5.4637849111641143699) * r + 6.6579046435011037772  # fmt: skip
-        den = ((((((2.04426310338993978564e-15 * r + 1.4215117583164458887e-7) * r + 1.8463183175100546818e-5) * r
-                  + 7.868691311456132591e-4) * r + 0.0148753612908506148525) * r + 0.13692988092273580531) * r
-               + 0.59983220655588793769) * r + 1.0  # fmt: skip
-    return math.copysign(num / den, q)
+        return q * _ratio(_CENTRE, 0.180625 - q * q)
+    r = math.sqrt(-math.log(0.5 - abs(q)))
+    value = _ratio(_MIDDLE, r - 1.6) if r <= 5.0 else _ratio(_TAIL, r - 5.0)
+    return math.copysign(value, q)
 
 
 @kernel
@@ -212,8 +219,25 @@ def _surely_weak(low_los, low_shadow, high, most_los, weakest_draw):
 
 @kernel
 def strong_pairs(
-    x_m, y_m, travelled_m, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, still,
-    bins_per_m2, most_los, weakest_draw, curves, numbers, keys,
+    x_m,
+    y_m,
+    travelled_m,
+    radius_m,
+    min_gain,
+    cell_m,
+    columns,
+    rows,
+    start,
+    member,
+    cell,
+    capacity,
+    still,
+    bins_per_m2,
+    most_los,
+    weakest_draw,
+    curves,
+    numbers,
+    keys,
 ):
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
@@ -225,7 +249,7 @@ def strong_pairs(
     second = np.empty(capacity, np.int32)
     gain = np.empty(capacity)
     found = 0
-    reach = int(math.ceil(radius_m / cell_m))
+    reach = math.ceil(radius_m / cell_m)
     limit = radius_m * radius_m
     n = member.shape[0]
     # Sorted copies, and whole rows of cells at once, make the scan sequential in memory.

@@ -36,7 +36,7 @@ class RadioSettings:
     """Settings of the radio; the defaults suit ten devices in a square of 200-500 m.
 
     Attributes:
-        path_loss: Path-loss model: d2d_outdoor, umi, uma, inh, v2x_urban, v2x_highway, free_space, log_distance.
+        path_loss: d2d_outdoor, umi, uma, inh, v2x_urban, v2x_highway, free_space or log_distance.
         path_loss_exponent: Exponent of log_distance, > 0.
         path_loss_reference_m: Reference distance of log_distance in m, > 0.
         line_of_sight: draw (per link, by the model's probability), always or never.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -81,8 +81,8 @@ class Transfers:
         src = np.atleast_1d(np.asarray(source, dtype=np.int64))
         dst = np.atleast_1d(np.asarray(destination, dtype=np.int64))
         size = np.broadcast_to(np.asarray(payload_bytes, dtype=np.int64), src.shape).copy()
-        ids = np.arange(src.shape[0]) if message is None else np.atleast_1d(np.asarray(message))
-        return cls(src, dst, size, ids.astype(np.int64))
+        given = np.arange(src.shape[0], dtype=np.int64) if message is None else message
+        return cls(src, dst, size, np.atleast_1d(np.asarray(given, dtype=np.int64)))
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _from_columns(columns: Any) -> Transfers:
     missing = [name for name in ("source", "destination", "payload_bytes") if name not in columns]
     if missing:
         raise ValueError(f"transfers lack the columns {missing}; expected source, destination, payload_bytes")
-    message = columns["message"] if "message" in columns else None
+    message = columns.get("message")
     return Transfers.build(columns["source"], columns["destination"], columns["payload_bytes"], message)
 
 
@@ -183,11 +183,14 @@ def _from_entries(entries: Sequence[Any]) -> Transfers:
         parts = tuple(entry)
         if len(parts) != 3:
             raise ValueError(
-                f"transfer {index} is {entry!r}; expected (source, destination or destinations, payload_bytes)"
+                f"transfer {index} is {entry!r};"
+                " expected (source, destination or destinations, payload_bytes)"
             )
         source, target, size = parts
         several = isinstance(target, set | frozenset | list | tuple | np.ndarray)
-        targets = sorted(int(one) for one in target) if several else [int(target)]
+        targets: list[int] = (
+            sorted(int(one) for one in cast("Sequence[int]", target)) if several else [int(target)]
+        )
         rows.extend((int(source), one, int(size), index) for one in targets)
     columns = np.asarray(rows, dtype=np.int64).reshape(-1, 4)
     return Transfers.build(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])

@@ -14,7 +14,7 @@ SPEED_OF_LIGHT_M_S = 3.0e8
 """Propagation speed as the 3GPP channel models round it (TR 38.901 clause 7.4.1), in m/s."""
 
 EXACT_SPEED_OF_LIGHT_M_S = 299_792_458.0
-"""Speed of light in vacuum, in m/s, for physics outside the 3GPP breakpoint formulas (Doppler, free space)."""
+"""Speed of light in m/s, for physics outside the 3GPP breakpoint formulas (Doppler, free space)."""
 
 THERMAL_NOISE_DBM_HZ = -174.0
 """Thermal noise density at 290 K, in dBm/Hz."""
@@ -39,5 +39,5 @@ def dbm_to_watt(power_dbm: ArrayLike) -> FloatArray:
 
 
 def watt_to_dbm(power_w: ArrayLike) -> FloatArray:
-    """dBm from watts: 10·lg x + 30, any shape."""
+    """DBm from watts: 10·lg x + 30, any shape."""
     return linear_to_db(power_w) + 30.0

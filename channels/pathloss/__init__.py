@@ -138,8 +138,8 @@ def _geometry(
     lowest_m = {"umi": 1.0, "uma": 1.0, "d2d_outdoor": 0.7}.get(model.name, 0.0)
     if model.name in ("umi", "uma", "d2d_outdoor") and min(tx, rx) <= lowest_m:
         raise ValueError(
-            f"antenna heights {tx} m and {rx} m: {model.name} subtracts a clutter height of {lowest_m} m, so both"
-            " must be above it"
+            f"antenna heights {tx} m and {rx} m: {model.name} subtracts a clutter height of {lowest_m} m,"
+            " so both must be above it"
         )
     return Geometry(distance, np.hypot(distance, tx - rx), carrier / 1e9, tx, rx)
 
@@ -160,8 +160,9 @@ def _warn_outside(model: PathLossModel, point: Geometry) -> None:
     )
     if not inside:
         warnings.warn(
-            f"path-loss model {model.name} is used outside its range: distance {near_m:g}-{far_m:g} m, carrier"
-            f" {low_hz / 1e9:g}-{high_hz / 1e9:g} GHz, transmitter {tx_low:g}-{tx_high:g} m and receiver"
+            f"path-loss model {model.name} is used outside its range: distance {near_m:g}-{far_m:g} m,"
+            f" carrier {low_hz / 1e9:g}-{high_hz / 1e9:g} GHz,"
+            f" transmitter {tx_low:g}-{tx_high:g} m and receiver"
             f" {rx_low:g}-{rx_high:g} m high ({model.source})",
             ValidityWarning,
             stacklevel=3,

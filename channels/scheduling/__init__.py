@@ -65,7 +65,8 @@ def plan(
         >>> schedule.table.slot.tolist()
         [0, 0]
     """
-    from channels.scheduling.engine import Request, SlotFading, run_slots
+    from channels.scheduling.engine import Request, run_slots
+    from channels.scheduling.levels import SlotFading
 
     scheduler = get_scheduler(name)
     for option in options:
@@ -79,9 +80,9 @@ def plan(
         transfers=wanted,
         gain=gain[wanted.source, wanted.destination],
         start_s=0.0,
-        ready_s=np.zeros(gain.shape[0]),
+        ready_s=np.zeros(gain.shape[0], dtype=np.float64),
         deadline_s=float(options.get("deadline_s") or math.inf),
-        battery_j=np.full(gain.shape[0], np.inf),
+        battery_j=np.full(gain.shape[0], np.inf, dtype=np.float64),
         fading=never,
         max_slots=options.get("max_slots"),
     )
@@ -102,7 +103,8 @@ def _checked(
         ends = np.concatenate([wanted.source, wanted.destination])
         if ends.min() < 0 or ends.max() >= devices:
             raise ValueError(
-                f"transfers name devices {ends.min()} to {ends.max()}; gains are for devices 0 to {devices - 1}"
+                f"transfers name devices {ends.min()} to {ends.max()};"
+                f" gains are for devices 0 to {devices - 1}"
             )
     power = np.broadcast_to(np.asarray(power_w, dtype=np.float64), (devices,)).copy()
     noise = np.broadcast_to(np.asarray(noise_w, dtype=np.float64), (devices,)).copy()

@@ -15,43 +15,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
-from channels.draws import keyed_uniform, stream_key
 from channels.energy import receive_energy_j, transmit_energy_j
-from channels.link import lowest_rate_bps, packet_success_probability, rate_bps
-from channels.power import foschini_miljanic
 from channels.scheduling.broadcast import airtime_bound
+from channels.scheduling.levels import (
+    SlotFading,
+    controlled_power,
+    decoded_rows,
+    far_field,
+    slot_levels,
+    unit_rates,
+)
 from channels.scheduling.problem import Radio, Scheduler, SlotTask, subset
 from channels.transfers import DEAD, DELIVERED, FAILED, LATE, UNSERVED, Schedule, Transfers
 from channels.units import BITS_PER_BYTE
 
-_NO_TABLE = np.zeros((1, 2))
 _AVERAGE_SLOTS = 20.0
-
-
-@dataclass(frozen=True)
-class SlotFading:
-    """Fading of one slot, as the compiled loops take it (see `channels.kernels.fading_factor`).
-
-    Attributes:
-        time: Time in decorrelation times, or below 0 for a fresh draw.
-        kind: 0 none, 1 Rayleigh, 2 Rician, 3 by quantile table.
-        shape: Linear K of Rician.
-        table: (1, points) ln quantiles over the standard normal from -8 to 8.
-        key: Key of the slot's draws.
-        success_key: Key of the packet-error draws.
-    """
-
-    time: float = -1.0
-    kind: int = 0
-    shape: float = 0.0
-    table: FloatArray = field(default_factory=lambda: _NO_TABLE)
-    key: int = 0
-    success_key: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,210 +235,144 @@ def _match(ids: IntArray, chosen_ids: IntArray, band: IntArray) -> IntArray:
     return out
 
 
-def slot_levels(
-    task: SlotTask,
-    band: IntArray,
-    *,
-    fading: SlotFading | None = None,
-    power_w: FloatArray | None = None,
-) -> tuple[IntArray, FloatArray]:
-    """SINR of every reception of a slot.
+@dataclass(frozen=True)
+class _Air:
+    """What one slot puts on the air: rows are receptions, units are transmissions."""
 
-    Args:
-        task: The task.
-        band: (U,) sub-channel of each unit, -1 outside the slot.
-        fading: The slot's fading; None takes mean gains.
-        power_w: (N,) powers in W; None takes the radio's own.
-
-    Returns:
-        Row indices of the task, and their linear SINR.
-    """
-    from channels import kernels
-
-    radio = task.radio
-    power = radio.power_w if power_w is None else power_w
-    faded = SlotFading() if fading is None else fading
-    unit = task.row_unit
-    rows = np.flatnonzero(band[unit] >= 0)
-    inside = np.flatnonzero(band >= 0)
-    # One byte per device: the loop over near lists reads it at random, and it should stay in cache.
-    sending = np.full(radio.power_w.shape[0], -1, dtype=np.int8)
-    sending[task.source[inside]] = band[inside]
-    far = far_field(task, band, power)
-    destination = task.destination[rows]
-    floor = radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
-    near = radio.near
-    sinr = kernels.slot_sinr(
-        task.source[unit[rows]], destination, band[unit[rows]], task.gain[rows], floor, sending, power,
-        near.indptr, near.index, near.in_gain, faded.time, faded.kind, faded.shape, faded.table,
-        np.uint64(faded.key),
-    )  # fmt: skip
-    return rows, sinr
-
-
-def far_field(task: SlotTask, band: IntArray, power_w: FloatArray) -> FloatArray | None:
-    """Far interference per sub-channel and device, (subchannels, N) in W; None without a far field."""
-    radio = task.radio
-    if radio.far is None:
-        return None
-    return np.stack(
-        [
-            radio.far.at_devices(task.source[band == channel], power_w[task.source[band == channel]])
-            for channel in range(radio.subchannels)
-        ]
-    )
-
-
-def _controlled_power(state: _State, task: SlotTask, band: IntArray) -> FloatArray:
-    radio = state.radio
-    if radio.power_control == "fixed" or not state.scheduler.keeps_threshold or state.scheduler.groups:
-        return radio.power_w
-    power = radio.power_w.copy()
-    for channel in range(radio.subchannels):
-        units = np.flatnonzero(band == channel)
-        if not units.size:
-            continue
-        src, dst = task.source[units], task.destination[units]
-        cross = radio.near.matrix()[np.ix_(src, dst)]
-        np.fill_diagonal(cross, task.gain[units])
-        power[src] = foschini_miljanic(cross, radio.noise_w[dst], task.sinr_min[units], radio.power_w[src])
-    return power
+    transfer: IntArray
+    unit: IntArray
+    source: IntArray
+    destination: IntArray
+    sinr: FloatArray
+    band: IntArray
+    power_w: FloatArray
+    rate: FloatArray
+    duration: FloatArray
+    carried: FloatArray
+    complete: BoolArray
+    in_time: BoolArray
+    decoded: BoolArray
 
 
 def _run_slot(state: _State, task: SlotTask, rows: IntArray, band: IntArray) -> None:
+    state.slot += 1
     if not np.any(band >= 0):
         state.now_s += state.radio.slot_s
-        state.slot += 1
         return
-    fading = state.request.fading(state.slot, state.now_s)
-    power = _controlled_power(state, task, band)
-    local, sinr = slot_levels(task, band, fading=fading, power_w=power)
-    unit = task.row_unit[local]
-    source, destination = task.source[unit], task.destination[local]
-    decoded = _decoded(state.radio, sinr, source, destination, fading)
-    rate = _unit_rates(state.radio, task.units, unit, sinr, decoded)
-    duration = np.where(band >= 0, task.bits / rate, 0.0)
-    complete = np.ones(task.units, dtype=bool)
-    carried = task.bits
-    if state.scheduler.segments:
-        good = np.unique(unit[decoded])
-        length = duration[good].min() if good.size else duration[band >= 0].max()
-        complete = duration <= length * (1 + 1e-12)
-        # Whole bytes, and the rest at least one of them, so that no row carries nothing for ever.
-        part = np.floor(length * rate / BITS_PER_BYTE) * BITS_PER_BYTE
-        carried = np.where(complete, task.bits, np.minimum(part, task.bits - BITS_PER_BYTE))
-        duration = np.minimum(duration, length)
-    in_time = state.now_s + duration <= state.request.deadline_s * (1 + 1e-15)
-    duration = np.minimum(duration, state.request.deadline_s - state.now_s)
-    ok = decoded & in_time[unit]
-    energy = _row_energy(state, task, unit, source, destination, duration, power)
-    _record(
-        state,
-        rows[local],
-        unit,
-        band,
-        sinr,
-        rate,
-        duration,
-        carried,
-        ok & complete[unit],
-        energy,
-        power[source],
-    )
-    _settle(state, rows[local], ok, complete[unit], in_time[unit], carried[unit], duration[unit])
-    used = duration[band >= 0]
-    served = np.bincount(source[ok], weights=carried[unit[ok]], minlength=state.average_bps.shape[0])
+    air = _transmit(state, task, rows, band)
+    energy = _book_energy(state, task.units, air)
+    _record(state, air, energy)
+    _settle(state, air)
+    used = air.duration[band >= 0]
     length = float(used.max())
+    ok = air.decoded & air.in_time[air.unit]
+    served = np.bincount(
+        air.source[ok], weights=air.carried[air.unit[ok]], minlength=state.average_bps.shape[0]
+    )
     if length > 0:
         state.average_bps += (served / length - state.average_bps) / _AVERAGE_SLOTS
     state.airtime_s += float(used.sum())
     state.now_s += length
     state.last_end_s = state.now_s
-    state.slot += 1
     if state.radio.far is not None:
-        state.far_w = np.asarray(far_field(task, band, power)).max(axis=0)
+        state.far_w = np.asarray(far_field(task, band, state.radio.power_w)).max(axis=0)
 
 
-def _decoded(
-    radio: Radio, sinr: FloatArray, source: IntArray, destination: IntArray, fading: SlotFading
-) -> BoolArray:
-    if radio.errors == "none":
-        return np.ones(sinr.shape, dtype=bool)
-    if radio.errors == "chen":
-        draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
-        return draw < packet_success_probability(sinr, radio.waterfall_db)
-    return sinr >= radio.sinr_min * (1 - 1e-12)
+def _transmit(state: _State, task: SlotTask, rows: IntArray, band: IntArray) -> _Air:
+    radio, scheduler = state.radio, state.scheduler
+    fading = state.request.fading(state.slot - 1, state.now_s)
+    controlled = radio.power_control != "fixed" and scheduler.keeps_threshold and not scheduler.groups
+    power = controlled_power(task, band) if controlled else radio.power_w
+    local, sinr = slot_levels(task, band, fading=fading, power_w=power)
+    unit = task.row_unit[local]
+    source, destination = task.source[unit], task.destination[local]
+    decoded = decoded_rows(radio, sinr, source, destination, fading)
+    rate = unit_rates(radio, task.units, unit, sinr, decoded)
+    duration = np.where(band >= 0, task.bits / rate, 0.0)
+    complete, carried = np.ones(task.units, dtype=bool), task.bits
+    if scheduler.segments:
+        good = np.unique(unit[decoded])
+        length = float(duration[good].min() if good.size else duration[band >= 0].max())
+        complete = duration <= length * (1 + 1e-12)
+        # Whole bytes, and at least one is left, so that a part never claims to be the whole.
+        part = np.floor(length * rate / BITS_PER_BYTE) * BITS_PER_BYTE
+        carried = np.where(complete, task.bits, np.minimum(part, task.bits - BITS_PER_BYTE))
+        duration = np.minimum(duration, length)
+    left_s = state.request.deadline_s - state.now_s
+    return _Air(
+        transfer=rows[local],
+        unit=unit,
+        source=source,
+        destination=destination,
+        sinr=sinr,
+        band=band,
+        power_w=power[source],
+        rate=rate,
+        duration=np.minimum(duration, left_s),
+        carried=carried,
+        complete=complete,
+        in_time=duration <= left_s,
+        decoded=decoded,
+    )
 
 
-def _unit_rates(radio: Radio, units: int, unit: IntArray, sinr: FloatArray, decoded: BoolArray) -> FloatArray:
-    """Rate of each unit: that of the worst receiver that decodes, or the lowest rate if none does."""
-    worst = np.full(units, np.inf)
-    np.minimum.at(worst, unit[decoded], sinr[decoded])
-    lowest = lowest_rate_bps(radio.rate, radio.sinr_min, radio.bandwidth_hz, radio.gap_db)
-    rate = rate_bps(radio.rate, np.where(np.isfinite(worst), worst, 0.0), radio.bandwidth_hz, radio.gap_db)
-    return np.where(np.isfinite(worst), np.maximum(rate, lowest), lowest)
-
-
-def _row_energy(
-    state: _State, task: SlotTask, unit: IntArray, source: IntArray, destination: IntArray, duration: FloatArray,
-    power_w: FloatArray,
-) -> FloatArray:  # fmt: skip
+def _book_energy(state: _State, units: int, air: _Air) -> FloatArray:
     """Energy of each row: the sender's share and the receiver's; booked on both devices."""
-    radio = state.radio
-    receivers = np.bincount(unit, minlength=task.units)[unit]
+    radio, duration = state.radio, air.duration[air.unit]
+    receivers = np.bincount(air.unit, minlength=units)[air.unit]
     sent = transmit_energy_j(
-        power_w[source], duration[unit], amplifier_efficiency=radio.amplifier_efficiency,
+        air.power_w,
+        duration,
+        amplifier_efficiency=radio.amplifier_efficiency,
         circuit_power_w=radio.circuit_power_w,
-    ) / receivers  # fmt: skip
-    heard = receive_energy_j(duration[unit], receive_power_w=radio.receive_power_w)
-    spent = np.bincount(source, weights=sent, minlength=state.energy_j.shape[0])
-    spent += np.bincount(destination, weights=heard, minlength=state.energy_j.shape[0])
+    )
+    sent = sent / receivers
+    heard = receive_energy_j(duration, receive_power_w=radio.receive_power_w)
+    devices = state.energy_j.shape[0]
+    spent = np.bincount(air.source, weights=sent, minlength=devices)
+    spent += np.bincount(air.destination, weights=heard, minlength=devices)
     state.energy_j += spent
     state.battery_j = np.maximum(state.battery_j - spent, 0.0)
     return sent + heard
 
 
-def _record(
-    state: _State, transfer: IntArray, unit: IntArray, band: IntArray, sinr: FloatArray, rate: FloatArray,
-    duration: FloatArray, carried: FloatArray, delivered: BoolArray, energy: FloatArray, power: FloatArray,
-) -> None:  # fmt: skip
-    wanted = state.request.transfers
-    ids = np.unique(unit, return_inverse=True)[1].reshape(-1)
+def _record(state: _State, air: _Air, energy: FloatArray) -> None:
+    wanted, count = state.request.transfers, air.transfer.shape
+    ids = np.unique(air.unit, return_inverse=True)[1].reshape(-1)
     with np.errstate(divide="ignore"):
-        sinr_db = 10 * np.log10(sinr)
+        sinr_db = 10 * np.log10(air.sinr)
     state.parts.append(
         {
-            "slot": np.full(transfer.shape, state.slot, dtype=np.int64),
-            "source": wanted.source[transfer],
-            "destination": wanted.destination[transfer],
+            "slot": np.full(count, state.slot - 1, dtype=np.int64),
+            "source": wanted.source[air.transfer],
+            "destination": wanted.destination[air.transfer],
             "sinr_db": sinr_db,
-            "rate_bps": rate[unit],
-            "start_s": np.full(transfer.shape, state.now_s),
-            "end_s": state.now_s + duration[unit],
-            "payload_bytes": (carried[unit] / BITS_PER_BYTE).round().astype(np.int64),
-            "attempts": state.failures[transfer] + 1,
-            "delivered": delivered,
+            "rate_bps": air.rate[air.unit],
+            "start_s": np.full(count, state.now_s),
+            "end_s": state.now_s + air.duration[air.unit],
+            "payload_bytes": (air.carried[air.unit] / BITS_PER_BYTE).round().astype(np.int64),
+            "attempts": state.failures[air.transfer] + 1,
+            "delivered": air.decoded & (air.in_time & air.complete)[air.unit],
             "energy_j": energy,
-            "transfer": transfer,
+            "transfer": air.transfer,
             "transmission": state.transmissions + ids.astype(np.int64),
-            "subchannel": band[unit],
-            "power_w": power,
+            "subchannel": air.band[air.unit],
+            "power_w": air.power_w,
         }
     )
     state.transmissions += int(ids.max(initial=-1)) + 1
 
 
-def _settle(
-    state: _State, transfer: IntArray, ok: BoolArray, complete: BoolArray, in_time: BoolArray, carried: FloatArray,
-    duration: FloatArray,
-) -> None:  # fmt: skip
+def _settle(state: _State, air: _Air) -> None:
+    ok = air.decoded & air.in_time[air.unit]
+    complete, transfer = air.complete[air.unit], air.transfer
     done, failed = ok & complete, ~ok
-    state.finished_s[transfer[done]] = state.now_s + duration[done]
+    state.finished_s[transfer[done]] = state.now_s + air.duration[air.unit[done]]
     state.outcome[transfer[done]] = DELIVERED
     state.pending[transfer[done]] = False
-    state.bits[transfer[ok]] -= np.where(complete[ok], 0.0, carried[ok])
+    state.bits[transfer[ok]] -= np.where(complete[ok], 0.0, air.carried[air.unit[ok]])
     state.failures[transfer[failed]] += 1
-    spent = failed & in_time & (state.failures[transfer] >= state.radio.max_attempts)
+    spent = failed & air.in_time[air.unit] & (state.failures[transfer] >= state.radio.max_attempts)
     state.outcome[transfer[spent]] = FAILED
     state.pending[transfer[spent]] = False
 

@@ -70,7 +70,9 @@ def largest_feasible_set(
     if first.size:
         edge = np.arange(first.size)
         ones = np.ones(2 * first.size)
-        pairs = csr_array((ones, (np.concatenate([edge, edge]), np.concatenate([first, second]))), (first.size, n))
+        pairs = csr_array(
+            (ones, (np.concatenate([edge, edge]), np.concatenate([first, second]))), (first.size, n)
+        )
         rows.append(pairs)
         upper.append(np.ones(first.size))
     result = milp(
@@ -83,7 +85,8 @@ def largest_feasible_set(
     if result.x is None:
         return ExactSet(np.zeros(n, dtype=bool), 0.0, float(weights.sum()), False)
     members = np.asarray(result.x) > 0.5
-    bound = -float(result.mip_dual_bound) if result.mip_dual_bound is not None else -float(result.fun)
+    dual = result.mip_dual_bound
+    bound = -float(result.fun if dual is None else dual)  # type: ignore[arg-type]
     value = float(weights[members].sum())
     return ExactSet(members, value, bound, bool(value >= bound - 1e-6))
 
@@ -108,11 +111,13 @@ def fractional_slots(affect: FloatArray, *, time_limit_s: float = 60.0) -> float
     best, stop_s = 0.0, time.monotonic() + time_limit_s
     while True:
         matrix = np.stack(columns, axis=1)
-        answer = linprog(np.ones(matrix.shape[1]), A_ub=-matrix, b_ub=-np.ones(n), bounds=(0, None), method="highs")
+        answer = linprog(
+            np.ones(matrix.shape[1]), A_ub=-matrix, b_ub=-np.ones(n), bounds=(0, None), method="highs"
+        )
         price = np.maximum(-np.asarray(answer.ineqlin.marginals), 0.0)
         left_s = stop_s - time.monotonic()
         found = largest_feasible_set(affect, price, time_limit_s=max(left_s, 1.0))
-        best = max(best, float(answer.fun) / max(found.bound, 1.0))
+        best = max(best, float(answer.fun or 0.0) / max(found.bound, 1.0))
         if found.value <= 1.0 + _TOLERANCE or left_s <= 0:
             return best
         columns.append(found.members.astype(np.float64))

@@ -112,7 +112,7 @@ def _local_search(task: SlotTask, links: LinkMatrix, start: BoolArray) -> BoolAr
 
 
 def _neighbours(links: LinkMatrix, inside: BoolArray) -> BoolArray:
-    """States one step away: a link off; a link on with its conflicting ones off; and, where few, exchanges."""
+    """States one step away: a link off; one on with its conflicting ones off; if few, exchanges."""
     n = inside.shape[0]
     flipped = np.repeat(inside[None, :], n, axis=0)
     flipped &= ~(links.conflict & ~inside[:, None])

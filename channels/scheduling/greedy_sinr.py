@@ -16,6 +16,7 @@ import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import keyed_uniform, stream_key
+from channels.scheduling.levels import slot_levels
 from channels.scheduling.problem import Scheduler, SlotTask, affectance, link_matrix, slots_from_numbers
 
 SMALL = 160
@@ -69,8 +70,6 @@ def peel_slot(task: SlotTask) -> IntArray:
 
 
 def _drop_violators(task: SlotTask, band: IntArray) -> IntArray:
-    from channels.scheduling.engine import slot_levels
-
     kept = band.copy()
     if np.any(kept >= 0):
         rows, sinr = slot_levels(task, kept)
@@ -94,7 +93,7 @@ def partition(affect: FloatArray, signal_w: FloatArray, *, fewest: int = 1) -> I
     strongest = np.argsort(-signal_w, kind="stable")
     largest = largest_slot(affect, strongest)
     if largest.all():
-        return np.zeros(affect.shape[0], dtype=np.int64)
+        return np.zeros_like(strongest)
     best = _with_first(affect, signal_w, largest, fewest)
     if best.max() + 1 <= fewest:
         return _largest_first(best)
@@ -157,11 +156,14 @@ def largest_slot(
     n = affect.shape[0]
     if start is None or not start.any():
         orders = (order, np.argsort(affect.sum(axis=0) + affect.sum(axis=1)))
-        start = max((first_fit(one, affect) == 0 for one in orders), key=np.count_nonzero)
+        sets: list[BoolArray] = [first_fit(one, affect) == 0 for one in orders]
+        chosen = max(sets, key=np.count_nonzero)
+    else:
+        chosen = start
     budget = _STEPS_PER_LINK * n if steps is None else steps
-    if start.all():
-        return start
-    return largest_set(affect, start.copy(), order.astype(np.int64), budget, np.uint64(n + 7919 * seed))
+    if chosen.all():
+        return chosen
+    return largest_set(affect, chosen.copy(), order.astype(np.int64), budget, np.uint64(n + 7919 * seed))
 
 
 def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
@@ -169,7 +171,7 @@ def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
     harm = np.argsort(-(np.minimum(affect, 1).sum(axis=0) + np.minimum(affect, 1).sum(axis=1)), kind="stable")
     key = stream_key(0, "first-fit-order")
     shuffles = [
-        np.argsort(keyed_uniform(key, np.arange(signal_w.shape[0]), trial, ordered=True))
+        np.argsort(keyed_uniform(key, np.arange(signal_w.shape[0], dtype=np.int64), trial, ordered=True))
         for trial in range(_ORDERS)
     ]
     return [strongest, strongest[::-1].copy(), harm, *shuffles]
@@ -177,7 +179,7 @@ def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
 
 def _peel_largest(affect: FloatArray, signal_w: FloatArray) -> IntArray:
     numbers = np.full(affect.shape[0], -1, dtype=np.int64)
-    left = np.arange(affect.shape[0])
+    left: IntArray = np.arange(affect.shape[0], dtype=np.int64)
     slot = 0
     while left.size:
         inner = np.ascontiguousarray(affect[np.ix_(left, left)])
@@ -198,11 +200,11 @@ def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
         groups = [np.flatnonzero(numbers == slot) for slot in range(slots)]
         kind = trial % 3
         if kind == 0:
-            rank = np.arange(slots)[::-1]
+            rank: IntArray = np.arange(slots, dtype=np.int64)[::-1]
         elif kind == 1:
             rank = np.argsort([-group.size for group in groups], kind="stable")
         else:
-            rank = np.argsort(keyed_uniform(key, np.arange(slots), trial, ordered=True))
+            rank = np.argsort(keyed_uniform(key, np.arange(slots, dtype=np.int64), trial, ordered=True))
         inside = keyed_uniform(key, np.arange(numbers.size), slots + trial, ordered=True)
         order = np.concatenate([groups[slot][np.argsort(inside[groups[slot]])] for slot in rank])
         numbers = first_fit(order, affect)

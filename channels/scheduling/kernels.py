@@ -129,10 +129,11 @@ def _worst_partner(inside, affect, load, keep):
 
 @kernel
 def _overloaded(inside, load):
+    worst = 0.0
     for k in range(load.shape[0]):
-        if inside[k] and load[k] > 1.0:
-            return True
-    return False
+        if inside[k]:
+            worst = max(worst, load[k])
+    return worst > 1.0
 
 
 @kernel

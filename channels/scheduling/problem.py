@@ -128,7 +128,8 @@ def subset(task: SlotTask, units: IntArray) -> SlotTask:
     """
     counts = np.diff(task.first_row)[units]
     first_row = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    rows = np.repeat(task.first_row[units] - first_row[:-1], counts) + np.arange(first_row[-1])
+    offset = np.repeat(task.first_row[units] - first_row[:-1], counts)
+    rows: IntArray = offset + np.arange(int(first_row[-1]), dtype=np.int64)
     return replace(
         task,
         source=task.source[units],
@@ -197,8 +198,8 @@ def link_matrix(task: SlotTask) -> LinkMatrix:
     """
     if task.units > LARGEST_LINK_MATRIX:
         raise ValueError(
-            f"{task.units} links are waiting and this scheduler compares all pairs, up to {LARGEST_LINK_MATRIX};"
-            " use the scheduler greedy_sinr, broadcast or tdma, or fewer transfers"
+            f"{task.units} links are waiting and this scheduler compares all pairs, up to"
+            f" {LARGEST_LINK_MATRIX}; use the scheduler greedy_sinr, broadcast or tdma, or fewer transfers"
         )
     src, dst = task.source, task.destination
     cross = task.radio.near.matrix()[np.ix_(src, dst)]

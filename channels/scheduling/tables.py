@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from channels.transfers import TABLE_COLUMNS
 
@@ -28,7 +29,7 @@ def build_table(parts: list[dict[str, np.ndarray]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = {
+    columns: dict[str, NDArray[Any]] = {
         name: np.concatenate([part[name] for part in parts])
         if parts
         else np.empty(0, dtype=_KINDS.get(name, np.float64))

@@ -1,0 +1,187 @@
+"""A path-loss model with its line-of-sight states and shadowing, tabulated over distance."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from channels.arrays import FloatArray, KeyArray
+from channels.draws import stream_key
+from channels.pathloss import ValidityWarning, get_model, path_loss_db
+from channels.pathloss.basic import log_distance_model
+from channels.pathloss.model import PathLossModel
+from channels.settings import RadioSettings
+
+CURVE_POINTS = 16384
+LONGEST_M = 200e3
+_NEPER_PER_DB = math.log(10.0) / 10.0
+
+
+@dataclass(frozen=True)
+class LargeScale:
+    """A path-loss model with everything that does not depend on where the devices are.
+
+    The compiled loops read the model from curves over ln(distance) with 16,384 points from the shortest
+    distance to 200 km, linearly interpolated: exact to 1e-7 dB where the model is straight over
+    lg(distance) and to 0.002 dB at its kinks.
+
+    Attributes:
+        model: The path-loss model.
+        curves: (3, points) ln gain in LOS, ln gain in NLOS, and P_LOS.
+        numbers: (10,) ln of the first distance, points per unit of ln(distance), shadowing sigma in ln
+            gain (LOS, NLOS), decorrelation distances in m (LOS, NLOS, LOS state), LOS mode (0 drawn, 1
+            always, -1 never), ln antenna gain, shortest distance squared in m².
+        keys: (2,) random streams of shadowing and LOS state.
+    """
+
+    model: PathLossModel
+    curves: FloatArray
+    numbers: FloatArray
+    keys: KeyArray
+
+
+def settings_model(settings: RadioSettings) -> PathLossModel:
+    """The path-loss model of the settings, with their shadowing overrides.
+
+    Args:
+        settings: Radio settings.
+
+    Returns:
+        The model; sigma 0 where shadowing is off.
+    """
+    model = get_model(settings.path_loss)
+    if settings.path_loss == "log_distance":
+        model = log_distance_model(settings.path_loss_exponent, settings.path_loss_reference_m)
+    sigma = settings.shadowing_sigma_db
+    lag = settings.shadowing_decorrelation_m
+    return replace(
+        model,
+        sigma_db=(0.0, 0.0)
+        if not settings.shadowing
+        else model.sigma_db
+        if sigma is None
+        else (sigma, sigma),
+        decorrelation_m=model.decorrelation_m if lag is None else (lag, lag),
+    )
+
+
+def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
+    """Tabulate the settings' path-loss model.
+
+    Args:
+        settings: Radio settings.
+        seed: The experiment's seed; it keys shadowing and LOS states.
+
+    Returns:
+        The tabulated model.
+    """
+    model = settings_model(settings)
+    first, last = math.log(settings.min_distance_m), math.log(LONGEST_M)
+    distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
+
+    def log_gain(state: bool) -> FloatArray:
+        loss_db = path_loss_db(
+            model,
+            distance_m,
+            settings.carrier_hz,
+            los=state,
+            tx_height_m=settings.tx_height_m,
+            rx_height_m=settings.rx_height_m,
+        )
+        return -_NEPER_PER_DB * loss_db
+
+    with warnings.catch_warnings():
+        # The table reaches beyond every model's range; the channel warns about the links it really uses.
+        warnings.simplefilter("ignore", ValidityWarning)
+        los, nlos = log_gain(True), log_gain(False)
+    drawn = model.los_probability(distance_m)
+    mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
+    probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
+    sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)
+    antenna = _NEPER_PER_DB * settings.antenna_gain_db
+    numbers = [
+        first,
+        (CURVE_POINTS - 1) / (last - first),
+        *sigma,
+        *model.decorrelation_m,
+        settings.los_decorrelation_m,
+        mode,
+        antenna,
+        settings.min_distance_m**2,
+    ]
+    return LargeScale(
+        model=model,
+        curves=np.stack([los, nlos, probability]),
+        numbers=np.asarray(numbers, dtype=np.float64),
+        keys=np.asarray([stream_key(seed, "shadowing"), stream_key(seed, "line-of-sight")], dtype=np.uint64),
+    )
+
+
+def gain_reached(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
+    """Probability, over LOS states and shadowing, that a link of a distance reaches a linear gain."""
+    from scipy.special import ndtr
+
+    reached = np.zeros(distance_m.shape)
+    for weight, log_gain, sigma in state_gains(scale, distance_m):
+        reached += weight * np.asarray(ndtr((log_gain - math.log(min_gain)) / max(sigma, 1e-12)))
+    return reached
+
+
+def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
+    """E[G·1(G < bound)]: mean gain over LOS states and shadowing of what stays below a bound.
+
+    For a log-normal part with ln-mean m and ln-sigma s it is exp(m + s²/2)·Phi((ln bound - m - s²)/s).
+
+    Args:
+        scale: The tabulated model.
+        distance_m: Distances in m, any shape.
+        min_gain: The bound; inf gives the whole mean.
+
+    Returns:
+        Linear gain, in the shape of `distance_m`.
+    """
+    from scipy.special import ndtr
+
+    mean = np.zeros(distance_m.shape)
+    bound = math.log(min_gain) if math.isfinite(min_gain) else math.inf
+    for weight, log_gain, sigma in state_gains(scale, distance_m):
+        below = np.asarray(ndtr((bound - log_gain - sigma**2) / max(sigma, 1e-12)))
+        mean += weight * np.exp(log_gain + sigma**2 / 2) * below
+    return mean
+
+
+def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
+    """Probability, ln gain without shadowing, and ln-sigma of the two states at some distances."""
+    shortest_m = math.sqrt(scale.numbers[9])
+    position = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
+    grid: FloatArray = np.arange(scale.curves.shape[1], dtype=np.float64)
+
+    def curve(row: int) -> FloatArray:
+        return np.asarray(np.interp(position, grid, scale.curves[row]))
+
+    los, nlos, probability = curve(0), curve(1), curve(2)
+    antenna = float(scale.numbers[8])
+    return [
+        (probability, los + antenna, float(scale.numbers[2])),
+        (1 - probability, nlos + antenna, float(scale.numbers[3])),
+    ]
+
+
+def qualifying_radius_m(scale: LargeScale, min_gain: float, share: float = 0.01) -> float:
+    """Distance beyond which at most `share` of links reach a gain, by P_LOS and shadowing.
+
+    Args:
+        scale: The tabulated model.
+        min_gain: Linear gain.
+        share: Share of links that may be missed at the radius itself.
+
+    Returns:
+        Radius in m.
+    """
+    steps: FloatArray = np.arange(scale.curves.shape[1], dtype=np.float64)
+    distance_m = np.exp(scale.numbers[0] + steps / scale.numbers[1])
+    reached = np.flatnonzero(gain_reached(scale, distance_m, min_gain) >= share)
+    return float(distance_m[min(int(reached[-1]) + 1 if reached.size else 0, distance_m.size - 1)])
