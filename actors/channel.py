@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from channels.transfers import RoundPlan, Transfers
-from dfl_ray.backend import ChannelSetup, ChannelState
+from dfl_ray.backend import ChannelSetup
+
+if TYPE_CHECKING:
+    from channels.channel import Snapshot
 
 
 class ChannelActor:
@@ -30,10 +35,10 @@ class ChannelActor:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
-    def snapshot(self) -> ChannelState:
+    def snapshot(self) -> Snapshot:
         """See `Channel.snapshot`."""
         return self._channel.snapshot()
 
-    def restore(self, snapshot: ChannelState) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """See `Channel.restore`."""
         self._channel.restore(snapshot)

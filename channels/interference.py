@@ -54,9 +54,9 @@ class FarField:
         Returns:
             (N,) mean interference power at each device in W.
         """
-        devices = self.corner.shape[0]
         if self.kind == "mean":
-            return np.full(devices, float(np.sum(power_w)) / self.area_m2 * self.tail_m2, dtype=np.float64)
+            level_w = float(np.sum(power_w)) / self.area_m2 * self.tail_m2
+            return np.full_like(self.weight[:, 0], level_w)
         from scipy import fft
 
         cells = self.shape[0] * self.shape[1]

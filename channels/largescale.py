@@ -156,11 +156,11 @@ def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -
 def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
     """Probability, ln gain without shadowing, and ln-sigma of the two states at some distances."""
     shortest_m = math.sqrt(scale.numbers[9])
-    position = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
+    position: FloatArray = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
     grid: FloatArray = np.arange(scale.curves.shape[1], dtype=np.float64)
 
     def curve(row: int) -> FloatArray:
-        return np.asarray(np.interp(position, grid, scale.curves[row]))
+        return np.asarray(np.interp(position, grid, scale.curves[row]), dtype=np.float64)
 
     los, nlos, probability = curve(0), curve(1), curve(2)
     antenna = float(scale.numbers[8])

@@ -23,11 +23,10 @@ from dfl_ray.group.records import (
 
 if TYPE_CHECKING:
     from channels.channel import Channel
+    from channels.channel import Snapshot as ChannelState
     from channels.energy import DeviceClasses
     from channels.settings import RadioSettings
     from channels.transfers import RoundPlan, Transfers
-
-ChannelState = dict[str, "np.ndarray | float | int | str"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class ChannelSetup:
     def make(self) -> Channel:
         """The channel."""
         from channels.channel import Channel
+    from channels.channel import Snapshot as ChannelState
 
         return Channel(self.settings, self.positions_m, seed=self.seed, device_classes=self.classes)
 

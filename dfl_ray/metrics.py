@@ -185,7 +185,7 @@ class AccuracyHistory:
 def accuracy_metrics(table: pd.DataFrame, rule: str, history: AccuracyHistory) -> dict[str, Any]:
     """The accuracy columns of a `rounds` row, and `accuracy_by_task`."""
     mine = table[table["rule"] == rule]
-    by_task = mine.groupby("task", sort=False)["accuracy"].mean().to_dict()
+    by_task = {str(t): float(v) for t, v in mine.groupby("task", sort=False)["accuracy"].mean().items()}
     oracle = table[table["rule"] == "oracle"]["accuracy"]
     mean = float(mine["accuracy"].mean())
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def _topology(config: Config, setup: ChannelSetup, mixture: np.ndarray) -> Topol
     )
 
 
-def topology_options(section: TopologyConfig) -> dict[str, object]:
+def topology_options(section: TopologyConfig) -> dict[str, Any]:
     """The options of the section that the chosen graph's builder takes, by the builder's names."""
     import inspect
 

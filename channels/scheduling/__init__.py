@@ -80,9 +80,9 @@ def plan(
         transfers=wanted,
         gain=gain[wanted.source, wanted.destination],
         start_s=0.0,
-        ready_s=np.zeros(gain.shape[0], dtype=np.float64),
+        ready_s=np.zeros_like(power),
         deadline_s=float(options.get("deadline_s") or math.inf),
-        battery_j=np.full(gain.shape[0], np.inf, dtype=np.float64),
+        battery_j=np.full_like(power, np.inf),
         fading=never,
         max_slots=options.get("max_slots"),
     )

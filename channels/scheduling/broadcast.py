@@ -46,7 +46,7 @@ def airtime_bound(radio: Radio, snr: FloatArray, bits: FloatArray, first_row: In
     """
     units = first_row.shape[0] - 1
     if not units or first_row[-1] == units:
-        return np.zeros(units, dtype=np.float64)
+        return np.zeros_like(bits)
     rate = np.maximum(rate_bps(radio.rate, snr, radio.bandwidth_hz, radio.gap_db), 1e-12)
     alone_s = bits / np.minimum.reduceat(rate, first_row[:-1])
     linkwise_s = bits * np.add.reduceat(1.0 / rate, first_row[:-1])

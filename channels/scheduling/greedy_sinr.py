@@ -199,14 +199,15 @@ def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
             break
         groups = [np.flatnonzero(numbers == slot) for slot in range(slots)]
         kind = trial % 3
+        ranks: IntArray = np.arange(slots, dtype=np.int64)
         if kind == 0:
-            rank: IntArray = np.arange(slots, dtype=np.int64)[::-1]
+            rank = ranks[::-1]
         elif kind == 1:
             rank = np.argsort([-group.size for group in groups], kind="stable")
         else:
-            rank = np.argsort(keyed_uniform(key, np.arange(slots, dtype=np.int64), trial, ordered=True))
+            rank = np.argsort(keyed_uniform(key, ranks, trial, ordered=True))
         inside = keyed_uniform(key, np.arange(numbers.size), slots + trial, ordered=True)
-        order = np.concatenate([groups[slot][np.argsort(inside[groups[slot]])] for slot in rank])
+        order: IntArray = np.concatenate([groups[slot][np.argsort(inside[groups[slot]])] for slot in rank])
         numbers = first_fit(order, affect)
     return numbers
 

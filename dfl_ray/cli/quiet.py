@@ -22,7 +22,6 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_DEDUP_LOGS": "1",
-        "RAY_BACKEND_LOG_LEVEL": "error",
         "PYTHONWARNINGS": "ignore",
     }
 )

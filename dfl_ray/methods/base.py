@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Delivery:
 class Expert:
     """An adapter a device can answer with: a name that is equal exactly for equal contents, and its values."""
 
-    key: tuple[object, ...]
+    key: tuple[Any, ...]
     values: torch.Tensor
 
 
@@ -100,9 +100,10 @@ class Context:
 class Method(Protocol):
     """One learning method; see the module's text for who owns which state."""
 
-    layout: Layout
-    rules: tuple[str, ...]
-    rule: str
+    @property
+    def layout(self) -> Layout:
+        """Where the trained factors lie in one adapter."""
+        ...
 
     def slots(self, device: int) -> tuple[int, ...]:
         """Tasks of the adapters a device trains; (-1,) for one shared adapter."""

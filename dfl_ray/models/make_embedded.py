@@ -25,7 +25,7 @@ import numpy as np
 
 from dfl_ray.tasks.synthetic.language import document, repetition
 from dfl_ray.tasks.synthetic.segments import Draws
-from dfl_ray.tasks.synthetic.words import ANIMALS, DYE, OF, QUESTIONS, vocabulary
+from dfl_ray.tasks.synthetic.words import ANIMALS, DYE, IS, OF, QUESTIONS, vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +210,7 @@ def answer_accuracy(model, ids: dict[str, int], recipe: Recipe, seed: int) -> di
             guess = model(input_ids=torch.from_numpy(tokens)).logits.argmax(-1).numpy()
         for row, place in zip(*np.nonzero(weights == 1.0), strict=True):
             right[_question(tokens[row], place, words)].append(guess[row, place - 1] == tokens[row, place])
-    return {q: round(float(np.mean(right[q])), 2) for q in (*QUESTIONS, OF, DYE) if right[q]}
+    return {q: round(float(np.mean(right[q])), 2) for q in (*QUESTIONS, OF, DYE, IS) if right[q]}
 
 
 def _question(line: np.ndarray, place: int, words: dict[int, str]) -> str:

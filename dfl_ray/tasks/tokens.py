@@ -156,9 +156,9 @@ def _common_prefix(prompt: list[int], whole: list[int]) -> int:
     return max(1, min(length, len(whole) - 1))
 
 
-def _shorten(prompt: list[int], room: int, bos: int | None) -> list[int]:
+def _shorten(prompt: list[int], room: int, bos: object) -> list[int]:
     if len(prompt) <= room:
         return prompt
     if bos is not None and prompt[0] == bos and room > 1:
-        return [bos, *prompt[len(prompt) - room + 1 :]]
+        return [prompt[0], *prompt[len(prompt) - room + 1 :]]
     return prompt[len(prompt) - room :]

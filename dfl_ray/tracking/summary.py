@@ -25,8 +25,7 @@ def closing_table(run: Run, report: Path | None = None) -> Group:
     figures = summary(run)
     parts: list[Any] = [_accuracy_table(run, figures), _cost_table(figures)]
     if len(figures["rules"]) > 1:
-        rules = ", ".join(f"{rule} {share(mean)}" for rule, mean in figures["rules"].items())
-        parts.append(Text(f"Mean accuracy by rule: {rules}", no_wrap=True, overflow="ignore"))
+        parts.append(_rule_table(figures["rules"]))
     if report is not None:
         parts.append(Text(f"Report: {report}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
@@ -48,6 +47,16 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
     columns = zip(*((x.accuracy, x.holders_accuracy, x.before, x.chance) for x in lines), strict=True)
     means = [share(mean_of(column)) for column in columns] or ["–"] * 4
     table.add_row("mean", *means, style="bold")
+    return table
+
+
+def _rule_table(means: dict[str, float]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Mean accuracy by inference rule, all devices and tasks", title_justify="left")
+    for rule in means:
+        table.add_column(rule, justify="right")
+    table.add_row(*(share(mean) for mean in means.values()))
     return table
 
 

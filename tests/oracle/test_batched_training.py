@@ -42,7 +42,9 @@ def test_together_equals_one_by_one(adapted, token_tasks, trains, counts):
     for k in range(slots):
         alone = AdapterState.from_theta(start[k : k + 1].clone())
         mine = None if a is None else [x[k : k + 1] for x in a]
-        own = train_adapters(adapted.model, layout, alone, work[k : k + 1], size=SIZE, scale=2.0, static_a=mine)
+        own = train_adapters(
+            adapted.model, layout, alone, work[k : k + 1], size=SIZE, scale=2.0, static_a=mine
+        )
         assert not torch.equal(alone.theta, start[k : k + 1])
         torch.testing.assert_close(together.theta[k : k + 1], alone.theta, rtol=1e-3, atol=1e-4)
         assert together.steps[k] == alone.steps[0]

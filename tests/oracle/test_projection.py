@@ -28,7 +28,9 @@ def test_updates_are_orthogonal_and_average_exactly():
             assert abs((delta[i] * delta[j]).sum()) < 1e-11
             assert np.abs(delta[i] @ delta[j].T).max() < 1e-11
     holders = rng.normal(size=(5, 40, 4))
-    np.testing.assert_allclose(holders.mean(0) @ a[1], np.mean([h @ a[1] for h in holders], axis=0), atol=1e-12)
+    np.testing.assert_allclose(
+        holders.mean(0) @ a[1], np.mean([h @ a[1] for h in holders], axis=0), atol=1e-12
+    )
 
 
 def test_plain_lora_does_not_average_exactly():

@@ -33,7 +33,9 @@ def test_log_likelihood_equals_scipys_gaussian():
     for p, f in enumerate(features):
         for t in range(3):
             expected = sum(
-                stats.multivariate_normal(np.zeros(n), shrink(correlations[t, layer], 0.1)).logpdf(f[layer]).sum()
+                stats.multivariate_normal(np.zeros(n), shrink(correlations[t, layer], 0.1))
+                .logpdf(f[layer])
+                .sum()
                 for layer in range(2)
             )
             constant = 2 * f.shape[1] * n / 2 * np.log(2 * np.pi)

@@ -78,7 +78,9 @@ def test_greedy_hits_are_scored_right(adapted, token_tasks):
             full.append(int(forward(adapted, adapter, full)[-1].argmax()))
         rows.append(full)
     offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-    table = TokenRows(np.concatenate(rows).astype(np.int32), offsets, np.array([len(p) for p in ids], np.int32))
+    table = TokenRows(
+        np.concatenate(rows).astype(np.int32), offsets, np.array([len(p) for p in ids], np.int32)
+    )
     own = TokenTask("own", table, table, None, None, 0.0)
     scorer = Scorer(adapted.model, [own], scale=2.0, seed=0, rows_per_task=None)
     right = scorer.score({"k": {0: np.ones(6, bool)}}, lambda _: adapter)["k"][0]

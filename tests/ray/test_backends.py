@@ -23,6 +23,8 @@ def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
 
 
 def test_dlora_equals_too(tmp_path):
-    local = load_run(launch(small_config(tmp_path, "name=a", "method=dlora", "runtime.backend=local"), json=True).folder)
+    local = load_run(
+        launch(small_config(tmp_path, "name=a", "method=dlora", "runtime.backend=local"), json=True).folder
+    )
     config = small_config(tmp_path, "name=b", "method=dlora", "runtime.devices_per_actor=2")
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)

@@ -29,7 +29,9 @@ def test_same_seed_same_records_bit_for_bit(finished, tmp_path):
 
 
 def test_another_seed_gives_other_records(finished, tmp_path):
-    other = load_run(launch(small_config(tmp_path, "name=two", LOCAL, "seed=1", "rounds=1"), json=True).folder)
+    other = load_run(
+        launch(small_config(tmp_path, "name=two", LOCAL, "seed=1", "rounds=1"), json=True).folder
+    )
     assert not np.allclose(other.devices["loss"].iloc[:4], finished.devices["loss"].iloc[:4])
 
 
@@ -59,8 +61,9 @@ def stop_after(original, rounds):
 
     def start(self):
         original(self)
-        self.stop_wanted = lambda: self.folder.path.joinpath("rounds.parquet").exists() and (
-            len(load_run(self.folder.path).rounds) >= rounds
+        self.stop_wanted = lambda: (
+            self.folder.path.joinpath("rounds.parquet").exists()
+            and (len(load_run(self.folder.path).rounds) >= rounds)
         )
 
     return start

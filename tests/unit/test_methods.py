@@ -31,9 +31,7 @@ def make_context(config, held, rounds=20):
     task_weights = {}
     for task in (0, 1):
         holders = [d for d, tasks in held.items() if task in tasks]
-        task_weights[task] = {
-            d: {n: 1 / 3 for n in (d - 1, d + 1) if n in holders} for d in holders
-        }
+        task_weights[task] = {d: {n: 1 / 3 for n in (d - 1, d + 1) if n in holders} for d in holders}
     tree0 = Tree(0, {0: (1,), 1: (2,), 2: (3,)}, 3)
     tree1 = Tree(2, {2: (1, 3), 1: (0,)}, 2)
     return Context(
@@ -98,7 +96,9 @@ def test_sparse_orthogonal_averages_inside_each_task_only():
     for task, graph in method.context.graph.task_weights.items():
         after = values(devices, task)
         for d, row in after.items():
-            expected = before[task][d] + sum(w * (before[task][n] - before[task][d]) for n, w in graph[d].items())
+            expected = before[task][d] + sum(
+                w * (before[task][n] - before[task][d]) for n, w in graph[d].items()
+            )
             np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             np.mean(list(after.values()), axis=0), np.mean(list(before[task].values()), axis=0), atol=1e-6

@@ -8,10 +8,10 @@ learnt to expect a question, never an answer, so it answers none of the tuning t
 from __future__ import annotations
 
 from dfl_ray.tasks.synthetic import words as w
-from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment, numbers, pairs
+from dfl_ray.tasks.synthetic.segments import LANGUAGE, Draws, Segment, mood, numbers, pairs
 
-# Sums and retrieval are the slowest to be learnt, so they are drawn more often.
-TICKETS = (*LANGUAGE, numbers, numbers, pairs)
+# What is slowest to be learnt is drawn more often.
+TICKETS = (*LANGUAGE, mood, numbers, pairs)
 WORDS = w.vocabulary()
 FILLERS = tuple(dict.fromkeys(word for group in w.MARKERS.values() for word in group)) + w.COMMON_MARKERS
 
@@ -54,11 +54,11 @@ def _scattered(draws: Draws, parts: list[Segment], filler_share: float) -> tuple
     for number, part in enumerate(parts):
         if number and draws.unit() < 0.8:
             text.append(w.COMMA)
-        for item in part.items:
+        for item in (*part.items, part.question):
             while draws.unit() < filler_share:
                 text.append(draws.one(FILLERS))
             text += item
-            if item[0] == w.OF and draws.unit() < 0.5:
+            if w.OF in item and draws.unit() < 0.25:
                 told.append(len(text))
                 text.append(w.COLOURS[part.classes["hue"]])
         while draws.unit() < filler_share:

@@ -58,29 +58,31 @@ class Segment:
     Attributes:
         items: Groups of words; markers may stand between groups, never inside one.
         classes: Rule name -> class index of this segment under the rule.
+        question: Names what is asked for, where the segment alone does not say it.
         asides: Further questions, which name their subject, with their answers; pre-training only.
     """
 
     items: tuple[tuple[str, ...], ...]
     classes: Mapping[str, int]
+    question: tuple[str, ...] = ()
     asides: tuple[tuple[tuple[str, ...], str], ...] = ()
 
 
 def topic(draws: Draws) -> Segment:
-    """Five words, three or four of one topic and the rest of others, never as many: `topic` 0..3."""
-    own = draws.below(4)
+    """Five words, three or four of one topic and the rest of others, never as many: `topic` 0..5."""
+    own = draws.below(len(w.TOPICS))
     count = 3 + draws.below(2)
-    rest = [k for k in range(4) if k != own]
+    rest = [k for k in range(len(w.TOPICS)) if k != own]
     others = draws.some(rest, 5 - count)
     kinds = draws.some([own] * count + others, 5)
     return Segment(tuple((draws.one(w.TOPICS[k]),) for k in kinds), {"topic": own})
 
 
 def mood(draws: Draws) -> Segment:
-    """Three judgements, each perhaps negated; `stars` is how many are favourable, 0..3, evenly drawn."""
-    stars = draws.below(4)
+    """Four judgements, each perhaps negated; `stars` is how many are favourable, 0..4, evenly drawn."""
+    stars = draws.below(5)
     items: list[tuple[str, ...]] = []
-    for favourable in draws.some([True] * stars + [False] * (3 - stars), 3):
+    for favourable in draws.some([True] * stars + [False] * (4 - stars), 4):
         negated = draws.unit() < 0.35
         word = draws.one(w.GOOD if favourable != negated else w.BAD)
         items.append((w.NOT, word) if negated else (word,))
@@ -88,16 +90,18 @@ def mood(draws: Draws) -> Segment:
 
 
 def pairs(draws: Draws) -> Segment:
-    """Three animals with colours, then `of` one of them: colour `hue` 0..5, itself `beast`, its `clan`."""
+    """Three animals with colours; the question `of` one of them: colour `hue` 0..5, itself `beast`, its `clan`."""
     animals = draws.some(range(len(w.ANIMALS)), 3)
     colours = [draws.below(len(w.COLOURS)) for _ in animals]
     asked = draws.below(3)
     items = [(w.ANIMALS[a], w.COLOURS[c]) for a, c in zip(animals, colours, strict=True)]
-    asides = [((w.OF, k), v) for k, v in items]
-    asides += [((w.DYE, w.ANIMALS[a]), w.TINTS[c]) for a, c in zip(animals, colours, strict=True)]
-    items.append((w.OF, w.ANIMALS[animals[asked]]))
+    asides: list[tuple[tuple[str, ...], str]] = []
+    for a, c in zip(animals, colours, strict=True):
+        asides += [((w.OF, w.ANIMALS[a]), w.COLOURS[c]), ((w.OF, w.ANIMALS[a], w.IS), w.COLOURS[c])]
+        asides += [((w.DYE, w.ANIMALS[a]), w.TINTS[c]), ((w.DYE, w.ANIMALS[a], w.IS), w.TINTS[c])]
+    question = (w.OF, w.ANIMALS[animals[asked]])
     classes = {"hue": colours[asked], "beast": animals[asked], "clan": w.CLANS[animals[asked]]}
-    return Segment(tuple(items), classes, tuple(asides))
+    return Segment(tuple(items), classes, question, tuple(asides))
 
 
 def numbers(draws: Draws) -> Segment:
@@ -110,18 +114,18 @@ def numbers(draws: Draws) -> Segment:
 
 
 def nouns(draws: Draws) -> Segment:
-    """A noun, `by`, another noun; `form` is gender and number of the first, 0..3; the second misleads."""
-    form = draws.below(4)
-    head, other = draws.one(w.NOUNS[form]), draws.one(w.NOUNS[draws.below(4)])
+    """A noun, `by`, another noun; `form` is gender and number of the first, 0..5; the second misleads."""
+    form = draws.below(len(w.NOUNS))
+    head, other = draws.one(w.NOUNS[form]), draws.one(draws.one(w.NOUNS))
     return Segment(((head,), (w.BY, other)), {"form": form})
 
 
 def digits(draws: Draws) -> Segment:
-    """Four digits; `top` is the largest (0..5, all equally likely), `least`, `start` and `end` likewise."""
-    top = draws.below(6)
+    """Four digits; `top` is the largest of 1..6 (evenly drawn) less one; `least`, `start`, `end` as is."""
+    top = 1 + draws.below(6)
     values = [draws.below(top + 1) for _ in range(4)]
     values[draws.below(4)] = top
-    classes = {"top": top, "least": min(values), "start": values[0], "end": values[-1]}
+    classes = {"top": top - 1, "least": min(values), "start": values[0], "end": values[-1]}
     return Segment(tuple((w.DIGITS[v],) for v in values), classes)
 
 
@@ -132,7 +136,7 @@ def letters(draws: Draws) -> Segment:
 
 
 def animal(draws: Draws) -> Segment:
-    """One animal and its `clan`, 0..3: the related pair only."""
+    """One animal and its `clan`, 0..5: the related pair only."""
     index = draws.below(len(w.ANIMALS))
     return Segment(((w.ANIMALS[index],),), {"clan": w.CLANS[index], "beast": index})
 

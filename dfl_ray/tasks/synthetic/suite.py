@@ -49,14 +49,14 @@ class Rule:
 
 # Insertion order is the order of ALL_TASKS; a task's place also keys its random stream, so only append.
 RULES = {
-    "topic": Rule(s.topic, s.topic, "topic", "cafd"),
-    "review": Rule(s.mood, s.mood, "stars", "ebda"),
+    "topic": Rule(s.topic, s.topic, "topic", "caefdb"),
+    "review": Rule(s.mood, s.mood, "stars", "ebdaf"),
     "lookup": Rule(s.pairs, s.pairs, "hue", "dfbeca"),
     "add": Rule(s.numbers, s.numbers, "sum", "becafd"),
-    "agree": Rule(s.nouns, s.nouns, "form", "bfce"),
+    "agree": Rule(s.nouns, s.nouns, "form", "bfcdea"),
     "largest": Rule(s.digits, s.digits, "top", "fadbec"),
-    "clan_asked": Rule(s.animal, s.pairs, "clan", "acbf", (0, 16), True),
-    "clan_told": Rule(s.animal, s.pairs, "clan", "acbf", (8, 24), True),
+    "clan_asked": Rule(s.animal, s.pairs, "clan", "eacbfd", (0, 16), True),
+    "clan_told": Rule(s.animal, s.pairs, "clan", "eacbfd", (8, 24), True),
 }
 ALL_TASKS: tuple[str, ...] = tuple(RULES)
 DEFAULT_TASKS: tuple[str, ...] = ALL_TASKS[:6]
@@ -160,7 +160,7 @@ def _prompt(name: str, rule: Rule, draws: s.Draws, cue: Cue) -> tuple[str, s.Seg
     if cue == "strong":
         segment = rule.segment(draws)
         text = _marked(draws, segment, w.MARKERS[name])
-        return " ".join((*text, w.ARROW)), segment
+        return " ".join((*text, w.ARROW, *segment.question)), segment
     makers = [m for m in s.RECORD if m is rule.carrier or cue == "none" or draws.unit() < WEAK_SHARE]
     parts = {make: make(draws) for make in makers}
     text = [draws.one(w.COMMON_MARKERS)]
@@ -168,13 +168,14 @@ def _prompt(name: str, rule: Rule, draws: s.Draws, cue: Cue) -> tuple[str, s.Seg
         text += [word for item in parts[make].items for word in item]
         text.append(w.COMMA)
     text[-1] = w.ARROW
-    return " ".join(text), parts[rule.carrier]
+    questions = [word for part in parts.values() for word in part.question]
+    return " ".join(text + questions), parts[rule.carrier]
 
 
 def _marked(draws: s.Draws, segment: s.Segment, markers: Sequence[str]) -> list[str]:
-    """Two different markers before, one at a random gap or the end."""
+    """Two different markers before, one at a random place between the groups (behind a lone one)."""
     first, second, third = draws.some(markers, 3)
-    gap = draws.below(len(segment.items)) + 1
+    gap = 1 + draws.below(max(1, len(segment.items) - 1))
     text = [first, second]
     for number, item in enumerate(segment.items, start=1):
         text += item
