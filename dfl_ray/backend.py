@@ -48,7 +48,6 @@ class ChannelSetup:
     def make(self) -> Channel:
         """The channel."""
         from channels.channel import Channel
-    from channels.channel import Snapshot as ChannelState
 
         return Channel(self.settings, self.positions_m, seed=self.seed, device_classes=self.classes)
 

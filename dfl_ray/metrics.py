@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def expand_hops(wanted: Wanted, relays: Mapping[tuple[int, int], tuple[int, ...]
     for i in range(len(wanted)):
         source, to, message = int(wanted.source[i]), int(wanted.destination[i]), int(wanted.message[i])
         path = relays.get((source, to), (source, to))
-        for a, b in zip(path[:-1], path[1:], strict=True):
+        for a, b in pairwise(path):
             number = message
             if a != source:
                 number = forwarded.setdefault((a, source, message), first_free + len(forwarded))

@@ -207,7 +207,8 @@ def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
         else:
             rank = np.argsort(keyed_uniform(key, ranks, trial, ordered=True))
         inside = keyed_uniform(key, np.arange(numbers.size), slots + trial, ordered=True)
-        order: IntArray = np.concatenate([groups[slot][np.argsort(inside[groups[slot]])] for slot in rank])
+        parts = [groups[int(slot)] for slot in rank]
+        order: IntArray = np.concatenate([part[np.argsort(inside[part])] for part in parts])
         numbers = first_fit(order, affect)
     return numbers
 

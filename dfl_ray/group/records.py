@@ -61,6 +61,7 @@ class Wanted:
     task: np.ndarray
 
     def __len__(self) -> int:
+        """Number of transfers."""
         return len(self.source)
 
     @classmethod

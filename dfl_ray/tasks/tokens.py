@@ -36,6 +36,7 @@ class TokenRows:
     answer_start: np.ndarray
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.answer_start)
 
     def row(self, index: int) -> np.ndarray:

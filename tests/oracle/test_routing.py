@@ -92,7 +92,8 @@ def test_sketch_equals_mean_outer_product(adapted, token_tasks):
     from dfl_ray.experts.sketch import prompt_batch
 
     for row in rows:
-        adapted.model.observe(prompt_batch([row])[0], lambda k, x, n=len(row): see(k, x[0, :n]))
+        length = len(row)
+        adapted.model.observe(prompt_batch([row])[0], lambda k, x, n=length: see(k, x[0, :n]))
     for k, layer in enumerate(layers):
         x = torch.cat(seen[layer]).double().numpy()
         z = x @ projections[layer].reshape(6, -1).double().numpy().T

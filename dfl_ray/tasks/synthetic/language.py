@@ -54,7 +54,7 @@ def _scattered(draws: Draws, parts: list[Segment], filler_share: float) -> tuple
     for number, part in enumerate(parts):
         if number and draws.unit() < 0.8:
             text.append(w.COMMA)
-        for item in (*part.items, part.question):
+        for item in (*part.items, *([part.question] if part.question else [])):
             while draws.unit() < filler_share:
                 text.append(draws.one(FILLERS))
             text += item
