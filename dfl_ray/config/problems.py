@@ -111,8 +111,10 @@ def _value(path: fields.Path, data: Any) -> Any:
     for name in path:
         if isinstance(data, list):
             data = data[int(name)]
+        elif isinstance(data, dict):
+            data = data.get(name)
         else:
-            data = data.get(name) if isinstance(data, dict) else None
+            return None
     return data
 
 
