@@ -75,7 +75,7 @@ def test_loss_and_gradients_equal_peft(adapted, base, token_tasks):
     """Three adapters in one batch against three forward and backward passes through PEFT's own LoRA layers."""
     peft = pytest.importorskip("peft")
     from dfl_ray.lora.training import _backward, _Leaves
-    from dfl_ray.models.base import build_model
+    from dfl_ray.models.base import build_transformer
 
     layout = Layout(adapted.layers, RANK, ("a", "b"))
     start = adapted.theta(layout, 3)
@@ -85,7 +85,7 @@ def test_loss_and_gradients_equal_peft(adapted, base, token_tasks):
     loss = _backward(adapted.model, leaves, rows, 2.0)
     lora = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     for k in range(3):
-        model = peft.get_peft_model(build_model(base), lora)
+        model = peft.get_peft_model(build_transformer(base), lora)
         targets = {s.name: i for i, s in enumerate(adapted.layers)}
         named = {n.replace("base_model.model.", "").rsplit(".lora_", 1)[0]: m for n, m in _lora_layers(model)}
         assert set(named) == set(targets)

@@ -1,0 +1,181 @@
+"""The project's own decoder against `transformers`, for every model type it claims, with random small weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dfl_ray.models.base import BaseWeights, build_model, load_base
+from dfl_ray.models.decoder import read_decoder
+from dfl_ray.models.llama import CausalDecoder
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+SUPPORTED = {
+    "llama": ("LlamaConfig", {}),
+    "llama-tied": ("LlamaConfig", {"tie_word_embeddings": True}),
+    "llama-biases": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
+    "llama-wide-heads": ("LlamaConfig", {"head_dim": 16, "num_key_value_heads": 6}),
+    "llama-one-kv-head": ("LlamaConfig", {"num_key_value_heads": 1}),
+    "llama3-scaling": ("LlamaConfig", {"rope_parameters": LLAMA3}),
+    "mistral": ("MistralConfig", {"sliding_window": None}),
+    "mistral-wide-window": ("MistralConfig", {"sliding_window": 64}),
+    "qwen2": ("Qwen2Config", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "qwen3": ("Qwen3Config", {"head_dim": 8}),
+    "qwen3-biases": ("Qwen3Config", {"head_dim": 8, "attention_bias": True}),
+}
+REFUSED = {
+    "mistral-window": ("MistralConfig", {"sliding_window": 16}),
+    "qwen2-window": (
+        "Qwen2Config",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    ),
+    "gelu": ("LlamaConfig", {"hidden_act": "gelu"}),
+    "linear-scaling": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    ),
+    "partial-rotary": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ),
+}
+
+
+def reference(name, table):
+    """A `transformers` model with random weights, biases and norms included."""
+    import transformers
+
+    kind, more = table[name]
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**SMALL | more))
+    generator = torch.Generator().manual_seed(len(name))
+    for parameter in model.parameters():
+        drawn = torch.randn(parameter.shape, generator=generator) * 0.3
+        parameter.data.copy_(1 + drawn if parameter.dim() == 1 else drawn)
+    return model.eval().requires_grad_(False)
+
+
+def as_weights(model):
+    arrays = {n: p.detach().numpy() for n, p in model.named_parameters()}
+    return BaseWeights(json.dumps(model.config.to_dict(), default=str), arrays, "float32")
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_logits_equal_transformers(name):
+    theirs = reference(name, SUPPORTED)
+    ours = build_model(as_weights(theirs))
+    assert isinstance(ours, CausalDecoder)
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+    ids = torch.randint(0, 50, (3, 37), generator=torch.Generator().manual_seed(0))
+    expected = theirs(input_ids=ids, use_cache=False).logits
+    assert expected.std() > 0.1
+    torch.testing.assert_close(ours(ids).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_masks_and_positions_equal_transformers(name):
+    """A block mask with position ids of their own, as packed scoring uses them."""
+    theirs = reference(name, SUPPORTED)
+    ours = build_model(as_weights(theirs))
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 50, (2, 12), generator=generator)
+    positions = torch.cat([torch.arange(8), torch.arange(5, 9)]).expand(2, 12)
+    seen = torch.tril(torch.rand((2, 1, 12, 12), generator=generator) < 0.7) | torch.eye(12, dtype=torch.bool)
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    arguments = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+    torch.testing.assert_close(ours(**arguments).logits, theirs(**arguments).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_gradients_equal_transformers(name):
+    theirs = reference(name, SUPPORTED)
+    ours = build_model(as_weights(theirs))
+    ids = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(2))
+    for model in (theirs, ours):
+        model.requires_grad_(True)
+        torch.nn.functional.cross_entropy(model(input_ids=ids, use_cache=False).logits[0], ids[1]).backward()
+    found = dict(ours.named_parameters())
+    for n, p in theirs.named_parameters():
+        assert p.grad is not None
+        torch.testing.assert_close(found[n].grad, p.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_implemented_falls_back(name):
+    theirs = reference(name, REFUSED)
+    weights = as_weights(theirs)
+    assert read_decoder(weights.config_json) is None
+    model = build_model(weights)
+    assert type(model).__module__.startswith("transformers.")
+    ids = torch.randint(0, 50, (1, 20), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(model(input_ids=ids).logits, theirs(input_ids=ids).logits)
+
+
+def test_unknown_keys_are_not_guessed(base):
+    raw = json.loads(base.config_json)
+    assert read_decoder(json.dumps(raw)) is not None
+    assert read_decoder(json.dumps(raw | {"logit_scale": 2.0})) is None
+    assert read_decoder(json.dumps(raw | {"quantization_config": {"bits": 4}})) is None
+    assert read_decoder(json.dumps({k: v for k, v in raw.items() if k != "rms_norm_eps"})) is None
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "qwen3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_folders_load_without_transformers(name, dtype, tmp_path):
+    theirs = reference(name, SUPPORTED)
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    weights = load_base(tmp_path, dtype=dtype)
+    assert (tmp_path / "config.json").read_text() == weights.config_json
+    model = build_model(weights)
+    for n, p in theirs.named_parameters():
+        assert torch.equal(dict(model.named_parameters())[n], p.detach().to(getattr(torch, dtype)))
+
+
+def test_parameters_are_the_arrays(base):
+    model = build_model(base)
+    for name, parameter in model.named_parameters():
+        assert parameter.data_ptr() == base.arrays[name].ctypes.data
+
+
+def test_a_group_needs_torch_alone(tmp_path):
+    """Everything a device actor does, in a process that gets the pickled setup as an actor does."""
+    from dfl_ray.scene import build_scene
+    from tests.conftest import small_config
+
+    (tmp_path / "setup.pickle").write_bytes(pickle.dumps(build_scene(small_config(tmp_path)).setup))
+    script = """
+import pickle, sys
+from actors.device import DeviceActor
+with open(sys.argv[1], "rb") as file:
+    actor = DeviceActor(pickle.load(file), [0, 1])
+actor.train(1)
+actor.evaluate(1, ("likelihood",), None)
+actor.snapshot()
+heavy = ("transformers", "peft", "accelerate", "safetensors", "pandas", "scipy", "numba", "plotly", "networkx")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "setup.pickle")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
