@@ -1,38 +1,52 @@
-"""Configuration of the learning methods, one class per `method.type`; all share the training settings.
+"""Configuration of the learning methods: `method` is one of these classes, told apart by its `type`.
 
-Equal training settings are what makes two methods comparable, so they live in the base class.
+The training settings all methods share are in `config.training`, the methods compared with in `config.baselines`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
+from dfl_ray.config.baselines import (
+    CentralizedConfig,
+    ChocoConfig,
+    DloraConfig,
+    FedsaConfig,
+    FfaConfig,
+    FlexloraConfig,
+    FloraConfig,
+    HetloraConfig,
+    LocalConfig,
+    RankedConfig,
+    RoloraConfig,
+)
+from dfl_ray.config.training import Aggregation, GossipConfig, Precision, TrainingConfig
+
+__all__ = [
+    "Aggregation",
+    "CentralizedConfig",
+    "ChocoConfig",
+    "DloraConfig",
+    "FedsaConfig",
+    "FfaConfig",
+    "FlexloraConfig",
+    "FloraConfig",
+    "GossipConfig",
+    "HetloraConfig",
+    "LocalConfig",
+    "MethodConfig",
+    "MethodField",
+    "Precision",
+    "RankedConfig",
+    "RoloraConfig",
+    "SparseOrthogonalConfig",
+    "TrainingConfig",
+]
 
 
-class TrainingConfig(BaseModel):
-    """What every method shares: the adapter's size and the local optimisation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    rank: int = Field(default=8, ge=1, le=1024, description="rank r of one adapter")
-    alpha: float = Field(default=16.0, gt=0, description="adapter scale: s = alpha / rank")
-    local_steps: int = Field(default=10, ge=1, description="optimiser steps of a device in one round (H)")
-    batch_rows: int = Field(default=16, ge=1, description="rows of one step, over all tasks the device holds")
-    learning_rate: float = Field(default=5e-3, gt=0, description="AdamW step size")
-    warmup_rounds: int = Field(default=0, ge=0, description="rounds over which the step size rises linearly")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decoupled weight decay")
-    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one adapter")
-    precision: Precision = Field(default="float16", description="number format of the values on air")
-    error_feedback: bool = Field(
-        default=True, description="carry the rounding error of int8 into the next message"
-    )
-    exchange_every: int = Field(default=1, ge=1, description="rounds between exchanges of adapters")
-
-
-class SparseOrthogonalConfig(TrainingConfig):
+class SparseOrthogonalConfig(GossipConfig):
     """Static orthogonal A, masked B, one expert per task, exact averaging inside the task (2602.20492)."""
 
     type: Literal["sparse_orthogonal"] = Field(default="sparse_orthogonal", description="the method's name")
@@ -83,11 +97,17 @@ class SparseOrthogonalConfig(TrainingConfig):
     )
 
 
-class DloraConfig(TrainingConfig):
-    """Traditional decentralised LoRA: A and B trained, both gossiped over all neighbours."""
-
-    type: Literal["dlora"] = Field(default="dlora", description="the method's name")
-
-
-MethodConfig = SparseOrthogonalConfig | DloraConfig
+MethodConfig = (
+    SparseOrthogonalConfig
+    | DloraConfig
+    | FfaConfig
+    | RoloraConfig
+    | FedsaConfig
+    | ChocoConfig
+    | FloraConfig
+    | FlexloraConfig
+    | HetloraConfig
+    | LocalConfig
+    | CentralizedConfig
+)
 MethodField = Annotated[MethodConfig, Field(discriminator="type")]

@@ -13,7 +13,7 @@ from dfl_ray.experts.routing import filter_matrices, filtered_factors, log_likel
 from dfl_ray.experts.sketch import stacked
 from dfl_ray.group.records import EvaluationReport, GroupSetup
 from dfl_ray.lora.training import ScoredModel
-from dfl_ray.methods.base import Device, Expert, Method
+from dfl_ray.methods.base import Device, Expert, Factors, Method
 
 ROUTED = frozenset({"oracle", "likelihood", "single"})
 Choices = dict[tuple[int, int], np.ndarray]
@@ -147,7 +147,7 @@ class Evaluator:
         flat = expert.values.unsqueeze(0)
         b = [v[0] for v in layout.views(flat, "b")]
         if "a" in layout.trains:
-            return Adapter([v[0] for v in layout.views(flat, "a")], b)
+            return _with_frozen([v[0] for v in layout.views(flat, "a")], b, expert.frozen)
         owner = (
             (int(expert.key[1]), int(expert.key[2])) if expert.key[0] == "own" else (0, int(expert.key[1]))
         )  # type: ignore[call-overload]
@@ -224,6 +224,15 @@ class Evaluator:
             elif expert.key[0] == "replica":
                 ages.append(round_index - int(expert.key[3]))  # type: ignore[call-overload]
         return float(np.mean(ages)) if ages else 0.0
+
+
+def _with_frozen(a: list[torch.Tensor], b: list[torch.Tensor], frozen: Sequence[Factors] | None) -> Adapter:
+    if frozen is None:
+        return Adapter(a, b)
+    return Adapter(
+        [torch.cat([x, f[0]]) for x, f in zip(a, frozen, strict=True)],
+        [torch.cat([x, f[1]], dim=1) for x, f in zip(b, frozen, strict=True)],
+    )
 
 
 class _Rows:

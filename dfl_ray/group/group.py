@@ -31,6 +31,7 @@ from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.methods.table import make_method
 from dfl_ray.models.base import build_model
 from dfl_ray.seeds import Stream, generator
+from dfl_ray.tasks.tokens import TokenRows
 
 TOKENS_PER_MICRO_BATCH = 6144
 
@@ -141,11 +142,12 @@ class DeviceGroup:
             keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)]).to(
                 self.torch_device
             )
-        static = self.method.static_a(self.owners[start:stop])
+        static, frozen = self.method.static_a(self.owners[start:stop]), self.method.frozen(part)
         return train_adapters(
             self.model, self.method.layout, self.state.rows(start, stop), self._work(part, round_index),
             size=self._step_size(round_index), scale=self.scale, keep=keep,
             static_a=None if static is None else [a.to(self.torch_device) for a in static],
+            frozen=None if frozen is None else [(a.to(self.torch_device), b.to(self.torch_device)) for a, b in frozen],
         )  # fmt: skip
 
     def _step_size(self, round_index: int) -> StepSize:
@@ -155,19 +157,25 @@ class DeviceGroup:
     def _work(self, part: list[Device], round_index: int) -> list[LocalWork]:
         out: list[LocalWork] = []
         for device in part:
-            d = device.index
-            held, mine = self.setup.held[d], self.setup.rows[d]
-            rng = generator(self.setup.config.seed, Stream.BATCHES, round_index, d)
-            drawn = draw_rows(
-                rng, self.setup.shares[d], [len(r) for r in mine],
-                steps=self.config.local_steps, batch_rows=self.config.batch_rows,
-            )  # fmt: skip
-            tables = [self.setup.tasks[t].train for t in held]
-            steps = [[(k, (tables[k], int(mine[k][i]))) for k, i in step] for step in drawn]
+            sources = [self._draw(d, round_index) for d in self.method.sources(device.index)]
             for slot_task in device.slots:
-                chosen = None if slot_task < 0 else held.index(slot_task)
-                out.append(LocalWork([[row for k, row in s if chosen is None or k == chosen] for s in steps]))
+                steps = [
+                    [row for s in sources for task, row in s[step] if slot_task in (-1, task)]
+                    for step in range(self.config.local_steps)
+                ]
+                out.append(LocalWork(steps))
         return out
+
+    def _draw(self, device: int, round_index: int) -> list[list[tuple[int, tuple[TokenRows, int]]]]:
+        """For each local step the rows a device draws from its own data, as (task, row)."""
+        held, mine = self.setup.held[device], self.setup.rows[device]
+        rng = generator(self.setup.config.seed, Stream.BATCHES, round_index, device)
+        drawn = draw_rows(
+            rng, self.setup.shares[device], [len(r) for r in mine],
+            steps=self.config.local_steps, batch_rows=self.config.batch_rows,
+        )  # fmt: skip
+        tables = [self.setup.tasks[t].train for t in held]
+        return [[(held[k], (tables[k], int(mine[k][i]))) for k, i in step] for step in drawn]
 
     def _per_device(
         self, parts: list[TrainingResult]
@@ -273,7 +281,8 @@ class DeviceGroup:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
         if round_index == 0:
             return self._evaluator.base(began)
-        return self._evaluator.devices(list(self.devices.values()), round_index, rules, references, began)
+        asked = [d for d in self.devices.values() if self.method.sources(d.index)]
+        return self._evaluator.devices(asked, round_index, rules, references, began)
 
     def snapshot(self) -> Snapshot:
         """All state of the devices hosted here."""

@@ -61,7 +61,13 @@ def clip_(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
     return norms
 
 
-def adamw_(state: AdapterState, gradient: torch.Tensor, size: StepSize, active: torch.Tensor) -> None:
+def adamw_(
+    state: AdapterState,
+    gradient: torch.Tensor,
+    size: StepSize,
+    active: torch.Tensor,
+    keep: torch.Tensor | None = None,
+) -> None:
     """One AdamW step of the active adapters, in place.
 
     m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2,
@@ -72,7 +78,14 @@ def adamw_(state: AdapterState, gradient: torch.Tensor, size: StepSize, active: 
         gradient: (S, size), clipped and masked.
         size: Step settings.
         active: (S,) bool; the others keep parameters, moments and step count.
+        keep: (S, size) bool; entries outside it keep parameters and moments, None = all may change.
     """
+    if keep is not None:
+        before = [t.clone() for t in (state.theta, state.first, state.second)]
+        adamw_(state, gradient, size, active)
+        for now, old in zip((state.theta, state.first, state.second), before, strict=True):
+            now.copy_(torch.where(keep, now, old))
+        return
     if bool(active.all()):
         _adamw_all_(state, gradient, size)
         return

@@ -88,6 +88,7 @@ def train_adapters(
     size: StepSize,
     scale: float,
     static_a: Sequence[torch.Tensor] | None = None,
+    frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     keep: torch.Tensor | None = None,
 ) -> TrainingResult:
     """Train S adapters together for their local steps, in place.
@@ -100,9 +101,10 @@ def train_adapters(
         size: AdamW settings.
         scale: s = alpha / r.
         static_a: One (S, r, d) stack a layer when A is not stored in the layout.
+        frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
         keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
     """
-    leaves = _Leaves(layout, state, static_a)
+    leaves = _Leaves(layout, state, static_a, frozen)
     adapters, steps = len(work), len(work[0].steps)
     losses, norms = torch.zeros(adapters), torch.zeros(adapters)
     counted, tokens = torch.zeros(adapters), torch.zeros(adapters)
@@ -118,7 +120,7 @@ def train_adapters(
         norm = clip_(leaves.gradient, size.clip_norm)
         finite &= ~active | (torch.isfinite(loss) & torch.isfinite(norm)).cpu()
         active &= finite
-        adamw_(state, leaves.gradient, size, active.to(state.theta.device))
+        adamw_(state, leaves.gradient, size, active.to(state.theta.device), keep)
         used = active.float()
         losses += torch.where(active, loss.cpu(), 0.0)
         norms += torch.where(active, norm.cpu(), 0.0)
@@ -132,15 +134,30 @@ def train_adapters(
 class _Leaves:
     """Leaf tensors over the flat parameters, and one flat buffer for their gradients."""
 
-    def __init__(self, layout: Layout, state: AdapterState, static_a: Sequence[torch.Tensor] | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        state: AdapterState,
+        static_a: Sequence[torch.Tensor] | None,
+        frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> None:
         self.gradient = torch.zeros_like(state.theta)
         factors = {
             f: [v.detach().requires_grad_() for v in layout.views(state.theta, f)] for f in layout.trains
         }
         self.a: Sequence[torch.Tensor] = factors["a"] if static_a is None else static_a
         self.b: Sequence[torch.Tensor] = factors["b"]
+        self.frozen = frozen
         self._leaves = [leaf for f in layout.trains for leaf in factors[f]]
         self._targets = [view for f in layout.trains for view in layout.views(self.gradient, f)]
+
+    def factors(self, used: torch.Tensor | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """A and B of every layer, frozen part included, of the adapters `used` (None = all)."""
+        a, b = list(self.a), list(self.b)
+        if self.frozen is not None:
+            a = [torch.cat([x, f[0]], dim=1) for x, f in zip(a, self.frozen, strict=True)]
+            b = [torch.cat([x, f[1]], dim=2) for x, f in zip(b, self.frozen, strict=True)]
+        return (a, b) if used is None else ([x[used] for x in a], [x[used] for x in b])
 
     def differentiate(self, loss: torch.Tensor) -> None:
         """Write the gradient of `loss` into the flat buffer."""
@@ -153,9 +170,12 @@ def _backward(
 ) -> torch.Tensor:
     """Gradients of the sum of the adapters' mean token losses; returns those means, (adapters,)."""
     counts = [len(r) for r in rows]
-    slots = None if len(set(counts)) == 1 else torch.repeat_interleave(torch.tensor(counts)).to(model.device)
+    used = torch.tensor([k for k, n in enumerate(counts) if n])
+    even = len({n for n in counts if n}) == 1
+    a, b = leaves.factors(used.to(model.device) if even and len(used) < len(counts) else None)
+    slots = None if even else torch.repeat_interleave(torch.tensor(counts)).to(model.device)
     batch = collate([pair for r in rows for pair in r]).to(model.device)
-    logits = model.logits(batch, Binding(leaves.a, leaves.b, slots, scale))
+    logits = model.logits(batch, Binding(a, b, slots, scale))
     nll = F.cross_entropy(logits, batch.targets, reduction="none")
     owner = torch.repeat_interleave(torch.tensor(counts)).to(model.device)[batch.source[:, 0]]
     scored = torch.bincount(owner, minlength=len(rows)).clamp(min=1)

@@ -20,6 +20,9 @@ from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.message import Kind
 from dfl_ray.lora.optimizer import AdapterState
 
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""A and B of one layer."""
+
 
 @dataclass
 class Device:
@@ -62,10 +65,17 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Expert:
-    """An adapter a device can answer with: a name that is equal exactly for equal contents, and its values."""
+    """An adapter a device can answer with.
+
+    Attributes:
+        key: A name that is equal exactly for equal contents.
+        values: (size,) its values, by the method's layout.
+        frozen: One further (R, d) and (m, R) pair a layer that is added to them, or None.
+    """
 
     key: tuple[Any, ...]
     values: torch.Tensor
+    frozen: Sequence[Factors] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +119,20 @@ class Method(Protocol):
         """Tasks of the adapters a device trains; (-1,) for one shared adapter."""
         ...
 
+    def sources(self, device: int) -> tuple[int, ...]:
+        """The devices whose rows a device trains on: itself; a device with none has no model and isn't asked."""
+        ...
+
     def start(self, device: int) -> torch.Tensor:
         """The device's first adapters, (slots, layout.size)."""
         ...
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
         """A of each (device, slot task), one (owners, r, d) stack a layer; None when A is in the layout."""
+        ...
+
+    def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
+        """What each device adds to its adapter without training it: (slots, R, d) and (slots, m, R) a layer."""
         ...
 
     def begin(self, device: Device, round_index: int) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
-import torch
 
 from dfl_ray.config.methods import Precision, TrainingConfig
 from dfl_ray.lora.codec import CodecError, decode_values, encode_values
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, unpack
-from dfl_ray.methods.base import Device
+from dfl_ray.lora.message import SHARED_TASK, Kind, Message, MessageError, Refusal, unpack
+from dfl_ray.methods.base import Context, Device
+
+T = TypeVar("T")
 
 
 def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
@@ -103,18 +105,55 @@ def sort_by_kind(
     return out
 
 
-def mix_(row: torch.Tensor, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]) -> None:
-    """x_i <- x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in place.
+def collect(
+    device: Device,
+    context: Context,
+    round_index: int,
+    received: Sequence[bytes | memoryview],
+    read: Callable[[Message], T],
+) -> tuple[dict[int, T], Counter[str]]:
+    """Read the adapters that arrived from neighbours of a device with one adapter for all tasks.
+
+    Args:
+        device: The receiver.
+        context: The run.
+        round_index: The round.
+        received: What arrived.
+        read: Decodes one checked message; raises `MessageError` for what must not be used.
+
+    Returns:
+        Sender -> what `read` made of its newest message, and the refused messages by reason.
+    """
+    refused: Counter[str] = Counter()
+    messages = sort_by_kind(device, received, run=context.run, round_index=round_index, refused=refused)
+    weights = context.graph.weights.get(device.index, {})
+    arrived: dict[int, T] = {}
+    for message in messages.get(Kind.ADAPTER, []):
+        try:
+            if message.sender not in weights or message.task != SHARED_TASK:
+                raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
+            arrived[message.sender] = read(message)
+        except MessageError as error:
+            refused[error.refusal.value] += 1
+        else:
+            note_seen(device, message)
+    return arrived, refused
+
+
+def gossip_mean(
+    own: np.ndarray, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]
+) -> np.ndarray:
+    """x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in float64.
 
     The weight of a lost message stays with the device itself, so rows of W still sum to one.
 
     Args:
-        row: (size,) the device's own values.
+        own: (size,) the device's own values.
         arrived: Sender -> (size,) values.
         weights: Neighbour -> W_ij.
     """
-    own = row.cpu().numpy().astype(np.float64)
-    total = own.copy()
+    start = own.astype(np.float64)
+    total = start.copy()
     for sender in sorted(arrived):
-        total += weights.get(sender, 0.0) * (arrived[sender] - own)
-    row.copy_(torch.from_numpy(total.astype(np.float32)))
+        total += weights.get(sender, 0.0) * (arrived[sender] - start)
+    return total

@@ -20,11 +20,12 @@ from dfl_ray.experts.sketch import decode_sketch, encode_sketch
 from dfl_ray.lora.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import effective_rank
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, mask_hash, pack
+from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, mask_hash
 from dfl_ray.lora.projection import task_projections
 from dfl_ray.methods import bulletins
-from dfl_ray.methods.base import Context, Delivery, Device, Expert, Outgoing
-from dfl_ray.methods.gossip import exchange_due, finite_values, mix_, note_seen, quantise, sort_by_kind
+from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
+from dfl_ray.methods.exchange import Arrival, Exchange, Part
+from dfl_ray.methods.gossip import exchange_due, note_seen, sort_by_kind
 from dfl_ray.methods.pruning import Pruning
 
 BULLETINS = (Kind.PROJECTION, Kind.SKETCH, Kind.MASK, Kind.EXPERT)
@@ -49,11 +50,16 @@ class SparseOrthogonal:
         self.rule = context.config.rule
         self.layout = Layout(context.layers, context.config.rank, ("b",))
         self.pruning = Pruning(context, self.layout)
+        self.exchange = Exchange(context, self.layout.size)
         self._drawn: dict[int, list[np.ndarray]] = {}
 
     def slots(self, device: int) -> tuple[int, ...]:
         """One adapter for each task the device holds."""
         return self.context.held[device]
+
+    def sources(self, device: int) -> tuple[int, ...]:
+        """Its own rows."""
+        return (device,)
 
     def start(self, device: int) -> torch.Tensor:
         """B = 0."""
@@ -79,10 +85,15 @@ class SparseOrthogonal:
             for i in range(len(self.context.layers))
         ]
 
+    def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
+        """Nothing."""
+        return None
+
     def begin(self, device: Device, round_index: int) -> None:
         """Put due masks in force; in the first round publish what the tasks' authors owe to all."""
         for slot, task in enumerate(device.slots):
             self.pruning.activate(device, task, slot, round_index)
+            self.exchange.begin(device, self._part(device, task, slot))
         if round_index == 1:
             for task in self._authored(device):
                 self._publish_sketch(device, task)
@@ -109,7 +120,8 @@ class SparseOrthogonal:
             for slot, task in enumerate(device.slots):
                 neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device.index, {})))
                 if neighbours:
-                    out.append(self._values_message(device, task, slot, round_index, neighbours))
+                    part = self._part(device, task, slot)
+                    out.append(self.exchange.message(device, part, round_index, neighbours))
         return out
 
     def incoming(
@@ -130,17 +142,14 @@ class SparseOrthogonal:
         for kind in BULLETINS:
             for message in messages.get(kind, []):
                 self._checked(refused, self._take_bulletin, device, message)
-        arrived: dict[int, dict[int, np.ndarray]] = {}
+        arrived: dict[int, dict[int, Arrival]] = {}
         for message in messages.get(Kind.ADAPTER, []):
             self._checked(refused, self._take_values, device, message, arrived)
         for slot, task in enumerate(device.slots):
-            weights = self.context.graph.task_weights[task].get(device.index, {})
-            if arrived.get(task):
-                row = device.state.theta[slot]
-                mix_(row, arrived[task], weights)
-                mask = self.pruning.current(device, task)
-                if mask is not None:
-                    row[torch.from_numpy(~mask)] = 0
+            part = self._part(device, task, slot)
+            if arrived.get(task) or self.exchange.pending(device, part):
+                weights = self.context.graph.task_weights[task]
+                self.exchange.mix(device, part, arrived.get(task, {}), weights, sent)
         return refused
 
     def expert(self, device: Device, task: int) -> Expert | None:
@@ -218,18 +227,9 @@ class SparseOrthogonal:
         )  # fmt: skip
         bulletins.publish(device, message)
 
-    def _values_message(
-        self, device: Device, task: int, slot: int, round_index: int, neighbours: tuple[int, ...]
-    ) -> Outgoing:
+    def _part(self, device: Device, task: int, slot: int) -> Part:
         mask = self.pruning.current(device, task)
-        values = device.state.theta[slot].cpu().numpy()
-        kept = values if mask is None else values[mask]
-        body = quantise(device, str(task), kept, self.config.precision, feedback=self.config.error_feedback)
-        message = self._message(
-            Kind.ADAPTER, task, device.index, round_index, body,
-            precision=self.config.precision, mask_hash=0 if mask is None else mask_hash(mask),
-        )  # fmt: skip
-        return Outgoing(Kind.ADAPTER, task, neighbours, pack(message))
+        return Part(str(task), task, slot, mask, 0 if mask is None else mask_hash(mask))
 
     @staticmethod
     def _checked(refused: Counter[str], take: object, *args: object) -> None:
@@ -238,20 +238,12 @@ class SparseOrthogonal:
         except MessageError as error:
             refused[error.refusal.value] += 1
 
-    def _take_values(
-        self, device: Device, message: Message, arrived: dict[int, dict[int, np.ndarray]]
-    ) -> None:
+    def _take_values(self, device: Device, message: Message, arrived: dict[int, dict[int, Arrival]]) -> None:
         task = message.task
         if message.sender not in self.context.graph.task_weights.get(task, {}).get(device.index, {}):
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
         mask = self.pruning.by_hash(device, task, message.mask_hash)
-        count = self.layout.size if mask is None else int(mask.sum())
-        values = finite_values(message.body, message.precision, count)
-        full = values
-        if mask is not None:
-            full = np.zeros(self.layout.size, np.float32)
-            full[mask] = values
-        arrived.setdefault(task, {})[message.sender] = full
+        arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
         note_seen(device, message)
 
     def _take_bulletin(self, device: Device, message: Message) -> None:

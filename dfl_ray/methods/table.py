@@ -10,8 +10,17 @@ from typing import Any
 from dfl_ray.config.methods import TrainingConfig
 from dfl_ray.lora.layout import Factor
 from dfl_ray.methods.base import Context, Method
+from dfl_ray.methods.choco import Choco
 from dfl_ray.methods.dlora import Dlora
+from dfl_ray.methods.fedsa import Fedsa
+from dfl_ray.methods.ffa import Ffa
+from dfl_ray.methods.flexlora import Flexlora
+from dfl_ray.methods.flora import Flora
+from dfl_ray.methods.hetlora import Hetlora
+from dfl_ray.methods.rolora import Rolora
+from dfl_ray.methods.shared import SharedAdapter
 from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
+from dfl_ray.methods.unsent import centralized, local
 
 
 @dataclass(frozen=True)
@@ -31,10 +40,23 @@ class Entry:
     per_task: bool
 
 
+def _shared(make: Callable[[Context], Method], trains: tuple[Factor, ...] = ("a", "b")) -> Entry:
+    return Entry(make, SharedAdapter.rules, trains, False)
+
+
 METHODS: Mapping[str, Entry] = MappingProxyType(
     {
         "sparse_orthogonal": Entry(SparseOrthogonal, SparseOrthogonal.rules, ("b",), True),
-        "dlora": Entry(Dlora, Dlora.rules, ("a", "b"), False),
+        "dlora": _shared(Dlora),
+        "ffa": _shared(Ffa, ("b",)),
+        "rolora": _shared(Rolora),
+        "fedsa": _shared(Fedsa),
+        "choco": _shared(Choco),
+        "flora": _shared(Flora),
+        "flexlora": _shared(Flexlora),
+        "hetlora": _shared(Hetlora),
+        "local": _shared(local),
+        "centralized": _shared(centralized),
     }
 )
 

@@ -10,6 +10,7 @@ from dfl_ray.checkpoint import load_checkpoint
 from dfl_ray.driver import Driver
 from dfl_ray.errors import Interrupted
 from dfl_ray.launch import launch, resume
+from dfl_ray.methods.table import METHODS
 from dfl_ray.records import load_run
 from tests.conftest import small_config
 from tests.records import assert_same_records
@@ -40,7 +41,7 @@ def test_micro_batches_change_nothing_but_rounding(finished, tmp_path):
     assert_same_records(finished, load_run(launch(one, json=True).folder), exact=False)
 
 
-@pytest.mark.parametrize("method", ["sparse_orthogonal", "dlora"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_interrupted_and_resumed_equals_undisturbed(method, tmp_path, monkeypatch):
     whole = load_run(
         launch(small_config(tmp_path, "name=whole", LOCAL, f"method={method}"), json=True).folder

@@ -1,0 +1,40 @@
+"""Training settings every learning method shares: equal settings are what makes two methods comparable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
+Aggregation = Literal["gossip", "push_sum"]
+
+
+class TrainingConfig(BaseModel):
+    """What every method shares: the adapter's size and the local optimisation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    rank: int = Field(default=8, ge=1, le=1024, description="rank r of one adapter")
+    alpha: float = Field(default=16.0, gt=0, description="adapter scale: s = alpha / rank")
+    local_steps: int = Field(default=10, ge=1, description="optimiser steps of a device in one round (H)")
+    batch_rows: int = Field(default=16, ge=1, description="rows of one step, over all tasks the device holds")
+    learning_rate: float = Field(default=5e-3, gt=0, description="AdamW step size")
+    warmup_rounds: int = Field(default=0, ge=0, description="rounds over which the step size rises linearly")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decoupled weight decay")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one adapter")
+    precision: Precision = Field(default="float16", description="number format of the values on air")
+    error_feedback: bool = Field(
+        default=True, description="carry the rounding error of int8 into the next message"
+    )
+    exchange_every: int = Field(default=1, ge=1, description="rounds between exchanges of adapters")
+
+
+class GossipConfig(TrainingConfig):
+    """What the methods share that average values with neighbours."""
+
+    aggregation: Aggregation = Field(
+        default="gossip",
+        description="`gossip` keeps a lost message's weight at home; `push_sum` also keeps the exact average "
+        "under losses and on directed graphs",
+    )

@@ -1,0 +1,73 @@
+"""Averaging of one shared adapter's parts with all neighbours: the frame of dlora, FFA, RoLoRA and FedSA."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from dfl_ray.config.training import GossipConfig
+from dfl_ray.lora.layout import Factor, Layout
+from dfl_ray.lora.message import SHARED_TASK
+from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.exchange import Exchange, Part
+from dfl_ray.methods.gossip import collect, exchange_due
+from dfl_ray.methods.shared import factor_keep
+
+
+class AveragedParts:
+    """Sends one part of the adapter to all neighbours and averages it.
+
+    Args:
+        context: The run.
+        layout: Where the factors lie.
+    """
+
+    def __init__(self, context: Context, layout: Layout) -> None:
+        assert isinstance(context.config, GossipConfig)
+        self.context = context
+        self.config = context.config
+        self.exchange = Exchange(context, layout.size)
+        self.whole = Part("shared", SHARED_TASK, 0)
+        self._factors: dict[Factor, Part] = {
+            f: Part(f"shared/{f}", SHARED_TASK, 0, factor_keep(layout, f)) for f in layout.trains
+        }
+
+    def factor(self, factor: Factor) -> Part:
+        """The part that holds all layers' A, or all layers' B."""
+        return self._factors[factor]
+
+    def keep(self, factor: Factor) -> torch.Tensor:
+        """(1, size) bool of one factor's entries."""
+        keep = self._factors[factor].keep
+        assert keep is not None
+        return torch.from_numpy(keep).unsqueeze(0)
+
+    def begin(self, device: Device, *parts: Part) -> None:
+        """Before the local steps; all parts that are ever exchanged."""
+        for part in parts:
+            self.exchange.begin(device, part)
+
+    def outgoing(self, device: Device, part: Part, round_index: int) -> list[Outgoing]:
+        """The part to all neighbours, where an exchange is due."""
+        neighbours = tuple(sorted(self.context.graph.weights.get(device.index, {})))
+        if not neighbours or not exchange_due(self.config, round_index, self.context.rounds):
+            return []
+        return [self.exchange.message(device, part, round_index, neighbours)]
+
+    def incoming(
+        self,
+        device: Device,
+        part: Part,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Average the part with what arrived; returns refusals by reason."""
+        arrived, refused = collect(
+            device, self.context, round_index, received, lambda m: self.exchange.read(m, part.keep)
+        )
+        if arrived or self.exchange.pending(device, part):
+            self.exchange.mix(device, part, arrived, self.context.graph.weights, sent)
+        return refused

@@ -1,0 +1,55 @@
+"""FFA-LoRA: A is one common random matrix that nobody trains; B is trained and gossiped.
+
+B_i <- sum_j W_ij B_j after H local steps. With A common the average of the factors is the average of the products,
+mean(B) A = mean(B A), and only B travels.
+
+Source: Sun et al. 2024, arXiv 2403.12313, section 4 (FFA-LoRA); the server's mean becomes a gossip step. A has
+PEFT's Kaiming start. The paper's privacy noise is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import torch
+
+from dfl_ray.methods.averaged import AveragedParts
+from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.shared import SharedAdapter
+
+
+@final
+class Ffa(SharedAdapter):
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, ("b",))
+        self.parts = AveragedParts(context, self.layout)
+
+    def begin(self, device: Device, round_index: int) -> None:
+        """Nothing but the exchange's own bookkeeping."""
+        self.parts.begin(device, self.parts.whole)
+
+    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+        """All of B may change; A isn't stored at all."""
+        return None
+
+    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+        """B, dense, the same bytes to all neighbours."""
+        return self.parts.outgoing(device, self.parts.whole, round_index)
+
+    def incoming(
+        self,
+        device: Device,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Average of B."""
+        return self.parts.incoming(device, self.parts.whole, round_index, received, sent)

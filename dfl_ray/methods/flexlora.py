@@ -1,0 +1,91 @@
+"""FlexLoRA: the mean of the products, cut back to each device's rank by singular value decomposition.
+
+After H local steps, device i forms P_i = sum_j W_ij B_j A_j, P_i = U S V^T, and goes on with B_i = U_r S_r,
+A_i = V_r^T, the best approximation of rank r_i (Eckart-Young), and a fresh optimiser.
+
+Source: Bai et al. 2024, arXiv 2402.11505, equations 2-4; the server's mean becomes a gossip step over neighbours.
+The SVD is taken of the stacked factors (QR of each side, then a small SVD), never of a dense (m, d) matrix.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+
+from dfl_ray.config.baselines import FlexloraConfig
+from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.modules import products, receive_modules, send_module, shares
+from dfl_ray.methods.shared import SharedAdapter, reset_moments
+
+
+def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Best factors of rank <= `rank` of the product b @ a.
+
+    Args:
+        b: (m, R).
+        a: (R, d).
+        rank: r.
+
+    Returns:
+        (m, r) U_r S_r and (r, d) V_r^T with orthonormal rows; the largest entry of each row is positive, so that
+        the factors are unique where the singular values differ.
+    """
+    q_b, r_b = np.linalg.qr(b)
+    q_a, r_a = np.linalg.qr(a.T)
+    u, s, vt = np.linalg.svd(r_b @ r_a.T)
+    rank = min(rank, len(s))
+    left, right = (q_b @ u[:, :rank]) * s[:rank], vt[:rank] @ q_a.T
+    sign = np.sign(right[np.arange(rank), np.abs(right).argmax(axis=1)])
+    return left * sign, right * sign[:, None]
+
+
+@final
+class Flexlora(SharedAdapter):
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        if not isinstance(context.config, FlexloraConfig):
+            raise TypeError(f"flexlora needs its own config section, got {type(context.config).__name__}")
+        super().__init__(context, ranks=context.config.ranks)
+
+    def begin(self, device: Device, round_index: int) -> None:
+        """Nothing to prepare."""
+
+    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+        """What lies inside the device's rank."""
+        keep = self.rank_keep(device.index)
+        return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
+
+    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+        """The module inside the device's rank, to all neighbours."""
+        return send_module(self, device, round_index)
+
+    def incoming(
+        self,
+        device: Device,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Mean product, SVD, own rank."""
+        arrived, refused = receive_modules(self, device, round_index, received)
+        if arrived:
+            parts = [(w, products(self, values)) for w, values in shares(self, device, arrived)]
+            a, b = self.layout.views(device.state.theta, "a"), self.layout.views(device.state.theta, "b")
+            for layer in range(len(self.context.layers)):
+                left = np.concatenate([w * p[layer][0] for w, p in parts], axis=1)
+                right = np.concatenate([p[layer][1] for _, p in parts])
+                new_b, new_a = truncated_svd(left, right, self.rank_of(device.index))
+                rank = new_a.shape[0]
+                for view, new in ((a[layer][0][:rank], new_a), (b[layer][0][:, :rank], new_b)):
+                    view.copy_(torch.from_numpy(new))
+            reset_moments(device)
+        return refused

@@ -1,0 +1,70 @@
+"""FLoRA: neighbours' modules are stacked, which sums their products without cross terms, and merged into the base.
+
+After H local steps, device i merges sum_j W_ij s B_j A_j, itself included, into its own frozen weights and starts
+a new module: A drawn afresh, B = 0, a fresh optimiser. Stacking is what makes this free of noise:
+[w_1 B_1, w_2 B_2, ...] [A_1; A_2; ...] = sum_j w_j B_j A_j, while averaging A and B apart adds the products of
+different devices' factors.
+
+Source: Wang et al. 2024, arXiv 2409.05976, section 3 and algorithm 1.
+Adapted to gossip: there is no server that would stack everybody's modules, so a device stacks its neighbours' with
+its own by W_ij. On a complete graph with equal weights that is the paper's update. On a sparser one a module
+reaches direct neighbours only, since what a neighbour has merged is dense and never travels: bases drift apart, a
+real weakness of the method without a server, shown as it is. Every device must keep a dense update of the size of
+its adapted layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+
+from dfl_ray.methods.base import Delivery, Device, Outgoing
+from dfl_ray.methods.gossip import exchange_due
+from dfl_ray.methods.modules import products, receive_modules, send_module, shares
+from dfl_ray.methods.shared import MERGED, SharedAdapter, reset_moments
+
+
+@final
+class Flora(SharedAdapter):
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def begin(self, device: Device, round_index: int) -> None:
+        """An empty merged update at the start."""
+        if MERGED not in device.memory:
+            size = sum(s.out_features * s.in_features for s in self.context.layers)
+            device.memory[MERGED] = np.zeros(size, np.float32)
+
+    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+        """Everything may change."""
+        return None
+
+    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+        """The module, to all neighbours."""
+        return send_module(self, device, round_index)
+
+    def incoming(
+        self,
+        device: Device,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Merge the stack, start a new module."""
+        arrived, refused = receive_modules(self, device, round_index, received)
+        if exchange_due(self.context.config, round_index, self.context.rounds):
+            total = device.memory[MERGED].astype(np.float64)
+            for weight, values in shares(self, device, arrived):
+                flat = np.concatenate([(b @ a).ravel() for b, a in products(self, values)])
+                total += weight * self._scale * flat
+            device.memory[MERGED] = total.astype(np.float32)
+            device.state.theta.copy_(self.fresh(device.index, round_index))
+            reset_moments(device)
+        return refused

@@ -1,0 +1,76 @@
+"""HetLoRA: devices of different ranks, zero padding, a mean weighted by the size of the updates, truncation.
+
+After H local steps, with modules padded by zeros to the largest rank, device i mixes A and B each by
+w_j = W_ij |B_j A_j|_F / sum_k W_ik |B_k A_k|_F (Frobenius norms over all layers together) and keeps the first r_i
+rows of A and columns of B. With equal norms the weights are W.
+
+Source: Cho et al. 2024, arXiv 2401.06432, section 4: sparsity-weighted aggregation (equation 5), distribution by
+truncation. Adapted to gossip: a device weighs its neighbours and itself instead of all clients. Departure: the
+rank self-pruning of section 4.2 is left out; ranks are given by `method.ranks`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+
+from dfl_ray.config.baselines import HetloraConfig
+from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.modules import products, receive_modules, send_module, shares
+from dfl_ray.methods.shared import SharedAdapter
+
+
+@final
+class Hetlora(SharedAdapter):
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        if not isinstance(context.config, HetloraConfig):
+            raise TypeError(f"hetlora needs its own config section, got {type(context.config).__name__}")
+        rank = context.config.rank
+        super().__init__(context, ranks=context.config.ranks or (rank, max(1, rank // 2)))
+
+    def begin(self, device: Device, round_index: int) -> None:
+        """Nothing to prepare."""
+
+    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+        """What lies inside the device's rank."""
+        keep = self.rank_keep(device.index)
+        return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
+
+    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+        """The module inside the device's rank, to all neighbours."""
+        return send_module(self, device, round_index)
+
+    def incoming(
+        self,
+        device: Device,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Padded, weighted mean; truncated to the own rank."""
+        arrived, refused = receive_modules(self, device, round_index, received)
+        if arrived:
+            parts = shares(self, device, arrived)
+            weights = np.array([w * self.update_norm(values) for w, values in parts])
+            if weights.sum() <= 0:
+                weights = np.array([w for w, _ in parts])
+            total = sum(w * values for w, (_, values) in zip(weights / weights.sum(), parts, strict=True))
+            mixed = np.asarray(total, np.float32)
+            keep = self.rank_keep(device.index)
+            device.state.theta[0].copy_(torch.from_numpy(mixed if keep is None else np.where(keep, mixed, 0)))
+        return refused
+
+    def update_norm(self, values: np.ndarray) -> float:
+        """|B A|_F over all layers, from r x r matrices: |B A|^2 = tr((B^T B)(A A^T))."""
+        squares = [float(((b.T @ b) * (a @ a.T)).sum()) for b, a in products(self, values)]
+        return float(np.sqrt(max(0.0, sum(squares))))

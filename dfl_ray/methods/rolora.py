@@ -1,0 +1,64 @@
+"""RoLoRA: B and A take turns; only the active factor is trained, sent and mixed.
+
+B is active from the first round, then A, and so on, each for one exchange: rounds up to and including an exchange
+have one active factor, the next ones the other. Where the frozen factor is equal on all devices the average of the
+active one is exact; under gossip it is equal only up to the consensus distance.
+
+Source: Chen et al. 2024, arXiv 2409.02346, algorithm 1; the server's mean becomes a gossip step. Each turn starts
+a fresh optimiser, as the paper's clients do every round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+import torch
+
+from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.averaged import AveragedParts
+from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.shared import SharedAdapter, reset_moments
+
+
+@final
+class Rolora(SharedAdapter):
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.parts = AveragedParts(context, self.layout)
+
+    def active(self, round_index: int) -> Factor:
+        """The factor whose turn it is."""
+        return "b" if (round_index - 1) // self.context.config.exchange_every % 2 == 0 else "a"
+
+    def begin(self, device: Device, round_index: int) -> None:
+        """A fresh optimiser for each turn."""
+        self.parts.begin(device, self.parts.factor("a"), self.parts.factor("b"))
+        if round_index > 1 and self.active(round_index) != self.active(round_index - 1):
+            reset_moments(device)
+
+    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+        """The active factor."""
+        return self.parts.keep(self.active(round_index))
+
+    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+        """The active factor, dense, the same bytes to all neighbours."""
+        return self.parts.outgoing(device, self.parts.factor(self.active(round_index)), round_index)
+
+    def incoming(
+        self,
+        device: Device,
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Average of the active factor."""
+        part = self.parts.factor(self.active(round_index))
+        return self.parts.incoming(device, part, round_index, received, sent)
