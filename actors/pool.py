@@ -10,7 +10,6 @@ import ray
 
 from actors.channel import ChannelActor
 from actors.device import DeviceActor
-from actors.placement import Packing
 from actors.replay import Call, RecoverableActor
 from channels.transfers import RoundPlan, Transfers
 from dfl_ray.backend import BackendState, ChannelSetup
@@ -23,6 +22,7 @@ from dfl_ray.group.records import (
     TrainReport,
     Wanted,
 )
+from dfl_ray.packing import Packing
 
 
 class RayBackend:

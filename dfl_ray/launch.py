@@ -22,7 +22,7 @@ from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.tracker import make_tracker
 
 if TYPE_CHECKING:
-    from actors.placement import Packing
+    from dfl_ray.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,14 @@ def _hosting(
         yield lambda: LocalBackend(scene.setup, scene.channel)
         return
     from actors import cluster
-    from actors.placement import pack
+    from dfl_ray.packing import check_fits, pack
 
     state_mb = device_state_mb(scene)
 
     def packing(resources: Mapping[str, float]) -> Packing:
-        return pack(config, scene.topology.cluster, resources, state_mb)
+        chosen = pack(config, scene.topology.cluster, resources, state_mb)
+        check_fits(chosen, resources)
+        return chosen
 
     if config.runtime.address is None:
         packing(cluster.local_resources())

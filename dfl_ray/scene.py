@@ -147,6 +147,7 @@ def _group_setup(
     from topology.partition import split_rows
 
     counts = [len(t.train) for t in tokens]
+    _check_rows(tokens, (places.mixture > 0).sum(axis=0))
     rng = generator(config.seed, Stream.ROWS)
     try:
         dealt = split_rows(counts, places.mixture, rng=rng, sizes=config.devices.sizes)
@@ -159,6 +160,17 @@ def _group_setup(
         rows={d: tuple(dealt[d][t] for t in ts) for d, ts in held.items()}, graph=graph,
         run=_run_identity(config, layers, len(tokens)),
     )  # fmt: skip
+
+
+def _check_rows(tokens: tuple[TokenTask, ...], holders: np.ndarray) -> None:
+    for task, count in zip(tokens, holders.tolist(), strict=True):
+        if len(task.train) < count:
+            raise InputError(
+                f"Task `{task.name}` has too few training rows for its holders",
+                got=f"{len(task.train)} rows for {count} devices that hold it",
+                expected="at least one row for each",
+                change="Raise `tasks.train_rows`, add rows, or lower `devices.count` or `devices.tasks_per_device`.",
+            )
 
 
 def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) -> int:

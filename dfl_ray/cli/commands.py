@@ -34,6 +34,28 @@ def resume(options: argparse.Namespace) -> int:
     return _finish(resume_run(folder, verbose=options.verbose, json=options.json), options.json)
 
 
+def plan(options: argparse.Namespace) -> int:
+    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time of one round."""
+    from dfl_ray.config.check import check_inputs
+
+    config = _load(options.words)
+    check_inputs(config)
+    _hush(options.verbose)
+    from dfl_ray.planning import plan as plan_round
+    from dfl_ray.planning import plan_lines
+    from dfl_ray.tracking.progress import make_progress
+
+    progress = make_progress(quiet=options.json)
+    figures = plan_round(config, progress.step)
+    lines = plan_lines(figures)
+    width = max(len(name) for name, _ in lines) + 2
+    for name, value in lines:
+        progress.say(name.ljust(width) + value)
+    if options.json:
+        _print_json(figures)
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
     folders = [_run_folder(text) for text in options.runs]

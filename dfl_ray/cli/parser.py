@@ -141,6 +141,15 @@ _COMMANDS = (
     ),
     Command("resume", "resume RUN", "goes on where a run stopped", "", _resume_arguments, commands.resume),
     Command(
+        "plan",
+        "plan [CONFIG] [key=value …]",
+        "says what one round would cost, without training",
+        "Builds the graph and schedules one representative round over the radio; loads no model.\n"
+        "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json",
+        _run_arguments,
+        commands.plan,
+    ),
+    Command(
         "report",
         "report RUN [RUN …]",
         "writes one HTML file of figures and tables",

@@ -41,7 +41,7 @@ class Packing:
 
 
 def pack(config: Config, cluster: np.ndarray, resources: Mapping[str, float], state_mb: float) -> Packing:
-    """Choose the packing.
+    """Choose the packing; `check_fits` says whether the cluster can hold it.
 
     `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that it fills as many actors as there are
     CPU (or GPU) slots. Devices of one cluster share an actor where they can.
@@ -51,9 +51,6 @@ def pack(config: Config, cluster: np.ndarray, resources: Mapping[str, float], st
         cluster: (devices,) cluster label of each device.
         resources: What the Ray cluster has: `CPU`, `GPU`, `memory` (bytes).
         state_mb: Memory of one device's state.
-
-    Raises:
-        InputError: The cluster cannot hold that.
     """
     count, runtime = config.devices.count, config.runtime
     cpus = max(1.0, resources.get("CPU", 1.0))
@@ -67,9 +64,7 @@ def pack(config: Config, cluster: np.ndarray, resources: Mapping[str, float], st
     groups = tuple(tuple(sorted(int(d) for d in part)) for part in np.array_split(order, actors))
     share = runtime.cpus_per_actor or min(1.0, np.floor(1000 * cpus / actors) / 1000)
     memory = runtime.memory_per_actor_mb or ACTOR_MB + state_mb * max(len(g) for g in groups)
-    packing = Packing(groups, float(share), runtime.gpus_per_actor, memory, reason)
-    check_fits(packing, resources)
-    return packing
+    return Packing(groups, float(share), runtime.gpus_per_actor, memory, reason)
 
 
 def _auto(count: int, cpus: float, gpus: float, gpus_per_actor: float) -> tuple[int, str]:

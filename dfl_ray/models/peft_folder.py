@@ -1,0 +1,60 @@
+"""Adapters as folders that `peft.PeftModel.from_pretrained` reads, written without importing peft."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from dfl_ray.lora.layout import LayerShape
+
+
+def write_peft_folder(
+    folder: Path,
+    layers: Sequence[LayerShape],
+    a: Sequence[np.ndarray],
+    b: Sequence[np.ndarray],
+    *,
+    scale: float,
+    base_model: str,
+) -> Path:
+    """Write one adapter y = W0 x + s B A x.
+
+    PEFT computes s as lora_alpha / r, so lora_alpha = s * rank is stored; the rank may be any, also T * r of a
+    merged multi-task adapter.
+
+    Args:
+        folder: Folder to make.
+        layers: The adapted layers.
+        a: One (rank, in_features) factor a layer.
+        b: One (out_features, rank) factor a layer.
+        scale: s.
+        base_model: Path or id of the base model, for the adapter's config.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rank = a[0].shape[0]
+    tensors: dict[str, np.ndarray] = {}
+    for layer, down, up in zip(layers, a, b, strict=True):
+        prefix = f"base_model.model.{layer.name}"
+        tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(down, np.float32)
+        tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(up, np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+        "target_modules": [layer.name for layer in layers],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1))
+    return folder

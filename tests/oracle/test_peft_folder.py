@@ -1,0 +1,46 @@
+"""The final adapters load into PEFT and give the logits the simulator computes itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dfl_ray.checkpoint import load_checkpoint
+from dfl_ray.lora.batches import collate
+from dfl_ray.lora.inject import Binding
+from dfl_ray.lora.layout import Layout
+from tests.conftest import small_config
+
+
+@pytest.mark.parametrize(("method", "names"), [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"})])
+def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, base, token_tasks, tmp_path):
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    from dfl_ray.launch import launch
+    from dfl_ray.models.paths import embedded_path
+
+    config = small_config(tmp_path, "name=x", "runtime.backend=local", "rounds=1", f"method={method}")
+    run = launch(config, json=True).folder
+    assert {p.name for p in (run / "adapters").iterdir()} == names
+    batch = collate([(token_tasks[0].train, i) for i in range(3)])
+    for name in names:
+        settings = json.loads((run / "adapters" / name / "adapter_config.json").read_text())
+        model = transformers.AutoModelForCausalLM.from_pretrained(embedded_path())
+        loaded = peft.PeftModel.from_pretrained(model, run / "adapters" / name)
+        from safetensors.numpy import load_file
+
+        raw = load_file(run / "adapters" / name / "adapter_model.safetensors")
+        a, b = ([torch.from_numpy(raw[f"base_model.model.{s.name}.lora_{f}.weight"])[None] for s in adapted.layers]
+                for f in "AB")  # fmt: skip
+        assert any(bool(x.any()) for x in b)
+        with torch.no_grad():
+            mine = adapted.model.logits(batch, Binding(a, b, None, settings["lora_alpha"] / settings["r"]))
+            theirs = loaded(input_ids=batch.input_ids).logits[batch.source[:, 0], batch.source[:, 1]]
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    state = load_checkpoint(run / "checkpoints").state.devices[0]
+    stored = np.concatenate([x.ravel() for x in state.arrays["0/state/theta"][:1]])
+    layout = Layout(adapted.layers, 8, ("b",) if method == "sparse_orthogonal" else ("a", "b"))
+    assert stored.size == layout.size

@@ -1,0 +1,116 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from channels.pathloss import MODELS, ValidityWarning, los_probability, path_loss_db
+from channels.pathloss.basic import log_distance_model
+
+
+@pytest.mark.parametrize(
+    ("model", "distance_m", "carrier_hz", "los_db", "nlos_db"),
+    [
+        ("umi", 100, 3.5e9, 85.314, 104.644),
+        ("umi", 1000, 3.5e9, 119.153, 139.889),
+        ("uma", 100, 3.5e9, 83.138, 103.038),
+        ("inh", np.sqrt(20**2 - 2**2), 3.5e9, 65.789, 80.677),
+        ("free_space", 100, 3.5e9, 83.329, 83.329),
+        ("v2x_urban", 100, 6e9, 86.332, 111.557),
+        ("v2x_highway", 100, 6e9, 87.963, 87.963 + 5),
+        ("d2d_outdoor", 100, 2e9, 91.726, 108.827),
+    ],
+)
+def test_check_values(model, distance_m, carrier_hz, los_db, nlos_db):
+    assert path_loss_db(model, distance_m, carrier_hz, los=True) == pytest.approx(los_db, abs=6e-4)
+    assert path_loss_db(model, distance_m, carrier_hz, los=False) == pytest.approx(nlos_db, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "probability"), [("umi", 0.23098), ("uma", 0.34767), ("v2x_urban", 0.33581), ("d2d_outdoor", 0.23098)]
+)
+def test_los_probability_at_100_m(model, probability):
+    assert los_probability(model, 100.0) == pytest.approx(probability, abs=6e-6)
+
+
+def test_los_probability_shapes():
+    assert los_probability("umi", [0.0, 10.0, 18.0]).tolist() == [1.0, 1.0, 1.0]
+    inh = los_probability("inh", [3.0, 5.0, 49.0, 49.0001, 200.0])
+    assert inh[:2].tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(inh[2:4], [np.exp(-44 / 70.8), 0.54], atol=1e-5)
+    assert inh[4] == pytest.approx(0.54 * np.exp(-151 / 211.7))
+    highway = los_probability("v2x_highway", [0.0, 475.0, 475.1, 2000.0])
+    assert highway[0] == 1.0
+    assert highway[1] == pytest.approx(2.1013e-6 * 475**2 - 0.002 * 475 + 1.0193)
+    assert highway[2] == pytest.approx(0.5399) and highway[3] == 0.0
+
+
+def test_d2d_by_hand_off_the_table():
+    # 1 GHz, 300 m: beyond the breakpoint 4·0.64·f/c = 8.5 m.
+    los = 40 * np.log10(300) + 7.56 - 34.6 * np.log10(0.8) + 2.7 * 0
+    fspl = 20 * np.log10(300) + 20 * np.log10(1e9) + 20 * np.log10(4 * np.pi / 299792458)
+    assert path_loss_db("d2d_outdoor", 300, 1e9) == pytest.approx(max(los, fspl), abs=1e-9)
+    nlos = (44.9 - 6.55 * np.log10(1.5)) * np.log10(300) + 5.83 * np.log10(1.5) + 16.33 - 5
+    assert path_loss_db("d2d_outdoor", 300, 1e9, los=False) == pytest.approx(max(nlos, fspl), abs=1e-9)
+    # The two upper branches meet at 2 GHz.
+    below, above = path_loss_db("d2d_outdoor", 100, [2e9, 2e9 * (1 + 1e-9)], los=False)
+    assert below == pytest.approx(above, abs=0.01)
+    # Near field: free space is the floor.
+    assert path_loss_db("d2d_outdoor", 3.0, 0.7e9) >= path_loss_db("free_space", 3.0, 0.7e9)
+
+
+def test_uma_beyond_breakpoint_by_hand():
+    d3 = np.hypot(2000.0, 23.5)
+    bend = (4 * 24 * 0.5 * 2e9 / 3e8) ** 2 + 23.5**2
+    expected = 28 + 40 * np.log10(d3) + 20 * np.log10(2) - 9 * np.log10(bend)
+    assert path_loss_db("uma", 2000.0, 2e9) == pytest.approx(expected, abs=1e-9)
+
+
+def test_highway_blockage_grows_beyond_542_m():
+    los, blocked = (path_loss_db("v2x_highway", 800.0, 6e9, los=state) for state in (True, False))
+    assert blocked - los == pytest.approx(5 + 15 * np.log10(800) - 41, abs=1e-9)
+
+
+def test_log_distance():
+    loss = path_loss_db("log_distance", [10.0, 100.0], 2e9, exponent=3.0, reference_m=10.0, reference_loss_db=60.0)
+    np.testing.assert_allclose(loss, [60.0, 90.0])
+    free = path_loss_db(log_distance_model(2.0), 123.0, 2e9)
+    assert free == pytest.approx(path_loss_db("free_space", 123.0, 2e9), abs=1e-9)
+
+
+def test_broadcasts_like_numpy():
+    loss = path_loss_db("umi", np.array([[50.0], [100.0]]), [2e9, 3e9, 4e9], los=np.array([True, False, True]))
+    assert loss.shape == (2, 3)
+    assert loss[1, 1] == pytest.approx(float(path_loss_db("umi", 100.0, 3e9, los=False)))
+
+
+def test_warns_outside_its_range_and_not_inside():
+    with pytest.warns(ValidityWarning, match=r"38\.901"):
+        path_loss_db("umi", 100.0, 2e9, tx_height_m=1.5)
+    with pytest.warns(ValidityWarning, match="10-5000"):
+        path_loss_db("uma", 6000.0, 2e9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path_loss_db("umi", [10.0, 5000.0], 2e9)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: path_loss_db("umii", 1.0, 2e9), "Did you mean 'umi'"),
+        (lambda: path_loss_db("umi", 0.0, 2e9), "distance_m"),
+        (lambda: path_loss_db("umi", 10.0, -1.0), "carrier_hz"),
+        (lambda: path_loss_db("umi", 10.0, 2e9, exponent=2.0), "takes no parameters"),
+        (lambda: path_loss_db("log_distance", 10.0, 2e9, exponnt=2.0), "exponent"),
+        (lambda: path_loss_db("d2d_outdoor", 10.0, 2e9, tx_height_m=0.5), "clutter height"),
+        (lambda: los_probability("umi", -1.0), "distance_m"),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_every_model_states_source_and_ranges():
+    for model in MODELS.values():
+        assert len(model.source) > 10
+        assert model.distance_range_m[0] < model.distance_range_m[1]
