@@ -129,11 +129,11 @@ class Driver:
         with walls.measure("exchange"):
             taken = self.backend.exchange(round_index, Deliveries(wanted, arrived))
         transfers = transfer_table(plan, hops, wanted, [t.name for t in self.scene.setup.tasks])
-        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived)}
+        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived, cost.energy_j)}
         row |= training_metrics(trained) | {"refused": sum(sum(r.values()) for t in taken for r in t.refused)}
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
         tables = {
-            "devices": device_table(self.scene, trained, taken, plan, hops, cost.seconds, self._actor_of),
+            "devices": device_table(self.scene, trained, taken, plan, hops, cost, self._actor_of),
             "transfers": transfers,
         }
         extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
@@ -193,6 +193,15 @@ class Driver:
         driver = {"best_accuracy": self.history.best}
         checkpoint = Checkpoint(round_index, self.backend.snapshot(), driver)
         save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
+        if round_index == self.config.rounds:
+            self._save_adapters(checkpoint)
+
+    def _save_adapters(self, checkpoint: Checkpoint) -> None:
+        from dfl_ray.final_adapters import save_final_adapters
+
+        saved = save_final_adapters(self.scene, checkpoint.state, self.folder.path / "adapters")
+        if saved is not None and self.config.track.wandb.save_adapters:
+            self.tracker.save_adapters(saved)
 
 
 def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:

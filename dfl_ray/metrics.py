@@ -17,6 +17,7 @@ from dfl_ray.lora.message import Kind
 from dfl_ray.scene import Scene
 
 if TYPE_CHECKING:
+    from channels.energy import ComputeCost
     from channels.transfers import RoundPlan, Transfers
 
 
@@ -106,7 +107,7 @@ def device_table(
     taken: Sequence[ExchangeReport],
     plan: RoundPlan,
     hops: Hops,
-    compute_s: np.ndarray,
+    compute: ComputeCost,
     actor_of: Mapping[int, str],
 ) -> pd.DataFrame:
     """One row a device."""
@@ -126,14 +127,17 @@ def device_table(
         weights=hops.transfers.payload_bytes * np.asarray(plan.attempts),
         minlength=count,
     )
+    radio_j, computing_j = split_energy_j(plan, np.asarray(compute.energy_j))
     names = [t.name for t in scene.setup.tasks]
     positions = scene.channel.positions_m
     return pd.DataFrame(
         {
             "device": np.arange(count),
             **columns,
-            "compute_s": compute_s,
+            "compute_s": compute.seconds,
             "energy_j": plan.energy_j,
+            "radio_energy_j": radio_j,
+            "compute_energy_j": computing_j,
             "sent_bytes": sent.astype(np.int64),
             "received_bytes": received,
             "refused": refused,
@@ -226,8 +230,22 @@ def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[s
     }
 
 
-def radio_metrics(plan: RoundPlan, transfers: pd.DataFrame, delivered: np.ndarray) -> dict[str, Any]:
+def split_energy_j(plan: RoundPlan, compute_j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(radio, computing) energy of each device in a round; both 0 for a device whose battery was empty before it.
+
+    Args:
+        plan: What the radio did; its `energy_j` is the sum of both.
+        compute_j: (devices,) energy of the round's training, as it was handed to the channel.
+    """
+    radio = np.maximum(plan.energy_j - compute_j, 0.0)
+    return radio, plan.energy_j - radio
+
+
+def radio_metrics(
+    plan: RoundPlan, transfers: pd.DataFrame, delivered: np.ndarray, compute_j: np.ndarray
+) -> dict[str, Any]:
     """The radio columns of a `rounds` row."""
+    radio_j, computing_j = split_energy_j(plan, compute_j)
     sinr = transfers["sinr_db"].dropna().to_numpy(float)
     low, middle, high = np.percentile(sinr, [5, 50, 95]) if len(sinr) else (None, None, None)
     wanted = len(delivered)
@@ -236,6 +254,8 @@ def radio_metrics(plan: RoundPlan, transfers: pd.DataFrame, delivered: np.ndarra
         "payload_bytes": bytes_on_air(plan),
         "airtime_s": plan.airtime_s,
         "energy_j": float(plan.energy_j.sum()),
+        "radio_energy_j": float(radio_j.sum()),
+        "compute_energy_j": float(computing_j.sum()),
         "delivered_fraction": float(delivered.mean()) if wanted else None,
         "sinr_db_p05": low,
         "sinr_db_p50": middle,
