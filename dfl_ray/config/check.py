@@ -24,7 +24,6 @@ _FILES: tuple[Choice, ...] = (
     ("tasks.source", "files", "tasks.path", "the folder with <task>/train.jsonl and <task>/test.jsonl"),
     ("devices.placement", "file", "devices.placement_path", "CSV or Parquet with device, x_m, y_m"),
     ("devices.partition", "file", "devices.partition_path", "CSV or Parquet with device, task, weight"),
-    ("devices.mobility", "trace", "devices.trace_path", "CSV or Parquet with device, t_s, x_m, y_m"),
     ("topology.type", "file", "topology.path", "GraphML or an edge-list CSV"),
 )
 

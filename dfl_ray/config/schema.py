@@ -107,14 +107,9 @@ class DevicesConfig(Section):
     sizes: Literal["equal", "lognormal"] = Field(
         default="equal", description="how a task's rows are split over holders"
     )
-    mobility: Literal["static", "random_direction", "random_waypoint", "gauss_markov", "trace"] = Field(
-        default="static", description="how devices move between rounds"
+    classes: Literal["uniform", "mixed"] = Field(
+        default="uniform", description="mix of device classes: all phones, or phones, tablets and sensors"
     )
-    speed_mps: float = Field(default=1.5, gt=0, description="mean speed of moving devices")
-    trace_path: str | None = Field(
-        default=None, description="`trace`: CSV or Parquet of device, t_s, x_m, y_m"
-    )
-    classes: str = Field(default="uniform", description="mix of device classes: `uniform`, `mixed`")
 
 
 class TopologyConfig(Section):
@@ -129,9 +124,6 @@ class TopologyConfig(Section):
     )
     gateways_per_pair: int = Field(
         default=1, ge=1, description="`clustered`: links between two neighbouring clusters"
-    )
-    clusters: Literal["tasks", "similarity"] = Field(
-        default="tasks", description="what clusters are made from"
     )
     mixing: Literal["metropolis_hastings", "uniform", "laplacian"] = Field(
         default="metropolis_hastings", description="gossip weights"
