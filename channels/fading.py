@@ -133,8 +133,8 @@ def outage_probability(
 def ergodic_efficiency(kind: str, mean_snr_db: ArrayLike, **shape: float) -> FloatArray:
     """Ergodic spectral efficiency E[lb(1 + g·h)] in bit/s/Hz.
 
-    Rayleigh has the closed form exp(1/g)·E1(1/g)/ln 2; the others integrate over 2,000 Gauss-Legendre
-    nodes of the quantile function (error below 1e-6 bit/s/Hz).
+    Rayleigh has the closed form exp(1/g)·E1(1/g)/ln 2; the others sum over h = quantile(Phi(z)) for z from
+    -8 to 8, where the trapezoidal rule converges exponentially (error below 1e-6 bit/s/Hz).
 
     Args:
         kind: One of `KINDS`.
@@ -148,13 +148,16 @@ def ergodic_efficiency(kind: str, mean_snr_db: ArrayLike, **shape: float) -> Flo
     if kind == "rayleigh":
         from scipy.special import exp1
 
-        x = np.minimum(1 / mean, 600.0)
-        # exp(x)·E1(x) overflows at large x, where its asymptotic series is exact to 1e-9.
-        tail = (1 - 1 / x + 2 / x**2 - 6 / x**3) * mean
-        return np.where(1 / mean > 500.0, tail, np.exp(x) * np.asarray(exp1(x))) / math.log(2)
-    nodes, weights = np.polynomial.legendre.leggauss(2000)
-    factors = power_quantile(kind, (nodes + 1) / 2, **shape)
-    return np.log2(1 + np.multiply.outer(mean, factors)) @ (weights / 2)
+        # exp(x)·E1(x) at x = 1/g overflows at large x, where its asymptotic series is exact to 1e-9.
+        series = mean * (1 - mean + 2 * mean**2 - 6 * mean**3)
+        x = np.minimum(1 / mean, 500.0)
+        return np.where(1 / mean > 500.0, series, np.exp(x) * np.asarray(exp1(x))) / math.log(2)
+    from scipy.special import ndtr
+
+    normal = np.linspace(-8.0, 8.0, 1601)
+    weight = np.exp(-(normal**2) / 2)
+    factors = power_quantile(kind, np.asarray(ndtr(normal)), **shape)
+    return np.log2(1 + np.multiply.outer(mean, factors)) @ (weight / weight.sum())
 
 
 def doppler_hz(speed_mps: ArrayLike, carrier_hz: float) -> FloatArray:

@@ -45,7 +45,7 @@ def plan(
         noise_w: Noise power over the whole band in W, scalar or (N,).
         **options: `sinr_min_db` (threshold beta; 5, or none for fplinq; also `beta_db`), `fade_margin_db`
             (0), `bandwidth_hz` (1e6), `rate` (shannon), `snr_gap_db` (0), `errors` (outage), `subchannels`
-            (1), `max_attempts` (1; 1000 for aloha), `max_slots`, `deadline_s`, `power_control`,
+            (1), `max_attempts` (1; 100 for aloha), `max_slots`, `deadline_s`, `power_control`,
             `positions_m` and `conflict_factor` (coloring), `exponent` (coloring without positions),
             `aloha_probability`, `seed`, `slot_s`, `waterfall_db`, `amplifier_efficiency`,
             `circuit_power_w`, `receive_power_w`.
@@ -127,7 +127,7 @@ def _radio(
     default_db = -math.inf if name == "fplinq" else 5.0
     threshold_db = options.get("sinr_min_db", options.get("beta_db"))
     beta = float(db_to_linear(default_db if threshold_db is None else float(threshold_db)))
-    passed.setdefault("max_attempts", 1000 if name == "aloha" else 1)
+    passed.setdefault("max_attempts", 100 if name == "aloha" else 1)
     return Radio(
         near=matrix_gains(gain),
         power_w=power,

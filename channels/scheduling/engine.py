@@ -143,8 +143,20 @@ def _unit_ids(radio: Radio, scheduler: Scheduler, request: Request) -> IntArray:
         return np.arange(len(wanted), dtype=np.int64)
     snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
     hopeless = np.where(snr < radio.sinr_min, np.arange(len(wanted)) + 1, 0)
-    groups = np.stack([wanted.source, wanted.message, wanted.payload_bytes, hopeless], axis=1)
+    # The same message wanted twice by one receiver is sent twice: a transmission has each receiver once.
+    same = np.stack([wanted.source, wanted.message, wanted.payload_bytes, wanted.destination], axis=1)
+    groups = np.column_stack([same[:, :3], hopeless, _occurrence(same)])
     return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _occurrence(keys: IntArray) -> IntArray:
+    """(rows,) how many equal rows come before each row."""
+    kind = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(kind, kind="stable")
+    first = np.searchsorted(kind[order], kind[order])
+    count = np.empty(kind.shape[0], dtype=np.int64)
+    count[order] = np.arange(kind.shape[0], dtype=np.int64) - first
+    return count
 
 
 def _unit_bounds(

@@ -45,11 +45,12 @@ def test_shadowing_and_los_have_their_distributions():
     rng = np.random.default_rng(3)
     # Pairs 60 m apart, far from one another.
     left = rng.random((4000, 2)) * 1e5
-    positions = np.concatenate([left, left + [60.0, 0.0]])
+    positions = np.concatenate([left, left + np.array([60.0, 0.0])])
     channel = make(positions, shadowing_sigma_db=5.0)
     snr = channel.mean_snr_db(np.arange(4000), np.arange(4000) + 4000)
     los, nlos = (
-        23 - path_loss_db("d2d_outdoor", 60.0, 2e9, los=state) - noise_power_dbm(5e6, 9.0) for state in (True, False)
+        23 - path_loss_db("d2d_outdoor", 60.0, 2e9, los=state) - noise_power_dbm(5e6, 9.0)
+        for state in (True, False)
     )
     p = 18 / 60 * (1 - math.exp(-60 / 36)) + math.exp(-60 / 36)
     mean = p * los + (1 - p) * nlos
@@ -61,11 +62,11 @@ def test_shadowing_and_los_have_their_distributions():
 def test_shadowing_decorrelates_with_distance_moved():
     rng = np.random.default_rng(3)
     left = rng.random((3000, 2)) * 1e5
-    positions = np.concatenate([left, left + [60.0, 0.0]])
+    positions = np.concatenate([left, left + np.array([60.0, 0.0])])
     channel = make(positions, line_of_sight="always")
     pair = (np.arange(3000), np.arange(3000) + 3000)
     before = channel.mean_snr_db(*pair)
-    channel.move(positions + [3.0, 4.0])
+    channel.move(positions + np.array([3.0, 4.0]))
     after = channel.mean_snr_db(*pair)
     # Both ends moved 5 m; the decorrelation distance in LOS is 10 m.
     found = np.corrcoef(before, after)[0, 1]
@@ -91,7 +92,9 @@ def test_table_has_the_named_columns_and_consistent_rows():
     assert plan.airtime_s == pytest.approx(duration.sum())
     assert plan.occupied_s == pytest.approx(table.end_s.max() - table.start_s.min())
     assert plan.energy_j.sum() == pytest.approx(table.energy_j.sum())
-    np.testing.assert_allclose(plan.finished_s[plan.delivered], table[table.delivered].sort_values("transfer").end_s)
+    np.testing.assert_allclose(
+        plan.finished_s[plan.delivered], table[table.delivered].sort_values("transfer").end_s
+    )
     assert np.isnan(plan.finished_s[~plan.delivered]).all()
 
 
@@ -111,12 +114,18 @@ def test_sinr_of_every_row_recomputed_from_gains_and_fading():
             h = kernels.fading_factors(*ends, -1.0, 1, 0.0, np.zeros((1, 2)), np.uint64(fading.key))
             level = snr * h * noise_w
             own = level[senders == row.source][0]
-            assert row.sinr_db == pytest.approx(10 * math.log10(own / (level.sum() - own + noise_w)), abs=1e-6)
+            assert row.sinr_db == pytest.approx(
+                10 * math.log10(own / (level.sum() - own + noise_w)), abs=1e-6
+            )
 
 
 @pytest.mark.parametrize(
     ("fading", "shape", "cdf"),
-    [("rayleigh", {}, {}), ("rician", {"rician_k_db": 7.0}, {"k_db": 7.0}), ("nakagami", {"nakagami_m": 0.8}, {"m": 0.8})],
+    [
+        ("rayleigh", {}, {}),
+        ("rician", {"rician_k_db": 7.0}, {"k_db": 7.0}),
+        ("nakagami", {"nakagami_m": 0.8}, {"m": 0.8}),
+    ],
 )
 @pytest.mark.parametrize("speed", [None, 1.0])
 def test_drawn_fading_follows_its_law(fading, shape, cdf, speed):
@@ -140,7 +149,9 @@ def test_fading_in_time_has_the_doppler_correlation():
 
     def power(now_s):
         drawn = channel._slot_fading(0, 0, now_s)
-        return kernels.fading_factors(i, j, drawn.time, drawn.kind, drawn.shape, drawn.table, np.uint64(drawn.key))
+        return kernels.fading_factors(
+            i, j, drawn.time, drawn.kind, drawn.shape, drawn.table, np.uint64(drawn.key)
+        )
 
     rho = float(doppler_correlation(3.0, 2e9, 1e-3))
     for steps in (1, 8):
@@ -316,7 +327,10 @@ def test_range_warning_names_the_standard():
         (lambda: make(drop()).move(drop(5)), "expected"),
         (lambda: make(drop()).plan_round(0, Transfers.build([0], [77], [1])), "0 to 11"),
         (lambda: make(drop()).plan_round(0, neighbours(drop()), ready_s=[1.0]), "ready_s"),
-        (lambda: make(drop()).plan_round(0, neighbours(drop()), compute_energy_j=-np.ones(12)), "compute_energy_j"),
+        (
+            lambda: make(drop()).plan_round(0, neighbours(drop()), compute_energy_j=-np.ones(12)),
+            "compute_energy_j",
+        ),
         (lambda: make(drop(), classes=draw_classes((), 3, seed=0)), "3 devices"),
         (lambda: Transfers.build([1], [1], [5]), "to itself"),
         (lambda: RadioSettings(scheduler="greedy"), "Did you mean 'greedy_sinr'"),
@@ -333,14 +347,19 @@ def test_bad_input(call, words):
 
 
 def test_compute_cost_by_hand():
-    classes = draw_classes([DeviceClass(frequency_hz=1e9, cycles_per_flop=0.25, capacitance=2e-28)], 2, seed=0)
+    classes = draw_classes(
+        [DeviceClass(frequency_hz=1e9, cycles_per_flop=0.25, capacitance=2e-28)], 2, seed=0
+    )
     cost = compute_cost(classes, [4e9, 0.0])
     np.testing.assert_allclose(cost.seconds, [1.0, 0.0])
     np.testing.assert_allclose(cost.energy_j, [2e-28 * 0.25 * 1e18 * 4e9, 0.0])
 
 
 def test_device_classes_are_drawn_by_share_and_stable_in_number():
-    kinds = [DeviceClass("slow", share=1.0, frequency_hz=1e9), DeviceClass("fast", share=3.0, tx_power_dbm=20.0)]
+    kinds = [
+        DeviceClass("slow", share=1.0, frequency_hz=1e9),
+        DeviceClass("fast", share=3.0, tx_power_dbm=20.0),
+    ]
     many, few = draw_classes(kinds, 8000, seed=4), draw_classes(kinds, 100, seed=4)
     assert np.mean(many.index == 1) == pytest.approx(0.75, abs=0.02)
     assert np.array_equal(many.index[:100], few.index)

@@ -36,9 +36,13 @@ def test_rician_outage_is_marcum_q():
 
 
 def test_ergodic_check_values():
-    np.testing.assert_allclose(ergodic_efficiency("rayleigh", [0, 10, 20]), [0.86035, 2.90651, 5.88405], atol=6e-6)
     np.testing.assert_allclose(
-        ergodic_efficiency("nakagami", [0, 10, 20], m=1), ergodic_efficiency("rayleigh", [0, 10, 20]), atol=1e-6
+        ergodic_efficiency("rayleigh", [0, 10, 20]), [0.86035, 2.90651, 5.88405], atol=6e-6
+    )
+    np.testing.assert_allclose(
+        ergodic_efficiency("nakagami", [0, 10, 20], m=1),
+        ergodic_efficiency("rayleigh", [0, 10, 20]),
+        atol=1e-6,
     )
     assert ergodic_efficiency("rayleigh", -40.0) == pytest.approx(1e-4 / np.log(2), rel=1e-3)
 
@@ -51,8 +55,8 @@ def test_doppler_check_value():
 def test_quantile_inverts_cdf_and_has_mean_one(kind, shape):
     u = np.array([1e-6, 0.01, 0.5, 0.99, 1 - 1e-6])
     np.testing.assert_allclose(power_cdf(kind, power_quantile(kind, u, **shape), **shape), u, rtol=1e-6)
-    nodes, weights = np.polynomial.legendre.leggauss(4000)
-    assert power_quantile(kind, (nodes + 1) / 2, **shape) @ weights / 2 == pytest.approx(1.0, abs=1e-4)
+    mean = integrate.quad(lambda p: float(power_quantile(kind, p, **shape)), 0, 1, limit=200)[0]
+    assert mean == pytest.approx(1.0, abs=1e-4)
 
 
 def test_ar1_keeps_variance_and_correlation():

@@ -26,7 +26,8 @@ def test_check_values(model, distance_m, carrier_hz, los_db, nlos_db):
 
 
 @pytest.mark.parametrize(
-    ("model", "probability"), [("umi", 0.23098), ("uma", 0.34767), ("v2x_urban", 0.33581), ("d2d_outdoor", 0.23098)]
+    ("model", "probability"),
+    [("umi", 0.23098), ("uma", 0.34767), ("v2x_urban", 0.33581), ("d2d_outdoor", 0.23098)],
 )
 def test_los_probability_at_100_m(model, probability):
     assert los_probability(model, 100.0) == pytest.approx(probability, abs=6e-6)
@@ -71,14 +72,18 @@ def test_highway_blockage_grows_beyond_542_m():
 
 
 def test_log_distance():
-    loss = path_loss_db("log_distance", [10.0, 100.0], 2e9, exponent=3.0, reference_m=10.0, reference_loss_db=60.0)
+    loss = path_loss_db(
+        "log_distance", [10.0, 100.0], 2e9, exponent=3.0, reference_m=10.0, reference_loss_db=60.0
+    )
     np.testing.assert_allclose(loss, [60.0, 90.0])
     free = path_loss_db(log_distance_model(2.0), 123.0, 2e9)
     assert free == pytest.approx(path_loss_db("free_space", 123.0, 2e9), abs=1e-9)
 
 
 def test_broadcasts_like_numpy():
-    loss = path_loss_db("umi", np.array([[50.0], [100.0]]), [2e9, 3e9, 4e9], los=np.array([True, False, True]))
+    loss = path_loss_db(
+        "umi", np.array([[50.0], [100.0]]), [2e9, 3e9, 4e9], los=np.array([True, False, True])
+    )
     assert loss.shape == (2, 3)
     assert loss[1, 1] == pytest.approx(float(path_loss_db("umi", 100.0, 3e9, los=False)))
 
