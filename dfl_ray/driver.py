@@ -155,7 +155,8 @@ class Driver:
     def _rules(self, round_index: int) -> tuple[str, ...]:
         rule = self.facts.rule
         if round_index == self.config.rounds:
-            return tuple(dict.fromkeys((rule, *(self.config.evaluate.rules or self.facts.rules))))
+            asked = self.config.evaluate.rules or self.facts.compared
+            return tuple(dict.fromkeys((rule, *(self.facts.rules if "all" in asked else asked))))
         return tuple(dict.fromkeys((rule, "oracle"))) if "oracle" in self.facts.rules else (rule,)
 
     def _evaluate(self, round_index: int, row: dict[str, Any], extras: dict[str, Any]) -> pd.DataFrame:

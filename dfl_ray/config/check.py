@@ -225,7 +225,7 @@ def _rules(config: Config) -> Iterable[Problem]:
     field = type(config.method).model_fields.get("rule")
     known = get_args(field.annotation) if field else ()
     for rule in config.evaluate.rules or ():
-        if rule not in known:
+        if rule != "all" and rule not in known:
             expected = (
                 nearest(rule, known) if known else f"null: `{config.method.type}` has one model and no rules"
             )

@@ -46,6 +46,11 @@ __all__ = [
 ]
 
 
+Rule = Literal[
+    "likelihood", "oracle", "likelihood_soft", "filter", "sum", "average", "arrow", "ties", "filter_full"
+]
+
+
 class SparseOrthogonalConfig(GossipConfig):
     """Static orthogonal A, masked B, one expert per task, exact averaging inside the task (2602.20492)."""
 
@@ -92,7 +97,16 @@ class SparseOrthogonalConfig(GossipConfig):
     filter_lambda: float = Field(
         default=0.01, ge=0, description="`filter`: ridge, relative to the mean eigenvalue"
     )
-    rule: Literal["likelihood", "filter", "oracle", "sum", "average"] = Field(
+    soft_temperature: float = Field(
+        default=20.0, gt=0, description="`likelihood_soft`: divides the log-likelihoods before the softmax"
+    )
+    arrow_top_k: int = Field(default=2, ge=1, description="`arrow`: experts a token uses")
+    arrow_temperature: float = Field(default=1.0, gt=0, description="`arrow`: divides a token's scores")
+    ties_density: float = Field(
+        default=0.2, gt=0, le=1, description="`ties`: share of each task's update that is kept"
+    )
+    ties_scale: float = Field(default=1.0, gt=0, description="`ties`: factor on the merged update")
+    rule: Rule = Field(
         default="likelihood", description="inference rule whose accuracy is reported as the method's"
     )
 

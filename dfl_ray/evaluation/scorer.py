@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dfl_ray.evaluation.packs import Pack, collate_packs, pack_row, pack_task
+from dfl_ray.experts.gates import GateOf
 from dfl_ray.lora.batches import padded_length
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.training import ScoredModel
@@ -20,10 +21,17 @@ TOKENS_PER_BATCH = 6144
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as the model takes it: one (R, d) and one (m, R) factor a layer; rank R may differ by rule."""
+    """An adapter as the model takes it: one (R, d) and one (m, R) factor a layer; rank R may differ by rule.
+
+    Attributes:
+        a: A of every layer.
+        b: B of every layer.
+        gate: Gives, for the (task, row) of each row of a batch, what weighs A x (`experts.gates`); None = nothing.
+    """
 
     a: Sequence[torch.Tensor]
     b: Sequence[torch.Tensor]
+    gate: GateOf | None = None
 
 
 def evaluation_rows(task: TokenTask, task_index: int, *, seed: int, rows: int | None) -> np.ndarray:
@@ -76,8 +84,12 @@ class Scorer:
         """
         out = {k: {t: np.zeros(len(m), bool) for t, m in ts.items()} for k, ts in wanted.items()}
         for key, tasks in wanted.items():
-            bound = self._bind(adapter(key))
+            used = adapter(key)
+            bound = self._bind(used)
             for chunk in self._chunks(tasks):
+                if bound is not None and used is not None and used.gate is not None:
+                    rows = [(task, row) for task, row in chunk for _ in self.packs[task][row]]
+                    bound.gate = used.gate(rows)
                 for (task, row), ok in zip(chunk, self._score_chunk(chunk, bound), strict=True):
                     out[key][task][row] = ok
         return out

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from dfl_ray.evaluation.scorer import Adapter, Scorer
-from dfl_ray.experts.routing import filter_matrices, filtered_factors, log_likelihoods, prompt_features
-from dfl_ray.experts.sketch import stacked
+from dfl_ray.group.merging import Merger
 from dfl_ray.group.records import EvaluationReport, GroupSetup
+from dfl_ray.group.routing import Router
 from dfl_ray.lora.training import ScoredModel
 from dfl_ray.methods.base import Device, Expert, Factors, Method
 
@@ -38,8 +38,8 @@ class Evaluator:
             model, setup.tasks, scale=setup.config.method.alpha / self.rank, seed=setup.config.seed,
             rows_per_task=setup.config.evaluate.rows_per_task,
         )  # fmt: skip
-        self._features: list[list[np.ndarray]] | None = None
-        self._routes: dict[tuple[object, ...], list[np.ndarray]] = {}
+        self.router = Router(setup, model, method, self.scorer, self._projections)
+        self.merger = Merger(setup, model, method, self.router, self._projections)
 
     def base(self, began: float) -> EvaluationReport:
         """The bare base model on every task, as device -1 by rule `base`."""
@@ -80,35 +80,10 @@ class Evaluator:
     def _choices(self, devices: Sequence[Device], rule: str) -> Choices:
         out: Choices = {}
         for device in devices:
-            routes = self._route(device) if rule == "likelihood" else None
+            routes = self.router.choices(device) if rule == "likelihood" else None
             for task, rows in enumerate(self.scorer.rows):
                 out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
         return out
-
-    def _route(self, device: Device) -> list[np.ndarray]:
-        """For each task the expert chosen for each held-out prompt; equal sketches are routed once."""
-        known = self.method.sketches(device)
-        if known is None:
-            raise ValueError("this method has no sketches to route by")
-        key, correlations = known
-        if key not in self._routes:
-            shrinkage = getattr(self.setup.config.method, "sketch_shrinkage", 0.0)
-            self._routes[key] = [
-                log_likelihoods(f, correlations, shrinkage=shrinkage).argmax(1)
-                for f in self._prompt_features()
-            ]
-        return self._routes[key]
-
-    def _prompt_features(self) -> list[list[np.ndarray]]:
-        if self._features is None:
-            self._features = [
-                prompt_features(
-                    self.model, self._projections(), self.setup.router_layers,
-                    [task.test.prompt(int(i)) for i in rows],
-                )
-                for task, rows in zip(self.setup.tasks, self.scorer.rows, strict=True)
-            ]  # fmt: skip
-        return self._features
 
     def _projections(self) -> list[torch.Tensor]:
         stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
@@ -167,41 +142,18 @@ class Evaluator:
         tasks = range(len(self.setup.tasks))
         everything = {t: np.ones(len(self.scorer.rows[t]), bool) for t in tasks}
         keys: dict[int, Hashable] = {}
-        merged: dict[Hashable, list[Expert | None]] = {}
+        merged: dict[Hashable, tuple[Device, list[Expert | None]]] = {}
         for device in devices:
             mine = [experts[device.index, t] for t in tasks]
-            key = tuple(None if e is None else e.key for e in mine)
-            keys[device.index] = key
-            merged[key] = mine
+            keys[device.index] = self.merger.key(device, mine, rule)
+            merged[keys[device.index]] = (device, mine)
         right = self.scorer.score(
-            {k: everything for k in merged}, lambda key: self._merge(merged[key], rule, references)
+            {k: everything for k in merged},
+            lambda key: self.merger.adapter(merged[key][0], merged[key][1], rule, references),
         )
         for device in devices:
             for task, ok in right[keys[device.index]].items():
                 rows.add(device.index, task, rule, ok, None)
-
-    def _merge(
-        self, experts: Sequence[Expert | None], rule: str, references: Mapping[int, np.ndarray] | None
-    ) -> Adapter:
-        layout = self.method.layout
-        zero = torch.zeros(layout.size)
-        factors = [
-            [v[0] for v in layout.views((zero if e is None else e.values).unsqueeze(0), "b")] for e in experts
-        ]
-        a = stacked(self._projections())
-        if rule == "filter":
-            matrices = filter_matrices(self._all_layers(references), ridge=self._ridge())
-            return Adapter(a, filtered_factors(factors, matrices, self.rank))
-        share = {"sum": 1.0, "average": 1.0 / len(experts)}[rule]
-        return Adapter(a, [torch.cat([f[i] for f in factors], dim=1) * share for i in range(len(a))])
-
-    def _ridge(self) -> float:
-        return float(getattr(self.setup.config.method, "filter_lambda", 0.01))
-
-    def _all_layers(self, references: Mapping[int, np.ndarray] | None) -> np.ndarray:
-        if references is None or len(references) < len(self.setup.tasks):
-            raise ValueError("the rule `filter` needs every task's sketch of all layers")
-        return np.stack([references[t] for t in range(len(self.setup.tasks))])
 
     def _sums(self, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray, float]]:
         out: dict[int, tuple[int, np.ndarray, float]] = {}

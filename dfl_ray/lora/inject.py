@@ -28,6 +28,8 @@ class Binding:
             equally many rows each, which needs no gather.
         scale: s = alpha / r.
         observe: Called with (layer index, input (rows, length, d)) before the product; for sketches.
+        gate: Called with (layer index, input (rows, length, d), A x (rows, length, r)); what it gives takes the
+            place of A x. For rules that weigh experts anew for every prompt or token.
     """
 
     a: Sequence[torch.Tensor]
@@ -35,6 +37,7 @@ class Binding:
     slots: torch.Tensor | None
     scale: float
     observe: Callable[[int, torch.Tensor], None] | None = None
+    gate: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 class BindingCell:
@@ -73,6 +76,8 @@ def _add_adapters(y: torch.Tensor, x: torch.Tensor, binding: Binding, index: int
     groups = a.shape[0]
     grouped = x.reshape(groups, -1, x.shape[-1])
     z = torch.bmm(grouped, a.transpose(1, 2))
+    if binding.gate is not None:
+        z = binding.gate(index, x, z.view(*x.shape[:-1], -1)).view_as(z)
     out = torch.baddbmm(y.reshape(groups, -1, y.shape[-1]), z, b.transpose(1, 2), alpha=binding.scale)
     return out.view_as(y)
 

@@ -29,24 +29,28 @@ class Entry:
 
     Attributes:
         make: Makes the method.
-        rules: Inference rules it can be asked by, all compared at the end.
+        rules: Inference rules it can be asked by.
+        compared: Those compared at the end of a run unless `evaluate.rules` names others (`all` = all).
         trains: Factors stored in an adapter.
         per_task: Whether devices mix inside tasks (else over the whole graph).
     """
 
     make: Callable[[Context], Method]
     rules: tuple[str, ...]
+    compared: tuple[str, ...]
     trains: tuple[Factor, ...]
     per_task: bool
 
 
 def _shared(make: Callable[[Context], Method], trains: tuple[Factor, ...] = ("a", "b")) -> Entry:
-    return Entry(make, SharedAdapter.rules, trains, False)
+    return Entry(make, SharedAdapter.rules, SharedAdapter.rules, trains, False)
 
 
 METHODS: Mapping[str, Entry] = MappingProxyType(
     {
-        "sparse_orthogonal": Entry(SparseOrthogonal, SparseOrthogonal.rules, ("b",), True),
+        "sparse_orthogonal": Entry(
+            SparseOrthogonal, SparseOrthogonal.rules, SparseOrthogonal.compared, ("b",), True
+        ),
         "dlora": _shared(Dlora),
         "ffa": _shared(Ffa, ("b",)),
         "rolora": _shared(Rolora),
@@ -67,6 +71,7 @@ class Facts:
 
     rule: str
     rules: tuple[str, ...]
+    compared: tuple[str, ...]
     trains: tuple[Factor, ...]
     per_task: bool
 
@@ -76,7 +81,7 @@ def method_facts(config: TrainingConfig) -> Facts:
     section: Any = config
     entry = METHODS[section.type]
     rule = getattr(section, "rule", entry.rules[0])
-    return Facts(rule, entry.rules, entry.trains, entry.per_task)
+    return Facts(rule, entry.rules, entry.compared, entry.trains, entry.per_task)
 
 
 def make_method(context: Context) -> Method:

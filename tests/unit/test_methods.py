@@ -9,72 +9,10 @@ import pytest
 import torch
 
 from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
-from dfl_ray.graph import CommGraph, Tree
-from dfl_ray.lora.layout import LayerShape
-from dfl_ray.lora.message import Kind, Message, pack, unpack
-from dfl_ray.lora.optimizer import AdapterState
-from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.lora.message import Kind, Message, pack
 from dfl_ray.methods.pruning import update_rounds
 from dfl_ray.methods.table import make_method
-
-LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
-LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
-"""Metropolis-Hastings weights of the path 0-1-2-3."""
-
-
-def sketch(device, task, layers):
-    return np.stack([np.eye(8) * (1 + task)] * (len(layers) if layers is not None else len(LAYERS)))
-
-
-def make_context(config, held, rounds=20):
-    """Four devices on a path; task 0 held by 0, 1, 2 and task 1 by 2, 3 as `held` says."""
-    task_weights = {}
-    for task in (0, 1):
-        holders = [d for d, tasks in held.items() if task in tasks]
-        task_weights[task] = {d: {n: 1 / 3 for n in (d - 1, d + 1) if n in holders} for d in holders}
-    tree0 = Tree(0, {0: (1,), 1: (2,), 2: (3,)}, 3)
-    tree1 = Tree(2, {2: (1, 3), 1: (0,)}, 2)
-    return Context(
-        config=config, seed=3, run=99, rounds=rounds, layers=LAYERS, tasks=2, held=held,
-        graph=CommGraph(
-            weights=LINE, task_weights=task_weights,
-            authority={(0, d): 0 for d in range(4)} | {(1, d): 2 for d in range(4)},
-            everyone={(0, 0): tree0, (1, 2): tree1},
-            holders={(0, 0): Tree(0, {0: (1,), 1: (2,)}, 2), (1, 2): Tree(2, {2: (1, 3) if 1 in held[1] else (3,)}, 1)},
-        ),
-        sketch=sketch, router_layers=(0,),
-    )  # fmt: skip
-
-
-HELD = {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
-
-
-def make_devices(method, seed=0):
-    rng = np.random.default_rng(seed)
-    out = []
-    for d in range(4):
-        theta = method.start(d)
-        out.append(Device(d, method.slots(d), AdapterState.from_theta(theta)))
-        theta += torch.from_numpy(rng.normal(size=theta.shape).astype(np.float32))
-    return out
-
-
-def play(method, devices, round_index, lost=frozenset()):
-    """One exchange with the given (source, destination) pairs lost; returns refusals and payload bytes."""
-    inbox, acks, total = {d.index: [] for d in devices}, {d.index: [] for d in devices}, 0
-    for device in devices:
-        method.begin(device, round_index)
-    for device in devices:
-        for out in method.outgoing(device, round_index):
-            reached = tuple(n for n in out.destinations if (device.index, n) not in lost)
-            for n in reached:
-                inbox[n].append(out.payload)
-            total += len(out.payload) * len(out.destinations)
-            acks[device.index].append(Delivery(out.kind, out.task, unpack(out.payload).version, reached))
-    refused = Counter()
-    for device in devices:
-        refused += method.incoming(device, round_index, inbox[device.index], acks[device.index])
-    return refused, total
+from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
 
 
 def so(**changes):

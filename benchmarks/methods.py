@@ -1,0 +1,290 @@
+"""Which method learns most from equal rounds, equal bytes and equal airtime?
+
+`python benchmarks/methods.py --methods sparse_orthogonal,dlora --seeds 5 --json` runs every method with every seed
+on the same radio, graph, data and steps, each run in a process of its own, and prints the three tables, the
+paired differences to sparse-and-orthogonal LoRA with 95 % confidence intervals, and one JSON object. Finished runs
+are kept in the folder and read again; a run cut short is resumed. A method may carry settings of its own:
+`sparse_orthogonal:density=0.25:exchange_every=2`. Any `key=value` holds for all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import comparison
+from benchmarks.comparison import AXES, Curves, Interval, plain
+
+BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make.
+
+    Attributes:
+        label: Method and settings, as asked for.
+        seed: Seed.
+        arguments: What `dfl-ray run` is given besides name and folder.
+        path: The run folder.
+    """
+
+    label: str
+    seed: int
+    arguments: tuple[str, ...]
+    path: Path
+
+
+def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str], folder: Path) -> Job:
+    """The run of one method and seed; its folder's name tells it from runs with other settings."""
+    from dfl_ray.methods.table import METHODS
+
+    method, *settings = label.split(":")
+    every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].rules) > 1 else []
+    arguments = (
+        *([preset] if preset else []), *BASE, *every_rule, f"method={method}", *overrides,
+        *(f"method.{s}" for s in settings), f"seed={seed}",
+    )  # fmt: skip
+    digest = hashlib.blake2b("\n".join(arguments).encode(), digest_size=4).hexdigest()
+    return Job(label, seed, arguments, folder / f"{method}-s{seed}-{digest}")
+
+
+def state_of(path: Path) -> str | None:
+    """State of a run folder, None where there is none."""
+    info = path / "run.json"
+    return json.loads(info.read_text(encoding="utf-8")).get("state") if info.is_file() else None
+
+
+def carry_out(job: Job) -> None:
+    """Make one run unless it is there already.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    state = state_of(job.path)
+    if state == "done":
+        return
+    began = time.perf_counter()
+    resumed = (
+        state is not None
+        and (job.path / "checkpoints").is_dir()
+        and any((job.path / "checkpoints").iterdir())
+    )
+    if resumed:
+        command = ["resume", str(job.path)]
+    else:
+        shutil.rmtree(job.path, ignore_errors=True)
+        command = ["run", *job.arguments, f"name={job.path.name}", f"runtime.runs_dir={job.path.parent}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dfl_ray", *command, "--json"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parents[1], check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{job.label}, seed {job.seed}, failed:\n{(done.stderr or done.stdout)[-2000:]}")
+    say(f"{job.label} seed {job.seed}: {time.perf_counter() - began:.0f} s")
+
+
+def say(text: str) -> None:
+    """A line for people, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> Curves:
+    """Make what is missing, `workers` processes at a time, and read all runs."""
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(carry_out, job) for job in jobs]:
+            future.result()
+    curves: dict[str, dict[int, comparison.Curve]] = {}
+    for job in jobs:
+        curves.setdefault(job.label, {})[job.seed] = comparison.curve_of(job.path, job.label)
+    return curves
+
+
+FIGURES: Mapping[str, tuple[str, float, int]] = {
+    "accuracy": ("accuracy %", 100, 1),
+    "worst_task": ("worst task %", 100, 1),
+    "own_tasks": ("own tasks %", 100, 1),
+    "forgetting": ("forgetting %", 100, 1),
+    "payload_bytes": ("MB on air", 1e-6, 2),
+    "airtime_s": ("airtime s", 1, 2),
+    "radio_energy_j": ("radio J", 1, 2),
+    "compute_energy_j": ("computing J", 1, 1),
+    "delivered": ("delivered %", 100, 1),
+    "wall_s": ("wall s", 1, 0),
+}
+
+
+def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
+    """All tables, as intervals."""
+    labels = list(curves)
+    rules = {
+        label: {
+            rule: Interval.of([c.rules[rule] for c in runs.values() if rule in c.rules])
+            for rule in sorted({r for c in runs.values() for r in c.rules})
+        }
+        for label, runs in curves.items()
+    }
+    equal = {axis: comparison.at_equal(curves, axis, reference) for axis in AXES}
+    result: dict[str, Any] = {
+        "equal_rounds": {
+            label: {
+                f: comparison.over_seeds({label: curves[label]}, lambda c, f=f: c.figures[f])[label]
+                for f in FIGURES
+            }
+            for label in labels
+        },
+        "equal": equal,
+        "rules": rules,
+        "paired_accuracy": comparison.paired(curves, ours, lambda c: c.figures["accuracy"]),
+        "paired_at_common": {axis: paired_at_common(curves, ours, axis) for axis in AXES},
+        "share_to_reach_reference": {
+            axis: comparison.share_to_reach(curves, reference, axis) for axis in AXES
+        },
+    }
+    if ours != reference:
+        result["headline"] = comparison.headline(curves, ours, reference)
+    if "local" in curves:
+        result["collaboration_gain"] = {
+            label: comparison.paired(
+                {label: curves[label], "local": curves["local"]}, label, lambda c: c.figures["accuracy"]
+            )["local"]
+            for label in labels
+            if label != "local"
+        }
+    return result
+
+
+def paired_at_common(curves: Curves, ours: str, axis: str) -> dict[str, Interval]:
+    """Ours minus theirs at the smallest common budget of each seed."""
+    budget = comparison.common_budget(curves, axis)
+    return comparison.paired(curves, ours, lambda c: c.at(axis, budget[c.seed]))
+
+
+def table(title: str, rows: Mapping[str, Sequence[str]], head: Sequence[str]) -> str:
+    """A text table."""
+    cells = [["", *head], *([label, *row] for label, row in rows.items())]
+    widths = [max(len(r[i]) for r in cells) for i in range(len(head) + 1)]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in cells
+    ]
+    return "\n".join([title, *("  " + line for line in lines), ""])
+
+
+def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
+    """The tables as text; accuracies in percent."""
+    labels = list(result["equal_rounds"])
+    paired = result["paired_accuracy"]
+    rounds = {
+        label: [
+            *(
+                result["equal_rounds"][label][f].text(scale, digits)
+                for f, (_, scale, digits) in FIGURES.items()
+            ),
+            paired[label].text(100) if label in paired else "",
+        ]
+        for label in labels
+    }
+    parts = [table("Equal rounds", rounds, [*(h for h, _, _ in FIGURES.values()), f"{ours} - it"])]
+    for axis in AXES:
+        columns = result["equal"][axis]
+        rows = {
+            label: [
+                *(columns[c][label].text(100) for c in columns),
+                result["paired_at_common"][axis][label].text(100) if label != ours else "",
+                result["share_to_reach_reference"][axis][label].text(100),
+            ]
+            for label in labels
+        }
+        head = [
+            "common",
+            *(f"{c} of {reference}" for c in list(columns)[1:]),
+            f"{ours} - it",
+            f"% to reach {reference}",
+        ]
+        parts.append(table(f"Accuracy % at equal {axis}", rows, head))
+    every = sorted({r for rules in result["rules"].values() for r in rules})
+    ruled = {
+        label: [rules[r].text(100) if r in rules else "" for r in every]
+        for label, rules in result["rules"].items()
+    }
+    parts.append(table("Accuracy % by inference rule, at the end", ruled, every))
+    return "\n".join(parts)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--methods", help="comma separated, each `name` or `name:setting=value:…`; default: all"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--preset", help="preset or config file; default: the embedded default")
+    parser.add_argument(
+        "--reference", help="the method that shares of cost are of; default: dlora, else the first"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/benchmarks/methods"), help="where runs are kept"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("overrides", nargs="*", help="key=value for every run")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run, print, return the result."""
+    from dfl_ray.methods.table import METHODS
+
+    asked = parse(arguments)
+    labels = asked.methods.split(",") if asked.methods else list(METHODS)
+    unknown = [label for label in labels if label.split(":")[0] not in METHODS]
+    if unknown:
+        raise SystemExit(f"No method {', '.join(unknown)}; there are {', '.join(METHODS)}.")
+    ours = next((x for x in labels if x.startswith("sparse_orthogonal")), labels[0])
+    reference = asked.reference or ("dlora" if "dlora" in labels else labels[0])
+    folder = asked.folder.resolve()
+    jobs = [
+        make_job(x, seed, asked.preset, asked.overrides, folder)
+        for seed in range(asked.seeds)
+        for x in labels
+    ]
+    curves = run_all(jobs, asked.jobs)
+    result = summarise(curves, ours, reference)
+    print(show(result, reference, ours))
+    result |= {
+        "seeds": asked.seeds,
+        "overrides": asked.overrides,
+        "preset": asked.preset,
+        "machine": machine(),
+    }
+    if asked.json:
+        print(json.dumps(plain(result)))
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the runs were made on."""
+    return {"system": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
+
+
+if __name__ == "__main__":
+    main()
