@@ -116,6 +116,7 @@ def _layers(
     """Adapted layers, the router's layers, and the number of base parameters."""
     from dfl_ray.experts.sketch import distinct_inputs
     from dfl_ray.lora.inject import find_targets, inject
+    from dfl_ray.lora.masks import check_disjoint
     from dfl_ray.lora.projection import check_room
     from dfl_ray.lora.training import ScoredModel
     from dfl_ray.models.base import build_model
@@ -126,6 +127,8 @@ def _layers(
     method = config.method
     if not isinstance(method, SparseOrthogonalConfig):
         return layers, (), parameters
+    if method.disjoint:
+        check_disjoint(method.density, tasks)
     if method.projection != "gaussian":
         for layer in layers:
             check_room(layer, tasks=tasks, rank=method.rank)

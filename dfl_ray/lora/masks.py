@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout, Segment
 
 MaskKind = Literal["element", "row"]
@@ -136,6 +137,25 @@ def _largest(worth: np.ndarray, count: int) -> np.ndarray:
 def _global_keep(worth: Sequence[np.ndarray], density: float) -> list[np.ndarray]:
     keep = _largest(np.concatenate(worth), round(density * sum(len(w) for w in worth)))
     return np.split(keep, np.cumsum([len(w) for w in worth])[:-1])
+
+
+def check_disjoint(density: float, tasks: int) -> None:
+    """Refuse a density that leaves no room for masks with no common row: sum over tasks of k must be <= 1.
+
+    Args:
+        density: k of every task.
+        tasks: T.
+
+    Raises:
+        InputError: T k > 1.
+    """
+    if density * tasks > 1 + 1e-9:
+        raise InputError(
+            f"`method.disjoint`: {tasks} tasks cannot each keep {density:g} of the rows of B for themselves",
+            got=f"tasks * density = {tasks * density:g}",
+            expected="at most 1",
+            change=f"Set `method.density` to at most {1 / tasks:.3g}, or `method.disjoint=false`.",
+        )
 
 
 def collision_rates(masks: Sequence[np.ndarray], layout: Layout) -> tuple[float, float]:

@@ -32,6 +32,7 @@ class Kind(IntEnum):
     SKETCH = 3
     MASK = 4
     PROJECTION = 5
+    BID = 6
 
 
 class Refusal(Enum):

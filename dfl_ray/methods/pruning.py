@@ -22,6 +22,7 @@ from dfl_ray.lora.masks import choose_mask, cubic_density
 from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, mask_hash
 from dfl_ray.methods import bulletins
 from dfl_ray.methods.base import Context, Device
+from dfl_ray.methods.bidding import Bidding
 
 _BODY = struct.Struct("<I")
 KEPT_PAST_VERSIONS = 2
@@ -51,6 +52,7 @@ class Pruning:
         self.config = context.config
         self.layout = layout
         self.schedule = update_rounds(self.config, context.rounds)
+        self.bidding = Bidding(context, layout) if self.config.disjoint else None
 
     def current(self, device: Device, task: int) -> np.ndarray | None:
         """The mask in force, (size,) bool, or None while dense."""
@@ -99,11 +101,15 @@ class Pruning:
         self, device: Device, task: int, slot: int, round_index: int, scores: Sequence[float] | None
     ) -> None:
         """If an update is due and this device is the task's author: choose the next mask and publish it."""
-        density = self.schedule.get(round_index)
         author = self.context.graph.authority[task, device.index]
-        if density is None or author != device.index:
+        if author != device.index:
             return
         allowed = self._newest(device, task)
+        density = self.schedule.get(round_index)
+        if self.bidding is not None:
+            density, allowed = self._inside_own_rows(device, task, slot, round_index, allowed)
+        if density is None:
+            return
         mask = choose_mask(
             device.state.theta[slot].abs().cpu().numpy(), allowed, self.layout, density, kind=self.config.mask,
             budget=self.config.budget, scores=scores, exponent=self.config.budget_exponent,
@@ -117,6 +123,23 @@ class Pruning:
         )
         bulletins.publish(device, message)
         self._store(device, task, round_index, mask, in_force)
+
+    def _inside_own_rows(
+        self, device: Device, task: int, slot: int, round_index: int, allowed: np.ndarray
+    ) -> tuple[float | None, np.ndarray]:
+        """`disjoint`: bid in time; a mask that is due waits until the task knows its rows."""
+        assert self.bidding is not None
+        depth = max(tree.depth for tree in self.context.graph.everyone.values())
+        if self.schedule and round_index >= min(self.schedule) - depth:
+            self.bidding.publish(device, task, slot, round_index)
+        due = [r for r in self.schedule if device.marks.get(f"mask_due/{task}", 0) < r <= round_index]
+        if not due:
+            return None, allowed
+        owned = self.bidding.owned(device, task)
+        if owned is None:
+            return None, allowed
+        device.marks[f"mask_due/{task}"] = max(due)
+        return self.schedule[max(due)], allowed & owned
 
     def take_in(self, device: Device, message: Message) -> None:
         """Keep an announced mask; a relay that does not hold the task only passes it on.

@@ -29,7 +29,7 @@ from dfl_ray.methods.exchange import Arrival, Exchange, Part
 from dfl_ray.methods.gossip import exchange_due, note_seen, sort_by_kind
 from dfl_ray.methods.pruning import Pruning
 
-BULLETINS = (Kind.PROJECTION, Kind.SKETCH, Kind.MASK, Kind.EXPERT)
+BULLETINS = (Kind.PROJECTION, Kind.SKETCH, Kind.BID, Kind.MASK, Kind.EXPERT)
 
 
 class SparseOrthogonal:
@@ -256,6 +256,8 @@ class SparseOrthogonal:
         else:
             if message.kind is Kind.EXPERT and not np.isfinite(self._expert_values(message)).all():
                 raise MessageError(Refusal.NOT_FINITE, f"expert of task {message.task}")
+            if message.kind is Kind.BID and self.pruning.bidding is not None:
+                self.pruning.bidding.check(message)
             if message.kind is Kind.PROJECTION:
                 self._check_projection(device, message)
             bulletins.accept(device, message)

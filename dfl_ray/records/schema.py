@@ -103,7 +103,7 @@ TRANSFERS = _schema(
         ("slot", "i", "slot of the schedule in which it ran last; null when it never ran"),
         ("source", "I", "sending device"),
         ("destination", "I", "receiving device"),
-        ("kind", "s", "adapter, expert, sketch, mask or projection"),
+        ("kind", "s", "adapter, expert, sketch, mask, projection or bid"),
         ("task", "s", "task the message belongs to; null when to none"),
         ("sinr_db", "f", "SINR of the last attempt"),
         ("rate_bps", "f", "rate of the last attempt"),

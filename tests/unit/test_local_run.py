@@ -8,7 +8,7 @@ import pytest
 from dfl_ray.backend import LocalBackend
 from dfl_ray.checkpoint import load_checkpoint
 from dfl_ray.driver import Driver
-from dfl_ray.errors import Interrupted
+from dfl_ray.errors import InputError, Interrupted
 from dfl_ray.launch import launch, resume
 from dfl_ray.methods.table import METHODS
 from dfl_ray.records import load_run
@@ -109,11 +109,53 @@ def embedded_layers():
 
 def test_all_rules_are_compared_at_the_end(finished):
     last = finished.evaluation[finished.evaluation["round"] == 4]
-    assert set(last["rule"]) == {"likelihood", "oracle", "filter", "sum", "average"}
+    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].compared)
     assert (last.groupby("rule").size() == 4 * 2).all()
     before = finished.evaluation[finished.evaluation["round"] == 0]
     assert set(before["rule"]) == {"base"}
     assert (before["accuracy"] <= before["chance"]).all()
+
+
+def test_all_rules_can_be_asked_for(tmp_path):
+    asked = small_config(tmp_path, "name=all", LOCAL, "evaluate.rules=[all]", "rounds=2")
+    run = load_run(launch(asked, json=True).folder)
+    last = run.evaluation[run.evaluation["round"] == 2]
+    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].rules)
+    assert (last.groupby("rule").size() == 4 * 2).all()
+    assert last["accuracy"].between(0, 1).all()
+
+
+def test_energy_is_split_into_radio_and_computing(finished):
+    for table in (finished.rounds, finished.devices):
+        np.testing.assert_allclose(table["radio_energy_j"] + table["compute_energy_j"], table["energy_j"])
+        assert (table["compute_energy_j"] > 0).all()
+    on_air = finished.transfers.groupby("round")["energy_j"].sum()
+    np.testing.assert_allclose(finished.rounds["radio_energy_j"], on_air, rtol=1e-6)
+
+
+def test_a_method_that_sends_nothing_costs_nothing_on_air(tmp_path):
+    run = load_run(
+        launch(small_config(tmp_path, "name=local", LOCAL, "method=local", "rounds=2"), json=True).folder
+    )
+    assert not run.rounds[["payload_bytes", "airtime_s", "radio_energy_j", "transfers"]].to_numpy().any()
+    assert run.rounds["delivered_fraction"].isna().all()
+
+
+def test_disjoint_masks_share_no_row(tmp_path):
+    tight = ("method.disjoint=true", "method.density=0.5", "method.prune_start=0.0", "rounds=8")
+    run = load_run(launch(small_config(tmp_path, "name=disjoint", LOCAL, *tight), json=True).folder)
+    assert run.rounds["collision_delta_w"].dropna().iloc[-1] == 0
+    assert run.rounds["density"].dropna().iloc[-1] == pytest.approx(0.5, abs=0.02)
+    assert "bid" in set(run.transfers["kind"])
+
+
+def test_disjoint_masks_need_room(tmp_path):
+    with pytest.raises(
+        InputError, match=r"2 tasks cannot each keep 0.6 .*Set `method.density` to at most 0.5"
+    ):
+        launch(
+            small_config(tmp_path, "name=d", LOCAL, "method.disjoint=true", "method.density=0.6"), json=True
+        )
 
 
 def test_a_non_finite_device_is_left_out_and_shown(tmp_path, monkeypatch):

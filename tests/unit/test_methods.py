@@ -10,6 +10,7 @@ import torch
 
 from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
 from dfl_ray.lora.message import Kind, Message, pack
+from dfl_ray.methods.bidding import share_out
 from dfl_ray.methods.pruning import update_rounds
 from dfl_ray.methods.table import make_method
 from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
@@ -238,3 +239,43 @@ def test_another_projection_makes_messages_foreign(tmp_path):
 
     assert _run_identity(Section(), LAYERS, 2) != _run_identity(Other(), LAYERS, 2)  # type: ignore[arg-type]
     assert _run_identity(Section(), LAYERS, 2) == _run_identity(Section(), LAYERS, 2)  # type: ignore[arg-type]
+
+
+def test_deferred_acceptance_is_stable_and_fills_every_share():
+    rng = np.random.default_rng(0)
+    worths = rng.random((3, 11))
+    owner = share_out(worths)
+    assert np.bincount(owner).tolist() == [4, 4, 3]
+    for task in range(3):
+        worst = worths[task, owner == task].min()
+        for row in np.flatnonzero(owner != task):
+            assert worths[task, row] <= worst or worths[owner[row], row] >= worths[task, row]
+    np.testing.assert_array_equal(
+        share_out(np.array([[3.0, 2.0, 1.0, 0.0], [9.0, 1.0, 8.0, 0.5]])), [1, 0, 1, 0]
+    )
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_disjoint_tasks_own_rows_of_their_own(late):
+    method = make_method(make_context(so(density=0.3, disjoint=True, precision="float16"), HELD))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        lost = {(1, 2), (2, 1)} if late and r < 9 else set()
+        refused, _ = play(method, devices, r, lost)
+        assert set(refused) <= {"unknown_mask"}
+    masks = [method.pruning.current(devices[2], task) for task in (0, 1)]
+    assert all(m is not None and 0.2 < m.mean() <= 0.31 for m in masks)
+    for s in method.layout.of("b"):
+        touched = [m[s.start : s.stop].reshape(s.shape).any(axis=1) for m in masks]
+        assert not (touched[0] & touched[1]).any()
+    product = [v.numpy() for v in method.layout.views(devices[2].state.theta, "b")]
+    for b in product:
+        assert not (b[0].T @ b[1]).any()
+
+
+def test_a_bid_that_cannot_be_is_refused():
+    method = make_method(make_context(so(density=0.3, disjoint=True), HELD))
+    device = make_devices(method)[1]
+    for body, reason in ((np.full(11, -1, "<f2").tobytes(), "not_finite"), (b"123", "corrupted")):
+        data = pack(craft(kind=Kind.BID, task=0, precision="float16", body=body))
+        assert method.incoming(device, 1, [data], []) == Counter({reason: 1})
