@@ -218,27 +218,24 @@ def _surely_weak(low_los, low_shadow, high, most_los, weakest_draw):
 
 
 @kernel
+def _sorted_copies(x_m, y_m, member, keys):
+    """Positions, names and half-made hashes in cell order, so that the scan is sequential in memory."""
+    n = member.shape[0]
+    xs, ys, names = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    los_words, shadow_words = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    for p in range(n):
+        i = member[p]
+        xs[p], ys[p], names[p] = x_m[i], y_m[i], i
+        los_words[p] = mix(keys[1] ^ np.uint64(i))
+        shadow_words[p] = mix(keys[0] ^ np.uint64(i))
+    return xs, ys, names, los_words, shadow_words
+
+
+@kernel
 def strong_pairs(
-    x_m,
-    y_m,
-    travelled_m,
-    radius_m,
-    min_gain,
-    cell_m,
-    columns,
-    rows,
-    start,
-    member,
-    cell,
-    capacity,
-    still,
-    bins_per_m2,
-    most_los,
-    weakest_draw,
-    curves,
-    numbers,
-    keys,
-):
+    x_m, y_m, travelled_m, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, still,
+    bins_per_m2, most_los, weakest_draw, curves, numbers, keys,
+):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
     Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest_draw` bounds from below the
@@ -252,14 +249,7 @@ def strong_pairs(
     reach = math.ceil(radius_m / cell_m)
     limit = radius_m * radius_m
     n = member.shape[0]
-    # Sorted copies, and whole rows of cells at once, make the scan sequential in memory.
-    xs, ys, names = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    los_words, shadow_words = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    for p in range(n):
-        i = member[p]
-        xs[p], ys[p], names[p] = x_m[i], y_m[i], i
-        los_words[p] = mix(keys[1] ^ np.uint64(i))
-        shadow_words[p] = mix(keys[0] ^ np.uint64(i))
+    xs, ys, names, los_words, shadow_words = _sorted_copies(x_m, y_m, member, keys)
     for p in range(n):
         i = names[p]
         column, row = cell[i] % columns, cell[i] // columns

@@ -101,7 +101,6 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
     probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
     sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)
-    antenna = _NEPER_PER_DB * settings.antenna_gain_db
     numbers = [
         first,
         (CURVE_POINTS - 1) / (last - first),
@@ -109,7 +108,7 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
         *model.decorrelation_m,
         settings.los_decorrelation_m,
         mode,
-        antenna,
+        _NEPER_PER_DB * settings.antenna_gain_db,
         settings.min_distance_m**2,
     ]
     return LargeScale(

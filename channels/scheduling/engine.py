@@ -21,7 +21,7 @@ import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.energy import receive_energy_j, transmit_energy_j
-from channels.scheduling.broadcast import airtime_bound
+from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.levels import (
     SlotFading,
     controlled_power,
@@ -84,10 +84,12 @@ class _State:
         wanted = request.transfers
         count, devices = len(wanted), radio.power_w.shape[0]
         self.radio, self.scheduler, self.request = radio, scheduler, request
-        self.unit = _unit_ids(radio, scheduler, request)
+        self.unit = unit_ids(radio, scheduler, wanted, request.gain)
         # Transfers of one unit are made neighbours, so that units are runs of rows.
         self.order = np.argsort(self.unit, kind="stable")
-        self.unit_bound = _unit_bounds(radio, scheduler, request, self.unit[self.order], self.order)
+        self.unit_bound = np.zeros(0)
+        if scheduler.groups and count:
+            self.unit_bound = unit_bounds(radio, wanted, request.gain, self.unit)
         self.pending = np.ones(count, dtype=bool)
         self.failures = np.zeros(count, dtype=np.int64)
         self.bits = wanted.payload_bytes.astype(np.float64) * BITS_PER_BYTE
@@ -135,40 +137,6 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
         chosen_ids, chosen_band = planned.pop(0)
         _run_slot(state, task, rows, _match(ids, chosen_ids, chosen_band))
     return _outcome(state)
-
-
-def _unit_ids(radio: Radio, scheduler: Scheduler, request: Request) -> IntArray:
-    wanted = request.transfers
-    if not scheduler.groups:
-        return np.arange(len(wanted), dtype=np.int64)
-    snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
-    hopeless = np.where(snr < radio.sinr_min, np.arange(len(wanted)) + 1, 0)
-    # The same message wanted twice by one receiver is sent twice: a transmission has each receiver once.
-    same = np.stack([wanted.source, wanted.message, wanted.payload_bytes, wanted.destination], axis=1)
-    groups = np.column_stack([same[:, :3], hopeless, _occurrence(same)])
-    return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _occurrence(keys: IntArray) -> IntArray:
-    """(rows,) how many equal rows come before each row."""
-    kind = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(kind, kind="stable")
-    first = np.searchsorted(kind[order], kind[order])
-    count = np.empty(kind.shape[0], dtype=np.int64)
-    count[order] = np.arange(kind.shape[0], dtype=np.int64) - first
-    return count
-
-
-def _unit_bounds(
-    radio: Radio, scheduler: Scheduler, request: Request, unit: IntArray, order: IntArray
-) -> FloatArray:
-    if not scheduler.groups or not order.size:
-        return np.zeros(0)
-    wanted = request.transfers
-    first = np.searchsorted(unit, np.arange(int(unit[-1]) + 2))
-    snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
-    bits = wanted.payload_bytes[order[first[:-1]]].astype(np.float64)
-    return airtime_bound(radio, snr[order], bits, first)
 
 
 def _retire_dead(state: _State) -> None:

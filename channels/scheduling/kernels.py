@@ -15,20 +15,51 @@ _SHIFT = np.uint64(33)
 
 
 @kernel
+def _free(t, source, first_row, destination, busy):
+    taken = busy[source[t]]
+    for r in range(first_row[t], first_row[t + 1]):
+        taken = taken or busy[destination[r]]
+    return not taken
+
+
+@kernel
+def _fits(t, s, c, first_row, destination, signal_w, bound, power, state, indptr, index, out_gain):
+    """Whether a unit reaches its bound on a sub-channel and breaks no reception there."""
+    level, limit, band = state
+    for r in range(first_row[t], first_row[t + 1]):
+        if signal_w[r] < bound * level[c, destination[r]]:
+            return False
+    for q in range(indptr[s], indptr[s + 1]):
+        n = index[q]
+        if band[n] == c and level[c, n] + power * out_gain[q] > limit[n]:
+            return False
+    return True
+
+
+@kernel
+def _occupy(
+    t, s, c, first_row, destination, signal_w, bound, power, state, before, busy, indptr, index, out_gain
+):  # fmt: skip
+    level, limit, band = state
+    # A receiver's own signal is no interference: its level is put back afterwards.
+    for r in range(first_row[t], first_row[t + 1]):
+        before[destination[r]] = level[c, destination[r]]
+    for q in range(indptr[s], indptr[s + 1]):
+        level[c, index[q]] += power * out_gain[q]
+    busy[s] = True
+    for r in range(first_row[t], first_row[t + 1]):
+        d = destination[r]
+        level[c, d] = before[d]
+        busy[d] = True
+        band[d] = c
+        # The slack covers only the rounding of the running sum.
+        limit[d] = signal_w[r] / bound * (1.0 + 1e-12)
+
+
+@kernel
 def fill_slot(
-    order,
-    source,
-    first_row,
-    destination,
-    signal_w,
-    sinr_min,
-    floor_w,
-    power_w,
-    indptr,
-    index,
-    out_gain,
-    bands,
-):
+    order, source, first_row, destination, signal_w, sinr_min, floor_w, power_w, indptr, index, out_gain, bands
+):  # fmt: skip
     """Feasible insertion of transmissions into one slot.
 
     Transmissions are tried in `order`; one enters the first sub-channel where all its receivers reach its
@@ -50,43 +81,19 @@ def fill_slot(
     limit = np.zeros(devices)
     before = np.zeros(devices)
     for t in order:
-        s = source[t]
-        free = not busy[s]
-        for r in range(first_row[t], first_row[t + 1]):
-            free = free and not busy[destination[r]]
-        if not free:
+        if not _free(t, source, first_row, destination, busy):
             continue
+        s, bound = source[t], sinr_min[t]
+        power = power_w[s]
         for c in range(bands):
-            fits = True
-            for r in range(first_row[t], first_row[t + 1]):
-                if signal_w[r] < sinr_min[t] * level[c, destination[r]]:
-                    fits = False
-                    break
-            if not fits:
-                continue
-            for q in range(indptr[s], indptr[s + 1]):
-                n = index[q]
-                if band[n] == c and level[c, n] + power_w[s] * out_gain[q] > limit[n]:
-                    fits = False
-                    break
-            if not fits:
-                continue
-            # A receiver's own signal is no interference: its level is put back afterwards.
-            for r in range(first_row[t], first_row[t + 1]):
-                before[destination[r]] = level[c, destination[r]]
-            for q in range(indptr[s], indptr[s + 1]):
-                level[c, index[q]] += power_w[s] * out_gain[q]
-            for r in range(first_row[t], first_row[t + 1]):
-                level[c, destination[r]] = before[destination[r]]
-            busy[s] = True
-            for r in range(first_row[t], first_row[t + 1]):
-                d = destination[r]
-                busy[d] = True
-                band[d] = c
-                # The slack covers only the rounding of the running sum.
-                limit[d] = signal_w[r] / sinr_min[t] * (1.0 + 1e-12)
-            chosen[t] = c
-            break
+            state = (level, limit, band)
+            if _fits(t, s, c, first_row, destination, signal_w, bound, power, state, indptr, index, out_gain):
+                _occupy(
+                    t, s, c, first_row, destination, signal_w, bound, power, state, before, busy, indptr, index,
+                    out_gain,
+                )  # fmt: skip
+                chosen[t] = c
+                break
     return chosen
 
 
@@ -154,6 +161,15 @@ def _add_all(order, load, affect, inside):
 
 
 @kernel
+def _rebuild(load, affect, inside):
+    load[:] = 0.0
+    for k in range(load.shape[0]):
+        if inside[k]:
+            for m in range(load.shape[0]):
+                load[m] += affect[k, m]
+
+
+@kernel
 def largest_set(affect, inside, order, steps, seed):
     """Iterated local search for a large feasible set.
 
@@ -168,10 +184,7 @@ def largest_set(affect, inside, order, steps, seed):
     n = affect.shape[0]
     state = np.full(1, seed, np.uint64)
     load = np.zeros(n)
-    for k in range(n):
-        if inside[k]:
-            for m in range(n):
-                load[m] += affect[k, m]
+    _rebuild(load, affect, inside)
     size = inside.sum()
     best, best_size = inside.copy(), size
     old, shuffled = inside.copy(), order.copy()
@@ -205,11 +218,7 @@ def largest_set(affect, inside, order, steps, seed):
         else:
             inside[:] = old
         # Sums are rebuilt so that rounding cannot pile up over thousands of moves.
-        load[:] = 0.0
-        for k in range(n):
-            if inside[k]:
-                for m in range(n):
-                    load[m] += affect[k, m]
+        _rebuild(load, affect, inside)
     return best
 
 

@@ -7,7 +7,7 @@ from channels.draws import keyed_uniform, stream_key
 from channels.link import sinr_linear
 
 DENSITY = 1e-4
-SIDE_M = 2400.0
+SIDE_M = 1600.0
 
 
 def _field(random):

@@ -1,0 +1,142 @@
+"""How do planning time and memory grow, and what does the sparse interference cost in accuracy?
+
+`python -m benchmarks.radio_scaling --json` plans one round of 10^3, 10^4 and 10^5 devices (four nearest
+neighbours each, d2d_outdoor, LOS drawn, shadowing, Rayleigh fading, greedy_sinr, retries), each size in a process
+of its own after one small round that loads the compiled code; then compares interference with the dense answer at
+5,000 devices and draws airtime against the number of links.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.line_chart import Axis, save_chart
+from channels.channel import Channel
+from channels.estimate import estimate_round, nearest_transfers
+from channels.gains import dense_gains, strong_gains
+from channels.interference import build_far_field
+from channels.largescale import build_large_scale
+from channels.pathloss import ValidityWarning
+from channels.settings import RadioSettings
+
+DENSITY_M2 = 2e-4
+
+
+def _place(devices: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.random.default_rng(seed).random((devices, 2)) * np.sqrt(devices / DENSITY_M2)
+
+
+def one_size(devices: int) -> dict[str, Any]:
+    """Plan one round of this size in this process, the gains included."""
+    warnings.simplefilter("ignore", ValidityWarning)
+    # A small round of the same kind loads the compiled code; loading is not planning.
+    for dense in (5000, 10):
+        small = _place(200)
+        Channel(RadioSettings(dense_devices=dense), small, seed=0).plan_round(
+            0, nearest_transfers(small, 2, 1000)
+        )
+    place = _place(devices)
+    transfers = nearest_transfers(place, 4, 20_000)
+    channel = Channel(RadioSettings(), place, seed=1)
+    cpu_s = time.process_time()
+    estimate = estimate_round(channel, transfers)
+    return {**estimate.as_dict(), "plan_cpu_s": time.process_time() - cpu_s}
+
+
+def interference_error(devices: int = 5000, share: float = 0.05) -> dict[str, dict[str, float]]:
+    """|error| in dB of the interference at every silent device against the dense sum, by kind of far field."""
+    settings, place, nothing = RadioSettings(), _place(devices), np.zeros(devices)
+    scale = build_large_scale(settings, seed=3)
+    near = strong_gains(scale, place, nothing, settings.near_neighbours)
+    active = np.sort(np.random.default_rng(1).choice(devices, int(share * devices), replace=False))
+    sent = np.zeros(devices)
+    sent[active] = 0.2
+    exact = sent @ dense_gains(scale, place, nothing).matrix()
+    rows = np.repeat(np.arange(devices), np.diff(near.indptr))
+    listed = np.bincount(rows, weights=sent[near.index] * near.in_gain, minlength=devices)
+    receivers = np.setdiff1d(np.arange(devices), active)
+    result: dict[str, dict[str, float]] = {}
+    for kind in ("none", "mean", "grid"):
+        far = build_far_field(scale, place, near, kind)
+        total = listed + (0.0 if far is None else far.at_devices(active, sent[active]))
+        error = np.abs(10 * np.log10(total / exact))[receivers]
+        p50, p99, worst = np.percentile(error, [50, 99, 100]).tolist()
+        result[kind] = {"p50_db": p50, "p99_db": p99, "max_db": worst}
+    return result
+
+
+def airtime_curve(picture: Path | None, devices: int = 120) -> dict[str, dict[str, list[float]]]:
+    """Airtime and span of one round against the number of links, by scheduler."""
+    warnings.simplefilter("ignore", ValidityWarning)
+    place = np.random.default_rng(0).random((devices, 2)) * 700
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name in ("tdma", "coloring", "greedy_sinr", "broadcast"):
+        curve: dict[str, list[float]] = {"links": [], "airtime_s": [], "occupied_s": []}
+        for neighbours in range(1, 9):
+            transfers = nearest_transfers(place, neighbours, 20_000)
+            round_ = Channel(RadioSettings(scheduler=name), place, seed=0).plan_round(0, transfers)
+            curve["links"].append(len(transfers))
+            curve["airtime_s"].append(round_.airtime_s)
+            curve["occupied_s"].append(round_.occupied_s)
+        curves[name] = curve
+    if picture is not None:
+        kinds = (("airtime", "airtime_s"), ("span", "occupied_s"))
+        series = {
+            f"{name}: {kind}": (curve["links"], curve[key])
+            for kind, key in kinds
+            for name, curve in curves.items()
+        }
+        top = max(max(curve["airtime_s"]) for curve in curves.values())
+        title = "Airtime and span of one round against links (120 devices, 20 kB)"
+        axes = Axis("links", 0, 1000), Axis("seconds", 0.1, 1.1 * top, log=True)
+        save_chart(picture, title, *axes, series)
+    return curves
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of devices, with commas")
+    parser.add_argument("--one", type=int, help="plan this one size in this process and print JSON only")
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/radio_airtime.svg"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one_size(given.one)))
+        return
+    sizes: list[dict[str, Any]] = []
+    print("devices transfers   wall s    cpu s  memory MB  slots delivered")
+    for size in given.sizes.split(","):
+        command = [sys.executable, "-m", "benchmarks.radio_scaling", "--one", size]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        row = json.loads(answer.splitlines()[-1])
+        sizes.append(row)
+        print(
+            f"{row['devices']:7d} {row['transfers']:9d} {row['plan_wall_s']:8.2f} {row['plan_cpu_s']:8.2f}"
+            f" {row['peak_memory_bytes'] / 1e6:10.0f} {row['slots']:6d} {row['delivered_fraction']:9.3f}",
+            flush=True,
+        )
+    errors = interference_error()
+    print(
+        f"\n{'far field':10s} {'p50 dB':>8s} {'p99 dB':>8s} {'max dB':>8s}   (interference at 5,000 devices)"
+    )
+    for kind, row in errors.items():
+        print(f"{kind:10s} {row['p50_db']:8.4f} {row['p99_db']:8.4f} {row['max_db']:8.3f}")
+    curves = airtime_curve(given.picture)
+    if given.json:
+        print(json.dumps({"sizes": sizes, "interference_error": errors, "airtime": curves}))
+
+
+if __name__ == "__main__":
+    main()
