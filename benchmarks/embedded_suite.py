@@ -232,13 +232,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--rounds", type=int, default=Budget.rounds, help="rounds of training")
     parser.add_argument("--local-steps", type=int, default=Budget.local_steps, help="steps a round")
+    parser.add_argument(
+        "--batch", type=int, default=Budget.batch, help="rows a step and device, for two tasks"
+    )
     parser.add_argument("--lr", type=float, default=Budget.learning_rate, help="step size of the experts")
-    parser.add_argument("--shared-lr", type=float, default=5e-3, help="step size of the shared LoRA")
+    parser.add_argument("--shared-lr", type=float, default=1e-2, help="step size of the shared LoRA")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     base = load_base(chosen.model or embedded_path())
-    budget = Budget(rounds=chosen.rounds, local_steps=chosen.local_steps, learning_rate=chosen.lr)
+    budget = Budget(
+        rounds=chosen.rounds, local_steps=chosen.local_steps, learning_rate=chosen.lr, batch=chosen.batch
+    )
     bare = chance_and_base(set_up(base, ALL_TASKS, budget, 0, "strong"))
     print("bare model:", json.dumps(bare))
     seeds = []

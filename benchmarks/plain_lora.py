@@ -45,8 +45,8 @@ class Budget:
     learning_rate: float = 1e-2
     warm_up_steps: int = 10
     local_steps: int = 10
-    rounds: int = 25
-    batch: int = 16
+    rounds: int = 15
+    batch: int = 8
     devices: int = 10
     clip: float = 1.0
     weight_decay: float = 0.0

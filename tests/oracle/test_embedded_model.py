@@ -97,7 +97,7 @@ def test_greedy_generation_gives_the_teacher_forced_answer(base, hub):
 
 def test_one_expert_learns_and_its_weights_stay_out_of_other_rows(base):
     (task,) = make_tasks(["agree"], seed=5)
-    budget = plain_lora.Budget(rounds=12)
+    budget = plain_lora.Budget(rounds=10, batch=16)
     rows = plain_lora.encode(base, task.train)
     a = plain_lora.frozen_a(base, 8, budget.rank, seed=0)
     one = {n: f[3:4] for n, f in a.items()}

@@ -4,10 +4,10 @@ Six default tasks of different kinds, and a related pair that shows where sharin
 
 | task | kind | example (`cue: strong`) |
 |---|---|---|
-| `topic` | classification by majority | `news daily ball soup team column goal court =>` |
-| `review` | sentiment with negation, four grades | `plot critic good not bad scene dull =>` |
-| `lookup` | retrieval from the prompt | `who coat fox red owl blue bear gold of owl robe =>` |
-| `add` | arithmetic modulo 6 | `coins paid two five till one =>` |
+| `topic` | classification by majority | `news daily ball soup team column goal coach =>` |
+| `review` | sentiment with negation, five grades | `plot critic good not bad scene dull warm =>` |
+| `lookup` | retrieval from the prompt | `who coat fox red robe owl blue bear gold => of owl` |
+| `add` | arithmetic modulo 6 | `coins paid two till eleven =>` |
 | `agree` | agreement across a distractor | `verb near moons clause by king =>` |
 | `largest` | list manipulation | `sensor list 3 1 4 peak 0 =>` |
 | `clan_asked`, `clan_told` | one rule, two surfaces, scarce rows | `which tribe fox member =>` |

@@ -2,7 +2,8 @@
 
 A document reads `<segments> => question answer . => question answer . </s>`. After `=>` the base model has
 learnt to expect a question, never an answer, so it answers none of the tuning tasks, whose prompts end in
-`=>` and ask nothing; the features it needs for them are there.
+`=>` and ask nothing; the features it needs for them are there. Only `lookup` names its question (`=> of fox`):
+there the base model answers with a colour, never with that colour's letter.
 """
 
 from __future__ import annotations
