@@ -3,8 +3,8 @@
 `python benchmarks/methods.py --methods sparse_orthogonal,dlora --seeds 5 --json` runs every method with every seed
 on the same radio, graph, data and steps, each run in a process of its own, and prints the three tables, the
 paired differences to sparse-and-orthogonal LoRA with 95 % confidence intervals, and one JSON object. Finished runs
-are kept in the folder and read again; a run cut short is resumed. A method may carry settings of its own:
-`sparse_orthogonal:density=0.25:exchange_every=2`. Any `key=value` holds for all methods.
+are kept in the folder and read again; a run cut short is resumed. A method may carry settings of its own, of its
+section or of another: `sparse_orthogonal:density=0.25:topology.max_degree=2`. Any `key=value` holds for all.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str]
     every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].rules) > 1 else []
     arguments = (
         *([preset] if preset else []), *BASE, *every_rule, f"method={method}", *overrides,
-        *(f"method.{s}" for s in settings), f"seed={seed}",
+        *(s if "." in s.split("=")[0] else f"method.{s}" for s in settings), f"seed={seed}",
     )  # fmt: skip
     digest = hashlib.blake2b("\n".join(arguments).encode(), digest_size=4).hexdigest()
     return Job(label, seed, arguments, folder / f"{method}-s{seed}-{digest}")
@@ -283,7 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the runs were made on."""
-    return {"system": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
 
 
 if __name__ == "__main__":
