@@ -51,6 +51,15 @@ class Axis:
         return [k * step for k in range(start, math.floor(self.high / step + 1e-9) + 1)]
 
 
+def _titles(x: Axis, y: Axis) -> list[str]:
+    middle_x, middle_y = _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2, _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
+    turned = f'transform="translate(20 {middle_y}) rotate(-90)"'
+    return [
+        f'<text x="{middle_x}" y="{_HEIGHT - 16}" text-anchor="middle">{escape(x.title)}</text>',
+        f'<text {turned} text-anchor="middle">{escape(y.title)}</text>',
+    ]
+
+
 Series = tuple[Sequence[float], Sequence[float]]
 
 
@@ -83,11 +92,7 @@ def save_chart(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Se
         at = _TOP + inner_h * (1 - y.place(value))
         parts.append(f'<line x1="{_LEFT}" y1="{at:.1f}" x2="{_LEFT + inner_w}" y2="{at:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
-    middle_x, middle_y = _LEFT + inner_w / 2, _TOP + inner_h / 2
-    parts.append(f'<text x="{middle_x}" y="{_HEIGHT - 16}" text-anchor="middle">{escape(x.title)}</text>')
-    parts.append(
-        f'<text transform="translate(20 {middle_y}) rotate(-90)" text-anchor="middle">{escape(y.title)}</text>'
-    )
+    parts += _titles(x, y)
     groups = list(dict.fromkeys(name.partition(": ")[0] for name in series))
     first_variant = next(iter(series)).partition(": ")[2]
     for number, (name, (xs, ys)) in enumerate(series.items()):

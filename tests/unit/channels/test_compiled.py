@@ -12,7 +12,7 @@ from channels.settings import RadioSettings
 
 def test_without_a_writable_cache_folder_it_compiles_all_the_same(monkeypatch):
     caching = pytest.importorskip("numba.core.caching")
-    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
 
     def double(x):
         return 2 * x
