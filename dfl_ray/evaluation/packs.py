@@ -101,9 +101,11 @@ def collate_packs(packs: Sequence[Pack]) -> Batch:
     mask = positions = None
     if not all(p.plain for p in packs):
         mask, positions = _block_mask(packs, length)
+    lengths = np.array([len(p.ids) for p in packs])
     return Batch(
-        torch.from_numpy(ids), torch.from_numpy(source), torch.from_numpy(targets), tokens, mask, positions
-    )
+        torch.from_numpy(ids), torch.from_numpy(source), torch.from_numpy(targets), tokens, mask, positions,
+        lengths,
+    )  # fmt: skip
 
 
 def _block_mask(packs: Sequence[Pack], length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ attention mask is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class Batch:
         tokens: Real tokens in the batch, padding not counted.
         mask: Additive attention mask (rows, 1, length, length), or None for plain causal attention.
         positions: (rows, length) int64 position ids, or None for 0, 1, 2, ...
+        lengths: (rows,) int64 real tokens of each row, or None where nothing is padding.
     """
 
     input_ids: torch.Tensor
@@ -36,14 +37,13 @@ class Batch:
     tokens: int
     mask: torch.Tensor | None = None
     positions: torch.Tensor | None = None
+    lengths: np.ndarray | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = [
-            t if t is None else t.to(device)
-            for t in (self.input_ids, self.source, self.targets, self.mask, self.positions)
-        ]
-        return Batch(moved[0], moved[1], moved[2], self.tokens, moved[3], moved[4])  # type: ignore[arg-type]
+        names = ("input_ids", "source", "targets", "mask", "positions")
+        tensors = {n: getattr(self, n) for n in names}
+        return replace(self, **{n: t.to(device) for n, t in tensors.items() if t is not None})
 
 
 def padded_length(longest: int) -> int:
@@ -57,22 +57,24 @@ def collate(rows: Sequence[tuple[TokenRows, int]]) -> Batch:
     Args:
         rows: (table, row index) of each row, in batch order.
     """
-    ids = [table.row(i) for table, i in rows]
-    length = padded_length(max(len(r) for r in ids) - 1)
-    padded = np.zeros((len(rows), length), np.int64)
-    source: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    for k, ((table, i), row) in enumerate(zip(rows, ids, strict=True)):
-        padded[k, : len(row) - 1] = row[:-1]
-        start = int(table.answer_start[i])
-        at = np.arange(start - 1, len(row) - 1)
-        source.append(np.stack([np.full(len(at), k), at], axis=1))
-        targets.append(row[start:])
+    begin = np.array([t.offsets[i] for t, i in rows])
+    lengths = np.array([t.offsets[i + 1] for t, i in rows]) - begin - 1
+    first = np.array([t.answer_start[i] for t, i in rows], np.int64) - 1
+    padded = np.zeros((len(rows), padded_length(int(lengths.max()))), np.int64)
+    for k, (table, _) in enumerate(rows):
+        padded[k, : lengths[k]] = table.ids[begin[k] : begin[k] + lengths[k]]
+    scored = lengths - first
+    row = np.repeat(np.arange(len(rows)), scored)
+    at = np.arange(len(row)) + np.repeat(first - np.cumsum(scored) + scored, scored)
+    last = np.array([t.ids[t.offsets[i + 1] - 1] for t, i in rows])
+    following = np.append(padded, np.zeros((len(rows), 1), np.int64), axis=1)[:, 1:]
+    following[np.arange(len(rows)), lengths - 1] = last
     return Batch(
         torch.from_numpy(padded),
-        torch.from_numpy(np.concatenate(source)),
-        torch.from_numpy(np.concatenate(targets).astype(np.int64)),
-        int(sum(len(r) - 1 for r in ids)),
+        torch.from_numpy(np.stack([row, at], axis=1)),
+        torch.from_numpy(following[row, at]),
+        int(lengths.sum()),
+        lengths=lengths,
     )
 
 

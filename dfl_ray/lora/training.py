@@ -16,6 +16,10 @@ from torch.nn import functional as F
 from dfl_ray.lora.batches import Batch, collate
 from dfl_ray.lora.inject import Binding, BindingCell
 from dfl_ray.lora.layout import Layout
+from dfl_ray.lora.merged.decoder import MergedDecoder
+from dfl_ray.lora.merged.linear import Factors
+from dfl_ray.lora.merged.make import fits, merged_decoder
+from dfl_ray.lora.merged.plan import make_plan
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
 from dfl_ray.tasks.tokens import TokenRows
 
@@ -33,6 +37,7 @@ class ScoredModel:
         self.cell = cell
         self.device = next(model.parameters()).device
         self._source: torch.Tensor | None = None
+        self._merged = merged_decoder(model)
         model.get_output_embeddings().register_forward_pre_hook(self._gather)  # type: ignore[operator]
 
     def _gather(
@@ -45,6 +50,11 @@ class ScoredModel:
 
     def logits(self, batch: Batch, binding: Binding | None) -> torch.Tensor:
         """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters."""
+        watched = binding is not None and (binding.observe is not None or binding.gate is not None)
+        if self._merged is not None and not watched:
+            slots = 1 if binding is None or not binding.b else len(binding.b[0])
+            if fits(self._merged, slots):
+                return self._merged_logits(self._merged, batch, binding, slots)
         self.cell.current, self._source = binding, batch.source
         extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
         try:
@@ -52,6 +62,21 @@ class ScoredModel:
         finally:
             self.cell.current, self._source = None, None
         return out.logits[0].float()
+
+    def _merged_logits(
+        self, decoder: MergedDecoder, batch: Batch, binding: Binding | None, slots: int
+    ) -> torch.Tensor:
+        rows = len(batch.input_ids)
+        if binding is None or slots == 1:
+            slot_of_row = np.zeros(rows, np.int64)
+        elif binding.slots is None:
+            slot_of_row = np.arange(rows) // (rows // slots)
+        else:
+            slot_of_row = binding.slots.numpy()
+        factors = Factors((), (), 1.0) if binding is None else Factors(binding.a, binding.b, binding.scale)
+        plan = make_plan(batch, slot_of_row, slots, decoder.shape, decoder.frequencies)
+        hidden = decoder.hidden(plan, factors)
+        return self.model.lm_head(self.model.model.norm(hidden)).float()  # type: ignore[union-attr,operator]
 
     def observe(self, batch: Batch, see: object) -> None:
         """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""

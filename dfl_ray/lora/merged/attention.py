@@ -1,0 +1,142 @@
+"""Attention over buckets of rows, forward and backward written out: batched products, no head is ever copied twice.
+
+Scores are scale q k^T with the scale already in the queries' rotation, plus an additive mask. Backward is the
+textbook one: dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum(dP P)), dQ = dS K, dK = dS^T Q, then the rotation
+turned back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dfl_ray.lora.merged.plan import Bucket, Stage, Turn
+
+NARROW_HEAD = 16
+"""Up to this width halves are swapped by a product: slicing so few numbers at a time is slower."""
+
+
+def swap_matrix(head_dim: int) -> torch.Tensor:
+    """(head_dim, head_dim) with x @ swap = (-second half, first half) of x."""
+    out = torch.zeros(head_dim, head_dim)
+    first = torch.arange(head_dim // 2)
+    out[first + head_dim // 2, first], out[first, first + head_dim // 2] = -1.0, 1.0
+    return out
+
+
+def _rotate_(x: torch.Tensor, rows: int, turn: Turn, swap: torch.Tensor, *, back: bool = False) -> None:
+    """Turn x (rows * heads, length, head_dim) in place; `back` is the gradient's way."""
+    swapped = _swapped(x, swap)
+    shape = (rows, -1, *x.shape[1:])
+    x.view(shape).mul_(turn[0]).addcmul_(swapped.view(shape), turn[1], value=-1.0 if back else 1.0)
+
+
+def _swapped(x: torch.Tensor, swap: torch.Tensor) -> torch.Tensor:
+    width = x.shape[-1]
+    if width <= NARROW_HEAD:
+        return torch.mm(x.view(-1, width), swap)
+    out = torch.empty_like(x)
+    torch.neg(x[..., width // 2 :], out=out[..., : width // 2])
+    out[..., width // 2 :] = x[..., : width // 2]
+    return out
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What backward needs: rotated heads in bucket order and each bucket's attention weights."""
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    weights: tuple[torch.Tensor, ...]
+
+
+def attend(
+    q: torch.Tensor, kv: torch.Tensor, stage: Stage, heads: int, swap: torch.Tensor
+) -> tuple[torch.Tensor, Attended]:
+    """Attention of the asked tokens.
+
+    Args:
+        q: (queries + 1, heads * head_dim), the last row zero.
+        kv: (tokens + 1, 2 * kv_heads * head_dim), keys then values, the last row zero.
+        stage: The layout.
+        heads: Query heads.
+        swap: `swap_matrix(head_dim)`.
+
+    Returns:
+        (queries, heads * head_dim) and what backward needs.
+    """
+    width = len(swap)
+    queries = q.view(-1, width).index_select(0, stage.query_index)
+    keys = kv.view(-1, width).index_select(0, stage.key_index)
+    out = torch.empty_like(queries)
+    weights: list[torch.Tensor] = []
+    for bucket in stage.buckets:
+        bq, (bk, bv) = _queries(queries, bucket, heads), _keys(keys, bucket, heads)
+        _rotate_(bq, bucket.rows, bucket.query_turn, swap)
+        _rotate_(bk, bucket.rows, bucket.key_turn, swap)
+        p = _weights(bq, bk, bucket, heads)
+        torch.bmm(p, bv, out=_queries(out, bucket, heads))
+        weights.append(p)
+    flat = out.index_select(0, stage.query_inverse).view(len(q) - 1, -1)
+    return flat, Attended(queries, keys, tuple(weights))
+
+
+def _weights(q: torch.Tensor, k: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:
+    if bucket.mask.dim() == 2:
+        scores = torch.baddbmm(bucket.mask, q, k.transpose(1, 2))
+    else:
+        scores = torch.bmm(q, k.transpose(1, 2))
+        scores.view(bucket.rows, heads, *scores.shape[1:]).add_(bucket.mask)
+    return torch.softmax(scores, -1)
+
+
+def attend_backward(
+    dout: torch.Tensor, saved: Attended, stage: Stage, heads: int, kv_heads: int, swap: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of `attend`.
+
+    Args:
+        dout: (queries + 1, heads * head_dim), the last row zero.
+        saved: What `attend` kept; its attention weights are overwritten.
+        stage: The layout.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        swap: `swap_matrix(head_dim)`.
+
+    Returns:
+        dq (queries, heads * head_dim) and dkv (tokens, 2 * kv_heads * head_dim).
+    """
+    width = len(swap)
+    padded = dout.view(-1, width).index_select(0, stage.query_index)
+    dq, dkv = torch.empty_like(saved.queries), torch.empty_like(saved.keys)
+    for bucket, p in zip(stage.buckets, saved.weights, strict=True):
+        do, bq = _queries(padded, bucket, heads), _queries(saved.queries, bucket, heads)
+        bk, bv = _keys(saved.keys, bucket, heads)
+        (dk, dv), bdq = _keys(dkv, bucket, heads), _queries(dq, bucket, heads)
+        torch.bmm(p.transpose(1, 2), do, out=dv)
+        dp = torch.bmm(do, bv.transpose(1, 2))
+        ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+        torch.bmm(ds, bk, out=bdq)
+        torch.bmm(ds.transpose(1, 2), bq, out=dk)
+        _rotate_(bdq, bucket.rows, bucket.query_turn, swap, back=True)
+        _rotate_(dk, bucket.rows, bucket.key_turn, swap, back=True)
+    flat_q = dq.index_select(0, stage.query_inverse).view(len(dout) - 1, -1)
+    flat_kv = dkv.index_select(0, stage.key_inverse)
+    if heads != kv_heads:
+        flat_kv = flat_kv.view(heads // kv_heads, -1).sum(0)
+    return flat_q, flat_kv.view(-1, 2 * kv_heads * width)
+
+
+def _queries(flat: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:
+    """The bucket's (rows * heads, queries, head_dim)."""
+    count = bucket.rows * heads * bucket.queries
+    return flat[bucket.start : bucket.start + count].view(bucket.rows * heads, bucket.queries, -1)
+
+
+def _keys(flat: torch.Tensor, bucket: Bucket, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bucket's keys and values, each (rows * heads, keys, head_dim)."""
+    count = bucket.rows * heads * bucket.keys
+    both = flat[2 * bucket.key_start : 2 * (bucket.key_start + count)]
+    pair = both.view(2, bucket.rows * heads, bucket.keys, -1)
+    return pair[0], pair[1]

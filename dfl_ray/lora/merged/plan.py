@@ -1,0 +1,292 @@
+"""How a padded batch is laid out without its padding: tokens end to end by slot, rows of similar length by bucket.
+
+Everything but attention works on the real tokens alone, one after another, so that a slot's tokens are one
+contiguous range and padding costs nothing. Attention needs rows as rows: rows of similar length form a bucket,
+and index tables made once a batch carry heads from token order into bucket order and back. The last block is
+asked only at the positions whose output is scored; its keys and values come from all tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from dfl_ray.lora.batches import Batch
+from dfl_ray.models.decoder import DecoderShape
+
+Groups = tuple[tuple[int, int, int], ...]
+"""(slot, first token, token behind the last) of every slot that has tokens."""
+
+Turn = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines."""
+
+BUCKET_SLACK = 0.125
+"""A bucket holds rows down to this share shorter than its longest: padding in attention costs quadratically,
+another bucket costs a dozen calls."""
+
+BUCKET_SCORES = 2**18
+"""Most attention scores of one bucket: its few passes over them should stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows of similar length inside attention.
+
+    Attributes:
+        rows: R.
+        queries: Query positions of each row, padding included.
+        keys: Key positions of each row, padding included.
+        start: First head item of the bucket's queries in bucket order, counted in (row, head, query).
+        key_start: The same of its keys and values.
+        query_turn: Cosines and sines of the queries' angles times 1/sqrt(head_dim), (queries, head_dim) or
+            (R, 1, queries, head_dim).
+        key_turn: Cosines and sines of the keys' angles.
+        mask: Additive mask that broadcasts to (R, heads, queries, keys).
+    """
+
+    rows: int
+    queries: int
+    keys: int
+    start: int
+    key_start: int
+    query_turn: Turn
+    key_turn: Turn
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way to run a block: asked at all tokens, or only at some of them.
+
+    Attributes:
+        chosen: (queries,) int64 tokens asked, or None for all.
+        groups: Slots over the asked tokens.
+        buckets: Rows inside attention.
+        query_index: Head items from query order (the item behind the last is zero) into bucket order.
+        key_index: The same for keys and values, a key's head repeated for every query head it serves.
+        query_inverse: Head items from bucket order back into query order.
+        key_inverse: The same for keys and values, (share, tokens, 2, kv_heads) flat with share = heads / kv_heads.
+    """
+
+    chosen: torch.Tensor | None
+    groups: Groups
+    buckets: tuple[Bucket, ...]
+    query_index: torch.Tensor
+    key_index: torch.Tensor
+    query_inverse: torch.Tensor
+    key_inverse: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch laid out for the merged decoder.
+
+    Attributes:
+        ids: (tokens,) int64 token ids, by slot, then by row.
+        slots: S.
+        full: How every block but the last runs.
+        last: How the last block runs.
+        scored: (scored,) int64 place of each of the batch's scored positions among the last block's queries.
+    """
+
+    ids: torch.Tensor
+    slots: int
+    full: Stage
+    last: Stage
+    scored: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where rows lie among the tokens: `start` and `length` by row, `slot` by row, `order` of rows."""
+
+    start: np.ndarray
+    length: np.ndarray
+    slot: np.ndarray
+    order: np.ndarray
+    batch: Batch
+    angles: Turn
+
+    @property
+    def tokens(self) -> int:
+        return int(self.length.sum())
+
+
+def make_plan(
+    batch: Batch, slot_of_row: np.ndarray, slots: int, shape: DecoderShape, frequencies: torch.Tensor
+) -> Plan:
+    """Lay out a batch.
+
+    Args:
+        batch: Rows padded on the right; `lengths` says how much of each is real.
+        slot_of_row: (rows,) the adapter of each row.
+        slots: S.
+        shape: The model.
+        frequencies: Its rotary frequencies, (head_dim / 2,).
+    """
+    count, width = batch.input_ids.shape
+    lengths = np.full(count, width) if batch.lengths is None else batch.lengths
+    order = np.argsort(slot_of_row, kind="stable")
+    stops = np.cumsum(lengths[order])
+    start = np.empty(count, np.int64)
+    start[order] = stops - lengths[order]
+    longest = width if batch.positions is None else int(batch.positions.max()) + 1
+    rows = _Rows(start, lengths, slot_of_row, order, batch, _angles(frequencies, longest))
+    where = np.repeat(order * width - start[order], lengths[order]) + np.arange(rows.tokens)
+    source = batch.source.numpy()
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    by_row = np.argsort(rank[source[:, 0]], kind="stable")
+    place = np.empty(len(source), np.int64)
+    place[by_row] = np.arange(len(source))
+    buckets = _bucket_rows(lengths, shape.heads)
+    return Plan(
+        batch.input_ids.reshape(-1)[torch.from_numpy(where)], slots, _full_stage(rows, buckets, shape),
+        _last_stage(rows, buckets, shape, source[by_row]), torch.from_numpy(place),
+    )  # fmt: skip
+
+
+def _angles(frequencies: torch.Tensor, positions: int) -> Turn:
+    half = torch.arange(positions).unsqueeze(1).float() * frequencies
+    angle = torch.cat((half, half), 1)
+    return angle.cos(), angle.sin()
+
+
+def _bucket_rows(lengths: np.ndarray, heads: int) -> list[np.ndarray]:
+    """Rows by length, cut where the next is too much shorter than the longest of its bucket, or it is full."""
+    by_length = np.argsort(-lengths, kind="stable")
+    buckets: list[np.ndarray] = []
+    first = 0
+    for i in range(1, len(by_length) + 1):
+        longest = int(lengths[by_length[first]])
+        full = i - first >= max(1, BUCKET_SCORES // (heads * longest**2))
+        if i == len(by_length) or full or lengths[by_length[i]] < (1 - BUCKET_SLACK) * longest:
+            buckets.append(by_length[first:i])
+            first = i
+    return buckets
+
+
+def _groups(slot_of_query: np.ndarray) -> Groups:
+    """Ranges of equal slots; the slots come sorted."""
+    cuts = np.flatnonzero(np.diff(slot_of_query)) + 1
+    edges = [0, *cuts.tolist(), len(slot_of_query)]
+    return tuple((int(slot_of_query[a]), a, b) for a, b in pairwise(edges) if b > a)
+
+
+def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape) -> Stage:
+    tokens = [_padded(rows.start[b], rows.length[b], rows.tokens) for b in buckets]
+    made: list[Bucket] = []
+    start = 0
+    for members, table in zip(buckets, tokens, strict=True):
+        length = table.shape[1]
+        turn = _turn(rows, members, np.arange(length))
+        mask = _mask(rows.batch, members, length)
+        made.append(Bucket(len(members), length, length, start, start, _scaled(turn), turn, mask))
+        start += table.size * shape.heads
+    query_index, query_inverse = _head_items(tokens, shape.heads, shape.heads, 1, rows.tokens)
+    key_index, key_inverse = _head_items(tokens, shape.heads, shape.kv_heads, 2, rows.tokens)
+    slots = np.repeat(rows.slot[rows.order], rows.length[rows.order])
+    return Stage(None, _groups(slots), tuple(made), query_index, key_index, query_inverse, key_inverse)
+
+
+def _last_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape, source: np.ndarray) -> Stage:
+    """Asked at the scored positions (row, position), given in row order."""
+    counts = np.bincount(source[:, 0], minlength=len(rows.length))
+    first = np.empty_like(counts)
+    first[rows.order] = np.cumsum(counts[rows.order]) - counts[rows.order]
+    made: list[Bucket] = []
+    queries, keys = [], []
+    start = key_start = 0
+    for members in buckets:
+        asked = _padded(first[members], counts[members], len(source))
+        table = _padded(rows.start[members], rows.length[members], rows.tokens)
+        at = np.append(source[:, 1], 0)[asked]
+        made.append(_asked_bucket(rows, members, at, table.shape[1], start, key_start))
+        start, key_start = start + asked.size * shape.heads, key_start + table.size * shape.heads
+        queries.append(asked)
+        keys.append(table)
+    query_index, query_inverse = _head_items(queries, shape.heads, shape.heads, 1, len(source))
+    key_index, key_inverse = _head_items(keys, shape.heads, shape.kv_heads, 2, rows.tokens)
+    chosen = torch.from_numpy(rows.start[source[:, 0]] + source[:, 1])
+    groups = _groups(rows.slot[source[:, 0]])
+    return Stage(chosen, groups, tuple(made), query_index, key_index, query_inverse, key_inverse)
+
+
+def _asked_bucket(
+    rows: _Rows, members: np.ndarray, at: np.ndarray, length: int, start: int, key_start: int
+) -> Bucket:
+    place = torch.from_numpy(at)
+    if rows.batch.mask is None:
+        later = torch.from_numpy(np.arange(length) > at[:, :, None])
+        mask = torch.zeros(later.shape).masked_fill_(later, -torch.inf).unsqueeze(1)
+    else:
+        whole = rows.batch.mask[torch.from_numpy(members), 0, :, :length]
+        mask = whole.gather(1, place.unsqueeze(2).expand(-1, -1, length)).unsqueeze(1)
+    asked, keys = _turn(rows, members, at), _turn(rows, members, np.arange(length))
+    return Bucket(len(members), at.shape[1], length, start, key_start, _scaled(asked), keys, mask)
+
+
+def _padded(start: np.ndarray, length: np.ndarray, pad: int) -> np.ndarray:
+    """(rows, longest) consecutive indices from each start, `pad` behind each length."""
+    step = np.arange(max(1, int(length.max())))
+    return np.where(step < length[:, None], start[:, None] + step, pad)
+
+
+def _turn(rows: _Rows, members: np.ndarray, at: np.ndarray) -> Turn:
+    """The angles of places `at`, (length,) for all members alike or (members, length)."""
+    if rows.batch.positions is None and at.ndim == 1:
+        return rows.angles[0][: len(at)], rows.angles[1][: len(at)]
+    place = torch.from_numpy(np.broadcast_to(at, (len(members), at.shape[-1])).copy())
+    if rows.batch.positions is not None:
+        place = rows.batch.positions[torch.from_numpy(members)].gather(1, place)
+    return rows.angles[0][place].unsqueeze(1), rows.angles[1][place].unsqueeze(1)
+
+
+def _scaled(turn: Turn) -> Turn:
+    scale = turn[0].shape[-1] ** -0.5
+    return turn[0] * scale, turn[1] * scale
+
+
+def _mask(batch: Batch, members: np.ndarray, length: int) -> torch.Tensor:
+    if batch.mask is None:
+        return torch.full((length, length), -torch.inf).triu_(1)
+    return batch.mask[torch.from_numpy(members), :, :length, :length]
+
+
+def _head_items(
+    tables: Sequence[np.ndarray], heads: int, own: int, parts: int, items: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index tables between token order and bucket order, in units of one head of one token.
+
+    Token order is (token, part, own head); bucket order is, bucket after bucket, (part, row, head, place). With
+    fewer own heads than heads each is read by heads / own of them, and the way back lists them all.
+
+    Args:
+        tables: For each bucket (rows, places) tokens, `items` for padding.
+        heads: Query heads.
+        own: Heads that exist in token order.
+        parts: 1 for queries, 2 for keys and values side by side.
+        items: Number of tokens.
+
+    Returns:
+        The way there, and the way back as (heads / own, items, parts, own), flat.
+    """
+    share = heads // own
+    head = np.arange(heads) // share
+    back = np.empty((items + 1, parts, heads), np.int64)
+    there: list[np.ndarray] = []
+    start = 0
+    for table in tables:
+        rows, places = table.shape
+        part = np.arange(parts)[:, None, None, None] * own
+        there.append((table[None, :, None, :] * (parts * own) + part + head[:, None]).reshape(-1))
+        size = parts * rows * heads * places
+        local = np.arange(start, start + size).reshape(parts, rows, heads, places)
+        back[table] = local.transpose(1, 3, 0, 2)
+        start += size
+    by_share = back[:items].reshape(items, parts, own, share).transpose(3, 0, 1, 2)
+    return torch.from_numpy(np.concatenate(there)), torch.from_numpy(by_share.reshape(-1))
