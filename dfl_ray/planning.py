@@ -221,7 +221,8 @@ def plan_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
         return ", ".join(f"{k} {f[f'{name}_{k}']:.3g} {unit}" for k in keys if f[f"{name}_{k}"] is not None)
 
     return [
-        ("devices, links", f"{f['devices']:,}, {f['links']:,} (mean degree {f['mean_degree']:.2f}, parts {f['parts']})"),
+        ("devices, links", f"{f['devices']:,}, {f['links']:,}"),
+        ("mean degree, parts", f"{f['mean_degree']:.2f}, {f['parts']}"),
         ("transfers a round", f"{f['transfers']:,} in {f['slots']:,} slots"),
         ("bytes on air", size(f["payload_bytes"])),
         ("airtime, sum", f"{f['airtime_s']:.3g} s"),

@@ -15,7 +15,9 @@ from dfl_ray.lora.layout import Layout
 from tests.conftest import small_config
 
 
-@pytest.mark.parametrize(("method", "names"), [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"})])
+@pytest.mark.parametrize(
+    ("method", "names"), [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"})]
+)
 def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, base, token_tasks, tmp_path):
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")

@@ -35,7 +35,10 @@ CASES = {
     "missing tasks": (["tasks.source=files", "tasks.path=/nowhere"], ["tasks.path", "/nowhere"]),
     "unknown task": (["tasks.names=[topik]"], ["topik", "topic"]),
     "T*r > d": (["method.rank=64"], ["T*r = ", "method.rank", "method.projection=gaussian"]),
-    "too many actors": (["devices.count=190", "runtime.devices_per_actor=1"], ["190", "runtime.devices_per_actor"]),
+    "too many actors": (
+        ["devices.count=190", "runtime.devices_per_actor=1"],
+        ["190", "runtime.devices_per_actor"],
+    ),
     "too much cpu": (["runtime.cpus_per_actor=500"], ["cannot hold", "runtime.cpus_per_actor"]),
     "no gpu": (["runtime.gpus_per_actor=1"], ["cannot hold", "GPU", "runtime.gpus_per_actor"]),
     "unreachable cluster": (["runtime.address=127.0.0.1:1"], ["runtime.address=127.0.0.1:1", "ray start"]),

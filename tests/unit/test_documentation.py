@@ -52,8 +52,8 @@ def test_scheduler_example():
 
 
 def test_method_example():
-    from tests.unit.test_methods import HELD, make_context, make_devices
     from dfl_ray.config.methods import DloraConfig
+    from tests.unit.test_methods import HELD, make_context, make_devices
 
     method = examples()[3]["EverySecondNeighbour"](make_context(DloraConfig(rank=4), HELD))
     device = make_devices(method)[1]
@@ -63,7 +63,9 @@ def test_method_example():
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_named_in_the_documentation_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    named = re.findall(r"`((?:dfl_ray|actors|topology|channels|tests|docs|benchmarks)/[\w./-]+\.(?:py|md|json))`", text)
+    named = re.findall(
+        r"`((?:dfl_ray|actors|topology|channels|tests|docs|benchmarks)/[\w./-]+\.(?:py|md|json))`", text
+    )
     linked = [x for x in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in x]
     invented = {"channels/pathloss/warehouse.py", "topology/graphs/star.py", "channels/scheduling/last_first.py",
                 "dfl_ray/methods/keep.py"}  # fmt: skip

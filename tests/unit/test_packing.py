@@ -9,6 +9,8 @@ from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError
 from dfl_ray.packing import check_fits, pack
 
+ANY = "devices.min_holders=1"
+EACH_FOUR = "runtime.devices_per_actor=4"
 MACHINE = {"CPU": 2.0, "GPU": 0.0, "memory": 20 * 2.0**30}
 
 
@@ -31,7 +33,12 @@ def test_every_device_is_hosted_once():
 
 
 def test_clusters_share_actors():
-    groups = packing("devices.count=8", "devices.min_holders=1", "runtime.devices_per_actor=4", cluster=[0, 1, 0, 1, 0, 1, 0, 1]).groups
+    groups = packing(
+        "devices.count=8",
+        ANY,
+        EACH_FOUR,
+        cluster=[0, 1, 0, 1, 0, 1, 0, 1],
+    ).groups
     assert groups == ((0, 2, 4, 6), (1, 3, 5, 7))
 
 
@@ -56,5 +63,5 @@ def test_what_does_not_fit_is_refused_with_its_knob(overrides, resources, knob):
 
 
 def test_names_are_readable():
-    assert packing("devices.count=3", "devices.min_holders=1").actor_name(2) == "device-0002"
-    assert packing("devices.count=4", "devices.min_holders=1", "runtime.devices_per_actor=2").actor_name(1) == "devices-0001"
+    assert packing("devices.count=3", ANY).actor_name(2) == "device-0002"
+    assert packing("devices.count=4", ANY, "runtime.devices_per_actor=2").actor_name(1) == "devices-0001"

@@ -45,7 +45,9 @@ def test_plan_loads_no_model_and_prints_json(capsys):
     assert figures["devices"] == 40
     assert figures["payload_bytes"] > 0
     assert 0 < figures["delivered_fraction"] <= 1
-    assert figures["latency_s_p50"] <= figures["latency_s_p95"] <= figures["latency_s_p99"] <= figures["round_s"]
+    assert (
+        figures["latency_s_p50"] <= figures["latency_s_p95"] <= figures["latency_s_p99"] <= figures["round_s"]
+    )
 
 
 @pytest.mark.parametrize("devices", [20, 200])
