@@ -69,41 +69,44 @@ def curve_of(path: Path, label: str) -> Curve:
 
     run = load_run(path)
     rounds = run.rounds.sort_values("round")
+    points = _points(rounds, run.evaluation[run.evaluation["round"] == 0])
+    last = last_evaluation(run)
+    own = holders(run)
+    held = [(d, t) in own for d, t in zip(last["device"], last["task"], strict=True)]
+    final = run.evaluation[run.evaluation["round"] == rounds["round"].max()]
+    routed = last["routed_right"].dropna()
+    figures = _totals(rounds) | {
+        "accuracy": float(points["accuracy"].iloc[-1]),
+        "worst_task": float(points["worst_task"].iloc[-1]),
+        "own_tasks": float(last.loc[held, "accuracy"].mean()),
+        "forgetting": float(rounds["forgetting_mean"].dropna().iloc[-1]),
+        "routed_right": float(routed.mean()) if len(routed) else float("nan"),
+    }
+    return Curve(
+        label, int(run.config["seed"]), points, figures, dict(final.groupby("rule")["accuracy"].mean())
+    )
+
+
+def _points(rounds: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """Cumulative costs and accuracy at every evaluation; `before` holds the bare base model's."""
     spent = rounds[["round", *AXES]].copy()
     spent[list(AXES)] = spent[list(AXES)].cumsum()
     measured = rounds.loc[rounds["accuracy_mean"].notna(), ["round", "accuracy_mean", "accuracy_worst_task"]]
-    points = spent.merge(measured, on="round")
-    before = run.evaluation[run.evaluation["round"] == 0]
     first = {
         "round": 0,
         **dict.fromkeys(AXES, 0.0),
         "accuracy_mean": float(before["accuracy"].mean()),
         "accuracy_worst_task": float(before.groupby("task")["accuracy"].mean().min()),
     }
-    points = pd.concat([pd.DataFrame([first]), points], ignore_index=True)
-    points = points.rename(columns={"accuracy_mean": "accuracy", "accuracy_worst_task": "worst_task"})
-    last = last_evaluation(run)
-    own = holders(run)
-    held = [(d, t) in own for d, t in zip(last["device"], last["task"], strict=True)]
-    final = run.evaluation[run.evaluation["round"] == rounds["round"].max()]
+    points = pd.concat([pd.DataFrame([first]), spent.merge(measured, on="round")], ignore_index=True)
+    return points.rename(columns={"accuracy_mean": "accuracy", "accuracy_worst_task": "worst_task"})
+
+
+def _totals(rounds: pd.DataFrame) -> dict[str, float]:
     wanted = float(rounds["transfers"].sum())
-    figures = {
-        "accuracy": float(points["accuracy"].iloc[-1]),
-        "worst_task": float(points["worst_task"].iloc[-1]),
-        "own_tasks": float(last.loc[held, "accuracy"].mean()),
-        "forgetting": float(rounds["forgetting_mean"].dropna().iloc[-1]),
-        **{axis: float(rounds[axis].sum()) for axis in AXES},
-        "compute_energy_j": float(rounds["compute_energy_j"].sum()),
-        "energy_j": float(rounds["energy_j"].sum()),
-        "delivered": float(rounds["delivered"].sum()) / wanted if wanted else float("nan"),
-        "routed_right": float(last["routed_right"].mean())
-        if last["routed_right"].notna().any()
-        else float("nan"),
-        "wall_s": float(rounds["wall_s"].sum()),
-    }
-    return Curve(
-        label, int(run.config["seed"]), points, figures, dict(final.groupby("rule")["accuracy"].mean())
-    )
+    columns = (*AXES, "compute_energy_j", "energy_j", "wall_s")
+    delivered = float(rounds["delivered"].sum()) / wanted if wanted else float("nan")
+    return {**{c: float(rounds[c].sum()) for c in columns}, "delivered": delivered}
 
 
 @dataclass(frozen=True)

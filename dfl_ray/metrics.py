@@ -114,14 +114,6 @@ def device_table(
     from dfl_ray.records.topology import held_tasks
 
     count = len(plan.alive)
-    columns = {name: np.full(count, np.nan) for name in ("loss", "gradient_norm")}
-    received, refused = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    for report in trained:
-        for name, column in columns.items():
-            column[report.devices] = np.where(report.finite, getattr(report, name), np.nan)
-    for report in taken:
-        received[report.devices] = report.received_bytes
-        refused[report.devices] = [sum(r.values()) for r in report.refused]
     sent = np.bincount(
         hops.transfers.source,
         weights=hops.transfers.payload_bytes * np.asarray(plan.attempts),
@@ -133,14 +125,13 @@ def device_table(
     return pd.DataFrame(
         {
             "device": np.arange(count),
-            **columns,
+            **_trained_columns(trained, count),
             "compute_s": compute.seconds,
             "energy_j": plan.energy_j,
             "radio_energy_j": radio_j,
             "compute_energy_j": computing_j,
             "sent_bytes": sent.astype(np.int64),
-            "received_bytes": received,
-            "refused": refused,
+            **_taken_columns(taken, count),
             "alive": plan.alive,
             "x_m": positions[:, 0],
             "y_m": positions[:, 1],
@@ -148,6 +139,22 @@ def device_table(
             "actor": [actor_of[d] for d in range(count)],
         }
     )
+
+
+def _trained_columns(trained: Sequence[TrainReport], count: int) -> dict[str, np.ndarray]:
+    columns = {name: np.full(count, np.nan) for name in ("loss", "gradient_norm")}
+    for report in trained:
+        for name, column in columns.items():
+            column[report.devices] = np.where(report.finite, getattr(report, name), np.nan)
+    return columns
+
+
+def _taken_columns(taken: Sequence[ExchangeReport], count: int) -> dict[str, np.ndarray]:
+    columns = {name: np.zeros(count, np.int64) for name in ("received_bytes", "refused")}
+    for report in taken:
+        columns["received_bytes"][report.devices] = report.received_bytes
+        columns["refused"][report.devices] = [sum(r.values()) for r in report.refused]
+    return columns
 
 
 def evaluation_table(reports: Sequence[EvaluationReport], scene: Scene) -> pd.DataFrame:
