@@ -1,0 +1,115 @@
+"""How fast is the same work elsewhere? Ours and Flower's simulation, one after the other on this machine.
+
+`python benchmarks/peers.py --model FOLDER --tasks FOLDER --flower PYTHON --json` fine-tunes LoRA adapters (rank 8, all
+linear layers, A and B trained) of 100 devices on `sst2`: 5 local steps of 8 rows of at most 96 tokens, everyone in
+every round. Flower needs an environment of its own: PYTHON is its interpreter; `--make-flower FOLDER` makes one with
+pip first. Without either only our side runs. Evaluation is left out of both sides' rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.timed_run import measure
+
+FLOWER = ("flwr[simulation]==1.41.*", "torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22", "psutil")
+LENGTH, RANK, TASK = 96, 8, "sst2"
+
+
+def ours(o: argparse.Namespace) -> dict[str, Any]:
+    """Our side: the whole driver, radio and records included."""
+    settings = [
+        "method=dlora", f"method.rank={RANK}", f"method.alpha={2 * RANK}", "method.learning_rate=0.001",
+        f"method.local_steps={o.steps}", f"method.batch_rows={o.batch}", f"devices.count={o.devices}",
+        "devices.partition=one_each", "devices.tasks_per_device=1", "devices.min_holders=1",
+        "devices.area_m=[300,300]", "topology.type=ring", "topology.reach=ignore", "tasks.source=files",
+        f"tasks.path={o.tasks}", f"tasks.names=[{TASK}]", "tasks.train_rows=2000", f"model.name={o.model}",
+        f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",
+        "evaluate.rows_per_task=1", "checkpoint.every=0", *o.overrides,
+    ]  # fmt: skip
+    script = str(Path(__file__).with_name("timed_run.py"))
+    return measure([sys.executable, script, *settings])
+
+
+def flower(o: argparse.Namespace, python: str) -> dict[str, Any]:
+    """Flower's side, in its own environment."""
+    rows = Path(o.tasks) / TASK / "train.jsonl"
+    given = {
+        "model": o.model, "rows-file": rows, "devices": o.devices, "rounds": o.rounds, "steps": o.steps,
+        "batch": o.batch, "length": LENGTH, "rank": RANK, "cpus": len(os.sched_getaffinity(0)),
+    }  # fmt: skip
+    arguments = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return measure([python, str(Path(__file__).with_name("peer_flower.py")), *arguments])
+
+
+def make_flower(folder: Path) -> str:
+    """Make Flower's environment and give its interpreter."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *FLOWER], check=True)
+    return str(python)
+
+
+def lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The table, and how many times better ours is."""
+    out = [f"{'side':>10}  {'device-steps/s':>14}  {'first round s':>13}  {'peak MB':>8}"]
+    for name, f in sides.items():
+        speed = f.get("device_steps_per_s", float("nan"))
+        out.append(f"{name:>10}  {speed:>14.1f}  {f['first_round_s']:>13.1f}  {f['peak_private_mb']:>8.0f}")
+    for key, value in ratios(sides).items():
+        out.append(f"{key}: {value:.2f}")
+    return out
+
+
+def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Ours over Flower's for speed, and the other quantities as shares of Flower's; empty without Flower."""
+    if "flower" not in sides or "device_steps_per_s" not in sides["flower"]:
+        return {}
+    a, b = sides["dfl-ray"], sides["flower"]
+    return {
+        "times the device-steps per second": a["device_steps_per_s"] / b["device_steps_per_s"],
+        "share of the memory": a["peak_private_mb"] / b["peak_private_mb"],
+        "share of the time to the first round": a["first_round_s"] / b["first_round_s"],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder of the stories260K model")
+    parser.add_argument("--tasks", required=True, help=f"folder that holds {TASK}/train.jsonl and test.jsonl")
+    parser.add_argument("--devices", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5, help="local steps")
+    parser.add_argument("--batch", type=int, default=8, help="rows of a step")
+    parser.add_argument("--flower", help="interpreter of an environment with Flower")
+    parser.add_argument("--make-flower", type=Path, help="folder to make that environment in")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("overrides", nargs="*", help="key=value settings of our side")
+    o = parser.parse_args(arguments)
+    sides = {"dfl-ray": ours(o)}
+    python = o.flower or (make_flower(o.make_flower) if o.make_flower else None)
+    if python:
+        sides["flower"] = flower(o, python)
+    print("\n".join(lines(sides)))
+    if o.json:
+        machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+        print(json.dumps({"machine": machine, "sides": sides, "ratios": ratios(sides)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""One run through the real driver, timed from outside in: what `scaling` and `peers` measure.
+
+As a script (`python benchmarks/timed_run.py [CONFIG] [key=value ...]`) it prints one JSON object; `measure` starts it
+in a process of its own and watches the private memory of that process and all its children.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PARTS = ("train", "plan", "exchange", "evaluate", "record")
+
+
+class Stopwatch:
+    """Times the set-up steps and the end of every round; a `Progress` that shows nothing."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.steps: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.ends: list[float] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one set-up step."""
+        start = time.time()
+        yield
+        self.steps[name] = time.time() - start
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def rounds(self, total: int, start: int = 0) -> None:
+        """Nothing to prepare."""
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """A round ended."""
+        self.ends.append(time.time() - self.began)
+        self.rows.append(dict(row))
+
+    def finish(self, closing: Any = None) -> None:
+        """Nothing to close."""
+
+
+def run_here(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run an experiment in this process and give its figures; times count from the process's own start."""
+    import psutil
+
+    from dfl_ray.config.load import load_config, resolved_yaml
+    from dfl_ray.records import RunFolder
+
+    watch = Stopwatch(psutil.Process().create_time())
+    named = bool(arguments) and "=" not in arguments[0]
+    with tempfile.TemporaryDirectory() as runs:
+        quiet = ["track.wandb.mode=disabled", f"runtime.runs_dir={runs}"]
+        config = load_config(
+            arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
+        )
+        watch.steps["imports"] = time.time() - watch.began
+        folder = RunFolder.create(runs, "timed", resolved_yaml(config))
+        try:
+            memory, actors = _drive(config, folder, watch)
+        finally:
+            folder.close()
+    return _figures(config, watch, memory, actors)
+
+
+def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, int]], int]:
+    from actors import cluster
+    from actors.pool import RayBackend
+    from dfl_ray.driver import Driver
+    from dfl_ray.launch import device_state_mb
+    from dfl_ray.packing import check_fits, pack
+    from dfl_ray.scene import build_scene
+    from dfl_ray.tracking.tracker import make_tracker
+
+    scene = build_scene(config, watch.step)
+    with watch.step("Ray"):
+        resources = cluster.start(config.runtime)
+    try:
+        packing = pack(config, scene.topology.cluster, resources, device_state_mb(scene))
+        check_fits(packing, resources)
+        with watch.step("actors"):
+            backend = RayBackend(scene.setup, scene.channel, packing)
+        tracker = make_tracker(config.track.wandb, name="timed", say=watch.say, verbose=False)
+        Driver(scene, backend, folder, tracker, watch).run()
+        memory, actors = backend.memory(), backend.actors
+        backend.close()
+    finally:
+        cluster.stop()
+    return memory, actors
+
+
+def _figures(config: Any, watch: Stopwatch, memory: list[dict[str, int]], actors: int) -> dict[str, Any]:
+    split = {p: statistics.median(float(r.get(f"{p}_wall_s") or 0.0) for r in watch.rows) for p in PARTS}
+    bare = [float(r["wall_s"]) - float(r.get("evaluate_wall_s") or 0.0) for r in watch.rows]
+    steps = config.devices.count * config.method.local_steps
+    return {
+        "devices": config.devices.count,
+        "rounds": config.rounds,
+        "actors": actors,
+        "start_up_s": watch.steps,
+        "first_round_s": watch.ends[0],
+        "round_s": [float(r["wall_s"]) for r in watch.rows],
+        "round_without_evaluation_s": bare,
+        "median_s": split,
+        "overhead_fraction": statistics.median(float(r["overhead_fraction"]) for r in watch.rows),
+        "object_store_bytes": statistics.median(float(r["object_store_bytes"]) for r in watch.rows),
+        "device_step_s": split["train"] / steps,
+        "device_steps_per_s": steps / statistics.median(bare[1:] or bare),
+        "actor_private_mb": [m["private_bytes"] / 2**20 for m in memory],
+        "train_loss": [r.get("train_loss") for r in watch.rows],
+    }
+
+
+def measure(command: Sequence[str], *, timeout_s: float = 7200.0) -> dict[str, Any]:
+    """Run a command whose last line is a JSON object, watching the memory of its whole process tree.
+
+    Args:
+        command: Program and arguments.
+        timeout_s: Longest time it may take.
+
+    Returns:
+        Its object with `peak_private_mb` added: the largest sum of memory that belongs to one process alone.
+
+    Raises:
+        RuntimeError: It failed or printed no object; the message holds the end of what it said.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=said, text=True)
+        peak = PeakMemory(process.pid)
+        try:
+            out, _ = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+            peak.stop()
+        said.seek(0)
+        try:
+            found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            raise RuntimeError(
+                f"`{' '.join(command[:3])} ...` gave no figures: {said.read()[-800:]}"
+            ) from None
+    return found | {"peak_private_mb": peak.megabytes}
+
+
+class PeakMemory:
+    """Watches a process tree's private memory from a thread.
+
+    Args:
+        pid: The root of the tree.
+        every_s: Time between looks.
+    """
+
+    def __init__(self, pid: int, every_s: float = 1.0) -> None:
+        self.megabytes = 0.0
+        self._pid, self._every_s, self._done = pid, every_s, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        while not self._done.wait(self._every_s):
+            try:
+                root = psutil.Process(self._pid)
+                tree = [root, *root.children(recursive=True)]
+            except psutil.Error:
+                return
+            self.megabytes = max(self.megabytes, sum(map(_private_mb, tree)))
+
+
+def _private_mb(process: Any) -> float:
+    import psutil
+
+    try:
+        return float(process.memory_full_info().uss) / 2**20
+    except psutil.Error:
+        return 0.0
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_here(sys.argv[1:])))
