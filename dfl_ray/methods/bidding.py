@@ -1,0 +1,110 @@
+"""Rows of B shared out among tasks, so that no row belongs to two: the option `disjoint` of sparse-and-orthogonal.
+
+The author of each task publishes, once and before pruning starts, what every row of B is worth to the task: the
+norm of the row over the sum of its layer's norms, in float16. When an author holds all tasks' bids it works out the
+same assignment as every other author: row-proposing deferred acceptance (Gale and Shapley 1962), layer by layer,
+in which each task may own its equal share of the rows. Masks are announced only from then on, inside the rows a
+task owns, so Delta W_i and Delta W_j touch different outputs and B_i^T B_j = 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dfl_ray.lora.codec import CodecError, decode_values, encode_values
+from dfl_ray.lora.layout import Layout
+from dfl_ray.lora.message import Kind, Message, MessageError, Refusal
+from dfl_ray.methods import bulletins
+from dfl_ray.methods.base import Context, Device
+
+
+def row_worths(values: np.ndarray, layout: Layout) -> list[np.ndarray]:
+    """Norm of every row of B over the sum of its layer's norms, (m,) a layer; equal where B is 0."""
+    out: list[np.ndarray] = []
+    for s in layout.of("b"):
+        norms = np.linalg.norm(values[s.start : s.stop].reshape(s.shape).astype(np.float64), axis=1)
+        total = norms.sum()
+        out.append(norms / total if total > 0 else np.full(len(norms), 1 / len(norms)))
+    return out
+
+
+def share_out(worths: np.ndarray) -> np.ndarray:
+    """Which task owns each row.
+
+    Every row asks the tasks in the order of its worth to them; a task holds on to the best of those that ask, up to
+    its share floor(m / T), one more for the first m mod T tasks. No row and task would rather have each other.
+
+    Args:
+        worths: (T, m).
+
+    Returns:
+        (m,) int64 task of each row.
+    """
+    tasks, rows = worths.shape
+    capacity = [rows // tasks + (t < rows % tasks) for t in range(tasks)]
+    open_to = worths.astype(np.float64).copy()
+    while True:
+        asked = open_to.argmax(axis=0)
+        refused = False
+        for task in range(tasks):
+            mine = np.flatnonzero(asked == task)
+            over = mine[np.argsort(-worths[task, mine], kind="stable")[capacity[task] :]]
+            open_to[task, over] = -np.inf
+            refused |= bool(len(over))
+        if not refused:
+            return asked
+
+
+class Bidding:
+    """Bids of all tasks' authors, and the rows they lead to.
+
+    Args:
+        context: The run.
+        layout: Where the layers' B lie.
+    """
+
+    def __init__(self, context: Context, layout: Layout) -> None:
+        self.context = context
+        self.layout = layout
+        self.rows = sum(s.shape[0] for s in layout.of("b"))
+
+    def publish(self, device: Device, task: int, slot: int, round_index: int) -> None:
+        """Publish what every row is worth to a task this device is the author of, once."""
+        if bulletins.held_version(device, Kind.BID, task) >= 0:
+            return
+        worths = np.concatenate(row_worths(device.state.theta[slot].cpu().numpy(), self.layout))
+        body = encode_values(worths.astype(np.float32), "float16")
+        message = Message(Kind.BID, task, device.index, round_index, self.context.run, 0, "float16", body)
+        bulletins.publish(device, message)
+
+    def check(self, message: Message) -> None:
+        """Refuse a bid that does not decode.
+
+        Raises:
+            MessageError: Wrong length or values that cannot be.
+        """
+        self._decode(message)
+
+    def owned(self, device: Device, task: int) -> np.ndarray | None:
+        """(size,) bool of the entries in the rows a task owns; None until all bids are there."""
+        present = [t for t in range(self.context.tasks) if (t, device.index) in self.context.graph.authority]
+        bids = [bulletins.held(device, Kind.BID, t) for t in present]
+        if any(b is None for b in bids):
+            return None
+        worths = np.stack([self._decode(b) for b in bids if b is not None])
+        keep = np.zeros(self.layout.size, bool)
+        start = 0
+        for s in self.layout.of("b"):
+            owner = share_out(worths[:, start : start + s.shape[0]])
+            keep[s.start : s.stop] = np.repeat(owner == present.index(task), s.shape[1])
+            start += s.shape[0]
+        return keep
+
+    def _decode(self, message: Message) -> np.ndarray:
+        try:
+            worths = decode_values(message.body, message.precision, self.rows)
+        except CodecError as error:
+            raise MessageError(Refusal.CORRUPTED, str(error)) from error
+        if not np.isfinite(worths).all() or (worths < 0).any():
+            raise MessageError(Refusal.NOT_FINITE, f"bids of task {message.task}")
+        return worths
