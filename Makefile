@@ -16,7 +16,7 @@ run: setup
 	@$(PY) -m dfl_ray run $(ARGS)
 
 test: lint browser
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 setup:
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' sh .ci/setup
