@@ -27,12 +27,30 @@ class DecoderOutput:
     logits: torch.Tensor
 
 
+class Linear(nn.Linear):
+    """A linear layer whose weights come from a checkpoint.
+
+    Torch would draw starting values that nothing uses; for weights without memory that alone imports its compiler,
+    70 MB and more than a second in every actor.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the parameters as they were allocated."""
+
+
+class Embedding(nn.Embedding):
+    """An embedding whose weights come from a checkpoint; see `Linear`."""
+
+    def reset_parameters(self) -> None:
+        """Leave the parameters as they were allocated."""
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.empty(width))
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,10 +66,10 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim, self.grouped = shape.head_dim, shape.kv_heads != shape.heads
         queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.q_proj = nn.Linear(shape.hidden_size, queries, bias=shape.qkv_bias)
-        self.k_proj = nn.Linear(shape.hidden_size, keys, bias=shape.qkv_bias)
-        self.v_proj = nn.Linear(shape.hidden_size, keys, bias=shape.qkv_bias)
-        self.o_proj = nn.Linear(queries, shape.hidden_size, bias=shape.o_bias)
+        self.q_proj = Linear(shape.hidden_size, queries, bias=shape.qkv_bias)
+        self.k_proj = Linear(shape.hidden_size, keys, bias=shape.qkv_bias)
+        self.v_proj = Linear(shape.hidden_size, keys, bias=shape.qkv_bias)
+        self.o_proj = Linear(queries, shape.hidden_size, bias=shape.o_bias)
         if shape.qk_norm:
             self.q_norm = RMSNorm(shape.head_dim, shape.eps)
             self.k_norm = RMSNorm(shape.head_dim, shape.eps)
@@ -75,9 +93,9 @@ class GatedLayer(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
+        self.gate_proj = Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
+        self.up_proj = Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
+        self.down_proj = Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The gated layer's output for x (rows, length, d)."""
@@ -105,7 +123,7 @@ class Decoder(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.embed_tokens = Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList([Block(shape) for _ in range(shape.layers)])
         self.norm = RMSNorm(shape.hidden_size, shape.eps)
 
@@ -128,7 +146,7 @@ class CausalDecoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.model = Decoder(shape)
-        self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+        self.lm_head = Linear(shape.hidden_size, shape.vocab_size, bias=False)
         if shape.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
         with torch.device("cpu"):

@@ -171,7 +171,8 @@ with open(sys.argv[1], "rb") as file:
 actor.train(1)
 actor.evaluate(1, ("likelihood",), None)
 actor.snapshot()
-heavy = ("transformers", "peft", "accelerate", "safetensors", "pandas", "scipy", "numba", "plotly", "networkx")
+heavy = ("transformers", "peft", "accelerate", "safetensors", "pandas", "scipy", "numba", "plotly",
+         "networkx", "sympy", "torch._dynamo", "torch._inductor")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
