@@ -39,9 +39,9 @@ class DeviceActor:
         """Number of devices hosted; answers once everything is built."""
         return len(self._group.devices)
 
-    def train(self, round_index: int) -> tuple[TrainReport, Payloads]:
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
         """See `DeviceGroup.train`."""
-        return self._group.train(round_index)
+        return self._group.train(round_index, absent)
 
     def exchange(self, round_index: int, deliveries: Deliveries, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""

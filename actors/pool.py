@@ -63,9 +63,9 @@ class RayBackend:
         """Name of the actor that hosts a device."""
         return self._groups[self._host[device]].name
 
-    def train(self, round_index: int) -> list[TrainReport]:
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
         """See `Backend.train`; the payloads stay in the object store."""
-        calls = [g.call("train", round_index, returns=2) for g in self._groups]
+        calls = [g.call("train", round_index, tuple(absent), returns=2) for g in self._groups]
         reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
         self._bundles = calls
         self._stored_bytes += sum(self._leaving_bytes(r.wanted) for r in reports)

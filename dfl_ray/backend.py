@@ -72,8 +72,8 @@ class Backend(Protocol):
         """Name of the actor that hosts a device."""
         ...
 
-    def train(self, round_index: int) -> list[TrainReport]:
-        """Local steps everywhere; the payloads stay where they were made."""
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+        """Local steps everywhere but on absent devices; the payloads stay where they were made."""
         ...
 
     def plan(
@@ -134,9 +134,9 @@ class LocalBackend:
         """All devices live in this process."""
         return "local"
 
-    def train(self, round_index: int) -> list[TrainReport]:
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
         """See `Backend.train`."""
-        return [self._group.train(round_index)[0]]
+        return [self._group.train(round_index, absent)[0]]
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray

@@ -14,7 +14,7 @@ import pandas as pd
 from channels.energy import compute_cost
 from dfl_ray.backend import Backend
 from dfl_ray.checkpoint import Checkpoint, save_checkpoint
-from dfl_ray.errors import Interrupted
+from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.group.records import Deliveries, EvaluationReport, TrainReport, Wanted
 from dfl_ray.lora.layout import Layout
 from dfl_ray.metrics import (
@@ -85,11 +85,13 @@ class Driver:
         self.spectral_gap = smallest_gap(scene)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
         self._references: dict[int, np.ndarray] | None = None
+        self._absent: tuple[int, ...] = ()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint."""
         self.backend.restore(checkpoint.state)
         self.history.best = dict(checkpoint.driver["best_accuracy"])
+        self._absent = tuple(checkpoint.driver["absent"])
 
     def run(self, done: int = 0) -> None:
         """Run the rounds after `done` to the end.
@@ -119,13 +121,14 @@ class Driver:
         began = time.perf_counter()
         walls = Walls()
         with walls.measure("train"):
-            trained = self.backend.train(round_index)
+            trained = self.backend.train(round_index, self._absent)
         wanted = Wanted.join([r.wanted for r in trained])
         hops = expand_hops(wanted, self.scene.setup.graph.relays)
         with walls.measure("plan"):
             cost = compute_cost(self.scene.channel.classes, self._flops(trained))
             plan = self.backend.plan(round_index, hops.transfers, cost.seconds, cost.energy_j)
             arrived = hops.arrived(plan.delivered, len(wanted))
+            self._note_empty_batteries(round_index, plan.alive)
         with walls.measure("exchange"):
             taken = self.backend.exchange(round_index, Deliveries(wanted, arrived))
         transfers = transfer_table(plan, hops, wanted, [t.name for t in self.scene.setup.tasks])
@@ -142,6 +145,24 @@ class Driver:
                 tables["evaluation"] = self._evaluate(round_index, row, extras)
         self._record(row, tables, extras, walls, began)
         return row
+
+    def _note_empty_batteries(self, round_index: int, alive: np.ndarray) -> None:
+        """Take devices whose battery is empty out of the coming rounds, visibly.
+
+        Raises:
+            RunError: None is left.
+        """
+        dead = tuple(int(d) for d in np.flatnonzero(~alive))
+        new = sorted(set(dead) - set(self._absent))
+        if new:
+            who = ", ".join(map(str, new[:10])) + (" ..." if len(new) > 10 else "")
+            self.progress.say(f"Round {round_index}: battery empty, out of the run: device {who}")
+        if len(dead) == len(alive):
+            raise RunError(
+                f"All devices had empty batteries in round {round_index}; nothing can go on. Raise "
+                "`devices.battery_j`, or lower `radio.tx_power_dbm` or `method.local_steps`."
+            )
+        self._absent = dead
 
     def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:
         tokens = np.zeros(self.config.devices.count)
@@ -191,7 +212,7 @@ class Driver:
         every = self.config.checkpoint.every
         if not forced and (every == 0 or round_index % every):
             return
-        driver = {"best_accuracy": self.history.best}
+        driver = {"best_accuracy": self.history.best, "absent": list(self._absent)}
         checkpoint = Checkpoint(round_index, self.backend.snapshot(), driver)
         save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
         if round_index == self.config.rounds:

@@ -28,7 +28,8 @@ def save_final_adapters(scene: Scene, state: BackendState, folder: Path) -> Path
         folder: Folder to make, `adapters/` of the run.
 
     Returns:
-        The folder, or None when the model is too large for float32 copies to be sensible (> 512 MB).
+        The folder, or None when the model is too large for float32 copies to be sensible (> 512 MB), or when
+        the method merges adapters into the base (`flora`), which no low-rank folder can hold.
     """
     setup, config = scene.setup, scene.config
     method = make_method(
@@ -39,7 +40,7 @@ def save_final_adapters(scene: Scene, state: BackendState, folder: Path) -> Path
         )
     )  # fmt: skip
     owners = _owners(scene, method.slots(0))
-    if 4 * method.layout.size * len(owners) > 2**29:
+    if config.method.type == "flora" or 4 * method.layout.size * len(owners) > 2**29:
         return None
     arrays = {name: a for s in state.devices for name, a in s.arrays.items() if name.endswith("/state/theta")}
     for name, (device, task) in owners.items():

@@ -6,7 +6,7 @@ Needs neither rows nor a model, so that `dfl-ray plan` can use it at 100,000 dev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from channels.energy import DeviceClass, draw_classes
 from dfl_ray.backend import ChannelSetup
 from dfl_ray.config.radio import radio_settings
-from dfl_ray.config.schema import Config, TopologyConfig
+from dfl_ray.config.schema import Config, DevicesConfig, TopologyConfig
 from dfl_ray.errors import InputError
 from dfl_ray.seeds import Stream, generator, integer
 
@@ -88,15 +88,23 @@ def build_places(config: Config, tasks: int) -> Places:
             d.partition, d.count, tasks, rng=generator(config.seed, Stream.PARTITION), alpha=d.dirichlet_alpha,
             tasks_per_device=d.tasks_per_device, min_holders=d.min_holders, path=d.partition_path,
         )  # fmt: skip
-        classes = draw_classes(
-            DEVICE_CLASSES[d.classes], d.count, seed=integer(config.seed, Stream.DEVICE_CLASSES)
-        )
+        classes = draw_classes(device_classes(d), d.count, seed=integer(config.seed, Stream.DEVICE_CLASSES))
         settings = radio_settings(config.radio)
         channel = ChannelSetup(settings, positions, integer(config.seed, Stream.CHANNEL), classes)
         graph = _topology(config, channel, mixture)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     return Places(mixture, channel, graph)
+
+
+def device_classes(section: DevicesConfig) -> tuple[DeviceClass, ...]:
+    """The classes devices are drawn from, with the battery the section gives them."""
+    classes = DEVICE_CLASSES[section.classes]
+    return (
+        classes
+        if section.battery_j is None
+        else tuple(replace(c, battery_j=section.battery_j) for c in classes)
+    )
 
 
 def _topology(config: Config, setup: ChannelSetup, mixture: np.ndarray) -> Topology:

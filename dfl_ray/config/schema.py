@@ -107,6 +107,9 @@ class DevicesConfig(Section):
     sizes: Literal["equal", "lognormal"] = Field(
         default="equal", description="how a task's rows are split over holders"
     )
+    battery_j: float | None = Field(
+        default=None, gt=0, description="energy of each device at the start; none = mains power"
+    )
     classes: Literal["uniform", "mixed"] = Field(
         default="uniform", description="mix of device classes: all phones, or phones, tablets and sensors"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +20,7 @@ from dfl_ray.group.records import (
     TrainReport,
     Wanted,
 )
+from dfl_ray.group.sharing import SharedBulletins
 from dfl_ray.group.state import collect_snapshot, restore_snapshot
 from dfl_ray.lora.batches import draw_rows
 from dfl_ray.lora.inject import inject
@@ -58,7 +58,9 @@ class DeviceGroup:
         self._outbox: Payloads = {}
         self._sent: dict[tuple[int, int], tuple[Kind, int]] = {}
         self._finite: dict[int, bool] = {}
+        self._absent: frozenset[int] = frozenset()
         self._evaluator: Evaluator | None = None
+        self._bulletins = SharedBulletins()
 
     def _context(self) -> Context:
         s = self.setup
@@ -105,13 +107,18 @@ class DeviceGroup:
         mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
         return {t: self.sketch(d, t, None) for t, d in mine}
 
-    def train(self, round_index: int) -> tuple[TrainReport, Payloads]:
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
         """Local steps of all devices, then the messages they want sent.
+
+        Args:
+            round_index: The round.
+            absent: Devices that are out of the run (empty battery): they neither train, send nor answer.
 
         Returns:
             The report, and the payloads of messages that leave this group.
         """
         began = time.perf_counter()
+        self._absent = frozenset(absent)
         for device in self.devices.values():
             self.method.begin(device, round_index)
         parts = [self._train_part(part, round_index) for part in self._micro_batches()]
@@ -157,7 +164,8 @@ class DeviceGroup:
     def _work(self, part: list[Device], round_index: int) -> list[LocalWork]:
         out: list[LocalWork] = []
         for device in part:
-            sources = [self._draw(d, round_index) for d in self.method.sources(device.index)]
+            present = () if device.index in self._absent else self.method.sources(device.index)
+            sources = [self._draw(d, round_index) for d in present]
             for slot_task in device.slots:
                 steps = [
                     [row for s in sources for task, row in s[step] if slot_task in (-1, task)]
@@ -185,7 +193,8 @@ class DeviceGroup:
         finite, tokens = (np.concatenate([getattr(p, f) for p in parts]) for f in ("finite", "tokens"))
         cut = self.starts[:-1]
         seen = ~np.isnan(loss)
-        counts = np.maximum(np.add.reduceat(seen, cut), 1)
+        trained = np.add.reduceat(seen, cut)
+        counts = np.where(trained > 0, trained, np.nan)  # no rows, no loss
         return (
             np.add.reduceat(np.where(seen, loss, 0), cut) / counts,
             np.add.reduceat(np.where(seen, norm, 0), cut) / counts,
@@ -198,7 +207,7 @@ class DeviceGroup:
         columns: list[tuple[int, int, int, int, int, int]] = []
         leaving: Payloads = {}
         for device in self.devices.values():
-            if not self._finite[device.index]:
+            if not self._finite[device.index] or device.index in self._absent:
                 continue
             for number, out in enumerate(self.method.outgoing(device, round_index)):
                 key = (device.index, number)
@@ -236,7 +245,16 @@ class DeviceGroup:
                 inbox.setdefault(to, []).append(payloads[key])
             if key[0] in self.devices:
                 reached.setdefault(key, []).append(to)
-        refused = [self._take_in(d, round_index, inbox, reached) for d in self.devices.values()]
+        sent: dict[int, list[Delivery]] = {}
+        for key, destinations in reached.items():
+            kind, task = self._sent[key]
+            outcome = Delivery(kind, task, self._version_of(key, round_index), tuple(destinations))
+            sent.setdefault(key[0], []).append(outcome)
+        refused = [
+            self.method.incoming(d, round_index, inbox.get(d.index, []), sent.get(d.index, []))
+            for d in self.devices.values()
+        ]
+        self._bulletins.share(self.devices.values())
         received = np.array([sum(map(len, inbox.get(d, []))) for d in self.devices])
         self._outbox, self._sent = {}, {}
         return ExchangeReport(
@@ -245,21 +263,6 @@ class DeviceGroup:
             received,
             time.perf_counter() - began,
         )
-
-    def _take_in(
-        self,
-        device: Device,
-        round_index: int,
-        inbox: dict[int, list[bytes]],
-        reached: dict[tuple[int, int], list[int]],
-    ) -> Counter[str]:
-        version = round_index
-        sent = [
-            Delivery(kind, task, self._version_of(key, version), tuple(reached[key]))
-            for key, (kind, task) in self._sent.items()
-            if key[0] == device.index and key in reached
-        ]
-        return self.method.incoming(device, round_index, inbox.get(device.index, []), sent)
 
     def _version_of(self, key: tuple[int, int], round_index: int) -> int:
         from dfl_ray.lora.message import unpack
@@ -281,7 +284,9 @@ class DeviceGroup:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
         if round_index == 0:
             return self._evaluator.base(began)
-        asked = [d for d in self.devices.values() if self.method.sources(d.index)]
+        asked = [
+            d for d in self.devices.values() if d.index not in self._absent and self.method.sources(d.index)
+        ]
         return self._evaluator.devices(asked, round_index, rules, references, began)
 
     def snapshot(self) -> Snapshot:
@@ -291,4 +296,5 @@ class DeviceGroup:
     def restore(self, snapshots: Sequence[Snapshot]) -> None:
         """Take the state of the devices hosted here out of the snapshots of any groups."""
         restore_snapshot(self.devices, snapshots)
+        self._bulletins.share(self.devices.values())
         self._outbox, self._sent = {}, {}

@@ -158,6 +158,37 @@ def test_disjoint_masks_need_room(tmp_path):
         )
 
 
+def test_empty_batteries_take_devices_out_of_the_run_visibly(tmp_path):
+    from dfl_ray.errors import RunError
+
+    mixed = (LOCAL, "devices.classes=mixed", "devices.count=8", "evaluate.every=1")
+    mains = load_run(launch(small_config(tmp_path, "name=mains", *mixed), json=True).folder)
+    used = mains.devices.groupby(["device", "round"])["energy_j"].sum().unstack().cumsum(axis=1)
+    # A tablet's processor draws more than a phone's: this battery lasts the thirstiest two rounds or less.
+    limit = used[2].max() * 0.999
+    lasting = set(used.index[used[4] < limit * 0.99])
+    assert lasting
+    run = load_run(
+        launch(small_config(tmp_path, "name=bat", *mixed, f"devices.battery_j={limit}"), json=True).folder
+    )
+    dead = set(run.devices.query("round == 2 and not alive")["device"])
+    assert dead
+    assert not dead & lasting
+    assert run.rounds["alive_devices"].iloc[0] == 8
+    assert run.rounds["alive_devices"].iloc[1] == 8 - len(dead)
+    later = run.devices[(run.devices["round"] > 2) & run.devices["device"].isin(dead)]
+    assert later["loss"].isna().all()
+    assert (later["compute_s"] == 0).all()
+    transfers = run.transfers[run.transfers["round"] > 2]
+    assert not transfers["source"].isin(dead).any()
+    assert not transfers[transfers["destination"].isin(dead)]["delivered"].any()
+    answered = run.evaluation[run.evaluation["round"] > 2]["device"]
+    assert not answered.isin(dead).any()
+    assert lasting <= set(answered)
+    with pytest.raises(RunError, match=r"All devices.*devices\.battery_j"):
+        launch(small_config(tmp_path, "name=none", LOCAL, f"devices.battery_j={limit / 1000}"), json=True)
+
+
 def test_a_non_finite_device_is_left_out_and_shown(tmp_path, monkeypatch):
     from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
 
