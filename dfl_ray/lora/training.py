@@ -150,7 +150,7 @@ def train_adapters(
         losses += torch.where(active, loss.cpu(), 0.0)
         norms += torch.where(active, norm.cpu(), 0.0)
         counted += used
-        tokens += torch.tensor([float(sum(t.lengths[i] - 1 for t, i in r)) for r in rows])
+        tokens += torch.tensor([float(sum(t.offsets[i + 1] - t.offsets[i] - 1 for t, i in r)) for r in rows])
     return TrainingResult(
         (losses / counted).numpy(), (norms / counted).numpy(), finite.numpy(), tokens.numpy().astype(np.int64)
     )

@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from dfl_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+_PLAIN_CLASSES = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
+_WITHOUT_EFFECT = frozenset(
+    {
+        "backend", "bos_token", "clean_up_tokenization_spaces", "eos_token", "is_local", "local_files_only",
+        "model_max_length", "pad_token", "padding_side", "tokenizer_class", "unk_token",
+    }
+)  # fmt: skip
+"""Keys of tokenizer_config.json that change no token of an untruncated, unpadded text."""
+
+
+@dataclass(frozen=True)
+class PlainTokenizer:
+    """A tokenizer that is its tokenizer.json and nothing more, as `tokenizers` reads it.
+
+    Attributes:
+        backend: What encodes.
+        bos_token_id: Begin token, or None.
+        eos_token_id: End token, or None.
+    """
+
+    backend: Tokenizer
+    bos_token_id: int | None
+    eos_token_id: int | None
+
+    def __call__(
+        self, texts: Sequence[str], *, add_special_tokens: bool = True, **_: object
+    ) -> dict[str, list[list[int]]]:
+        """`input_ids` of each text, as `transformers` gives them."""
+        found = self.backend.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        return {"input_ids": [e.ids for e in found]}
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder or hub id.
 
+    A folder whose tokenizer is its tokenizer.json alone is read without `transformers`, whose import takes longer
+    than everything else the driver does before the first round.
+
     Raises:
         InputError: There is none, or it can't be read.
     """
+    plain = plain_tokenizer(Path(path))
+    if plain is not None:
+        return cast("PreTrainedTokenizerBase", plain)
     from transformers import AutoTokenizer
 
     try:
@@ -29,3 +70,29 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
             expected="tokenizer files that AutoTokenizer.from_pretrained reads",
             change="Check `model.name`.",
         ) from error
+
+
+def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
+    """The folder's tokenizer if it is tokenizer.json and nothing more; None if `transformers` might do more."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    others = ("added_tokens.json", "special_tokens_map.json", "tokenizer.model", "chat_template.jinja")
+    if config.get("tokenizer_class") not in _PLAIN_CLASSES or not set(config) <= _WITHOUT_EFFECT:
+        return None
+    if any((folder / name).exists() for name in others) or not (folder / "tokenizer.json").is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # the library raises bare Exception; `transformers` then says what is wrong
+        return None
+    backend.no_truncation()
+    backend.no_padding()
+    special = [config.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")]
+    known = [None if t is None else backend.token_to_id(t) if isinstance(t, str) else -1 for t in special]
+    if any(t is not None and i in (None, -1) for t, i in zip(special, known, strict=True)):
+        return None
+    return PlainTokenizer(backend, known[0], known[1])
