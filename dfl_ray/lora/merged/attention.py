@@ -69,7 +69,7 @@ def attend(
     width = len(swap)
     queries = q.view(-1, width).index_select(0, stage.query_index)
     keys = kv.view(-1, width).index_select(0, stage.key_index)
-    out = torch.empty_like(queries)
+    out = _with_zero(queries)
     weights: list[torch.Tensor] = []
     for bucket in stage.buckets:
         bq, (bk, bv) = _queries(queries, bucket, heads), _keys(keys, bucket, heads)
@@ -109,7 +109,7 @@ def attend_backward(
     """
     width = len(swap)
     padded = dout.view(-1, width).index_select(0, stage.query_index)
-    dq, dkv = torch.empty_like(saved.queries), torch.empty_like(saved.keys)
+    dq, dkv = _with_zero(saved.queries), _with_zero(saved.keys)
     for bucket, p in zip(stage.buckets, saved.weights, strict=True):
         do, bq = _queries(padded, bucket, heads), _queries(saved.queries, bucket, heads)
         bk, bv = _keys(saved.keys, bucket, heads)
@@ -126,6 +126,13 @@ def attend_backward(
     if heads != kv_heads:
         flat_kv = flat_kv.view(heads // kv_heads, -1).sum(0)
     return flat_q, flat_kv.view(-1, 2 * kv_heads * width)
+
+
+def _with_zero(like: torch.Tensor) -> torch.Tensor:
+    """Room for as many items and a last one of zeros, which stands for tokens in no bucket."""
+    out = like.new_empty(len(like) + 1, like.shape[1])
+    out[-1].zero_()
+    return out
 
 
 def _queries(flat: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:

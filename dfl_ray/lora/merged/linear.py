@@ -118,8 +118,11 @@ def apply_merged(
     out = x.new_empty(len(x) + spare, weight.shape[1])
     if spare:
         out[len(x) :].zero_()
-    for slot, start, stop in _ranges(weight, groups, len(x)):
-        torch.mm(x[start:stop], weight[slot].t(), out=out[start:stop])
+    if _even(weight, groups):
+        torch.bmm(_by_slot(x, groups), weight.transpose(1, 2), out=_by_slot(out[: len(x)], groups))
+    else:
+        for slot, start, stop in _ranges(weight, groups, len(x)):
+            torch.mm(x[start:stop], weight[slot].t(), out=out[start:stop])
     if bias is not None:
         out[: len(x)].add_(bias)
     return out
@@ -131,8 +134,14 @@ def pull_back(
     """Dx = W_slot^T dy, or added to `out` where one is given."""
     if out is None:
         out = dy.new_empty(len(dy), weight.shape[2])
+        if _even(weight, groups):
+            torch.bmm(_by_slot(dy, groups), weight, out=_by_slot(out, groups))
+            return out
         for slot, start, stop in _ranges(weight, groups, len(dy)):
             torch.mm(dy[start:stop], weight[slot], out=out[start:stop])
+        return out
+    if _even(weight, groups):
+        _by_slot(out, groups).baddbmm_(_by_slot(dy, groups), weight)
         return out
     for slot, start, stop in _ranges(weight, groups, len(dy)):
         out[start:stop].addmm_(dy[start:stop], weight[slot])
@@ -141,11 +150,28 @@ def pull_back(
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, slots: int, groups: Groups) -> torch.Tensor:
     """G = dy^T x of each slot, (S, m, d); zero for slots without tokens."""
+    if len(groups) == slots and _equal(groups):
+        return torch.bmm(_by_slot(dy, groups).transpose(1, 2), _by_slot(x, groups))
     made = torch.empty if len(groups) == slots else torch.zeros
     out = made(slots, dy.shape[1], x.shape[1], dtype=x.dtype)
     for slot, start, stop in groups:
         torch.mm(dy[start:stop].t(), x[start:stop], out=out[slot])
     return out
+
+
+def _equal(groups: Groups) -> bool:
+    """Whether all ranges are equally long."""
+    return len({stop - start for _, start, stop in groups}) == 1
+
+
+def _even(weight: torch.Tensor, groups: Groups) -> bool:
+    """Whether one batched product does: every slot has its own weight and as many tokens as the others."""
+    return len(weight) == len(groups) > 1 and _equal(groups)
+
+
+def _by_slot(x: torch.Tensor, groups: Groups) -> torch.Tensor:
+    """(S, tokens of a slot, width) over the same memory."""
+    return x.view(len(groups), -1, x.shape[1])
 
 
 def _ranges(weight: torch.Tensor, groups: Groups, tokens: int) -> Groups:

@@ -1,16 +1,16 @@
 """How a padded batch is laid out without its padding: tokens end to end by slot, rows of similar length by bucket.
 
-Everything but attention works on the real tokens alone, one after another, so that a slot's tokens are one
-contiguous range and padding costs nothing. Attention needs rows as rows: rows of similar length form a bucket,
-and index tables made once a batch carry heads from token order into bucket order and back. The last block is
-asked only at the positions whose output is scored; its keys and values come from all tokens.
+Everything but attention works on the tokens one after another, each slot's in one contiguous range, and without
+padding but where it makes small slots equal and thus one batched product of many. Attention needs rows as rows:
+rows of similar length form a bucket, and index tables made once a batch carry heads from token order into bucket
+order and back. The last block is asked only at the positions whose output is scored; its keys and values come
+from all tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,6 +23,12 @@ Groups = tuple[tuple[int, int, int], ...]
 
 Turn = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines."""
+
+EVEN_TOKENS = 512
+"""Slots of up to so many tokens are padded to the same number, so that one batched product serves them all."""
+
+EVEN_WASTE = 1.25
+"""... unless padding would add more than this factor says."""
 
 BUCKET_SLACK = 0.125
 """A bucket holds rows down to this share shorter than its longest: padding in attention costs quadratically,
@@ -101,19 +107,24 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Where rows lie among the tokens: `start` and `length` by row, `slot` by row, `order` of rows."""
+class _Span:
+    """Where items lie when each slot's stand together: `start` of every run of items, slots' ranges, end."""
 
     start: np.ndarray
+    groups: Groups
+    total: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows among the tokens: `length` and `slot` by row, rows in `order` of slots, places in `span` (by row)."""
+
     length: np.ndarray
     slot: np.ndarray
     order: np.ndarray
+    span: _Span
     batch: Batch
     angles: Turn
-
-    @property
-    def tokens(self) -> int:
-        return int(self.length.sum())
 
 
 def make_plan(
@@ -131,23 +142,37 @@ def make_plan(
     count, width = batch.input_ids.shape
     lengths = np.full(count, width) if batch.lengths is None else batch.lengths
     order = np.argsort(slot_of_row, kind="stable")
-    stops = np.cumsum(lengths[order])
-    start = np.empty(count, np.int64)
-    start[order] = stops - lengths[order]
+    span = _span(lengths, slot_of_row, order, slots)
     longest = width if batch.positions is None else int(batch.positions.max()) + 1
-    rows = _Rows(start, lengths, slot_of_row, order, batch, _angles(frequencies, longest))
-    where = np.repeat(order * width - start[order], lengths[order]) + np.arange(rows.tokens)
-    source = batch.source.numpy()
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    by_row = np.argsort(rank[source[:, 0]], kind="stable")
-    place = np.empty(len(source), np.int64)
-    place[by_row] = np.arange(len(source))
+    rows = _Rows(lengths, slot_of_row, order, span, batch, _angles(frequencies, longest))
+    step = _steps(lengths)
+    ids = torch.zeros(span.total, dtype=torch.int64)
+    here = torch.from_numpy(np.repeat(span.start, lengths) + step)
+    ids[here] = batch.input_ids.reshape(-1)[
+        torch.from_numpy(np.repeat(np.arange(count) * width, lengths) + step)
+    ]
     buckets = _bucket_rows(lengths, shape.heads)
-    return Plan(
-        batch.input_ids.reshape(-1)[torch.from_numpy(where)], slots, _full_stage(rows, buckets, shape),
-        _last_stage(rows, buckets, shape, source[by_row]), torch.from_numpy(place),
-    )  # fmt: skip
+    last, scored = _last_stage(rows, buckets, shape, slots)
+    return Plan(ids, slots, _full_stage(rows, buckets, shape), last, scored)
+
+
+def _steps(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... counted anew for each of the counts."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _span(counts: np.ndarray, slot_of: np.ndarray, order: np.ndarray, slots: int) -> _Span:
+    """Runs of items end to end by slot; slots of nearly equal size are padded to the same."""
+    sizes = np.bincount(slot_of, weights=counts, minlength=slots).astype(np.int64)
+    firsts = np.cumsum(sizes) - sizes
+    inside = np.empty(len(counts), np.int64)
+    inside[order] = np.cumsum(counts[order]) - counts[order]
+    inside -= firsts[slot_of]
+    longest = int(sizes.max())
+    if longest <= EVEN_TOKENS and longest * slots <= EVEN_WASTE * sizes.sum():
+        firsts, sizes = np.arange(slots) * longest, np.full(slots, longest)
+    groups = tuple((s, int(a), int(a + n)) for s, (a, n) in enumerate(zip(firsts, sizes, strict=True)) if n)
+    return _Span(inside + firsts[slot_of], groups, int(firsts[-1] + sizes[-1]))
 
 
 def _angles(frequencies: torch.Tensor, positions: int) -> Turn:
@@ -170,15 +195,8 @@ def _bucket_rows(lengths: np.ndarray, heads: int) -> list[np.ndarray]:
     return buckets
 
 
-def _groups(slot_of_query: np.ndarray) -> Groups:
-    """Ranges of equal slots; the slots come sorted."""
-    cuts = np.flatnonzero(np.diff(slot_of_query)) + 1
-    edges = [0, *cuts.tolist(), len(slot_of_query)]
-    return tuple((int(slot_of_query[a]), a, b) for a, b in pairwise(edges) if b > a)
-
-
 def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape) -> Stage:
-    tokens = [_padded(rows.start[b], rows.length[b], rows.tokens) for b in buckets]
+    tokens = [_padded(rows.span.start[b], rows.length[b], rows.span.total) for b in buckets]
     made: list[Bucket] = []
     start = 0
     for members, table in zip(buckets, tokens, strict=True):
@@ -187,33 +205,40 @@ def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape)
         mask = _mask(rows.batch, members, length)
         made.append(Bucket(len(members), length, length, start, start, _scaled(turn), turn, mask))
         start += table.size * shape.heads
-    query_index, query_inverse = _head_items(tokens, shape.heads, shape.heads, 1, rows.tokens)
-    key_index, key_inverse = _head_items(tokens, shape.heads, shape.kv_heads, 2, rows.tokens)
-    slots = np.repeat(rows.slot[rows.order], rows.length[rows.order])
-    return Stage(None, _groups(slots), tuple(made), query_index, key_index, query_inverse, key_inverse)
+    query_index, query_inverse = _head_items(tokens, shape.heads, shape.heads, 1, rows.span.total)
+    key_index, key_inverse = _head_items(tokens, shape.heads, shape.kv_heads, 2, rows.span.total)
+    return Stage(None, rows.span.groups, tuple(made), query_index, key_index, query_inverse, key_inverse)
 
 
-def _last_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape, source: np.ndarray) -> Stage:
-    """Asked at the scored positions (row, position), given in row order."""
+def _last_stage(
+    rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape, slots: int
+) -> tuple[Stage, torch.Tensor]:
+    """Asked at the scored positions; with the place of each of them among the stage's queries."""
+    source = rows.batch.source.numpy()
     counts = np.bincount(source[:, 0], minlength=len(rows.length))
-    first = np.empty_like(counts)
-    first[rows.order] = np.cumsum(counts[rows.order]) - counts[rows.order]
+    span = _span(counts, rows.slot, rows.order, slots)
+    by_row = np.argsort(source[:, 0], kind="stable")
+    place = np.empty(len(source), np.int64)
+    place[by_row] = np.repeat(span.start, counts) + _steps(counts)
+    position, chosen = np.zeros(span.total + 1, np.int64), np.zeros(span.total, np.int64)
+    position[place] = source[:, 1]
+    chosen[place] = rows.span.start[source[:, 0]] + source[:, 1]
     made: list[Bucket] = []
     queries, keys = [], []
     start = key_start = 0
     for members in buckets:
-        asked = _padded(first[members], counts[members], len(source))
-        table = _padded(rows.start[members], rows.length[members], rows.tokens)
-        at = np.append(source[:, 1], 0)[asked]
-        made.append(_asked_bucket(rows, members, at, table.shape[1], start, key_start))
+        asked = _padded(span.start[members], counts[members], span.total)
+        table = _padded(rows.span.start[members], rows.length[members], rows.span.total)
+        made.append(_asked_bucket(rows, members, position[asked], table.shape[1], start, key_start))
         start, key_start = start + asked.size * shape.heads, key_start + table.size * shape.heads
         queries.append(asked)
         keys.append(table)
-    query_index, query_inverse = _head_items(queries, shape.heads, shape.heads, 1, len(source))
-    key_index, key_inverse = _head_items(keys, shape.heads, shape.kv_heads, 2, rows.tokens)
-    chosen = torch.from_numpy(rows.start[source[:, 0]] + source[:, 1])
-    groups = _groups(rows.slot[source[:, 0]])
-    return Stage(chosen, groups, tuple(made), query_index, key_index, query_inverse, key_inverse)
+    query_index, query_inverse = _head_items(queries, shape.heads, shape.heads, 1, span.total)
+    key_index, key_inverse = _head_items(keys, shape.heads, shape.kv_heads, 2, rows.span.total)
+    stage = Stage(
+        torch.from_numpy(chosen), span.groups, tuple(made), query_index, key_index, query_inverse, key_inverse
+    )
+    return stage, torch.from_numpy(place)
 
 
 def _asked_bucket(
@@ -273,11 +298,12 @@ def _head_items(
         items: Number of tokens.
 
     Returns:
-        The way there, and the way back as (heads / own, items, parts, own), flat.
+        The way there, and the way back as (heads / own, items, parts, own), flat; for a token in no table it
+        names the item behind the last.
     """
     share = heads // own
     head = np.arange(heads) // share
-    back = np.empty((items + 1, parts, heads), np.int64)
+    back = np.full((items + 1, parts, heads), parts * heads * sum(t.size for t in tables), np.int64)
     there: list[np.ndarray] = []
     start = 0
     for table in tables:
