@@ -33,7 +33,8 @@ from dfl_ray.models.base import build_model
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenRows
 
-TOKENS_PER_MICRO_BATCH = 6144
+TOKENS_PER_MICRO_BATCH = 2560
+"""Tokens trained together: enough to spread the cost of calls, few enough for a core's cache and for memory."""
 
 
 class DeviceGroup:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.config.schema import Config
-from dfl_ray.graph import CommGraph
-from dfl_ray.lora.layout import LayerShape
-from dfl_ray.models.base import BaseWeights
-from dfl_ray.tasks.tokens import TokenTask
+if TYPE_CHECKING:  # the channel's process reads these records too and must not import torch for them
+    from dfl_ray.config.schema import Config
+    from dfl_ray.graph import CommGraph
+    from dfl_ray.lora.layout import LayerShape
+    from dfl_ray.models.base import BaseWeights
+    from dfl_ray.tasks.tokens import TokenTask
 
 Payloads = dict[tuple[int, int], bytes]
 """(source device, message number) -> bytes of one message."""

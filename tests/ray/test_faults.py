@@ -25,9 +25,12 @@ pytestmark = pytest.mark.ray
 
 def kill(actor: RecoverableActor) -> None:
     """Kill an actor's process and wait until it is gone."""
-    ray.kill(actor.handle)
+    ray.kill(actor.handle)  # returns before the process is gone: it may still answer for a while
+    deadline = time.monotonic() + 60
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(actor.handle.ready.remote(), timeout=60)
+        while time.monotonic() < deadline:
+            ray.get(actor.handle.ready.remote(), timeout=60)
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("when", ["before_plan", "while_training", "before_evaluation", "channel"])

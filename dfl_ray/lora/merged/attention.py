@@ -8,10 +8,14 @@ turned back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from dfl_ray.lora.merged.plan import Bucket, Stage, Turn
+
+LEAST_PART, MOST_PARTS = 16, 4
+"""Causal attention is cut into at most so many parts of at least so many queries."""
 
 NARROW_HEAD = 16
 """Up to this width halves are swapped by a product: slicing so few numbers at a time is slower."""
@@ -42,13 +46,25 @@ def _swapped(x: torch.Tensor, swap: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def _pieces(bucket: Bucket) -> list[tuple[int, int, int]]:
+    """(first query, query behind the last, keys seen) of the parts a bucket is done in, the last one seeing all.
+
+    Plain causal attention needs no scores of later keys: in n parts, a share (n + 1) / 2n of them is computed.
+    """
+    parts = min(MOST_PARTS, bucket.keys // LEAST_PART) if bucket.mask.dim() == 2 else 1
+    if parts <= 1:
+        return [(0, bucket.queries, bucket.keys)]
+    cuts = [bucket.keys * i // parts for i in range(parts + 1)]
+    return [(a, b, b) for a, b in pairwise(cuts)]
+
+
 @dataclass(frozen=True)
 class Attended:
-    """What backward needs: rotated heads in bucket order and each bucket's attention weights."""
+    """What backward needs: rotated heads in bucket order and the attention weights of each bucket's parts."""
 
     queries: torch.Tensor
     keys: torch.Tensor
-    weights: tuple[torch.Tensor, ...]
+    weights: tuple[list[torch.Tensor], ...]
 
 
 def attend(
@@ -70,21 +86,25 @@ def attend(
     queries = q.view(-1, width).index_select(0, stage.query_index)
     keys = kv.view(-1, width).index_select(0, stage.key_index)
     out = _with_zero(queries)
-    weights: list[torch.Tensor] = []
+    weights: list[list[torch.Tensor]] = []
     for bucket in stage.buckets:
         bq, (bk, bv) = _queries(queries, bucket, heads), _keys(keys, bucket, heads)
         _rotate_(bq, bucket.rows, bucket.query_turn, swap)
         _rotate_(bk, bucket.rows, bucket.key_turn, swap)
-        p = _weights(bq, bk, bucket, heads)
-        torch.bmm(p, bv, out=_queries(out, bucket, heads))
-        weights.append(p)
+        bo, kept = _queries(out, bucket, heads), []
+        for first, stop, seen in _pieces(bucket):
+            p = _weights(bq[:, first:stop], bk[:, :seen], bucket, heads)
+            bo[:, first:stop] = torch.bmm(p, bv[:, :seen])
+            kept.append(p)
+        weights.append(kept)
     flat = out.index_select(0, stage.query_inverse).view(len(q) - 1, -1)
     return flat, Attended(queries, keys, tuple(weights))
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:
     if bucket.mask.dim() == 2:
-        scores = torch.baddbmm(bucket.mask, q, k.transpose(1, 2))
+        mask = bucket.mask[k.shape[1] - q.shape[1] : k.shape[1], : k.shape[1]]
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2))
     else:
         scores = torch.bmm(q, k.transpose(1, 2))
         scores.view(bucket.rows, heads, *scores.shape[1:]).add_(bucket.mask)
@@ -110,15 +130,17 @@ def attend_backward(
     width = len(swap)
     padded = dout.view(-1, width).index_select(0, stage.query_index)
     dq, dkv = _with_zero(saved.queries), _with_zero(saved.keys)
-    for bucket, p in zip(stage.buckets, saved.weights, strict=True):
+    for bucket, weights in zip(stage.buckets, saved.weights, strict=True):
         do, bq = _queries(padded, bucket, heads), _queries(saved.queries, bucket, heads)
         bk, bv = _keys(saved.keys, bucket, heads)
         (dk, dv), bdq = _keys(dkv, bucket, heads), _queries(dq, bucket, heads)
-        torch.bmm(p.transpose(1, 2), do, out=dv)
-        dp = torch.bmm(do, bv.transpose(1, 2))
-        ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-        torch.bmm(ds, bk, out=bdq)
-        torch.bmm(ds.transpose(1, 2), bq, out=dk)
+        for (first, stop, seen), p in reversed(list(zip(_pieces(bucket), weights, strict=True))):
+            part = do[:, first:stop]
+            dp = torch.bmm(part, bv[:, :seen].transpose(1, 2))
+            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+            bdq[:, first:stop] = torch.bmm(ds, bk[:, :seen])
+            _collect(dv, p, part, seen)
+            _collect(dk, ds, bq[:, first:stop], seen)
         _rotate_(bdq, bucket.rows, bucket.query_turn, swap, back=True)
         _rotate_(dk, bucket.rows, bucket.key_turn, swap, back=True)
     flat_q = dq.index_select(0, stage.query_inverse).view(len(dout) - 1, -1)
@@ -126,6 +148,14 @@ def attend_backward(
     if heads != kv_heads:
         flat_kv = flat_kv.view(heads // kv_heads, -1).sum(0)
     return flat_q, flat_kv.view(-1, 2 * kv_heads * width)
+
+
+def _collect(into: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, seen: int) -> None:
+    """Add weights^T values to the keys seen; the part that sees all comes first and needs no zeros before it."""
+    if seen == into.shape[1]:
+        torch.bmm(weights.transpose(1, 2), values, out=into)
+    else:
+        into[:, :seen].add_(torch.bmm(weights.transpose(1, 2), values))
 
 
 def _with_zero(like: torch.Tensor) -> torch.Tensor:
