@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from dfl_ray.evaluation.packs import Pack, collate_packs, pack_row, pack_task
+from dfl_ray.evaluation.packs import collate_packs, pack_row, pack_task
+from dfl_ray.evaluation.portions import KeptPortions, Portion, make_portion
 from dfl_ray.experts.gates import GateOf
-from dfl_ray.lora.batches import padded_length
+from dfl_ray.lora.batches import PAD_MULTIPLE
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.training import ScoredModel
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenTask
 
 TOKENS_PER_BATCH = 6144
+"""Most tokens of one pass, padding included, where adapters are applied unmerged."""
+
+MERGED_TOKENS = 2048
+"""Most real tokens of one merged pass: few enough for a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ def evaluation_rows(task: TokenTask, task_index: int, *, seed: int, rows: int | 
 class Scorer:
     """Scores held-out rows of all tasks under any adapters.
 
+    Where the model takes the merged path, several adapters share one pass; elsewhere each has passes of its own, so
+    that its products are plain ones.
+
     Args:
         model: The shared base with adapted layers.
         tasks: All tasks.
@@ -67,6 +76,10 @@ class Scorer:
         packed = takes_block_masks(model.model)
         self.rows = [evaluation_rows(t, i, seed=seed, rows=rows_per_task) for i, t in enumerate(tasks)]
         self.packs = [pack_task(t, r, packed=packed) for t, r in zip(tasks, self.rows, strict=True)]
+        self._longest = [np.array([max(len(p.ids) for p in row) for row in task]) for task in self.packs]
+        self._tokens = [np.array([sum(len(p.ids) for p in row) for row in task]) for task in self.packs]
+        self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
+        self._kept = KeptPortions()
 
     def score(
         self,
@@ -83,68 +96,111 @@ class Scorer:
             adapter key -> task index -> (rows,) bool, right or not; rows not asked are False.
         """
         out = {k: {t: np.zeros(len(m), bool) for t, m in ts.items()} for k, ts in wanted.items()}
+        together: list[_Piece] = []
         for key, tasks in wanted.items():
             used = adapter(key)
-            bound = self._bind(used)
-            for chunk in self._chunks(tasks):
-                if bound is not None and used is not None and used.gate is not None:
-                    rows = [(task, row) for task, row in chunk for _ in self.packs[task][row]]
-                    bound.gate = used.gate(rows)
-                for (task, row), ok in zip(chunk, self._score_chunk(chunk, bound), strict=True):
-                    out[key][task][row] = ok
+            merged = self.model.most_slots > 0 and (used is None or used.gate is None)
+            for pairs, tokens in self._pieces(tasks, merged):
+                piece = _Piece(key, used, pairs, tokens, merged)
+                if together and not self._joins(together, piece):
+                    self._score(together, out)
+                    together = []
+                together.append(piece)
+        if together:
+            self._score(together, out)
         return out
 
-    def _chunks(self, tasks: Mapping[int, np.ndarray]) -> list[list[tuple[int, int]]]:
-        """The asked (task, row) pairs in batches of similar length."""
-        pairs = [(task, int(i)) for task, asked in tasks.items() for i in np.flatnonzero(asked)]
-        length = {pair: max(len(p.ids) for p in self.packs[pair[0]][pair[1]]) for pair in pairs}
-        chunks: list[list[tuple[int, int]]] = []
-        tokens = TOKENS_PER_BATCH + 1
-        for pair in sorted(pairs, key=lambda p: (length[p], p)):
-            cost = padded_length(length[pair]) * len(self.packs[pair[0]][pair[1]])
-            if tokens + cost > TOKENS_PER_BATCH:
-                chunks.append([])
-                tokens = 0
-            chunks[-1].append(pair)
-            tokens += cost
-        return chunks
+    def _pieces(self, tasks: Mapping[int, np.ndarray], merged: bool) -> list[tuple[np.ndarray, int]]:
+        """The asked (task, row) pairs in pieces of similar length, and how many tokens each piece costs."""
+        asked = [(t, np.flatnonzero(m)) for t, m in tasks.items()]
+        pairs = np.concatenate([np.stack([np.full(len(i), t), i], axis=1) for t, i in asked])
+        if not len(pairs):
+            return []
+        longest = np.concatenate([self._longest[t][i] for t, i in asked])
+        order = np.lexsort((pairs[:, 1], pairs[:, 0], longest))
+        if merged:
+            cost = np.concatenate([self._tokens[t][i] for t, i in asked])[order]
+            limit = MERGED_TOKENS
+        else:
+            packs = np.concatenate([self._packs_of[t][i] for t, i in asked])
+            cost = (-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE * packs)[order]
+            limit = TOKENS_PER_BATCH
+        cuts = _cuts(cost, limit)
+        return [(pairs[order[i:j]], int(cost[i:j].sum())) for i, j in pairwise(cuts)]
 
-    def _score_chunk(self, chunk: list[tuple[int, int]], binding: Binding | None) -> list[bool]:
-        packs = [p for task, row in chunk for p in self.packs[task][row]]
-        batch = collate_packs(packs).to(self.model.device)
-        with torch.no_grad():
-            logits = self.model.logits(batch, binding)
-            chosen = logits.gather(1, batch.targets.unsqueeze(1)).squeeze(1)
-            likelihood = (chosen - logits.logsumexp(1)).double().cpu().numpy()
-            greedy = (logits.argmax(1) == batch.targets).cpu().numpy()
-        return _judge(packs, [len(self.packs[task][row]) for task, row in chunk], likelihood, greedy)
+    def _joins(self, together: Sequence[_Piece], piece: _Piece) -> bool:
+        """Whether a piece can be scored in the same pass as others."""
+        first = together[0]
+        return (
+            first.merged and piece.merged and len(together) < self.model.most_slots
+            and _rank(first.adapter) == _rank(piece.adapter) is not None
+            and sum(p.tokens for p in together) + piece.tokens <= MERGED_TOKENS
+        )  # fmt: skip
 
-    def _bind(self, adapter: Adapter | None) -> Binding | None:
-        """One adapter for all rows of a batch: a single group, so that its products are plain GEMMs."""
-        if adapter is None:
-            return None
-        a, b = ([t.unsqueeze(0).to(self.model.device) for t in factors] for factors in (adapter.a, adapter.b))
-        return Binding(a, b, None, self.scale)
-
-
-def _judge(
-    packs: Sequence[Pack], per_row: Sequence[int], likelihood: np.ndarray, greedy: np.ndarray
-) -> list[bool]:
-    """Right or not for each row: greedy exact match for one candidate, else the likeliest label."""
-    starts = np.concatenate([[0], np.cumsum([len(p.targets) for p in packs])])
-    out: list[bool] = []
-    k = 0
-    for count in per_row:
-        mine = range(k, k + count)
-        k += count
-        if count == 1 and packs[mine[0]].plain:
-            out.append(bool(greedy[starts[mine[0]] : starts[mine[0] + 1]].all()))
-            continue
-        sums = np.concatenate(
-            [np.bincount(packs[j].answer, weights=likelihood[starts[j] : starts[j + 1]]) for j in mine]
+    def _score(self, together: Sequence[_Piece], out: Mapping[Hashable, Mapping[int, np.ndarray]]) -> None:
+        merged = together[0].merged
+        portion = self._kept.get(
+            (merged, *(p.pairs.tobytes() for p in together)),
+            lambda: make_portion(
+                self.model,
+                [[self.packs[t][i] for t, i in p.pairs.tolist()] for p in together],
+                merged=merged,
+            ),
         )
-        out.append(int(sums.argmax()) == packs[mine[0]].label)
-    return out
+        binding = self._bind(together, portion)
+        with torch.no_grad():
+            right = portion.judge(self.model.logits(portion.batch, binding, portion.plan))
+        start = 0
+        for piece in together:
+            mine = right[start : start + len(piece.pairs)]
+            start += len(piece.pairs)
+            for task in np.unique(piece.pairs[:, 0]).tolist():
+                of_task = piece.pairs[:, 0] == task
+                out[piece.key][task][piece.pairs[of_task, 1]] = mine[of_task]
+
+    def _bind(self, together: Sequence[_Piece], portion: Portion) -> Binding | None:
+        first = together[0].adapter
+        if first is None:
+            return None
+        adapters = [p.adapter for p in together if p.adapter is not None]
+        a, b = (
+            [torch.stack(layer).to(self.model.device) for layer in zip(*factors, strict=True)]
+            for factors in ([x.a for x in adapters], [x.b for x in adapters])
+        )
+        slots = None if len(adapters) == 1 else torch.from_numpy(portion.slot_of_pack)
+        binding = Binding(a, b, slots, self.scale)
+        if first.gate is not None:
+            pairs = [(t, i) for t, i in together[0].pairs.tolist() for _ in self.packs[t][i]]
+            binding.gate = first.gate(pairs)
+        return binding
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows one adapter is asked in one pass: (rows, 2) pairs of task and place."""
+
+    key: Hashable
+    adapter: Adapter | None
+    pairs: np.ndarray
+    tokens: int
+    merged: bool
+
+
+def _rank(adapter: Adapter | None) -> tuple[int, ...] | None:
+    return None if adapter is None else tuple(a.shape[0] for a in adapter.a)
+
+
+def _cuts(cost: np.ndarray, limit: int) -> list[int]:
+    """Where to cut a sequence so that each part costs about the same and at most `limit`, one item at the least."""
+    parts = -(-int(cost.sum()) // limit)
+    share = cost.sum() / parts
+    cuts, spent = [0], 0
+    for i, c in enumerate(cost.tolist()):
+        if i > cuts[-1] and (spent + c > limit or spent + c / 2 > share):
+            cuts.append(i)
+            spent = 0
+        spent += c
+    return [*cuts, len(cost)]
 
 
 def takes_block_masks(model: torch.nn.Module) -> bool:

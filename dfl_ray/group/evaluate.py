@@ -15,9 +15,15 @@ from dfl_ray.group.routing import Router
 from dfl_ray.lora.training import ScoredModel
 from dfl_ray.methods.base import Device, Expert, Factors, Method
 
-ROUTED = frozenset({"oracle", "likelihood", "single"})
+ROUTED = frozenset({"oracle", "likelihood", "likelihood_soft", "single"})
+"""Rules by which one expert answers a whole prompt, or, `likelihood_soft`, nearly always does."""
+
+SETTLED_BY_PROMPT = ROUTED - {"likelihood_soft"}
+OPEN = -1
+"""In place of a task: no single expert answers this row."""
+
 Choices = dict[tuple[int, int], np.ndarray]
-"""(device, task) -> for each held-out row the task whose expert answers."""
+"""(device, task) -> for each held-out row the task whose expert answers, or `OPEN`."""
 
 
 class Evaluator:
@@ -65,12 +71,17 @@ class Evaluator:
         rows = _Rows()
         routed = {rule: self._choices(devices, rule) for rule in rules if rule in ROUTED}
         right = self._score_routed(experts, routed)
-        for rule, choices in routed.items():
-            for (device, task), chosen in choices.items():
-                ok = right[rule, device, task]
-                rows.add(device, task, rule, ok, chosen == task if rule == "likelihood" else None)
-        for rule in (r for r in rules if r not in ROUTED):
-            self._score_merged(devices, experts, rule, references, rows)
+        for rule in (r for r in rules if r not in SETTLED_BY_PROMPT):
+            open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
+            merged = self._score_merged(devices, experts, rule, references, open_rows)
+            for place, ok in merged.items():
+                right[rule, *place] = right.get((rule, *place), np.zeros(len(ok), bool)) | ok
+        for rule in rules:
+            for device, task in experts:
+                chosen = routed[rule][device, task] if rule == "likelihood" else None
+                rows.add(
+                    device, task, rule, right[rule, device, task], None if chosen is None else chosen == task
+                )
         return EvaluationReport(
             rows.columns, self._sums(devices), _masks(self.method, devices),
             {d.index: self.method.density(d) for d in devices},
@@ -80,10 +91,15 @@ class Evaluator:
     def _choices(self, devices: Sequence[Device], rule: str) -> Choices:
         out: Choices = {}
         for device in devices:
-            routes = self.router.choices(device) if rule == "likelihood" else None
+            routes = self._routes(device, rule)
             for task, rows in enumerate(self.scorer.rows):
                 out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
         return out
+
+    def _routes(self, device: Device, rule: str) -> Sequence[np.ndarray] | None:
+        if rule == "likelihood":
+            return self.router.choices(device)
+        return self.router.sole_experts(device, OPEN) if rule == "likelihood_soft" else None
 
     def _projections(self) -> list[torch.Tensor]:
         stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
@@ -100,7 +116,8 @@ class Evaluator:
         plan: list[tuple[str, int, int, Hashable, np.ndarray]] = []
         for rule, choices in routed.items():
             for (device, task), chosen in choices.items():
-                for answering in np.unique(chosen).tolist():
+                out_of_one = np.unique(chosen[chosen != OPEN])
+                for answering in out_of_one.tolist():
                     expert = experts[device, answering]
                     key: Hashable = None if expert is None else expert.key
                     found[key] = expert
@@ -109,10 +126,13 @@ class Evaluator:
                     asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
                     plan.append((rule, device, task, key, rows))
         right = self.scorer.score(wanted, lambda key: self._adapter(found[key]))
-        out: dict[tuple[str, int, int], np.ndarray] = {}
+        out = {
+            (r, *place): np.zeros(len(c), bool)
+            for r, choices in routed.items()
+            for place, c in choices.items()
+        }
         for rule, device, task, key, rows in plan:
-            whole = out.setdefault((rule, device, task), np.zeros(len(rows), bool))
-            whole[rows] = right[key][task][rows]
+            out[rule, device, task][rows] = right[key][task][rows]
         return out
 
     def _adapter(self, expert: Expert | None) -> Adapter | None:
@@ -136,24 +156,37 @@ class Evaluator:
         experts: Mapping[tuple[int, int], Expert | None],
         rule: str,
         references: Mapping[int, np.ndarray] | None,
-        rows: _Rows,
-    ) -> None:
-        """Rules that make one adapter of rank T*r out of all experts; devices with equal experts share it."""
+        only: Mapping[tuple[int, int], np.ndarray],
+    ) -> dict[tuple[int, int], np.ndarray]:
+        """Rules that make one adapter of rank T*r out of all experts; devices with equal experts share it.
+
+        Args:
+            devices: The devices asked.
+            experts: What they hold.
+            rule: The rule.
+            references: Task -> all layers' sketches, for `filter`.
+            only: (device, task) -> the rows to ask; all where not named. The same for devices that answer alike.
+
+        Returns:
+            (device, task) -> right or not of each row; rows not asked are False.
+        """
         tasks = range(len(self.setup.tasks))
-        everything = {t: np.ones(len(self.scorer.rows[t]), bool) for t in tasks}
         keys: dict[int, Hashable] = {}
         merged: dict[Hashable, tuple[Device, list[Expert | None]]] = {}
+        asked: dict[Hashable, dict[int, np.ndarray]] = {}
         for device in devices:
             mine = [experts[device.index, t] for t in tasks]
-            keys[device.index] = self.merger.key(device, mine, rule)
-            merged[keys[device.index]] = (device, mine)
-        right = self.scorer.score(
-            {k: everything for k in merged},
+            key = keys[device.index] = self.merger.key(device, mine, rule)
+            merged[key] = (device, mine)
+            asked[key] = {
+                t: only.get((device.index, t), np.ones(len(self.scorer.rows[t]), bool)) for t in tasks
+            }
+        right = {k: {t: np.zeros(len(m), bool) for t, m in rows.items()} for k, rows in asked.items()}
+        right |= self.scorer.score(
+            {k: rows for k, rows in asked.items() if any(m.any() for m in rows.values())},
             lambda key: self.merger.adapter(merged[key][0], merged[key][1], rule, references),
         )
-        for device in devices:
-            for task, ok in right[keys[device.index]].items():
-                rows.add(device.index, task, rule, ok, None)
+        return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
 
     def _sums(self, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray, float]]:
         out: dict[int, tuple[int, np.ndarray, float]] = {}

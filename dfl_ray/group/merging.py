@@ -52,7 +52,8 @@ class Merger:
         self.router = router
         self.projections = projections
         self.rank = self.config.rank
-        self._correlations: list[list[np.ndarray]] | None = None
+        self._filter: tuple[References, np.ndarray] | None = None
+        self._full_rows: list[torch.Tensor] | None = None
 
     def key(self, device: Device, experts: Experts, rule: str) -> Hashable:
         """A name equal for devices that would answer alike."""
@@ -68,8 +69,7 @@ class Merger:
         factors = self._factors(experts)
         a = stacked(self.projections())
         if rule == "filter":
-            matrices = filter_matrices(self._all_layers(references), ridge=self._ridge())
-            return Adapter(a, filtered_factors(factors, matrices, self.rank))
+            return Adapter(a, filtered_factors(factors, self._filter_matrices(references), self.rank))
         joined = [torch.cat([f[i] for f in factors], dim=1) for i in range(len(a))]
         if rule == "sum":
             return Adapter(a, joined)
@@ -124,26 +124,25 @@ class Merger:
         return Adapter([p[0] for p in pairs], [p[1] for p in pairs])
 
     def _filtered(self) -> list[torch.Tensor]:
-        correlations = self._full_correlations()
-        return [
-            torch.from_numpy(
-                filtered_projections(
-                    [a.numpy() for a in stack], [c[i] for c in correlations], ridge=self._ridge()
-                )
-            ).float()
-            for i, stack in enumerate(self.projections())
-        ]
+        """The filtered projections of every layer: nothing in them changes in a run."""
+        if self._full_rows is None:
+            correlations = self._full_correlations()
+            self._full_rows = [
+                torch.from_numpy(
+                    filtered_projections(
+                        [a.numpy() for a in stack], [c[i] for c in correlations], ridge=self._ridge()
+                    )
+                ).float()
+                for i, stack in enumerate(self.projections())
+            ]
+        return self._full_rows
 
     def _full_correlations(self) -> list[list[np.ndarray]]:
         """Task -> layer -> full input correlation, from the author's rows: a reference, not charged to the radio."""
-        if self._correlations is None:
-            sizes = [s.in_features for s in self.method.layout.layers]
-            self._check_size("filter_full", sum(d * d for d in sizes))
-            self._correlations = [
-                input_correlations(self.model, sizes, self._author_rows(t))
-                for t in range(len(self.setup.tasks))
-            ]
-        return self._correlations
+        sizes = [s.in_features for s in self.method.layout.layers]
+        self._check_size("filter_full", sum(d * d for d in sizes))
+        tasks = range(len(self.setup.tasks))
+        return [input_correlations(self.model, sizes, self._author_rows(t)) for t in tasks]
 
     def _author_rows(self, task: int) -> list[np.ndarray]:
         author = min(a for (t, _), a in self.setup.graph.authority.items() if t == task)
@@ -158,6 +157,13 @@ class Merger:
                 f"the rule `{rule}` would form {values:,} dense values for each of {len(self.setup.tasks)} tasks, "
                 f"more than {DENSE_LIMIT:,} in all; leave it out of `evaluate.rules`"
             )
+
+    def _filter_matrices(self, references: References) -> np.ndarray:
+        """The same for all devices of one evaluation."""
+        if self._filter is None or self._filter[0] is not references:
+            matrices = filter_matrices(self._all_layers(references), ridge=self._ridge())
+            self._filter = (references, matrices)
+        return self._filter[1]
 
     def _ridge(self) -> float:
         return float(getattr(self.config, "filter_lambda", 0.01))

@@ -14,6 +14,9 @@ from dfl_ray.group.records import GroupSetup
 from dfl_ray.lora.training import ScoredModel
 from dfl_ray.methods.base import Device, Method
 
+ALONE = 2.0**-24
+"""Half of what float32 tells from 1."""
+
 
 class Router:
     """Routes held-out prompts; devices with equal sketches are routed once.
@@ -65,6 +68,21 @@ class Router:
         temperature = getattr(self.setup.config.method, "soft_temperature", 1.0)
         return key, {task: posterior(table, temperature) for task, table in enumerate(found)}
 
+    def sole_experts(self, device: Device, otherwise: int) -> list[np.ndarray]:
+        """For each task the expert that alone answers each of its prompts under the mixtures of `shares`.
+
+        An expert is alone where the others' shares together are less than float32 can tell from none beside it:
+        then the mixture is that expert, and need not be computed again.
+
+        Args:
+            device: The device.
+            otherwise: What stands for prompts with more than one.
+        """
+        found = self.shares(device)[1]
+        return [
+            np.where(_others(found[t]) < ALONE, found[t].argmax(axis=1), otherwise) for t in sorted(found)
+        ]
+
     def _prompt_features(self) -> list[list[np.ndarray]]:
         if self._features is None:
             self._features = [
@@ -75,3 +93,8 @@ class Router:
                 for task, rows in zip(self.setup.tasks, self.scorer.rows, strict=True)
             ]  # fmt: skip
         return self._features
+
+
+def _others(shares: np.ndarray) -> np.ndarray:
+    """What all but the largest share come to, (rows,), summed from the smallest so that nothing is lost."""
+    return np.sort(shares, axis=1)[:, :-1].sum(axis=1)

@@ -18,8 +18,8 @@ from dfl_ray.lora.inject import Binding, BindingCell
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.merged.decoder import MergedDecoder
 from dfl_ray.lora.merged.linear import Factors
-from dfl_ray.lora.merged.make import fits, merged_decoder
-from dfl_ray.lora.merged.plan import make_plan
+from dfl_ray.lora.merged.make import MERGED_BYTES, fits, merged_decoder
+from dfl_ray.lora.merged.plan import Plan, make_plan
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
 from dfl_ray.tasks.tokens import TokenRows
 
@@ -48,13 +48,30 @@ class ScoredModel:
         hidden = inputs[0]
         return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
 
-    def logits(self, batch: Batch, binding: Binding | None) -> torch.Tensor:
-        """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters."""
+    @property
+    def most_slots(self) -> int:
+        """Adapters that one pass of the merged path may hold; 0 where the model does not take it."""
+        return 0 if self._merged is None else MERGED_BYTES // (4 * self._merged.merged_values)
+
+    def plan(self, batch: Batch, slot_of_row: np.ndarray, slots: int) -> Plan | None:
+        """A batch laid out for the merged path, which `logits` would do anew each time; None where not taken."""
+        if self._merged is None or slots > self.most_slots:
+            return None
+        return make_plan(batch, slot_of_row, slots, self._merged.shape, self._merged.frequencies)
+
+    def logits(self, batch: Batch, binding: Binding | None, plan: Plan | None = None) -> torch.Tensor:
+        """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters.
+
+        Args:
+            batch: The rows.
+            binding: Their adapters; None is the bare base model.
+            plan: What `plan` made of the same batch and slots; only saves time.
+        """
         watched = binding is not None and (binding.observe is not None or binding.gate is not None)
         if self._merged is not None and not watched:
             slots = 1 if binding is None or not binding.b else len(binding.b[0])
             if fits(self._merged, slots):
-                return self._merged_logits(self._merged, batch, binding, slots)
+                return self._merged_logits(self._merged, batch, binding, slots, plan)
         self.cell.current, self._source = binding, batch.source
         extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
         try:
@@ -64,17 +81,12 @@ class ScoredModel:
         return out.logits[0].float()
 
     def _merged_logits(
-        self, decoder: MergedDecoder, batch: Batch, binding: Binding | None, slots: int
+        self, decoder: MergedDecoder, batch: Batch, binding: Binding | None, slots: int, plan: Plan | None
     ) -> torch.Tensor:
-        rows = len(batch.input_ids)
-        if binding is None or slots == 1:
-            slot_of_row = np.zeros(rows, np.int64)
-        elif binding.slots is None:
-            slot_of_row = np.arange(rows) // (rows // slots)
-        else:
-            slot_of_row = binding.slots.numpy()
         factors = Factors((), (), 1.0) if binding is None else Factors(binding.a, binding.b, binding.scale)
-        plan = make_plan(batch, slot_of_row, slots, decoder.shape, decoder.frequencies)
+        if plan is None:
+            where = _slot_of_row(len(batch.input_ids), binding, slots)
+            plan = make_plan(batch, where, slots, decoder.shape, decoder.frequencies)
         hidden = decoder.hidden(plan, factors)
         return self.model.lm_head(self.model.model.norm(hidden)).float()  # type: ignore[union-attr,operator]
 
@@ -82,6 +94,12 @@ class ScoredModel:
         """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""
         with torch.no_grad():
             self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
+
+
+def _slot_of_row(rows: int, binding: Binding | None, slots: int) -> np.ndarray:
+    if binding is None or slots == 1:
+        return np.zeros(rows, np.int64)
+    return np.arange(rows) // (rows // slots) if binding.slots is None else binding.slots.numpy()
 
 
 @dataclass(frozen=True)

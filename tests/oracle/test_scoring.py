@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
-from dfl_ray.evaluation.packs import pack_task
-from dfl_ray.evaluation.scorer import Adapter, Scorer, takes_block_masks
+from dfl_ray.evaluation.portions import KeptPortions
+from dfl_ray.evaluation.scorer import Adapter, Scorer, _cuts, takes_block_masks
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.layout import Layout
 from dfl_ray.tasks.tokens import TokenTask
@@ -104,16 +106,70 @@ def test_choice_equals_separate_rows(adapted, token_tasks):
             assert bool(found[t][i]) == (int(np.argmax(sums)) == int(task.labels[i]))
 
 
-def test_unpacked_choices_give_the_same(adapted, token_tasks):
+def test_unpacked_choices_give_the_same(adapted, token_tasks, monkeypatch):
     task = choice_task(token_tasks[0])
     scorer = Scorer(adapted.model, [task], scale=2.0, seed=0, rows_per_task=None)
     assert takes_block_masks(adapted.model.model)
     adapter = strong_adapter(adapted, 1)
     asked = {"k": {0: np.ones(30, bool)}}
     packed = scorer.score(asked, lambda _: adapter)["k"][0]
-    scorer.packs = [pack_task(task, scorer.rows[0], packed=False)]
-    assert len(scorer.packs[0][0]) == len(task.choices)
-    np.testing.assert_array_equal(scorer.score(asked, lambda _: adapter)["k"][0], packed)
+    monkeypatch.setattr("dfl_ray.evaluation.scorer.takes_block_masks", lambda _: False)
+    apart = Scorer(adapted.model, [task], scale=2.0, seed=0, rows_per_task=None)
+    assert len(apart.packs[0][0]) == len(task.choices)
+    np.testing.assert_array_equal(apart.score(asked, lambda _: adapter)["k"][0], packed)
+
+
+def test_adapters_scored_together_are_scored_as_alone(adapted, token_tasks, monkeypatch):
+    """Many adapters a pass, small passes and the unmerged way agree, rows of all lengths and both kinds of task."""
+    tasks = [token_tasks[0], choice_task(token_tasks[1])]
+    adapters = {k: strong_adapter(adapted, k) for k in range(4)}
+    rng = np.random.default_rng(0)
+    asked = {k: {t: rng.random(30) < 0.7 for t in range(2)} for k in adapters}
+    asked[2][1][:] = False
+    asked[3] = {t: np.zeros(30, bool) for t in range(2)}
+
+    def found():
+        scorer = Scorer(adapted.model, tasks, scale=2.0, seed=0, rows_per_task=None)
+        first = scorer.score(asked, adapters.__getitem__)
+        again = scorer.score(asked, adapters.__getitem__)
+        for k in adapters:
+            for t in range(2):
+                np.testing.assert_array_equal(first[k][t], again[k][t])
+        return first
+
+    together = found()
+    monkeypatch.setattr("dfl_ray.evaluation.scorer.MERGED_TOKENS", 100)
+    small = found()
+    monkeypatch.setattr("dfl_ray.lora.training.ScoredModel.most_slots", 0)
+    plain = found()
+    for other in (small, plain):
+        for k in adapters:
+            for t in range(2):
+                np.testing.assert_array_equal(other[k][t], together[k][t])
+                assert not together[k][t][~asked[k][t]].any()
+
+
+def test_a_pass_is_cut_into_even_parts():
+    assert _cuts(np.array([1, 1, 1, 1]), 10) == [0, 4]
+    assert _cuts(np.array([3, 3, 3, 3]), 6) == [0, 2, 4]
+    assert _cuts(np.array([50, 3, 3]), 10) == [0, 1, 3]
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        cost = rng.integers(1, 9, rng.integers(1, 60))
+        cuts = _cuts(cost, 20)
+        assert cuts[0] == 0 and cuts[-1] == len(cost) and (np.diff(cuts) > 0).all()
+        assert all(cost[i:j].sum() <= 20 for i, j in itertools.pairwise(cuts))
+
+
+def test_kept_portions_stay_within_their_memory(monkeypatch):
+    class Sized:
+        bytes = 40
+
+    monkeypatch.setattr("dfl_ray.evaluation.portions.KEPT_BYTES", 100)
+    kept, made = KeptPortions(), []
+    for key in ("a", "b", "a", "c", "a", "b"):
+        kept.get((key,), lambda key=key: made.append(key) or Sized())
+    assert made == ["a", "b", "c", "b"]
 
 
 def test_only_asked_rows_are_scored(adapted, token_tasks):
