@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from dfl_ray.lora.batches import Batch, collate
 from dfl_ray.lora.inject import Binding, BindingCell
+from dfl_ray.lora.large.kernels import Compile
+from dfl_ray.lora.large.make import Choice, large_decoder
+from dfl_ray.lora.large.step import step_gradients
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.merged.decoder import MergedDecoder
 from dfl_ray.lora.merged.linear import Factors
@@ -30,13 +33,18 @@ class ScoredModel:
     Args:
         model: The frozen base with adapted layers (`inject`).
         cell: The cell that `inject` gave.
+        large: Whether training takes `dfl_ray.lora.large`: "auto" on CUDA, "on" wherever it can, "off" never.
+        compile: Whether that path compiles its passes over memory on CUDA.
     """
 
-    def __init__(self, model: torch.nn.Module, cell: BindingCell) -> None:
+    def __init__(
+        self, model: torch.nn.Module, cell: BindingCell, *, large: Choice = "auto", compile: Compile = "auto"
+    ) -> None:
         self.model = model
         self.cell = cell
         self.device = next(model.parameters()).device
         self._source: torch.Tensor | None = None
+        self.large = large_decoder(model, large, compile)
         self._merged = merged_decoder(model)
         model.get_output_embeddings().register_forward_pre_hook(self._gather)  # type: ignore[operator]
 
@@ -192,7 +200,8 @@ class _Leaves:
         self.b: Sequence[torch.Tensor] = factors["b"]
         self.frozen = frozen
         self._leaves = [leaf for f in layout.trains for leaf in factors[f]]
-        self._targets = [view for f in layout.trains for view in layout.views(self.gradient, f)]
+        self.into = {f: layout.views(self.gradient, f) for f in layout.trains}
+        self._targets = [view for f in layout.trains for view in self.into[f]]
 
     def factors(self, used: torch.Tensor | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """A and B of every layer, frozen part included, of the adapters `used` (None = all)."""
@@ -212,6 +221,9 @@ def _backward(
     model: ScoredModel, leaves: _Leaves, rows: Sequence[Sequence[tuple[TokenRows, int]]], scale: float
 ) -> torch.Tensor:
     """Gradients of the sum of the adapters' mean token losses; returns those means, (adapters,)."""
+    if model.large is not None:
+        a, b = leaves.factors(None)
+        return step_gradients(model.large, rows, a, b, scale, leaves.into.get("a"), leaves.into["b"])
     counts = [len(r) for r in rows]
     used = torch.tensor([k for k, n in enumerate(counts) if n])
     even = len({n for n in counts if n}) == 1

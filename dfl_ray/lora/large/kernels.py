@@ -1,0 +1,181 @@
+"""The passes over memory between the products, each one function so that a compiler can make one kernel of it.
+
+On a GPU `torch.compile` fuses each of them; elsewhere they run as written and the compiler is never imported. Sums
+and square roots are done in float32, or in float64 where the input is; results are in the input's precision.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional as F
+
+Compile = Literal["auto", "off"]
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """The values in the precision sums are done in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """RMSNorm over the last dimension: x / sqrt(mean(x^2) + eps) * weight, and 1 / sqrt(...) for `norm_backward`.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4.
+    """
+    inverse = torch.rsqrt(wide(x).square().mean(-1, keepdim=True) + eps)
+    return renorm(x, inverse, weight), inverse
+
+
+def add_norm(
+    x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The sum of both, and `norm` of it."""
+    total = x + change
+    return total, *norm(total, weight, eps)
+
+
+def renorm(x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The norm's output once more, from its input and the inverse root."""
+    return weight * (wide(x) * inverse).to(x.dtype)
+
+
+def norm_backward(
+    dout: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Dx = inverse (g - x inverse^2 mean(g x)) with g = dout * weight; the weight is frozen."""
+    g, input_ = wide(dout) * wide(weight), wide(x)
+    mean = (g * input_).mean(-1, keepdim=True)
+    return (inverse * (g - input_ * inverse.square() * mean)).to(dout.dtype)
+
+
+def norm_backward_add(
+    dout: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor, beside: torch.Tensor
+) -> torch.Tensor:
+    """`norm_backward` plus the gradient that comes past the norm."""
+    return beside + norm_backward(dout, x, inverse, weight)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions: pairs (i, i + head_dim/2) of x (tokens, heads, head_dim) turned by their angle.
+
+    The gradient's way is `rotate` with the sines negated. Source: Su et al. 2021 (arXiv 2104.09864).
+    """
+    first, second = wide(x).chunk(2, -1)
+    turned = torch.cat((-second, first), -1)
+    return (wide(x) * cos + turned * sin).to(x.dtype)
+
+
+def split_heads(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rotated queries, rotated keys and values, (tokens, heads, head_dim) each, none sharing the input's memory."""
+    by_head = qkv.view(len(qkv), heads + 2 * kv_heads, -1)
+    q, k, v = by_head.split([heads, kv_heads, kv_heads], 1)
+    return rotate(q, cos, sin), rotate(k, cos, sin), v.clone(memory_format=torch.contiguous_format)
+
+
+def join_heads(
+    dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
+    """The gradient of `split_heads`' input from those of its outputs."""
+    return torch.cat((rotate(dq, cos, -sin), rotate(dk, cos, -sin), dv), 1).flatten(1)
+
+
+def gated(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of (tokens, 2 width) (Shazeer 2020, arXiv 2002.05202)."""
+    gate, up = gate_up.chunk(2, 1)
+    return (F.silu(wide(gate)) * wide(up)).to(gate_up.dtype)
+
+
+def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of `gated`'s input, and `gated`'s output once more."""
+    gate, up = (wide(t) for t in gate_up.chunk(2, 1))
+    d, share = wide(dout), torch.sigmoid(gate)
+    switched = gate * share
+    dgate = d * up * share * (1 + gate - switched)
+    return torch.cat((dgate, d * switched), 1).to(dout.dtype), (switched * up).to(dout.dtype)
+
+
+def cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log softmax(logits)[target] of each row, and the gradient of its weighted sum in the logits.
+
+    Args:
+        logits: (rows, vocabulary).
+        targets: (rows,) int64.
+        weights: (rows,).
+
+    Returns:
+        (rows,) losses in float32 (float64 for float64), and weight (softmax - onehot) in the logits' precision.
+    """
+    values = wide(logits)
+    whole = torch.logsumexp(values, -1, keepdim=True)
+    loss = whole - values.gather(1, targets.unsqueeze(1))
+    hit = torch.arange(logits.shape[1], device=logits.device) == targets.unsqueeze(1)
+    slope = (torch.exp(values - whole) - hit.to(values.dtype)) * weights.to(values.dtype).unsqueeze(1)
+    return loss.squeeze(1), slope.to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The functions above, compiled or as written; same names, arguments and results."""
+
+    norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = norm
+    add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = add_norm
+    renorm: Callable[..., torch.Tensor] = renorm
+    norm_backward: Callable[..., torch.Tensor] = norm_backward
+    norm_backward_add: Callable[..., torch.Tensor] = norm_backward_add
+    split_heads: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = split_heads
+    join_heads: Callable[..., torch.Tensor] = join_heads
+    gated: Callable[..., torch.Tensor] = gated
+    gated_backward: Callable[..., tuple[torch.Tensor, torch.Tensor]] = gated_backward
+    cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = cross_entropy
+
+
+class _Compiled:
+    """A function compiled at its first call, and taken as written for good where compiling fails."""
+
+    def __init__(self, plain: Callable[..., Any]) -> None:
+        self.plain = plain
+        self.chosen: Callable[..., Any] = torch.compile(plain)
+        self.proven = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's result."""
+        try:
+            out = self.chosen(*arguments)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self.proven:
+                raise
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            warnings.warn(
+                f"`{self.plain.__name__}` runs without torch.compile ({type(error).__name__}: {reason}); slower, "
+                "same results. Set `runtime.compile` to `off` to try no more.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.chosen = self.plain
+            out = self.plain(*arguments)
+        self.proven = True
+        return out
+
+
+def make_kernels(device: torch.device, compile: Compile = "auto") -> Kernels:
+    """The functions for a device.
+
+    Args:
+        device: Where the tensors live; only CUDA is ever compiled for.
+        compile: "off" takes them as written everywhere.
+    """
+    if device.type != "cuda" or compile == "off":
+        return Kernels()
+    plain = Kernels()
+    return Kernels(**{name: _Compiled(getattr(plain, name)) for name in vars(plain)})
