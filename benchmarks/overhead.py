@@ -1,0 +1,170 @@
+"""What does the simulator add to the training it simulates?
+
+`python benchmarks/overhead.py --packed 10,100,1000 --lone 16 --json` runs the whole driver with Ray actors (radio,
+messages, records) and then, on the same machine, a bare loop over the same batches: as many plain processes as there
+are actors at work (one a core), each with its share of the devices, calling nothing but the training step on rows
+drawn beforehand, and the evaluation. The ratio of the two times, without the first round, is the overhead. `--lone`
+sizes have one actor per device; their bare loop trains the devices one by one. Any `key=value` holds for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.scaling import overrides
+from benchmarks.timed_run import measure
+
+
+def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, results: Any) -> None:
+    """Train one process's share of the devices round by round; all processes start each round together.
+
+    Args:
+        arguments: Settings of the run.
+        share: (number of this process, processes).
+        barrier: Passed by all processes at every round's start.
+        results: Queue for (round, seconds); round 0 stands for the evaluation.
+    """
+    group, config = _group(arguments, share)
+    for round_index in range(1, config.rounds + 1):
+        for device in group.devices.values():
+            group.method.begin(device, round_index)
+        ready = [_step(group, part, round_index) for part in group._micro_batches()]
+        barrier.wait()
+        began = time.perf_counter()
+        for train in ready:
+            train()
+        results.put((round_index, time.perf_counter() - began))
+    barrier.wait()
+    began = time.perf_counter()
+    group.evaluate(config.rounds, _rules(group))
+    results.put((0, time.perf_counter() - began))
+
+
+def _group(arguments: Sequence[str], share: tuple[int, int]) -> tuple[Any, Any]:
+    import numpy as np
+
+    from dfl_ray.config.load import load_config
+    from dfl_ray.group.group import DeviceGroup
+    from dfl_ray.scene import build_scene
+
+    config = load_config(None, [*arguments, "name=bare", "track.wandb.mode=disabled"])
+    number, processes = share
+    order = np.array_split(np.arange(config.devices.count), processes)[number]
+    return DeviceGroup(build_scene(config).setup, [int(d) for d in order]), config
+
+
+def _step(group: Any, part: Any, round_index: int) -> Any:
+    """The training of one micro-batch of devices with everything but the training done beforehand."""
+    import torch
+
+    from dfl_ray.lora.training import train_adapters
+
+    first = list(group.devices).index(part[0].index)
+    start, stop = int(group.starts[first]), int(group.starts[first + len(part)])
+    work, static = group._work(part, round_index), group.method.static_a(group.owners[start:stop])
+    masks = [group.method.keep(d, round_index) for d in part]
+    size = group.method.layout.size
+    keep = None
+    if any(m is not None for m in masks):
+        full = [torch.ones(len(d.slots), size, dtype=torch.bool) for d in part]
+        keep = torch.cat([f if m is None else m for m, f in zip(masks, full, strict=True)])
+    return lambda: train_adapters(
+        group.model, group.method.layout, group.state.rows(start, stop), work,
+        size=group._step_size(round_index), scale=group.scale, static_a=static, keep=keep,
+    )  # fmt: skip
+
+
+def _rules(group: Any) -> tuple[str, ...]:
+    return (group.method.rule,)
+
+
+def bare(arguments: Sequence[str], processes: int) -> dict[str, float]:
+    """Seconds of the bare loop: training of rounds 2 to the last, and one evaluation; the slowest process counts."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(processes), context.Queue()
+    workers = [
+        context.Process(target=bare_worker, args=(arguments, (k, processes), barrier, results))
+        for k in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    rounds = int(next(a.split("=")[1] for a in arguments if a.startswith("rounds=")))
+    slowest: dict[int, float] = {}
+    for _ in range(processes * (rounds + 1)):
+        round_index, seconds = results.get(timeout=3600)
+        slowest[round_index] = max(seconds, slowest.get(round_index, 0.0))
+    for worker in workers:
+        worker.join()
+    train = sum(s for r, s in slowest.items() if r > 1)
+    return {"train_s": train, "evaluate_s": slowest[0], "total_s": train + slowest[0]}
+
+
+def compare(devices: int, rounds: int, lone: bool, more: Sequence[str]) -> dict[str, Any]:
+    """One size, both ways."""
+    cpus = len(os.sched_getaffinity(0))
+    per_actor = 1 if lone else -(-devices // cpus)
+    settings = [
+        *overrides(devices, rounds, ()), f"runtime.devices_per_actor={per_actor}",
+        f"evaluate.rules=[{RULE}]", *(["runtime.micro_devices=1"] if lone else []), *more,
+    ]  # fmt: skip
+    script = str(Path(__file__).with_name("timed_run.py"))
+    full = measure([sys.executable, script, *settings])
+    loop = bare(settings, min(cpus, devices))
+    wall = sum(full["round_s"][1:])
+    return {
+        "devices": devices, "actors": full["actors"], "rounds": rounds - 1, "wall_s": wall, "bare": loop,
+        "ratio": wall / loop["total_s"], "median_s": full["median_s"],
+    }  # fmt: skip
+
+
+RULE = "likelihood"
+"""The one rule both sides evaluate by."""
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The table."""
+    head = ("devices", "actors", "rounds", "wall s", "bare train s", "bare evaluate s", "wall / bare")
+    out = ["  ".join(f"{h:>15}" for h in head)]
+    for r in rows:
+        cells = (f"{r['devices']}", f"{r['actors']}", f"{r['rounds']}", f"{r['wall_s']:.2f}",
+                 f"{r['bare']['train_s']:.2f}", f"{r['bare']['evaluate_s']:.2f}", f"{r['ratio']:.3f}")  # fmt: skip
+        out.append("  ".join(f"{c:>15}" for c in cells))
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--packed", default="10,100,1000", help="sizes packed into one actor a core")
+    parser.add_argument("--lone", default="16", help="sizes with one actor per device")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds of each run; the first is not counted")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("overrides", nargs="*", help="key=value settings for all runs")
+    o = parser.parse_args(arguments)
+    rows = [
+        compare(int(n), o.rounds, lone, o.overrides)
+        for sizes, lone in ((o.packed, False), (o.lone, True))
+        for n in sizes.split(",") if n
+    ]  # fmt: skip
+    print("\n".join(lines(rows)))
+    if o.json:
+        machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+        print(json.dumps({"machine": machine, "sizes": rows}))
+
+
+if __name__ == "__main__":
+    main()
