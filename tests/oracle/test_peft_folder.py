@@ -16,7 +16,8 @@ from tests.conftest import small_config
 
 
 @pytest.mark.parametrize(
-    ("method", "names"), [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"})]
+    ("method", "names"),
+    [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"}), ("flora", {"shared"})],
 )
 def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, base, token_tasks, tmp_path):
     peft = pytest.importorskip("peft")
@@ -46,3 +47,35 @@ def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, bas
     stored = np.concatenate([x.ravel() for x in state.arrays["0/state/theta"][:1]])
     layout = Layout(adapted.layers, 8, ("b",) if method == "sparse_orthogonal" else ("a", "b"))
     assert stored.size == layout.size
+
+
+def test_what_flora_merged_is_exported_whole(adapted, tmp_path):
+    """The folder's B A is what the device has merged into its base plus its running module."""
+    from safetensors.numpy import load_file
+
+    from dfl_ray.final_adapters import save_final_adapters
+    from dfl_ray.launch import launch
+    from dfl_ray.scene import build_scene
+    from dfl_ray.tracking.progress import make_progress
+
+    config = small_config(tmp_path, "name=x", "runtime.backend=local", "method=flora", "method.rank=4")
+    run = launch(config, json=True).folder
+    state = load_checkpoint(run / "checkpoints").state
+    layout = Layout(adapted.layers, 4, ("a", "b"))
+    arrays = state.devices[0].arrays
+    theta = arrays["0/state/theta"] = adapted.theta(layout, 1, 3).numpy()
+    scene = build_scene(config, make_progress(quiet=True).step)
+    folder = save_final_adapters(scene, state, tmp_path / "adapters") / "shared"
+    raw = load_file(folder / "adapter_model.safetensors")
+    said = json.loads((folder / "adapter_config.json").read_text())
+    own_a, own_b = (layout.views(torch.from_numpy(theta), f) for f in ("a", "b"))
+    start = 0
+    for layer, a, b in zip(adapted.layers, own_a, own_b, strict=True):
+        stop = start + layer.out_features * layer.in_features
+        merged = arrays["0/memory/merged"][start:stop].reshape(layer.out_features, -1)
+        start = stop
+        down, up = (raw[f"base_model.model.{layer.name}.lora_{f}.weight"] for f in "AB")
+        assert down.shape[0] == said["r"] > 4
+        assert np.abs(merged).max() > 1e-4
+        expected = merged + 16 / 4 * (b[0] @ a[0]).numpy()
+        np.testing.assert_allclose(said["lora_alpha"] / said["r"] * up @ down, expected, atol=1e-5)
