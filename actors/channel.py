@@ -23,9 +23,11 @@ class ChannelActor:
     def __init__(self, setup: ChannelSetup) -> None:
         self._channel = setup.make()
 
-    def ready(self) -> int:
-        """Answers once everything is built."""
-        return 1
+    def ready(self) -> str:
+        """Name of the node this runs on; answers once everything is built."""
+        from actors.nodes import own_node
+
+        return own_node()
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray

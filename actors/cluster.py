@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
+from dfl_ray.placement import Node
 
 
 def local_resources() -> dict[str, float]:
@@ -79,8 +80,16 @@ def _not_joined(address: str, reason: str) -> InputError:
         f"No Ray cluster can be joined at `runtime.address={address}`",
         got=reason,
         expected="`auto` beside a running cluster, or host:port of its head",
-        change="Start one with `ray start --head`, or leave `runtime.address` out to start one here.",
+        change="Start one with `ray start --head`, or leave `runtime.address` out to start one here. A cluster with "
+        "token authentication is joined at host:port with RAY_AUTH_MODE=token set and its token in ~/.ray/auth_token.",
     )
+
+
+def nodes() -> list[Node]:
+    """The cluster's machines; see `actors.nodes.living_nodes`."""
+    from actors.nodes import living_nodes
+
+    return living_nodes()
 
 
 def stop() -> None:

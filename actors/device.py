@@ -35,9 +35,11 @@ class DeviceActor:
         )
         self._group = DeviceGroup(setup, devices, torch_device)
 
-    def ready(self) -> int:
-        """Number of devices hosted; answers once everything is built."""
-        return len(self._group.devices)
+    def ready(self) -> str:
+        """Name of the node this runs on; answers once everything is built."""
+        from actors.nodes import own_node
+
+        return own_node()
 
     def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
         """See `DeviceGroup.train`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import ray
 
 from actors.channel import ChannelActor
 from actors.device import DeviceActor
-from actors.replay import Call, RecoverableActor
+from actors.nodes import Homes, own_node
+from actors.replay import Answer, Call, Fleet, RecoverableActor
 from channels.transfers import RoundPlan, Transfers
 from dfl_ray.backend import BackendState, ChannelSetup
 from dfl_ray.config.schema import RuntimeConfig
@@ -31,23 +32,46 @@ class RayBackend:
     Args:
         setup: What all groups share; put into the object store once.
         channel: What the channel is made from.
-        packing: Which actor hosts which devices.
+        packing: Which actor hosts which devices, and on which node.
+        say: Tells the user something.
     """
 
-    def __init__(self, setup: GroupSetup, channel: ChannelSetup, packing: Packing) -> None:
+    def __init__(
+        self,
+        setup: GroupSetup,
+        channel: ChannelSetup,
+        packing: Packing,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         runtime = setup.config.runtime
         self.packing = packing
-        self._host = {d: k for k, group in enumerate(packing.groups) for d in group}
+        self._host = np.empty(sum(map(len, packing.groups)), np.int64)
+        for k, group in enumerate(packing.groups):
+            self._host[list(group)] = k
+        self._homes = Homes(packing, runtime, say)
+        self._fleet = Fleet(say, self._homes)
         shared = ray.put(setup)
-        self._channel = _recoverable("channel", ChannelActor, (channel,), {"num_cpus": 0}, runtime)
-        needs = {"num_cpus": packing.cpus_per_actor, "num_gpus": packing.gpus_per_actor}
+        self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
         self._groups = [
-            _recoverable(packing.actor_name(k), DeviceActor, (shared, group), needs, runtime)
+            self._recoverable(packing.actor_name(k), DeviceActor, (shared, group), k, runtime)
             for k, group in enumerate(packing.groups)
         ]
         self._bundles: list[Call] = []
-        self._stored_bytes = 0
+        self._stored_bytes = self._crossing_bytes = 0
         self._await_ready()
+
+    def _recoverable(
+        self, name: str, kind: type, args: tuple[Any, ...], number: int | None, runtime: RuntimeConfig
+    ) -> RecoverableActor:
+        def create(lives: int) -> Any:
+            shown = name if lives == 0 else f"{name}.{lives}"
+            place = _beside_the_driver() if number is None else self._homes.options(number)
+            return ray.remote(kind).options(name=shown, max_restarts=0, **place).remote(*args)
+
+        return RecoverableActor(
+            name, create, restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s,
+            fleet=self._fleet, number=number,
+        )  # fmt: skip
 
     def _await_ready(self) -> None:
         everyone = [*self._groups, self._channel]
@@ -58,6 +82,11 @@ class RayBackend:
     def actors(self) -> int:
         """Number of device actors."""
         return len(self._groups)
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines the device actors were placed on."""
+        return max(1, len(set(self.packing.nodes)))
 
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
@@ -78,7 +107,7 @@ class RayBackend:
         return int(np.unique(keys, axis=0)[:, 2].sum()) if len(keys) else 0
 
     def _hosts(self, devices: np.ndarray) -> np.ndarray:
-        return np.array([self._host[int(d)] for d in devices], np.int64)
+        return self._host[np.asarray(devices, np.int64)]
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
@@ -91,12 +120,15 @@ class RayBackend:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
         wanted, delivered = deliveries.wanted, deliveries.delivered
         sources, destinations = self._hosts(wanted.source), self._hosts(wanted.destination)
+        home = np.unique(self._homes.node_of, return_inverse=True)[1]
+        across = delivered & (home[sources] != home[destinations])
+        self._crossing_bytes += int(wanted.payload_bytes[across].sum())
         calls: list[Call] = []
         for number, group in enumerate(self._groups):
             mine = (sources == number) | (destinations == number)
             part = Wanted(*(getattr(wanted, f)[mine] for f in Wanted.__dataclass_fields__))
             senders = np.unique(sources[(destinations == number) & (sources != number) & delivered])
-            bundles = [self._bundles[int(s)].refs[1] for s in senders]
+            bundles = [Answer(self._groups[s], self._bundles[s], 1) for s in senders.tolist()]
             calls.append(group.call("exchange", round_index, Deliveries(part, delivered[mine]), *bundles))
         reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
         self._bundles = []
@@ -123,7 +155,8 @@ class RayBackend:
         states: list[Any] = []
         for actor, call in zip(everyone, calls, strict=True):
             states.append(actor.result(call))
-            actor.rebase(call.refs[0])
+            # On several nodes the copy to start again from lies with the driver, or it could go with its node.
+            actor.rebase(ray.put(states[-1]) if self.packing.nodes else call.refs[0])
         return BackendState(states[:-1], states[-1])
 
     def restore(self, state: BackendState) -> None:
@@ -138,6 +171,11 @@ class RayBackend:
         stored, self._stored_bytes = self._stored_bytes, 0
         return stored
 
+    def node_crossing_bytes(self) -> int:
+        """Bytes of delivered messages whose ends lie on different nodes, each receiver counted, since the last call."""
+        crossed, self._crossing_bytes = self._crossing_bytes, 0
+        return crossed
+
     def memory(self) -> list[dict[str, int]]:
         """Memory of every device actor's process."""
         calls = [g.call("memory", changes_state=False) for g in self._groups]
@@ -147,13 +185,11 @@ class RayBackend:
         """End all actors."""
         for actor in [*self._groups, self._channel]:
             ray.kill(actor.handle)
+        self._homes.release()
 
 
-def _recoverable(
-    name: str, kind: type, args: tuple[Any, ...], needs: Mapping[str, float], runtime: RuntimeConfig
-) -> RecoverableActor:
-    def create(lives: int) -> Any:
-        shown = name if lives == 0 else f"{name}.{lives}"
-        return ray.remote(kind).options(name=shown, max_restarts=0, **needs).remote(*args)
+def _beside_the_driver() -> dict[str, Any]:
+    """Ray's options for an actor that asks for nothing and lives on the driver's node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return RecoverableActor(name, create, restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s)
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(own_node(), soft=True)}

@@ -68,6 +68,11 @@ class Backend(Protocol):
         """Number of processes or actors that host devices."""
         ...
 
+    @property
+    def nodes(self) -> int:
+        """Number of machines the device actors live on."""
+        ...
+
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
         ...
@@ -108,6 +113,10 @@ class Backend(Protocol):
         """Bytes of payloads put into an object store since the last call; 0 without one."""
         ...
 
+    def node_crossing_bytes(self) -> int:
+        """Bytes of delivered messages whose ends lie on different nodes since the last call; 0 on one node."""
+        ...
+
     def close(self) -> None:
         """Release processes and memory."""
         ...
@@ -122,7 +131,7 @@ class LocalBackend:
         torch_device: "cpu" or a CUDA device.
     """
 
-    actors = 1
+    actors = nodes = 1
 
     def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str = "cpu") -> None:
         from dfl_ray.group.group import DeviceGroup
@@ -171,6 +180,10 @@ class LocalBackend:
 
     def object_store_bytes(self) -> int:
         """No object store."""
+        return 0
+
+    def node_crossing_bytes(self) -> int:
+        """One node."""
         return 0
 
     def close(self) -> None:

@@ -135,6 +135,8 @@ class Driver:
         row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived, cost.energy_j)}
         row |= training_metrics(trained) | {"refused": sum(sum(r.values()) for t in taken for r in t.refused)}
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
+        row |= {"message_bytes": int(wanted.payload_bytes[arrived].sum())}
+        row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
         tables = {
             "devices": device_table(self.scene, trained, taken, plan, hops, cost, self._actor_of),
             "transfers": transfers,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from dfl_ray.tracking.tracker import make_tracker
 
 if TYPE_CHECKING:
     from dfl_ray.packing import Packing
+    from dfl_ray.placement import Node
 
 
 @dataclass(frozen=True)
@@ -110,30 +112,55 @@ def _hosting(
         yield lambda: LocalBackend(scene.setup, scene.channel)
         return
     from actors import cluster
-    from dfl_ray.packing import check_fits, pack
-
-    state_mb = device_state_mb(scene)
-
-    def packing(resources: Mapping[str, float]) -> Packing:
-        chosen = pack(config, scene.topology.cluster, resources, state_mb)
-        check_fits(chosen, resources)
-        return chosen
 
     if config.runtime.address is None:
-        packing(cluster.local_resources())
+        choose_packing(scene, cluster.local_resources())
     with progress.step("Ray"):
         resources = cluster.start(config.runtime, verbose=verbose)
     try:
-        chosen = packing(resources)
-        progress.say(
-            f"{config.devices.count} devices in {len(chosen.groups)} actors ({chosen.reason}), about "
-            f"{chosen.memory_mb:.0f} MB each"
-        )
+        nodes = cluster.nodes()
+        chosen = choose_packing(scene, resources, nodes)
+        progress.say(_in_words(chosen, config.devices.count))
         from actors.pool import RayBackend
 
-        yield lambda: RayBackend(scene.setup, scene.channel, chosen)
+        yield lambda: RayBackend(scene.setup, scene.channel, chosen, progress.say)
     finally:
         cluster.stop()
+
+
+def choose_packing(scene: Scene, resources: Mapping[str, float], nodes: Sequence[Node] = ()) -> Packing:
+    """Decide which actor hosts which devices, on which node, and check that all of it fits.
+
+    Args:
+        scene: The run.
+        resources: What the cluster has in sum.
+        nodes: Its machines; none or one leaves nothing to place.
+
+    Raises:
+        InputError: It does not fit.
+    """
+    from dfl_ray.packing import check_fits, pack
+    from dfl_ray.traffic import message_graph
+
+    messages = message_graph(scene.config, scene.setup.graph) if len(nodes) > 1 else None
+    chosen = pack(
+        scene.config,
+        scene.topology.cluster,
+        resources,
+        device_state_mb(scene),
+        nodes=nodes,
+        messages=messages,
+    )
+    check_fits(chosen, resources, nodes)
+    return chosen
+
+
+def _in_words(chosen: Packing, devices: int) -> str:
+    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MB each"
+    if not chosen.nodes:
+        return line
+    per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
+    return f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
 
 
 def device_state_mb(scene: Scene) -> float:
@@ -171,6 +198,7 @@ def _carry_out(
             if checkpoint is not None:
                 driver.restore(checkpoint)
             driver.run(checkpoint.round_index if checkpoint else 0)
+        _say_crossing(folder, backend, progress)
         failed, state = False, "done"
     except Interrupted:
         state = "interrupted"
@@ -185,6 +213,15 @@ def _carry_out(
         if failed:
             tracker.finish(None, failed=True)
     return _close(folder, tracker, progress)
+
+
+def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:
+    """On several nodes, the share of message bytes that stayed inside them."""
+    from dfl_ray.records.results import inside_nodes
+
+    share = inside_nodes(load_run(folder.path))
+    if backend.nodes > 1 and share is not None:
+        progress.say(f"{100 * share:.1f} % of the message bytes stayed inside the {backend.nodes} nodes")
 
 
 def _close(folder: RunFolder, tracker: Any, progress: Progress) -> Outcome:

@@ -104,8 +104,9 @@ def summary(run: Run) -> dict[str, Any]:
     Returns:
         Keys `name`, `method`, `seed`, `state`, `rounds`, `rule`, `accuracy_mean`, `accuracy_worst_task`,
         `accuracy_before`, `accuracy_by_task`, `holders_accuracy_by_task`, `payload_bytes`, `airtime_s`,
-        `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`, `refused`, and
-        `rules` (mean accuracy of every rule at the last evaluated round). What was not measured is None.
+        `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`, `refused`,
+        `rules` (mean accuracy of every rule at the last evaluated round) and `inside_nodes_fraction`. What was not
+        measured is None.
     """
     rounds, lines = run.rounds, task_lines(run)
     weights = rounds["transfers"].fillna(1)
@@ -131,7 +132,16 @@ def summary(run: Run) -> dict[str, Any]:
         "lost": int(rounds["lost"].sum()),
         "refused": int(rounds["refused"].sum()),
         "rules": rule_means(run),
+        "inside_nodes_fraction": inside_nodes(run),
     }
+
+
+def inside_nodes(run: Run) -> float | None:
+    """Share of the delivered message bytes whose sender and receiver lay on one node; None when nothing is known."""
+    rounds = run.rounds
+    if "node_crossing_bytes" not in rounds or not (total := float(rounds["message_bytes"].sum())):
+        return None
+    return 1.0 - float(rounds["node_crossing_bytes"].sum()) / total
 
 
 def rule_means(run: Run) -> dict[str, float]:

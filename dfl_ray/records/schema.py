@@ -64,6 +64,12 @@ ROUNDS = _schema(
         ("radio_energy_j", "f", "energy of sending and receiving in the round, all devices"),
         ("compute_energy_j", "f", "energy of training in the round, all devices"),
         ("object_store_bytes", "i", "bytes put into the object store in the round"),
+        (
+            "message_bytes",
+            "i",
+            "bytes of the messages that arrived, once for each receiver, however many hops",
+        ),
+        ("node_crossing_bytes", "i", "those of them whose sender and receiver lie on different nodes"),
         ("train_wall_s", "f", "real time of training"),
         ("plan_wall_s", "f", "real time of planning the radio"),
         ("exchange_wall_s", "f", "real time of delivering, decoding and mixing"),
@@ -173,6 +179,7 @@ WALL_COLUMNS: tuple[str, ...] = (
     "record_wall_s",
     "overhead_fraction",
     "object_store_bytes",
+    "node_crossing_bytes",
     "actor",
 )
 """Columns that describe this machine and this layout, not the experiment: left out of comparisons."""

@@ -37,7 +37,7 @@ def kill(actor: RecoverableActor) -> None:
 def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, when):
     killed: list[int] = []
     original = {name: getattr(RayBackend, name) for name in ("plan", "evaluate")}
-    start = RecoverableActor._start
+    start = RecoverableActor.start
 
     def plan(self, round_index, *args):
         if when in ("before_plan", "channel") and round_index == 3 and not killed:
@@ -59,7 +59,7 @@ def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, wh
 
     monkeypatch.setattr(RayBackend, "plan", plan)
     monkeypatch.setattr(RayBackend, "evaluate", evaluate)
-    monkeypatch.setattr(RecoverableActor, "_start", start_and_kill)
+    monkeypatch.setattr(RecoverableActor, "start", start_and_kill)
     config = small_config(tmp_path, "name=ray", "runtime.devices_per_actor=2")
     run = load_run(launch(config, json=True).folder)
     assert killed
@@ -67,14 +67,14 @@ def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, wh
 
 
 def test_an_actor_that_keeps_dying_ends_the_run_with_a_clear_word(tmp_path, monkeypatch):
-    start = RecoverableActor._start
+    start = RecoverableActor.start
 
     def start_and_kill(self, call):
         start(self, call)
         if call.method == "train" and call.args[0] == 2:
             ray.kill(self.handle)
 
-    monkeypatch.setattr(RecoverableActor, "_start", start_and_kill)
+    monkeypatch.setattr(RecoverableActor, "start", start_and_kill)
     config = small_config(tmp_path, "name=ray", "runtime.devices_per_actor=4", "runtime.max_restarts=1")
     with pytest.raises(RunError, match=r"devices-0000.*died.*runtime\.max_restarts"):
         launch(config, json=True)

@@ -1,0 +1,44 @@
+"""Methods beside the default one on RayBackend: the records of LocalBackend, whatever the packing."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfl_ray.launch import launch
+from dfl_ray.records import load_run
+from tests.conftest import small_config
+from tests.records import assert_same_records
+
+pytestmark = pytest.mark.ray
+
+SHORT = ("rounds=2", "evaluate.every=1")
+
+
+def made(tmp_path, name, *overrides):
+    return load_run(launch(small_config(tmp_path, f"name={name}", *SHORT, *overrides), json=True).folder)
+
+
+@pytest.fixture(scope="module")
+def central(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("central"), "local", "method=centralized", "runtime.backend=local")
+
+
+@pytest.mark.parametrize("per_actor", ["2", "4"])
+def test_centralized_has_one_learner_wherever_it_is_hosted(central, tmp_path, per_actor):
+    run = made(tmp_path, "ray", "method=centralized", f"runtime.devices_per_actor={per_actor}")
+    assert_same_records(central, run, exact=False)
+    assert run.rounds["payload_bytes"].sum() == 0
+    learners = run.devices[run.devices["tokens"] > 0] if "tokens" in run.devices else run.devices
+    assert set(run.evaluation.loc[run.evaluation["round"] > 0, "device"]) == {0}
+    assert learners["loss"].notna().groupby(learners["device"]).all()[0]
+    assert run.devices["actor"].nunique() == 4 // int(per_actor)
+
+
+@pytest.mark.parametrize("method", ["choco", "flora", "hetlora"])
+def test_methods_with_memory_of_their_own(tmp_path, method):
+    """Public copies, a merged base, ranks that differ."""
+    local = made(tmp_path, "local", f"method={method}", "runtime.backend=local")
+    run = made(tmp_path, "ray", f"method={method}", "runtime.devices_per_actor=2")
+    assert_same_records(local, run, exact=False)
+    assert run.rounds["payload_bytes"].sum() > 0
+    assert run.devices["actor"].nunique() == 2
