@@ -187,6 +187,9 @@ class RuntimeConfig(Section):
     micro_devices: int | Literal["auto"] = Field(
         default="auto", description="devices in one batched forward and backward"
     )
+    compile: Literal["auto", "off"] = Field(
+        default="auto", description="whether a GPU's passes over memory are compiled; never on a CPU"
+    )
     threads: int = Field(default=1, ge=1, description="torch threads in each actor")
     cpus_per_actor: float | None = Field(
         default=None,

@@ -24,6 +24,8 @@ from dfl_ray.group.sharing import SharedBulletins
 from dfl_ray.group.state import collect_snapshot, restore_snapshot
 from dfl_ray.lora.batches import draw_rows
 from dfl_ray.lora.inject import inject
+from dfl_ray.lora.large.decoder import LargeDecoder
+from dfl_ray.lora.large.make import devices_that_fit, free_memory
 from dfl_ray.lora.message import Kind
 from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.lora.training import LocalWork, ScoredModel, TrainingResult, train_adapters
@@ -52,7 +54,8 @@ class DeviceGroup:
         self.config = setup.config.method
         self.torch_device = torch_device
         model = build_model(setup.weights, torch_device)
-        self.model = ScoredModel(model, inject(model, setup.layers))
+        compile = setup.config.runtime.compile
+        self.model = ScoredModel(model, inject(model, setup.layers), compile=compile)
         self.method = make_method(self._context())
         self.scale = self.config.alpha / self.config.rank
         self._make_devices(sorted(devices))
@@ -134,10 +137,21 @@ class DeviceGroup:
     def _micro_batches(self) -> list[list[Device]]:
         devices = list(self.devices.values())
         size = self.setup.config.runtime.micro_devices
-        if size == "auto":
+        if size == "auto" and self.model.large is not None:
+            size = self._devices_that_fit(self.model.large)
+        elif size == "auto":
             longest = max(float(t.train.lengths.mean()) for t in self.setup.tasks)
             size = int(max(1, TOKENS_PER_MICRO_BATCH // (self.config.batch_rows * longest)))
         return [devices[i : i + size] for i in range(0, len(devices), size)]
+
+    def _devices_that_fit(self, base: LargeDecoder) -> int:
+        longest = max(int(t.train.lengths.max()) for t in self.setup.tasks)
+        gpus = self.setup.config.runtime.gpus_per_actor
+        return devices_that_fit(
+            base, free_memory(self.model.device, gpus if 0 < gpus < 1 else 1.0),
+            tokens=self.config.batch_rows * longest, adapters=max(len(d.slots) for d in self.devices.values()),
+            size=self.method.layout.size, rank=self.config.rank,
+        )  # fmt: skip
 
     def _train_part(self, part: list[Device], round_index: int) -> TrainingResult:
         first = list(self.devices).index(part[0].index)

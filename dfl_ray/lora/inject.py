@@ -70,7 +70,8 @@ class AdaptedLinear(nn.Module):
 
 
 def _add_adapters(y: torch.Tensor, x: torch.Tensor, binding: Binding, index: int) -> torch.Tensor:
-    a, b = binding.a[index], binding.b[index]
+    # Adapters are kept in float32 whatever the base's precision.
+    a, b = binding.a[index].to(x.dtype), binding.b[index].to(x.dtype)
     if binding.slots is not None:
         a, b = a[binding.slots], b[binding.slots]
     groups = a.shape[0]

@@ -18,6 +18,7 @@ from dfl_ray.lora.batches import collate
 from dfl_ray.lora.inject import Binding, find_targets, inject
 from dfl_ray.lora.large.head import piece_rows
 from dfl_ray.lora.large.kernels import Kernels, make_kernels
+from dfl_ray.lora.large.make import devices_that_fit
 from dfl_ray.lora.large.step import step_gradients
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize
@@ -351,6 +352,43 @@ def test_training_equals_the_usual_path(trains, extra):
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=1e-5)
     np.testing.assert_allclose(got.gradient_norm, wanted.gradient_norm, rtol=1e-4)
     assert got.tokens.tolist() == wanted.tokens.tolist()
+
+
+@pytest.mark.parametrize("trains", [("b",), ("a", "b")])
+def test_a_bfloat16_base_trains_alike_by_either_path(trains):
+    """Master copies in float32 over a base in bfloat16, on the CPU's usual path too."""
+    found = []
+    for chosen in ("on", "off"):
+        model, _ = decoder({}, torch.bfloat16)
+        layers = tuple(find_targets(model, "all-linear"))
+        scored = ScoredModel(model, inject(model, layers), large=chosen)
+        layout = Layout(layers, RANK, trains)
+        state = AdapterState.from_theta(torch.full((2, layout.size), 0.01))
+        a = [x.float() * 0.3 for x in draw(layers, 2)[0]]
+        work = [LocalWork([r]) for r in rows_of([9, 12, 7, 11], [2, 2])]
+        size = StepSize(1e-3, 0.0, 1.0)
+        static = a if trains == ("b",) else None
+        result = train_adapters(scored, layout, state, work, size=size, scale=SCALE, static_a=static)
+        assert state.theta.dtype == torch.float32 and result.finite.all()
+        found.append(result)
+    np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=0.01)
+    np.testing.assert_allclose(found[0].gradient_norm, found[1].gradient_norm, rtol=0.05)
+
+
+def test_as_many_devices_as_the_memory_holds():
+    """16 devices of the stated step fit on 130 GiB, none is refused where memory is short, and there is an end."""
+    scored, *_ = large({}, torch.bfloat16)
+    shape = DecoderShape(
+        vocab_size=151_936, hidden_size=1536, intermediate_size=8960, layers=28, heads=12, kv_heads=2, head_dim=128,
+        eps=1e-6, tied=True, qkv_bias=True, o_bias=False, mlp_bias=False, qk_norm=False, rope_theta=1e6, scaling=None,
+    )  # fmt: skip
+    base = replace(scored.large, shape=shape)
+    step = {"tokens": 2048, "adapters": 1, "size": 36_929_536, "rank": 32}
+    counts = [devices_that_fit(base, gib * 2**30, **step) for gib in (0, 8, 16, 40, 80, 130, 4000)]
+    assert counts[0] == 1 and counts == sorted(counts)
+    assert counts[-2] >= 16 and counts[-1] == 32
+    twice = devices_that_fit(base, 80 * 2**30, **(step | {"tokens": 4096}))
+    assert twice < counts[4]
 
 
 def test_the_cpu_keeps_its_own_path():

@@ -74,7 +74,7 @@ def _join(*modules: nn.Module) -> Joined:
     start = 0
     for module, layer in zip(modules, linear, strict=True):
         stop = start + layer.out_features
-        layer.weight.data = weight[start:stop]
+        layer.weight = nn.Parameter(weight[start:stop], requires_grad=False)
         parts.append(Part(start, stop, module.index if isinstance(module, AdaptedLinear) else None))
         start = stop
     biases = [cast("torch.Tensor | None", m.bias) for m in linear]
@@ -126,8 +126,13 @@ def devices_that_fit(
     return max(1, min(room // device, ENOUGH_TOKENS // max(1, tokens)))
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes a CUDA device can still give, those that torch holds and does not use included."""
-    free, _ = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + held)
+def free_memory(device: torch.device, share: float = 1.0) -> int:
+    """Bytes a CUDA device can still give this process, those that torch holds and does not use included.
+
+    Args:
+        device: A CUDA device.
+        share: Of the whole memory, what this process may use where several share a device.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    return int(min(free + torch.cuda.memory_reserved(device) - used, share * total - used))
