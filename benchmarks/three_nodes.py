@@ -1,0 +1,208 @@
+"""One run on three Ray nodes in network namespaces of their own, against the same run in one process.
+
+Each namespace has its own address on a bridge, so that Ray's nodes see each other as machines on a network do; token
+authentication stays on, with the token file all of them find under the same HOME. Needs Linux and root; where the
+kernel refuses namespaces, the script says so and skips.
+
+    python benchmarks/three_nodes.py [--json] [key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+NODES = 3
+TOKEN = ("env", "RAY_AUTH_MODE=token")
+"""Ray looks for the token by itself when it starts a cluster, not when it joins one at an address."""
+PORT = 6399
+SUBNET = "10.213.47"
+DEFAULTS = (
+    "devices.count=24", "devices.partition=one_each", "rounds=6", "method.local_steps=2", "evaluate.every=6",
+    "evaluate.rows_per_task=4", "evaluate.rules=[oracle]", "track.wandb.mode=disabled",
+)  # fmt: skip
+"""Six clusters of four devices: a graph that three nodes can share."""
+
+
+class Unsupported(RuntimeError):
+    """This machine gives no network namespaces."""
+
+
+def ip(*words: str) -> None:
+    """Run `ip`, with its own words in the error."""
+    try:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise Unsupported("`ip` is not installed (package iproute2)") from error
+    except subprocess.CalledProcessError as error:
+        raise Unsupported(f"`ip {' '.join(words)}`: {error.stderr.strip()}") from error
+
+
+@contextlib.contextmanager
+def namespaces() -> Iterator[list[str]]:
+    """Namespaces `<prefix>-0` ... on one bridge, with addresses SUBNET.1 ...; all taken away at the end."""
+    prefix = f"dfl{os.getpid() % 100000}"
+    names = [f"{prefix}-{k}" for k in range(NODES)]
+    try:
+        ip("link", "add", f"{prefix}br", "type", "bridge")
+        ip("link", "set", f"{prefix}br", "up")
+        for k, name in enumerate(names):
+            ip("netns", "add", name)
+            ip("link", "add", f"{prefix}v{k}", "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("link", "set", f"{prefix}v{k}", "master", f"{prefix}br", "up")
+            ip("-n", name, "addr", "add", f"{SUBNET}.{k + 1}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield names
+    finally:
+        for name in names:
+            end_processes(name)
+        for words in [("netns", "del", n) for n in names] + [("link", "del", f"{prefix}br")]:
+            subprocess.run(["ip", *words], capture_output=True)
+
+
+def end_processes(name: str) -> None:
+    """End what runs in a namespace, and nothing else."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+        for pid in listed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), kind)
+        if listed:
+            time.sleep(2.0)
+
+
+def inside(name: str, command: Sequence[str], *, timeout_s: float) -> str:
+    """What a command in a namespace prints.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of what it said.
+    """
+    done = subprocess.run(
+        ["ip", "netns", "exec", name, *command], capture_output=True, text=True, timeout=timeout_s, check=False
+    )  # fmt: skip
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-1500:]
+        raise RuntimeError(f"`{' '.join(command[:4])} ...` in {name} ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def start_nodes(names: Sequence[str], folder: str) -> None:
+    """Start a head and its workers, one CPU each."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
+    common = ["--num-cpus=1", "--object-store-memory=150000000", "--disable-usage-stats"]
+    head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    for k, name in enumerate(names):
+        role = head if k == 0 else [f"--address={SUBNET}.1:{PORT}"]
+        # A joining node does not look for the token by itself, unlike a head.
+        token = ["env", "RAY_AUTH_MODE=token"]
+        inside(
+            name, [*token, ray, "start", *role, f"--node-ip-address={SUBNET}.{k + 1}", *common], timeout_s=120
+        )
+
+
+def run(words: Sequence[str], prefix: Sequence[str] = ()) -> dict[str, Any]:
+    """One run's JSON summary."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "dfl_ray", "run", *words, "--json"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def wire_bytes(names: Sequence[str]) -> int:
+    """Bytes all nodes have sent onto the bridge so far."""
+    command = ["cat", "/sys/class/net/eth0/statistics/tx_bytes"]
+    return sum(int(inside(n, command, timeout_s=30)) for n in names)
+
+
+def same_records(one: str, two: str) -> dict[str, float]:
+    """Largest difference of each table's numbers; raises if anything but learnt figures differs.
+
+    Raises:
+        RuntimeError: Radio, bytes or any other exact column differs.
+    """
+    import numpy as np
+
+    from dfl_ray.records import comparable, load_run
+
+    left, right = load_run(Path(one)), load_run(Path(two))
+    learnt = "loss|collision|gradient|consensus|accuracy|forgetting|interference|routed"
+    worst: dict[str, float] = {}
+    for name in ("rounds", "devices", "transfers", "evaluation"):
+        a, b = comparable(getattr(left, name)), comparable(getattr(right, name))
+        loose = a.columns[a.columns.str.contains(learnt)]
+        exact = [c for c in a.columns if c not in loose]
+        other = [c for c in exact if not a[c].equals(b[c].astype(a[c].dtype))]
+        if other:
+            raise RuntimeError(f"table `{name}` differs between one process and {NODES} nodes: {other}")
+        gap = [np.nanmax(np.abs(a[c].to_numpy(float) - b[c].to_numpy(float)), initial=0.0) for c in loose]
+        worst[name] = float(max(gap, default=0.0))
+    return worst
+
+
+def measure(words: Sequence[str]) -> dict[str, Any]:
+    """Run both and compare.
+
+    Raises:
+        Unsupported: No namespaces here.
+        RuntimeError: A run failed, or their records differ.
+    """
+    from dfl_ray.records import load_run
+
+    with tempfile.TemporaryDirectory(prefix="dfl") as folder, namespaces() as names:
+        common = [*DEFAULTS, *words, f"runtime.runs_dir={folder}/runs"]
+        start_nodes(names, f"{folder}/ray")
+        before = wire_bytes(names)
+        address = f"runtime.address={SUBNET}.1:{PORT}"
+        several = run([*common, "name=several", address], ["ip", "netns", "exec", names[0], *TOKEN])
+        wire = wire_bytes(names) - before
+        one = run([*common, "name=one", "runtime.backend=local"])
+        rounds = load_run(Path(several["run"])).rounds
+        return {
+            "nodes": NODES,
+            "rounds": int(several["rounds"]),
+            "message_bytes": int(rounds["message_bytes"].sum()),
+            "node_crossing_bytes": int(rounds["node_crossing_bytes"].sum()),
+            "inside_nodes_fraction": several["inside_nodes_fraction"],
+            "wire_bytes": wire,
+            "largest_difference": same_records(one["run"], several["run"]),
+        }
+
+
+def main() -> int:
+    """Measure and print; 0 also where the machine has no namespaces, which is then said."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("words", nargs="*", help="overrides of the configuration")
+    options = parser.parse_args()
+    try:
+        found = measure(options.words)
+    except Unsupported as reason:
+        found = {"skipped": str(reason)}
+    for name, value in found.items():
+        print(f"{name:24} {value}")
+    if options.json:
+        print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
