@@ -91,6 +91,7 @@ class SparseOrthogonalConfig(GossipConfig):
     sketch_layers: int = Field(
         default=3, ge=1, description="adapted layer inputs used by the likelihood router"
     )
+    sketch_precision: Precision = Field(default="int8", description="number format of sketches on air")
     sketch_shrinkage: float = Field(
         default=0.05, ge=0, le=1, description="shrinkage of the correlation to its diagonal mean"
     )

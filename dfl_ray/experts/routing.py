@@ -10,6 +10,9 @@ import torch
 from dfl_ray.experts.sketch import ROWS_PER_BATCH, prompt_batch, stacked
 from dfl_ray.lora.training import ScoredModel
 
+EIGENVALUE_FLOOR = 1e-6
+"""Least eigenvalue of a correlation, relative to its mean: rounding on air must not make it indefinite."""
+
 
 def shrink(correlation: np.ndarray, amount: float) -> np.ndarray:
     """(1 - rho) C + rho tr(C)/n I, for a stack (..., n, n): keeps estimates from few tokens invertible."""
@@ -68,9 +71,10 @@ def log_likelihoods(
     joined = np.concatenate(features, axis=1).astype(np.float64)
     for t in np.flatnonzero(known):
         regular = shrink(correlations[t], shrinkage)
-        factor = np.linalg.cholesky(np.linalg.inv(regular))
-        energy = ((joined @ factor) ** 2).sum(axis=2).sum(axis=0)
-        log_det = np.linalg.slogdet(regular)[1].sum()
+        values, vectors = np.linalg.eigh(regular)
+        values = np.maximum(values, EIGENVALUE_FLOOR * values.mean(axis=1, keepdims=True))
+        energy = ((joined @ (vectors / np.sqrt(values)[:, None, :])) ** 2).sum(axis=2).sum(axis=0)
+        log_det = np.log(values).sum()
         out[:, t] = -0.5 * np.add.reduceat(energy + log_det, tokens[:-1])
     return out
 

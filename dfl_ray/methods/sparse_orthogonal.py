@@ -54,6 +54,7 @@ class SparseOrthogonal:
         self.pruning = Pruning(context, self.layout)
         self.exchange = Exchange(context, self.layout.size)
         self._drawn: dict[int, list[np.ndarray]] = {}
+        self._decoded: dict[tuple[object, ...], np.ndarray] = {}
 
     def slots(self, device: int) -> tuple[int, ...]:
         """One adapter for each task the device holds."""
@@ -166,16 +167,16 @@ class SparseOrthogonal:
 
     def sketches(self, device: Device) -> tuple[tuple[object, ...], np.ndarray] | None:
         """The published sketches the device holds; NaN for tasks whose sketch has not arrived."""
-        layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
-        out = np.full((self.context.tasks, layers, width, width), np.nan)
-        key: list[object] = []
-        for task in range(self.context.tasks):
-            message = bulletins.held(device, Kind.SKETCH, task)
-            key.append(None if message is None else (message.sender, message.version))
-            if message is not None:
-                values = decode_values(message.body, message.precision, layers * width * (width + 1) // 2)
-                out[task] = decode_sketch(values, layers, width)
-        return tuple(key), out
+        held = [bulletins.held(device, Kind.SKETCH, t) for t in range(self.context.tasks)]
+        key = tuple(None if m is None else (m.sender, m.version) for m in held)
+        if key not in self._decoded:
+            layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
+            out = np.full((self.context.tasks, layers, width, width), np.nan)
+            for task, message in enumerate(held):
+                if message is not None:
+                    out[task] = self._sketch_of(message)
+            self._decoded = {key: out}  # only the last: devices of one cluster hold the same
+        return key, self._decoded[key]
 
     def density(self, device: Device) -> float:
         """Share of B's entries that may be non-zero, mean over the device's tasks."""
@@ -207,8 +208,9 @@ class SparseOrthogonal:
 
     def _publish_sketch(self, device: Device, task: int) -> None:
         correlation = self.context.sketch(device.index, task, self.context.router_layers)
-        body = encode_values(encode_sketch(correlation), "float16")
-        bulletins.publish(device, self._message(Kind.SKETCH, task, device.index, 1, body))
+        form = self.config.sketch_precision
+        body = encode_sketch(correlation, form)
+        bulletins.publish(device, self._message(Kind.SKETCH, task, device.index, 1, body, precision=form))
 
     def _publish_projection(self, device: Device, task: int) -> None:
         rows = np.concatenate([p[task].ravel() for p in self.projections(device.index)]).astype(np.float32)
@@ -256,12 +258,21 @@ class SparseOrthogonal:
         else:
             if message.kind is Kind.EXPERT and not np.isfinite(self._expert_values(message)).all():
                 raise MessageError(Refusal.NOT_FINITE, f"expert of task {message.task}")
+            if message.kind is Kind.SKETCH and not np.isfinite(self._sketch_of(message)).all():
+                raise MessageError(Refusal.NOT_FINITE, f"sketch of task {message.task}")
             if message.kind is Kind.BID and self.pruning.bidding is not None:
                 self.pruning.bidding.check(message)
             if message.kind is Kind.PROJECTION:
                 self._check_projection(device, message)
             bulletins.accept(device, message)
         note_seen(device, message)
+
+    def _sketch_of(self, message: Message) -> np.ndarray:
+        layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
+        try:
+            return decode_sketch(message.body, message.precision, layers, width)
+        except CodecError as error:
+            raise MessageError(Refusal.CORRUPTED, str(error)) from error
 
     def _expert_values(self, message: Message) -> np.ndarray:
         length = int.from_bytes(message.body[:4], "little")

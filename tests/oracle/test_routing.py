@@ -15,6 +15,7 @@ from dfl_ray.experts.routing import (
     shrink,
 )
 from dfl_ray.experts.sketch import decode_sketch, distinct_inputs, encode_sketch, sketch
+from dfl_ray.lora.codec import CodecError
 
 RNG = np.random.default_rng(0)
 
@@ -117,6 +118,29 @@ def test_distinct_inputs_name_each_input_once(adapted):
     assert names == ["q_proj", "o_proj", "gate_proj", "down_proj"]
 
 
-def test_sketch_survives_its_encoding():
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
+def test_sketch_survives_its_encoding(precision, tolerance):
     c = random_correlations(1, 3, 8)[0]
-    np.testing.assert_allclose(decode_sketch(encode_sketch(c), 3, 8), c, rtol=1e-6)
+    data = encode_sketch(c, precision)
+    np.testing.assert_allclose(decode_sketch(data, precision, 3, 8), c, rtol=tolerance, atol=1e-6)
+
+
+def test_int8_sketch_is_within_half_a_step_of_every_coefficient():
+    c = random_correlations(1, 3, 8)[0] * np.array([1.0, 1e-3, 1e3])[:, None, None]
+    data = encode_sketch(c, "int8")
+    assert len(data) == 3 * (2 * 8 + 28)
+    found = decode_sketch(data, "int8", 3, 8)
+    root = np.sqrt(np.einsum("kii->ki", c))
+    scale = root[:, :, None] * root[:, None, :]
+    assert (np.abs(found - c) <= (0.5 / 127 + 3e-3) * scale).all()
+    with pytest.raises(CodecError):
+        decode_sketch(data[:-1], "int8", 3, 8)
+
+
+def test_rounding_never_makes_a_likelihood_undefined():
+    x = np.random.default_rng(5).normal(size=(400, 3)) @ np.random.default_rng(6).normal(size=(3, 12))
+    exact = (x.T @ x / len(x))[None]
+    rounded = decode_sketch(encode_sketch(exact, "int8"), "int8", 1, 12)
+    assert np.linalg.eigvalsh(rounded[0]).min() < 0
+    table = log_likelihoods([x[None, :9].astype(np.float32)], np.stack([rounded, exact]), shrinkage=0.0)
+    assert np.isfinite(table).all()

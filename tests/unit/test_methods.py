@@ -165,8 +165,8 @@ def test_sketches_reach_everyone_and_lost_hops_are_retried():
     for d in devices:
         key, found = method.sketches(d)
         assert key == ((0, 1), (2, 1))
-        np.testing.assert_allclose(found[0, 0], np.eye(8))
-        np.testing.assert_allclose(found[1, 0], 2 * np.eye(8))
+        np.testing.assert_allclose(found[0, 0], np.eye(8), rtol=1e-3)  # float16 root diagonals
+        np.testing.assert_allclose(found[1, 0], 2 * np.eye(8), rtol=1e-3)
 
 
 def test_sent_projections_are_checked():
