@@ -100,6 +100,22 @@ def adamw_(
 
 def _adamw_all_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
     state.steps += 1
+    if state.theta.is_cuda:
+        _adamw_fused_(state, gradient, size)
+    else:
+        _adamw_plain_(state, gradient, size)
+
+
+def _adamw_fused_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
+    """One pass over memory instead of a dozen: torch's own fused kernel, an adapter as a parameter."""
+    torch._fused_adamw_(
+        list(state.theta), list(gradient), list(state.first), list(state.second), [],
+        list(state.steps.float()), lr=size.learning_rate, beta1=BETA1, beta2=BETA2,
+        weight_decay=size.weight_decay, eps=EPSILON, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
+def _adamw_plain_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
     t = state.steps.to(state.theta.dtype).unsqueeze(1)
     state.first.lerp_(gradient, 1 - BETA1)
     state.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
