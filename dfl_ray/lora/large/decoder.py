@@ -121,7 +121,14 @@ def train_step(decoder: LargeDecoder, plan: Plan, a: Stacks, b: Stacks, into: Gr
         dx = torch.zeros_like(x).index_copy_(0, plan.scored, dchosen)
         for number in reversed(range(len(tapes))):
             dx = _backward_block(decoder, number, dx, tapes.pop(), plan, into)
-        return losses.new_zeros(plan.slots).index_add_(0, plan.owner, losses) / plan.counts.to(losses.dtype)
+        return _means(losses, plan)
+
+
+def _means(losses: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Mean of each slot's losses, summed in a fixed order and never across slots."""
+    slots = torch.arange(plan.slots, device=losses.device).unsqueeze(1)
+    own = torch.where(plan.owner == slots, losses, 0.0)
+    return own.sum(1) / plan.counts.to(losses.dtype)
 
 
 def _forward(
