@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.memory import give_back
 from dfl_ray.group.group import DeviceGroup
 from dfl_ray.group.records import (
     Deliveries,
@@ -34,6 +35,7 @@ class DeviceActor:
             "cuda" if setup.config.runtime.gpus_per_actor > 0 and torch.cuda.is_available() else "cpu"
         )
         self._group = DeviceGroup(setup, devices, torch_device)
+        self._trained = False
 
     def ready(self) -> str:
         """Name of the node this runs on; answers once everything is built."""
@@ -43,7 +45,11 @@ class DeviceActor:
 
     def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
         """See `DeviceGroup.train`."""
-        return self._group.train(round_index, absent)
+        answer = self._group.train(round_index, absent)
+        if not self._trained:  # what the first round draws is drawn once
+            give_back()
+            self._trained = True
+        return answer
 
     def exchange(self, round_index: int, deliveries: Deliveries, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""
@@ -53,7 +59,9 @@ class DeviceActor:
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
     ) -> EvaluationReport:
         """See `DeviceGroup.evaluate`."""
-        return self._group.evaluate(round_index, rules, references)
+        report = self._group.evaluate(round_index, rules, references)
+        give_back()
+        return report
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """See `DeviceGroup.full_sketches`."""

@@ -28,13 +28,15 @@ def test_centralized_has_one_learner_wherever_it_is_hosted(central, tmp_path, pe
     run = made(tmp_path, "ray", "method=centralized", f"runtime.devices_per_actor={per_actor}")
     assert_same_records(central, run, exact=False)
     assert run.rounds["payload_bytes"].sum() == 0
-    learners = run.devices[run.devices["tokens"] > 0] if "tokens" in run.devices else run.devices
     assert set(run.evaluation.loc[run.evaluation["round"] > 0, "device"]) == {0}
-    assert learners["loss"].notna().groupby(learners["device"]).all()[0]
+    assert set(run.devices.loc[run.devices["loss"].notna(), "device"]) == {0}
     assert run.devices["actor"].nunique() == 4 // int(per_actor)
 
 
-@pytest.mark.parametrize("method", ["choco", "flora", "hetlora"])
+@pytest.mark.parametrize(
+    "method",
+    ["flora", pytest.param("choco", marks=pytest.mark.slow), pytest.param("hetlora", marks=pytest.mark.slow)],
+)
 def test_methods_with_memory_of_their_own(tmp_path, method):
     """Public copies, a merged base, ranks that differ."""
     local = made(tmp_path, "local", f"method={method}", "runtime.backend=local")

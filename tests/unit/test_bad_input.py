@@ -36,7 +36,7 @@ CASES = {
     "unknown task": (["tasks.names=[topik]"], ["topik", "topic"]),
     "T*r > d": (["method.rank=64"], ["T*r = ", "method.rank", "method.projection=gaussian"]),
     "too many actors": (
-        ["devices.count=190", "runtime.devices_per_actor=1"],
+        ["devices.count=190", "runtime.devices_per_actor=1", "runtime.memory_per_actor_mb=8000"],
         ["190", "runtime.devices_per_actor"],
     ),
     "too much cpu": (["runtime.cpus_per_actor=500"], ["cannot hold", "runtime.cpus_per_actor"]),
