@@ -15,6 +15,10 @@ import pandas as pd
 from scipy import stats
 
 AXES = ("payload_bytes", "airtime_s", "radio_energy_j")
+STATE = ("interference_gap", "collision_b", "collision_delta_w", "consensus_distance", "spectral_gap",
+         "replica_staleness_rounds")  # fmt: skip
+"""Figures of the last evaluation that some methods have and others lack (NaN)."""
+
 FRACTIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -81,6 +85,8 @@ def curve_of(path: Path, label: str) -> Curve:
         "own_tasks": float(last.loc[held, "accuracy"].mean()),
         "forgetting": float(rounds["forgetting_mean"].dropna().iloc[-1]),
         "routed_right": float(routed.mean()) if len(routed) else float("nan"),
+        "tasks": float(last["task"].nunique()),
+        **{f: float(rounds[f].dropna().iloc[-1]) if rounds[f].notna().any() else float("nan") for f in STATE},
     }
     return Curve(
         label, int(run.config["seed"]), points, figures, dict(final.groupby("rule")["accuracy"].mean())

@@ -58,7 +58,7 @@ def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str]
     every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].rules) > 1 else []
     arguments = (
         *([preset] if preset else []), *BASE, *every_rule, f"method={method}", *overrides,
-        *(s if "." in s.split("=")[0] else f"method.{s}" for s in settings), f"seed={seed}",
+        *(s if "." in s.split("=")[0] or s.startswith("rounds=") else f"method.{s}" for s in settings), f"seed={seed}",
     )  # fmt: skip
     digest = hashlib.blake2b("\n".join(arguments).encode(), digest_size=4).hexdigest()
     return Job(label, seed, arguments, folder / f"{method}-s{seed}-{digest}")
@@ -130,6 +130,17 @@ FIGURES: Mapping[str, tuple[str, float, int]] = {
 }
 
 
+STATE: Mapping[str, tuple[str, float, int]] = {
+    "interference_gap": ("interference gap %", 100, 1),
+    "routed_right": ("routed right %", 100, 1),
+    "collision_b": ("collisions of B %", 100, 1),
+    "collision_delta_w": ("of dW %", 100, 1),
+    "consensus_distance": ("consensus distance", 1, 4),
+    "spectral_gap": ("spectral gap", 1, 3),
+    "replica_staleness_rounds": ("replicas' age, rounds", 1, 1),
+}
+
+
 def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
     """All tables, as intervals."""
     labels = list(curves)
@@ -145,7 +156,7 @@ def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
         "equal_rounds": {
             label: {
                 f: comparison.over_seeds({label: curves[label]}, lambda c, f=f: c.figures[f])[label]
-                for f in FIGURES
+                for f in (*FIGURES, *STATE)
             }
             for label in labels
         },
@@ -221,6 +232,18 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
             f"% to reach {reference}",
         ]
         parts.append(table(f"Accuracy % at equal {axis}", rows, head))
+    gains = result.get("collaboration_gain", {})
+    state = {
+        label: [
+            *(
+                result["equal_rounds"][label][f].text(scale, digits)
+                for f, (_, scale, digits) in STATE.items()
+            ),
+            gains[label].text(100) if label in gains else "",
+        ]
+        for label in labels
+    }
+    parts.append(table("State at the end", state, [*(h for h, _, _ in STATE.values()), "gain over local %"]))
     every = sorted({r for rules in result["rules"].values() for r in rules})
     ruled = {
         label: [rules[r].text(100) if r in rules else "" for r in every]
