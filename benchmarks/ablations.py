@@ -25,7 +25,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ablation_entries import ABLATIONS, Ablation
+from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
 from benchmarks.comparison import Curve, Curves, Interval, curve_of, paired, plain
 from benchmarks.line_chart import Axis, save_chart
 from benchmarks.methods import carry_out, machine, make_job, say, table
@@ -46,7 +46,7 @@ class Row:
         label: Method and settings.
         value: What the series reads.
         figures: Final figures by name.
-        difference: Accuracy minus that of the entry's first setting, paired by seed.
+        difference: Accuracy minus that of the base run (of the entry's first, if it has none), paired by seed.
     """
 
     series: str
@@ -83,22 +83,22 @@ def value_of(curve: Curve, figure: str) -> float:
 
 def rows_of(entry: Ablation, curves: Curves) -> list[Row]:
     """All settings of an entry."""
-    first = entry.labels[0]
+    base = ours() if ours() in entry.labels else entry.labels[0]
     out: list[Row] = []
     for series in entry.series:
         for point in series.points:
             runs = curves[point.label]
             value = Interval.of([value_of(c, series.figure) for c in runs.values()])
             figures = {f: Interval.of([c.figures[f] for c in runs.values()]) for f in FIGURES}
-            both = {label: curves[label] for label in (first, point.label)}
-            difference = paired(both, point.label, lambda c: c.figures["accuracy"]).get(first, SAME)
+            both = {label: curves[label] for label in (base, point.label)}
+            difference = paired(both, point.label, lambda c: c.figures["accuracy"]).get(base, SAME)
             out.append(Row(series.name, point.x, point.label, value, figures, difference))
     return out
 
 
 def text_of(name: str, entry: Ablation, rows: Sequence[Row]) -> str:
     """A table: one line a setting."""
-    head = ["at", "value %", *(h for h, _, _ in FIGURES.values()), "accuracy - first"]
+    head = ["at", "value %", *(h for h, _, _ in FIGURES.values()), "accuracy - base"]
     lines: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
         cells = [row.figures[f].text(scale, digits) for f, (_, scale, digits) in FIGURES.items()]
