@@ -1,15 +1,13 @@
-"""The two sides that `gpu_training` compares: all devices in one batched step, and PEFT device after device."""
+"""What `gpu_training` times of ours, and how it times: the path a run takes, all devices in one batched step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from benchmarks.gpu_work import Work, draw_ids
 from dfl_ray.lora.inject import find_targets, inject
@@ -81,11 +79,12 @@ class Batched:
         return result.loss
 
     def factors(self, device: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Copies of one device's A and B of every layer."""
+        """Copies of one device's A and B of every layer, on the CPU."""
         b = self.layout.views(self.state.theta, "b")
         a = self.static_a or self.layout.views(self.state.theta, "a")
         return {
-            s.name: (x[device].clone(), y[device].clone()) for s, x, y in zip(self.layers, a, b, strict=True)
+            s.name: (x[device].cpu().clone(), y[device].cpu().clone())
+            for s, x, y in zip(self.layers, a, b, strict=True)
         }
 
 
@@ -106,88 +105,3 @@ def _local_work(work: Work) -> list[LocalWork]:
     return [
         LocalWork([[(table, k * work.batch + i) for i in range(work.batch)]]) for k in range(work.devices)
     ]
-
-
-class InTurn:
-    """PEFT on `transformers`' own model, one adapter's step after the other's.
-
-    One adapter module serves all devices: changing adapters, which PEFT would add, is not charged. Everything else
-    is a usual loop: forward, loss of the scored tokens, backward, clipping, fused AdamW.
-
-    Args:
-        work: The same step.
-        base: Our base; its weights are shared, not copied.
-        factors: Name -> (A, B) that the adapter starts from.
-        trains_a: Whether A is trained.
-        mixed: Adapters in float32 under autocast, PEFT's default, instead of all in the base's precision.
-    """
-
-    def __init__(
-        self, work: Work, base: Mapping[str, torch.Tensor], factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
-        *, trains_a: bool, mixed: bool,
-    ) -> None:  # fmt: skip
-        self.work, self.mixed = work, mixed
-        self.model = _peft_model(work, base, mixed)
-        with torch.no_grad():
-            for name, module in self.model.named_modules():
-                if hasattr(module, "lora_A") and "default" in module.lora_A:
-                    a, b = factors[name.removeprefix("base_model.model.")]
-                    module.lora_A["default"].weight.copy_(a)
-                    module.lora_B["default"].weight.copy_(b)
-        if not trains_a:
-            for name, parameter in self.model.named_parameters():
-                if "lora_A" in name:
-                    parameter.requires_grad_(False)
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=SIZE.learning_rate, weight_decay=SIZE.weight_decay,
-            fused=work.device.startswith("cuda"),
-        )  # fmt: skip
-        ids = torch.from_numpy(draw_ids(work, work.devices * work.batch).astype(np.int64))
-        self.ids = ids.view(work.devices, work.batch, -1).to(work.device)
-
-    def loss(self, device: int) -> torch.Tensor:
-        """Mean loss of one device's scored tokens."""
-        ids, scored = self.ids[device], self.work.scored
-        autocast = torch.autocast("cuda", torch.bfloat16) if self.mixed else nullcontext()
-        with autocast:
-            logits = self.model(input_ids=ids[:, :-1], use_cache=False, logits_to_keep=scored).logits
-        return F.cross_entropy(logits.float().flatten(0, 1), ids[:, -scored:].flatten())
-
-    def step(self, device: int) -> None:
-        """One device's step."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss(device).backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, SIZE.clip_norm)
-        self.optimizer.step()
-
-    def all_devices(self) -> None:
-        """One step of every device in turn."""
-        for device in range(self.work.devices):
-            self.step(device)
-
-
-def _peft_model(work: Work, base: Mapping[str, torch.Tensor], mixed: bool) -> Any:
-    import peft
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM, Qwen2Config
-
-    shape = work.shape
-    config = Qwen2Config(
-        vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        rms_norm_eps=shape.eps, tie_word_embeddings=shape.tied, use_cache=False,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-    )  # fmt: skip
-    with init_empty_weights(include_buffers=False):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=work.dtype, attn_implementation="sdpa")
-    named = model.load_state_dict(dict(base), strict=False, assign=True)
-    if named.unexpected_keys or set(named.missing_keys) - {"lm_head.weight"}:
-        raise ValueError(f"`transformers` names the weights differently: {named}")
-    model.tie_weights()
-    lora = peft.LoraConfig(
-        r=work.rank, lora_alpha=int(SCALE * work.rank), target_modules="all-linear", lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
-    wrapped: Any = peft.get_peft_model(model.to(work.device), lora, autocast_adapter_dtype=mixed)
-    return wrapped.train()
