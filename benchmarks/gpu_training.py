@@ -15,7 +15,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
          f"rank {work.rank}, {options.dtype}")  # fmt: skip
     rates = matrix_rates(work, options)
     _print_rates(rates)
-    model = random_base(work)
-    sides = [measure(work, model, options, rates["square"], trains_a=a) for a in _factors(options)]
+    weights = {n: p.detach() for n, p in random_base(work).named_parameters()}
+    sides = [measure(work, weights, options, rates["square"], trains_a=a) for a in _factors(options)]
     out = {"machine": facts, "options": vars(options), "matrix_tflops": rates, "training": sides}
     if options.json or options.tiny:
         print(json.dumps(out), flush=True)
@@ -161,21 +161,21 @@ def _product_rate(work: Work, rows: int, inner: int, columns: int) -> float:
 
 
 def measure(
-    work: Work, model: Any, options: argparse.Namespace, square_tflops: float, *, trains_a: bool
-) -> dict[str, Any]:
+    work: Work, weights: Mapping[str, torch.Tensor], options: argparse.Namespace, square_tflops: float,
+    *, trains_a: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Both sides with the same factors trained.
 
     Args:
         work: The step.
-        model: The base, changed by ours so that it is used for the names of its weights alone afterwards.
+        weights: The base's, by name; both sides use them.
         options: The command line.
         square_tflops: The matrix rate to compare with.
         trains_a: Whether A is trained beside B.
     """
     parts = step_operations(work, trains_a=trains_a)
-    weights = {n.replace(".base.", "."): p.detach() for n, p in model.named_parameters()}
     _reset_peak(work)
-    ours = Batched(work, _same_base(work, weights), trains_a=trains_a, compile=options.compile)
+    ours = Batched(work, _base_of(work, weights), trains_a=trains_a, compile=options.compile)
     factors = [ours.factors(k) for k in range(work.devices)]
     first_losses = ours.step().tolist()
     seconds = timed(ours.step, work.device, warm=options.warm, repeats=options.steps)
@@ -199,8 +199,8 @@ def measure(
     return found
 
 
-def _same_base(work: Work, weights: dict[str, torch.Tensor]) -> Any:
-    """A fresh model over the same weights."""
+def _base_of(work: Work, weights: Mapping[str, torch.Tensor]) -> Any:
+    """A model over the weights; one side's changes to it are not the next one's."""
     from dfl_ray.models.llama import empty_decoder
 
     model = empty_decoder(work.shape)
@@ -214,7 +214,12 @@ def _same_base(work: Work, weights: dict[str, torch.Tensor]) -> Any:
 
 
 def _measure_peft(
-    work: Work, weights: dict[str, torch.Tensor], factors: Any, options: argparse.Namespace, *, trains_a: bool
+    work: Work,
+    weights: Mapping[str, torch.Tensor],
+    factors: Any,
+    options: argparse.Namespace,
+    *,
+    trains_a: bool,
 ) -> dict[str, Any]:
     """PEFT in every manner worth timing; with one adapter module only the first device's loss is comparable."""
     found: dict[str, Any] = {}
