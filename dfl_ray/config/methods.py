@@ -56,6 +56,12 @@ class SparseOrthogonalConfig(GossipConfig):
 
     type: Literal["sparse_orthogonal"] = Field(default="sparse_orthogonal", description="the method's name")
     precision: Precision = Field(default="int8", description="number format of the values on air")
+    exchange_every: int = Field(
+        default=10,
+        ge=1,
+        description="rounds between exchanges of same-task adapters; with A fixed their mean is exact however "
+        "far they have drifted, so seldom is enough",
+    )
     projection: Literal["exact", "gaussian", "per_device"] = Field(
         default="exact",
         description="A_t: rows of one orthogonal matrix; N(0, 1/d); or drawn anew by each device (ablation)",
@@ -63,7 +69,7 @@ class SparseOrthogonalConfig(GossipConfig):
     a_exchange: Literal["seed", "send"] = Field(
         default="seed", description="share A by its seed, or send it once"
     )
-    density: float = Field(default=0.5, gt=0, le=1, description="share k of B that is kept in the end")
+    density: float = Field(default=0.25, gt=0, le=1, description="share k of B that is kept in the end")
     mask: Literal["element", "row"] = Field(
         default="element", description="keep single entries or whole rows of B"
     )
@@ -79,11 +85,11 @@ class SparseOrthogonalConfig(GossipConfig):
         default=0.1, ge=0, le=1, description="share of the rounds before pruning starts"
     )
     prune_end: float = Field(
-        default=0.6, ge=0, le=1, description="share of the rounds after which masks are fixed"
+        default=0.3, ge=0, le=1, description="share of the rounds after which masks are fixed"
     )
-    prune_steps: int = Field(default=5, ge=1, description="mask updates of the cubic schedule")
+    prune_steps: int = Field(default=2, ge=1, description="mask updates of the cubic schedule")
     replicas_every: int = Field(
-        default=5, ge=1, description="rounds between refreshes of foreign experts (E)"
+        default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
     )
     sketch_prompts: int = Field(
         default=128, ge=8, description="training rows behind a task's input correlation"

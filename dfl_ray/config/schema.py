@@ -246,7 +246,7 @@ class Config(Section):
 
     name: str | None = Field(default=None, description="run name; none = from method, seed and time")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random stream")
-    rounds: int = Field(default=30, ge=1, le=1_000_000, description="communication rounds")
+    rounds: int = Field(default=20, ge=1, le=1_000_000, description="communication rounds")
     method: Annotated[MethodConfig, Field(discriminator="type")] = Field(
         default_factory=SparseOrthogonalConfig, description="the learning method"
     )
