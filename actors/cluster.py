@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping
 
 from dfl_ray.config.schema import RuntimeConfig
@@ -62,6 +63,58 @@ def start(runtime: RuntimeConfig, *, verbose: bool = False) -> Mapping[str, floa
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _not_joined(runtime.address, reason) from error
     return ray.cluster_resources()
+
+
+class Starting:
+    """Starts or joins Ray in a thread, so that the driver can build its scene meanwhile; a context manager.
+
+    The thread lives until the end: Ray's own processes are tied to the thread that started them, not to the process.
+
+    Args:
+        runtime: See `start`.
+        verbose: See `start`.
+
+    Raises:
+        InputError: Nobody listens at `runtime.address`.
+    """
+
+    def __init__(self, runtime: RuntimeConfig, *, verbose: bool = False) -> None:
+        if runtime.address is not None:
+            _check_reachable(runtime.address)
+        self._began, self._over = threading.Event(), threading.Event()
+        self._resources: Mapping[str, float] = {}
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._live, args=(runtime, verbose), daemon=True, name="Ray")
+
+    def _live(self, runtime: RuntimeConfig, verbose: bool) -> None:
+        try:
+            self._resources = start(runtime, verbose=verbose)
+        except BaseException as error:  # raised where it is asked for
+            self._error = error
+        self._began.set()
+        self._over.wait()
+
+    def resources(self) -> Mapping[str, float]:
+        """The cluster's resources, once it is there.
+
+        Raises:
+            InputError: It cannot be joined.
+        """
+        self._began.wait()
+        if self._error is not None:
+            raise self._error
+        return self._resources
+
+    def __enter__(self) -> Starting:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the cluster; one started here is stopped."""
+        self._began.wait()
+        stop()
+        self._over.set()
 
 
 def _check_reachable(address: str) -> None:

@@ -32,6 +32,7 @@ class Stopwatch:
         self.steps: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
         self.ends: list[float] = []
+        self.ready_s = 0.0
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -80,27 +81,29 @@ def run_here(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, int]], int]:
     from actors import cluster
-    from actors.pool import RayBackend
-    from dfl_ray.driver import Driver
-    from dfl_ray.launch import device_state_mb
-    from dfl_ray.packing import check_fits, pack
-    from dfl_ray.scene import build_scene
+    from dfl_ray.launch import choose_packing
+    from dfl_ray.tasks.load import read_tasks
     from dfl_ray.tracking.tracker import make_tracker
 
-    scene = build_scene(config, watch.step)
-    with watch.step("Ray"):
-        resources = cluster.start(config.runtime)
-    try:
-        packing = pack(config, scene.topology.cluster, resources, device_state_mb(scene))
-        check_fits(packing, resources)
+    with watch.step("tasks"):
+        loaded = read_tasks(config)
+    with cluster.Starting(config.runtime) as starting:
+        from dfl_ray.scene import build_scene
+
+        scene = build_scene(config, watch.step, loaded)
+        with watch.step("Ray"):
+            resources = starting.resources()
+        packing = choose_packing(scene, resources, cluster.nodes())
+        from actors.pool import RayBackend
+        from dfl_ray.driver import Driver
+
         with watch.step("actors"):
             backend = RayBackend(scene.setup, scene.channel, packing)
+        watch.ready_s = time.time() - watch.began
         tracker = make_tracker(config.track.wandb, name="timed", say=watch.say, verbose=False)
         Driver(scene, backend, folder, tracker, watch).run()
         memory, actors = backend.memory(), backend.actors
         backend.close()
-    finally:
-        cluster.stop()
     return memory, actors
 
 
@@ -113,6 +116,7 @@ def _figures(config: Any, watch: Stopwatch, memory: list[dict[str, int]], actors
         "rounds": config.rounds,
         "actors": actors,
         "start_up_s": watch.steps,
+        "ready_s": watch.ready_s,
         "first_round_s": watch.ends[0],
         "round_s": [float(r["wall_s"]) for r in watch.rows],
         "round_without_evaluation_s": bare,

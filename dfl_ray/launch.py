@@ -18,13 +18,13 @@ from dfl_ray.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.scene import Scene, build_scene
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.tracker import make_tracker
 
 if TYPE_CHECKING:
     from dfl_ray.packing import Packing
     from dfl_ray.placement import Node
+    from dfl_ray.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,9 @@ def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outc
     from dfl_ray.config.load import resolved_yaml
 
     progress = make_progress(quiet=json)
-    scene = build_scene(config, progress.step)
-    for note in scene.notes:
-        progress.say(note)
-    with _hosting(config, scene, progress, verbose) as make_backend:
+    with _building(config, progress, verbose) as (scene, make_backend):
+        for note in scene.notes:
+            progress.say(note)
         folder = RunFolder.create(
             config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(config),
             suffix_if_taken=config.name is None,
@@ -89,8 +88,7 @@ def resume(path: Path, *, verbose: bool = False, json: bool = False) -> Outcome:
         checkpoint = load_checkpoint(folder.checkpoints)
         done = checkpoint.round_index if checkpoint else 0
         progress.say(f"Resuming {path} after round {done} of {config.rounds}")
-        scene = build_scene(config, progress.step)
-        with _hosting(config, scene, progress, verbose) as make_backend:
+        with _building(config, progress, verbose) as (scene, make_backend):
             folder.truncate(done if checkpoint else -1)
             return _carry_out(scene, folder, checkpoint, make_backend, progress, verbose)
     except BaseException:
@@ -104,28 +102,50 @@ def automatic_name(config: Config) -> str:
 
 
 @contextmanager
-def _hosting(
-    config: Config, scene: Scene, progress: Progress, verbose: bool
-) -> Iterator[Callable[[], Backend]]:
-    """Start what hosts the run and check that it fits; yields what makes the backend."""
+def _building(
+    config: Config, progress: Progress, verbose: bool
+) -> Iterator[tuple[Scene, Callable[[], Backend]]]:
+    """Build the scene while Ray starts beside it; yields the scene and what makes the backend.
+
+    The rows are read and the resources compared first, so that most wrong input is refused before Ray is there. All
+    of it is before any actor is.
+    """
+    from dfl_ray.tasks.load import read_tasks
+
+    with progress.step("tasks"):
+        loaded = read_tasks(config)
     if config.runtime.backend == "local":
-        yield lambda: LocalBackend(scene.setup, scene.channel)
+        from dfl_ray.scene import build_scene
+
+        scene = build_scene(config, progress.step, loaded)
+        yield scene, lambda: LocalBackend(scene.setup, scene.channel)
         return
     from actors import cluster
 
     if config.runtime.address is None:
-        choose_packing(scene, cluster.local_resources())
-    with progress.step("Ray"):
-        resources = cluster.start(config.runtime, verbose=verbose)
-    try:
-        nodes = cluster.nodes()
-        chosen = choose_packing(scene, resources, nodes)
+        _check_least(config, cluster.local_resources())
+    with cluster.Starting(config.runtime, verbose=verbose) as starting:
+        from dfl_ray.scene import build_scene
+
+        scene = build_scene(config, progress.step, loaded)
+        if config.runtime.address is None:
+            choose_packing(scene, cluster.local_resources())
+        with progress.step("Ray"):
+            resources = starting.resources()
+        chosen = choose_packing(scene, resources, cluster.nodes())
         progress.say(_in_words(chosen, config.devices.count))
         from actors.pool import RayBackend
 
-        yield lambda: RayBackend(scene.setup, scene.channel, chosen, progress.say)
-    finally:
-        cluster.stop()
+        yield scene, lambda: RayBackend(scene.setup, scene.channel, chosen, progress.say)
+
+
+def _check_least(config: Config, resources: Mapping[str, float]) -> None:
+    """Refuse at once what does not fit whatever the model: actors, CPUs and GPUs are known from the settings."""
+    import numpy as np
+
+    from dfl_ray.packing import check_fits, pack
+
+    check_fits(pack(config, np.zeros(config.devices.count, np.int64), resources, 0.0), resources)
 
 
 def choose_packing(scene: Scene, resources: Mapping[str, float], nodes: Sequence[Node] = ()) -> Packing:

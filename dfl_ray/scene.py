@@ -26,6 +26,7 @@ from dfl_ray.seeds import Stream, generator
 
 if TYPE_CHECKING:
     from dfl_ray.models.base import BaseWeights
+    from dfl_ray.tasks.assemble import LoadedTasks
     from dfl_ray.tasks.tokens import TokenTask
     from topology import Topology
 
@@ -57,20 +58,22 @@ class Scene:
     notes: tuple[str, ...]
 
 
-def build_scene(config: Config, step: Step = _silent) -> Scene:
+def build_scene(config: Config, step: Step = _silent, loaded: LoadedTasks | None = None) -> Scene:
     """Build everything a run starts with.
 
     Args:
         config: The experiment.
         step: Shows a set-up step while it runs.
+        loaded: The tasks' rows, if they have been read already.
 
     Raises:
         InputError: Whatever is wrong with data, model or layout.
     """
     from dfl_ray.tasks.load import read_tasks
 
-    with step("tasks"):
-        loaded = read_tasks(config)
+    if loaded is None:
+        with step("tasks"):
+            loaded = read_tasks(config)
     with step("base model"):
         weights, tokens = _model_and_tokens(config, loaded.tasks)
         layers, router_layers, parameters = _layers(config, weights, len(tokens))
