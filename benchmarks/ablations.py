@@ -123,7 +123,9 @@ def draw(path: Path, entry: Ablation, rows: Sequence[Row], curves: Curves) -> No
         order = np.argsort(xs, kind="stable").tolist()
         lines[series.name] = [xs[i] for i in order], [100 * values[i].mean for i in order]
         spreads[series.name] = [100 * values[i].half_width for i in order]
-    save_chart(path, entry.title, _x_axis(entry, lines, names), Axis("accuracy, %", 0, 100), lines, spreads)
+    least = min(v for _, ys in lines.values() for v in ys)
+    y = Axis("accuracy, %", 0 if least < 45 else 10 * math.floor(least / 10 - 0.5), 100)
+    save_chart(path, entry.title, _x_axis(entry, lines, names), y, lines, spreads)
 
 
 def _names(entry: Ablation) -> tuple[str, ...]:
