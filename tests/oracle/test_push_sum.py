@@ -121,7 +121,7 @@ def test_alternating_factors_have_masses_of_their_own():
 
 def test_sparse_experts_average_per_task_under_losses():
     config = SparseOrthogonalConfig(
-        rank=4, precision="float32", density=1.0, sketch_layers=1, aggregation="push_sum"
+        exchange_every=1, rank=4, precision="float32", density=1.0, sketch_layers=1, aggregation="push_sum"
     )
     method = make_method(make_context(config, HELD, rounds=500))
     devices = make_devices(method)

@@ -17,7 +17,10 @@ from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
 
 
 def so(**changes):
-    base = {"rank": 4, "precision": "float32", "density": 1.0, "sketch_layers": 1}
+    base = {
+        "rank": 4, "precision": "float32", "density": 1.0, "sketch_layers": 1, "exchange_every": 1,
+        "prune_end": 0.6, "prune_steps": 5,
+    }  # fmt: skip
     return SparseOrthogonalConfig(**{**base, **changes})
 
 
