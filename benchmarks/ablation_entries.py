@@ -11,6 +11,9 @@ DLORA = "dlora"
 WITH_FILTER = "evaluate.rules=[oracle,filter]"
 """Every run of ours is also asked by the true task's expert and by the linear filter."""
 
+PINNED = ("exchange_every=1", "density=0.5", "prune_end=0.6", "prune_steps=5", "replicas_every=5")
+"""The base run of ours, whatever the defaults: everything is exchanged often, so that each saving can show alone."""
+
 Kind = Literal["value", "log", "names", "bytes", "curve"]
 
 
@@ -68,7 +71,7 @@ class Ablation:
 
 def ours(*settings: str) -> str:
     """A run of sparse-and-orthogonal LoRA with settings of its own."""
-    return ":".join((OURS, WITH_FILTER, *settings))
+    return ":".join((OURS, WITH_FILTER, *PINNED, *settings))
 
 
 def dlora(*settings: str) -> str:
@@ -144,7 +147,7 @@ RULES = (
 
 
 def _cues() -> tuple[Series, ...]:
-    points = tuple(Point(c, f"{OURS}:evaluate.rules=[all]:tasks.cue={c}") for c in CUES)
+    points = tuple(Point(c, ours("evaluate.rules=[all]", f"tasks.cue={c}")) for c in CUES)
     rules = [Series(rule, points, f"rule:{rule}") for rule in RULES]
     routed = Series("prompts routed right", points, "routed_right")
     return (*rules, routed, Series("routed right by chance", points, "routing_by_chance"))
@@ -202,6 +205,7 @@ ABLATIONS: dict[str, Ablation] = {
     "economies": Ablation("Sending seldom and coarsely, both methods", "MB on air", "bytes", (
         Series("ours, int8", tuple(
             Point(e, ours(*([] if e == 1 else [f"exchange_every={e}"]))) for e in (1, 4, 12))),
+        Series("ours, as by default", (Point("default", f"{OURS}:{WITH_FILTER}"),)),
         Series("dlora, int8", tuple(
             Point(e, dlora("precision=int8", *([] if e == 1 else [f"exchange_every={e}"]))) for e in (1, 4, 12))),
         Series("dlora, float16", tuple(
