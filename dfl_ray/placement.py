@@ -132,7 +132,11 @@ def _starts(graph: MessageGraph, cluster: np.ndarray, sizes: Sequence[int]) -> I
         part[np.lexsort((number, np.argsort(order)[rank]))] = blocks
         yield part
     neighbours = graph.neighbours()
-    seeds = number if graph.count <= TINY_GRAPH else number[:: graph.count // 8 if graph.count > SMALL_GRAPH else 16]
+    seeds = (
+        number
+        if graph.count <= TINY_GRAPH
+        else number[:: graph.count // 8 if graph.count > SMALL_GRAPH else 16]
+    )
     for seed in seeds.tolist():
         yield _grow(graph.count, neighbours, sizes, seed)
 
