@@ -89,16 +89,22 @@ def pack(
         return replace(bare, groups=tuple(groups), cpus_per_actor=share)
     spread = runtime.devices_per_actor == "auto" and actors < count
     part = _node_of_devices(messages, cluster, dealt, spread)
+    return _on_machines(replace(bare, cpus_per_actor=share), machines, dealt, part, cluster, messages)
+
+
+def _on_machines(
+    bare: Packing, machines: Sequence[Node], dealt: Sequence[int], part: np.ndarray, cluster: np.ndarray,
+    messages: MessageGraph,
+) -> Packing:  # fmt: skip
+    """The packing whose actors hold the devices of their machine, cluster by cluster."""
     placed = [
         (group, machine.name)
         for number, machine in enumerate(machines)
         for group in _in_clusters(np.flatnonzero(part == number), cluster, dealt[number])
     ]
     sent = float(messages.bytes.sum())
-    return replace(
-        bare, groups=tuple(g for g, _ in placed), nodes=tuple(n for _, n in placed), cpus_per_actor=share,
-        inside=1.0 - messages.crossing(part) / sent if sent else 1.0,
-    )  # fmt: skip
+    inside = 1.0 - messages.crossing(part) / sent if sent else 1.0
+    return replace(bare, groups=tuple(g for g, _ in placed), nodes=tuple(n for _, n in placed), inside=inside)
 
 
 def _whole(resources: Mapping[str, float]) -> Node:
