@@ -29,12 +29,7 @@ class DeviceActor:
     """
 
     def __init__(self, setup: GroupSetup, devices: Sequence[int]) -> None:
-        import torch
-
-        torch_device = (
-            "cuda" if setup.config.runtime.gpus_per_actor > 0 and torch.cuda.is_available() else "cpu"
-        )
-        self._group = DeviceGroup(setup, devices, torch_device)
+        self._group = DeviceGroup(setup, devices)
         self._trained = False
 
     def ready(self) -> str:

@@ -133,7 +133,7 @@ class LocalBackend:
 
     actors = nodes = 1
 
-    def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str = "cpu") -> None:
+    def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str | None = None) -> None:
         from dfl_ray.group.group import DeviceGroup
 
         self._group = DeviceGroup(setup, sorted(setup.held), torch_device)

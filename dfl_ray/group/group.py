@@ -45,13 +45,16 @@ class DeviceGroup:
     Args:
         setup: What all groups share.
         devices: The devices hosted here.
-        torch_device: "cpu" or a CUDA device.
+        torch_device: "cpu" or a CUDA device; None = CUDA where the run asks for GPUs and there is one.
     """
 
-    def __init__(self, setup: GroupSetup, devices: Sequence[int], torch_device: str = "cpu") -> None:
+    def __init__(self, setup: GroupSetup, devices: Sequence[int], torch_device: str | None = None) -> None:
         torch.set_num_threads(setup.config.runtime.threads)
         self.setup = setup
         self.config = setup.config.method
+        if torch_device is None:
+            wanted = setup.config.runtime.gpus_per_actor > 0
+            torch_device = "cuda" if wanted and torch.cuda.is_available() else "cpu"
         self.torch_device = torch_device
         model = build_model(setup.weights, torch_device)
         compile = setup.config.runtime.compile
@@ -84,6 +87,7 @@ class DeviceGroup:
             stop = start + len(slots[d])
             self.devices[d] = Device(d, slots[d], self.state.rows(start, stop))
             start = stop
+        self._place = {d: k for k, d in enumerate(devices)}
         self.starts = np.cumsum([0, *[len(slots[d]) for d in devices]])
 
     def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:
@@ -154,7 +158,7 @@ class DeviceGroup:
         )  # fmt: skip
 
     def _train_part(self, part: list[Device], round_index: int) -> TrainingResult:
-        first = list(self.devices).index(part[0].index)
+        first = self._place[part[0].index]
         start, stop = int(self.starts[first]), int(self.starts[first + len(part)])
         keeps = [self.method.keep(d, round_index) for d in part]
         keep = None

@@ -17,6 +17,8 @@ from dfl_ray.lora.merged.plan import Bucket, Stage, Turn
 LEAST_PART, MOST_PARTS = 16, 4
 """Causal attention is cut into at most so many parts of at least so many queries."""
 
+FEW_KEYS = 16
+
 NARROW_HEAD = 16
 """Up to this width halves are swapped by a product: slicing so few numbers at a time is slower."""
 
@@ -108,7 +110,22 @@ def _weights(q: torch.Tensor, k: torch.Tensor, bucket: Bucket, heads: int) -> to
     else:
         scores = torch.bmm(q, k.transpose(1, 2))
         scores.view(bucket.rows, heads, *scores.shape[1:]).add_(bucket.mask)
-    return torch.softmax(scores, -1)
+    return _softmax_(scores)
+
+
+def _softmax_(scores: torch.Tensor) -> torch.Tensor:
+    """Softmax over keys, written out for few keys: torch's own is many times slower below a vector's width."""
+    if scores.shape[-1] >= FEW_KEYS:
+        return torch.softmax(scores, -1)
+    scores -= scores.amax(-1, keepdim=True)
+    scores.exp_()
+    return scores.div_(scores.sum(-1, keepdim=True))
+
+
+def _softmax_backward_(dp: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    if p.shape[-1] >= FEW_KEYS:
+        return torch._softmax_backward_data(dp, p, -1, p.dtype)
+    return dp.sub_((dp * p).sum(-1, keepdim=True)).mul_(p)
 
 
 def attend_backward(
@@ -137,7 +154,7 @@ def attend_backward(
         for (first, stop, seen), p in reversed(list(zip(_pieces(bucket), weights, strict=True))):
             part = do[:, first:stop]
             dp = torch.bmm(part, bv[:, :seen].transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+            ds = _softmax_backward_(dp, p)
             bdq[:, first:stop] = torch.bmm(ds, bk[:, :seen])
             _collect(dv, p, part, seen)
             _collect(dk, ds, bq[:, first:stop], seen)
