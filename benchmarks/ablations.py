@@ -26,7 +26,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
-from benchmarks.comparison import Curve, Curves, Interval, curve_of, paired, plain
+from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes, paired, plain
 from benchmarks.line_chart import Axis, save_chart
 from benchmarks.methods import carry_out, machine, make_job, say, table
 
@@ -115,7 +115,7 @@ def draw(path: Path, entry: Ablation, rows: Sequence[Row], curves: Curves) -> No
     spreads: dict[str, list[float]] = {}
     for series in entry.series:
         if entry.kind == "curve":
-            xs, values = _over_bytes(curves[series.points[0].label])
+            xs, values = over_bytes(curves[series.points[0].label])
         else:
             mine = [r for r in rows if r.series == series.name]
             xs = [_place(entry, r, names) for r in mine]
@@ -138,14 +138,6 @@ def _place(entry: Ablation, row: Row, names: Sequence[str]) -> float:
     if entry.kind == "names":
         return float(names.index(str(row.x)))
     return row.figures["payload_bytes"].mean / 1e6 if entry.kind == "bytes" else float(row.x)
-
-
-def _over_bytes(runs: Mapping[int, Curve]) -> tuple[list[float], list[Interval]]:
-    """Mean MB sent and accuracy at every evaluation, the base model left out."""
-    points = [c.points[c.points["round"] > 0] for c in runs.values()]
-    spent = np.mean([p["payload_bytes"].to_numpy(float) for p in points], axis=0) / 1e6
-    accuracy = np.array([p["accuracy"].to_numpy(float) for p in points]).T
-    return spent.tolist(), [Interval.of(list(a)) for a in accuracy]
 
 
 def _x_axis(

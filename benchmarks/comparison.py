@@ -140,6 +140,14 @@ class Interval:
         return mean if np.isnan(self.half_width) else f"{mean} ± {self.half_width * scale:.{digits}f}"
 
 
+def over_bytes(runs: Mapping[int, Curve]) -> tuple[list[float], list[Interval]]:
+    """Mean MB sent and accuracy at every evaluation, the base model left out."""
+    points = [c.points[c.points["round"] > 0] for c in runs.values()]
+    spent = np.mean([p["payload_bytes"].to_numpy(float) for p in points], axis=0) / 1e6
+    accuracy = np.array([p["accuracy"].to_numpy(float) for p in points]).T
+    return spent.tolist(), [Interval.of(list(a)) for a in accuracy]
+
+
 Curves = Mapping[str, Mapping[int, Curve]]
 """Label -> seed -> curve."""
 

@@ -253,6 +253,24 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
     return "\n".join(parts)
 
 
+def draw(path: Path, curves: Curves) -> None:
+    """Mean accuracy over bytes on air of every method that sends any, as an SVG file."""
+    from benchmarks.line_chart import Axis, save_chart
+
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    spreads: dict[str, list[float]] = {}
+    for label, runs in curves.items():
+        spent, values = comparison.over_bytes(runs)
+        if spent[-1] > 0:
+            kept = [k for k, x in enumerate(spent) if x > 0]
+            lines[label] = [spent[k] for k in kept], [100 * values[k].mean for k in kept]
+            spreads[label] = [100 * values[k].half_width for k in kept]
+    every = [x for xs, _ in lines.values() for x in xs]
+    x = Axis("MB on air", min(every) / 1.15, max(every) * 1.15, log=True)
+    y = Axis("accuracy, all devices and tasks, %", 0, 100)
+    save_chart(path, "Accuracy over bytes on air", x, y, lines, spreads)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -268,6 +286,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/benchmarks/methods"), help="where runs are kept"
     )
+    parser.add_argument("--chart", type=Path, help="SVG file for accuracy over bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value for every run")
     return parser.parse_intermixed_args(arguments)
@@ -293,6 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     curves = run_all(jobs, asked.jobs)
     result = summarise(curves, ours, reference)
     print(show(result, reference, ours))
+    if asked.chart:
+        draw(asked.chart, curves)
     result |= {
         "seeds": asked.seeds,
         "overrides": asked.overrides,

@@ -24,7 +24,7 @@ def network(name, **changes):
     section = {
         "type": name,
         "rank": 4,
-        **({"sketch_layers": 1} if name == "sparse_orthogonal" else {}),
+        **({"sketch_layers": 1, "exchange_every": 1} if name == "sparse_orthogonal" else {}),
         **changes,
     }
     method = make_method(make_context(READ.validate_python(section), HELD))
