@@ -10,13 +10,17 @@ H steps of the same rows and lengths as our side, plain FedAvg on the server. On
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
+import os
 import statistics
+import sys
 import time
 import warnings
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,4 +141,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Worker processes must find this module by its name: what is cached in it is kept from client to client.
+    folder = str(Path(__file__).resolve().parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+    sys.path.insert(0, folder)
+    importlib.import_module(Path(__file__).stem).main()

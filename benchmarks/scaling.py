@@ -31,7 +31,7 @@ def overrides(devices: int, rounds: int, more: Sequence[str]) -> list[str]:
     return [
         f"devices.count={devices}", f"devices.area_m=[{side:.0f},{side:.0f}]", f"rounds={rounds}",
         "method.local_steps=5", "method.batch_rows=8", "method.exchange_every=1", "evaluate.rows_per_task=2",
-        f"evaluate.every={rounds}", "checkpoint.every=0", *more,
+        f"tasks.train_rows={max(2000, devices)}", f"evaluate.every={rounds}", "checkpoint.every=0", *more,
     ]  # fmt: skip
 
 

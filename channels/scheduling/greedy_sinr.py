@@ -21,6 +21,7 @@ from channels.scheduling.problem import Scheduler, SlotTask, affectance, link_ma
 
 SMALL = 160
 _ORDERS = 6
+_DRAWN_TOGETHER = 12
 _REGROUPS = 60
 _STEPS_PER_LINK = 60
 _FIRST_SLOT_SHARE = 0.95
@@ -193,23 +194,29 @@ def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
     from channels.scheduling.kernels import first_fit
 
     key = stream_key(0, "regroup")
+    links: IntArray = np.arange(numbers.size, dtype=np.int64)
+    drawn: FloatArray = np.empty((0, numbers.size))
+    first = -1  # what the first row of `drawn` was drawn for
     for trial in range(_REGROUPS):
         slots = int(numbers.max()) + 1
         if slots <= max(fewest, 1):
             break
-        groups = [np.flatnonzero(numbers == slot) for slot in range(slots)]
         kind = trial % 3
         ranks: IntArray = np.arange(slots, dtype=np.int64)
         if kind == 0:
-            rank = ranks[::-1]
+            order_of_slots = ranks[::-1]
         elif kind == 1:
-            rank = np.argsort([-group.size for group in groups], kind="stable")
+            order_of_slots = np.argsort(-np.bincount(numbers, minlength=slots), kind="stable")
         else:
-            rank = np.argsort(keyed_uniform(key, ranks, trial, ordered=True))
-        inside = keyed_uniform(key, np.arange(numbers.size), slots + trial, ordered=True)
-        parts = [groups[int(slot)] for slot in rank]
-        order: IntArray = np.concatenate([part[np.argsort(inside[part])] for part in parts])
-        numbers = first_fit(order, affect)
+            order_of_slots = np.argsort(keyed_uniform(key, ranks, trial, ordered=True))
+        place = np.empty(slots, dtype=np.int64)
+        place[order_of_slots] = ranks
+        row = slots + trial - first
+        if not 0 <= row < len(drawn):
+            first, row = slots + trial, 0
+            later = first + np.arange(_DRAWN_TOGETHER)[:, None]
+            drawn = keyed_uniform(key, links[None, :], later, ordered=True)
+        numbers = first_fit(np.lexsort((drawn[row], place[numbers])), affect)
     return numbers
 
 
