@@ -117,7 +117,7 @@ def compare(devices: int, rounds: int, lone: bool, more: Sequence[str]) -> dict[
     per_actor = 1 if lone else -(-devices // cpus)
     settings = [
         *overrides(devices, rounds, ()), f"runtime.devices_per_actor={per_actor}",
-        f"evaluate.rules=[{RULE}]", *(["runtime.micro_devices=1"] if lone else []), *more,
+        *(["runtime.micro_devices=1"] if lone else []), *more,
     ]  # fmt: skip
     script = str(Path(__file__).with_name("timed_run.py"))
     full = measure([sys.executable, script, *settings])
@@ -127,10 +127,6 @@ def compare(devices: int, rounds: int, lone: bool, more: Sequence[str]) -> dict[
         "devices": devices, "actors": full["actors"], "rounds": rounds - 1, "wall_s": wall, "bare": loop,
         "ratio": wall / loop["total_s"], "median_s": full["median_s"],
     }  # fmt: skip
-
-
-RULE = "likelihood"
-"""The one rule both sides evaluate by."""
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:

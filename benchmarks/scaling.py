@@ -31,7 +31,8 @@ def overrides(devices: int, rounds: int, more: Sequence[str]) -> list[str]:
     return [
         f"devices.count={devices}", f"devices.area_m=[{side:.0f},{side:.0f}]", f"rounds={rounds}",
         "method.local_steps=5", "method.batch_rows=8", "method.exchange_every=1", "evaluate.rows_per_task=2",
-        f"tasks.train_rows={max(2000, devices)}", f"evaluate.every={rounds}", "checkpoint.every=0", *more,
+        f"tasks.train_rows={max(2000, devices)}", "evaluate.rules=[likelihood]",
+        f"evaluate.every={rounds}", "checkpoint.every=0", *more,
     ]  # fmt: skip
 
 
@@ -64,6 +65,18 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return out
 
 
+def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Where a round's seconds go over the number of devices, as an SVG file; both scales logarithmic."""
+    from benchmarks.line_chart import Axis, save_chart
+
+    sizes = [float(r["devices"]) for r in rows]
+    lines = {p: (sizes, [float(r["median_s"][p]) for r in rows]) for p in PARTS if p != "evaluate"}
+    every = [s for _, values in lines.values() for s in values if s > 0]
+    x = Axis("devices", min(sizes), max(sizes) * 1.001, log=True)
+    y = Axis("seconds of a round", min(every) / 1.5, max(every) * 1.5, log=True)
+    save_chart(path, "Where a round's time goes", x, y, lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -71,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--devices", default="10,100,1000", help="sizes, comma-separated")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each run")
+    parser.add_argument("--chart", type=Path, help="SVG file for the parts of a round over the devices")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value settings for all runs")
     chosen = parser.parse_args(arguments)
@@ -82,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bare = min(min(r["actor_private_mb"]) for r in rows)
     rows = [figures(r, bare) for r in rows]
     print("\n".join(lines(rows)))
+    if chosen.chart:
+        draw(chosen.chart, rows)
     if chosen.json:
         machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
         print(json.dumps({"machine": machine, "bare_actor_mb": bare, "sizes": rows}))
