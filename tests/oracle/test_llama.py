@@ -183,7 +183,9 @@ print([name for name in heavy if name in sys.modules])
 
 
 def test_the_channel_needs_no_torch():
-    script = "import sys; import actors.channel; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    script = (
+        "import sys; import actors.channel; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
