@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
 from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes, paired, plain
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.methods import carry_out, machine, make_job, say, table
+from benchmarks.methods import carry_out, cells, machine, make_job, say, table
 
 SETTING = (
     "rounds=12", "method.learning_rate=1e-2", "method.batch_rows=8", "method.warmup_rounds=1", "evaluate.every=4",
@@ -101,10 +101,9 @@ def text_of(name: str, entry: Ablation, rows: Sequence[Row]) -> str:
     head = ["at", "value %", *(h for h, _, _ in FIGURES.values()), "accuracy - base"]
     lines: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
-        cells = [row.figures[f].text(scale, digits) for f, (_, scale, digits) in FIGURES.items()]
         at = f"{row.x:g}" if isinstance(row.x, float | int) else row.x
         key = row.series + " " * sum(row.series == r.series for r in rows[:number])
-        lines[key] = [at, row.value.text(100), *cells, row.difference.text(100)]
+        lines[key] = [at, row.value.text(100), *cells(row.figures, FIGURES), row.difference.text(100)]
     return table(f"{name}: {entry.title}", lines, head)
 
 

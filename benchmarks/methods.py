@@ -200,16 +200,18 @@ def table(title: str, rows: Mapping[str, Sequence[str]], head: Sequence[str]) ->
     return "\n".join([title, *("  " + line for line in lines), ""])
 
 
+def cells(figures: Mapping[str, Interval], wanted: Mapping[str, tuple[str, float, int]]) -> list[str]:
+    """The wanted figures of one row of a table; `wanted` gives head, scale and digits of each."""
+    return [figures[f].text(scale, digits) for f, (_, scale, digits) in wanted.items()]
+
+
 def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
     """The tables as text; accuracies in percent."""
     labels = list(result["equal_rounds"])
     paired = result["paired_accuracy"]
     rounds = {
         label: [
-            *(
-                result["equal_rounds"][label][f].text(scale, digits)
-                for f, (_, scale, digits) in FIGURES.items()
-            ),
+            *cells(result["equal_rounds"][label], FIGURES),
             paired[label].text(100) if label in paired else "",
         ]
         for label in labels
@@ -235,10 +237,7 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
     gains = result.get("collaboration_gain", {})
     state = {
         label: [
-            *(
-                result["equal_rounds"][label][f].text(scale, digits)
-                for f, (_, scale, digits) in STATE.items()
-            ),
+            *cells(result["equal_rounds"][label], STATE),
             gains[label].text(100) if label in gains else "",
         ]
         for label in labels

@@ -41,7 +41,7 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
     for round_index in range(1, config.rounds + 1):
         for device in group.devices.values():
             group.method.begin(device, round_index)
-        ready = [_step(group, part, round_index) for part in group._micro_batches()]
+        ready = [group.training(part, round_index) for part in group.micro_batches()]
         barrier.wait()
         began = time.perf_counter()
         for train in ready:
@@ -49,7 +49,7 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
         results.put((round_index, time.perf_counter() - began))
     barrier.wait()
     began = time.perf_counter()
-    group.evaluate(config.rounds, _rules(group))
+    group.evaluate(config.rounds, (group.method.rule,))
     results.put((0, time.perf_counter() - began))
 
 
@@ -64,31 +64,6 @@ def _group(arguments: Sequence[str], share: tuple[int, int]) -> tuple[Any, Any]:
     number, processes = share
     order = np.array_split(np.arange(config.devices.count), processes)[number]
     return DeviceGroup(build_scene(config).setup, [int(d) for d in order]), config
-
-
-def _step(group: Any, part: Any, round_index: int) -> Any:
-    """The training of one micro-batch of devices with everything but the training done beforehand."""
-    import torch
-
-    from dfl_ray.lora.training import train_adapters
-
-    first = list(group.devices).index(part[0].index)
-    start, stop = int(group.starts[first]), int(group.starts[first + len(part)])
-    work, static = group._work(part, round_index), group.method.static_a(group.owners[start:stop])
-    masks = [group.method.keep(d, round_index) for d in part]
-    size = group.method.layout.size
-    keep = None
-    if any(m is not None for m in masks):
-        full = [torch.ones(len(d.slots), size, dtype=torch.bool) for d in part]
-        keep = torch.cat([f if m is None else m for m, f in zip(masks, full, strict=True)])
-    return lambda: train_adapters(
-        group.model, group.method.layout, group.state.rows(start, stop), work,
-        size=group._step_size(round_index), scale=group.scale, static_a=static, keep=keep,
-    )  # fmt: skip
-
-
-def _rules(group: Any) -> tuple[str, ...]:
-    return (group.method.rule,)
 
 
 def bare(arguments: Sequence[str], processes: int) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -129,7 +130,7 @@ class DeviceGroup:
         self._absent = frozenset(absent)
         for device in self.devices.values():
             self.method.begin(device, round_index)
-        parts = [self._train_part(part, round_index) for part in self._micro_batches()]
+        parts = [self.training(part, round_index)() for part in self.micro_batches()]
         loss, norm, tokens, finite = self._per_device(parts)
         self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
         wanted, leaving = self._collect(round_index)
@@ -138,7 +139,8 @@ class DeviceGroup:
         )
         return report, leaving
 
-    def _micro_batches(self) -> list[list[Device]]:
+    def micro_batches(self) -> list[list[Device]]:
+        """The devices in the parts that are trained together."""
         devices = list(self.devices.values())
         size = self.setup.config.runtime.micro_devices
         if size == "auto" and self.model.large is not None:
@@ -157,7 +159,16 @@ class DeviceGroup:
             size=self.method.layout.size, rank=self.config.rank,
         )  # fmt: skip
 
-    def _train_part(self, part: list[Device], round_index: int) -> TrainingResult:
+    def training(self, part: list[Device], round_index: int) -> Callable[[], TrainingResult]:
+        """The local steps of devices that are trained together, everything but the steps done.
+
+        Args:
+            part: One of `micro_batches`.
+            round_index: The round.
+
+        Returns:
+            Makes the steps, in place, when called.
+        """
         first = self._place[part[0].index]
         start, stop = int(self.starts[first]), int(self.starts[first + len(part)])
         keeps = [self.method.keep(d, round_index) for d in part]
@@ -169,8 +180,8 @@ class DeviceGroup:
                 self.torch_device
             )
         static, frozen = self.method.static_a(self.owners[start:stop]), self.method.frozen(part)
-        return train_adapters(
-            self.model, self.method.layout, self.state.rows(start, stop), self._work(part, round_index),
+        return partial(
+            train_adapters, self.model, self.method.layout, self.state.rows(start, stop), self._work(part, round_index),
             size=self._step_size(round_index), scale=self.scale, keep=keep,
             static_a=None if static is None else [a.to(self.torch_device) for a in static],
             frozen=None if frozen is None else [(a.to(self.torch_device), b.to(self.torch_device)) for a, b in frozen],

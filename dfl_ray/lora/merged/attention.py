@@ -18,6 +18,7 @@ LEAST_PART, MOST_PARTS = 16, 4
 """Causal attention is cut into at most so many parts of at least so many queries."""
 
 FEW_KEYS = 16
+"""Below so many keys the softmax is written out."""
 
 NARROW_HEAD = 16
 """Up to this width halves are swapped by a product: slicing so few numbers at a time is slower."""
