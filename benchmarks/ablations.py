@@ -28,7 +28,8 @@ if __package__ in (None, ""):
 from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
 from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes, paired, plain
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.methods import carry_out, cells, machine, make_job, say, table
+from benchmarks.machine import machine
+from benchmarks.methods import carry_out, cells, make_job, say, table
 
 SETTING = (
     "rounds=12", "method.learning_rate=1e-2", "method.batch_rows=8", "method.warmup_rounds=1", "evaluate.every=4",

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ if __package__ in (None, ""):
 
 from benchmarks import comparison
 from benchmarks.comparison import AXES, Curves, Interval, plain
+from benchmarks.machine import machine
 
 BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
 
@@ -322,16 +322,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if asked.json:
         print(json.dumps(plain(result)))
     return result
-
-
-def machine() -> dict[str, Any]:
-    """What the runs were made on."""
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
 
 
 if __name__ == "__main__":

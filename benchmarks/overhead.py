@@ -1,11 +1,17 @@
 """What does the simulator add to the training it simulates?
 
 `python benchmarks/overhead.py --packed 10,100,1000 --lone 16 --json` runs the whole driver with Ray actors (radio,
-messages, records) and then, on the same machine, a bare loop over the same batches: as many plain processes as there
+messages, records) and, on the same machine, a bare loop over the same batches: as many plain processes as there
 are actors at work (one a core), each with its share of the devices, calling nothing but the training step on rows
-drawn beforehand, and the evaluation. The ratio of the two times over the second half of the rounds is the
-overhead: in the first half Ray's own processes still start. `--lone`
-sizes have one actor per device; their bare loop trains the devices one by one. Any `key=value` holds for all.
+drawn beforehand, and the evaluation when it is due.
+
+The two take turns, a round of one and then the same round of the other, because on a shared machine a core's speed
+changes by half within seconds. The overhead is the median over the rounds of (wall time of the driver's round / wall
+time of the bare one); the first third of the rounds is left out. Ray's own processes stay alive
+during the bare rounds. `--lone` sizes have one actor per device; their bare loop trains the devices one by one.
+
+`--work light` is 5 local steps of 8 rows with messages in every round, `--work default` what the default preset does.
+Any `key=value` holds for all.
 """
 
 from __future__ import annotations
@@ -14,43 +20,51 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.scaling import overrides
-from benchmarks.timed_run import measure
+from benchmarks.machine import machine
+from benchmarks.scaling import overrides, place
+from benchmarks.timed_run import PARTS
+
+TIMEOUT_S = 3600.0
 
 
 def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, results: Any) -> None:
-    """Train one process's share of the devices round by round; all processes start each round together.
+    """Train one process's share of the devices round by round.
+
+    The barrier is passed before a round is prepared, and again before it starts.
 
     Args:
         arguments: Settings of the run.
         share: (number of this process, processes).
-        barrier: Passed by all processes at every round's start.
-        results: Queue for (round, seconds); round 0 stands for the evaluation.
+        barrier: Shared with the other processes and with whoever takes the times.
+        results: Queue for the seconds of each round.
     """
+    from dfl_ray.driver import evaluation_due, rules_asked
+
     group, config = _group(arguments, share)
     for round_index in range(1, config.rounds + 1):
+        barrier.wait(TIMEOUT_S)
         for device in group.devices.values():
             group.method.begin(device, round_index)
         ready = [group.training(part, round_index) for part in group.micro_batches()]
-        barrier.wait()
+        barrier.wait(TIMEOUT_S)
         began = time.perf_counter()
         for train in ready:
             train()
-        results.put((round_index, time.perf_counter() - began))
-    barrier.wait()
-    began = time.perf_counter()
-    group.evaluate(config.rounds, (group.method.rule,))
-    results.put((0, time.perf_counter() - began))
+        if evaluation_due(config, round_index):
+            group.evaluate(round_index, rules_asked(config, round_index))
+        results.put(time.perf_counter() - began)
 
 
 def _group(arguments: Sequence[str], share: tuple[int, int]) -> tuple[Any, Any]:
@@ -66,54 +80,115 @@ def _group(arguments: Sequence[str], share: tuple[int, int]) -> tuple[Any, Any]:
     return DeviceGroup(build_scene(config).setup, [int(d) for d in order]), config
 
 
-def bare(arguments: Sequence[str], processes: int) -> dict[str, float]:
-    """Seconds of the bare loop: training of the rounds' second half, and one evaluation; the slowest process counts."""
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    workers = [
-        context.Process(target=bare_worker, args=(arguments, (k, processes), barrier, results))
-        for k in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    rounds = int(next(a.split("=")[1] for a in arguments if a.startswith("rounds=")))
-    slowest: dict[int, float] = {}
-    for _ in range(processes * (rounds + 1)):
-        round_index, seconds = results.get(timeout=3600)
-        slowest[round_index] = max(seconds, slowest.get(round_index, 0.0))
-    for worker in workers:
-        worker.join()
-    train = sum(s for r, s in slowest.items() if r > rounds // 2)
-    return {"train_s": train, "evaluate_s": slowest[0], "total_s": train + slowest[0]}
+class BareLoop:
+    """The processes of the bare loop.
+
+    Args:
+        arguments: Settings of the run.
+        processes: How many share its devices.
+    """
+
+    def __init__(self, arguments: Sequence[str], processes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._barrier, self._results = context.Barrier(processes + 1), context.Queue()
+        self._workers = [
+            context.Process(
+                target=bare_worker, args=(arguments, (k, processes), self._barrier, self._results)
+            )
+            for k in range(processes)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def round(self) -> float:
+        """Seconds of the next round; the slowest process counts."""
+        for _ in range(2):
+            self._barrier.wait(TIMEOUT_S)
+        return max(self._results.get(timeout=TIMEOUT_S) for _ in self._workers)
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.terminate()
+            worker.join()
 
 
-def compare(devices: int, lone: bool, more: Sequence[str]) -> dict[str, Any]:
-    """One size, both ways; dense adapters, since nobody announces masks in the bare loop."""
-    rounds = min(40, max(6, 2000 // devices))
+def rounds_of_both(settings: Sequence[str], processes: int) -> Iterator[tuple[dict[str, float], float]]:
+    """Each round's wall times in the driver, and the seconds of the same round in the bare loop.
+
+    Raises:
+        RuntimeError: The driver ended early; the message holds the end of what it said.
+    """
+    script = str(Path(__file__).with_name("timed_run.py"))
+    rounds = int(next(s.split("=")[1] for s in settings if s.startswith("rounds=")))
+    with tempfile.TemporaryFile("w+") as said:
+        driver = subprocess.Popen(
+            [sys.executable, script, "--paced", *settings],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+        )  # fmt: skip
+        loop = BareLoop(settings, processes)
+        try:
+            assert driver.stdout is not None and driver.stdin is not None
+            for _ in range(rounds):
+                line = next((said_line for said_line in driver.stdout if said_line.startswith("{")), "")
+                if not line:  # other lines are Ray's
+                    said.seek(0)
+                    raise RuntimeError(f"the driver ended early: {said.read()[-800:]}")
+                yield json.loads(line), loop.round()
+                driver.stdin.write("\n")
+                driver.stdin.flush()
+            driver.communicate(timeout=TIMEOUT_S)
+        finally:
+            loop.close()
+            driver.kill()
+
+
+def default_work(devices: int, rounds: int) -> list[str]:
+    """What the default preset does; no rule that needs other groups' sketches, which a bare loop has not."""
+    return [*place(devices), f"rounds={rounds}", "evaluate.rules=[likelihood,oracle]"]
+
+
+def settings_of(devices: int, lone: bool, work: str, more: Sequence[str]) -> list[str]:
+    """The configuration of one size; dense adapters, since nobody announces masks in the bare loop."""
+    rounds = min(30, max(9, 2400 // devices))
+    base = overrides(devices, rounds, ()) if work == "light" else default_work(devices, rounds)
     cpus = len(os.sched_getaffinity(0))
     per_actor = 1 if lone else -(-devices // cpus)
-    settings = [
-        *overrides(devices, rounds, ()), "method.density=1.0", f"runtime.devices_per_actor={per_actor}",
+    return [
+        *base, "method.density=1.0", f"runtime.devices_per_actor={per_actor}",
         *(["runtime.micro_devices=1"] if lone else []), *more,
     ]  # fmt: skip
-    script = str(Path(__file__).with_name("timed_run.py"))
-    full = measure([sys.executable, script, *settings])
-    loop = bare(settings, min(cpus, devices))
-    wall = sum(full["round_s"][rounds // 2 :])
+
+
+def compare(devices: int, lone: bool, work: str, more: Sequence[str]) -> dict[str, Any]:
+    """One size, both ways."""
+    settings = settings_of(devices, lone, work, more)
+    both = list(rounds_of_both(settings, min(len(os.sched_getaffinity(0)), devices)))
+    counted = both[len(both) // 3 :]
+    ratios = [row["wall_s"] / bare for row, bare in counted]
+    quarters = statistics.quantiles(ratios, n=4)
     return {
-        "devices": devices, "actors": full["actors"], "rounds": rounds - rounds // 2, "wall_s": wall, "bare": loop,
-        "ratio": wall / loop["total_s"], "median_s": full["median_s"],
+        "devices": devices, "lone": lone, "work": work, "rounds": len(counted),
+        "wall_s": statistics.median(row["wall_s"] for row, _ in counted),
+        "bare_s": statistics.median(bare for _, bare in counted),
+        "ratio": statistics.median(ratios), "ratio_quartiles": [quarters[0], quarters[2]],
+        "ratio_of_sums": sum(row["wall_s"] for row, _ in counted) / sum(bare for _, bare in counted),
+        "parts_s": {
+            p: statistics.median(row.get(f"{p}_wall_s") or 0.0 for row, _ in counted) for p in PARTS
+        },
     }  # fmt: skip
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The table."""
-    head = ("devices", "actors", "rounds", "wall s", "bare train s", "bare evaluate s", "wall / bare")
-    out = ["  ".join(f"{h:>15}" for h in head)]
+    head = ("devices", "actors", "rounds", "round s", "bare s", *(f"{p} s" for p in PARTS), "round / bare",
+            "quartiles", "of sums")  # fmt: skip
+    out = ["  ".join(f"{h:>13}" for h in head)]
     for r in rows:
-        cells = (f"{r['devices']}", f"{r['actors']}", f"{r['rounds']}", f"{r['wall_s']:.2f}",
-                 f"{r['bare']['train_s']:.2f}", f"{r['bare']['evaluate_s']:.2f}", f"{r['ratio']:.3f}")  # fmt: skip
-        out.append("  ".join(f"{c:>15}" for c in cells))
+        cells = (f"{r['devices']}", "one each" if r["lone"] else "packed", f"{r['rounds']}", f"{r['wall_s']:.3f}",
+                 f"{r['bare_s']:.3f}", *(f"{r['parts_s'][p]:.3f}" for p in PARTS), f"{r['ratio']:.3f}",
+                 "{:.2f} - {:.2f}".format(*r["ratio_quartiles"]), f"{r['ratio_of_sums']:.3f}")  # fmt: skip
+        out.append("  ".join(f"{c:>13}" for c in cells))
     return out
 
 
@@ -124,18 +199,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--packed", default="10,100,1000", help="sizes packed into one actor a core")
     parser.add_argument("--lone", default="16", help="sizes with one actor per device")
+    parser.add_argument("--work", choices=("light", "default"), default="light", help="what a round trains")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value settings for all runs")
     o = parser.parse_args(arguments)
     rows = [
-        compare(int(n), lone, o.overrides)
+        compare(int(n), lone, o.work, o.overrides)
         for sizes, lone in ((o.packed, False), (o.lone, True))
         for n in sizes.split(",") if n
     ]  # fmt: skip
     print("\n".join(lines(rows)))
     if o.json:
-        machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-        print(json.dumps({"machine": machine, "sizes": rows}))
+        print(json.dumps({"machine": machine(), "sizes": rows}))
 
 
 if __name__ == "__main__":

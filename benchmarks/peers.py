@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.machine import machine
 from benchmarks.timed_run import measure
 
 FLOWER = ("flwr[simulation]==1.41.*", "torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22", "psutil")
@@ -107,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sides["flower"] = flower(o, python)
     print("\n".join(lines(sides)))
     if o.json:
-        machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-        print(json.dumps({"machine": machine, "sides": sides, "ratios": ratios(sides)}))
+        print(json.dumps({"machine": machine(), "sides": sides, "ratios": ratios(sides)}))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,19 +17,27 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.machine import machine
 from benchmarks.timed_run import PARTS, measure
 
 DENSITY_M = 95.0
 """Side of the square each device gets to itself: the area grows with the devices, so that the radio stays alike."""
 
 
-def overrides(devices: int, rounds: int, more: Sequence[str]) -> list[str]:
-    """The configuration of one size."""
+def place(devices: int) -> list[str]:
+    """That many devices, each with the same room and enough rows to train on."""
     side = DENSITY_M * devices**0.5
     return [
-        f"devices.count={devices}", f"devices.area_m=[{side:.0f},{side:.0f}]", f"rounds={rounds}",
-        "method.local_steps=5", "method.batch_rows=8", "method.exchange_every=1", "evaluate.rows_per_task=2",
-        f"tasks.train_rows={max(2000, devices)}", "evaluate.rules=[likelihood]",
+        f"devices.count={devices}", f"devices.area_m=[{side:.0f},{side:.0f}]",
+        f"tasks.train_rows={max(2000, devices)}",
+    ]  # fmt: skip
+
+
+def overrides(devices: int, rounds: int, more: Sequence[str]) -> list[str]:
+    """The configuration of one size."""
+    return [
+        *place(devices), f"rounds={rounds}", "method.local_steps=5", "method.batch_rows=8",
+        "method.exchange_every=1", "evaluate.rows_per_task=2", "evaluate.rules=[likelihood]",
         f"evaluate.every={rounds}", "checkpoint.every=0", *more,
     ]  # fmt: skip
 
@@ -99,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.chart:
         draw(chosen.chart, rows)
     if chosen.json:
-        machine = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-        print(json.dumps({"machine": machine, "bare_actor_mb": bare, "sizes": rows}))
+        print(json.dumps({"machine": machine(), "bare_actor_mb": bare, "sizes": rows}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One run through the real driver, timed from outside in: what `scaling` and `peers` measure.
 
-As a script (`python benchmarks/timed_run.py [CONFIG] [key=value ...]`) it prints one JSON object; `measure` starts it
-in a process of its own and watches the private memory of that process and all its children.
+As a script (`python benchmarks/timed_run.py [--paced] [CONFIG] [key=value ...]`) it prints one JSON object; `measure`
+starts it in a process of its own and watches the private memory of that process and all its children. Paced, it also
+prints each round's row as JSON when the round has ended, and waits for a line of input before the next.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,16 @@ PARTS = ("train", "plan", "exchange", "evaluate", "record")
 
 
 class Stopwatch:
-    """Times the set-up steps and the end of every round; a `Progress` that shows nothing."""
+    """Times the set-up steps and the end of every round; a `Progress` that shows nothing.
 
-    def __init__(self, began: float) -> None:
+    Args:
+        began: When the clock started, seconds since the epoch.
+        pace: Called with every round's row after it ended; the next starts when it returns.
+    """
+
+    def __init__(self, began: float, pace: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self.began = began
+        self._pace = pace
         self.steps: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
         self.ends: list[float] = []
@@ -51,19 +58,28 @@ class Stopwatch:
         """A round ended."""
         self.ends.append(time.time() - self.began)
         self.rows.append(dict(row))
+        if self._pace is not None:
+            self._pace(row)
 
     def finish(self, closing: Any = None) -> None:
         """Nothing to close."""
 
 
-def run_here(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run an experiment in this process and give its figures; times count from the process's own start."""
+def run_here(
+    arguments: Sequence[str], pace: Callable[[Mapping[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Run an experiment in this process and give its figures; times count from the process's own start.
+
+    Args:
+        arguments: Preset or config file if any, then `key=value` settings.
+        pace: See `Stopwatch`.
+    """
     import psutil
 
     from dfl_ray.config.load import load_config, resolved_yaml
     from dfl_ray.records import RunFolder
 
-    watch = Stopwatch(psutil.Process().create_time())
+    watch = Stopwatch(psutil.Process().create_time(), pace)
     named = bool(arguments) and "=" not in arguments[0]
     with tempfile.TemporaryDirectory() as runs:
         quiet = ["track.wandb.mode=disabled", f"runtime.runs_dir={runs}"]
@@ -201,5 +217,13 @@ def _private_mb(process: Any) -> float:
         return 0.0
 
 
+def show_and_wait(row: Mapping[str, Any]) -> None:
+    """Print a round's wall times as JSON, then wait for a line of input."""
+    print(json.dumps({k: v for k, v in row.items() if k.endswith("wall_s")}), flush=True)
+    sys.stdin.readline()
+
+
 if __name__ == "__main__":
-    print(json.dumps(run_here(sys.argv[1:])))
+    paced = sys.argv[1:2] == ["--paced"]
+    found = run_here(sys.argv[2 if paced else 1 :], show_and_wait if paced else None)
+    print(json.dumps(found))

@@ -14,6 +14,7 @@ import pandas as pd
 from channels.energy import compute_cost
 from dfl_ray.backend import Backend
 from dfl_ray.checkpoint import Checkpoint, save_checkpoint
+from dfl_ray.config.schema import Config
 from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.group.records import Deliveries, EvaluationReport, TrainReport, Wanted
 from dfl_ray.lora.layout import Layout
@@ -142,7 +143,7 @@ class Driver:
             "transfers": transfers,
         }
         extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
-        if self._evaluation_due(round_index):
+        if evaluation_due(self.config, round_index):
             with walls.measure("evaluate"):
                 tables["evaluation"] = self._evaluate(round_index, row, extras)
         self._record(row, tables, extras, walls, began)
@@ -172,18 +173,8 @@ class Driver:
             tokens[report.devices] = report.tokens
         return tokens * self.scene.flops_per_token
 
-    def _evaluation_due(self, round_index: int) -> bool:
-        return round_index % self.config.evaluate.every == 0 or round_index == self.config.rounds
-
-    def _rules(self, round_index: int) -> tuple[str, ...]:
-        rule = self.facts.rule
-        if round_index == self.config.rounds:
-            asked = self.config.evaluate.rules or self.facts.compared
-            return tuple(dict.fromkeys((rule, *(self.facts.rules if "all" in asked else asked))))
-        return tuple(dict.fromkeys((rule, "oracle"))) if "oracle" in self.facts.rules else (rule,)
-
     def _evaluate(self, round_index: int, row: dict[str, Any], extras: dict[str, Any]) -> pd.DataFrame:
-        rules = self._rules(round_index)
+        rules = rules_asked(self.config, round_index)
         if "filter" in rules and self._references is None:
             self._references = self.backend.full_sketches()
         references = self._references if "filter" in rules else None
@@ -207,7 +198,7 @@ class Driver:
         useful = walls.parts.get("train", 0.0) + walls.parts.get("evaluate", 0.0)
         row |= {f"{name}_wall_s": value for name, value in walls.parts.items()}
         row |= {"record_wall_s": now - recording, "wall_s": wall, "overhead_fraction": 1.0 - useful / wall}
-        self.folder.append({"rounds": pd.DataFrame([row])}, round=round_index)
+        self.folder.append({"rounds": {name: [value] for name, value in row.items()}}, round=round_index)
         self.tracker.log_round(row, extras | {"actors": self.backend.actors})
 
     def _checkpoint(self, round_index: int, *, forced: bool) -> None:
@@ -226,6 +217,22 @@ class Driver:
         saved = save_final_adapters(self.scene, checkpoint.state, self.folder.path / "adapters")
         if saved is not None and self.config.track.wandb.save_adapters:
             self.tracker.save_adapters(saved)
+
+
+def evaluation_due(config: Config, round_index: int) -> bool:
+    """Whether a round ends with an evaluation: every `evaluate.every` rounds, and the last."""
+    return round_index % config.evaluate.every == 0 or round_index == config.rounds
+
+
+def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
+    """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted."""
+    from dfl_ray.methods.table import method_facts
+
+    facts = method_facts(config.method)
+    if round_index == config.rounds:
+        asked = config.evaluate.rules or facts.compared
+        return tuple(dict.fromkeys((facts.rule, *(facts.rules if "all" in asked else asked))))
+    return tuple(dict.fromkeys((facts.rule, "oracle"))) if "oracle" in facts.rules else (facts.rule,)
 
 
 def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:

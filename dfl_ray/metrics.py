@@ -68,30 +68,36 @@ def expand_hops(wanted: Wanted, relays: Mapping[tuple[int, int], tuple[int, ...]
 
 def transfer_table(plan: RoundPlan, hops: Hops, wanted: Wanted, tasks: Sequence[str]) -> pd.DataFrame:
     """One row a hop: when it ran, at what SINR, whether it arrived."""
-    t = hops.transfers
-    tries = plan.table.groupby("transfer", sort=True)
-    last, first = tries.last(), tries["start_s"].first()
+    t, tries = hops.transfers, plan.table
+    number = tries["transfer"].to_numpy()
+    order = np.argsort(number, kind="stable")  # the tries of a transfer stay in the order of time
+    tried, starts, counts = np.unique(number[order], return_index=True, return_counts=True)
+    first, last = order[starts], order[starts + counts - 1]
     index = pd.RangeIndex(len(t), name="transfer")
-    last = last.reindex(index)
+
+    def over_all(column: str, rows: np.ndarray) -> pd.Series:
+        return pd.Series(tries[column].to_numpy()[rows], index=tried).reindex(index)
+
+    energy = np.bincount(tries["transfer"], weights=tries["energy_j"], minlength=len(t))
     task = wanted.task[hops.owner]
     kinds = {int(k): k.name.lower() for k in Kind}
     begin = float(plan.table["start_s"].min()) if len(plan.table) else 0.0
     return pd.DataFrame(
         {
             "transfer": index,
-            "slot": last["slot"].astype("Int64"),
+            "slot": over_all("slot", last).astype("Int64"),
             "source": t.source,
             "destination": t.destination,
             "kind": [kinds[int(k)] for k in wanted.kind[hops.owner]],
             "task": [None if k < 0 else tasks[k] for k in task],
-            "sinr_db": last["sinr_db"],
-            "rate_bps": last["rate_bps"],
-            "start_s": first.reindex(index) - begin,
-            "end_s": last["end_s"] - begin,
+            "sinr_db": over_all("sinr_db", last),
+            "rate_bps": over_all("rate_bps", last),
+            "start_s": over_all("start_s", first) - begin,
+            "end_s": over_all("end_s", last) - begin,
             "payload_bytes": t.payload_bytes,
             "attempts": np.asarray(plan.attempts),
             "delivered": plan.delivered,
-            "energy_j": tries["energy_j"].sum().reindex(index).fillna(0.0),
+            "energy_j": energy,
         }
     )
 

@@ -21,9 +21,9 @@ from channels.scheduling.problem import Scheduler, SlotTask, affectance, link_ma
 
 SMALL = 160
 _ORDERS = 6
-_DRAWN_TOGETHER = 12
 _REGROUPS = 60
 _STEPS_PER_LINK = 60
+_PEEL_STEPS_PER_LINK = 1
 _FIRST_SLOT_SHARE = 0.95
 _FIRST_SLOTS = 6
 
@@ -125,11 +125,27 @@ def _with_first(affect: FloatArray, signal_w: FloatArray, first: BoolArray, fewe
 
 
 def _few_slots(affect: FloatArray, signal_w: FloatArray, fewest: int) -> IntArray:
-    from channels.scheduling.kernels import first_fit
+    from channels.scheduling.kernels import first_fit, peel_largest
 
-    tried = [first_fit(order, affect) for order in _orders(affect, signal_w)]
-    tried.append(_peel_largest(affect, signal_w))
-    return _regroup(affect, min(tried, key=_last_slot), fewest)
+    orders = _orders(affect, signal_w)
+    fitted = _regroup(affect, min((first_fit(o, affect) for o in orders), key=_last_slot), fewest)
+    if fitted.max(initial=-1) + 1 <= max(fewest, 1):
+        return fitted
+    peeled = peel_largest(affect, orders[0], _PEEL_STEPS_PER_LINK)
+    return _regroup(affect, peeled, fewest) if peeled.max() <= fitted.max() else fitted
+
+
+def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
+    from channels.scheduling.kernels import regroup
+
+    slots, key = int(numbers.max(initial=-1)) + 1, stream_key(0, "regroup")
+    if slots <= max(fewest, 1):
+        return numbers
+    links: IntArray = np.arange(numbers.size, dtype=np.int64)
+    trials: IntArray = np.arange(_REGROUPS + slots, dtype=np.int64)[:, None]
+    link_draws = keyed_uniform(key, links, trials, ordered=True)
+    slot_draws = keyed_uniform(key, links[:slots], trials[:_REGROUPS], ordered=True)
+    return regroup(affect, numbers, fewest, link_draws, slot_draws)
 
 
 def largest_slot(
@@ -170,54 +186,10 @@ def largest_slot(
 def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
     strongest = np.argsort(-signal_w, kind="stable")
     harm = np.argsort(-(np.minimum(affect, 1).sum(axis=0) + np.minimum(affect, 1).sum(axis=1)), kind="stable")
-    key = stream_key(0, "first-fit-order")
-    shuffles = [
-        np.argsort(keyed_uniform(key, np.arange(signal_w.shape[0], dtype=np.int64), trial, ordered=True))
-        for trial in range(_ORDERS)
-    ]
+    links: IntArray = np.arange(signal_w.shape[0], dtype=np.int64)
+    trials: IntArray = np.arange(_ORDERS, dtype=np.int64)[:, None]
+    shuffles = np.argsort(keyed_uniform(stream_key(0, "first-fit-order"), links, trials, ordered=True))
     return [strongest, strongest[::-1].copy(), harm, *shuffles]
-
-
-def _peel_largest(affect: FloatArray, signal_w: FloatArray) -> IntArray:
-    numbers = np.full(affect.shape[0], -1, dtype=np.int64)
-    left: IntArray = np.arange(affect.shape[0], dtype=np.int64)
-    slot = 0
-    while left.size:
-        inner = np.ascontiguousarray(affect[np.ix_(left, left)])
-        members = largest_slot(inner, np.argsort(-signal_w[left], kind="stable"), steps=10 * left.size)
-        numbers[left[members]] = slot
-        left, slot = left[~members], slot + 1
-    return numbers
-
-
-def _regroup(affect: FloatArray, numbers: IntArray, fewest: int) -> IntArray:
-    from channels.scheduling.kernels import first_fit
-
-    key = stream_key(0, "regroup")
-    links: IntArray = np.arange(numbers.size, dtype=np.int64)
-    drawn: FloatArray = np.empty((0, numbers.size))
-    first = -1  # what the first row of `drawn` was drawn for
-    for trial in range(_REGROUPS):
-        slots = int(numbers.max()) + 1
-        if slots <= max(fewest, 1):
-            break
-        kind = trial % 3
-        ranks: IntArray = np.arange(slots, dtype=np.int64)
-        if kind == 0:
-            order_of_slots = ranks[::-1]
-        elif kind == 1:
-            order_of_slots = np.argsort(-np.bincount(numbers, minlength=slots), kind="stable")
-        else:
-            order_of_slots = np.argsort(keyed_uniform(key, ranks, trial, ordered=True))
-        place = np.empty(slots, dtype=np.int64)
-        place[order_of_slots] = ranks
-        row = slots + trial - first
-        if not 0 <= row < len(drawn):
-            first, row = slots + trial, 0
-            later = first + np.arange(_DRAWN_TOGETHER)[:, None]
-            drawn = keyed_uniform(key, links[None, :], later, ordered=True)
-        numbers = first_fit(np.lexsort((drawn[row], place[numbers])), affect)
-    return numbers
 
 
 def _largest_first(numbers: IntArray) -> IntArray:

@@ -12,6 +12,7 @@ from channels.compiled import kernel
 _MULTIPLIER = np.uint64(6364136223846793005)
 _INCREMENT = np.uint64(1442695040888963407)
 _SHIFT = np.uint64(33)
+_REBUILT_EVERY = 64
 
 
 @kernel
@@ -118,17 +119,21 @@ def _leave(v, load, affect, inside):
 
 
 @kernel
-def _worst_partner(inside, affect, load, keep):
-    """Member whose removal relieves overloaded members most; -1 if none is overloaded."""
-    n = load.shape[0]
+def _worst_partner(inside, affect, load, keep, over):
+    """Member whose removal relieves overloaded members most; -1 if none is overloaded. `over` is scratch."""
+    count = 0
+    for m in range(load.shape[0]):
+        if inside[m] and load[m] > 1.0:
+            over[count] = m
+            count += 1
     worst, relief = -1, -1.0
-    for k in range(n):
+    for k in range(load.shape[0]):
         if not inside[k] or k == keep:
             continue
         value = max(load[k] - 1.0, 0.0)
-        for m in range(n):
-            if inside[m] and m != k and load[m] > 1.0:
-                value += min(affect[k, m], load[m])
+        for i in range(count):
+            if over[i] != k:
+                value += min(affect[k, over[i]], load[over[i]])
         if value > relief:
             worst, relief = k, value
     return worst
@@ -136,11 +141,10 @@ def _worst_partner(inside, affect, load, keep):
 
 @kernel
 def _overloaded(inside, load):
-    worst = 0.0
+    found = False
     for k in range(load.shape[0]):
-        if inside[k]:
-            worst = max(worst, load[k])
-    return worst > 1.0
+        found = found or (inside[k] and load[k] > 1.0)
+    return found
 
 
 @kernel
@@ -170,6 +174,58 @@ def _rebuild(load, affect, inside):
 
 
 @kernel
+def first_fit(order, affect):
+    """Put links into the first slot they fit, in order: (links,) slot numbers."""
+    n = affect.shape[0]
+    slot = np.full(n, -1, np.int64)
+    load = np.empty((n, n))
+    member, count = np.empty((n, n), np.int64), np.zeros(n + 1, np.int64)
+    slots = 0
+    for v in order:
+        for t in range(slots + 1):
+            if t == slots:
+                load[t] = 0.0
+                slots += 1
+            fits = load[t, v] <= 1.0
+            i = 0
+            while fits and i < count[t]:
+                k = member[t, i]
+                fits = load[t, k] + affect[v, k] <= 1.0
+                i += 1
+            if fits:
+                slot[v] = t
+                member[t, count[t]] = v
+                count[t] += 1
+                for k in range(n):
+                    load[t, k] += affect[v, k]
+                break
+    return slot
+
+
+@kernel
+def _shuffle_lightly(order, state):
+    n = order.shape[0]
+    for _ in range(3):
+        a, b = _random(state) % n, _random(state) % n
+        order[a], order[b] = order[b], order[a]
+
+
+@kernel
+def _force_in(v, step, load, affect, inside, barred, over, state):
+    """Put a link in and drop up to four others until the set is feasible; returns whether it is."""
+    _enter(v, load, affect, inside)
+    for _ in range(4):
+        if not _overloaded(inside, load):
+            break
+        k = _worst_partner(inside, affect, load, v, over)
+        if k < 0:
+            break
+        _leave(k, load, affect, inside)
+        barred[k] = step + 1 + _random(state) % 7
+    return not _overloaded(inside, load)
+
+
+@kernel
 def largest_set(affect, inside, order, steps, seed):
     """Iterated local search for a large feasible set.
 
@@ -187,60 +243,97 @@ def largest_set(affect, inside, order, steps, seed):
     _rebuild(load, affect, inside)
     size = inside.sum()
     best, best_size = inside.copy(), size
-    old, shuffled = inside.copy(), order.copy()
-    barred = np.zeros(n, np.int64)
+    old, old_load, shuffled = inside.copy(), load.copy(), order.copy()
+    barred, over = np.zeros(n, np.int64), np.empty(n, np.int64)
+    moves = 0
     for step in range(steps):
         v = _random(state) % n
         if inside[v] or barred[v] > step:
             continue
         old[:] = inside
-        _enter(v, load, affect, inside)
-        dropped = 0
-        while _overloaded(inside, load) and dropped < 4:
-            k = _worst_partner(inside, affect, load, v)
-            if k < 0:
-                break
-            _leave(k, load, affect, inside)
-            barred[k] = step + 1 + _random(state) % 7
-            dropped += 1
-        ok = not _overloaded(inside, load)
+        old_load[:] = load
+        ok = _force_in(v, step, load, affect, inside, barred, over, state)
         if ok:
-            for _ in range(3):
-                a, b = _random(state) % n, _random(state) % n
-                shuffled[a], shuffled[b] = shuffled[b], shuffled[a]
+            _shuffle_lightly(shuffled, state)
             _add_all(shuffled, load, affect, inside)
         new_size = inside.sum()
-        if ok and (new_size >= size or _random(state) % 64 == 0):
+        keep = ok and (new_size >= size or _random(state) % 64 == 0)
+        moves += keep
+        # Sums are rebuilt now and then, and for what may be returned, so that rounding cannot pile up.
+        if keep and (new_size > best_size or moves % _REBUILT_EVERY == 0):
+            _rebuild(load, affect, inside)
+            keep = not _overloaded(inside, load)
+        if keep:
             size = new_size
             if size > best_size:
                 best[:] = inside
                 best_size = size
         else:
             inside[:] = old
-        # Sums are rebuilt so that rounding cannot pile up over thousands of moves.
-        _rebuild(load, affect, inside)
+            load[:] = old_load
     return best
 
 
 @kernel
-def first_fit(order, affect):
-    """Put links into the first slot they fit, in order: (links,) slot numbers."""
-    n = order.shape[0]
-    slot = np.full(affect.shape[0], -1, np.int64)
-    load = np.zeros((n, affect.shape[0]))
-    slots = 0
-    for v in order:
-        for t in range(slots + 1):
-            fits = load[t, v] <= 1.0
-            if fits:
-                for k in range(affect.shape[0]):
-                    if slot[k] == t and load[t, k] + affect[v, k] > 1.0:
-                        fits = False
-                        break
-            if fits:
-                slot[v] = t
-                slots = max(slots, t + 1)
-                for k in range(affect.shape[0]):
-                    load[t, k] += affect[v, k]
-                break
-    return slot
+def peel_largest(affect, strongest, steps_per_link):
+    """Take one large feasible set after the other until no link is left.
+
+    Args:
+        affect: (n, n) affectances.
+        strongest: (n,) links by falling received power.
+        steps_per_link: Local-search steps of a set for each link still left.
+
+    Returns:
+        (n,) slot numbers from 0.
+    """
+    numbers = np.full(affect.shape[0], -1, np.int64)
+    left, slot = strongest.copy(), 0
+    while left.shape[0]:
+        n = left.shape[0]
+        inner = np.empty((n, n))
+        for k in range(n):
+            for m in range(n):
+                inner[k, m] = affect[left[k], left[m]]
+        order = np.arange(n)
+        first = first_fit(order, inner) == 0
+        second = first_fit(np.argsort(inner.sum(axis=0) + inner.sum(axis=1)), inner) == 0
+        chosen = second if second.sum() > first.sum() else first
+        if not chosen.all():
+            chosen = largest_set(inner, chosen.copy(), order, steps_per_link * n, np.uint64(n))
+        numbers[left[chosen]] = slot
+        left, slot = left[~chosen], slot + 1
+    return numbers
+
+
+@kernel
+def regroup(affect, numbers, fewest, link_draws, slot_draws):
+    """Iterated greedy: first-fit again, whole slots at a time, in ever new orders of slots.
+
+    The slots are taken in reverse, by falling size, and at random in turn; links of one slot stay together,
+    in random order, so the number of slots can only fall.
+
+    Args:
+        affect: (n, n) affectances.
+        numbers: (n,) slot numbers to start from.
+        fewest: Number of slots at which to stop.
+        link_draws: (trials + slots, n) draws in (0, 1) that order links within a slot.
+        slot_draws: (trials, slots) draws that order slots.
+
+    Returns:
+        (n,) slot numbers.
+    """
+    for trial in range(slot_draws.shape[0]):
+        slots = numbers.max() + 1
+        if slots <= max(fewest, 1):
+            break
+        ranks = np.arange(slots)
+        if trial % 3 == 0:
+            order = ranks[::-1].copy()
+        elif trial % 3 == 1:
+            order = np.argsort(ranks - slots * np.bincount(numbers, minlength=slots))
+        else:
+            order = np.argsort(slot_draws[trial, :slots])
+        place = np.empty(slots, np.int64)
+        place[order] = ranks
+        numbers = first_fit(np.argsort(place[numbers] + link_draws[slots + trial]), affect)
+    return numbers

@@ -214,8 +214,12 @@ def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) ->
 def _as_arrow(table: TableLike) -> pa.Table:
     if isinstance(table, pa.Table):
         return table
-    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
-    return pa.Table.from_pandas(frame, preserve_index=False)
+    # Column by column: pyarrow's own conversion of frames spends more on pandas metadata than on the values.
+    columns = {str(name): pa.array(values, from_pandas=True) for name, values in table.items()}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of one table differ in length: {lengths}")
+    return pa.table(columns)
 
 
 def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
