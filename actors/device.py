@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actors.memory import give_back
-from dfl_ray.group.group import DeviceGroup
 from dfl_ray.group.records import (
     Deliveries,
     EvaluationReport,
@@ -18,6 +17,9 @@ from dfl_ray.group.records import (
     Snapshot,
     TrainReport,
 )
+
+if TYPE_CHECKING:
+    from dfl_ray.group.group import DeviceGroup
 
 
 class DeviceActor:
@@ -29,7 +31,9 @@ class DeviceActor:
     """
 
     def __init__(self, setup: GroupSetup, devices: Sequence[int]) -> None:
-        self._group = DeviceGroup(setup, devices)
+        from dfl_ray.group.group import DeviceGroup  # torch: for this process, not for the driver's
+
+        self._group: DeviceGroup = DeviceGroup(setup, devices)
         self._trained = False
 
     def ready(self) -> str:

@@ -18,6 +18,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.group.records import Deliveries, EvaluationReport, TrainReport, Wanted
 from dfl_ray.lora.layout import Layout
+from dfl_ray.methods.facts import method_facts
 from dfl_ray.metrics import (
     AccuracyHistory,
     accuracy_metrics,
@@ -71,8 +72,6 @@ class Driver:
         progress: Progress,
         stop_wanted: Callable[[], bool] = lambda: False,
     ) -> None:
-        from dfl_ray.methods.table import method_facts
-
         self.scene = scene
         self.config = scene.config
         self.backend = backend
@@ -226,8 +225,6 @@ def evaluation_due(config: Config, round_index: int) -> bool:
 
 def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
     """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted."""
-    from dfl_ray.methods.table import method_facts
-
     facts = method_facts(config.method)
     if round_index == config.rounds:
         asked = config.evaluate.rules or facts.compared
@@ -247,7 +244,6 @@ def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
 
 def smallest_gap(scene: Scene) -> float | None:
     """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one."""
-    from dfl_ray.methods.table import method_facts
     from topology import mixing
 
     topology = scene.topology

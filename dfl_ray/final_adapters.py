@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dfl_ray.backend import BackendState
-from dfl_ray.lora.layout import Layout
+from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.message import SHARED_TASK
-from dfl_ray.methods.base import Context
-from dfl_ray.methods.shared import MERGED
-from dfl_ray.methods.table import make_method
+from dfl_ray.lora.projection import common_factors, task_projections
+from dfl_ray.methods.facts import MERGED, method_facts
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.scene import Scene, model_path
 
@@ -37,29 +36,22 @@ def save_final_adapters(scene: Scene, state: BackendState, folder: Path) -> Path
         The folder, or None when float32 copies would be too large to be sensible (> 512 MB).
     """
     setup, config = scene.setup, scene.config
-    method = make_method(
-        Context(
-            config=config.method, seed=config.seed, run=setup.run, rounds=config.rounds, layers=setup.layers,
-            tasks=len(setup.tasks), held=setup.held, graph=setup.graph, sketch=_no_sketch,
-            router_layers=setup.router_layers,
-        )
-    )  # fmt: skip
-    owners = _owners(scene, method.slots(0))
+    layout = Layout(setup.layers, config.method.rank, method_facts(config.method).trains)
+    owners = _owners(scene)
     arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
     merged = {device: arrays.get(f"{device}/memory/{MERGED}") for device, _ in owners.values()}
     dense = sum(m.size for m in merged.values() if m is not None)
-    if 4 * (method.layout.size * len(owners) + dense) > MOST_BYTES:
+    if 4 * (layout.size * len(owners) + dense) > MOST_BYTES:
         return None
     scale = config.method.alpha / config.method.rank
     for name, (device, task) in owners.items():
-        slot = method.slots(device).index(task)
-        flat = torch.from_numpy(np.array(arrays[f"{device}/state/theta"][slot])).unsqueeze(0)
-        static = method.static_a([(device, task)])
-        a = _factor(method.layout, flat, "a") if static is None else [x[0].numpy() for x in static]
-        b, s = _factor(method.layout, flat, "b"), scale
+        slot = 0 if task == SHARED_TASK else setup.held[device].index(task)
+        flat = np.asarray(arrays[f"{device}/state/theta"][slot])
+        a = _factor(layout, flat, "a") if "a" in layout.trains else _static_a(scene, device, task)
+        b, s = _factor(layout, flat, "b"), scale
         update = merged[device]
         if update is not None:
-            a, b, s = *_with_merged(method.layout, a, b, scale, update), 1.0
+            a, b, s = *_with_merged(layout, a, b, scale, update), 1.0
         write_peft_folder(folder / name, setup.layers, a, b, scale=s, base_model=model_path(config))
     return folder
 
@@ -86,17 +78,28 @@ def _rows(x: np.ndarray, count: int) -> np.ndarray:
     return np.pad(x[:count], ((0, max(0, count - len(x))), (0, 0)))
 
 
-def _owners(scene: Scene, slots: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+def _owners(scene: Scene) -> dict[str, tuple[int, int]]:
     """Folder name -> (device, slot task) of each adapter to write."""
-    if slots == (SHARED_TASK,):
+    if not method_facts(scene.config.method).per_task:
         return {"shared": (0, SHARED_TASK)}
     authors = {task: device for (task, _), device in reversed(list(scene.setup.graph.authority.items()))}
     return {scene.setup.tasks[task].name: (device, task) for task, device in sorted(authors.items())}
 
 
-def _factor(layout: Layout, flat: torch.Tensor, factor: str) -> list[np.ndarray]:
-    return [v[0].numpy() for v in layout.views(flat, factor)]  # type: ignore[arg-type]
+def _static_a(scene: Scene, device: int, task: int) -> list[np.ndarray]:
+    """A of every layer where it is drawn and never trained."""
+    config, layers = scene.config, scene.setup.layers
+    method = config.method
+    if not isinstance(method, SparseOrthogonalConfig):
+        return [a.astype(np.float32) for a in common_factors(config.seed, layers, method.rank)]
+    drawn = device if method.projection == "per_device" else 0
+    return [
+        task_projections(
+            config.seed, layer, tasks=len(scene.setup.tasks), rank=method.rank, kind=method.projection, device=drawn
+        )[task].astype(np.float32)
+        for layer in layers
+    ]  # fmt: skip
 
 
-def _no_sketch(device: int, task: int, layers: object) -> np.ndarray:
-    raise ValueError("sketches are not made here")
+def _factor(layout: Layout, flat: np.ndarray, factor: Factor) -> list[np.ndarray]:
+    return [flat[s.start : s.stop].reshape(s.shape) for s in layout.of(factor)]

@@ -20,7 +20,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.lora.codec import encoded_size
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.message import HEADER_BYTES
-from dfl_ray.methods.table import method_facts
+from dfl_ray.methods.facts import method_facts
 from dfl_ray.models.shapes import linear_layers
 from dfl_ray.places import Places, build_places
 

@@ -117,28 +117,21 @@ def _layers(
     config: Config, weights: BaseWeights, tasks: int
 ) -> tuple[tuple[LayerShape, ...], tuple[int, ...], int]:
     """Adapted layers, the router's layers, and the number of base parameters."""
-    from dfl_ray.experts.sketch import distinct_inputs
-    from dfl_ray.lora.inject import find_targets, inject
     from dfl_ray.lora.masks import check_disjoint
     from dfl_ray.lora.projection import check_room
-    from dfl_ray.lora.training import ScoredModel
-    from dfl_ray.models.base import build_model
+    from dfl_ray.lora.targets import targets_of
 
-    model = build_model(weights)
-    parameters = sum(p.numel() for p in model.parameters())
-    layers = tuple(find_targets(model, config.model.target_modules))
-    method = config.method
+    targets = targets_of(weights, config.model.target_modules)
+    layers, method = targets.layers, config.method
     if not isinstance(method, SparseOrthogonalConfig):
-        return layers, (), parameters
+        return layers, (), targets.parameters
     if method.disjoint:
         check_disjoint(method.density, tasks)
     if method.projection != "gaussian":
         for layer in layers:
             check_room(layer, tasks=tasks, rank=method.rank)
-    if method.rule == "filter":
-        return layers, tuple(range(len(layers))), parameters
-    distinct = distinct_inputs(ScoredModel(model, inject(model, layers)))
-    return layers, tuple(distinct[: method.sketch_layers]), parameters
+    router = range(len(layers)) if method.rule == "filter" else targets.distinct[: method.sketch_layers]
+    return layers, tuple(router), targets.parameters
 
 
 def _group_setup(

@@ -12,7 +12,7 @@ import numpy as np
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.graph import CommGraph, Tree
-from dfl_ray.methods.table import method_facts
+from dfl_ray.methods.facts import method_facts
 from dfl_ray.placement import MessageGraph
 
 

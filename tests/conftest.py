@@ -67,7 +67,7 @@ class Adapted:
 
         from dfl_ray.lora.inject import find_targets, inject
         from dfl_ray.lora.training import ScoredModel
-        from dfl_ray.models.base import build_model
+        from dfl_ray.models.build import build_model
 
         torch.set_num_threads(1)
         module = build_model(weights)

@@ -32,7 +32,7 @@ from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.lora.training import LocalWork, ScoredModel, TrainingResult, train_adapters
 from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.methods.table import make_method
-from dfl_ray.models.base import build_model
+from dfl_ray.models.build import build_model
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenRows
 

@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.targets import choose_layers
 
 
 @dataclass
@@ -105,21 +105,9 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = [(n, m, _features(m)) for n, m in model.named_modules()]
-    found = [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head]
-    if target_modules != "all-linear":
-        wanted = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
-        chosen = [s for s in found if any(s.name == w or s.name.endswith("." + w) for w in wanted)]
-    else:
-        chosen = found
-    if not chosen:
-        suffixes = sorted({s.name.rsplit(".", 1)[-1] for s in found})
-        raise InputError(
-            f"`model.target_modules` = {target_modules!r} matches no linear layer of the model",
-            expected="`all-linear` or some of: "
-            + (", ".join(suffixes) or "none, the model has no linear layer"),
-            change="Change `model.target_modules`.",
-        )
-    return chosen
+    return choose_layers(
+        [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head], target_modules
+    )
 
 
 def inject(model: nn.Module, layers: Sequence[LayerShape]) -> BindingCell:

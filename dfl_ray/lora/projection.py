@@ -75,6 +75,26 @@ def task_projections(
     return ROW_NORM * rows.reshape(tasks, rank, d)
 
 
+def common_factors(seed: int, layers: Sequence[LayerShape], rank: int, *key: int) -> list[np.ndarray]:
+    """A of every layer as plain LoRA starts: U(-1/sqrt(d), 1/sqrt(d)), PEFT's Kaiming start, equal on all devices.
+
+    Args:
+        seed: The run's seed.
+        layers: The adapted layers.
+        rank: r.
+        key: Numbers that give a draw of its own.
+
+    Returns:
+        One (r, d) float64 a layer.
+    """
+    out: list[np.ndarray] = []
+    for index, layer in enumerate(layers):
+        bound = layer.in_features**-0.5
+        rng = generator(seed, Stream.INITIAL_FACTORS, index, *key)
+        out.append(rng.uniform(-bound, bound, (rank, layer.in_features)))
+    return out
+
+
 def check_room(layer: LayerShape, *, tasks: int, rank: int) -> None:
     """Refuse T*r > d: more mutually orthogonal rows than dimensions cannot exist."""
     d = layer.in_features

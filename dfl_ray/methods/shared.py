@@ -12,8 +12,9 @@ import torch
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.message import SHARED_TASK
+from dfl_ray.lora.projection import common_factors
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
-from dfl_ray.seeds import Stream, generator
+from dfl_ray.methods.facts import MERGED
 
 
 class SharedAdapter(ABC):
@@ -26,7 +27,6 @@ class SharedAdapter(ABC):
         sources: Device -> devices whose rows it trains on; None = its own.
     """
 
-    rules = ("single",)
     rule = "single"
 
     def __init__(
@@ -86,12 +86,7 @@ class SharedAdapter(ABC):
         return flat
 
     def _common_a(self, *key: int) -> list[np.ndarray]:
-        out: list[np.ndarray] = []
-        for index, layer in enumerate(self.context.layers):
-            bound = layer.in_features**-0.5
-            rng = generator(self.context.seed, Stream.INITIAL_FACTORS, index, *key)
-            out.append(rng.uniform(-bound, bound, (self.layout.rank, layer.in_features)))
-        return out
+        return common_factors(self.context.seed, self.context.layers, self.layout.rank, *key)
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
         """The common A where it is not trained."""
@@ -157,10 +152,6 @@ class SharedAdapter(ABC):
     def masks(self, device: Device) -> dict[int, np.ndarray]:
         """No masks."""
         return {}
-
-
-MERGED = "merged"
-"""Name in a device's memory of the dense update merged into its base: all layers' (m, d), one after the other."""
 
 
 def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> list[Factors]:

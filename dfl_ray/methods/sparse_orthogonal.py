@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 import torch
 
-from dfl_ray.config.methods import Rule, SparseOrthogonalConfig
+from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.experts.sketch import decode_sketch, encode_sketch
 from dfl_ray.lora.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.lora.layout import Layout
@@ -38,9 +37,6 @@ class SparseOrthogonal:
     Args:
         context: The run.
     """
-
-    rules = get_args(Rule)
-    compared = ("likelihood", "oracle", "likelihood_soft", "filter", "sum", "average")
 
     def __init__(self, context: Context) -> None:
         if not isinstance(context.config, SparseOrthogonalConfig):

@@ -1,20 +1,25 @@
-"""The frozen base model: read once, shared as plain arrays, rebuilt around them without copying."""
+"""The frozen base model as data: read once, shared as plain arrays; `dfl_ray.models.build` makes a model of it.
+
+Reading a float32 model of the Llama family needs no torch, which would cost the driver seconds and 130 MB.
+"""
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from dfl_ray.errors import InputError
-from dfl_ray.models.decoder import DecoderShape, read_decoder
-from dfl_ray.models.llama import empty_decoder, parameter_shapes
+from dfl_ray.models.decoder import read_decoder
+
+if TYPE_CHECKING:
+    import torch
+
+_NUMPY_READS = frozenset({"F16", "F32", "F64"})
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,16 @@ def _load_decoder(folder: Path, dtype: str) -> BaseWeights | None:
     try:
         config_json = (folder / "config.json").read_text(encoding="utf-8")
         shape = read_decoder(config_json)
-        tensors = None if shape is None else _read_tensors(folder, parameter_shapes(shape), dtype)
+        arrays = None if shape is None else _read_arrays(folder, shape.parameter_shapes(), dtype)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None  # `transformers` says what is wrong better than we could
-    return None if tensors is None else BaseWeights(config_json, _as_arrays(tensors), dtype)
+    return None if arrays is None else BaseWeights(config_json, arrays, dtype)
 
 
-def _read_tensors(
-    folder: Path, wanted: Mapping[str, torch.Size], dtype: str
-) -> dict[str, torch.Tensor] | None:
-    """The wanted tensors, or None if some are missing or of another shape."""
+def _read_arrays(
+    folder: Path, wanted: Mapping[str, tuple[int, ...]], dtype: str
+) -> dict[str, np.ndarray] | None:
+    """The wanted parameters, or None if some are missing or of another shape."""
     from safetensors import safe_open
 
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -85,17 +90,31 @@ def _read_tensors(
     else:
         listed = json.loads(index.read_bytes())["weight_map"]
         where = {n: listed[n] for n in wanted if n in listed}
-    out: dict[str, torch.Tensor] = {}
+    out: dict[str, np.ndarray] = {}
     for name in sorted(set(where.values())):
-        with safe_open(folder / name, framework="pt") as file:
+        with safe_open(folder / name, framework="np") as file:
             there = set(file.keys())
-            for key in (n for n, f in where.items() if f == name and n in there):
-                out[key] = file.get_tensor(key).to(getattr(torch, dtype)).contiguous()
+            keys = [n for n, f in where.items() if f == name and n in there]
+            plain = dtype == "float32" and all(file.get_slice(k).get_dtype() in _NUMPY_READS for k in keys)
+            if plain:
+                out |= {k: np.ascontiguousarray(file.get_tensor(k), np.float32) for k in keys}
+        if not plain:
+            out |= _read_with_torch(folder / name, keys, dtype)
     right = all(n in out and out[n].shape == s for n, s in wanted.items())
     return {n: out[n] for n in wanted} if right else None
 
 
+def _read_with_torch(path: Path, keys: Sequence[str], dtype: str) -> dict[str, np.ndarray]:
+    """Parameters stored or wanted in bfloat16, which numpy does not have."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return _as_arrays({k: file.get_tensor(k).to(getattr(torch, dtype)).contiguous() for k in keys})
+
+
 def _load_with_transformers(path: str | Path, dtype: str, trust_remote_code: bool) -> BaseWeights:
+    import torch
     from transformers import AutoModelForCausalLM
 
     try:
@@ -117,69 +136,6 @@ def _load_with_transformers(path: str | Path, dtype: str, trust_remote_code: boo
 
 def _as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Tensors as arrays over the same memory, bfloat16 as its bits."""
+    import torch
+
     return {n: (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}
-
-
-def build_model(weights: BaseWeights, device: str = "cpu") -> Any:
-    """Rebuild the model around the arrays: on the CPU the parameters *are* the arrays, nothing is copied.
-
-    The Llama family is built from the project's own modules, which need torch alone; anything else by
-    `transformers`.
-
-    Args:
-        weights: What `load_base` gave; read-only arrays are welcome.
-        device: "cpu" or a CUDA device.
-
-    Returns:
-        The model in evaluation mode, frozen, with scaled-dot-product attention: a `CausalDecoder` or a
-        `PreTrainedModel`.
-    """
-    shape = read_decoder(weights.config_json)
-    if shape is not None and set(weights.arrays) == set(parameter_shapes(shape)):
-        return build_decoder(weights, shape, device)
-    return build_transformer(weights, device)
-
-
-def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
-    """The `transformers` model around the arrays, whatever its kind; see `build_model`."""
-    model = _empty_transformer(weights)
-    _fill(model, weights, device)
-    model.tie_weights()
-    return model.to(device).eval().requires_grad_(False)
-
-
-def build_decoder(weights: BaseWeights, shape: DecoderShape, device: str = "cpu") -> Any:
-    """The project's own decoder around the arrays; see `build_model`."""
-    model = empty_decoder(shape)
-    _fill(model, weights, device)
-    if shape.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    model.register_buffer("frequencies", shape.inverse_frequencies().to(device), persistent=False)
-    return model.eval().requires_grad_(False)
-
-
-def _empty_transformer(weights: BaseWeights) -> Any:
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    raw: dict[str, Any] = json.loads(weights.config_json)
-    config = AutoConfig.for_model(**raw)
-    with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, weights.dtype), trust_remote_code=weights.trust_remote_code
-        )
-
-
-def _fill(model: Any, weights: BaseWeights, device: str) -> None:
-    for name, array in weights.arrays.items():
-        parent_name, _, leaf = name.rpartition(".")
-        tensor = shared_tensor(array, weights.dtype).to(device)
-        setattr(model.get_submodule(parent_name), leaf, torch.nn.Parameter(tensor, requires_grad=False))
-
-
-def shared_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
-    """A tensor over the array's own memory, read-only memory included (nothing ever writes to the base)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor

@@ -11,9 +11,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from dfl_ray.lora.layout import LayerShape
+
+if TYPE_CHECKING:  # the driver reads shapes and never computes with them
+    import torch
 
 _CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -93,6 +96,8 @@ class DecoderShape:
 
         Source: Su et al. 2021 (arXiv 2104.09864), equation 15; the Llama 3.1 reference implementation.
         """
+        import torch
+
         exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
         plain = 1.0 / (self.rope_theta**exponent)
         if self.scaling is None:
@@ -103,6 +108,50 @@ class DecoderShape:
         share = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
         between = (turns >= s.low_freq_factor) & (turns <= s.high_freq_factor)
         return torch.where(between, (1 - share) * plain / s.factor + share * plain, slowed)
+
+    def linear_layers(self) -> list[LayerShape]:
+        """All linear layers but the head, in the order of the model's modules."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        width, inner = self.hidden_size, self.intermediate_size
+        one_block = {
+            "self_attn.q_proj": (queries, width), "self_attn.k_proj": (keys, width),
+            "self_attn.v_proj": (keys, width), "self_attn.o_proj": (width, queries),
+            "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner),
+        }  # fmt: skip
+        return [
+            LayerShape(f"model.layers.{k}.{name}", *sizes)
+            for k in range(self.layers)
+            for name, sizes in one_block.items()
+        ]
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every parameter, a tied head left out."""
+        biased = {
+            "q_proj": self.qkv_bias,
+            "k_proj": self.qkv_bias,
+            "v_proj": self.qkv_bias,
+            "o_proj": self.o_bias,
+        }
+        out: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (self.vocab_size, self.hidden_size),
+            "model.norm.weight": (self.hidden_size,),
+        }
+        for layer in self.linear_layers():
+            out[f"{layer.name}.weight"] = (layer.out_features, layer.in_features)
+            if biased.get(layer.name.rsplit(".", 1)[-1], self.mlp_bias):
+                out[f"{layer.name}.bias"] = (layer.out_features,)
+        norms = {"input_layernorm": self.hidden_size, "post_attention_layernorm": self.hidden_size}
+        if self.qk_norm:
+            norms |= {"self_attn.q_norm": self.head_dim, "self_attn.k_norm": self.head_dim}
+        for k in range(self.layers):
+            out |= {f"model.layers.{k}.{name}.weight": (width,) for name, width in norms.items()}
+        return out if self.tied else out | {"lm_head.weight": (self.vocab_size, self.hidden_size)}
+
+
+def input_of(layer: str) -> str:
+    """A name for what a decoder's linear layer sees, equal where layers see the same: q, k and v; gate and up."""
+    block, _, name = layer.rpartition(".")
+    return f"{block}.{'in' if name in ('q_proj', 'k_proj', 'v_proj', 'gate_proj', 'up_proj') else name}"
 
 
 def read_decoder(config_json: str) -> DecoderShape | None:

@@ -8,7 +8,6 @@ attention), Qwen2 and Qwen3; `dfl_ray.models.decoder` says what exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -204,8 +203,3 @@ def empty_decoder(shape: DecoderShape) -> CausalDecoder:
     """A decoder whose parameters hold no memory yet."""
     with torch.device("meta"):
         return CausalDecoder(shape)
-
-
-def parameter_shapes(shape: DecoderShape) -> Mapping[str, torch.Size]:
-    """Name -> shape of every parameter, a tied head left out."""
-    return {n: p.shape for n, p in empty_decoder(shape).named_parameters()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.targets import choose_layers
 
 _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 
@@ -46,6 +47,9 @@ def linear_layers(folder: Path, target_modules: str | Sequence[str]) -> tuple[li
     Args:
         folder: Local model folder.
         target_modules: As in the config.
+
+    Raises:
+        InputError: No such files, or nothing matches.
     """
     shapes = weight_shapes(folder)
     layers = [
@@ -53,7 +57,4 @@ def linear_layers(folder: Path, target_modules: str | Sequence[str]) -> tuple[li
         for name, shape in shapes.items()
         if name.endswith(".weight") and len(shape) == 2 and not any(word in name for word in _NOT_ADAPTED)
     ]
-    if target_modules != "all-linear":
-        suffixes = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
-        layers = [s for s in layers if any(s.name == w or s.name.endswith("." + w) for w in suffixes)]
-    return layers, sum(prod(shape) for shape in shapes.values())
+    return choose_layers(layers, target_modules), sum(prod(shape) for shape in shapes.values())

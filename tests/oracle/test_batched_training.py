@@ -75,7 +75,7 @@ def test_loss_and_gradients_equal_peft(adapted, base, token_tasks):
     """Three adapters in one batch against three forward and backward passes through PEFT's own LoRA layers."""
     peft = pytest.importorskip("peft")
     from dfl_ray.lora.training import _backward, _Leaves
-    from dfl_ray.models.base import build_transformer
+    from dfl_ray.models.build import build_transformer
 
     layout = Layout(adapted.layers, RANK, ("a", "b"))
     start = adapted.theta(layout, 3)

@@ -10,6 +10,7 @@ from dfl_ray.group.group import DeviceGroup
 from dfl_ray.group.records import Deliveries
 from dfl_ray.lora.large.make import large_decoder
 from dfl_ray.lora.optimizer import AdapterState, StepSize, _adamw_fused_, _adamw_plain_
+from dfl_ray.methods.facts import method_facts
 from dfl_ray.methods.table import METHODS
 from dfl_ray.scene import build_scene
 from tests.conftest import small_config
@@ -38,7 +39,7 @@ def rounds(setup, place):
         wanted = report.wanted
         group.exchange(number, Deliveries(wanted, np.ones(len(wanted.source), bool)))
         reports.append(report)
-    rows = group.evaluate(2, METHODS[setup.config.method.type].rules[:1]).rows
+    rows = group.evaluate(2, method_facts(setup.config.method).rules[:1]).rows
     assert group.state.theta.device.type == group.torch_device
     return reports, rows, group.state
 

@@ -10,7 +10,12 @@ import sys
 import pytest
 import torch
 
-from dfl_ray.models.base import BaseWeights, build_model, load_base
+from dfl_ray.experts.sketch import distinct_inputs
+from dfl_ray.lora.inject import find_targets, inject
+from dfl_ray.lora.targets import Targets, targets_of
+from dfl_ray.lora.training import ScoredModel
+from dfl_ray.models.base import BaseWeights, load_base
+from dfl_ray.models.build import build_model
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.llama import CausalDecoder
 
@@ -89,6 +94,32 @@ def test_logits_equal_transformers(name):
     expected = theirs(input_ids=ids, use_cache=False).logits
     assert expected.std() > 0.1
     torch.testing.assert_close(ours(ids).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_shapes_are_read_off_the_configuration(name):
+    """Names and sizes against the `transformers` model; which layers see one input against running the model."""
+    theirs = reference(name, SUPPORTED)
+    weights = as_weights(theirs)
+    shape = read_decoder(weights.config_json)
+    assert shape is not None
+    assert shape.parameter_shapes() == {n: tuple(p.shape) for n, p in theirs.named_parameters()}
+    for wanted in ("all-linear", ["v_proj", "down_proj"], ["o_proj", "up_proj", "gate_proj"]):
+        model = build_model(weights)
+        layers = find_targets(model, wanted)
+        distinct = distinct_inputs(ScoredModel(model, inject(model, layers)))
+        parameters = sum(p.numel() for p in theirs.parameters())
+        assert targets_of(weights, wanted) == Targets(tuple(layers), tuple(distinct), parameters)
+
+
+def test_other_models_are_tried_out():
+    import transformers
+
+    config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=8, vocab_size=50, n_positions=16)
+    found = targets_of(as_weights(transformers.AutoModelForCausalLM.from_config(config)), "all-linear")
+    assert [s.name.rsplit(".", 1)[-1] for s in found.layers[:4]] == ["c_attn", "c_proj", "c_fc", "c_proj"]
+    assert (found.layers[0].out_features, found.layers[0].in_features) == (24, 8)
+    assert found.distinct == tuple(range(8))
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
@@ -178,6 +209,36 @@ print([name for name in heavy if name in sys.modules])
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "setup.pickle")], capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_driver_needs_no_torch(tmp_path):
+    """All the driver does but for Ray: building the scene, every record of a round, the final adapters."""
+    script = """
+import pickle, sys
+from pathlib import Path
+from dfl_ray.backend import BackendState
+from dfl_ray.config.load import load_config
+from dfl_ray.final_adapters import save_final_adapters
+from dfl_ray.scene import build_scene
+import actors.pool, dfl_ray.driver, dfl_ray.launch
+for method in ("sparse_orthogonal", "ffa"):
+    scene = build_scene(load_config(None, ["track.wandb.mode=disabled", f"method={method}"]))
+    dfl_ray.driver.smallest_gap(scene)
+    with open(f"{sys.argv[1]}/{method}", "rb") as file:
+        assert save_final_adapters(scene, BackendState(pickle.load(file), None), Path(sys.argv[1]) / "adapters")
+print([m for m in ("torch", "transformers") if m in sys.modules])
+"""
+    from dfl_ray.config.load import load_config
+    from dfl_ray.group.group import DeviceGroup
+    from dfl_ray.scene import build_scene
+
+    for method in ("sparse_orthogonal", "ffa"):
+        config = load_config(None, ["track.wandb.mode=disabled", f"method={method}"])
+        snapshot = DeviceGroup(build_scene(config).setup, range(10)).snapshot()
+        (tmp_path / method).write_bytes(pickle.dumps([snapshot]))
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 

@@ -11,7 +11,7 @@ from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_
 from dfl_ray.lora.training import LocalWork, ScoredModel, _backward, _Leaves, train_adapters
-from dfl_ray.models.base import build_model
+from dfl_ray.models.build import build_model
 from dfl_ray.scene import build_scene
 from tests.conftest import small_config
 

@@ -18,7 +18,6 @@ from actors.pool import RayBackend
 from channels.transfers import Transfers
 from dfl_ray.launch import choose_packing
 from dfl_ray.models.decoder import read_decoder
-from dfl_ray.models.llama import parameter_shapes
 from dfl_ray.models.paths import embedded_path
 from dfl_ray.scene import Scene, build_scene
 from tests.conftest import small_config
@@ -43,7 +42,7 @@ def large_folder(tmp_path: Path) -> Path:
     shape = read_decoder(json.dumps(settings))
     assert shape is not None
     rng = np.random.default_rng(0)
-    weights = {n: rng.normal(0, 0.02, s).astype(np.float32) for n, s in parameter_shapes(shape).items()}
+    weights = {n: rng.normal(0, 0.02, s).astype(np.float32) for n, s in shape.parameter_shapes().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

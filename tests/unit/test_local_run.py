@@ -10,6 +10,7 @@ from dfl_ray.checkpoint import load_checkpoint
 from dfl_ray.driver import Driver
 from dfl_ray.errors import InputError, Interrupted
 from dfl_ray.launch import launch, resume
+from dfl_ray.methods.facts import FACTS
 from dfl_ray.methods.table import METHODS
 from dfl_ray.records import load_run
 from tests.conftest import small_config
@@ -101,7 +102,8 @@ def test_charged_bytes_are_the_encoded_lengths(finished):
 
 def embedded_layers():
     from dfl_ray.lora.inject import find_targets
-    from dfl_ray.models.base import build_model, load_base
+    from dfl_ray.models.base import load_base
+    from dfl_ray.models.build import build_model
     from dfl_ray.models.paths import embedded_path
 
     return find_targets(build_model(load_base(embedded_path())), "all-linear")
@@ -109,7 +111,7 @@ def embedded_layers():
 
 def test_all_rules_are_compared_at_the_end(finished):
     last = finished.evaluation[finished.evaluation["round"] == 4]
-    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].compared)
+    assert set(last["rule"]) == set(FACTS["sparse_orthogonal"].compared)
     assert (last.groupby("rule").size() == 4 * 2).all()
     before = finished.evaluation[finished.evaluation["round"] == 0]
     assert set(before["rule"]) == {"base"}
@@ -120,7 +122,7 @@ def test_all_rules_can_be_asked_for(tmp_path):
     asked = small_config(tmp_path, "name=all", LOCAL, "evaluate.rules=[all]", "rounds=2")
     run = load_run(launch(asked, json=True).folder)
     last = run.evaluation[run.evaluation["round"] == 2]
-    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].rules)
+    assert set(last["rule"]) == set(FACTS["sparse_orthogonal"].rules)
     assert (last.groupby("rule").size() == 4 * 2).all()
     assert last["accuracy"].between(0, 1).all()
 

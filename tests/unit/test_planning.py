@@ -16,7 +16,7 @@ from tests.conftest import small_config
 
 def test_shapes_equal_the_loaded_models(base):
     from dfl_ray.lora.inject import find_targets
-    from dfl_ray.models.base import build_model
+    from dfl_ray.models.build import build_model
 
     layers, parameters = linear_layers(embedded_path(), "all-linear")
     model = build_model(base)
