@@ -179,17 +179,18 @@ def compare(devices: int, lone: bool, work: str, more: Sequence[str]) -> dict[st
     }  # fmt: skip
 
 
-def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table."""
-    head = ("devices", "actors", "rounds", "round s", "bare s", *(f"{p} s" for p in PARTS), "round / bare",
-            "quartiles", "of sums")  # fmt: skip
-    out = ["  ".join(f"{h:>13}" for h in head)]
-    for r in rows:
-        cells = (f"{r['devices']}", "one each" if r["lone"] else "packed", f"{r['rounds']}", f"{r['wall_s']:.3f}",
-                 f"{r['bare_s']:.3f}", *(f"{r['parts_s'][p]:.3f}" for p in PARTS), f"{r['ratio']:.3f}",
-                 "{:.2f} - {:.2f}".format(*r["ratio_quartiles"]), f"{r['ratio_of_sums']:.3f}")  # fmt: skip
-        out.append("  ".join(f"{c:>13}" for c in cells))
-    return out
+def show(cells: Sequence[str]) -> None:
+    """Print one line of the table, at once: a size can take minutes."""
+    print("  ".join(f"{c:>13}" for c in cells), flush=True)
+
+
+def cells_of(r: dict[str, Any]) -> list[str]:
+    """One size's line."""
+    return [
+        f"{r['devices']}", "one each" if r["lone"] else "packed", f"{r['rounds']}", f"{r['wall_s']:.3f}",
+        f"{r['bare_s']:.3f}", *(f"{r['parts_s'][p]:.3f}" for p in PARTS), f"{r['ratio']:.3f}",
+        "{:.2f} - {:.2f}".format(*r["ratio_quartiles"]), f"{r['ratio_of_sums']:.3f}",
+    ]  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -203,12 +204,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value settings for all runs")
     o = parser.parse_args(arguments)
-    rows = [
-        compare(int(n), lone, o.work, o.overrides)
-        for sizes, lone in ((o.packed, False), (o.lone, True))
-        for n in sizes.split(",") if n
-    ]  # fmt: skip
-    print("\n".join(lines(rows)))
+    show(("devices", "actors", "rounds", "round s", "bare s", *(f"{p} s" for p in PARTS), "round / bare", "quartiles",
+          "of sums"))  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for sizes, lone in ((o.packed, False), (o.lone, True)):
+        for n in (n for n in sizes.split(",") if n):
+            rows.append(compare(int(n), lone, o.work, o.overrides))
+            show(cells_of(rows[-1]))
     if o.json:
         print(json.dumps({"machine": machine(), "sizes": rows}))
 

@@ -28,3 +28,22 @@ def test_dlora_equals_too(tmp_path):
     )
     config = small_config(tmp_path, "name=b", "method=dlora", "runtime.devices_per_actor=2")
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
+
+
+def test_a_ray_that_nobody_wants_any_more_is_stopped(tmp_path):
+    """An error while Ray is still starting is told at once; Ray goes as soon as it has come."""
+    import ray
+
+    from actors.cluster import Starting
+
+    starting = Starting(small_config(tmp_path).runtime)
+    with pytest.raises(LookupError), starting:
+        assert not starting._began.is_set()
+        raise LookupError
+    assert starting._thread.is_alive()
+    starting._thread.join(120)
+    assert not starting._thread.is_alive()
+    assert not ray.is_initialized()
+    with Starting(small_config(tmp_path).runtime) as again:
+        assert again.resources()["CPU"] >= 1
+    assert not ray.is_initialized()
