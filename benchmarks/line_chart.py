@@ -91,10 +91,12 @@ def save_chart(
         series: Name to (x values, y values). Names "a: x" and "a: y" share a colour, the second is dashed.
         spreads: Name to the half-widths of its points' intervals; such series get points and bars.
     """
+    # A letter is about 7.3 wide; long names widen the picture.
+    width = max(_WIDTH, round(_WIDTH - _RIGHT + 50 + 7.3 * max(map(len, series))))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" font-family="sans-serif"'
         ' font-size="13">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+        f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
         *_grid(x, y), *_titles(x, y),
     ]  # fmt: skip
