@@ -6,7 +6,7 @@ Everything here is a function of finished runs; `benchmarks.methods` makes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Curve:
             over devices and tasks by the method's rule) and `worst_task`.
         figures: Final figures by name.
         rules: Inference rule -> final accuracy.
+        tasks: Task -> final accuracy by the method's rule, mean over devices.
+        base_tasks: Task -> accuracy of the bare base model.
     """
 
     label: str
@@ -40,6 +42,8 @@ class Curve:
     points: pd.DataFrame
     figures: Mapping[str, float]
     rules: Mapping[str, float]
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    base_tasks: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, axis: str, budget: float) -> float:
         """Accuracy when so much of an axis is spent: linear between evaluations, the last one beyond the end."""
@@ -73,7 +77,8 @@ def curve_of(path: Path, label: str) -> Curve:
 
     run = load_run(path)
     rounds = run.rounds.sort_values("round")
-    points = _points(rounds, run.evaluation[run.evaluation["round"] == 0])
+    before = run.evaluation[run.evaluation["round"] == 0]
+    points = _points(rounds, before)
     last = last_evaluation(run)
     own = holders(run)
     held = [(d, t) in own for d, t in zip(last["device"], last["task"], strict=True)]
@@ -88,9 +93,11 @@ def curve_of(path: Path, label: str) -> Curve:
         "tasks": float(last["task"].nunique()),
         **{f: float(rounds[f].dropna().iloc[-1]) if rounds[f].notna().any() else float("nan") for f in STATE},
     }
-    return Curve(
-        label, int(run.config["seed"]), points, figures, dict(final.groupby("rule")["accuracy"].mean())
+    rules, tasks, base = (
+        dict(table.groupby(by)["accuracy"].mean())
+        for table, by in ((final, "rule"), (last, "task"), (before, "task"))
     )
+    return Curve(label, int(run.config["seed"]), points, figures, rules, tasks, base)
 
 
 def _points(rounds: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:

@@ -144,13 +144,6 @@ STATE: Mapping[str, tuple[str, float, int]] = {
 def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
     """All tables, as intervals."""
     labels = list(curves)
-    rules = {
-        label: {
-            rule: Interval.of([c.rules[rule] for c in runs.values() if rule in c.rules])
-            for rule in sorted({r for c in runs.values() for r in c.rules})
-        }
-        for label, runs in curves.items()
-    }
     equal = {axis: comparison.at_equal(curves, axis, reference) for axis in AXES}
     result: dict[str, Any] = {
         "equal_rounds": {
@@ -161,7 +154,11 @@ def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
             for label in labels
         },
         "equal": equal,
-        "rules": rules,
+        "rules": {label: by_name([c.rules for c in runs.values()]) for label, runs in curves.items()},
+        "tasks": {
+            "base model": by_name([c.base_tasks for c in curves[ours].values()]),
+            **{label: by_name([c.tasks for c in runs.values()]) for label, runs in curves.items()},
+        },
         "paired_accuracy": comparison.paired(curves, ours, lambda c: c.figures["accuracy"]),
         "paired_at_common": {axis: paired_at_common(curves, ours, axis) for axis in AXES},
         "share_to_reach_reference": {
@@ -179,6 +176,14 @@ def summarise(curves: Curves, ours: str, reference: str) -> dict[str, Any]:
             if label != "local"
         }
     return result
+
+
+def by_name(found: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    """Each name's interval over those seeds that have it."""
+    return {
+        name: Interval.of([values[name] for values in found if name in values])
+        for name in sorted({name for values in found for name in values})
+    }
 
 
 def paired_at_common(curves: Curves, ours: str, axis: str) -> dict[str, Interval]:
@@ -243,12 +248,16 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
         for label in labels
     }
     parts.append(table("State at the end", state, [*(h for h, _, _ in STATE.values()), "gain over local %"]))
-    every = sorted({r for rules in result["rules"].values() for r in rules})
-    ruled = {
-        label: [rules[r].text(100) if r in rules else "" for r in every]
-        for label, rules in result["rules"].items()
-    }
-    parts.append(table("Accuracy % by inference rule, at the end", ruled, every))
+    for what in ("rule", "task"):
+        rows = result[f"{what}s"]
+        every = sorted({name for values in rows.values() for name in values})
+        shown = {
+            label: [values[n].text(100) if n in values else "" for n in every]
+            for label, values in rows.items()
+        }
+        parts.append(
+            table(f"Accuracy % by {'inference rule' if what == 'rule' else what}, at the end", shown, every)
+        )
     return "\n".join(parts)
 
 

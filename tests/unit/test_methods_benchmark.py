@@ -105,6 +105,8 @@ def test_two_methods_end_to_end_and_again_from_what_is_there(tmp_path, capsys):
     out = capsys.readouterr()
     said = json.loads(out.out.splitlines()[-1])
     assert set(said["equal_rounds"]) == {"sparse_orthogonal", "local"}
+    assert set(said["tasks"]) == {"base model", *said["rules"]}
+    assert len(said["tasks"]["base model"]) == len(said["tasks"]["sparse_orthogonal"]) > 0
     assert set(said["rules"]["sparse_orthogonal"]) >= {"likelihood", "oracle", "ties", "arrow", "filter_full"}
     assert said["equal_rounds"]["local"]["payload_bytes"][0] == 0
     assert said["equal_rounds"]["sparse_orthogonal"]["payload_bytes"][0] > 0
