@@ -120,7 +120,7 @@ def rounds_of_both(settings: Sequence[str], processes: int) -> Iterator[tuple[di
         RuntimeError: The driver ended early; the message holds the end of what it said.
     """
     script = str(Path(__file__).with_name("timed_run.py"))
-    rounds = int(next(s.split("=")[1] for s in settings if s.startswith("rounds=")))
+    rounds = int([s for s in settings if s.startswith("rounds=")][-1].partition("=")[2])
     with tempfile.TemporaryFile("w+") as said:
         driver = subprocess.Popen(
             [sys.executable, script, "--paced", *settings],
