@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.models.decoder import input_of, read_decoder
+from dfl_ray.models.decoder import input_of
 
 if TYPE_CHECKING:
     from dfl_ray.models.base import BaseWeights
@@ -40,9 +40,9 @@ def targets_of(weights: BaseWeights, target_modules: str | Sequence[str]) -> Tar
     Raises:
         InputError: Nothing matches.
     """
-    shape = read_decoder(weights.config_json)
+    shape = weights.decoder
     parameters = sum(prod(a.shape) for a in weights.arrays.values())
-    if shape is None or set(weights.arrays) != set(shape.parameter_shapes()):
+    if shape is None:
         return _targets_by_trial(weights, target_modules, parameters)
     layers = choose_layers(shape.linear_layers(), target_modules)
     inputs = [input_of(s.name) for s in layers]

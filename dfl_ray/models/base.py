@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfl_ray.errors import InputError
-from dfl_ray.models.decoder import read_decoder
+from dfl_ray.models.decoder import DecoderShape, read_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,12 @@ class BaseWeights:
     def size_bytes(self) -> int:
         """Bytes of all parameters."""
         return sum(a.nbytes for a in self.arrays.values())
+
+    @property
+    def decoder(self) -> DecoderShape | None:
+        """The Llama-family decoder that these arrays fill exactly, or None."""
+        shape = read_decoder(self.config_json)
+        return shape if shape is not None and set(self.arrays) == set(shape.parameter_shapes()) else None
 
 
 def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False) -> BaseWeights:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dfl_ray.models.base import BaseWeights
-from dfl_ray.models.decoder import DecoderShape, read_decoder
+from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.models.llama import empty_decoder
 
 
@@ -28,10 +28,8 @@ def build_model(weights: BaseWeights, device: str = "cpu") -> Any:
         The model in evaluation mode, frozen, with scaled-dot-product attention: a `CausalDecoder` or a
         `PreTrainedModel`.
     """
-    shape = read_decoder(weights.config_json)
-    if shape is not None and set(weights.arrays) == set(shape.parameter_shapes()):
-        return build_decoder(weights, shape, device)
-    return build_transformer(weights, device)
+    shape = weights.decoder
+    return build_transformer(weights, device) if shape is None else build_decoder(weights, shape, device)
 
 
 def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
