@@ -152,7 +152,6 @@ def largest_slot(
     affect: FloatArray,
     order: IntArray,
     *,
-    steps: int | None = None,
     start: BoolArray | None = None,
     seed: int = 0,
 ) -> BoolArray:
@@ -161,7 +160,6 @@ def largest_slot(
     Args:
         affect: (U, U) affectances.
         order: (U,) order of insertion.
-        steps: Local-search steps; None takes 60 per link.
         start: (U,) feasible set to start from; None starts from the better of two greedy insertions.
         seed: Seed of the search.
 
@@ -177,10 +175,11 @@ def largest_slot(
         chosen = max(sets, key=np.count_nonzero)
     else:
         chosen = start
-    budget = _STEPS_PER_LINK * n if steps is None else steps
     if chosen.all():
         return chosen
-    return largest_set(affect, chosen.copy(), order.astype(np.int64), budget, np.uint64(n + 7919 * seed))
+    return largest_set(
+        affect, chosen.copy(), order.astype(np.int64), _STEPS_PER_LINK * n, np.uint64(n + 7919 * seed)
+    )
 
 
 def _orders(affect: FloatArray, signal_w: FloatArray) -> list[IntArray]:
