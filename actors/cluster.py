@@ -82,7 +82,6 @@ class Starting:
         if runtime.address is not None:
             _check_reachable(runtime.address)
         self._began, self._over = threading.Event(), threading.Event()
-        self._unwanted, self._lock = False, threading.Lock()
         self._resources: Mapping[str, float] = {}
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._live, args=(runtime, verbose), daemon=True, name="Ray")
@@ -92,12 +91,8 @@ class Starting:
             self._resources = start(runtime, verbose=verbose)
         except BaseException as error:  # raised where it is asked for
             self._error = error
-        with self._lock:
-            self._began.set()
-        if self._unwanted:
-            stop()
-        else:
-            self._over.wait()
+        self._began.set()
+        self._over.wait()
 
     def resources(self) -> Mapping[str, float]:
         """The cluster's resources, once it is there.
@@ -115,16 +110,12 @@ class Starting:
         self._thread.start()
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the cluster; one started here is stopped.
 
-        After an error nobody waits for a Ray that is still starting: its thread stops it when it is up, or it ends
-        with the process.
+        After an error too Ray is waited for: a second start beside one under way mixes the two up, and a minute later
+        Ray ends the process, without an exception, since the control service it knew is gone.
         """
-        with self._lock:
-            self._unwanted = error is not None and not self._began.is_set()
-        if self._unwanted:
-            return
         self._began.wait()
         stop()
         self._over.set()

@@ -30,20 +30,19 @@ def test_dlora_equals_too(tmp_path):
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
 
 
-def test_a_ray_that_nobody_wants_any_more_is_stopped(tmp_path):
-    """An error while Ray is still starting is told at once; Ray goes as soon as it has come."""
+def test_after_an_error_ray_is_gone_before_it_is_told(tmp_path):
+    """Ray still starting in the background would meet the next Ray of this process, and end the process with it."""
     import ray
 
     from actors.cluster import Starting
 
-    starting = Starting(small_config(tmp_path).runtime)
-    with pytest.raises(LookupError), starting:
-        assert not starting._began.is_set()
-        raise LookupError
-    assert starting._thread.is_alive()
-    starting._thread.join(120)
-    assert not starting._thread.is_alive()
-    assert not ray.is_initialized()
+    for _ in range(2):
+        starting = Starting(small_config(tmp_path).runtime)
+        with pytest.raises(LookupError), starting:
+            assert not starting._began.is_set()
+            raise LookupError
+        assert starting._began.is_set()
+        assert not ray.is_initialized()
     with Starting(small_config(tmp_path).runtime) as again:
         assert again.resources()["CPU"] >= 1
     assert not ray.is_initialized()
