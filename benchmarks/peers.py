@@ -1,9 +1,10 @@
-"""How fast is the same work elsewhere? Ours and Flower's simulation, one after the other on this machine.
+"""How fast is the same work elsewhere? Ours, Flower's simulation and p2pfl's, one after the other on this machine.
 
-`python benchmarks/peers.py --model FOLDER --tasks FOLDER --flower PYTHON --json` fine-tunes LoRA adapters (rank 8, all
-linear layers, A and B trained) of 100 devices on `sst2`: 5 local steps of 8 rows of at most 96 tokens, everyone in
-every round. Flower needs an environment of its own: PYTHON is its interpreter; `--make-flower FOLDER` makes one with
-pip first. Without either only our side runs. Evaluation is left out of both sides' rounds.
+`python benchmarks/peers.py --model FOLDER --tasks FOLDER --flower PYTHON --p2pfl PYTHON --json` fine-tunes LoRA
+adapters (rank 8, all linear layers, A and B trained) of 100 devices on `sst2`: 5 local steps of 8 rows of at most 96
+tokens, everyone in every round. Each peer needs an environment of its own: PYTHON is its interpreter; `--make FOLDER`
+makes FOLDER/flower and FOLDER/p2pfl with pip first. A peer that is not named is left out. Evaluation is left out of
+all sides' rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ if __package__ in (None, ""):
 from benchmarks.machine import machine
 from benchmarks.timed_run import measure
 
-FLOWER = ("flwr[simulation]==1.41.*", "torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22", "psutil")
+PEERS = {
+    "flower": ("flwr[simulation]==1.41.*", "torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22", "psutil"),
+    "p2pfl": (
+        "p2pfl==0.4.3", "torch==2.13.0", "transformers==4.46.3", "peft==0.13.2", "huggingface_hub==0.25.2",
+        "pyarrow<20", "psutil",
+    ),
+}  # fmt: skip
+"""What each peer's environment needs; p2pfl's `datasets` takes no newer transformers."""
 LENGTH, RANK, TASK = 96, 8, "sst2"
 
 
@@ -42,23 +50,23 @@ def ours(o: argparse.Namespace) -> dict[str, Any]:
     return measure([sys.executable, script, *settings])
 
 
-def flower(o: argparse.Namespace, python: str) -> dict[str, Any]:
-    """Flower's side, in its own environment."""
+def peer(name: str, o: argparse.Namespace, python: str) -> dict[str, Any]:
+    """A peer's side, in its own environment."""
     rows = Path(o.tasks) / TASK / "train.jsonl"
     given = {
         "model": o.model, "rows-file": rows, "devices": o.devices, "rounds": o.rounds, "steps": o.steps,
         "batch": o.batch, "length": LENGTH, "rank": RANK, "cpus": len(os.sched_getaffinity(0)),
     }  # fmt: skip
-    arguments = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    return measure([python, str(Path(__file__).with_name("peer_flower.py")), *arguments])
+    arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    return measure([python, str(Path(__file__).with_name(f"peer_{name}.py")), *arguments])
 
 
-def make_flower(folder: Path) -> str:
-    """Make Flower's environment and give its interpreter."""
-    python = folder / "bin" / "python"
+def environment(name: str, folder: Path) -> str:
+    """Make a peer's environment unless it is there, and give its interpreter."""
+    python = folder / name / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *FLOWER], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder / name)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[name]], check=True)
     return str(python)
 
 
@@ -68,20 +76,22 @@ def lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, f in sides.items():
         speed = f.get("device_steps_per_s", float("nan"))
         out.append(f"{name:>10}  {speed:>14.1f}  {f['first_round_s']:>13.1f}  {f['peak_private_mb']:>8.0f}")
-    for key, value in ratios(sides).items():
-        out.append(f"{key}: {value:.2f}")
+    for name, found in ratios(sides).items():
+        out += [f"{name}: {key}: {value:.2f}" for key, value in found.items()]
     return out
 
 
-def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Ours over Flower's for speed, and the other quantities as shares of Flower's; empty without Flower."""
-    if "flower" not in sides or "device_steps_per_s" not in sides["flower"]:
-        return {}
-    a, b = sides["dfl-ray"], sides["flower"]
+def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Ours over each peer's for speed, and the other quantities as shares of the peer's."""
+    mine = sides["dfl-ray"]
     return {
-        "times the device-steps per second": a["device_steps_per_s"] / b["device_steps_per_s"],
-        "share of the memory": a["peak_private_mb"] / b["peak_private_mb"],
-        "share of the time to the first round": a["first_round_s"] / b["first_round_s"],
+        name: {
+            "times the device-steps per second": mine["device_steps_per_s"] / its["device_steps_per_s"],
+            "share of the memory": mine["peak_private_mb"] / its["peak_private_mb"],
+            "share of the time to the first round": mine["first_round_s"] / its["first_round_s"],
+        }
+        for name, its in sides.items()
+        if name != "dfl-ray" and {"device_steps_per_s"} <= set(its) & set(mine)
     }
 
 
@@ -96,15 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="local steps")
     parser.add_argument("--batch", type=int, default=8, help="rows of a step")
-    parser.add_argument("--flower", help="interpreter of an environment with Flower")
-    parser.add_argument("--make-flower", type=Path, help="folder to make that environment in")
+    for name in PEERS:
+        parser.add_argument(f"--{name}", help=f"interpreter of an environment with {name}")
+    parser.add_argument("--make", type=Path, help="folder to make the missing ones in")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value settings of our side")
     o = parser.parse_args(arguments)
     sides = {"dfl-ray": ours(o)}
-    python = o.flower or (make_flower(o.make_flower) if o.make_flower else None)
-    if python:
-        sides["flower"] = flower(o, python)
+    for name in PEERS:
+        python = getattr(o, name) or (environment(name, o.make) if o.make else None)
+        if python:
+            sides[name] = peer(name, o, python)
     print("\n".join(lines(sides)))
     if o.json:
         print(json.dumps({"machine": machine(), "sides": sides, "ratios": ratios(sides)}))
