@@ -76,16 +76,8 @@ class Portion:
         """Memory it holds, about: its largest parts are masks and index tables."""
         b = self.batch
         tensors = [t for t in (b.input_ids, b.source, b.targets, b.mask, b.positions) if t is not None]
-        if self.plan is not None:
-            for stage in (self.plan.full, self.plan.last):
-                tensors += [
-                    stage.query_index,
-                    stage.key_index,
-                    stage.query_inverse,
-                    stage.key_inverse,
-                    *(bucket.mask for bucket in stage.buckets),
-                ]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        layouts = 0 if self.plan is None else self.plan.full.layout.bytes + self.plan.last.layout.bytes
+        return sum(t.numel() * t.element_size() for t in tensors) + layouts
 
     def judge(self, logits: torch.Tensor) -> np.ndarray:
         """Right or not of each row, (rows,) bool, from logits (scored, vocabulary)."""

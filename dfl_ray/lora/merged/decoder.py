@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from dfl_ray.lora.merged.attention import Attended, attend, attend_backward, swap_matrix
-from dfl_ray.lora.merged.linear import Factors, Joined, apply_merged, pull_back, weight_gradient
+from dfl_ray.lora.merged.gate import gated, gated_backward
+from dfl_ray.lora.merged.linear import Factors, Input, Joined, apply_merged, pull_back, weight_gradient
 from dfl_ray.lora.merged.plan import Plan, Stage
 from dfl_ray.models.decoder import DecoderShape
 
@@ -100,33 +99,29 @@ class _Tape:
     merged: tuple[torch.Tensor, ...]
     norm_in: _Norm
     asked: torch.Tensor
-    attended: Attended
+    attended: Any
     heads: torch.Tensor
     norm_out: _Norm
     gate_up: torch.Tensor
-    switched: torch.Tensor
     active: torch.Tensor
 
 
 def _forward_block(
-    x: torch.Tensor, block: BlockWeights, stage: Stage, tokens: Stage, factors: Factors, shape: DecoderShape,
-    swap: torch.Tensor,
-) -> tuple[torch.Tensor, _Tape]:  # fmt: skip
+    x: torch.Tensor, block: BlockWeights, stage: Stage, tokens: Stage, factors: Factors, shape: DecoderShape
+) -> tuple[torch.Tensor, _Tape]:
     merged = tuple(j.merge(factors) for j in block.joined)
     norm_in = _Norm.apply(x, block.norm_in, shape.eps)
     asked = norm_in.out if stage.chosen is None else norm_in.out.index_select(0, stage.chosen)
-    q = apply_merged(asked, merged[0], block.q.bias(), stage.groups, spare=1)
-    kv = apply_merged(norm_in.out, merged[1], block.kv.bias(), tokens.groups, spare=1)
-    heads, attended = attend(q, kv, stage, shape.heads, swap)
+    queries = Input(asked, merged[0], block.q.bias(), stage.groups)
+    keys = Input(norm_in.out, merged[1], block.kv.bias(), tokens.groups)
+    heads, attended = stage.layout.attend(queries, keys, shape)
     kept = x if stage.chosen is None else x.index_select(0, stage.chosen)
     middle = apply_merged(heads, merged[2], block.o.bias(), stage.groups).add_(kept)
     norm_out = _Norm.apply(middle, block.norm_out, shape.eps)
     gate_up = apply_merged(norm_out.out, merged[3], block.gate_up.bias(), stage.groups)
-    gate, up = gate_up.chunk(2, 1)
-    switched = F.silu(gate)
-    active = switched * up
+    active = gated(gate_up)
     out = apply_merged(active, merged[4], block.down.bias(), stage.groups).add_(middle)
-    return out, _Tape(stage, merged, norm_in, asked, attended, heads, norm_out, gate_up, switched, active)
+    return out, _Tape(stage, merged, norm_in, asked, attended, heads, norm_out, gate_up, active)
 
 
 class _Gradients:
@@ -153,27 +148,20 @@ def _backward_gated(
     """Gradient at the block's middle, residual path included."""
     groups = tape.stage.groups
     gradients.add(block.down, dout, tape.active, tape.stage)
-    dactive = pull_back(dout, tape.merged[4], groups)
-    gate, up = tape.gate_up.chunk(2, 1)
-    dgate_up = torch.empty_like(tape.gate_up)
-    dgate, dup = dgate_up.chunk(2, 1)
-    torch.mul(dactive, tape.switched, out=dup)
-    torch.ops.aten.silu_backward.grad_input(dactive.mul_(up), gate, grad_input=dgate)
+    dgate_up = gated_backward(pull_back(dout, tape.merged[4], groups), tape.gate_up)
     gradients.add(block.gate_up, dgate_up, tape.norm_out.out, tape.stage)
     return tape.norm_out.backward_(pull_back(dgate_up, tape.merged[3], groups)).add_(dout)
 
 
 def _backward_block(
     dout: torch.Tensor, block: BlockWeights, tape: _Tape, tokens: Stage, gradients: _Gradients,
-    shape: DecoderShape, swap: torch.Tensor, first: bool,
+    shape: DecoderShape, first: bool,
 ) -> torch.Tensor:  # fmt: skip
     """Gradient at the block's input; for the first block, whose input is frozen, nothing that is used."""
     stage = tape.stage
     middle = _backward_gated(dout, block, tape, gradients)
     gradients.add(block.o, middle, tape.heads, stage)
-    dheads = middle.new_zeros(len(middle) + 1, tape.heads.shape[1])
-    dheads[:-1] = pull_back(middle, tape.merged[2], stage.groups)
-    dq, dkv = attend_backward(dheads, tape.attended, stage, shape.heads, shape.kv_heads, swap)
+    dq, dkv = stage.layout.pull(Input(middle, tape.merged[2], None, stage.groups), tape.attended, shape)
     gradients.add(block.q, dq, tape.asked, stage)
     gradients.add(block.kv, dkv, tape.norm_in.out, tokens)
     if first:
@@ -193,13 +181,12 @@ class _Blocks(torch.autograd.Function):
         ctx: Any, decoder: MergedDecoder, plan: Plan, scale: float, layers: int, *stacks: torch.Tensor
     ) -> torch.Tensor:
         factors = Factors(stacks[:layers], stacks[layers:], scale)
-        swap = swap_matrix(decoder.shape.head_dim)
         wanted = ctx.needs_input_grad[4:]
         x = decoder.embedding[plan.ids]
         tapes: list[_Tape] = []
         for number, block in enumerate(decoder.blocks):
             stage = plan.last if number == len(decoder.blocks) - 1 else plan.full
-            x, tape = _forward_block(x, block, stage, plan.full, factors, decoder.shape, swap)
+            x, tape = _forward_block(x, block, stage, plan.full, factors, decoder.shape)
             if any(wanted):
                 tapes.append(tape)
         ctx.kept = (decoder, plan, factors, wanted, tapes)
@@ -208,12 +195,9 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         decoder, plan, factors, wanted, tapes = ctx.kept
-        swap = swap_matrix(decoder.shape.head_dim)
         gradients = _Gradients(factors, wanted, plan.slots)
         dx = grads[0].contiguous()
         for number in reversed(range(len(decoder.blocks))):
             block, tape = decoder.blocks[number], tapes.pop()
-            dx = _backward_block(
-                dx, block, tape, plan.full, gradients, decoder.shape, swap, first=number == 0
-            )
+            dx = _backward_block(dx, block, tape, plan.full, gradients, decoder.shape, first=number == 0)
         return (None, None, None, None, *gradients.found)

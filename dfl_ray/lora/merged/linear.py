@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dfl_ray.lora.merged.plan import Groups
+Groups = tuple[tuple[int, int, int], ...]
+"""(slot, first token, token behind the last) of every slot that has tokens."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,32 @@ class Joined:
                 if wanted[layers + part.index]:
                     into[layers + part.index] = torch.bmm(own, a.transpose(1, 2)).mul_(factors.scale)
             first += len(part.weight)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a merged layer is applied to: x (tokens, d) by slot, its weight (S, m, d) and bias, the slots' tokens."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    groups: Groups
+
+
+def to_features(given: Input, *, spare: int) -> torch.Tensor:
+    """W_slot x + bias laid out feature by feature, (m, tokens + spare), the spare columns zero."""
+    x, weight, groups = given.x, given.weight, given.groups
+    out = x.new_empty(weight.shape[1], len(x) + spare)
+    out[:, len(x) :].zero_()
+    if _even(weight, groups):
+        by_slot = out[:, : len(x)].unflatten(1, (len(groups), -1)).transpose(0, 1)
+        by_slot.copy_(torch.bmm(weight, _by_slot(x, groups).transpose(1, 2)))
+    else:
+        for slot, start, stop in _ranges(weight, groups, len(x)):
+            torch.mm(weight[slot], x[start:stop].t(), out=out[:, start:stop])
+    if given.bias is not None:
+        out[:, : len(x)].add_(given.bias.unsqueeze(1))
+    return out
 
 
 def apply_merged(

@@ -16,13 +16,10 @@ import numpy as np
 import torch
 
 from dfl_ray.lora.batches import Batch
+from dfl_ray.lora.merged.buckets import Bucket, BucketLayout, Turn, head_items
+from dfl_ray.lora.merged.linear import Groups
+from dfl_ray.lora.merged.rows import WIDEST_HEAD, RowLayout, lay_out_rows
 from dfl_ray.models.decoder import DecoderShape
-
-Groups = tuple[tuple[int, int, int], ...]
-"""(slot, first token, token behind the last) of every slot that has tokens."""
-
-Turn = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines."""
 
 EVEN_TOKENS = 512
 """Slots of up to so many tokens are padded to the same number, so that one batched product serves them all."""
@@ -39,52 +36,18 @@ BUCKET_SCORES = 2**18
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """Rows of similar length inside attention.
-
-    Attributes:
-        rows: R.
-        queries: Query positions of each row, padding included.
-        keys: Key positions of each row, padding included.
-        start: First head item of the bucket's queries in bucket order, counted in (row, head, query).
-        key_start: The same of its keys and values.
-        query_turn: Cosines and sines of the queries' angles times 1/sqrt(head_dim), (queries, head_dim) or
-            (R, 1, queries, head_dim).
-        key_turn: Cosines and sines of the keys' angles.
-        mask: Additive mask that broadcasts to (R, heads, queries, keys).
-    """
-
-    rows: int
-    queries: int
-    keys: int
-    start: int
-    key_start: int
-    query_turn: Turn
-    key_turn: Turn
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True)
 class Stage:
     """One way to run a block: asked at all tokens, or only at some of them.
 
     Attributes:
         chosen: (queries,) int64 tokens asked, or None for all.
         groups: Slots over the asked tokens.
-        buckets: Rows inside attention.
-        query_index: Head items from query order (the item behind the last is zero) into bucket order.
-        key_index: The same for keys and values, a key's head repeated for every query head it serves.
-        query_inverse: Head items from bucket order back into query order.
-        key_inverse: The same for keys and values, (share, tokens, 2, kv_heads) flat with share = heads / kv_heads.
+        layout: Rows inside attention.
     """
 
     chosen: torch.Tensor | None
     groups: Groups
-    buckets: tuple[Bucket, ...]
-    query_index: torch.Tensor
-    key_index: torch.Tensor
-    query_inverse: torch.Tensor
-    key_inverse: torch.Tensor
+    layout: BucketLayout | RowLayout
 
 
 @dataclass(frozen=True)
@@ -126,6 +89,10 @@ class _Rows:
     batch: Batch
     angles: Turn
 
+    def runs(self, starts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs of items, one a row, in the order in which they lie: compiled loops write past a run's end."""
+        return starts[self.order], counts[self.order]
+
 
 def make_plan(
     batch: Batch, slot_of_row: np.ndarray, slots: int, shape: DecoderShape, frequencies: torch.Tensor
@@ -151,7 +118,8 @@ def make_plan(
     ids[here] = batch.input_ids.reshape(-1)[
         torch.from_numpy(np.repeat(np.arange(count) * width, lengths) + step)
     ]
-    buckets = _bucket_rows(lengths, shape.heads)
+    plain = batch.mask is None and batch.positions is None and shape.head_dim <= WIDEST_HEAD
+    buckets = None if plain else _bucket_rows(lengths, shape.heads)
     last, scored = _last_stage(rows, buckets, shape, slots)
     return Plan(ids, slots, _full_stage(rows, buckets, shape), last, scored)
 
@@ -195,7 +163,19 @@ def _bucket_rows(lengths: np.ndarray, heads: int) -> list[np.ndarray]:
     return buckets
 
 
-def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape) -> Stage:
+def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray] | None, shape: DecoderShape) -> Stage:
+    """Asked at all tokens; without buckets in compiled loops."""
+    return Stage(
+        None, rows.span.groups, _whole_rows(rows) if buckets is None else _buckets(rows, buckets, shape)
+    )
+
+
+def _whole_rows(rows: _Rows) -> RowLayout:
+    runs = rows.runs(rows.span.start, rows.length)
+    return lay_out_rows(runs, runs, None, (rows.span.total, rows.span.total), rows.angles)
+
+
+def _buckets(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape) -> BucketLayout:
     tokens = [_padded(rows.span.start[b], rows.length[b], rows.span.total) for b in buckets]
     made: list[Bucket] = []
     start = 0
@@ -205,13 +185,13 @@ def _full_stage(rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape)
         mask = _mask(rows.batch, members, length)
         made.append(Bucket(len(members), length, length, start, start, _scaled(turn), turn, mask))
         start += table.size * shape.heads
-    query_index, query_inverse = _head_items(tokens, shape.heads, shape.heads, 1, rows.span.total)
-    key_index, key_inverse = _head_items(tokens, shape.heads, shape.kv_heads, 2, rows.span.total)
-    return Stage(None, rows.span.groups, tuple(made), query_index, key_index, query_inverse, key_inverse)
+    query_index, query_inverse = head_items(tokens, shape.heads, shape.heads, 1, rows.span.total)
+    key_index, key_inverse = head_items(tokens, shape.heads, shape.kv_heads, 2, rows.span.total)
+    return BucketLayout(tuple(made), query_index, key_index, query_inverse, key_inverse)
 
 
 def _last_stage(
-    rows: _Rows, buckets: Sequence[np.ndarray], shape: DecoderShape, slots: int
+    rows: _Rows, buckets: Sequence[np.ndarray] | None, shape: DecoderShape, slots: int
 ) -> tuple[Stage, torch.Tensor]:
     """Asked at the scored positions; with the place of each of them among the stage's queries."""
     source = rows.batch.source.numpy()
@@ -223,22 +203,42 @@ def _last_stage(
     position, chosen = np.zeros(span.total + 1, np.int64), np.zeros(span.total, np.int64)
     position[place] = source[:, 1]
     chosen[place] = rows.span.start[source[:, 0]] + source[:, 1]
+    asked = _Asked(span, counts, position)
+    if buckets is None:
+        layout = lay_out_rows(
+            rows.runs(span.start, counts), rows.runs(rows.span.start, rows.length), position[:-1],
+            (span.total, rows.span.total), rows.angles,
+        )  # fmt: skip
+    else:
+        layout = _asked_buckets(rows, asked, buckets, shape)
+    return Stage(torch.from_numpy(chosen), span.groups, layout), torch.from_numpy(place)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The queries of the last block: where each row's lie, how many, and the place of each in its row."""
+
+    span: _Span
+    counts: np.ndarray
+    position: np.ndarray
+
+
+def _asked_buckets(
+    rows: _Rows, asked: _Asked, buckets: Sequence[np.ndarray], shape: DecoderShape
+) -> BucketLayout:
     made: list[Bucket] = []
     queries, keys = [], []
     start = key_start = 0
     for members in buckets:
-        asked = _padded(span.start[members], counts[members], span.total)
+        places = _padded(asked.span.start[members], asked.counts[members], asked.span.total)
         table = _padded(rows.span.start[members], rows.length[members], rows.span.total)
-        made.append(_asked_bucket(rows, members, position[asked], table.shape[1], start, key_start))
-        start, key_start = start + asked.size * shape.heads, key_start + table.size * shape.heads
-        queries.append(asked)
+        made.append(_asked_bucket(rows, members, asked.position[places], table.shape[1], start, key_start))
+        start, key_start = start + places.size * shape.heads, key_start + table.size * shape.heads
+        queries.append(places)
         keys.append(table)
-    query_index, query_inverse = _head_items(queries, shape.heads, shape.heads, 1, span.total)
-    key_index, key_inverse = _head_items(keys, shape.heads, shape.kv_heads, 2, rows.span.total)
-    stage = Stage(
-        torch.from_numpy(chosen), span.groups, tuple(made), query_index, key_index, query_inverse, key_inverse
-    )
-    return stage, torch.from_numpy(place)
+    query_index, query_inverse = head_items(queries, shape.heads, shape.heads, 1, asked.span.total)
+    key_index, key_inverse = head_items(keys, shape.heads, shape.kv_heads, 2, rows.span.total)
+    return BucketLayout(tuple(made), query_index, key_index, query_inverse, key_inverse)
 
 
 def _asked_bucket(
@@ -280,39 +280,3 @@ def _mask(batch: Batch, members: np.ndarray, length: int) -> torch.Tensor:
     if batch.mask is None:
         return torch.full((length, length), -torch.inf).triu_(1)
     return batch.mask[torch.from_numpy(members), :, :length, :length]
-
-
-def _head_items(
-    tables: Sequence[np.ndarray], heads: int, own: int, parts: int, items: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index tables between token order and bucket order, in units of one head of one token.
-
-    Token order is (token, part, own head); bucket order is, bucket after bucket, (part, row, head, place). With
-    fewer own heads than heads each is read by heads / own of them, and the way back lists them all.
-
-    Args:
-        tables: For each bucket (rows, places) tokens, `items` for padding.
-        heads: Query heads.
-        own: Heads that exist in token order.
-        parts: 1 for queries, 2 for keys and values side by side.
-        items: Number of tokens.
-
-    Returns:
-        The way there, and the way back as (heads / own, items, parts, own), flat; for a token in no table it
-        names the item behind the last.
-    """
-    share = heads // own
-    head = np.arange(heads) // share
-    back = np.full((items + 1, parts, heads), parts * heads * sum(t.size for t in tables), np.int64)
-    there: list[np.ndarray] = []
-    start = 0
-    for table in tables:
-        rows, places = table.shape
-        part = np.arange(parts)[:, None, None, None] * own
-        there.append((table[None, :, None, :] * (parts * own) + part + head[:, None]).reshape(-1))
-        size = parts * rows * heads * places
-        local = np.arange(start, start + size).reshape(parts, rows, heads, places)
-        back[table] = local.transpose(1, 3, 0, 2)
-        start += size
-    by_share = back[:items].reshape(items, parts, own, share).transpose(3, 0, 1, 2)
-    return torch.from_numpy(np.concatenate(there)), torch.from_numpy(by_share.reshape(-1))
