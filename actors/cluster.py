@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
@@ -69,6 +70,8 @@ class Starting:
     """Starts or joins Ray in a thread, so that the driver can build its scene meanwhile; a context manager.
 
     The thread lives until the end: Ray's own processes are tied to the thread that started them, not to the process.
+    BLAS is held to one thread as long: OpenBLAS ends its threads when the process forks, and a product under way in
+    another thread, which waits for them, would wait for ever.
 
     Args:
         runtime: See `start`.
@@ -84,6 +87,7 @@ class Starting:
         self._began, self._over = threading.Event(), threading.Event()
         self._resources: Mapping[str, float] = {}
         self._error: BaseException | None = None
+        self._limits: Any = None
         self._thread = threading.Thread(target=self._live, args=(runtime, verbose), daemon=True, name="Ray")
 
     def _live(self, runtime: RuntimeConfig, verbose: bool) -> None:
@@ -107,6 +111,10 @@ class Starting:
 
     def __enter__(self) -> Starting:
         """Begin."""
+        from threadpoolctl import threadpool_limits
+
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for what is loaded from now on
+        self._limits = threadpool_limits(1, user_api="blas")
         self._thread.start()
         return self
 
@@ -119,6 +127,7 @@ class Starting:
         self._began.wait()
         stop()
         self._over.set()
+        self._limits.restore_original_limits()
 
 
 def _check_reachable(address: str) -> None:

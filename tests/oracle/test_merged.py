@@ -27,7 +27,7 @@ SHAPES = {
     "all-heads": {"kv_heads": 4},
     "biases": {"qkv_bias": True, "o_bias": True, "mlp_bias": True, "tied": False},
     "wide-heads": {"head_dim": 18, "heads": 2, "kv_heads": 1},
-    "heads-for-products": {"head_dim": 34, "heads": 2, "kv_heads": 1},
+    "heads-for-products": {"head_dim": 34, "heads": 1, "kv_heads": 1, "layers": 2},
     "llama3": {"scaling": Llama3Scaling(4.0, 1.0, 4.0, 8)},
     "one-block": {"layers": 1},
 }
@@ -101,7 +101,7 @@ def compare(models, batch, binding, leaves):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=5e-5)
     for mine, expected in zip(found[0][1], found[1][1], strict=True):
         assert expected is not None and expected.abs().max() > 0
-        torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(mine, expected, rtol=1e-3, atol=5e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -177,7 +177,7 @@ def test_grouping_changes_nothing():
                 Binding([x[slot : slot + 1] for x in a], [x[slot : slot + 1] for x in b], None, 1.0),
             )
             expected = together[torch.isin(source[:, 0], torch.tensor(mine))]
-            torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(alone, expected, rtol=1e-4, atol=5e-5)
 
 
 def test_who_takes_the_merged_path():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dfl_ray.launch import launch
@@ -10,6 +15,8 @@ from tests.conftest import small_config
 from tests.records import assert_same_records
 
 pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("per_actor", ["1", "2", "4"])
@@ -46,3 +53,28 @@ def test_after_an_error_ray_is_gone_before_it_is_told(tmp_path):
     with Starting(small_config(tmp_path).runtime) as again:
         assert again.resources()["CPU"] >= 1
     assert not ray.is_initialized()
+
+
+BUSY = """
+from actors.cluster import Starting
+from dfl_ray.config.load import load_config
+from dfl_ray.lora.projection import orthogonal_matrix
+with Starting(load_config(None, []).runtime) as starting:
+    drawn = 0
+    while not starting._began.is_set():
+        orthogonal_matrix(0, str(drawn), 128)
+        drawn += 1
+    starting.resources()
+print("drawn", drawn)
+"""
+
+
+def test_matrices_made_while_ray_starts_do_not_wait_for_ever():
+    """Ray forks while the scene is built; OpenBLAS ends its threads then, in the middle of another thread's product."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    free = {name: value for name, value in os.environ.items() if name not in threads}
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY], cwd=ROOT, env=free, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-800:]
+    assert int(done.stdout.split()[-1]) > 0
