@@ -18,7 +18,7 @@ import torch
 from dfl_ray.lora.batches import Batch
 from dfl_ray.lora.merged.buckets import Bucket, BucketLayout, Turn, head_items
 from dfl_ray.lora.merged.linear import Groups
-from dfl_ray.lora.merged.rows import WIDEST_HEAD, RowLayout, lay_out_rows
+from dfl_ray.lora.merged.rows import WIDEST_HEAD, RowLayout, lay_out_rows, steps
 from dfl_ray.models.decoder import DecoderShape
 
 EVEN_TOKENS = 512
@@ -112,7 +112,7 @@ def make_plan(
     span = _span(lengths, slot_of_row, order, slots)
     longest = width if batch.positions is None else int(batch.positions.max()) + 1
     rows = _Rows(lengths, slot_of_row, order, span, batch, _angles(frequencies, longest))
-    step = _steps(lengths)
+    step = steps(lengths)
     ids = torch.zeros(span.total, dtype=torch.int64)
     here = torch.from_numpy(np.repeat(span.start, lengths) + step)
     ids[here] = batch.input_ids.reshape(-1)[
@@ -122,11 +122,6 @@ def make_plan(
     buckets = None if plain else _bucket_rows(lengths, shape.heads)
     last, scored = _last_stage(rows, buckets, shape, slots)
     return Plan(ids, slots, _full_stage(rows, buckets, shape), last, scored)
-
-
-def _steps(counts: np.ndarray) -> np.ndarray:
-    """0, 1, ... counted anew for each of the counts."""
-    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _span(counts: np.ndarray, slot_of: np.ndarray, order: np.ndarray, slots: int) -> _Span:
@@ -199,7 +194,7 @@ def _last_stage(
     span = _span(counts, rows.slot, rows.order, slots)
     by_row = np.argsort(source[:, 0], kind="stable")
     place = np.empty(len(source), np.int64)
-    place[by_row] = np.repeat(span.start, counts) + _steps(counts)
+    place[by_row] = np.repeat(span.start, counts) + steps(counts)
     position, chosen = np.zeros(span.total + 1, np.int64), np.zeros(span.total, np.int64)
     position[place] = source[:, 1]
     chosen[place] = rows.span.start[source[:, 0]] + source[:, 1]

@@ -159,7 +159,7 @@ def lay_out_rows(
     seen, k_row, k_place = _blocks(keys, lanes)
     key_places = _places(keys, columns[1])
     at = key_places if positions is None else positions
-    last = np.array([at[first : first + count].max() for first, count in asked.tolist()], np.int64)
+    last = np.maximum.reduceat(at, asked[:, 0])  # blocks lie in order; what lies between them has place 0
     query_blocks = np.column_stack((asked, keys[0][q_row], last + 1))
     skipped = k_place if positions is None else np.zeros_like(k_place)
     first_query = queries[0][k_row]
@@ -173,21 +173,26 @@ def lay_out_rows(
     )  # fmt: skip
 
 
+def steps(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... counted anew for each of the counts."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def _blocks(runs: tuple[np.ndarray, np.ndarray], lanes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of items cut into blocks: (first, items) of each, its run, and its place in the run, in order of items."""
     starts, counts = runs
     pieces = -(-counts // lanes)
     row = np.repeat(np.arange(len(counts)), pieces)
-    place = (np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * lanes
+    place = steps(pieces) * lanes
     return np.column_stack((starts[row] + place, np.minimum(lanes, counts[row] - place))), row, place
 
 
 def _places(runs: tuple[np.ndarray, np.ndarray], columns: int) -> np.ndarray:
     """The place of every item in its run; 0 for items in none."""
     starts, counts = runs
-    steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    step = steps(counts)
     out = np.zeros(columns, np.int64)
-    out[np.repeat(starts, counts) + steps] = steps
+    out[np.repeat(starts, counts) + step] = step
     return out
 
 
