@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from actors.forks import ForkServer
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.placement import Node
@@ -32,12 +33,15 @@ def _visible_gpus() -> int:
         return 0
 
 
-def start(runtime: RuntimeConfig, *, verbose: bool = False) -> Mapping[str, float]:
+def start(
+    runtime: RuntimeConfig, *, verbose: bool = False, workers: Mapping[str, Any] | None = None
+) -> Mapping[str, float]:
     """Start Ray on this machine, or join a running cluster.
 
     Args:
         runtime: `address` None starts one here; `auto` or host:port joins one.
         verbose: Let Ray speak for itself.
+        workers: Runtime environment of all workers of a cluster started here.
 
     Returns:
         The cluster's resources.
@@ -54,6 +58,7 @@ def start(runtime: RuntimeConfig, *, verbose: bool = False) -> Mapping[str, floa
             address="local",
             include_dashboard=runtime.ray_dashboard,
             num_cpus=int(local_resources()["CPU"]),
+            runtime_env=dict(workers or {}),
             **common,
         )
         return {**ray.cluster_resources(), "memory": local_resources()["memory"]}
@@ -71,7 +76,8 @@ class Starting:
 
     The thread lives until the end: Ray's own processes are tied to the thread that started them, not to the process.
     BLAS is held to one thread as long: OpenBLAS ends its threads when the process forks, and a product under way in
-    another thread, which waits for them, would wait for ever.
+    another thread, which waits for them, would wait for ever. Beside Ray started here comes the server that its workers
+    are forks of (`runtime.fork_actors`).
 
     Args:
         runtime: See `start`.
@@ -84,19 +90,27 @@ class Starting:
     def __init__(self, runtime: RuntimeConfig, *, verbose: bool = False) -> None:
         if runtime.address is not None:
             _check_reachable(runtime.address)
+        self._runtime, self._verbose = runtime, verbose
         self._began, self._over = threading.Event(), threading.Event()
         self._resources: Mapping[str, float] = {}
         self._error: BaseException | None = None
         self._limits: Any = None
-        self._thread = threading.Thread(target=self._live, args=(runtime, verbose), daemon=True, name="Ray")
+        self._forks: ForkServer | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True, name="Ray")
 
-    def _live(self, runtime: RuntimeConfig, verbose: bool) -> None:
+    def _live(self) -> None:
         try:
-            self._resources = start(runtime, verbose=verbose)
+            workers = {} if self._forks is None else self._forks.runtime_env()
+            self._resources = start(self._runtime, verbose=self._verbose, workers=workers)
         except BaseException as error:  # raised where it is asked for
             self._error = error
         self._began.set()
         self._over.wait()
+
+    def prepare(self, config_json: str) -> None:
+        """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`."""
+        if self._forks is not None:
+            self._forks.prepare(config_json)
 
     def resources(self) -> Mapping[str, float]:
         """The cluster's resources, once it is there.
@@ -115,6 +129,8 @@ class Starting:
 
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for what is loaded from now on
         self._limits = threadpool_limits(1, user_api="blas")
+        if self._runtime.address is None and self._runtime.fork_actors and ForkServer.possible():
+            self._forks = ForkServer(self._runtime.threads, verbose=self._verbose)
         self._thread.start()
         return self
 
@@ -127,6 +143,8 @@ class Starting:
         self._began.wait()
         stop()
         self._over.set()
+        if self._forks is not None:
+            self._forks.close()
         self._limits.restore_original_limits()
 
 

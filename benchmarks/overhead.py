@@ -2,13 +2,14 @@
 
 `python benchmarks/overhead.py --packed 10,100,1000 --lone 16 --json` runs the whole driver with Ray actors (radio,
 messages, records) and, on the same machine, a bare loop over the same batches: as many plain processes as there
-are actors at work (one a core), each with its share of the devices, calling nothing but the training step on rows
-drawn beforehand, and the evaluation when it is due.
+are actors at work (one a core). Each process holds the same groups of devices as the actors do, and every message
+arrives; what is timed of it is nothing but the local steps of its share of the groups, on rows drawn beforehand, and
+their evaluation when it is due.
 
 The two take turns, a round of one and then the same round of the other, because on a shared machine a core's speed
 changes by half within seconds. The overhead is the median over the rounds of (wall time of the driver's round / wall
-time of the bare one); the first third of the rounds is left out. Ray's own processes stay alive
-during the bare rounds. `--lone` sizes have one actor per device; their bare loop trains the devices one by one.
+time of the bare one), and the quotient of all times; the first third of the rounds is left out. Ray's own processes
+stay alive during the bare rounds. `--lone` sizes have one actor per device.
 
 `--work light` is 5 local steps of 8 rows with messages in every round, `--work default` what the default preset does.
 Any `key=value` holds for all.
@@ -25,9 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,48 +37,74 @@ from benchmarks.machine import machine
 from benchmarks.scaling import overrides, place
 from benchmarks.timed_run import PARTS
 
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config
+    from dfl_ray.group.group import DeviceGroup
+    from dfl_ray.lora.training import TrainingResult
+
 TIMEOUT_S = 3600.0
 
 
 def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, results: Any) -> None:
-    """Train one process's share of the devices round by round.
+    """Train one process's share of the groups round by round; the others beside it, untimed, for their messages.
 
-    The barrier is passed before a round is prepared, and again before it starts.
+    The barrier is passed before a round is prepared, before it starts and before it is evaluated.
 
     Args:
         arguments: Settings of the run.
         share: (number of this process, processes).
         barrier: Shared with the other processes and with whoever takes the times.
-        results: Queue for the seconds of each round.
+        results: Queue for the seconds of each round's steps and evaluation.
     """
     from dfl_ray.driver import evaluation_due, rules_asked
 
-    group, config = _group(arguments, share)
+    groups, config = _groups(arguments)
+    mine = groups[share[0] :: share[1]]
     for round_index in range(1, config.rounds + 1):
         barrier.wait(TIMEOUT_S)
-        for device in group.devices.values():
-            group.method.begin(device, round_index)
-        ready = [group.training(part, round_index) for part in group.micro_batches()]
+        ready = {group: list(group.prepare(round_index)) for group in groups}
         barrier.wait(TIMEOUT_S)
         began = time.perf_counter()
-        for train in ready:
-            train()
+        done = {group: [steps() for steps in ready[group]] for group in mine}
+        trained = time.perf_counter()
+        done |= {group: [steps() for steps in ready[group]] for group in groups if group not in done}
+        _deliver_all(round_index, done)
+        rules = rules_asked(config, round_index)
+        references = (
+            {t: s for g in groups for t, s in g.full_sketches().items()} if "filter" in rules else None
+        )
+        barrier.wait(TIMEOUT_S)
+        asked = time.perf_counter()
         if evaluation_due(config, round_index):
-            group.evaluate(round_index, rules_asked(config, round_index))
-        results.put(time.perf_counter() - began)
+            for group in mine:
+                group.evaluate(round_index, rules, references)
+        results.put((trained - began, time.perf_counter() - asked))
 
 
-def _group(arguments: Sequence[str], share: tuple[int, int]) -> tuple[Any, Any]:
-    import numpy as np
-
+def _groups(arguments: Sequence[str]) -> tuple[list[DeviceGroup], Config]:
+    """The groups of devices that the run's actors hold."""
+    from actors.cluster import local_resources
     from dfl_ray.config.load import load_config
     from dfl_ray.group.group import DeviceGroup
+    from dfl_ray.launch import choose_packing
     from dfl_ray.scene import build_scene
 
     config = load_config(None, [*arguments, "name=bare", "track.wandb.mode=disabled"])
-    number, processes = share
-    order = np.array_split(np.arange(config.devices.count), processes)[number]
-    return DeviceGroup(build_scene(config).setup, [int(d) for d in order]), config
+    scene = build_scene(config)
+    return [DeviceGroup(scene.setup, g) for g in choose_packing(scene, local_resources()).groups], config
+
+
+def _deliver_all(round_index: int, done: Mapping[DeviceGroup, list[TrainingResult]]) -> None:
+    """Every message that is wanted arrives."""
+    import numpy as np
+
+    from dfl_ray.group.records import Deliveries, Wanted
+
+    reports = [group.report(round_index, parts, 0.0) for group, parts in done.items()]
+    wanted = Wanted.join([report.wanted for report, _ in reports])
+    for group in done:
+        arrived = Deliveries(wanted, np.ones(len(wanted), bool))
+        group.exchange(round_index, arrived, *(payloads for _, payloads in reports))
 
 
 class BareLoop:
@@ -101,10 +128,11 @@ class BareLoop:
             worker.start()
 
     def round(self) -> float:
-        """Seconds of the next round; the slowest process counts."""
-        for _ in range(2):
+        """Seconds of the next round; the slowest process counts, in the steps and in the evaluation."""
+        for _ in range(3):
             self._barrier.wait(TIMEOUT_S)
-        return max(self._results.get(timeout=TIMEOUT_S) for _ in self._workers)
+        found = [self._results.get(timeout=TIMEOUT_S) for _ in self._workers]
+        return max(steps for steps, _ in found) + max(evaluation for _, evaluation in found)
 
     def close(self) -> None:
         """End the processes."""
@@ -143,21 +171,13 @@ def rounds_of_both(settings: Sequence[str], processes: int) -> Iterator[tuple[di
             driver.kill()
 
 
-def default_work(devices: int, rounds: int) -> list[str]:
-    """What the default preset does; no rule that needs other groups' sketches, which a bare loop has not."""
-    return [*place(devices), f"rounds={rounds}", "evaluate.rules=[likelihood,oracle]"]
-
-
 def settings_of(devices: int, lone: bool, work: str, more: Sequence[str]) -> list[str]:
-    """The configuration of one size; dense adapters, since nobody announces masks in the bare loop."""
+    """The configuration of one size."""
     rounds = min(30, max(9, 2400 // devices))
-    base = overrides(devices, rounds, ()) if work == "light" else default_work(devices, rounds)
+    base = overrides(devices, rounds, ()) if work == "light" else [*place(devices), f"rounds={rounds}"]
     cpus = len(os.sched_getaffinity(0))
     per_actor = 1 if lone else -(-devices // cpus)
-    return [
-        *base, "method.density=1.0", f"runtime.devices_per_actor={per_actor}",
-        *(["runtime.micro_devices=1"] if lone else []), *more,
-    ]  # fmt: skip
+    return [*base, f"runtime.devices_per_actor={per_actor}", *more]
 
 
 def compare(devices: int, lone: bool, work: str, more: Sequence[str]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
     out = [f"{'side':>10}  {'device-steps/s':>14}  {'first round s':>13}  {'peak MB':>8}"]
     for name, f in sides.items():
         speed = f.get("device_steps_per_s", float("nan"))
-        out.append(f"{name:>10}  {speed:>14.1f}  {f['first_round_s']:>13.1f}  {f['peak_private_mb']:>8.0f}")
+        out.append(f"{name:>10}  {speed:>14.1f}  {f['first_round_s']:>13.1f}  {f['peak_mb']:>8.0f}")
     for name, found in ratios(sides).items():
         out += [f"{name}: {key}: {value:.2f}" for key, value in found.items()]
     return out
@@ -87,7 +87,7 @@ def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]
     return {
         name: {
             "times the device-steps per second": mine["device_steps_per_s"] / its["device_steps_per_s"],
-            "share of the memory": mine["peak_private_mb"] / its["peak_private_mb"],
+            "share of the memory": mine["peak_mb"] / its["peak_mb"],
             "share of the time to the first round": mine["first_round_s"] / its["first_round_s"],
         }
         for name, its in sides.items()

@@ -65,7 +65,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{sorted(r['round_s'])[len(r['round_s']) // 2]:.2f}", *[f"{r['median_s'][p]:.2f}" for p in PARTS],
             f"{r['overhead_fraction']:.3f}", f"{1e3 * r['device_step_s']:.2f}",
             f"{r['object_store_bytes'] / 2**20:.2f}", f"{max(r['actor_private_mb']):.0f}", f"{r['device_mb']:.2f}",
-            f"{r['peak_private_mb']:.0f}",
+            f"{r['peak_mb']:.0f}",
         ]  # fmt: skip
         out.append("  ".join(f"{c:>11}" for c in cells))
     return out

@@ -1,7 +1,7 @@
 """One run through the real driver, timed from outside in: what `scaling` and `peers` measure.
 
 As a script (`python benchmarks/timed_run.py [--paced] [CONFIG] [key=value ...]`) it prints one JSON object; `measure`
-starts it in a process of its own and watches the private memory of that process and all its children. Paced, it also
+starts it in a process of its own and watches the memory of that process and all its children. Paced, it also
 prints each round's row as JSON when the round has ended, and waits for a line of input before the next.
 """
 
@@ -107,6 +107,7 @@ def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, i
         from dfl_ray.scene import build_scene
 
         scene = build_scene(config, watch.step, loaded)
+        starting.prepare(scene.setup.weights.config_json)
         with watch.step("Ray"):
             resources = starting.resources()
         packing = choose_packing(scene, resources, cluster.nodes())
@@ -154,7 +155,7 @@ def measure(command: Sequence[str], *, timeout_s: float = 7200.0) -> dict[str, A
         timeout_s: Longest time it may take.
 
     Returns:
-        Its object with `peak_private_mb` added: the largest sum of memory that belongs to one process alone.
+        Its object with `peak_mb` added: the largest sum of the processes' proportional shares of memory.
 
     Raises:
         RuntimeError: It failed or printed no object; the message holds the end of what it said.
@@ -174,11 +175,11 @@ def measure(command: Sequence[str], *, timeout_s: float = 7200.0) -> dict[str, A
             raise RuntimeError(
                 f"`{' '.join(command[:3])} ...` gave no figures: {said.read()[-800:]}"
             ) from None
-    return found | {"peak_private_mb": peak.megabytes}
+    return found | {"peak_mb": peak.megabytes}
 
 
 class PeakMemory:
-    """Watches a process tree's private memory from a thread.
+    """Watches a process tree's memory from a thread; pages that several processes share count once.
 
     Args:
         pid: The root of the tree.
@@ -205,14 +206,14 @@ class PeakMemory:
                 tree = [root, *root.children(recursive=True)]
             except psutil.Error:
                 return
-            self.megabytes = max(self.megabytes, sum(map(_private_mb, tree)))
+            self.megabytes = max(self.megabytes, sum(map(_share_mb, tree)))
 
 
-def _private_mb(process: Any) -> float:
+def _share_mb(process: Any) -> float:
     import psutil
 
     try:
-        return float(process.memory_full_info().uss) / 2**20
+        return float(process.memory_full_info().pss) / 2**20
     except psutil.Error:
         return 0.0
 

@@ -128,6 +128,7 @@ def _building(
         from dfl_ray.scene import build_scene
 
         scene = build_scene(config, progress.step, loaded)
+        starting.prepare(scene.setup.weights.config_json)
         if config.runtime.address is None:
             choose_packing(scene, cluster.local_resources())
         with progress.step("Ray"):

@@ -16,6 +16,8 @@ LONE_ACTORS_PER_CPU = 4
 ACTOR_MB = 180.0
 """Private memory of an actor with torch imported, before any state (measured); `transformers`, which models outside the
 Llama family need, adds 100 MB."""
+FORK_MB = 60.0
+"""The same of an actor that is a fork (measured): what it shares with the others is not its own."""
 SLACK = 0.05
 """Share by which a packed node may exceed its fair number of devices where that keeps messages inside."""
 
@@ -80,7 +82,8 @@ def pack(
     else:
         actors = -(-count // per_actor)
         reason = f"runtime.devices_per_actor={per_actor}"
-    memory = runtime.memory_per_actor_mb or ACTOR_MB + state_mb * -(-count // actors)
+    empty = FORK_MB if runtime.address is None and runtime.fork_actors else ACTOR_MB
+    memory = runtime.memory_per_actor_mb or empty + state_mb * -(-count // actors)
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)
     share = runtime.cpus_per_actor or _cpu_share(dealt, machines)

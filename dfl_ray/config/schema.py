@@ -201,6 +201,10 @@ class RuntimeConfig(Section):
         default=None, gt=0, description="memory an actor reserves; none = estimated"
     )
     runs_dir: str = Field(default="runs", description="folder of all run folders")
+    fork_actors: bool = Field(
+        default=True,
+        description="Ray started here: actors are forks of one process that has imported what they need",
+    )
     ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
     actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
     max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -127,10 +127,30 @@ class DeviceGroup:
             The report, and the payloads of messages that leave this group.
         """
         began = time.perf_counter()
+        return self.report(round_index, [steps() for steps in self.prepare(round_index, absent)], began)
+
+    def prepare(self, round_index: int, absent: Sequence[int] = ()) -> Iterator[Callable[[], TrainingResult]]:
+        """Begin a round: what `train` does before the steps, and the steps of each micro-batch, which a call makes.
+
+        Args:
+            round_index: The round.
+            absent: See `train`.
+        """
         self._absent = frozenset(absent)
         for device in self.devices.values():
             self.method.begin(device, round_index)
-        parts = [self.training(part, round_index)() for part in self.micro_batches()]
+        return (self._training(part, round_index) for part in self._micro_batches())
+
+    def report(
+        self, round_index: int, parts: Sequence[TrainingResult], began: float
+    ) -> tuple[TrainReport, Payloads]:
+        """What `train` does behind the steps: figures and messages.
+
+        Args:
+            round_index: The round.
+            parts: What the steps of `prepare` gave, in their order.
+            began: When the round began.
+        """
         loss, norm, tokens, finite = self._per_device(parts)
         self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
         wanted, leaving = self._collect(round_index)
@@ -139,7 +159,7 @@ class DeviceGroup:
         )
         return report, leaving
 
-    def micro_batches(self) -> list[list[Device]]:
+    def _micro_batches(self) -> list[list[Device]]:
         """The devices in the parts that are trained together."""
         devices = list(self.devices.values())
         size = self.setup.config.runtime.micro_devices
@@ -159,11 +179,11 @@ class DeviceGroup:
             size=self.method.layout.size, rank=self.config.rank,
         )  # fmt: skip
 
-    def training(self, part: list[Device], round_index: int) -> Callable[[], TrainingResult]:
+    def _training(self, part: list[Device], round_index: int) -> Callable[[], TrainingResult]:
         """The local steps of devices that are trained together, everything but the steps done.
 
         Args:
-            part: One of `micro_batches`.
+            part: One of `_micro_batches`.
             round_index: The round.
 
         Returns:
@@ -216,7 +236,7 @@ class DeviceGroup:
         return [[(held[k], (tables[k], int(mine[k][i]))) for k, i in step] for step in drawn]
 
     def _per_device(
-        self, parts: list[TrainingResult]
+        self, parts: Sequence[TrainingResult]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """From per adapter to per device: means over the adapters that had rows."""
         loss, norm = (np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def build_model(weights: BaseWeights, device: str = "cpu") -> Any:
 
 def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
     """The `transformers` model around the arrays, whatever its kind; see `build_model`."""
-    model = _empty_transformer(weights)
+    config = json.loads(weights.config_json)
+    model = empty_transformer(config, weights.dtype, trust_remote_code=weights.trust_remote_code)
     _fill(model, weights, device)
     model.tie_weights()
     return model.to(device).eval().requires_grad_(False)
@@ -50,15 +52,20 @@ def build_decoder(weights: BaseWeights, shape: DecoderShape, device: str = "cpu"
     return model.eval().requires_grad_(False)
 
 
-def _empty_transformer(weights: BaseWeights) -> Any:
+def empty_transformer(config: Mapping[str, Any], dtype: str, *, trust_remote_code: bool = False) -> Any:
+    """A model of `transformers` whose parameters have shapes and no memory.
+
+    Args:
+        config: Its configuration, with `model_type`.
+        dtype: Precision of its parameters.
+        trust_remote_code: Run code shipped with it.
+    """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    raw: dict[str, Any] = json.loads(weights.config_json)
-    config = AutoConfig.for_model(**raw)
     with init_empty_weights(include_buffers=False):
         return AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, weights.dtype), trust_remote_code=weights.trust_remote_code
+            AutoConfig.for_model(**config), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
 
 

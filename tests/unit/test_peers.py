@@ -14,9 +14,9 @@ from benchmarks.peers import PEERS, lines, ratios
 from dfl_ray.models.paths import embedded_path
 
 SIDES = {
-    "dfl-ray": {"device_steps_per_s": 50.0, "first_round_s": 18.0, "peak_private_mb": 1300.0},
-    "flower": {"device_steps_per_s": 25.0, "first_round_s": 36.0, "peak_private_mb": 2600.0},
-    "p2pfl": {"first_round_s": 72.0, "peak_private_mb": 650.0},
+    "dfl-ray": {"device_steps_per_s": 50.0, "first_round_s": 18.0, "peak_mb": 1300.0},
+    "flower": {"device_steps_per_s": 25.0, "first_round_s": 36.0, "peak_mb": 2600.0},
+    "p2pfl": {"first_round_s": 72.0, "peak_mb": 650.0},
 }
 
 

@@ -31,6 +31,12 @@ def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def compile_gate(width: int) -> None:
+    """Compile both ways for `width` features, which their first use would do else."""
+    _forward(_lanes(width))
+    _backward(_lanes(width))
+
+
 def _lanes(width: int) -> int:
     """A vector is no wider than a token's features."""
     from dfl_ray.lora.merged import lanes

@@ -125,6 +125,15 @@ class RowLayout:
         return dq[:, : len(dy.x)].t(), dkv[:, : k.shape[1] - self.spare].t()
 
 
+def compile_attention(head_dim: int) -> None:
+    """Compile the loops for heads of a width, which their first use would do else."""
+    from dfl_ray.lora.merged.kernels import forward_kernel, key_kernel, query_kernel
+    from dfl_ray.lora.merged.lanes import width
+
+    for kernel in (forward_kernel, query_kernel, key_kernel):
+        kernel(head_dim, width())
+
+
 def _turned(x: torch.Tensor, turn: Turn, head_dim: int, *, back: bool = False) -> torch.Tensor:
     """X (heads * head_dim, columns) rotated; `back` is the gradient's way."""
     halves = x.view(-1, 2, head_dim // 2, x.shape[1])

@@ -1,0 +1,83 @@
+"""The driver's side of the fork server: start it, tell it about the model, end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+END_WAIT_S = 2.0
+JOIN = Path(__file__).with_name("join.py")
+
+
+class ForkServer:
+    """A process that imports what actors need, once, and forks Ray's workers.
+
+    Ray starts a worker through `runtime_env`'s `py_executable`, which here is `join`: it asks the server for a fork and
+    waits until that ends. Forks share the pages of what was imported before them, so that an actor costs its own state.
+    Where the server is gone, `join` becomes an ordinary worker.
+
+    The server ends with this process, its forks with Ray.
+
+    Args:
+        threads: OpenMP threads of each actor. BLAS gets one: OpenBLAS starts its threads when it is imported, and a
+            process with threads cannot be forked.
+        verbose: Let the server speak.
+    """
+
+    def __init__(self, threads: int = 1, *, verbose: bool = False) -> None:
+        self._folder = tempfile.mkdtemp(prefix="dfl-ray-forks-")  # only its owner may enter
+        self._socket = os.path.join(self._folder, "socket")
+        settings = {
+            "OMP_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "actors.forks.server", self._socket],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=None if verbose else subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **settings},
+            start_new_session=True,  # Ctrl-C is for the driver alone
+        )
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether this system has what the server asks it about itself."""
+        return sys.platform == "linux"
+
+    def runtime_env(self) -> dict[str, Any]:
+        """Ray's runtime environment for workers that are forks."""
+        return {"py_executable": shlex.join([sys.executable, "-S", "-E", str(JOIN), self._socket])}
+
+    def prepare(self, config_json: str) -> None:
+        """Have the server import and compile what a model needs.
+
+        Args:
+            config_json: The model's `transformers` configuration.
+        """
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has died, and workers start without it
+            self._process.stdin.write(json.dumps(config_json) + "\n")
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End the server; its forks live on until Ray ends them."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_WAIT_S)
+        except subprocess.TimeoutExpired:  # in the middle of an import
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""Actors as forks of one process: what they share, what they must not, and what happens without that process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import ray
+
+from actors.cluster import Starting
+from actors.forks.control import JOIN
+from actors.memory import own_memory
+from dfl_ray.launch import launch
+from dfl_ray.models.paths import embedded_path
+from dfl_ray.records import load_run
+from tests.conftest import small_config
+from tests.records import assert_same_records
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+GPT2 = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 8, "vocab_size": 16, "n_positions": 8}
+PLAIN = "import torch; from actors.memory import own_memory; print(own_memory()['private_bytes'])"
+
+
+@ray.remote(num_cpus=0)
+class Curious:
+    """Looks at its own process."""
+
+    def look(self) -> dict[str, Any]:
+        modules = {name: name in sys.modules for name in ("torch", "transformers.models.gpt2.modeling_gpt2")}
+        private = own_memory()["private_bytes"]
+        from dfl_ray.lora.merged.kernels import forward_kernel
+
+        return {
+            "pid": os.getpid(), "parent": os.getppid(), "modules": modules, "private_bytes": private,
+            "drawn": [uuid.uuid4().hex, random.random(), float(np.random.default_rng().random())],
+            "kernels": forward_kernel.cache_info().currsize, "marked": os.environ.get("DFL_RAY_MARK"),
+            "worker": ray.get_runtime_context().get_worker_id(),
+        }  # fmt: skip
+
+
+@pytest.fixture
+def starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starting]:
+    """Ray beside its fork server, both up."""
+    monkeypatch.setenv("DFL_RAY_MARK", "here")
+    with Starting(small_config(tmp_path).runtime) as found:
+        found.resources()
+        yield found
+
+
+def server_of(starting: Starting) -> psutil.Process:
+    assert starting._forks is not None
+    return psutil.Process(starting._forks._process.pid)
+
+
+def look(count: int) -> list[dict[str, Any]]:
+    actors = [Curious.remote() for _ in range(count)]
+    return ray.get([a.look.remote() for a in actors], timeout=120)
+
+
+def plain_bytes() -> int:
+    """Private memory of a process of its own that has imported torch."""
+    return int(subprocess.check_output([sys.executable, "-c", PLAIN], cwd=ROOT))
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+
+
+def test_actors_are_forks_and_share_what_is_imported(starting):
+    server = server_of(starting)
+    found = look(3)
+    assert [f["parent"] for f in found] == [server.pid] * 3
+    assert all(f["modules"]["torch"] for f in found)
+    assert all(f["marked"] == "here" for f in found)
+    assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
+
+
+def test_forks_draw_different_numbers(starting):
+    found = look(3)
+    for k in range(3):
+        assert len({f["drawn"][k] for f in found}) == 3
+    assert len({f["worker"] for f in found}) == 3
+
+
+def test_what_a_model_needs_is_there_before_the_fork(starting):
+    starting.prepare((embedded_path() / "config.json").read_text())
+    starting.prepare(json.dumps(GPT2))
+    (found,) = look(1)
+    assert found["kernels"] == 1
+    assert found["modules"]["transformers.models.gpt2.modeling_gpt2"]
+
+
+def test_a_model_nobody_can_make_does_no_harm(starting):
+    starting.prepare(json.dumps({"model_type": "no-such-model"}))
+    starting.prepare("not even JSON")
+    (found,) = look(1)
+    assert found["parent"] == server_of(starting).pid
+
+
+def test_without_the_server_actors_start_by_themselves(starting):
+    server = server_of(starting)
+    server.kill()
+    server.wait(30)
+    (found,) = look(1)
+    assert found["parent"] != server.pid
+    assert found["marked"] == "here"
+
+
+def test_nothing_is_left_behind(tmp_path):
+    with Starting(small_config(tmp_path).runtime) as starting:
+        starting.resources()
+        look(2)
+        server = server_of(starting)
+        forks = server.children()
+        assert len(forks) >= 2
+        folder = Path(starting._forks._folder)
+        assert folder.stat().st_mode & 0o077 == 0
+    assert not server.is_running()
+    assert not folder.exists()
+    wait_until_gone(forks)
+
+
+def test_a_killed_driver_takes_the_server_along():
+    hold = (
+        "from actors.forks import ForkServer; import time; f = ForkServer(); "
+        "print(f._process.pid, f._folder, flush=True); time.sleep(60)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    pid, folder = driver.stdout.readline().split()
+    server = psutil.Process(int(pid))
+    driver.kill()
+    driver.wait()
+    wait_until_gone([server])
+    assert not Path(folder).exists()
+
+
+def test_join_alone_is_plain_python(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys, numpy; print(sys.argv[1:], sys.flags.no_site)")
+    command = [sys.executable, "-S", "-E", str(JOIN), str(tmp_path / "nobody"), str(script), "a", "b c"]
+    assert subprocess.check_output(command, text=True).strip() == "['a', 'b c'] 0"
+
+
+def test_a_server_with_threads_declines(tmp_path):
+    """It would leave locks held for ever in the fork."""
+    busy = (
+        "import sys, threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); "
+        "import actors.forks.server as s; s.PRELOAD = (); sys.path.insert(0, ''); s.main(sys.argv[1])"
+    )
+    path, script = tmp_path / "socket", tmp_path / "script.py"
+    script.write_text("import os; print(os.getppid())")
+    server = subprocess.Popen([sys.executable, "-c", busy, str(path)], cwd=ROOT, stdin=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        command = [sys.executable, "-S", "-E", str(JOIN), str(path), str(script)]
+        parent = int(subprocess.check_output(command, cwd=ROOT, text=True))
+        assert parent == os.getpid()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_client_that_talks_nonsense_is_ignored(starting):
+    for said in (b"", b"12345678garbage", (2).to_bytes(8, "big") + b"[]", (4).to_bytes(8, "big") + b"null"):
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(Path(starting._forks._folder) / "socket"))
+            line.sendall(said)
+            line.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                assert line.recv(1) == b""
+    (found,) = look(1)
+    assert found["parent"] == server_of(starting).pid
+
+
+def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("actors.cluster.ForkServer", None)  # nobody asks for one
+    config = small_config(tmp_path, "name=plain", "runtime.devices_per_actor=2", "runtime.fork_actors=false")
+    assert_same_records(undisturbed, load_run(launch(config, json=True).folder), exact=False)
