@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from actors.forks import ForkServer
+from actors.forks import ForkServer, take_server
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.placement import Node
@@ -129,8 +129,8 @@ class Starting:
 
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for what is loaded from now on
         self._limits = threadpool_limits(1, user_api="blas")
-        if self._runtime.address is None and self._runtime.fork_actors and ForkServer.possible():
-            self._forks = ForkServer(self._runtime.threads, verbose=self._verbose)
+        if ForkServer.serves(self._runtime):
+            self._forks = take_server(verbose=self._verbose)
         self._thread.start()
         return self
 

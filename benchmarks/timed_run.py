@@ -74,6 +74,9 @@ def run_here(
         arguments: Preset or config file if any, then `key=value` settings.
         pace: See `Stopwatch`.
     """
+    from actors.forks import ForkServer, drop_ahead, start_ahead
+
+    start_ahead()  # as the command line does
     import psutil
 
     from dfl_ray.config.load import load_config, resolved_yaml
@@ -86,6 +89,8 @@ def run_here(
         config = load_config(
             arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
         )
+        if not ForkServer.serves(config.runtime):
+            drop_ahead()
         watch.steps["imports"] = time.time() - watch.began
         folder = RunFolder.create(runs, "timed", resolved_yaml(config))
         try:

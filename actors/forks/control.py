@@ -11,9 +11,11 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-END_WAIT_S = 2.0
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import RuntimeConfig
+
 JOIN = Path(__file__).with_name("join.py")
 
 
@@ -27,19 +29,16 @@ class ForkServer:
     The server ends with this process, its forks with Ray.
 
     Args:
-        threads: OpenMP threads of each actor. BLAS gets one: OpenBLAS starts its threads when it is imported, and a
-            process with threads cannot be forked.
         verbose: Let the server speak.
     """
 
-    def __init__(self, threads: int = 1, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False) -> None:
         self._folder = tempfile.mkdtemp(prefix="dfl-ray-forks-")  # only its owner may enter
         self._socket = os.path.join(self._folder, "socket")
-        settings = {
-            "OMP_NUM_THREADS": str(threads),
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
+        # OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked. torch's are
+        # started at their first use, as many as the actor says by then.
+        settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "actors.forks.server", self._socket],
             stdin=subprocess.PIPE,
@@ -51,9 +50,10 @@ class ForkServer:
         )
 
     @staticmethod
-    def possible() -> bool:
-        """Whether this system has what the server asks it about itself."""
-        return sys.platform == "linux"
+    def serves(runtime: RuntimeConfig) -> bool:
+        """Whether actors of such a run are forks: Ray is started here, on Linux, and nobody has turned it off."""
+        here = runtime.backend == "ray" and runtime.address is None
+        return here and runtime.fork_actors and sys.platform == "linux"
 
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment for workers that are forks."""
@@ -72,12 +72,33 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; its forks live on until Ray ends them."""
+        self._process.kill()
+        self._process.wait()
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
-        try:
-            self._process.wait(END_WAIT_S)
-        except subprocess.TimeoutExpired:  # in the middle of an import
-            self._process.kill()
-            self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_ahead: list[ForkServer] = []
+
+
+def start_ahead(*, verbose: bool = False) -> None:
+    """Start the server before the driver has read its configuration; `take_server` gives it, `drop_ahead` ends it.
+
+    Args:
+        verbose: See `ForkServer`.
+    """
+    if sys.platform == "linux":
+        _ahead.append(ForkServer(verbose=verbose))
+
+
+def take_server(*, verbose: bool = False) -> ForkServer:
+    """The server started ahead, or one started now; the caller closes it."""
+    return _ahead.pop() if _ahead else ForkServer(verbose=verbose)
+
+
+def drop_ahead() -> None:
+    """End the server started ahead, if nobody took it."""
+    while _ahead:
+        _ahead.pop().close()

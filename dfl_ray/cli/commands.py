@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """`dfl-ray run`: load and check the configuration, then launch it."""
-    from dfl_ray.config.check import check_inputs
+    with _forks_ahead(options.verbose) as settle:
+        from dfl_ray.config.check import check_inputs
 
-    config = _load(options.words)
-    check_inputs(config)
-    _hush(options.verbose)
-    from dfl_ray.launch import launch
+        config = _load(options.words)
+        settle(config)
+        check_inputs(config)
+        _hush(options.verbose)
+        from dfl_ray.launch import launch
 
-    return _finish(launch(config, verbose=options.verbose, json=options.json), options.json)
+        return _finish(launch(config, verbose=options.verbose, json=options.json), options.json)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -104,6 +107,22 @@ def _load(words: Sequence[str]) -> Config:
 
     source, overrides = split_words(words)
     return load_config(source, overrides)
+
+
+@contextmanager
+def _forks_ahead(verbose: bool) -> Iterator[Callable[[Config], None]]:
+    """Start the fork server before all else, beside it; gives what ends it if the run turns out to need none."""
+    from actors.forks import ForkServer, drop_ahead, start_ahead
+
+    def settle(config: Config) -> None:
+        if not ForkServer.serves(config.runtime):
+            drop_ahead()
+
+    start_ahead(verbose=verbose)
+    try:
+        yield settle
+    finally:
+        drop_ahead()
 
 
 def _run_folder(text: str) -> Path:

@@ -20,13 +20,16 @@ import psutil
 import pytest
 import ray
 
+from actors import forks
 from actors.cluster import Starting
+from actors.forks import drop_ahead, start_ahead
 from actors.forks.control import JOIN
 from actors.memory import own_memory
+from dfl_ray.cli import main
 from dfl_ray.launch import launch
 from dfl_ray.models.paths import embedded_path
 from dfl_ray.records import load_run
-from tests.conftest import small_config
+from tests.conftest import SMALL_RUN, small_config
 from tests.records import assert_same_records
 
 pytestmark = pytest.mark.ray
@@ -151,6 +154,42 @@ def test_a_killed_driver_takes_the_server_along():
     assert not Path(folder).exists()
 
 
+def test_a_server_started_ahead_is_taken_once_or_dropped(tmp_path):
+    start_ahead()
+    ahead = forks.control._ahead[0]
+    with Starting(small_config(tmp_path).runtime) as starting:
+        starting.resources()
+        assert starting._forks is ahead
+        assert forks.control._ahead == []
+        drop_ahead()
+        (found,) = look(1)
+        assert found["parent"] == ahead._process.pid
+    assert ahead._process.poll() is not None
+    start_ahead()
+    unwanted = psutil.Process(forks.control._ahead[0]._process.pid)
+    drop_ahead()
+    assert not unwanted.is_running()
+
+
+@pytest.mark.parametrize("words", [["rounds=0"], ["runtime.backend=local", "rounds=1"]])
+def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatch, words):
+    """Neither with a wrong setting, nor beside a run in one process."""
+    started: list[psutil.Process] = []
+    during: list[bool] = []
+    monkeypatch.setattr(forks, "start_ahead", lambda **k: start_and_note(started, **k))
+    monkeypatch.setattr("dfl_ray.launch.LocalBackend", lambda *_: during.append(started[0].is_running()))
+    main(["run", *SMALL_RUN, f"runtime.runs_dir={tmp_path}", *words])
+    assert len(started) == 1
+    assert not started[0].is_running()
+    assert not any(during)
+    assert len(during) == (words != ["rounds=0"])
+
+
+def start_and_note(started: list[psutil.Process], **settings: bool) -> None:
+    start_ahead(**settings)
+    started.append(psutil.Process(forks.control._ahead[-1]._process.pid))
+
+
 def test_join_alone_is_plain_python(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys, numpy; print(sys.argv[1:], sys.flags.no_site)")
@@ -192,6 +231,6 @@ def test_a_client_that_talks_nonsense_is_ignored(starting):
 
 
 def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr("actors.cluster.ForkServer", None)  # nobody asks for one
+    monkeypatch.setattr("actors.cluster.take_server", None)  # nobody asks for one
     config = small_config(tmp_path, "name=plain", "runtime.devices_per_actor=2", "runtime.fork_actors=false")
     assert_same_records(undisturbed, load_run(launch(config, json=True).folder), exact=False)
