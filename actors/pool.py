@@ -88,6 +88,11 @@ class RayBackend:
         """Number of machines the device actors were placed on."""
         return max(1, len(set(self.packing.nodes)))
 
+    @property
+    def restarts(self) -> int:
+        """How often an actor has been brought back."""
+        return sum(actor.lives for actor in self._fleet.members)
+
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
         return self._groups[self._host[device]].name

@@ -116,6 +116,9 @@ class RecoverableActor:
         timeout_s: Longest wait for one answer.
         fleet: The run's actors; this one joins them.
         number: Its number among the actors that are placed on nodes; None if it is not.
+
+    Attributes:
+        lives: How often it has been brought back.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class RecoverableActor:
         self._timeout_s = timeout_s
         self._fleet = Fleet() if fleet is None else fleet
         self._fleet.members.append(self)
-        self._lives = 0
+        self.lives = 0
         self._base: tuple[Any, ...] | None = None
         self._log: list[Call] = []
         self._arrival: Any = None
@@ -217,8 +220,12 @@ class RecoverableActor:
         with suppress(RayError):
             ray.kill(self.handle)  # one that is only out of reach must not come back beside its successor
         self._restarts_left -= 1
-        self._lives += 1
-        self.handle = self._create(self._lives)
+        self.lives += 1
+        self._fleet.say(
+            f"Actor `{self.name}` died and is brought back; it may die {self._restarts_left} more times "
+            "(`runtime.max_restarts`)"
+        )
+        self.handle = self._create(self.lives)
         self._arrival = self.handle.ready.remote()
         if self._base is not None:
             self.start(Call("restore", self._base, 1, True))

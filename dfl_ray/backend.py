@@ -73,6 +73,11 @@ class Backend(Protocol):
         """Number of machines the device actors live on."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """How often an actor has been brought back."""
+        ...
+
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
         ...
@@ -132,6 +137,7 @@ class LocalBackend:
     """
 
     actors = nodes = 1
+    restarts = 0
 
     def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str | None = None) -> None:
         from dfl_ray.group.group import DeviceGroup

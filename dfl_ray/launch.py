@@ -18,6 +18,7 @@ from dfl_ray.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.records import RunFolder, load_run
+from dfl_ray.records.info import State
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.tracker import make_tracker
 
@@ -204,9 +205,8 @@ def _carry_out(
 
     config = scene.config
     tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
-    failed = True
     backend: Backend | None = None
-    state = "failed"
+    state: State = "failed"
     try:
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
             backend = make_backend()
@@ -220,7 +220,7 @@ def _carry_out(
                 driver.restore(checkpoint)
             driver.run(checkpoint.round_index if checkpoint else 0)
         _say_crossing(folder, backend, progress)
-        failed, state = False, "done"
+        state = "done"
     except Interrupted:
         state = "interrupted"
         raise
@@ -228,10 +228,11 @@ def _carry_out(
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     finally:
         progress.finish()
-        folder.finish(state, restarts=0)  # type: ignore[arg-type]
         if backend is not None:
+            folder.update_info(restarts=folder.info.get("restarts", 0) + backend.restarts)
             backend.close()
-        if failed:
+        folder.finish(state)
+        if state != "done":
             tracker.finish(None, failed=True)
     return _close(folder, tracker, progress)
 

@@ -20,6 +20,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from actors.memory import give_back
+
 PRELOAD = (
     "actors.channel",
     "actors.device",
@@ -57,6 +59,7 @@ class Order:
 
     def become(self) -> None:
         """Turn this process into what was ordered, all but running it."""
+        os.setsid()  # Ray ends a worker's whole process group, which must not be the server's
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number, descriptor in enumerate(self.streams):
             os.dup2(descriptor, number)
@@ -160,6 +163,7 @@ def _keep() -> None:
     """Take what is there out of the collector's sight, which would write to every page of it in every fork."""
     gc.collect()
     gc.freeze()
+    give_back()
 
 
 def main(path: str) -> None:

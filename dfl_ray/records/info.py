@@ -41,6 +41,7 @@ def new_info(name: str) -> dict[str, Any]:
         "state": "running",
         "started_at": now(),
         "ended_at": None,
+        "restarts": 0,
         "command": list(sys.argv),
         "versions": versions(),
         "git": git_state(Path(__file__).resolve().parents[2]),

@@ -64,6 +64,7 @@ def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, wh
     run = load_run(launch(config, json=True).folder)
     assert killed
     assert_same_records(undisturbed, run, exact=False)
+    assert run.info["restarts"] == 1  # and nobody else died of it
 
 
 def test_an_actor_that_keeps_dying_ends_the_run_with_a_clear_word(tmp_path, monkeypatch):

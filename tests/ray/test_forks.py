@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -56,18 +57,26 @@ class Curious:
         }  # fmt: skip
 
 
-@pytest.fixture
-def starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starting]:
-    """Ray beside its fork server, both up."""
-    monkeypatch.setenv("DFL_RAY_MARK", "here")
-    with Starting(small_config(tmp_path).runtime) as found:
-        found.resources()
-        yield found
+@pytest.fixture(scope="module")
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starting]:
+    """Ray beside its fork server, both up; the last test that uses it kills the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFL_RAY_MARK", "here")
+        with Starting(small_config(tmp_path_factory.mktemp("forks")).runtime) as found:
+            found.resources()
+            yield found
 
 
 def server_of(starting: Starting) -> psutil.Process:
     assert starting._forks is not None
     return psutil.Process(starting._forks._process.pid)
+
+
+def fresh(count: int) -> list[dict[str, Any]]:
+    """What new forks see; Ray's idle workers are taken by others."""
+    taken = [Curious.remote() for _ in range(3)]
+    ray.get([a.look.remote() for a in taken], timeout=120)
+    return look(count)
 
 
 def look(count: int) -> list[dict[str, Any]]:
@@ -83,46 +92,6 @@ def plain_bytes() -> int:
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
-
-
-def test_actors_are_forks_and_share_what_is_imported(starting):
-    server = server_of(starting)
-    found = look(3)
-    assert [f["parent"] for f in found] == [server.pid] * 3
-    assert all(f["modules"]["torch"] for f in found)
-    assert all(f["marked"] == "here" for f in found)
-    assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
-
-
-def test_forks_draw_different_numbers(starting):
-    found = look(3)
-    for k in range(3):
-        assert len({f["drawn"][k] for f in found}) == 3
-    assert len({f["worker"] for f in found}) == 3
-
-
-def test_what_a_model_needs_is_there_before_the_fork(starting):
-    starting.prepare((embedded_path() / "config.json").read_text())
-    starting.prepare(json.dumps(GPT2))
-    (found,) = look(1)
-    assert found["kernels"] == 1
-    assert found["modules"]["transformers.models.gpt2.modeling_gpt2"]
-
-
-def test_a_model_nobody_can_make_does_no_harm(starting):
-    starting.prepare(json.dumps({"model_type": "no-such-model"}))
-    starting.prepare("not even JSON")
-    (found,) = look(1)
-    assert found["parent"] == server_of(starting).pid
-
-
-def test_without_the_server_actors_start_by_themselves(starting):
-    server = server_of(starting)
-    server.kill()
-    server.wait(30)
-    (found,) = look(1)
-    assert found["parent"] != server.pid
-    assert found["marked"] == "here"
 
 
 def test_nothing_is_left_behind(tmp_path):
@@ -218,6 +187,57 @@ def test_a_server_with_threads_declines(tmp_path):
         server.wait()
 
 
+def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("actors.cluster.take_server", None)  # nobody asks for one
+    config = small_config(tmp_path, "name=plain", "runtime.devices_per_actor=2", "runtime.fork_actors=false")
+    assert_same_records(undisturbed, load_run(launch(config, json=True).folder), exact=False)
+
+
+def test_actors_are_forks_and_share_what_is_imported(starting):
+    server = server_of(starting)
+    found = look(3)
+    assert [f["parent"] for f in found] == [server.pid] * 3
+    assert all(f["modules"]["torch"] for f in found)
+    assert all(f["marked"] == "here" for f in found)
+    assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
+
+
+def test_forks_draw_different_numbers(starting):
+    found = look(3)
+    for k in range(3):
+        assert len({f["drawn"][k] for f in found}) == 3
+    assert len({f["worker"] for f in found}) == 3
+
+
+def test_what_a_model_needs_is_there_before_the_fork(starting):
+    starting.prepare((embedded_path() / "config.json").read_text())
+    starting.prepare(json.dumps(GPT2))
+    (found,) = fresh(1)
+    assert found["kernels"] == 1
+    assert found["modules"]["transformers.models.gpt2.modeling_gpt2"]
+
+
+def test_a_model_nobody_can_make_does_no_harm(starting):
+    starting.prepare(json.dumps({"model_type": "no-such-model"}))
+    starting.prepare("not even JSON")
+    (found,) = fresh(1)
+    assert found["parent"] == server_of(starting).pid
+
+
+def test_a_fork_dies_alone(starting):
+    """Ray ends the process group of a worker, too."""
+    actors = [Curious.remote() for _ in range(3)]
+    before = ray.get([a.look.remote() for a in actors], timeout=120)
+    assert {f["parent"] for f in before} == {server_of(starting).pid}
+    ray.kill(actors[0])
+    wait_until_gone([psutil.Process(before[0]["pid"])] if psutil.pid_exists(before[0]["pid"]) else [])
+    os.kill(before[1]["pid"], signal.SIGKILL)
+    time.sleep(1.0)
+    assert ray.get(actors[2].look.remote(), timeout=60)["pid"] == before[2]["pid"]
+    assert server_of(starting).status() != psutil.STATUS_ZOMBIE
+    assert fresh(1)[0]["parent"] == server_of(starting).pid
+
+
 def test_a_client_that_talks_nonsense_is_ignored(starting):
     for said in (b"", b"12345678garbage", (2).to_bytes(8, "big") + b"[]", (4).to_bytes(8, "big") + b"null"):
         with socket.socket(socket.AF_UNIX) as line:
@@ -230,7 +250,10 @@ def test_a_client_that_talks_nonsense_is_ignored(starting):
     assert found["parent"] == server_of(starting).pid
 
 
-def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr("actors.cluster.take_server", None)  # nobody asks for one
-    config = small_config(tmp_path, "name=plain", "runtime.devices_per_actor=2", "runtime.fork_actors=false")
-    assert_same_records(undisturbed, load_run(launch(config, json=True).folder), exact=False)
+def test_without_the_server_actors_start_by_themselves(starting):
+    server = server_of(starting)
+    server.kill()
+    server.wait(30)
+    (found,) = look(1)
+    assert found["parent"] != server.pid
+    assert found["marked"] == "here"
