@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -82,6 +81,13 @@ def fresh(count: int) -> list[dict[str, Any]]:
 def look(count: int) -> list[dict[str, Any]]:
     actors = [Curious.remote() for _ in range(count)]
     return ray.get([a.look.remote() for a in actors], timeout=120)
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def plain_bytes() -> int:
@@ -197,6 +203,8 @@ def test_actors_are_forks_and_share_what_is_imported(starting):
     server = server_of(starting)
     found = look(3)
     assert [f["parent"] for f in found] == [server.pid] * 3
+    stand_ins = [p for p in psutil.Process().children(recursive=True) if command_of(p) == ["cat"]]
+    assert len(stand_ins) >= 3  # what Ray started has become next to nothing
     assert all(f["modules"]["torch"] for f in found)
     assert all(f["marked"] == "here" for f in found)
     assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
@@ -229,10 +237,12 @@ def test_a_fork_dies_alone(starting):
     actors = [Curious.remote() for _ in range(3)]
     before = ray.get([a.look.remote() for a in actors], timeout=120)
     assert {f["parent"] for f in before} == {server_of(starting).pid}
+    first, second = (psutil.Process(f["pid"]) for f in before[:2])
     ray.kill(actors[0])
-    wait_until_gone([psutil.Process(before[0]["pid"])] if psutil.pid_exists(before[0]["pid"]) else [])
-    os.kill(before[1]["pid"], signal.SIGKILL)
-    time.sleep(1.0)
+    wait_until_gone([first])
+    second.kill()
+    wait_until_gone([second])
+    time.sleep(1.0)  # for Ray to notice
     assert ray.get(actors[2].look.remote(), timeout=60)["pid"] == before[2]["pid"]
     assert server_of(starting).status() != psutil.STATUS_ZOMBIE
     assert fresh(1)[0]["parent"] == server_of(starting).pid
