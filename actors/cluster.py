@@ -129,7 +129,7 @@ class Starting:
 
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for what is loaded from now on
         self._limits = threadpool_limits(1, user_api="blas")
-        if ForkServer.serves(self._runtime):
+        if self._runtime.forks:
             self._forks = take_server(verbose=self._verbose)
         self._thread.start()
         return self

@@ -74,29 +74,28 @@ def run_here(
         arguments: Preset or config file if any, then `key=value` settings.
         pace: See `Stopwatch`.
     """
-    from actors.forks import ForkServer, drop_ahead, start_ahead
+    from actors.forks import server_ahead
 
-    start_ahead()  # as the command line does
-    import psutil
+    with server_ahead() as settle:  # as the command line does
+        import psutil
 
-    from dfl_ray.config.load import load_config, resolved_yaml
-    from dfl_ray.records import RunFolder
+        from dfl_ray.config.load import load_config, resolved_yaml
+        from dfl_ray.records import RunFolder
 
-    watch = Stopwatch(psutil.Process().create_time(), pace)
-    named = bool(arguments) and "=" not in arguments[0]
-    with tempfile.TemporaryDirectory() as runs:
-        quiet = ["track.wandb.mode=disabled", f"runtime.runs_dir={runs}"]
-        config = load_config(
-            arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
-        )
-        if not ForkServer.serves(config.runtime):
-            drop_ahead()
-        watch.steps["imports"] = time.time() - watch.began
-        folder = RunFolder.create(runs, "timed", resolved_yaml(config))
-        try:
-            memory, actors = _drive(config, folder, watch)
-        finally:
-            folder.close()
+        watch = Stopwatch(psutil.Process().create_time(), pace)
+        named = bool(arguments) and "=" not in arguments[0]
+        with tempfile.TemporaryDirectory() as runs:
+            quiet = ["track.wandb.mode=disabled", f"runtime.runs_dir={runs}"]
+            config = load_config(
+                arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
+            )
+            settle(config.runtime)
+            watch.steps["imports"] = time.time() - watch.began
+            folder = RunFolder.create(runs, "timed", resolved_yaml(config))
+            try:
+                memory, actors = _drive(config, folder, watch)
+            finally:
+                folder.close()
     return _figures(config, watch, memory, actors)
 
 

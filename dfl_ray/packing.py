@@ -82,7 +82,7 @@ def pack(
     else:
         actors = -(-count // per_actor)
         reason = f"runtime.devices_per_actor={per_actor}"
-    empty = FORK_MB if runtime.address is None and runtime.fork_actors else ACTOR_MB
+    empty = FORK_MB if runtime.forks else ACTOR_MB
     memory = runtime.memory_per_actor_mb or empty + state_mb * -(-count // actors)
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)

@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,6 @@ class ForkServer:
             env={**os.environ, **settings},
             start_new_session=True,  # Ctrl-C is for the driver alone
         )
-
-    @staticmethod
-    def serves(runtime: RuntimeConfig) -> bool:
-        """Whether actors of such a run are forks: Ray is started here, on Linux, and nobody has turned it off."""
-        here = runtime.backend == "ray" and runtime.address is None
-        return here and runtime.fork_actors and sys.platform == "linux"
 
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment for workers that are forks."""
@@ -96,6 +91,25 @@ def start_ahead(*, verbose: bool = False) -> None:
 def take_server(*, verbose: bool = False) -> ForkServer:
     """The server started ahead, or one started now; the caller closes it."""
     return _ahead.pop() if _ahead else ForkServer(verbose=verbose)
+
+
+@contextmanager
+def server_ahead(*, verbose: bool = False) -> Iterator[Callable[[RuntimeConfig], None]]:
+    """Start the server before all else, beside it; gives what ends it if the run turns out to need none.
+
+    Args:
+        verbose: See `ForkServer`.
+    """
+
+    def settle(runtime: RuntimeConfig) -> None:
+        if runtime.backend != "ray" or not runtime.forks:
+            drop_ahead()
+
+    start_ahead(verbose=verbose)
+    try:
+        yield settle
+    finally:
+        drop_ahead()
 
 
 def drop_ahead() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,13 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """`dfl-ray run`: load and check the configuration, then launch it."""
-    with _forks_ahead(options.verbose) as settle:
+    from actors.forks import server_ahead
+
+    with server_ahead(verbose=options.verbose) as settle:
         from dfl_ray.config.check import check_inputs
 
         config = _load(options.words)
-        settle(config)
+        settle(config.runtime)
         check_inputs(config)
         _hush(options.verbose)
         from dfl_ray.launch import launch
@@ -107,22 +108,6 @@ def _load(words: Sequence[str]) -> Config:
 
     source, overrides = split_words(words)
     return load_config(source, overrides)
-
-
-@contextmanager
-def _forks_ahead(verbose: bool) -> Iterator[Callable[[Config], None]]:
-    """Start the fork server before all else, beside it; gives what ends it if the run turns out to need none."""
-    from actors.forks import ForkServer, drop_ahead, start_ahead
-
-    def settle(config: Config) -> None:
-        if not ForkServer.serves(config.runtime):
-            drop_ahead()
-
-    start_ahead(verbose=verbose)
-    try:
-        yield settle
-    finally:
-        drop_ahead()
 
 
 def _run_folder(text: str) -> Path:

@@ -151,7 +151,7 @@ def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatc
     """Neither with a wrong setting, nor beside a run in one process."""
     started: list[psutil.Process] = []
     during: list[bool] = []
-    monkeypatch.setattr(forks, "start_ahead", lambda **k: start_and_note(started, **k))
+    monkeypatch.setattr(forks.control, "start_ahead", lambda **k: start_and_note(started, **k))
     monkeypatch.setattr("dfl_ray.launch.LocalBackend", lambda *_: during.append(started[0].is_running()))
     main(["run", *SMALL_RUN, f"runtime.runs_dir={tmp_path}", *words])
     assert len(started) == 1
