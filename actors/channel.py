@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from channels.transfers import RoundPlan, Transfers
-from dfl_ray.backend import ChannelSetup
+from dfl_ray.network.deployment import ChannelSetup
 
 if TYPE_CHECKING:
     from channels.channel import Snapshot

@@ -12,7 +12,7 @@ from typing import Any
 from actors.forks import ForkServer, take_server
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
-from dfl_ray.placement import Node
+from dfl_ray.packing.partition import Node
 
 
 def local_resources() -> dict[str, float]:
@@ -72,7 +72,7 @@ def start(
 
 
 class Starting:
-    """Starts or joins Ray in a thread, so that the driver can build its scene meanwhile; a context manager.
+    """Starts or joins Ray in a thread, so that the driver can build its experiment meanwhile; a context manager.
 
     The thread lives until the end: Ray's own processes are tied to the thread that started them, not to the process.
     BLAS is held to one thread as long: OpenBLAS ends its threads when the process forks, and a product under way in

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.memory import give_back
-from dfl_ray.group.records import (
-    Deliveries,
+from actors.memory import trim_heap
+from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
     GroupSetup,
     Payloads,
     Snapshot,
     TrainReport,
+    TransferOutcomes,
 )
 
 if TYPE_CHECKING:
-    from dfl_ray.group.group import DeviceGroup
+    from dfl_ray.devices.group import DeviceGroup
 
 
 class DeviceActor:
@@ -31,7 +31,7 @@ class DeviceActor:
     """
 
     def __init__(self, setup: GroupSetup, devices: Sequence[int]) -> None:
-        from dfl_ray.group.group import DeviceGroup  # torch: for this process, not for the driver's
+        from dfl_ray.devices.group import DeviceGroup  # torch: for this process, not for the driver's
 
         self._group: DeviceGroup = DeviceGroup(setup, devices)
         self._trained = False
@@ -46,11 +46,11 @@ class DeviceActor:
         """See `DeviceGroup.train`."""
         answer = self._group.train(round_index, absent)
         if not self._trained:  # what the first round draws is drawn once
-            give_back()
+            trim_heap()
             self._trained = True
         return answer
 
-    def exchange(self, round_index: int, deliveries: Deliveries, *bundles: Payloads) -> ExchangeReport:
+    def exchange(self, round_index: int, deliveries: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""
         return self._group.exchange(round_index, deliveries, *bundles)
 
@@ -59,7 +59,7 @@ class DeviceActor:
     ) -> EvaluationReport:
         """See `DeviceGroup.evaluate`."""
         report = self._group.evaluate(round_index, rules, references)
-        give_back()
+        trim_heap()
         return report
 
     def full_sketches(self) -> dict[int, np.ndarray]:

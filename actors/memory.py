@@ -22,7 +22,7 @@ def own_memory() -> dict[str, int]:
     return out
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system, where the C library is glibc.
 
     Its allocator keeps what large transient arrays leave behind: orthogonal matrices drawn for the projections and the

@@ -10,8 +10,8 @@ import ray
 
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import RunError
-from dfl_ray.packing import Packing
-from dfl_ray.placement import Node
+from dfl_ray.packing.actors import Packing
+from dfl_ray.packing.partition import Node
 
 NODE_ID_LABEL = "ray.io/node-id"
 FRESH_S = 1.0
@@ -38,7 +38,7 @@ def own_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-class Homes:
+class NodePlacement:
     """Node of every device actor, from the reservation to the loss of nodes.
 
     On one node there is nothing to reserve, and Ray places as it likes. On several, one placement group holds a

@@ -10,24 +10,25 @@ import ray
 
 from actors.channel import ChannelActor
 from actors.device import DeviceActor
-from actors.nodes import Homes, own_node
-from actors.replay import Answer, Call, Fleet, RecoverableActor
+from actors.nodes import NodePlacement, own_node
+from actors.replay import ActorSet, Answer, Call, RecoverableActor
 from channels.transfers import RoundPlan, Transfers
-from dfl_ray.backend import BackendState, ChannelSetup
 from dfl_ray.config.schema import RuntimeConfig
-from dfl_ray.group.records import (
-    Deliveries,
+from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
     GroupSetup,
     TrainReport,
-    Wanted,
+    TransferOutcomes,
+    TransferRequests,
 )
-from dfl_ray.packing import Packing
+from dfl_ray.network.deployment import ChannelSetup
+from dfl_ray.packing.actors import Packing
+from dfl_ray.simulation.backend import BackendState
 
 
 class RayBackend:
-    """Hosts devices and channel in Ray actors; see `dfl_ray.backend.Backend`.
+    """Hosts devices and channel in Ray actors; see `dfl_ray.simulation.backend.Backend`.
 
     Args:
         setup: What all groups share; put into the object store once.
@@ -48,8 +49,8 @@ class RayBackend:
         self._host = np.empty(sum(map(len, packing.groups)), np.int64)
         for k, group in enumerate(packing.groups):
             self._host[list(group)] = k
-        self._homes = Homes(packing, runtime, say)
-        self._fleet = Fleet(say, self._homes)
+        self._node_placement = NodePlacement(packing, runtime, say)
+        self._actor_set = ActorSet(say, self._node_placement)
         shared = ray.put(setup)
         self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
         self._groups = [
@@ -63,14 +64,14 @@ class RayBackend:
     def _recoverable(
         self, name: str, kind: type, args: tuple[Any, ...], number: int | None, runtime: RuntimeConfig
     ) -> RecoverableActor:
-        def create(lives: int) -> Any:
-            shown = name if lives == 0 else f"{name}.{lives}"
-            place = _beside_the_driver() if number is None else self._homes.options(number)
+        def create(restarts: int) -> Any:
+            shown = name if restarts == 0 else f"{name}.{restarts}"
+            place = _beside_the_driver() if number is None else self._node_placement.options(number)
             return ray.remote(kind).options(name=shown, max_restarts=0, **place).remote(*args)
 
         return RecoverableActor(
-            name, create, restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s,
-            fleet=self._fleet, number=number,
+            name, create, max_restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s,
+            actor_set=self._actor_set, number=number,
         )  # fmt: skip
 
     def _await_ready(self) -> None:
@@ -91,7 +92,7 @@ class RayBackend:
     @property
     def restarts(self) -> int:
         """How often an actor has been brought back."""
-        return sum(actor.lives for actor in self._fleet.members)
+        return sum(actor.restarts for actor in self._actor_set.members)
 
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
@@ -105,7 +106,7 @@ class RayBackend:
         self._stored_bytes += sum(self._leaving_bytes(r.wanted) for r in reports)
         return reports
 
-    def _leaving_bytes(self, wanted: Wanted) -> int:
+    def _leaving_bytes(self, wanted: TransferRequests) -> int:
         """Bytes of the messages that leave the actor they were made in, each once."""
         outside = self._hosts(wanted.source) != self._hosts(wanted.destination)
         keys = np.stack([wanted.source, wanted.message, wanted.payload_bytes], axis=1)[outside]
@@ -121,20 +122,24 @@ class RayBackend:
         call = self._channel.call("plan", round_index, transfers, ready_s, compute_energy_j)
         return self._channel.result(call)
 
-    def exchange(self, round_index: int, deliveries: Deliveries) -> list[ExchangeReport]:
+    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
         wanted, delivered = deliveries.wanted, deliveries.delivered
         sources, destinations = self._hosts(wanted.source), self._hosts(wanted.destination)
-        home = np.unique(self._homes.node_of, return_inverse=True)[1]
+        home = np.unique(self._node_placement.node_of, return_inverse=True)[1]
         across = delivered & (home[sources] != home[destinations])
         self._crossing_bytes += int(wanted.payload_bytes[across].sum())
         calls: list[Call] = []
         for number, group in enumerate(self._groups):
             mine = (sources == number) | (destinations == number)
-            part = Wanted(*(getattr(wanted, f)[mine] for f in Wanted.__dataclass_fields__))
+            part = TransferRequests(
+                *(getattr(wanted, f)[mine] for f in TransferRequests.__dataclass_fields__)
+            )
             senders = np.unique(sources[(destinations == number) & (sources != number) & delivered])
             bundles = [Answer(self._groups[s], self._bundles[s], 1) for s in senders.tolist()]
-            calls.append(group.call("exchange", round_index, Deliveries(part, delivered[mine]), *bundles))
+            calls.append(
+                group.call("exchange", round_index, TransferOutcomes(part, delivered[mine]), *bundles)
+            )
         reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
         self._bundles = []
         return reports
@@ -161,7 +166,7 @@ class RayBackend:
         for actor, call in zip(everyone, calls, strict=True):
             states.append(actor.result(call))
             # On several nodes the copy to start again from lies with the driver, or it could go with its node.
-            actor.rebase(ray.put(states[-1]) if self.packing.nodes else call.refs[0])
+            actor.set_recovery_point(ray.put(states[-1]) if self.packing.nodes else call.refs[0])
         return BackendState(states[:-1], states[-1])
 
     def restore(self, state: BackendState) -> None:
@@ -190,7 +195,7 @@ class RayBackend:
         """End all actors."""
         for actor in [*self._groups, self._channel]:
             ray.kill(actor.handle)
-        self._homes.release()
+        self._node_placement.release()
 
 
 def _beside_the_driver() -> dict[str, Any]:

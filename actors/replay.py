@@ -21,7 +21,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
-from actors.nodes import Homes
+from actors.nodes import NodePlacement
 from dfl_ray.errors import InputError, RunError
 
 PATIENCE_S = 20.0
@@ -73,28 +73,34 @@ class Answer:
         return self.call.refs[self.index]
 
 
-class Fleet:
+class ActorSet:
     """All recoverable actors of a run.
 
     Args:
         say: Tells the user something.
-        homes: On which nodes numbered actors live; None if it does not matter.
+        node_placement: On which nodes numbered actors live; None if it does not matter.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda _text: None, homes: Homes | None = None) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = lambda _text: None, node_placement: NodePlacement | None = None
+    ) -> None:
         self.members: list[RecoverableActor] = []
         self.numbers: Iterator[int] = itertools.count()
         self.say = say
-        self._homes = homes
+        self._node_placement = node_placement
 
     def stranded(self, actor: RecoverableActor) -> bool:
         """Whether the actor's node is gone."""
-        return self._homes is not None and actor.number is not None and self._homes.stranded(actor.number)
+        return (
+            self._node_placement is not None
+            and actor.number is not None
+            and self._node_placement.stranded(actor.number)
+        )
 
     def arrived(self, actor: RecoverableActor, node: str) -> None:
         """Note where a rebuilt actor has started."""
-        if self._homes is not None and actor.number is not None:
-            self._homes.settle(actor.number, node)
+        if self._node_placement is not None and actor.number is not None:
+            self._node_placement.settle(actor.number, node)
 
     def recover(self, actor: RecoverableActor, error: RayError) -> None:
         """Bring back an actor and all others whose node is gone, and repeat their calls."""
@@ -111,36 +117,36 @@ class RecoverableActor:
 
     Args:
         name: What the user sees, e.g. `device-0003`.
-        create: Makes a new actor; its argument is the number of earlier lives.
-        restarts: How often it may be brought back.
+        create: Makes a new actor; its argument is the number of earlier restarts.
+        max_restarts: How often it may be brought back.
         timeout_s: Longest wait for one answer.
-        fleet: The run's actors; this one joins them.
+        actor_set: The run's actors; this one joins them.
         number: Its number among the actors that are placed on nodes; None if it is not.
 
     Attributes:
-        lives: How often it has been brought back.
+        restarts: How often it has been brought back.
     """
 
     def __init__(
-        self, name: str, create: Callable[[int], ActorHandle[Any]], *, restarts: int, timeout_s: float,
-        fleet: Fleet | None = None, number: int | None = None,
+        self, name: str, create: Callable[[int], ActorHandle[Any]], *, max_restarts: int, timeout_s: float,
+        actor_set: ActorSet | None = None, number: int | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.number = number
         self._create = create
-        self._restarts_left = restarts
+        self._restarts_left = max_restarts
         self._timeout_s = timeout_s
-        self._fleet = Fleet() if fleet is None else fleet
-        self._fleet.members.append(self)
-        self.lives = 0
+        self._actor_set = ActorSet() if actor_set is None else actor_set
+        self._actor_set.members.append(self)
+        self.restarts = 0
         self._base: tuple[Any, ...] | None = None
         self._log: list[Call] = []
         self._arrival: Any = None
         self.handle = create(0)
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
-        """Start a call; it is kept for replay until the next `rebase`."""
-        call = Call(method, args, returns, changes_state, next(self._fleet.numbers))
+        """Start a call; it is kept for replay until the next `set_recovery_point`."""
+        call = Call(method, args, returns, changes_state, next(self._actor_set.numbers))
         self.start(call)
         self._log.append(call)
         return call
@@ -169,7 +175,7 @@ class RecoverableActor:
                     "If it only needs longer, raise `runtime.actor_timeout_s`."
                 ) from error
             except RayActorError as error:
-                self._fleet.recover(self, error)
+                self._actor_set.recover(self, error)
             except RayError as error:
                 tries += 1
                 if not _is_loss(error) or tries > LOST_ANSWERS:
@@ -188,7 +194,7 @@ class RecoverableActor:
             try:
                 ray.get(actor.handle.ready.remote(), timeout=actor._timeout_s)
             except RayActorError as error:
-                self._fleet.recover(actor, error)
+                self._actor_set.recover(actor, error)
             except GetTimeoutError as error:
                 raise RunError(
                     f"Actor `{actor.name}` did not answer; see `runtime.actor_timeout_s`."
@@ -196,7 +202,7 @@ class RecoverableActor:
         if call.refs is before:
             self.start(call)
 
-    def rebase(self, *snapshots: Any) -> None:
+    def set_recovery_point(self, *snapshots: Any) -> None:
         """Make these snapshots the state to start a replay from, and forget the calls before them."""
         self._base = snapshots
         self._log = [c for c in self._log if not c.fetched]
@@ -204,7 +210,7 @@ class RecoverableActor:
     def restore(self, *snapshots: Any) -> None:
         """Put a saved state into the living actor; a later replay starts from it."""
         self.result(self.call("restore", *snapshots))
-        self.rebase(*snapshots)
+        self.set_recovery_point(*snapshots)
 
     def renew(self, error: RayError) -> None:
         """Make a new actor in the dead one's place and put the last snapshot into it; `due` says what follows.
@@ -220,12 +226,12 @@ class RecoverableActor:
         with suppress(RayError):
             ray.kill(self.handle)  # one that is only out of reach must not come back beside its successor
         self._restarts_left -= 1
-        self.lives += 1
-        self._fleet.say(
+        self.restarts += 1
+        self._actor_set.say(
             f"Actor `{self.name}` died and is brought back; it may die {self._restarts_left} more times "
             "(`runtime.max_restarts`)"
         )
-        self.handle = self._create(self.lives)
+        self.handle = self._create(self.restarts)
         self._arrival = self.handle.ready.remote()
         if self._base is not None:
             self.start(Call("restore", self._base, 1, True))
@@ -233,7 +239,7 @@ class RecoverableActor:
     def _arrive(self) -> None:
         arrival, self._arrival = self._arrival, None
         with suppress(RayError):  # a new death shows with the call that waits
-            self._fleet.arrived(self, ray.get(arrival))
+            self._actor_set.arrived(self, ray.get(arrival))
 
     def due(self) -> list[Call]:
         """Calls a new life must repeat."""
@@ -247,9 +253,9 @@ class RecoverableActor:
                 self._arrive()
                 return
             waited += 1.0
-            if self._fleet.stranded(self):
+            if self._actor_set.stranded(self):
                 self._restarts_left += 1  # it never lived
-                self._fleet.recover(self, RayError("its node was lost before it had started"))
+                self._actor_set.recover(self, RayError("its node was lost before it had started"))
             elif waited > self._timeout_s:
                 raise RunError(
                     f"Actor `{self.name}` was lost and found no room on the cluster within {self._timeout_s:.0f} s. "
@@ -258,7 +264,7 @@ class RecoverableActor:
                 )
             elif waited > PATIENCE_S and not told:
                 told = True
-                self._fleet.say(
+                self._actor_set.say(
                     f"Actor `{self.name}` was lost and waits for room on the cluster, up to "
                     f"{self._timeout_s:.0f} s; a node that joins now is used."
                 )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_work import Work, draw_ids
+from dfl_ray.engines.training import LocalWork, ScoredModel, train_adapters
 from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize
-from dfl_ray.lora.training import LocalWork, ScoredModel, train_adapters
 from dfl_ray.models.llama import CausalDecoder, empty_decoder
 from dfl_ray.tasks.tokens import TokenRows
 

@@ -290,10 +290,10 @@ def _print_ours(found: dict[str, Any]) -> None:
     what = "A and B trained" if found["trains"] == "ab" else "only B trained"
     counted = ", ".join(f"{n} {v * 1e-12:.4g}" for n, v in found["operations"].items())
     _say(f"\n{what}: {counted} (x 10^12 operations a step)")
-    verdict = "reached" if found["share_of_square"] >= WANTED_SHARE else "missed"
+    answer_key = "reached" if found["share_of_square"] >= WANTED_SHARE else "missed"
     _say(f"  batched      {found['step_s']:.4g} s a step, {found['tokens_per_s']:.4g} tokens/s, "
          f"{found['tflops']:.4g} TFLOP/s = {found['share_of_square']:.1%} of the square product's "
-         f"(50 % {verdict}), loss {found['first_losses'][0]:.4f}{_memory(found)}")  # fmt: skip
+         f"(50 % {answer_key}), loss {found['first_losses'][0]:.4f}{_memory(found)}")  # fmt: skip
     for name, seconds in found.get("profile_s", {}).items():
         _say(f"    {name:<82}{seconds * 1e3:>10.3f} ms")
 
@@ -304,8 +304,8 @@ def _print_peft(found: dict[str, Any]) -> None:
             f"  PEFT in turn {side['step_s']:.4g} s, {name}, loss {side['first_losses'][0]:.4f}{_memory(side)}"
         )
     if "times_peft" in found:
-        verdict = "reached" if found["times_peft"] >= WANTED_RATIO else "missed"
-        _say(f"  {found['times_peft']:.2f} times the fastest PEFT (3 {verdict})")
+        answer_key = "reached" if found["times_peft"] >= WANTED_RATIO else "missed"
+        _say(f"  {found['times_peft']:.2f} times the fastest PEFT (3 {answer_key})")
 
 
 def _memory(found: dict[str, Any]) -> str:

@@ -39,8 +39,8 @@ from benchmarks.timed_run import PARTS
 
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config
-    from dfl_ray.group.group import DeviceGroup
-    from dfl_ray.lora.training import TrainingResult
+    from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.engines.training import TrainingResult
 
 TIMEOUT_S = 3600.0
 
@@ -56,7 +56,7 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
         barrier: Shared with the other processes and with whoever takes the times.
         results: Queue for the seconds of each round's steps and evaluation.
     """
-    from dfl_ray.driver import evaluation_due, rules_asked
+    from dfl_ray.simulation.driver import evaluation_due, rules_asked
 
     groups, config = _groups(arguments)
     mine = groups[share[0] :: share[1]]
@@ -85,25 +85,27 @@ def _groups(arguments: Sequence[str]) -> tuple[list[DeviceGroup], Config]:
     """The groups of devices that the run's actors hold."""
     from actors.cluster import local_resources
     from dfl_ray.config.load import load_config
-    from dfl_ray.group.group import DeviceGroup
-    from dfl_ray.launch import choose_packing
-    from dfl_ray.scene import build_scene
+    from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.simulation.experiment import build_experiment
+    from dfl_ray.simulation.launch import choose_packing
 
     config = load_config(None, [*arguments, "name=bare", "track.wandb.mode=disabled"])
-    scene = build_scene(config)
-    return [DeviceGroup(scene.setup, g) for g in choose_packing(scene, local_resources()).groups], config
+    experiment = build_experiment(config)
+    return [
+        DeviceGroup(experiment.setup, g) for g in choose_packing(experiment, local_resources()).groups
+    ], config
 
 
 def _deliver_all(round_index: int, done: Mapping[DeviceGroup, list[TrainingResult]]) -> None:
     """Every message that is wanted arrives."""
     import numpy as np
 
-    from dfl_ray.group.records import Deliveries, Wanted
+    from dfl_ray.devices.records import TransferOutcomes, TransferRequests
 
     reports = [group.report(round_index, parts, 0.0) for group, parts in done.items()]
-    wanted = Wanted.join([report.wanted for report, _ in reports])
+    wanted = TransferRequests.join([report.wanted for report, _ in reports])
     for group in done:
-        arrived = Deliveries(wanted, np.ones(len(wanted), bool))
+        arrived = TransferOutcomes(wanted, np.ones(len(wanted), bool))
         group.exchange(round_index, arrived, *(payloads for _, payloads in reports))
 
 

@@ -101,28 +101,28 @@ def run_here(
 
 def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, int]], int]:
     from actors import cluster
-    from dfl_ray.launch import choose_packing
+    from dfl_ray.simulation.launch import choose_packing
     from dfl_ray.tasks.load import read_tasks
     from dfl_ray.tracking.tracker import make_tracker
 
     with watch.step("tasks"):
         loaded = read_tasks(config)
     with cluster.Starting(config.runtime) as starting:
-        from dfl_ray.scene import build_scene
+        from dfl_ray.simulation.experiment import build_experiment
 
-        scene = build_scene(config, watch.step, loaded)
-        starting.prepare(scene.setup.weights.config_json)
+        experiment = build_experiment(config, watch.step, loaded)
+        starting.prepare(experiment.setup.weights.config_json)
         with watch.step("Ray"):
             resources = starting.resources()
-        packing = choose_packing(scene, resources, cluster.nodes())
+        packing = choose_packing(experiment, resources, cluster.nodes())
         from actors.pool import RayBackend
-        from dfl_ray.driver import Driver
+        from dfl_ray.simulation.driver import Driver
 
         with watch.step("actors"):
-            backend = RayBackend(scene.setup, scene.channel, packing)
+            backend = RayBackend(experiment.setup, experiment.channel, packing)
         watch.ready_s = time.time() - watch.began
         tracker = make_tracker(config.track.wandb, name="timed", say=watch.say, verbose=False)
-        Driver(scene, backend, folder, tracker, watch).run()
+        Driver(experiment, backend, folder, tracker, watch).run()
         memory, actors = backend.memory(), backend.actors
         backend.close()
     return memory, actors

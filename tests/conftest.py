@@ -65,8 +65,8 @@ class Adapted:
     def __init__(self, weights: Any) -> None:
         import torch
 
+        from dfl_ray.engines.training import ScoredModel
         from dfl_ray.lora.inject import find_targets, inject
-        from dfl_ray.lora.training import ScoredModel
         from dfl_ray.models.build import build_model
 
         torch.set_num_threads(1)
@@ -74,19 +74,19 @@ class Adapted:
         self.layers = tuple(find_targets(module, "all-linear"))
         self.model = ScoredModel(module, inject(module, self.layers))
 
-    def theta(self, layout: Any, slots: int, seed: int = 0) -> Any:
-        """(slots, size) random adapters, small."""
+    def theta(self, layout: Any, adapters: int, seed: int = 0) -> Any:
+        """(adapters, size) random adapters, small."""
         import torch
 
         rng = np.random.default_rng(seed)
-        return torch.from_numpy(rng.normal(0, 0.05, (slots, layout.size)).astype(np.float32))
+        return torch.from_numpy(rng.normal(0, 0.05, (adapters, layout.size)).astype(np.float32))
 
-    def static_a(self, slots: int, rank: int, seed: int = 1) -> Any:
-        """One (slots, rank, d) stack a layer."""
+    def static_a(self, adapters: int, rank: int, seed: int = 1) -> Any:
+        """One (adapters, rank, d) stack a layer."""
         import torch
 
         rng = np.random.default_rng(seed)
-        shapes = [(slots, rank, s.in_features) for s in self.layers]
+        shapes = [(adapters, rank, s.in_features) for s in self.layers]
         return [torch.from_numpy(rng.normal(0, s[2] ** -0.5, s).astype(np.float32)) for s in shapes]
 
 

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import torch
 
-from dfl_ray.graph import CommGraph, Tree
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.lora.message import unpack
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.network.comm_graph import CommGraph, Tree
+from dfl_ray.wire.message import unpack
 
 LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
 LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
@@ -51,7 +51,7 @@ def make_devices(method, seed=0):
     out = []
     for d in sorted(method.context.held):
         theta = method.start(d)
-        out.append(Device(d, method.slots(d), AdapterState.from_theta(theta)))
+        out.append(Device(d, method.adapter_tasks(d), AdapterState.from_theta(theta)))
         theta += torch.from_numpy(rng.normal(size=theta.shape).astype(np.float32))
     return out
 

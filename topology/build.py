@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from topology.arrays import IntArray, as_pairs
 from topology.clustering import by_tasks
 from topology.graph import ANY_TASK, GATEWAY, INTRA, RELAY, Topology
-from topology.graphs import GRAPHS, Builder, Plan, Scene
+from topology.graphs import GRAPHS, Builder, GraphInput, GraphLinks
 from topology.links import Links, lengths_m, make_links
 from topology.trees import routes
 
@@ -67,7 +67,7 @@ def build(
         energy_j_per_mb=energy_j_per_mb,
     )
     free = reach != "respect" and kind != "clustered"
-    plan = builder(Scene(positions, weights, links, rng, free), **options)
+    plan = builder(GraphInput(positions, weights, links, rng, free), **options)
     if reach == "relay" and free:
         plan = _relayed(plan, links)
     return _assemble(kind, positions, weights, links, plan)
@@ -76,7 +76,7 @@ def build(
 def _builder(kind: str, options: dict[str, object]) -> Builder:
     if kind not in GRAPHS:
         raise ValueError(f"unknown topology {kind!r}; choose one of {', '.join(GRAPHS)}")
-    known = [name for name in inspect.signature(GRAPHS[kind]).parameters if name != "scene"]
+    known = [name for name in inspect.signature(GRAPHS[kind]).parameters if name != "inputs"]
     unknown = [name for name in options if name not in known]
     if unknown:
         options_known = ", ".join(known) or "none"
@@ -102,17 +102,19 @@ def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:
         raise ValueError("mixture must hold finite weights ≥ 0 with a positive one in every row")
 
 
-def _relayed(plan: Plan, links: Links) -> Plan:
+def _relayed(plan: GraphLinks, links: Links) -> GraphLinks:
     """Carry the links that are out of reach over candidate links; those with no route are left out."""
     edges, _ = as_pairs(plan.edges, links.nodes)
     direct = links.lookup(edges) >= 0
     paths = routes(links.nodes, links.pairs, links.airtime_s_per_mb, edges[~direct])
     relays = tuple((ANY_TASK, path) for path in paths if path is not None)
     hops = [np.stack([path[:-1], path[1:]], axis=1) for _, path in relays]
-    return Plan(edges[direct], np.concatenate([plan.hops, *hops]), relays, plan.cluster)
+    return GraphLinks(edges[direct], np.concatenate([plan.hops, *hops]), relays, plan.cluster)
 
 
-def _assemble(kind: str, positions: np.ndarray, mixture: np.ndarray, links: Links, plan: Plan) -> Topology:
+def _assemble(
+    kind: str, positions: np.ndarray, mixture: np.ndarray, links: Links, plan: GraphLinks
+) -> Topology:
     nodes = len(positions)
     edges, first = as_pairs(np.concatenate([plan.edges, plan.hops]), nodes)
     row = links.lookup(edges)

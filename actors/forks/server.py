@@ -20,7 +20,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from actors.memory import give_back
+from actors.memory import trim_heap
 
 PRELOAD = (
     "actors.channel",
@@ -29,7 +29,7 @@ PRELOAD = (
     "channels.scheduling.kernels",
     "channels.scheduling.tables",
     "dfl_ray.config.check",
-    "dfl_ray.group.group",
+    "dfl_ray.devices.group",
 )
 """Imported before anything is asked. Not Ray: it reads its settings from the environment when it is imported, and they
 come with the first order."""
@@ -123,7 +123,7 @@ class Server:
                     return order
 
     def _prepare(self, said: bytes) -> None:
-        from dfl_ray.group.prepare import prepare_model
+        from dfl_ray.devices.prepare import prepare_model
 
         *lines, self._said = (self._said + said).split(b"\n")
         for text in lines:
@@ -163,7 +163,7 @@ def _keep() -> None:
     """Take what is there out of the collector's sight, which would write to every page of it in every fork."""
     gc.collect()
     gc.freeze()
-    give_back()
+    trim_heap()
 
 
 def main(path: str) -> None:

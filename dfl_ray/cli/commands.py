@@ -23,8 +23,8 @@ def run(options: argparse.Namespace) -> int:
         config = _load(options.words)
         settle(config.runtime)
         check_inputs(config)
-        _hush(options.verbose)
-        from dfl_ray.launch import launch
+        _silence_libraries(options.verbose)
+        from dfl_ray.simulation.launch import launch
 
         return _finish(launch(config, verbose=options.verbose, json=options.json), options.json)
 
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
 def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
     folder = _run_folder(options.run)
-    _hush(options.verbose)
-    from dfl_ray.launch import resume as resume_run
+    _silence_libraries(options.verbose)
+    from dfl_ray.simulation.launch import resume as resume_run
 
     return _finish(resume_run(folder, verbose=options.verbose, json=options.json), options.json)
 
@@ -44,9 +44,9 @@ def plan(options: argparse.Namespace) -> int:
 
     config = _load(options.words)
     check_inputs(config)
-    _hush(options.verbose)
-    from dfl_ray.planning import plan as plan_round
-    from dfl_ray.planning import plan_lines
+    _silence_libraries(options.verbose)
+    from dfl_ray.simulation.estimate import plan as plan_round
+    from dfl_ray.simulation.estimate import plan_lines
     from dfl_ray.tracking.progress import make_progress
 
     progress = make_progress(quiet=options.json)
@@ -63,7 +63,7 @@ def plan(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
     folders = [_run_folder(text) for text in options.runs]
-    _hush(options.verbose)
+    _silence_libraries(options.verbose)
     from dfl_ray.views.report import write_report
 
     one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
@@ -120,11 +120,11 @@ def _run_folder(text: str) -> Path:
     return folder
 
 
-def _hush(verbose: bool) -> None:
+def _silence_libraries(verbose: bool) -> None:
     if not verbose:
-        from dfl_ray.cli.quiet import hush
+        from dfl_ray.cli.quiet import silence_libraries
 
-        hush()
+        silence_libraries()
 
 
 def _finish(outcome: Any, as_json: bool) -> int:

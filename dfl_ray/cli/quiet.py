@@ -27,7 +27,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Quieten the libraries for this process and those it starts; call before they are imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

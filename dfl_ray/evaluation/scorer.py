@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from dfl_ray.evaluation.packs import collate_packs, pack_row, pack_task
-from dfl_ray.evaluation.portions import KeptPortions, Portion, make_portion
+from dfl_ray.engines.batches import PAD_MULTIPLE
+from dfl_ray.engines.training import ScoredModel
+from dfl_ray.evaluation.eval_batches import EvalBatch, EvalBatchCache, make_eval_batch
+from dfl_ray.evaluation.packed_prompts import collate_prompts, pack_prompt, pack_task
 from dfl_ray.experts.gates import GateOf
-from dfl_ray.lora.batches import PAD_MULTIPLE
 from dfl_ray.lora.inject import Binding
-from dfl_ray.lora.training import ScoredModel
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenTask
 
@@ -79,7 +79,7 @@ class Scorer:
         self._longest = [np.array([max(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._tokens = [np.array([sum(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
-        self._kept = KeptPortions()
+        self._kept = EvalBatchCache()
 
     def score(
         self,
@@ -99,7 +99,7 @@ class Scorer:
         together: list[_Piece] = []
         for key, tasks in wanted.items():
             used = adapter(key)
-            merged = self.model.most_slots > 0 and (used is None or used.gate is None)
+            merged = self.model.most_adapters > 0 and (used is None or used.gate is None)
             for pairs, tokens in self._pieces(tasks, merged):
                 piece = _Piece(key, used, pairs, tokens, merged)
                 if together and not self._joins(together, piece):
@@ -132,24 +132,24 @@ class Scorer:
         """Whether a piece can be scored in the same pass as others."""
         first = together[0]
         return (
-            first.merged and piece.merged and len(together) < self.model.most_slots
+            first.merged and piece.merged and len(together) < self.model.most_adapters
             and _rank(first.adapter) == _rank(piece.adapter) is not None
             and sum(p.tokens for p in together) + piece.tokens <= MERGED_TOKENS
         )  # fmt: skip
 
     def _score(self, together: Sequence[_Piece], out: Mapping[Hashable, Mapping[int, np.ndarray]]) -> None:
         merged = together[0].merged
-        portion = self._kept.get(
+        eval_batch = self._kept.get(
             (merged, *(p.pairs.tobytes() for p in together)),
-            lambda: make_portion(
+            lambda: make_eval_batch(
                 self.model,
                 [[self.packs[t][i] for t, i in p.pairs.tolist()] for p in together],
                 merged=merged,
             ),
         )
-        binding = self._bind(together, portion)
+        binding = self._bind(together, eval_batch)
         with torch.no_grad():
-            right = portion.judge(self.model.logits(portion.batch, binding, portion.plan))
+            right = eval_batch.judge(self.model.logits(eval_batch.batch, binding, eval_batch.plan))
         start = 0
         for piece in together:
             mine = right[start : start + len(piece.pairs)]
@@ -158,7 +158,7 @@ class Scorer:
                 of_task = piece.pairs[:, 0] == task
                 out[piece.key][task][piece.pairs[of_task, 1]] = mine[of_task]
 
-    def _bind(self, together: Sequence[_Piece], portion: Portion) -> Binding | None:
+    def _bind(self, together: Sequence[_Piece], eval_batch: EvalBatch) -> Binding | None:
         first = together[0].adapter
         if first is None:
             return None
@@ -167,8 +167,8 @@ class Scorer:
             [torch.stack(layer).to(self.model.device) for layer in zip(*factors, strict=True)]
             for factors in ([x.a for x in adapters], [x.b for x in adapters])
         )
-        slots = None if len(adapters) == 1 else torch.from_numpy(portion.slot_of_pack)
-        binding = Binding(a, b, slots, self.scale)
+        adapter_index = None if len(adapters) == 1 else torch.from_numpy(eval_batch.adapter_of_prompt)
+        binding = Binding(a, b, adapter_index, self.scale)
         if first.gate is not None:
             pairs = [(t, i) for t, i in together[0].pairs.tolist() for _ in self.packs[t][i]]
             binding.gate = first.gate(pairs)
@@ -210,8 +210,8 @@ def takes_block_masks(model: torch.nn.Module) -> bool:
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return False
     prompt, first, second = np.array([1, 2, 1]), np.array([2, 1]), np.array([1, 2])
-    together = collate_packs([pack_row(prompt, [first, second], 0)])
-    alone = collate_packs([pack_row(prompt, [second], 0)])
+    together = collate_prompts([pack_prompt(prompt, [first, second], 0)])
+    alone = collate_prompts([pack_prompt(prompt, [second], 0)])
     device = next(model.parameters()).device
     try:
         with torch.no_grad():

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dfl_ray.engines.training import ScoredModel
 from dfl_ray.experts.sketch import ROWS_PER_BATCH, prompt_batch
-from dfl_ray.lora.training import ScoredModel
 
 
 def ties_merge(updates: np.ndarray, *, density: float, scale: float = 1.0) -> np.ndarray:

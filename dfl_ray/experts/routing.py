@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dfl_ray.engines.training import ScoredModel
 from dfl_ray.experts.sketch import ROWS_PER_BATCH, prompt_batch, stacked
-from dfl_ray.lora.training import ScoredModel
 
 EIGENVALUE_FLOOR = 1e-6
 """Least eigenvalue of a correlation, relative to its mean: rounding on air must not make it indefinite."""

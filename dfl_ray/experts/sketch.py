@@ -8,42 +8,14 @@ import numpy as np
 import torch
 
 from dfl_ray.config.methods import Precision
-from dfl_ray.lora.batches import Batch, padded_length
-from dfl_ray.lora.codec import CodecError, decode_values, encode_values
-from dfl_ray.lora.training import ScoredModel
+from dfl_ray.engines.batches import prompt_batch
+from dfl_ray.engines.training import ScoredModel
 from dfl_ray.tasks.tokens import TokenRows
+from dfl_ray.wire.codec import CodecError, decode_values, encode_values
 
 ROWS_PER_BATCH = 64
 FLOAT16_TINY = 2.0**-28
 """Square of the smallest normal float16: least diagonal entry of a sketch on air."""
-
-
-def prompt_batch(rows: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor]:
-    """Rows of token ids as one batch, and the (rows, length) bool of real tokens."""
-    length = padded_length(max(len(r) for r in rows))
-    ids = np.zeros((len(rows), length), np.int64)
-    real = np.zeros((len(rows), length), bool)
-    for k, row in enumerate(rows):
-        ids[k, : len(row)] = row
-        real[k, : len(row)] = True
-    source = torch.zeros((1, 2), dtype=torch.int64)
-    batch = Batch(torch.from_numpy(ids), source, torch.zeros(1, dtype=torch.int64), int(real.sum()))
-    return batch, torch.from_numpy(real)
-
-
-def distinct_inputs(model: ScoredModel) -> list[int]:
-    """Indices of the adapted layers that see an input of their own (q, k and v share one, so do gate and up)."""
-    seen: dict[int, tuple[int, torch.Tensor]] = {}
-    order: list[int] = []
-
-    def see(layer: int, x: torch.Tensor) -> None:
-        if x.data_ptr() not in seen:
-            order.append(layer)
-        seen[x.data_ptr()] = (layer, x)  # kept alive, so that no address is used twice
-
-    batch, _ = prompt_batch([np.array([1, 2, 3])])
-    model.observe(batch.to(model.device), see)
-    return order
 
 
 def stacked(projections: Sequence[torch.Tensor]) -> list[torch.Tensor]:

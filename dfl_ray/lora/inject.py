@@ -1,6 +1,6 @@
 """Adapters of many devices inside one base model: each row of a batch is driven by its own adapter.
 
-`y = W0 x + s * B_slot (A_slot x)`, with the rows of one batch spread over S adapters ("slots"). The base product
+`y = W0 x + s * B_a (A_a x)`, with the rows of one batch spread over S adapters. The base product
 is one GEMM for all rows; the adapter is two batched products over (S, r, d) and (S, m, r) stacks.
 """
 
@@ -24,8 +24,8 @@ class Binding:
     Attributes:
         a: One (S, r, d) stack a layer.
         b: One (S, m, r) stack a layer.
-        slots: (rows,) int64, the slot of each row of the batch; None when the rows are sorted by slot with
-            equally many rows each, which needs no gather.
+        adapter_index: (rows,) int64, the adapter of each row of the batch; None when the rows are sorted by adapter,
+            with equally many rows each, which needs no gather.
         scale: s = alpha / r.
         observe: Called with (layer index, input (rows, length, d)) before the product; for sketches.
         gate: Called with (layer index, input (rows, length, d), A x (rows, length, r)); what it gives takes the
@@ -34,7 +34,7 @@ class Binding:
 
     a: Sequence[torch.Tensor]
     b: Sequence[torch.Tensor]
-    slots: torch.Tensor | None
+    adapter_index: torch.Tensor | None
     scale: float
     observe: Callable[[int, torch.Tensor], None] | None = None
     gate: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
@@ -57,7 +57,7 @@ class AdaptedLinear(nn.Module):
         self.cell = cell
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`W0 x + s B_slot A_slot x` for x of shape (rows, length, d)."""
+        """`W0 x + s B_a A_a x` for x of shape (rows, length, d)."""
         y = self.base(x)
         binding = self.cell.current
         if binding is None:
@@ -72,8 +72,8 @@ class AdaptedLinear(nn.Module):
 def _add_adapters(y: torch.Tensor, x: torch.Tensor, binding: Binding, index: int) -> torch.Tensor:
     # Adapters are kept in float32 whatever the base's precision.
     a, b = binding.a[index].to(x.dtype), binding.b[index].to(x.dtype)
-    if binding.slots is not None:
-        a, b = a[binding.slots], b[binding.slots]
+    if binding.adapter_index is not None:
+        a, b = a[binding.adapter_index], b[binding.adapter_index]
     groups = a.shape[0]
     grouped = x.reshape(groups, -1, x.shape[-1])
     z = torch.bmm(grouped, a.transpose(1, 2))

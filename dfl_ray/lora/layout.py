@@ -1,6 +1,6 @@
 """Where each layer's factors lie in the flat vector of one adapter.
 
-An adapter is one row of a (slots, size) tensor: flat storage makes averaging, masks, the codec, AdamW and
+An adapter is one row of a (adapters, size) tensor: flat storage makes averaging, masks, the codec, AdamW and
 checkpoints one operation each, and keeps the cost of an adapter independent of how many there are.
 """
 
@@ -88,10 +88,10 @@ class Layout:
         """Views of one factor in every layer.
 
         Args:
-            flat: (slots, size) storage of several adapters.
+            flat: (adapters, size) storage of several adapters.
             factor: "a" or "b"; must be stored.
 
         Returns:
-            One (slots, rows, columns) view a layer; writing to it writes to `flat`.
+            One (adapters, rows, columns) view a layer; writing to it writes to `flat`.
         """
         return [flat[:, s.start : s.stop].view(flat.shape[0], *s.shape) for s in self.of(factor)]

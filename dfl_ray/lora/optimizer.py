@@ -19,14 +19,14 @@ class AdapterState:
 
     Attributes:
         theta: (S, size) float32 parameters.
-        first: (S, size) first moment.
-        second: (S, size) second moment.
+        exp_avg: (S, size) first moment.
+        exp_avg_sq: (S, size) second moment.
         steps: (S,) int64, updates made so far.
     """
 
     theta: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
     steps: torch.Tensor
 
     @classmethod
@@ -38,7 +38,7 @@ class AdapterState:
     def rows(self, start: int, stop: int) -> AdapterState:
         """A view of some adapters; writing to it writes to this state."""
         part = slice(start, stop)
-        return AdapterState(self.theta[part], self.first[part], self.second[part], self.steps[part])
+        return AdapterState(self.theta[part], self.exp_avg[part], self.exp_avg_sq[part], self.steps[part])
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def adamw_(
         keep: (S, size) bool; entries outside it keep parameters and moments, None = all may change.
     """
     if keep is not None:
-        before = [t.clone() for t in (state.theta, state.first, state.second)]
+        before = [t.clone() for t in (state.theta, state.exp_avg, state.exp_avg_sq)]
         adamw_(state, gradient, size, active)
-        for now, old in zip((state.theta, state.first, state.second), before, strict=True):
+        for now, old in zip((state.theta, state.exp_avg, state.exp_avg_sq), before, strict=True):
             now.copy_(torch.where(keep, now, old))
         return
     if bool(active.all()):
@@ -92,7 +92,7 @@ def adamw_(
     index = active.nonzero().squeeze(1)
     if index.numel() == 0:
         return
-    part = AdapterState(state.theta[index], state.first[index], state.second[index], state.steps[index])
+    part = AdapterState(state.theta[index], state.exp_avg[index], state.exp_avg_sq[index], state.steps[index])
     _adamw_all_(part, gradient[index], size)
     for whole, changed in zip(vars(state).values(), vars(part).values(), strict=True):
         whole[index] = changed
@@ -109,7 +109,7 @@ def _adamw_all_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> 
 def _adamw_fused_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
     """One pass over memory instead of a dozen: torch's own fused kernel, an adapter as a parameter."""
     torch._fused_adamw_(
-        list(state.theta), list(gradient), list(state.first), list(state.second), [],
+        list(state.theta), list(gradient), list(state.exp_avg), list(state.exp_avg_sq), [],
         list(state.steps.float()), lr=size.learning_rate, beta1=BETA1, beta2=BETA2,
         weight_decay=size.weight_decay, eps=EPSILON, amsgrad=False, maximize=False,
     )  # fmt: skip
@@ -117,9 +117,9 @@ def _adamw_fused_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -
 
 def _adamw_plain_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -> None:
     t = state.steps.to(state.theta.dtype).unsqueeze(1)
-    state.first.lerp_(gradient, 1 - BETA1)
-    state.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-    denominator = state.second.sqrt().div_((1 - BETA2**t).sqrt()).add_(EPSILON)
+    state.exp_avg.lerp_(gradient, 1 - BETA1)
+    state.exp_avg_sq.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    denominator = state.exp_avg_sq.sqrt().div_((1 - BETA2**t).sqrt()).add_(EPSILON)
     if size.weight_decay:
         state.theta.mul_(1 - size.learning_rate * size.weight_decay)
-    state.theta.sub_(state.first / denominator * (size.learning_rate / (1 - BETA1**t)))
+    state.theta.sub_(state.exp_avg / denominator * (size.learning_rate / (1 - BETA1**t)))

@@ -9,11 +9,11 @@ import torch
 
 from dfl_ray.config.training import GossipConfig
 from dfl_ray.lora.layout import Factor, Layout
-from dfl_ray.lora.message import SHARED_TASK
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
 from dfl_ray.methods.exchange import Exchange, Part
 from dfl_ray.methods.gossip import collect, exchange_due
 from dfl_ray.methods.shared import factor_keep
+from dfl_ray.wire.message import SHARED_TASK
 
 
 class AveragedParts:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from dfl_ray.config.methods import TrainingConfig
-from dfl_ray.graph import CommGraph
 from dfl_ray.lora.layout import LayerShape, Layout
-from dfl_ray.lora.message import Kind
 from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.network.comm_graph import CommGraph
+from dfl_ray.wire.message import Kind
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """A and B of one layer."""
@@ -30,14 +30,14 @@ class Device:
 
     Attributes:
         index: The device.
-        slots: Task index of each adapter it trains, or -1 for one adapter shared by all its tasks.
+        adapter_tasks: Task index of each adapter it trains, or -1 for one adapter shared by all its tasks.
         state: Its adapters and moments: rows of the group's tensors.
-        memory: Named arrays a method keeps (masks, residuals, bulletins).
+        memory: Named arrays a method keeps (masks, residuals, published updates).
         marks: Named integers a method keeps (versions seen, acknowledged).
     """
 
     index: int
-    slots: tuple[int, ...]
+    adapter_tasks: tuple[int, ...]
     state: AdapterState
     memory: dict[str, np.ndarray] = field(default_factory=dict)
     marks: dict[str, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Method(Protocol):
         """Where the trained factors lie in one adapter."""
         ...
 
-    def slots(self, device: int) -> tuple[int, ...]:
+    def adapter_tasks(self, device: int) -> tuple[int, ...]:
         """Tasks of the adapters a device trains; (-1,) for one shared adapter."""
         ...
 
@@ -124,15 +124,15 @@ class Method(Protocol):
         ...
 
     def start(self, device: int) -> torch.Tensor:
-        """The device's first adapters, (slots, layout.size)."""
+        """The device's first adapters, (adapters, layout.size)."""
         ...
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """A of each (device, slot task), one (owners, r, d) stack a layer; None when A is in the layout."""
+        """A of each (device, adapter task), one (owners, r, d) stack a layer; None when A is in the layout."""
         ...
 
     def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
-        """What each device adds to its adapter without training it: (slots, R, d) and (slots, m, R) a layer."""
+        """What each device adds to its adapter without training it: (adapters, R, d) and (adapters, m, R) a layer."""
         ...
 
     def begin(self, device: Device, round_index: int) -> None:
@@ -140,7 +140,7 @@ class Method(Protocol):
         ...
 
     def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
-        """(slots, size) bool of the entries that may change in this round; None = all."""
+        """(adapters, size) bool of the entries that may change in this round; None = all."""
         ...
 
     def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:

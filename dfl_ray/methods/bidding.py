@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dfl_ray.lora.codec import CodecError, decode_values, encode_values
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal
-from dfl_ray.methods import bulletins
+from dfl_ray.methods import published
 from dfl_ray.methods.base import Context, Device
+from dfl_ray.wire.codec import CodecError, decode_values, encode_values
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal
 
 
 def row_worths(values: np.ndarray, layout: Layout) -> list[np.ndarray]:
@@ -68,14 +68,14 @@ class Bidding:
         self.layout = layout
         self.rows = sum(s.shape[0] for s in layout.of("b"))
 
-    def publish(self, device: Device, task: int, slot: int, round_index: int) -> None:
+    def publish(self, device: Device, task: int, adapter_index: int, round_index: int) -> None:
         """Publish what every row is worth to a task this device is the author of, once."""
-        if bulletins.held_version(device, Kind.BID, task) >= 0:
+        if published.held_version(device, Kind.BID, task) >= 0:
             return
-        worths = np.concatenate(row_worths(device.state.theta[slot].cpu().numpy(), self.layout))
+        worths = np.concatenate(row_worths(device.state.theta[adapter_index].cpu().numpy(), self.layout))
         body = encode_values(worths.astype(np.float32), "float16")
         message = Message(Kind.BID, task, device.index, round_index, self.context.run, 0, "float16", body)
-        bulletins.publish(device, message)
+        published.publish(device, message)
 
     def check(self, message: Message) -> None:
         """Refuse a bid that does not decode.
@@ -88,7 +88,7 @@ class Bidding:
     def owned(self, device: Device, task: int) -> np.ndarray | None:
         """(size,) bool of the entries in the rows a task owns; None until all bids are there."""
         present = [t for t in range(self.context.tasks) if (t, device.index) in self.context.graph.authority]
-        bids = [bulletins.held(device, Kind.BID, t) for t in present]
+        bids = [published.held(device, Kind.BID, t) for t in present]
         if any(b is None for b in bids):
             return None
         worths = np.stack([self._decode(b) for b in bids if b is not None])

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from dfl_ray.config.baselines import ChocoConfig
-from dfl_ray.lora.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
-from dfl_ray.lora.message import SHARED_TASK, Kind, Message, MessageError, Precision, Refusal, pack
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
 from dfl_ray.methods.gossip import collect, exchange_due, finite_values, gossip_mean
 from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
+from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Precision, Refusal, pack
 
 _WHOLE, _DIFFERENCE = b"\x00", b"\x01"
 

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from dfl_ray.config.training import GossipConfig
-from dfl_ray.graph import Weights
-from dfl_ray.lora.codec import decode_values
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, pack
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
 from dfl_ray.methods.gossip import finite_values, gossip_mean, quantise
+from dfl_ray.network.comm_graph import Weights
+from dfl_ray.wire.codec import decode_values
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, pack
 
 _MASS = struct.Struct("<d")
 
@@ -41,14 +41,14 @@ class Part:
     Attributes:
         name: Names the residual and the push-sum state in the device's memory.
         task: Task of the messages, or -1.
-        slot: Row of the device's adapters.
+        adapter_index: Row of the device's adapters.
         keep: (size,) bool of the entries that travel; None = all.
         mask_hash: What the messages say of `keep`.
     """
 
     name: str
     task: int
-    slot: int
+    adapter_index: int
     keep: np.ndarray | None = None
     mask_hash: int = 0
 
@@ -79,11 +79,11 @@ class Exchange:
     def begin(self, device: Device, part: Part) -> None:
         """Remember where a part's local updates start from."""
         if self.push and f"push/{part.name}/start" not in device.memory:
-            self._set(device, part, device.state.theta[part.slot].cpu().numpy().copy(), 1.0)
+            self._set(device, part, device.state.theta[part.adapter_index].cpu().numpy().copy(), 1.0)
 
     def message(self, device: Device, part: Part, round_index: int, neighbours: tuple[int, ...]) -> Outgoing:
         """The part's values, to each of the neighbours."""
-        row = device.state.theta[part.slot]
+        row = device.state.theta[part.adapter_index]
         values, head = row.cpu().numpy(), b""
         if self.push:
             values, head = self._debias(device, part, values), _MASS.pack(self.mass(device, part))
@@ -138,7 +138,7 @@ class Exchange:
             weights: Device -> neighbour -> W_ij of the graph in use.
             sent: What became of the device's own messages.
         """
-        row = device.state.theta[part.slot]
+        row = device.state.theta[part.adapter_index]
         own = row.cpu().numpy()
         if self.push:
             mixed = self._push_sum(device, part, own, arrived, weights, sent)

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from dfl_ray.config.methods import Precision, TrainingConfig
-from dfl_ray.lora.codec import CodecError, decode_values, encode_values
-from dfl_ray.lora.message import SHARED_TASK, Kind, Message, MessageError, Refusal, unpack
 from dfl_ray.methods.base import Context, Device
+from dfl_ray.wire.codec import CodecError, decode_values, encode_values
+from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Refusal, unpack
 
 T = TypeVar("T")
 

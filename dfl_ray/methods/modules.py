@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dfl_ray.lora.message import SHARED_TASK, Kind, Message, pack
 from dfl_ray.methods.base import Device, Outgoing
 from dfl_ray.methods.gossip import collect, exchange_due, finite_values, quantise
 from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
 
 
 def send_module(method: SharedAdapter, device: Device, round_index: int) -> list[Outgoing]:

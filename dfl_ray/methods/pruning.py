@@ -1,8 +1,8 @@
-"""Masks of one task, agreed by its holders: the author chooses, a bulletin announces, all switch in one round.
+"""Masks of one task, agreed by its holders: the author chooses, a published update announces, all switch in one round.
 
 The author of a task ranks the entries of its own mixed |B| (a gossip average over its neighbourhood), keeps the
 largest under a cubic density schedule, and announces the mask with the round in which it comes into force, late
-enough for the bulletin to reach every holder. Masks are nested, so an old message still fits a newer mask.
+enough for the published update to reach every holder. Masks are nested, so an old message still fits a newer mask.
 
 Departure: the design averages |B| over the whole cluster; an exact average would cost a tree aggregation of
 dense values each time, and after gossip mixing the author's own B is already close to that average.
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfl_ray.config.methods import SparseOrthogonalConfig
-from dfl_ray.lora.codec import CodecError, decode_mask, encode_mask
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import choose_mask, cubic_density
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, mask_hash
-from dfl_ray.methods import bulletins
+from dfl_ray.methods import published
 from dfl_ray.methods.base import Context, Device
 from dfl_ray.methods.bidding import Bidding
+from dfl_ray.wire.codec import CodecError, decode_mask, encode_mask
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash
 
 _BODY = struct.Struct("<I")
 KEPT_PAST_VERSIONS = 2
@@ -75,7 +75,7 @@ class Pruning:
                     return mask
         raise MessageError(Refusal.UNKNOWN_MASK, f"mask {wanted:#x} of task {task}")
 
-    def activate(self, device: Device, task: int, slot: int, round_index: int) -> None:
+    def activate(self, device: Device, task: int, adapter_index: int, round_index: int) -> None:
         """Put the newest mask whose round has come into force: clear what it drops, moments included."""
         current = device.marks.get(f"mask/{task}", 0)
         due = [
@@ -87,8 +87,8 @@ class Pruning:
             return
         device.marks[f"mask/{task}"] = max(due)
         mask = self._stored(device, task, max(due))
-        for values in (device.state.theta, device.state.first, device.state.second):
-            values[slot, ~mask] = 0
+        for values in (device.state.theta, device.state.exp_avg, device.state.exp_avg_sq):
+            values[adapter_index, ~mask] = 0
         residual = device.memory.get(f"residual/{task}")
         if residual is not None:
             device.memory.pop(f"residual/{task}")
@@ -98,7 +98,7 @@ class Pruning:
             device.marks.pop(f"mask_round/{task}/{old}")
 
     def announce(
-        self, device: Device, task: int, slot: int, round_index: int, scores: Sequence[float] | None
+        self, device: Device, task: int, adapter_index: int, round_index: int, scores: Sequence[float] | None
     ) -> None:
         """If an update is due and this device is the task's author: choose the next mask and publish it."""
         author = self.context.graph.authority[task, device.index]
@@ -107,11 +107,11 @@ class Pruning:
         allowed = self._newest(device, task)
         density = self.schedule.get(round_index)
         if self.bidding is not None:
-            density, allowed = self._inside_own_rows(device, task, slot, round_index, allowed)
+            density, allowed = self._inside_own_rows(device, task, adapter_index, round_index, allowed)
         if density is None:
             return
         mask = choose_mask(
-            device.state.theta[slot].abs().cpu().numpy(), allowed, self.layout, density, kind=self.config.mask,
+            device.state.theta[adapter_index].abs().cpu().numpy(), allowed, self.layout, density, kind=self.config.mask,
             budget=self.config.budget, scores=scores, exponent=self.config.budget_exponent,
             least=self.config.budget_min,
         )  # fmt: skip
@@ -121,17 +121,17 @@ class Pruning:
         message = Message(
             Kind.MASK, task, device.index, round_index, self.context.run, mask_hash(mask), "float32", body
         )
-        bulletins.publish(device, message)
+        published.publish(device, message)
         self._store(device, task, round_index, mask, in_force)
 
     def _inside_own_rows(
-        self, device: Device, task: int, slot: int, round_index: int, allowed: np.ndarray
+        self, device: Device, task: int, adapter_index: int, round_index: int, allowed: np.ndarray
     ) -> tuple[float | None, np.ndarray]:
         """`disjoint`: bid in time; a mask that is due waits until the task knows its rows."""
         assert self.bidding is not None
         depth = max(tree.depth for tree in self.context.graph.everyone.values())
         if self.schedule and round_index >= min(self.schedule) - depth:
-            self.bidding.publish(device, task, slot, round_index)
+            self.bidding.publish(device, task, adapter_index, round_index)
         due = [r for r in self.schedule if device.marks.get(f"mask_due/{task}", 0) < r <= round_index]
         if not due:
             return None, allowed
@@ -155,7 +155,7 @@ class Pruning:
             raise MessageError(Refusal.CORRUPTED, str(error)) from error
         if mask_hash(mask) != message.mask_hash:
             raise MessageError(Refusal.CORRUPTED, "mask hash differs")
-        if bulletins.accept(device, message) and task in device.slots:
+        if published.accept(device, message) and task in device.adapter_tasks:
             self._store(device, task, message.version, mask, in_force)
 
     def _versions(self, device: Device, task: int) -> list[int]:

@@ -11,10 +11,10 @@ import torch
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Factor, Layout
-from dfl_ray.lora.message import SHARED_TASK
 from dfl_ray.lora.projection import common_factors
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
-from dfl_ray.methods.facts import MERGED
+from dfl_ray.methods.spec import MERGED
+from dfl_ray.wire.message import SHARED_TASK
 
 
 class SharedAdapter(ABC):
@@ -47,7 +47,7 @@ class SharedAdapter(ABC):
                 change="Raise `method.rank` or lower the ranks.",
             )
 
-    def slots(self, device: int) -> tuple[int, ...]:
+    def adapter_tasks(self, device: int) -> tuple[int, ...]:
         """One adapter for all tasks."""
         return (SHARED_TASK,)
 
@@ -170,7 +170,7 @@ def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> l
 
 def reset_moments(device: Device) -> None:
     """A fresh optimiser, for adapters whose values have been replaced by others."""
-    for values in (device.state.first, device.state.second, device.state.steps):
+    for values in (device.state.exp_avg, device.state.exp_avg_sq, device.state.steps):
         values.zero_()
 
 

@@ -17,18 +17,18 @@ import torch
 
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.experts.sketch import decode_sketch, encode_sketch
-from dfl_ray.lora.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import effective_rank
-from dfl_ray.lora.message import Kind, Message, MessageError, Refusal, mask_hash
 from dfl_ray.lora.projection import task_projections
-from dfl_ray.methods import bulletins
+from dfl_ray.methods import published
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
 from dfl_ray.methods.exchange import Arrival, Exchange, Part
 from dfl_ray.methods.gossip import exchange_due, note_seen, sort_by_kind
 from dfl_ray.methods.pruning import Pruning
+from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash
 
-BULLETINS = (Kind.PROJECTION, Kind.SKETCH, Kind.BID, Kind.MASK, Kind.EXPERT)
+PUBLISHED_KINDS = (Kind.PROJECTION, Kind.SKETCH, Kind.BID, Kind.MASK, Kind.EXPERT)
 
 
 class SparseOrthogonal:
@@ -52,7 +52,7 @@ class SparseOrthogonal:
         self._drawn: dict[int, list[np.ndarray]] = {}
         self._decoded: dict[tuple[object, ...], np.ndarray] = {}
 
-    def slots(self, device: int) -> tuple[int, ...]:
+    def adapter_tasks(self, device: int) -> tuple[int, ...]:
         """One adapter for each task the device holds."""
         return self.context.held[device]
 
@@ -62,7 +62,7 @@ class SparseOrthogonal:
 
     def start(self, device: int) -> torch.Tensor:
         """B = 0."""
-        return torch.zeros(len(self.slots(device)), self.layout.size)
+        return torch.zeros(len(self.adapter_tasks(device)), self.layout.size)
 
     def projections(self, device: int = 0) -> list[np.ndarray]:
         """(T, r, d) float64 of every layer, as this device draws them; drawn once."""
@@ -90,9 +90,9 @@ class SparseOrthogonal:
 
     def begin(self, device: Device, round_index: int) -> None:
         """Put due masks in force; in the first round publish what the tasks' authors owe to all."""
-        for slot, task in enumerate(device.slots):
-            self.pruning.activate(device, task, slot, round_index)
-            self.exchange.begin(device, self._part(device, task, slot))
+        for adapter_index, task in enumerate(device.adapter_tasks):
+            self.pruning.activate(device, task, adapter_index, round_index)
+            self.exchange.begin(device, self._part(device, task, adapter_index))
         if round_index == 1:
             for task in self._authored(device):
                 self._publish_sketch(device, task)
@@ -101,25 +101,25 @@ class SparseOrthogonal:
 
     def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
         """The masks in force."""
-        masks = [self.pruning.current(device, task) for task in device.slots]
+        masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         if all(m is None for m in masks):
             return None
         full = np.ones(self.layout.size, bool)
         return torch.from_numpy(np.stack([full if m is None else m for m in masks]))
 
     def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
-        """Kept values to same-task neighbours, and the bulletins owed to tree children."""
-        for slot, task in enumerate(device.slots):
+        """Kept values to same-task neighbours, and the published updates owed to tree children."""
+        for adapter_index, task in enumerate(device.adapter_tasks):
             scores = self._scores(device, task) if self._scores_due(device, task, round_index) else None
-            self.pruning.announce(device, task, slot, round_index, scores)
+            self.pruning.announce(device, task, adapter_index, round_index, scores)
             if task in self._authored(device) and self._refresh_due(task, device.index, round_index):
-                self._publish_expert(device, task, slot, round_index)
-        out = bulletins.forward(device, self.context, BULLETINS)
+                self._publish_expert(device, task, adapter_index, round_index)
+        out = published.forward(device, self.context, PUBLISHED_KINDS)
         if exchange_due(self.config, round_index, self.context.rounds):
-            for slot, task in enumerate(device.slots):
+            for adapter_index, task in enumerate(device.adapter_tasks):
                 neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device.index, {})))
                 if neighbours:
-                    part = self._part(device, task, slot)
+                    part = self._part(device, task, adapter_index)
                     out.append(self.exchange.message(device, part, round_index, neighbours))
         return out
 
@@ -130,22 +130,22 @@ class SparseOrthogonal:
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average B_t with same-task neighbours; keep newer bulletins."""
+        """Average B_t with same-task neighbours; keep newer published updates."""
         for delivery in sent:
             if delivery.kind is not Kind.ADAPTER:
-                bulletins.note_delivered(device, delivery)
+                published.note_delivered(device, delivery)
         refused: Counter[str] = Counter()
         messages = sort_by_kind(
             device, received, run=self.context.run, round_index=round_index, refused=refused
         )
-        for kind in BULLETINS:
+        for kind in PUBLISHED_KINDS:
             for message in messages.get(kind, []):
-                self._checked(refused, self._take_bulletin, device, message)
+                self._checked(refused, self._take_update, device, message)
         arrived: dict[int, dict[int, Arrival]] = {}
         for message in messages.get(Kind.ADAPTER, []):
             self._checked(refused, self._take_values, device, message, arrived)
-        for slot, task in enumerate(device.slots):
-            part = self._part(device, task, slot)
+        for adapter_index, task in enumerate(device.adapter_tasks):
+            part = self._part(device, task, adapter_index)
             if arrived.get(task) or self.exchange.pending(device, part):
                 weights = self.context.graph.task_weights[task]
                 self.exchange.mix(device, part, arrived.get(task, {}), weights, sent)
@@ -153,9 +153,9 @@ class SparseOrthogonal:
 
     def expert(self, device: Device, task: int) -> Expert | None:
         """Own B_t if the device holds the task, else the newest replica it has received."""
-        if task in device.slots:
-            return Expert(("own", device.index, task), device.state.theta[device.slots.index(task)])
-        message = bulletins.held(device, Kind.EXPERT, task)
+        if task in device.adapter_tasks:
+            return Expert(("own", device.index, task), device.state.theta[device.adapter_tasks.index(task)])
+        message = published.held(device, Kind.EXPERT, task)
         if message is None:
             return None
         key = ("replica", task, message.sender, message.version)
@@ -163,7 +163,7 @@ class SparseOrthogonal:
 
     def sketches(self, device: Device) -> tuple[tuple[object, ...], np.ndarray] | None:
         """The published sketches the device holds; NaN for tasks whose sketch has not arrived."""
-        held = [bulletins.held(device, Kind.SKETCH, t) for t in range(self.context.tasks)]
+        held = [published.held(device, Kind.SKETCH, t) for t in range(self.context.tasks)]
         key = tuple(None if m is None else (m.sender, m.version) for m in held)
         if key not in self._decoded:
             layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
@@ -176,7 +176,7 @@ class SparseOrthogonal:
 
     def density(self, device: Device) -> float:
         """Share of B's entries that may be non-zero, mean over the device's tasks."""
-        masks = [self.pruning.current(device, task) for task in device.slots]
+        masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         return float(np.mean([1.0 if m is None else m.mean() for m in masks]))
 
     def masks(self, device: Device) -> dict[int, np.ndarray]:
@@ -187,7 +187,9 @@ class SparseOrthogonal:
 
     def _authored(self, device: Device) -> tuple[int, ...]:
         return tuple(
-            t for t in device.slots if self.context.graph.authority.get((t, device.index)) == device.index
+            t
+            for t in device.adapter_tasks
+            if self.context.graph.authority.get((t, device.index)) == device.index
         )
 
     def _refresh_due(self, task: int, device: int, round_index: int) -> bool:
@@ -206,30 +208,30 @@ class SparseOrthogonal:
         correlation = self.context.sketch(device.index, task, self.context.router_layers)
         form = self.config.sketch_precision
         body = encode_sketch(correlation, form)
-        bulletins.publish(device, self._message(Kind.SKETCH, task, device.index, 1, body, precision=form))
+        published.publish(device, self._message(Kind.SKETCH, task, device.index, 1, body, precision=form))
 
     def _publish_projection(self, device: Device, task: int) -> None:
         rows = np.concatenate([p[task].ravel() for p in self.projections(device.index)]).astype(np.float32)
         body = encode_values(rows, "float32")
-        bulletins.publish(
+        published.publish(
             device, self._message(Kind.PROJECTION, task, device.index, 1, body, precision="float32")
         )
 
-    def _publish_expert(self, device: Device, task: int, slot: int, round_index: int) -> None:
+    def _publish_expert(self, device: Device, task: int, adapter_index: int, round_index: int) -> None:
         mask = self.pruning.current(device, task)
         dense = np.ones(self.layout.size, bool) if mask is None else mask
         packed = encode_mask(dense)
-        values = encode_values(device.state.theta[slot].cpu().numpy()[dense], self.config.precision)
+        values = encode_values(device.state.theta[adapter_index].cpu().numpy()[dense], self.config.precision)
         body = len(packed).to_bytes(4, "little") + packed + values
         message = self._message(
             Kind.EXPERT, task, device.index, round_index, body,
             precision=self.config.precision, mask_hash=mask_hash(dense),
         )  # fmt: skip
-        bulletins.publish(device, message)
+        published.publish(device, message)
 
-    def _part(self, device: Device, task: int, slot: int) -> Part:
+    def _part(self, device: Device, task: int, adapter_index: int) -> Part:
         mask = self.pruning.current(device, task)
-        return Part(str(task), task, slot, mask, 0 if mask is None else mask_hash(mask))
+        return Part(str(task), task, adapter_index, mask, 0 if mask is None else mask_hash(mask))
 
     @staticmethod
     def _checked(refused: Counter[str], take: object, *args: object) -> None:
@@ -246,7 +248,7 @@ class SparseOrthogonal:
         arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
         note_seen(device, message)
 
-    def _take_bulletin(self, device: Device, message: Message) -> None:
+    def _take_update(self, device: Device, message: Message) -> None:
         if self.context.graph.authority.get((message.task, device.index)) != message.sender:
             raise MessageError(Refusal.FOREIGN, f"task {message.task} is not authored by {message.sender}")
         if message.kind is Kind.MASK:
@@ -260,7 +262,7 @@ class SparseOrthogonal:
                 self.pruning.bidding.check(message)
             if message.kind is Kind.PROJECTION:
                 self._check_projection(device, message)
-            bulletins.accept(device, message)
+            published.accept(device, message)
         note_seen(device, message)
 
     def _sketch_of(self, message: Message) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The methods by name.
 
 Adding one is a file in this folder, a config section and a line here; one that is not a single adapter a device with
-both factors stored also has its line in `dfl_ray.methods.facts`.
+both factors stored also has its line in `dfl_ray.methods.spec`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PACKAGES = (
 
 
 def new_info(name: str) -> dict[str, Any]:
-    """Facts of a run that starts now, ready for `run.json`."""
+    """MethodSpec of a run that starts now, ready for `run.json`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,

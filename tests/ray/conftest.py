@@ -12,8 +12,8 @@ from tests.conftest import small_config
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The small run in one process."""
-    from dfl_ray.launch import launch
     from dfl_ray.records import load_run
+    from dfl_ray.simulation.launch import launch
 
     path = tmp_path_factory.mktemp("undisturbed")
     return load_run(launch(small_config(path, "name=local", "runtime.backend=local"), json=True).folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dfl_ray.launch import launch
 from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
 from tests.records import assert_same_records
 
@@ -70,7 +70,7 @@ print("drawn", drawn)
 
 
 def test_matrices_made_while_ray_starts_do_not_wait_for_ever():
-    """Ray forks while the scene is built; OpenBLAS ends its threads then, in the middle of another thread's product."""
+    """Ray forks while the experiment is built; OpenBLAS ends its threads then, amid another thread's product."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     free = {name: value for name, value in os.environ.items() if name not in threads}
     done = subprocess.run(

@@ -15,8 +15,8 @@ import ray
 from actors.pool import RayBackend
 from actors.replay import RecoverableActor
 from dfl_ray.errors import RunError
-from dfl_ray.launch import launch, resume
 from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import SMALL_RUN, small_config
 from tests.records import assert_same_records
 

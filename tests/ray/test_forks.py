@@ -26,9 +26,9 @@ from actors.forks import drop_ahead, start_ahead
 from actors.forks.control import JOIN
 from actors.memory import own_memory
 from dfl_ray.cli import main
-from dfl_ray.launch import launch
 from dfl_ray.models.paths import embedded_path
 from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
 from tests.conftest import SMALL_RUN, small_config
 from tests.records import assert_same_records
 
@@ -46,7 +46,7 @@ class Curious:
     def look(self) -> dict[str, Any]:
         modules = {name: name in sys.modules for name in ("torch", "transformers.models.gpt2.modeling_gpt2")}
         private = own_memory()["private_bytes"]
-        from dfl_ray.lora.merged.kernels import forward_kernel
+        from dfl_ray.engines.cpu.kernels import forward_kernel
 
         return {
             "pid": os.getpid(), "parent": os.getppid(), "modules": modules, "private_bytes": private,
@@ -152,7 +152,9 @@ def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatc
     started: list[psutil.Process] = []
     during: list[bool] = []
     monkeypatch.setattr(forks.control, "start_ahead", lambda **k: start_and_note(started, **k))
-    monkeypatch.setattr("dfl_ray.launch.LocalBackend", lambda *_: during.append(started[0].is_running()))
+    monkeypatch.setattr(
+        "dfl_ray.simulation.launch.LocalBackend", lambda *_: during.append(started[0].is_running())
+    )
     main(["run", *SMALL_RUN, f"runtime.runs_dir={tmp_path}", *words])
     assert len(started) == 1
     assert not started[0].is_running()

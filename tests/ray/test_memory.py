@@ -16,10 +16,10 @@ from actors import cluster
 from actors.memory import own_memory
 from actors.pool import RayBackend
 from channels.transfers import Transfers
-from dfl_ray.launch import choose_packing
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.paths import embedded_path
-from dfl_ray.scene import Scene, build_scene
+from dfl_ray.simulation.experiment import Experiment, build_experiment
+from dfl_ray.simulation.launch import choose_packing
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray
@@ -69,11 +69,11 @@ def work(backend: RayBackend, devices: int) -> None:
 def test_four_actors_cost_one_base_and_sixty_megabytes_each(large_folder, tmp_path):
     overrides = (f"model.name={large_folder}", "runtime.devices_per_actor=1", "evaluate.rows_per_task=4")
     config = small_config(tmp_path, *overrides)
-    scene: Scene = build_scene(config)
-    assert scene.setup.weights.size_bytes > 60 * MB
+    experiment: Experiment = build_experiment(config)
+    assert experiment.setup.weights.size_bytes > 60 * MB
     resources = cluster.start(config.runtime)
     try:
-        backend = RayBackend(scene.setup, scene.channel, choose_packing(scene, resources))
+        backend = RayBackend(experiment.setup, experiment.channel, choose_packing(experiment, resources))
         bare = Bare.remote()
         work(backend, 4)
         own = [m["private_bytes"] for m in backend.memory()]

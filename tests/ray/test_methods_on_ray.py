@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dfl_ray.launch import launch
 from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
 from tests.records import assert_same_records
 

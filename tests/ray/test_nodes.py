@@ -11,8 +11,8 @@ from ray.cluster_utils import Cluster
 
 from actors.pool import RayBackend
 from dfl_ray.errors import InputError, RunError
-from dfl_ray.launch import launch
 from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
 from tests.records import assert_same_records
 
@@ -148,6 +148,6 @@ def test_four_actors_share_a_gpu_that_is_only_declared(machines, undisturbed, tm
 
 def remove_a_node_in_use(cluster: Cluster, backend: RayBackend) -> str:
     """Kill a worker node that hosts device actors; not the head, where the driver lives."""
-    node = next(n for n in cluster.worker_nodes if n.node_id in backend._homes.node_of)
+    node = next(n for n in cluster.worker_nodes if n.node_id in backend._node_placement.node_of)
     cluster.remove_node(node, allow_graceful=False)
     return node.node_id

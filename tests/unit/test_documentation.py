@@ -31,15 +31,15 @@ def test_path_loss_example():
 
 
 def test_graph_example():
-    from topology.graphs.base import Scene
+    from topology.graphs.base import GraphInput
     from topology.links import make_links
 
     positions = np.random.default_rng(0).random((5, 2)) * 50
     pairs = np.array([(i, j) for i in range(5) for j in range(i + 1, 5)])
     ones = np.ones(len(pairs))
     links = make_links(positions, pairs, mean_snr_db=ones, airtime_s_per_mb=ones, energy_j_per_mb=None)
-    scene = Scene(positions, np.ones((5, 1)), links, np.random.default_rng(0), False)
-    edges = examples()[1]["star"](scene, centre=2).edges
+    experiment = GraphInput(positions, np.ones((5, 1)), links, np.random.default_rng(0), False)
+    edges = examples()[1]["star"](experiment, centre=2).edges
     assert sorted(map(tuple, edges.tolist())) == [(0, 2), (1, 2), (2, 3), (2, 4)]
 
 
@@ -52,8 +52,9 @@ def test_scheduler_example():
 
 
 def test_method_example():
+    from tests.unit.dfl_ray.methods.test_methods import HELD, make_context, make_devices
+
     from dfl_ray.config.methods import DloraConfig
-    from tests.unit.test_methods import HELD, make_context, make_devices
 
     method = examples()[3]["EverySecondNeighbour"](make_context(DloraConfig(rank=4), HELD))
     device = make_devices(method)[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from topology.graphs.base import Builder, Plan, Scene
+from topology.graphs.base import Builder, GraphInput, GraphLinks
 from topology.graphs.cliques import d_cliques
 from topology.graphs.clustered import clustered
 from topology.graphs.drawn import erdos_renyi, k_regular, small_world
@@ -30,4 +30,4 @@ GRAPHS: Mapping[str, Builder] = MappingProxyType(
     }
 )
 
-__all__ = ["GRAPHS", "Builder", "Plan", "Scene"]
+__all__ = ["GRAPHS", "Builder", "GraphInput", "GraphLinks"]

@@ -12,7 +12,7 @@ from topology.links import Links
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class GraphInput:
     """Devices, tasks and candidate links: the input of a graph builder.
 
     Attributes:
@@ -43,7 +43,7 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class GraphLinks:
     """What a builder decided.
 
     Attributes:
@@ -59,4 +59,4 @@ class Plan:
     cluster: IntArray | None = None
 
 
-Builder = Callable[..., Plan]
+Builder = Callable[..., GraphLinks]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from topology.arrays import FloatArray, IntArray
-from topology.graphs.base import Plan, Scene
+from topology.graphs.base import GraphInput, GraphLinks
 
 SWAP_ROUNDS = 400
 
 
-def d_cliques(scene: Scene, *, clique_size: int | None = None, between: str = "ring", far: int = 2) -> Plan:
+def d_cliques(
+    inputs: GraphInput, *, clique_size: int | None = None, between: str = "ring", far: int = 2
+) -> GraphLinks:
     """Build D-Cliques: cliques of devices chosen so that each clique's task mixture is near the global one.
 
     Devices are dealt to cliques at random, then random pairs of devices in different cliques are swapped
@@ -18,7 +20,7 @@ def d_cliques(scene: Scene, *, clique_size: int | None = None, between: str = "r
     disjoint pairs of cliques are tried at once, so the cost does not depend on a loop over devices.
 
     Args:
-        scene: Devices, mixtures and candidate links.
+        inputs: Devices, mixtures and candidate links.
         clique_size: Devices per clique, ≥ 2; None for the number of tasks, between 2 and 10.
         between: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each clique, links at
             distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
@@ -34,36 +36,36 @@ def d_cliques(scene: Scene, *, clique_size: int | None = None, between: str = "r
         decentralized federated learning", SRDS 2022, Algorithm 1. Departures: swaps in parallel; links
         between two cliques start at the member with the fewest such links.
     """
-    size = min(max(scene.mixture.shape[1], 2), 10) if clique_size is None else clique_size
+    size = min(max(inputs.mixture.shape[1], 2), 10) if clique_size is None else clique_size
     if size < 2 or between not in ("ring", "small_world", "complete") or far < 2:
         raise ValueError(
             "d_cliques needs clique_size ≥ 2, between = ring, small_world or complete, and far ≥ 2, "
             f"got {size}, {between!r}, {far}"
         )
-    seats = _even_cliques(scene, size)
+    seats = _even_cliques(inputs, size)
     inside = _inside(seats)
     joins = _joins(len(seats), between, far)
     edges = np.concatenate([inside, _bridge(seats, joins)])
-    label = np.empty(scene.nodes, np.int64)
+    label = np.empty(inputs.nodes, np.int64)
     rows, columns = np.nonzero(seats >= 0)
     label[seats[rows, columns]] = rows
-    return Plan(edges[scene.possible(edges)], cluster=label)
+    return GraphLinks(edges[inputs.possible(edges)], cluster=label)
 
 
-def _even_cliques(scene: Scene, size: int) -> IntArray:
+def _even_cliques(inputs: GraphInput, size: int) -> IntArray:
     """Cliques as rows of device numbers, −1 for an empty seat."""
-    count = -(-scene.nodes // size)
+    count = -(-inputs.nodes // size)
     seats = np.full(count * size, -1, np.int64)
-    seats[: scene.nodes] = scene.rng.permutation(scene.nodes)
+    seats[: inputs.nodes] = inputs.rng.permutation(inputs.nodes)
     # Empty seats are spread over the cliques, one each.
     seats = seats.reshape(size, count).T.copy()
-    average = scene.mixture.mean(axis=0)
-    weights = np.vstack([scene.mixture, np.zeros(scene.mixture.shape[1])])
+    average = inputs.mixture.mean(axis=0)
+    weights = np.vstack([inputs.mixture, np.zeros(inputs.mixture.shape[1])])
     half = count // 2
     for _ in range(SWAP_ROUNDS if half else 0):
-        order = scene.rng.permutation(count)
+        order = inputs.rng.permutation(count)
         left, right = order[:half], order[half : 2 * half]
-        at_left, at_right = scene.rng.integers(size, size=half), scene.rng.integers(size, size=half)
+        at_left, at_right = inputs.rng.integers(size, size=half), inputs.rng.integers(size, size=half)
         give, take = seats[left, at_left], seats[right, at_right]
         sums = [weights[seats[side]].sum(axis=1) for side in (left, right)]
         members = [(seats[side] >= 0).sum(axis=1) for side in (left, right)]

@@ -28,14 +28,14 @@ from topology.arrays import (
 )
 from topology.clustering import by_similarity, by_tasks
 from topology.gap import widen_gaps
-from topology.graphs.base import Plan, Scene
+from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import Links, link_cost
 from topology.overlay import connect_groups
 from topology.trees import joining_paths
 
 
 def clustered(
-    scene: Scene,
+    inputs: GraphInput,
     *,
     max_degree: int = 6,
     min_gap: float = 0.1,
@@ -48,11 +48,11 @@ def clustered(
     features: ArrayLike | None = None,
     clusters: int | None = None,
     strict: bool = False,
-) -> Plan:
+) -> GraphLinks:
     """Build the clustered topology.
 
     Args:
-        scene: Devices, tasks and candidate links.
+        inputs: Devices, tasks and candidate links.
         max_degree: Largest number of physical neighbours, ≥ 1.
         min_gap: Spectral gap wanted of every task's Metropolis–Hastings matrix, 0..1; links are added while
             ports are free.
@@ -74,28 +74,28 @@ def clustered(
         ValueError: If an option is out of range, or under ``strict`` if the bound cannot be kept.
     """
     _check_options(max_degree, min_gap, gateways_per_pair)
-    links = scene.links
+    links = inputs.links
     cost = link_cost(
-        scene.positions_m,
+        inputs.positions_m,
         links,
         alpha=alpha,
         beta=beta,
         gamma=gamma,
         interference_factor=interference_factor,
     )
-    groups, label = _groups(scene, by, features, clusters)
+    groups, label = _groups(inputs, by, features, clusters)
     relays = _relays(links, cost, groups)
     hops = _hop_mask(links, relays)
-    member = np.column_stack([groups, np.ones(scene.nodes, np.bool_)])
+    member = np.column_stack([groups, np.ones(inputs.nodes, np.bool_)])
     chosen = connect_groups(links.pairs, cost, member, max_degree=max_degree, locked=hops)
     extra = [_ends_of(relays, task) for task in range(groups.shape[1])]
     chosen = widen_gaps(links.pairs, cost, groups, chosen, extra, min_gap=min_gap, max_degree=max_degree)
     if label is None:
-        label = by_tasks(scene.mixture, links.pairs[chosen])
+        label = by_tasks(inputs.mixture, links.pairs[chosen])
     chosen = _more_gateways(links, cost, label, chosen, gateways_per_pair, max_degree)
-    _check_degree(scene.nodes, links.pairs[chosen], max_degree, strict)
+    _check_degree(inputs.nodes, links.pairs[chosen], max_degree, strict)
     only_hop = hops & chosen & ~(groups[links.pairs[:, 0]] & groups[links.pairs[:, 1]]).any(axis=1)
-    return Plan(links.pairs[chosen & ~only_hop], links.pairs[only_hop], relays, label)
+    return GraphLinks(links.pairs[chosen & ~only_hop], links.pairs[only_hop], relays, label)
 
 
 def _check_options(max_degree: int, min_gap: float, gateways_per_pair: int) -> None:
@@ -107,18 +107,18 @@ def _check_options(max_degree: int, min_gap: float, gateways_per_pair: int) -> N
 
 
 def _groups(
-    scene: Scene, by: str, features: ArrayLike | None, clusters: int | None
+    inputs: GraphInput, by: str, features: ArrayLike | None, clusters: int | None
 ) -> tuple[BoolArray, IntArray | None]:
     if by == "tasks":
-        return scene.mixture > 0, None
+        return inputs.mixture > 0, None
     if by != "similarity" or features is None:
         raise ValueError(
             f"clustered: by must be 'tasks', or 'similarity' together with features=, got by={by!r} "
             f"{'without' if features is None else 'with'} features"
         )
     label = by_similarity(features, clusters)
-    if len(label) != scene.nodes:
-        raise ValueError(f"features has {len(label)} rows for {scene.nodes} devices; give one for each")
+    if len(label) != inputs.nodes:
+        raise ValueError(f"features has {len(label)} rows for {inputs.nodes} devices; give one for each")
     groups: BoolArray = label[:, None] == np.arange(int(label.max()) + 1)[None, :]
     return groups, label
 

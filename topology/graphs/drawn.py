@@ -7,17 +7,19 @@ from __future__ import annotations
 import numpy as np
 
 from topology.arrays import IntArray, as_pairs, capped, find_pairs
-from topology.graphs.base import Plan, Scene
+from topology.graphs.base import GraphInput, GraphLinks
 from topology.graphs.regular import visiting_order
 
 EXACT_REGULAR_DEVICES = 5_000
 
 
-def erdos_renyi(scene: Scene, *, probability: float | None = None, mean_degree: float = 6.0) -> Plan:
+def erdos_renyi(
+    inputs: GraphInput, *, probability: float | None = None, mean_degree: float = 6.0
+) -> GraphLinks:
     """Each possible link is there with the same probability.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         probability: 0..1; None to derive it from ``mean_degree``.
         mean_degree: Expected number of neighbours, used if ``probability`` is None (at most all).
 
@@ -27,18 +29,18 @@ def erdos_renyi(scene: Scene, *, probability: float | None = None, mean_degree: 
     Raises:
         ValueError: If a value is out of range.
     """
-    nodes = scene.nodes
-    possible = nodes * (nodes - 1) // 2 if scene.free_choice else len(scene.links.pairs)
+    nodes = inputs.nodes
+    possible = nodes * (nodes - 1) // 2 if inputs.free_choice else len(inputs.links.pairs)
     chance = min(1.0, mean_degree * nodes / 2 / max(possible, 1)) if probability is None else probability
     if not 0 <= chance <= 1:
         raise ValueError(f"erdos_renyi: probability must lie in 0..1 and mean_degree be ≥ 0, got {chance}")
-    if not scene.free_choice:
-        return Plan(scene.links.pairs[scene.rng.random(possible) < chance])
-    wanted = int(scene.rng.binomial(possible, chance))
+    if not inputs.free_choice:
+        return GraphLinks(inputs.links.pairs[inputs.rng.random(possible) < chance])
+    wanted = int(inputs.rng.binomial(possible, chance))
     rows = (
-        scene.rng.choice(possible, wanted, replace=False, shuffle=False) if wanted else np.empty(0, np.int64)
+        inputs.rng.choice(possible, wanted, replace=False, shuffle=False) if wanted else np.empty(0, np.int64)
     )
-    return Plan(_unrank(np.asarray(rows, np.int64)))
+    return GraphLinks(_unrank(np.asarray(rows, np.int64)))
 
 
 def _unrank(rows: IntArray) -> IntArray:
@@ -50,7 +52,7 @@ def _unrank(rows: IntArray) -> IntArray:
     return np.stack([rows - high * (high - 1) // 2, high], axis=1)
 
 
-def k_regular(scene: Scene, *, k: int = 4) -> Plan:
+def k_regular(inputs: GraphInput, *, k: int = 4) -> GraphLinks:
     """Random graph in which every device has k neighbours.
 
     Among candidates: links are taken in random order while both ends have fewer than k, so some devices may
@@ -58,7 +60,7 @@ def k_regular(scene: Scene, *, k: int = 4) -> Plan:
     random circles (and, for odd k, a random matching), repeated links being re-drawn.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         k: Neighbours, 1 ≤ k < N; k·N even with free reach.
 
     Returns:
@@ -67,12 +69,12 @@ def k_regular(scene: Scene, *, k: int = 4) -> Plan:
     Raises:
         ValueError: If no such graph exists.
     """
-    nodes = scene.nodes
+    nodes = inputs.nodes
     if not 1 <= k < nodes:
         raise ValueError(f"k_regular: k must lie in 1..{nodes - 1} for {nodes} devices, got {k}")
-    if not scene.free_choice:
-        pairs = scene.links.pairs
-        return Plan(pairs[capped(pairs, scene.rng.random(len(pairs)), np.full(nodes, k))])
+    if not inputs.free_choice:
+        pairs = inputs.links.pairs
+        return GraphLinks(pairs[capped(pairs, inputs.rng.random(len(pairs)), np.full(nodes, k))])
     if k * nodes % 2:
         raise ValueError(
             f"k_regular: {nodes} devices cannot all have {k} neighbours (odd sum); change k by one"
@@ -80,13 +82,13 @@ def k_regular(scene: Scene, *, k: int = 4) -> Plan:
     if nodes <= EXACT_REGULAR_DEVICES:
         import networkx as nx
 
-        graph = nx.random_regular_graph(k, nodes, seed=int(scene.rng.integers(2**31)))
-        return Plan(np.array(list(graph.edges()), np.int64).reshape(-1, 2))
+        graph = nx.random_regular_graph(k, nodes, seed=int(inputs.rng.integers(2**31)))
+        return GraphLinks(np.array(list(graph.edges()), np.int64).reshape(-1, 2))
     edges = np.empty((0, 2), np.int64)
     for step in range((k + 1) // 2):
         cycle = step < k // 2
-        edges = np.concatenate([edges, _fresh_layer(scene.rng, nodes, edges, cycle=cycle)])
-    return Plan(edges)
+        edges = np.concatenate([edges, _fresh_layer(inputs.rng, nodes, edges, cycle=cycle)])
+    return GraphLinks(edges)
 
 
 def _fresh_layer(rng: np.random.Generator, nodes: int, edges: IntArray, *, cycle: bool) -> IntArray:
@@ -103,14 +105,14 @@ def _fresh_layer(rng: np.random.Generator, nodes: int, edges: IntArray, *, cycle
             line[[here, there]] = line[[there, here]]
 
 
-def small_world(scene: Scene, *, k: int = 4, rewire: float = 0.1, order: str = "tour") -> Plan:
+def small_world(inputs: GraphInput, *, k: int = 4, rewire: float = 0.1, order: str = "tour") -> GraphLinks:
     """Watts–Strogatz: a ring in which each device knows its k nearest, some links re-laid at random.
 
     Among candidates the lattice keeps only links in reach, and a re-laid link goes to a random device in
     reach of its first end.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         k: Neighbours on the ring, even, 2 ≤ k < N.
         rewire: Chance that a link is re-laid, 0..1.
         order: The ring's order, as in `ring`.
@@ -124,28 +126,28 @@ def small_world(scene: Scene, *, k: int = 4, rewire: float = 0.1, order: str = "
     Source: Watts and Strogatz, "Collective dynamics of small-world networks", Nature 393, 1998. Departure: a
         re-laid link that falls on an existing one is dropped, not drawn again.
     """
-    if not 2 <= k < scene.nodes or k % 2 or not 0 <= rewire <= 1:
+    if not 2 <= k < inputs.nodes or k % 2 or not 0 <= rewire <= 1:
         raise ValueError(
-            f"small_world: k must be even, 2 ≤ k < {scene.nodes}, and rewire in 0..1, got {k}, {rewire}"
+            f"small_world: k must be even, 2 ≤ k < {inputs.nodes}, and rewire in 0..1, got {k}, {rewire}"
         )
-    line = visiting_order(scene, order)
+    line = visiting_order(inputs, order)
     lattice = np.concatenate([np.stack([line, np.roll(line, -s)], axis=1) for s in range(1, k // 2 + 1)])
-    moved = scene.rng.random(len(lattice)) < rewire
-    target = _random_partner(scene, lattice[moved, 0])
+    moved = inputs.rng.random(len(lattice)) < rewire
+    target = _random_partner(inputs, lattice[moved, 0])
     lattice[moved, 1] = np.where(target >= 0, target, lattice[moved, 1])
     lattice = lattice[lattice[:, 0] != lattice[:, 1]]
-    return Plan(lattice[scene.possible(lattice)])
+    return GraphLinks(lattice[inputs.possible(lattice)])
 
 
-def _random_partner(scene: Scene, devices: IntArray) -> IntArray:
+def _random_partner(inputs: GraphInput, devices: IntArray) -> IntArray:
     """A random device for each, among those it can be linked with; −1 if there is none."""
-    if scene.free_choice:
-        return (devices + 1 + scene.rng.integers(scene.nodes - 1, size=len(devices))) % scene.nodes
-    both = np.concatenate([scene.links.pairs, scene.links.pairs[:, ::-1]])
+    if inputs.free_choice:
+        return (devices + 1 + inputs.rng.integers(inputs.nodes - 1, size=len(devices))) % inputs.nodes
+    both = np.concatenate([inputs.links.pairs, inputs.links.pairs[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     start = np.searchsorted(both[:, 0], devices)
     count = np.searchsorted(both[:, 0], devices, side="right") - start
-    pick = start + (scene.rng.random(len(devices)) * count).astype(np.int64)
+    pick = start + (inputs.rng.random(len(devices)) * count).astype(np.int64)
     return (
         np.where(count > 0, both[np.minimum(pick, max(len(both) - 1, 0)), 1], -1) if len(both) else count - 1
     )

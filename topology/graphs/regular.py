@@ -8,19 +8,19 @@ import numpy as np
 
 from topology.arrays import FloatArray, IntArray, all_pairs
 from topology.files import read_edges
-from topology.graphs.base import Plan, Scene
+from topology.graphs.base import GraphInput, GraphLinks
 
 
-def complete(scene: Scene) -> Plan:
+def complete(inputs: GraphInput) -> GraphLinks:
     """Link everyone with everyone, or with everyone in reach."""
-    return Plan(all_pairs(scene.nodes) if scene.free_choice else scene.links.pairs)
+    return GraphLinks(all_pairs(inputs.nodes) if inputs.free_choice else inputs.links.pairs)
 
 
-def ring(scene: Scene, *, order: str = "tour") -> Plan:
+def ring(inputs: GraphInput, *, order: str = "tour") -> GraphLinks:
     """Link devices in a circle.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         order: ``tour``: along a Hilbert curve through the area, so that neighbours are near; ``index``: by
             number; ``random``: a seeded shuffle.
 
@@ -30,23 +30,23 @@ def ring(scene: Scene, *, order: str = "tour") -> Plan:
     Raises:
         ValueError: If the order is unknown.
     """
-    line = visiting_order(scene, order)
+    line = visiting_order(inputs, order)
     edges = np.stack([line, np.roll(line, -1)], axis=1)
-    return _within(scene, edges[: 0 if scene.nodes < 2 else 1 if scene.nodes == 2 else None])
+    return _within(inputs, edges[: 0 if inputs.nodes < 2 else 1 if inputs.nodes == 2 else None])
 
 
-def visiting_order(scene: Scene, order: str) -> IntArray:
+def visiting_order(inputs: GraphInput, order: str) -> IntArray:
     """Put the devices in a row: ``tour`` (Hilbert curve), ``index`` or ``random``.
 
     Raises:
         ValueError: If the order is unknown.
     """
     if order == "tour":
-        return np.argsort(hilbert_rank(scene.positions_m), kind="stable").astype(np.int64)
+        return np.argsort(hilbert_rank(inputs.positions_m), kind="stable").astype(np.int64)
     if order == "index":
-        return np.arange(scene.nodes, dtype=np.int64)
+        return np.arange(inputs.nodes, dtype=np.int64)
     if order == "random":
-        return scene.rng.permutation(scene.nodes).astype(np.int64)
+        return inputs.rng.permutation(inputs.nodes).astype(np.int64)
     raise ValueError(f"order must be tour, index or random, got {order!r}")
 
 
@@ -81,11 +81,11 @@ def hilbert_rank(positions_m: FloatArray, levels: int = 16) -> IntArray:
     return rank
 
 
-def grid(scene: Scene, *, columns: int | None = None, wrap: bool = False) -> Plan:
+def grid(inputs: GraphInput, *, columns: int | None = None, wrap: bool = False) -> GraphLinks:
     """Link devices as on squared paper; devices are put into rows by y and, within a row, ordered by x.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         columns: Devices per row; None for the square root of their number. The last row may be shorter.
         wrap: Join opposite borders (a torus); only for full rows.
 
@@ -95,7 +95,7 @@ def grid(scene: Scene, *, columns: int | None = None, wrap: bool = False) -> Pla
     Raises:
         ValueError: If columns is out of range, or wrap is asked for with a last row that is not full.
     """
-    nodes = scene.nodes
+    nodes = inputs.nodes
     width = round(nodes**0.5) if columns is None else columns
     if not 1 <= width <= nodes:
         raise ValueError(f"grid: columns must lie in 1..{nodes}, got {columns}")
@@ -103,9 +103,9 @@ def grid(scene: Scene, *, columns: int | None = None, wrap: bool = False) -> Pla
         raise ValueError(
             f"grid: {nodes} devices do not fill rows of {width}; choose another columns or wrap=False"
         )
-    by_y = np.argsort(scene.positions_m[:, 1], kind="stable")
+    by_y = np.argsort(inputs.positions_m[:, 1], kind="stable")
     row_of = np.arange(nodes) // width
-    cells = by_y[np.lexsort((scene.positions_m[by_y, 0], row_of))].astype(np.int64)
+    cells = by_y[np.lexsort((inputs.positions_m[by_y, 0], row_of))].astype(np.int64)
     at = np.arange(nodes)
     right = at[(at % width < width - 1) & (at + 1 < nodes)]
     edges = [np.stack([right, right + 1], axis=1), np.stack([at[: nodes - width], at[width:]], axis=1)]
@@ -113,26 +113,26 @@ def grid(scene: Scene, *, columns: int | None = None, wrap: bool = False) -> Pla
         edges.append(np.stack([at[::width], at[::width] + width - 1], axis=1))
     if wrap and nodes // width > 2:
         edges.append(np.stack([at[:width], at[-width:]], axis=1))
-    return _within(scene, cells[np.concatenate(edges)])
+    return _within(inputs, cells[np.concatenate(edges)])
 
 
-def exponential(scene: Scene) -> Plan:
+def exponential(inputs: GraphInput) -> GraphLinks:
     """Static exponential graph: device i is linked with i + 1, i + 2, i + 4, … (modulo N), both ways.
 
     Source: Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS
         2021. Departure: undirected, as radio links are.
     """
-    at = np.arange(scene.nodes, dtype=np.int64)
-    jumps = [1 << power for power in range(max(scene.nodes - 1, 0).bit_length())]
-    edges = [np.stack([at, (at + jump) % scene.nodes], axis=1) for jump in jumps if jump < scene.nodes]
-    return _within(scene, np.concatenate(edges) if edges else np.empty((0, 2), np.int64))
+    at = np.arange(inputs.nodes, dtype=np.int64)
+    jumps = [1 << power for power in range(max(inputs.nodes - 1, 0).bit_length())]
+    edges = [np.stack([at, (at + jump) % inputs.nodes], axis=1) for jump in jumps if jump < inputs.nodes]
+    return _within(inputs, np.concatenate(edges) if edges else np.empty((0, 2), np.int64))
 
 
-def from_file(scene: Scene, *, path: str | Path) -> Plan:
+def from_file(inputs: GraphInput, *, path: str | Path) -> GraphLinks:
     """Links of the user's: GraphML, or an edge-list CSV with columns ``source,target``.
 
     Args:
-        scene: Devices and candidate links.
+        inputs: Devices and candidate links.
         path: The file.
 
     Returns:
@@ -141,8 +141,8 @@ def from_file(scene: Scene, *, path: str | Path) -> Plan:
     Raises:
         ValueError: If the file is missing or malformed.
     """
-    return _within(scene, read_edges(path, scene.nodes))
+    return _within(inputs, read_edges(path, inputs.nodes))
 
 
-def _within(scene: Scene, edges: IntArray) -> Plan:
-    return Plan(edges[scene.possible(edges)])
+def _within(inputs: GraphInput, edges: IntArray) -> GraphLinks:
+    return GraphLinks(edges[inputs.possible(edges)])

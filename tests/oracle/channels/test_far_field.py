@@ -13,13 +13,13 @@ from channels.transfers import Transfers
 pytestmark = pytest.mark.filterwarnings("ignore::channels.pathloss.ValidityWarning")
 
 
-def scene(devices, density_m2=2e-4, seed=0):
+def experiment(devices, density_m2=2e-4, seed=0):
     return np.random.default_rng(seed).random((devices, 2)) * np.sqrt(devices / density_m2)
 
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_near_list_holds_exactly_the_pairs_above_its_bound(moved):
-    positions = scene(700)
+    positions = experiment(700)
     scale = build_large_scale(RadioSettings(), seed=2)
     travelled = np.full(700, 3.0) if moved else np.zeros(700)
     near = strong_gains(scale, positions, travelled, 120)
@@ -51,7 +51,7 @@ def test_weak_mean_by_monte_carlo():
 
 
 def test_interference_at_5000_devices_within_a_tenth_of_a_decibel():
-    positions = scene(5000)
+    positions = experiment(5000)
     scale, nothing = build_large_scale(RadioSettings(), seed=3), np.zeros(5000)
     near = strong_gains(scale, positions, nothing, RadioSettings().near_neighbours)
     active = np.random.default_rng(1).choice(5000, 250, replace=False)
@@ -72,7 +72,7 @@ def test_interference_at_5000_devices_within_a_tenth_of_a_decibel():
 def test_uniform_tail_has_its_closed_form():
     settings = RadioSettings(path_loss="log_distance", path_loss_exponent=3.0, shadowing=False)
     scale = build_large_scale(settings, seed=0)
-    positions = scene(2000)
+    positions = experiment(2000)
     near = strong_gains(scale, positions, np.zeros(2000), 100)
     far = build_far_field(scale, positions, near, "mean")
     gain_1m = np.exp(scale.curves[0, 0])
@@ -82,7 +82,7 @@ def test_uniform_tail_has_its_closed_form():
 
 
 def test_sparse_and_dense_rounds_agree():
-    positions = scene(1500)
+    positions = experiment(1500)
     apart = np.linalg.norm(positions[:, None] - positions, axis=2)
     np.fill_diagonal(apart, np.inf)
     nearest = np.argsort(apart, axis=1)[:, :2]

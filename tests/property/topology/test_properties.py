@@ -86,23 +86,23 @@ def test_rows_are_dealt_once_each(seed, devices, tasks, extra, sizes):
 @settings(deadline=None, max_examples=60)
 @given(seeds, st.integers(1, 14), st.integers(1, 6), st.sampled_from([0.15, 0.4, 0.9]))
 def test_clustered_joins_all_that_can_be_joined(seed, nodes, max_degree, density):
-    scene = drawn_scene(seed, nodes, density=density)
-    made = topology.build("clustered", rng=np.random.default_rng(0), max_degree=max_degree, **scene)
-    possible = component_labels(nodes, np.asarray(scene["candidate_pairs"]))
+    inputs = drawn_scene(seed, nodes, density=density)
+    made = topology.build("clustered", rng=np.random.default_rng(0), max_degree=max_degree, **inputs)
+    possible = component_labels(nodes, np.asarray(inputs["candidate_pairs"]))
     assert np.array_equal(made.parts, possible)
     for task in range(made.tasks):
         holders = made.holders(task)
         assert len(made.task_parts(task)) == len(np.unique(possible[holders]))
         assert (made.mixture[made.task_edges(task), task] > 0).all()
-    candidates = {tuple(pair) for pair in scene["candidate_pairs"].tolist()}
+    candidates = {tuple(pair) for pair in inputs["candidate_pairs"].tolist()}
     assert {tuple(pair) for pair in made.edges.tolist()} <= candidates
 
 
 @settings(deadline=None, max_examples=60)
 @given(seeds, st.integers(2, 14), st.sampled_from([0.15, 0.3, 0.6]))
 def test_relayed_paths_run_over_links_and_pass_no_holder(seed, nodes, density):
-    scene = drawn_scene(seed, nodes, density=density)
-    made = topology.build("clustered", rng=np.random.default_rng(0), **scene)
+    inputs = drawn_scene(seed, nodes, density=density)
+    made = topology.build("clustered", rng=np.random.default_rng(0), **inputs)
     links = {tuple(pair) for pair in made.edges.tolist()}
     for (a, b), task in zip(made.relayed.tolist(), made.relayed_task.tolist(), strict=True):
         for start, end in ((a, b), (b, a)):
@@ -122,20 +122,20 @@ def options_for(kind, nodes):
 @given(seeds, st.integers(3, 16), st.sampled_from(["respect", "relay", "ignore"]))
 @pytest.mark.parametrize("kind", [name for name in GRAPHS if name != "file"])
 def test_every_graph_is_simple_seeded_and_in_reach(kind, seed, nodes, reach):
-    scene = drawn_scene(seed, nodes, density=0.5)
+    inputs = drawn_scene(seed, nodes, density=0.5)
     options = options_for(kind, nodes)
-    made = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **scene, **options)
-    again = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **scene, **options)
+    made = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **inputs, **options)
+    again = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **inputs, **options)
     for name, values in made.to_arrays().items():
         assert np.array_equal(values, again.to_arrays()[name], equal_nan=values.dtype == np.float64)
     assert (made.edges[:, 0] < made.edges[:, 1]).all()
     assert len(np.unique(made.edges, axis=0)) == len(made.edges)
     known = np.isfinite(made.mean_snr_db)
-    candidates = {tuple(pair): row for row, pair in enumerate(scene["candidate_pairs"].tolist())}
+    candidates = {tuple(pair): row for row, pair in enumerate(inputs["candidate_pairs"].tolist())}
     for edge, snr, airtime in zip(made.edges.tolist(), made.mean_snr_db, made.airtime_s_per_mb, strict=True):
         row = candidates.get(tuple(edge))
-        assert np.isnan(snr) if row is None else snr == scene["mean_snr_db"][row]
-        assert np.isnan(airtime) if row is None else airtime == scene["airtime_s_per_mb"][row]
+        assert np.isnan(snr) if row is None else snr == inputs["mean_snr_db"][row]
+        assert np.isnan(airtime) if row is None else airtime == inputs["airtime_s_per_mb"][row]
     assert known.all() or reach == "ignore"
 
 

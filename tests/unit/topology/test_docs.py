@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import topology
-from topology.graphs import GRAPHS, Scene
+from topology.graphs import GRAPHS, GraphInput
 from topology.links import make_links
 
 PAGE = Path(__file__).parents[3] / "docs" / "topology.md"
@@ -28,7 +28,7 @@ def test_the_new_graph_works():
     exec(blocks()[1], names)
     points = np.random.default_rng(0).random((5, 2))
     links = make_links(points, [[0, 1], [0, 2]], mean_snr_db=[1, 1], airtime_s_per_mb=[1, 1])
-    plan = names["star"](Scene(points, np.ones((5, 1)), links, np.random.default_rng(0), False))
+    plan = names["star"](GraphInput(points, np.ones((5, 1)), links, np.random.default_rng(0), False))
     assert plan.edges.tolist() == [[0, 1], [0, 2]]
 
 

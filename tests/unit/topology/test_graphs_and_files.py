@@ -13,7 +13,7 @@ from topology.graphs import GRAPHS
 from topology.graphs.regular import hilbert_rank
 
 
-def scene(nodes=12, seed=0, reach_m=None, tasks=3):
+def inputs(nodes=12, seed=0, reach_m=None, tasks=3):
     rng = np.random.default_rng(seed)
     points = rng.random((nodes, 2)) * 100
     pairs = all_pairs(nodes)
@@ -30,7 +30,7 @@ def scene(nodes=12, seed=0, reach_m=None, tasks=3):
 
 
 def graph_of(kind, nodes=12, **options):
-    return topology.build(kind, reach="ignore", **scene(nodes), **options).to_networkx()
+    return topology.build(kind, reach="ignore", **inputs(nodes), **options).to_networkx()
 
 
 def same(graph, other):
@@ -62,7 +62,7 @@ def test_tiny_graphs(nodes):
         "clustered",
         "d_cliques",
     ):
-        made = topology.build(kind, **scene(nodes, tasks=2))
+        made = topology.build(kind, **inputs(nodes, tasks=2))
         assert made.parts.max() == 0, kind
         assert len(made.edges) <= nodes * (nodes - 1) // 2
 
@@ -93,48 +93,46 @@ def test_large_regular_graph_is_simple_and_regular():
 
 
 def test_distance_graphs_equal_brute_force():
-    inputs = scene(40)
-    points = inputs["positions_m"]
+    given = inputs(40)
+    points = given["positions_m"]
     distance = np.hypot(*(points[:, None] - points[None]).T)
-    made = topology.build("geometric", radius_m=30.0, **inputs)
+    made = topology.build("geometric", radius_m=30.0, **given)
     assert {tuple(e) for e in made.edges.tolist()} == {
         (a, b) for a, b in all_pairs(40).tolist() if distance[a, b] <= 30
     }
     wanted = {tuple(sorted((a, int(b)))) for a in range(40) for b in np.argsort(distance[a])[1:4]}
     for reach in ("respect", "ignore"):
-        made = topology.build("k_nearest", k=3, reach=reach, **inputs)
+        made = topology.build("k_nearest", k=3, reach=reach, **given)
         assert {tuple(e) for e in made.edges.tolist()} == wanted
     for count in (40, 60):
-        inputs = scene(count)
+        given = inputs(count)
         full = nx.Graph()
         for a, b in all_pairs(count).tolist():
-            full.add_edge(
-                a, b, weight=float(np.hypot(*(inputs["positions_m"][a] - inputs["positions_m"][b])))
-            )
+            full.add_edge(a, b, weight=float(np.hypot(*(given["positions_m"][a] - given["positions_m"][b]))))
         tree = {tuple(sorted(edge)) for edge in nx.minimum_spanning_tree(full).edges}
         for reach in ("respect", "ignore"):
-            made = topology.build("minimum_spanning_tree", reach=reach, **inputs)
+            made = topology.build("minimum_spanning_tree", reach=reach, **given)
             assert {tuple(e) for e in made.edges.tolist()} == tree
 
 
 def test_d_cliques_have_even_mixtures():
-    inputs = scene(40, tasks=4)
-    inputs["mixture"] = np.eye(4)[np.sort(np.arange(40) % 4)]
-    made = topology.build("d_cliques", clique_size=4, reach="ignore", **inputs)
+    given = inputs(40, tasks=4)
+    given["mixture"] = np.eye(4)[np.sort(np.arange(40) % 4)]
+    made = topology.build("d_cliques", clique_size=4, reach="ignore", **given)
     for clique in range(10):
         members = np.flatnonzero(made.cluster == clique)
         assert len(members) == 4
-        assert sorted(np.argmax(inputs["mixture"][members], axis=1).tolist()) == [0, 1, 2, 3]
+        assert sorted(np.argmax(given["mixture"][members], axis=1).tolist()) == [0, 1, 2, 3]
     inside = made.cluster[made.edges[:, 0]] == made.cluster[made.edges[:, 1]]
     assert inside.sum() == 10 * 6 and (~inside).sum() == 10
     assert made.parts.max() == 0
 
 
 def test_relay_carries_links_beyond_reach():
-    inputs = scene(12, reach_m=55.0)
-    made = topology.build("complete", reach="relay", **inputs)
+    given = inputs(12, reach_m=55.0)
+    made = topology.build("complete", reach="relay", **given)
     assert len(as_pairs(np.concatenate([made.edges, made.relayed]), 12)[0]) == 66
-    assert len(made.relayed) == 66 - len(inputs["candidate_pairs"])
+    assert len(made.relayed) == 66 - len(given["candidate_pairs"])
     graph = made.to_networkx()
     for a, b in made.relayed.tolist():
         best = nx.dijkstra_path_length(graph, a, b, weight="airtime_s_per_mb")
@@ -146,7 +144,7 @@ def test_relay_carries_links_beyond_reach():
 
 
 def test_partitioned_radio_is_reported_and_each_part_goes_on():
-    left, right = scene(6, 1), scene(6, 2)
+    left, right = inputs(6, 1), inputs(6, 2)
     made = topology.build(
         "clustered",
         positions_m=np.vstack([left["positions_m"], right["positions_m"] + 1e6]),
@@ -180,7 +178,7 @@ def test_strict_refuses_what_the_bound_cannot_carry():
 
 
 def test_arrays_round_trip():
-    made = topology.build("clustered", **scene(15, reach_m=45.0))
+    made = topology.build("clustered", **inputs(15, reach_m=45.0))
     again = topology.Topology.from_arrays(made.to_arrays())
     assert again.name == made.name
     for name, values in made.to_arrays().items():
@@ -191,16 +189,16 @@ def test_arrays_round_trip():
 
 @pytest.mark.parametrize("suffix", [".graphml", ".csv"])
 def test_files_round_trip(tmp_path, suffix):
-    made = topology.build("clustered", **scene(15, reach_m=45.0))
+    made = topology.build("clustered", **inputs(15, reach_m=45.0))
     path = tmp_path / f"graph{suffix}"
     (files.write_graphml if suffix == ".graphml" else files.write_edge_list)(made, path)
-    again = topology.build("file", path=path, **scene(15, reach_m=45.0))
+    again = topology.build("file", path=path, **inputs(15, reach_m=45.0))
     assert np.array_equal(again.edges, made.edges)
     assert np.array_equal(again.mean_snr_db, made.mean_snr_db)
 
 
 def test_graphml_carries_the_attributes(tmp_path):
-    made = topology.build("clustered", **scene(9))
+    made = topology.build("clustered", **inputs(9))
     files.write_graphml(made, tmp_path / "g.graphml")
     graph = nx.read_graphml(tmp_path / "g.graphml")
     assert graph.nodes["4"]["x_m"] == made.positions_m[4, 0] and graph.nodes["4"]["tasks"] == "1"
@@ -210,7 +208,7 @@ def test_graphml_carries_the_attributes(tmp_path):
 
 
 def test_networkx_nodes_and_edges():
-    made = topology.build("clustered", **scene(9))
+    made = topology.build("clustered", **inputs(9))
     graph = made.to_networkx()
     assert graph.nodes[5] == {
         "position": tuple(made.positions_m[5]),
@@ -234,12 +232,12 @@ def test_networkx_nodes_and_edges():
 def test_bad_topology_files_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
-        topology.build("file", path=tmp_path / name, **scene())
+        topology.build("file", path=tmp_path / name, **inputs())
 
 
 def test_missing_topology_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        topology.build("file", path=tmp_path / "none.csv", **scene())
+        topology.build("file", path=tmp_path / "none.csv", **inputs())
 
 
 @pytest.mark.parametrize(
@@ -272,12 +270,12 @@ def test_missing_topology_file_is_refused(tmp_path):
 )
 def test_bad_requests_say_what_to_change(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        topology.build(kind, **{**scene(), **options})
+        topology.build(kind, **{**inputs(), **options})
 
 
 def test_odd_regular_graph_is_refused():
     with pytest.raises(ValueError, match="odd sum"):
-        topology.build("k_regular", k=3, reach="ignore", **scene(11))
+        topology.build("k_regular", k=3, reach="ignore", **inputs(11))
 
 
 def test_every_graph_has_a_line_in_the_table():
@@ -286,7 +284,7 @@ def test_every_graph_has_a_line_in_the_table():
 
 
 def test_questions_about_unknown_devices_and_tasks():
-    made = topology.build("ring", **scene())
+    made = topology.build("ring", **inputs())
     for ask in (lambda: made.neighbours(12), lambda: made.path(0, -1), lambda: made.broadcast_tree(12)):
         with pytest.raises(ValueError, match=r"0\.\.11"):
             ask()
@@ -321,9 +319,9 @@ def test_hysteresis():
 
 
 def test_rebuild_when_a_used_link_is_gone_or_much_has_changed():
-    inputs = scene()
-    made = topology.build("minimum_spanning_tree", **inputs)
-    links = np.asarray(inputs["candidate_pairs"])
+    given = inputs()
+    made = topology.build("minimum_spanning_tree", **given)
+    links = np.asarray(given["candidate_pairs"])
     spare = np.array([not (made.edges == link).all(axis=1).any() for link in links])
     few_gone = np.delete(links, np.flatnonzero(spare)[:2], axis=0)
     many_gone = np.delete(links, np.flatnonzero(spare)[:20], axis=0)

@@ -1,0 +1,236 @@
+"""Evaluation of a group: which adapter answers which held-out row under each rule, each pair scored once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from dfl_ray.devices.merging import Merger
+from dfl_ray.devices.records import EvaluationReport, GroupSetup
+from dfl_ray.devices.routing import Router
+from dfl_ray.engines.training import ScoredModel
+from dfl_ray.evaluation.scorer import Adapter, Scorer
+from dfl_ray.methods.base import Device, Expert, Factors, Method
+
+ROUTED = frozenset({"oracle", "likelihood", "likelihood_soft", "single"})
+"""Rules by which one expert answers a whole prompt, or, `likelihood_soft`, nearly always does."""
+
+SETTLED_BY_PROMPT = ROUTED - {"likelihood_soft"}
+OPEN = -1
+"""In place of a task: no single expert answers this row."""
+
+Choices = dict[tuple[int, int], np.ndarray]
+"""(device, task) -> for each held-out row the task whose expert answers, or `OPEN`."""
+
+
+class Evaluator:
+    """Evaluates devices of one group; keeps what does not change between evaluations.
+
+    Args:
+        setup: The run.
+        model: The shared base.
+        method: The learning method.
+    """
+
+    def __init__(self, setup: GroupSetup, model: ScoredModel, method: Method) -> None:
+        self.setup = setup
+        self.method = method
+        self.model = model
+        self.rank = setup.config.method.rank
+        self.scorer = Scorer(
+            model, setup.tasks, scale=setup.config.method.alpha / self.rank, seed=setup.config.seed,
+            rows_per_task=setup.config.evaluate.rows_per_task,
+        )  # fmt: skip
+        self.router = Router(setup, model, method, self.scorer, self._projections)
+        self.merger = Merger(setup, model, method, self.router, self._projections)
+
+    def base(self, began: float) -> EvaluationReport:
+        """The bare base model on every task, as device -1 by rule `base`."""
+        asked = {t: np.ones(len(r), bool) for t, r in enumerate(self.scorer.rows)}
+        right = self.scorer.score({"base": asked}, lambda _key: None)["base"]
+        rows = _Rows()
+        for task, ok in right.items():
+            rows.add(-1, task, "base", ok, None)
+        return EvaluationReport(rows.columns, {}, {}, {}, {}, time.perf_counter() - began)
+
+    def devices(
+        self,
+        devices: Sequence[Device],
+        round_index: int,
+        rules: Sequence[str],
+        references: Mapping[int, np.ndarray] | None,
+        began: float,
+    ) -> EvaluationReport:
+        """Every device on every task by every rule; see `DeviceGroup.evaluate`."""
+        experts = {
+            (d.index, t): self.method.expert(d, t) for d in devices for t in range(len(self.setup.tasks))
+        }
+        rows = _Rows()
+        routed = {rule: self._choices(devices, rule) for rule in rules if rule in ROUTED}
+        right = self._score_routed(experts, routed)
+        for rule in (r for r in rules if r not in SETTLED_BY_PROMPT):
+            open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
+            merged = self._score_merged(devices, experts, rule, references, open_rows)
+            for place, ok in merged.items():
+                right[rule, *place] = right.get((rule, *place), np.zeros(len(ok), bool)) | ok
+        for rule in rules:
+            for device, task in experts:
+                chosen = routed[rule][device, task] if rule == "likelihood" else None
+                rows.add(
+                    device, task, rule, right[rule, device, task], None if chosen is None else chosen == task
+                )
+        return EvaluationReport(
+            rows.columns, self._sums(devices), _masks(self.method, devices),
+            {d.index: self.method.density(d) for d in devices},
+            {d.index: self._staleness(d, experts, round_index) for d in devices}, time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _choices(self, devices: Sequence[Device], rule: str) -> Choices:
+        out: Choices = {}
+        for device in devices:
+            routes = self._routes(device, rule)
+            for task, rows in enumerate(self.scorer.rows):
+                out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
+        return out
+
+    def _routes(self, device: Device, rule: str) -> Sequence[np.ndarray] | None:
+        if rule == "likelihood":
+            return self.router.choices(device)
+        return self.router.sole_experts(device, OPEN) if rule == "likelihood_soft" else None
+
+    def _projections(self) -> list[torch.Tensor]:
+        stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
+        if stack is None:
+            raise ValueError("this method has no static projections")
+        return stack
+
+    def _score_routed(
+        self, experts: Mapping[tuple[int, int], Expert | None], routed: Mapping[str, Choices]
+    ) -> dict[tuple[str, int, int], np.ndarray]:
+        """Right or not for every (rule, device, task), asking each (expert, row) only once."""
+        wanted: dict[Hashable, dict[int, np.ndarray]] = {}
+        found: dict[Hashable, Expert | None] = {}
+        plan: list[tuple[str, int, int, Hashable, np.ndarray]] = []
+        for rule, choices in routed.items():
+            for (device, task), chosen in choices.items():
+                out_of_one = np.unique(chosen[chosen != OPEN])
+                for answering in out_of_one.tolist():
+                    expert = experts[device, answering]
+                    key: Hashable = None if expert is None else expert.key
+                    found[key] = expert
+                    rows = chosen == answering
+                    asked = wanted.setdefault(key, {})
+                    asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
+                    plan.append((rule, device, task, key, rows))
+        right = self.scorer.score(wanted, lambda key: self._adapter(found[key]))
+        out = {
+            (r, *place): np.zeros(len(c), bool)
+            for r, choices in routed.items()
+            for place, c in choices.items()
+        }
+        for rule, device, task, key, rows in plan:
+            out[rule, device, task][rows] = right[key][task][rows]
+        return out
+
+    def _adapter(self, expert: Expert | None) -> Adapter | None:
+        if expert is None:
+            return None
+        layout = self.method.layout
+        flat = expert.values.unsqueeze(0)
+        b = [v[0] for v in layout.views(flat, "b")]
+        if "a" in layout.trains:
+            return _with_frozen([v[0] for v in layout.views(flat, "a")], b, expert.frozen)
+        owner = (
+            (int(expert.key[1]), int(expert.key[2])) if expert.key[0] == "own" else (0, int(expert.key[1]))
+        )  # type: ignore[call-overload]
+        static = self.method.static_a([owner])
+        assert static is not None
+        return Adapter([a[0] for a in static], b)
+
+    def _score_merged(
+        self,
+        devices: Sequence[Device],
+        experts: Mapping[tuple[int, int], Expert | None],
+        rule: str,
+        references: Mapping[int, np.ndarray] | None,
+        only: Mapping[tuple[int, int], np.ndarray],
+    ) -> dict[tuple[int, int], np.ndarray]:
+        """Rules that make one adapter of rank T*r out of all experts; devices with equal experts share it.
+
+        Args:
+            devices: The devices asked.
+            experts: What they hold.
+            rule: The rule.
+            references: Task -> all layers' sketches, for `filter`.
+            only: (device, task) -> the rows to ask; all where not named. The same for devices that answer alike.
+
+        Returns:
+            (device, task) -> right or not of each row; rows not asked are False.
+        """
+        tasks = range(len(self.setup.tasks))
+        keys: dict[int, Hashable] = {}
+        merged: dict[Hashable, tuple[Device, list[Expert | None]]] = {}
+        asked: dict[Hashable, dict[int, np.ndarray]] = {}
+        for device in devices:
+            mine = [experts[device.index, t] for t in tasks]
+            key = keys[device.index] = self.merger.key(device, mine, rule)
+            merged[key] = (device, mine)
+            asked[key] = {
+                t: only.get((device.index, t), np.ones(len(self.scorer.rows[t]), bool)) for t in tasks
+            }
+        right = {k: {t: np.zeros(len(m), bool) for t, m in rows.items()} for k, rows in asked.items()}
+        right |= self.scorer.score(
+            {k: rows for k, rows in asked.items() if any(m.any() for m in rows.values())},
+            lambda key: self.merger.adapter(merged[key][0], merged[key][1], rule, references),
+        )
+        return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
+
+    def _sums(self, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray, float]]:
+        out: dict[int, tuple[int, np.ndarray, float]] = {}
+        for device in devices:
+            for adapter_index, task in enumerate(device.adapter_tasks):
+                values = device.state.theta[adapter_index].double().cpu().numpy()
+                count, total, squares = out.get(task, (0, np.zeros_like(values), 0.0))
+                out[task] = (count + 1, total + values, squares + float(values @ values))
+        return out
+
+    def _staleness(
+        self, device: Device, experts: Mapping[tuple[int, int], Expert | None], round_index: int
+    ) -> float:
+        """Mean age in rounds of the replicas a device answers with; one it never got is as old as the run."""
+        ages = []
+        for task in range(len(self.setup.tasks)):
+            expert = experts[device.index, task]
+            if expert is None:
+                ages.append(round_index)
+            elif expert.key[0] == "replica":
+                ages.append(round_index - int(expert.key[3]))  # type: ignore[call-overload]
+        return float(np.mean(ages)) if ages else 0.0
+
+
+def _with_frozen(a: list[torch.Tensor], b: list[torch.Tensor], frozen: Sequence[Factors] | None) -> Adapter:
+    if frozen is None:
+        return Adapter(a, b)
+    return Adapter(
+        [torch.cat([x, f[0]]) for x, f in zip(a, frozen, strict=True)],
+        [torch.cat([x, f[1]], dim=1) for x, f in zip(b, frozen, strict=True)],
+    )
+
+
+class _Rows:
+    def __init__(self) -> None:
+        names = ("device", "task", "rule", "right", "asked", "routed_right")
+        self.columns: dict[str, list[object]] = {n: [] for n in names}
+
+    def add(self, device: int, task: int, rule: str, right: np.ndarray, routed: np.ndarray | None) -> None:
+        share = float("nan") if routed is None else float(routed.mean())
+        values = (device, task, rule, int(right.sum()), len(right), share)
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
+
+
+def _masks(method: Method, devices: Sequence[Device]) -> dict[int, np.ndarray]:
+    return {task: mask for d in devices for task, mask in method.masks(d).items()}

@@ -1,0 +1,139 @@
+"""What goes into a group and what comes out of it: plain, picklable records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # the channel's process reads these records too and must not import torch for them
+    from dfl_ray.config.schema import Config
+    from dfl_ray.lora.layout import LayerShape
+    from dfl_ray.models.base import BaseWeights
+    from dfl_ray.network.comm_graph import CommGraph
+    from dfl_ray.tasks.tokens import TokenTask
+
+Payloads = dict[tuple[int, int], bytes]
+"""(source device, message number) -> bytes of one message."""
+
+
+@dataclass(frozen=True)
+class GroupSetup:
+    """All that is the same for every group of a run; put into the object store once.
+
+    Attributes:
+        config: The experiment.
+        weights: The frozen base model.
+        tasks: All tasks as tokens.
+        layers: The adapted layers.
+        router_layers: Indices of the layers the likelihood router looks at.
+        held: Device -> tasks it holds.
+        shares: Device -> its mixture over `held[device]`, sums to 1.
+        rows: Device -> for each held task the indices of its training rows.
+        graph: Who exchanges what with whom.
+        run: Low 32 bits of the run's identity.
+    """
+
+    config: Config
+    weights: BaseWeights
+    tasks: tuple[TokenTask, ...]
+    layers: tuple[LayerShape, ...]
+    router_layers: tuple[int, ...]
+    held: Mapping[int, tuple[int, ...]]
+    shares: Mapping[int, np.ndarray]
+    rows: Mapping[int, tuple[np.ndarray, ...]]
+    graph: CommGraph
+    run: int
+
+
+@dataclass(frozen=True)
+class TransferRequests:
+    """Transfers a group wants carried, one entry a destination; all arrays have the same length.
+
+    Entries with equal (source, message) carry the same bytes.
+    """
+
+    source: np.ndarray
+    destination: np.ndarray
+    message: np.ndarray
+    payload_bytes: np.ndarray
+    kind: np.ndarray
+    task: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of transfers."""
+        return len(self.source)
+
+    @classmethod
+    def join(cls, parts: list[TransferRequests]) -> TransferRequests:
+        """All transfers of several groups in the order of (source, message, destination)."""
+        columns = [np.concatenate([getattr(p, f) for p in parts]) for f in cls.__dataclass_fields__]
+        order = np.lexsort((columns[1], columns[2], columns[0]))
+        return cls(*(c[order] for c in columns))
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a group did in the local steps; arrays are per device, in the order of `devices`."""
+
+    devices: np.ndarray
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    tokens: np.ndarray
+    finite: np.ndarray
+    wanted: TransferRequests
+    busy_s: float
+
+
+@dataclass(frozen=True)
+class TransferOutcomes:
+    """What the radio carried: for each wanted transfer whether its destination got it."""
+
+    wanted: TransferRequests
+    delivered: np.ndarray
+
+
+@dataclass(frozen=True)
+class ExchangeReport:
+    """What a group took in: per device the refused messages by reason and the bytes received."""
+
+    devices: np.ndarray
+    refused: tuple[Mapping[str, int], ...]
+    received_bytes: np.ndarray
+    busy_s: float
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Accuracy rows and state metrics of a group.
+
+    Attributes:
+        rows: Columns device, task, rule, right, asked, routed_right (NaN unless a router chose).
+        sums: Adapter task -> (count, sum of B over holders (size,), sum of |B|^2), for the consensus distance.
+        masks: Task -> (size,) bool mask in force, from the task's author.
+        density: Device -> share of values kept.
+        staleness: Device -> mean age in rounds of the replicas it answers with.
+        busy_s: Seconds of work.
+    """
+
+    rows: dict[str, list[object]]
+    sums: dict[int, tuple[int, np.ndarray, float]]
+    masks: dict[int, np.ndarray]
+    density: dict[int, float]
+    staleness: dict[int, float]
+    busy_s: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of some devices: arrays by name and small JSON-able metadata; never pickled to disk.
+
+    Attributes:
+        arrays: Name -> array; device arrays are named `<device>/<name>`.
+        marks: Device (as text) -> its named integers.
+    """
+
+    arrays: dict[str, np.ndarray]
+    marks: dict[str, dict[str, int]] = field(default_factory=dict)

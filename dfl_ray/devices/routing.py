@@ -1,0 +1,100 @@
+"""The likelihood router of a group: how likely every held-out prompt is under each task's sketch, per device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import torch
+
+from dfl_ray.devices.records import GroupSetup
+from dfl_ray.engines.training import ScoredModel
+from dfl_ray.evaluation.scorer import Scorer
+from dfl_ray.experts.gates import posterior
+from dfl_ray.experts.routing import log_likelihoods, prompt_features
+from dfl_ray.methods.base import Device, Method
+
+ALONE = 2.0**-24
+"""Half of what float32 tells from 1."""
+
+
+class Router:
+    """Routes held-out prompts; devices with equal sketches are routed once.
+
+    Args:
+        setup: The run.
+        model: The shared base.
+        method: The learning method.
+        scorer: Says which held-out rows are asked.
+        projections: Gives the (T, r, d) projections of every layer.
+    """
+
+    def __init__(
+        self,
+        setup: GroupSetup,
+        model: ScoredModel,
+        method: Method,
+        scorer: Scorer,
+        projections: Callable[[], list[torch.Tensor]],
+    ) -> None:
+        self.setup = setup
+        self.model = model
+        self.method = method
+        self.scorer = scorer
+        self.projections = projections
+        self._features: list[list[np.ndarray]] | None = None
+        self._known: dict[Hashable, list[np.ndarray]] = {}
+
+    def log_likelihoods(self, device: Device) -> tuple[Hashable, list[np.ndarray]]:
+        """What the device's sketches are called, and for each task the (rows, T) log-likelihoods of its prompts."""
+        known = self.method.sketches(device)
+        if known is None:
+            raise ValueError("this method has no sketches to route by")
+        key, correlations = known
+        if key not in self._known:
+            shrinkage = getattr(self.setup.config.method, "sketch_shrinkage", 0.0)
+            self._known[key] = [
+                log_likelihoods(f, correlations, shrinkage=shrinkage) for f in self._prompt_features()
+            ]
+        return key, self._known[key]
+
+    def choices(self, device: Device) -> list[np.ndarray]:
+        """For each task the expert chosen for each of its prompts."""
+        return [found.argmax(axis=1) for found in self.log_likelihoods(device)[1]]
+
+    def shares(self, device: Device) -> tuple[Hashable, dict[int, np.ndarray]]:
+        """What the device's sketches are called, and for each task its prompts' (rows, T) mixtures of experts."""
+        key, found = self.log_likelihoods(device)
+        temperature = getattr(self.setup.config.method, "soft_temperature", 1.0)
+        return key, {task: posterior(table, temperature) for task, table in enumerate(found)}
+
+    def sole_experts(self, device: Device, otherwise: int) -> list[np.ndarray]:
+        """For each task the expert that alone answers each of its prompts under the mixtures of `shares`.
+
+        An expert is alone where the others' shares together are less than float32 can tell from none beside it:
+        then the mixture is that expert, and need not be computed again.
+
+        Args:
+            device: The device.
+            otherwise: What stands for prompts with more than one.
+        """
+        found = self.shares(device)[1]
+        return [
+            np.where(_others(found[t]) < ALONE, found[t].argmax(axis=1), otherwise) for t in sorted(found)
+        ]
+
+    def _prompt_features(self) -> list[list[np.ndarray]]:
+        if self._features is None:
+            self._features = [
+                prompt_features(
+                    self.model, self.projections(), self.setup.router_layers,
+                    [task.test.prompt(int(i)) for i in rows],
+                )
+                for task, rows in zip(self.setup.tasks, self.scorer.rows, strict=True)
+            ]  # fmt: skip
+        return self._features
+
+
+def _others(shares: np.ndarray) -> np.ndarray:
+    """What all but the largest share come to, (rows,), summed from the smallest so that nothing is lost."""
+    return np.sort(shares, axis=1)[:, :-1].sum(axis=1)

@@ -1,0 +1,121 @@
+"""Token rows collated into one batch; only the positions whose next token is an answer's are scored.
+
+Rows are padded on the right. Causal attention never looks to the right, so padding changes no result and no
+attention mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from dfl_ray.tasks.tokens import TokenRows
+
+PAD_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for the model.
+
+    Attributes:
+        input_ids: (rows, length) int64, padded on the right with 0.
+        source: (scored, 2) int64, (row, position) whose output predicts a scored token.
+        targets: (scored,) int64, the tokens to predict.
+        tokens: Real tokens in the batch, padding not counted.
+        mask: Additive attention mask (rows, 1, length, length), or None for plain causal attention.
+        positions: (rows, length) int64 position ids, or None for 0, 1, 2, ...
+        lengths: (rows,) int64 real tokens of each row, or None where nothing is padding.
+    """
+
+    input_ids: torch.Tensor
+    source: torch.Tensor
+    targets: torch.Tensor
+    tokens: int
+    mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    lengths: np.ndarray | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        names = ("input_ids", "source", "targets", "mask", "positions")
+        tensors = {n: getattr(self, n) for n in names}
+        return replace(self, **{n: t.to(device) for n, t in tensors.items() if t is not None})
+
+
+def padded_length(longest: int) -> int:
+    """The length a batch is padded to: the next multiple of 8, so that shapes repeat."""
+    return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+
+
+def collate(rows: Sequence[tuple[TokenRows, int]]) -> Batch:
+    """Collate training rows; every answer token (and the end token) is a target.
+
+    Args:
+        rows: (table, row index) of each row, in batch order.
+    """
+    begin = np.array([t.offsets[i] for t, i in rows])
+    lengths = np.array([t.offsets[i + 1] for t, i in rows]) - begin - 1
+    first = np.array([t.answer_start[i] for t, i in rows], np.int64) - 1
+    padded = np.zeros((len(rows), padded_length(int(lengths.max()))), np.int64)
+    for k, (table, _) in enumerate(rows):
+        padded[k, : lengths[k]] = table.ids[begin[k] : begin[k] + lengths[k]]
+    scored = lengths - first
+    row = np.repeat(np.arange(len(rows)), scored)
+    at = np.arange(len(row)) + np.repeat(first - np.cumsum(scored) + scored, scored)
+    last = np.array([t.ids[t.offsets[i + 1] - 1] for t, i in rows])
+    following = np.append(padded, np.zeros((len(rows), 1), np.int64), axis=1)[:, 1:]
+    following[np.arange(len(rows)), lengths - 1] = last
+    return Batch(
+        torch.from_numpy(padded),
+        torch.from_numpy(np.stack([row, at], axis=1)),
+        torch.from_numpy(following[row, at]),
+        int(lengths.sum()),
+        lengths=lengths,
+    )
+
+
+def prompt_batch(rows: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor]:
+    """Rows of token ids as one batch, and the (rows, length) bool of real tokens."""
+    length = padded_length(max(len(r) for r in rows))
+    ids = np.zeros((len(rows), length), np.int64)
+    real = np.zeros((len(rows), length), bool)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)] = row
+        real[k, : len(row)] = True
+    source = torch.zeros((1, 2), dtype=torch.int64)
+    batch = Batch(torch.from_numpy(ids), source, torch.zeros(1, dtype=torch.int64), int(real.sum()))
+    return batch, torch.from_numpy(real)
+
+
+def draw_rows(
+    rng: np.random.Generator, shares: np.ndarray, row_counts: Sequence[int], *, steps: int, batch_rows: int
+) -> list[list[tuple[int, int]]]:
+    """Draw the rows of one device's local steps.
+
+    The number of rows of each task in a step follows the device's mixture: the whole part of `share * batch_rows`
+    is given, the rest is drawn, so that an even mixture has no noise.
+
+    Args:
+        rng: The stream of this (round, device).
+        shares: (held tasks,) mixture, sums to 1.
+        row_counts: Rows the device holds of each task.
+        steps: H.
+        batch_rows: Rows of one step.
+
+    Returns:
+        For each step a list of (held-task index, row index), sorted by task.
+    """
+    whole = np.floor(shares * batch_rows + 1e-9).astype(np.int64)
+    rest = shares * batch_rows - whole
+    missing = batch_rows - int(whole.sum())
+    out: list[list[tuple[int, int]]] = []
+    for _ in range(steps):
+        counts = whole + (rng.multinomial(missing, rest / rest.sum()) if missing else 0)
+        out.append(
+            [(t, int(i)) for t, n in enumerate(counts) for i in rng.integers(0, row_counts[t], size=int(n))]
+        )
+    return out

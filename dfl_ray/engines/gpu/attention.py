@@ -1,0 +1,99 @@
+"""Causal attention over buckets of rows by torch's fused kernels, with its gradient asked for apart.
+
+The kernel (flash, cuDNN or plain, torch chooses) keeps what its own backward needs; a graph of this one operation is
+kept a layer and differentiated when its turn comes. Rows are padded on the right, so no mask is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from dfl_ray.engines.gpu.plan import Bucket
+
+
+@dataclass(frozen=True)
+class Attended:
+    """One bucket's inputs (queries, keys, values) and output, with the graph between them."""
+
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    out: torch.Tensor
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buckets: Sequence[Bucket]
+) -> tuple[torch.Tensor, tuple[Attended, ...]]:
+    """Attention of every token over the earlier ones of its row.
+
+    Args:
+        q: (tokens, heads, head_dim), rotated.
+        k: (tokens, kv_heads, head_dim), rotated.
+        v: (tokens, kv_heads, head_dim).
+        buckets: Where the rows are.
+
+    Returns:
+        (tokens, heads * head_dim), 0 for tokens of no row, and what `attend_backward` needs.
+    """
+    kept = tuple(_run(bucket, q, k, v) for bucket in buckets)
+    if buckets[0].target is None:
+        return kept[0].out.detach().transpose(1, 2).reshape(len(q), -1), kept
+    flat = q.new_zeros(len(q) + 1, q.shape[1], q.shape[2])
+    for bucket, one in zip(buckets, kept, strict=True):
+        flat.index_copy_(0, _target(bucket), one.out.detach().transpose(1, 2).reshape(-1, *q.shape[1:]))
+    return flat[:-1].flatten(1), kept
+
+
+def _run(bucket: Bucket, *heads: torch.Tensor) -> Attended:
+    """One bucket's attention, its graph recorded whatever the mode outside."""
+    own = [t if bucket.source is None else t.index_select(0, bucket.source) for t in heads]
+    q, k, v = (t.detach().requires_grad_() for t in own)
+    with torch.enable_grad():
+        rows = (_by_row(q, bucket), _by_row(k, bucket), _by_row(v, bucket))
+        out = F.scaled_dot_product_attention(*rows, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    return Attended((q, k, v), out)
+
+
+def _by_row(x: torch.Tensor, bucket: Bucket) -> torch.Tensor:
+    """(rows, heads, length, head_dim) over the same memory."""
+    return x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2)
+
+
+def _target(bucket: Bucket) -> torch.Tensor:
+    if bucket.target is None:
+        raise ValueError("only a bucket alone may hold all tokens in their order")
+    return bucket.target
+
+
+def attend_backward(
+    dheads: torch.Tensor, kept: Sequence[Attended], buckets: Sequence[Bucket]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of `attend` in q, k and v, each of its input's shape.
+
+    Args:
+        dheads: (tokens, heads * head_dim).
+        kept: What `attend` gave.
+        buckets: The same buckets.
+    """
+    heads = kept[0].inputs[0].shape[1]
+    split = dheads.view(len(dheads), heads, -1)
+    if buckets[0].source is None:
+        return _differentiate(kept[0], split, buckets[0])
+    into = [split.new_zeros(len(dheads) + 1, *t.shape[1:]) for t in kept[0].inputs]
+    for bucket, one in zip(buckets, kept, strict=True):
+        own = split.index_select(0, bucket.source)  # type: ignore[arg-type]
+        if bucket.padded is not None:
+            own.masked_fill_(bucket.padded, 0.0)
+        for whole, gradient in zip(into, _differentiate(one, own, bucket), strict=True):
+            whole.index_copy_(0, _target(bucket), gradient)
+    dq, dk, dv = (t[:-1] for t in into)
+    return dq, dk, dv
+
+
+def _differentiate(
+    one: Attended, dout: torch.Tensor, bucket: Bucket
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv = torch.autograd.grad(one.out, one.inputs, _by_row(dout, bucket))
+    return dq, dk, dv

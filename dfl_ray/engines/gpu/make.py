@@ -1,0 +1,138 @@
+"""Whether and how a model takes the large path, and how many devices fit on the GPU at once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
+from dfl_ray.engines.gpu.head import PIECE_LOGITS
+from dfl_ray.engines.gpu.kernels import Compile, make_kernels
+from dfl_ray.engines.gpu.linear import Joined, Part
+from dfl_ray.lora.inject import AdaptedLinear
+from dfl_ray.models.decoder import DecoderShape
+from dfl_ray.models.llama import CausalDecoder
+
+Choice = Literal["auto", "on", "off"]
+
+ENOUGH_TOKENS = 65_536
+"""More tokens in one pass make no product faster and only take memory."""
+
+FREE_SHARE = 0.85
+"""Share of the free memory that activations may take; the rest is left to the allocator's gaps."""
+
+
+def large_decoder(
+    model: nn.Module, choice: Choice = "auto", compile: Compile = "auto"
+) -> LargeDecoder | None:
+    """The large path's view of an adapted model, or None where it is not taken.
+
+    The weights of layers that share an input are laid one under the other, once; the modules are pointed at their
+    parts, so that the model is held once.
+
+    Args:
+        model: A model after `inject`.
+        choice: "auto" takes the path on CUDA, "on" wherever the model allows, "off" never.
+        compile: Whether passes over memory are compiled on CUDA.
+
+    Returns:
+        None for models other than the project's own decoder, or with an adapted output head, or if not chosen.
+    """
+    if not isinstance(model, CausalDecoder) or isinstance(model.lm_head, AdaptedLinear) or choice == "off":
+        return None
+    embedding = model.model.embed_tokens.weight.detach()
+    if choice == "auto" and embedding.device.type != "cuda":
+        return None
+    return LargeDecoder(
+        shape=model.shape, embedding=embedding, head=model.lm_head.weight.detach(),
+        blocks=tuple(_block(cast(Any, layer)) for layer in model.model.layers),
+        norm=model.model.norm.weight.detach(), frequencies=model.get_buffer("frequencies"),
+        kernels=make_kernels(embedding.device, compile),
+    )  # fmt: skip
+
+
+def _block(layer: Any) -> Block:
+    attention, mlp = layer.self_attn, layer.mlp
+    normed = attention.normed
+    return Block(
+        qkv=_join(attention.q_proj, attention.k_proj, attention.v_proj), o=_join(attention.o_proj),
+        gate_up=_join(mlp.gate_proj, mlp.up_proj), down=_join(mlp.down_proj),
+        norm_in=layer.input_layernorm.weight.detach(), norm_out=layer.post_attention_layernorm.weight.detach(),
+        q_norm=attention.q_norm.weight.detach() if normed else None,
+        k_norm=attention.k_norm.weight.detach() if normed else None,
+    )  # fmt: skip
+
+
+def _join(*modules: nn.Module) -> Joined:
+    linear = [cast(nn.Linear, m.base if isinstance(m, AdaptedLinear) else m) for m in modules]
+    weight = linear[0].weight.detach()
+    if len(linear) > 1:
+        weight = torch.cat([m.weight.detach() for m in linear])
+    parts: list[Part] = []
+    start = 0
+    for module, layer in zip(modules, linear, strict=True):
+        stop = start + layer.out_features
+        layer.weight = nn.Parameter(weight[start:stop], requires_grad=False)
+        parts.append(Part(start, stop, module.index if isinstance(module, AdaptedLinear) else None))
+        start = stop
+    biases = [cast("torch.Tensor | None", m.bias) for m in linear]
+    if all(b is None for b in biases):
+        return Joined(weight, None, tuple(parts))
+    zeros = [weight.new_zeros(m.out_features) for m in linear]
+    bias = torch.cat([z if b is None else b.detach() for z, b in zip(zeros, biases, strict=True)])
+    return Joined(weight, bias, tuple(parts))
+
+
+def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
+    """What one token of a batch holds at the height of a step, by the tensors the large path keeps.
+
+    Args:
+        shape: The model.
+        rank: r with frozen directions; all seven layers of a block count as adapted.
+        width_bytes: Bytes of one value.
+    """
+    d, heads = shape.hidden_size, shape.heads * shape.head_dim
+    keys = 2 * shape.kv_heads * shape.head_dim
+    raw = heads + keys if shape.qk_norm else 0
+    kept = 2 * d + 3 * heads + keys + raw + 2 * shape.intermediate_size + 7 * rank
+    passing = 8 * shape.intermediate_size + 8 * d + 2 * (heads + keys)
+    return width_bytes * (shape.layers * kept + passing)
+
+
+def devices_that_fit(
+    decoder: LargeDecoder, free_bytes: int, *, tokens: int, adapters: int, size: int, rank: int
+) -> int:
+    """Devices in one batched forward and backward.
+
+    Args:
+        decoder: The base, already in memory, as are all adapters' parameters and moments.
+        free_bytes: Memory not taken.
+        tokens: Tokens of one device's step.
+        adapters: Adapters of one device.
+        size: Values of one adapter.
+        rank: r with frozen directions.
+
+    Returns:
+        At least 1: a single device that does not fit fails with torch's own account of the memory.
+    """
+    width = decoder.embedding.element_size()
+    # Gradient and three temporaries of AdamW in float32, one copy of both factors for the products.
+    per_adapter = size * (4 * 4 + 2 * width)
+    device = tokens * bytes_per_token(decoder.shape, rank, width) + adapters * per_adapter
+    logits = PIECE_LOGITS * (2 * width + 4)
+    room = int(FREE_SHARE * free_bytes) - logits
+    return max(1, min(room // device, ENOUGH_TOKENS // max(1, tokens)))
+
+
+def free_memory(device: torch.device, share: float = 1.0) -> int:
+    """Bytes a CUDA device can still give this process, those that torch holds and does not use included.
+
+    Args:
+        device: A CUDA device.
+        share: Of the whole memory, what this process may use where several share a device.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    return int(min(free + torch.cuda.memory_reserved(device) - used, share * total - used))

@@ -1,0 +1,243 @@
+"""Local training of many devices in one batched forward and backward.
+
+The loss is the sum over adapters of their own mean token loss, gradients are clipped per adapter and AdamW is
+element-wise, so K devices together are exactly K separate runs up to the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dfl_ray.engines.batches import Batch, collate
+from dfl_ray.engines.cpu.decoder import MergedDecoder
+from dfl_ray.engines.cpu.linear import Factors
+from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
+from dfl_ray.engines.cpu.plan import Plan, make_plan
+from dfl_ray.engines.gpu.kernels import Compile
+from dfl_ray.engines.gpu.make import Choice, large_decoder
+from dfl_ray.engines.gpu.step import step_gradients
+from dfl_ray.lora.inject import Binding, BindingCell
+from dfl_ray.lora.layout import Layout
+from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.tasks.tokens import TokenRows
+
+
+class ScoredModel:
+    """A causal language model that computes logits only where they are asked for.
+
+    Args:
+        model: The frozen base with adapted layers (`inject`).
+        cell: The cell that `inject` gave.
+        large: Whether training takes `dfl_ray.engines.gpu`: "auto" on CUDA, "on" wherever it can, "off" never.
+        compile: Whether that path compiles its passes over memory on CUDA.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, cell: BindingCell, *, large: Choice = "auto", compile: Compile = "auto"
+    ) -> None:
+        self.model = model
+        self.cell = cell
+        self.device = next(model.parameters()).device
+        self._source: torch.Tensor | None = None
+        self.large = large_decoder(model, large, compile)
+        self._merged = merged_decoder(model)
+        model.get_output_embeddings().register_forward_pre_hook(self._gather)  # type: ignore[operator]
+
+    def _gather(
+        self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
+        if self._source is None:
+            return None
+        hidden = inputs[0]
+        return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
+
+    @property
+    def most_adapters(self) -> int:
+        """Adapters that one pass of the merged path may hold; 0 where the model does not take it."""
+        return 0 if self._merged is None else MERGED_BYTES // (4 * self._merged.merged_values)
+
+    def plan(self, batch: Batch, adapter_of_row: np.ndarray, adapters: int) -> Plan | None:
+        """A batch laid out for the merged path, which `logits` would do anew each time; None where not taken."""
+        if self._merged is None or adapters > self.most_adapters:
+            return None
+        return make_plan(batch, adapter_of_row, adapters, self._merged.shape, self._merged.frequencies)
+
+    def logits(self, batch: Batch, binding: Binding | None, plan: Plan | None = None) -> torch.Tensor:
+        """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters.
+
+        Args:
+            batch: The rows.
+            binding: Their adapters; None is the bare base model.
+            plan: What `plan` made of the same batch and adapters; only saves time.
+        """
+        watched = binding is not None and (binding.observe is not None or binding.gate is not None)
+        if self._merged is not None and not watched:
+            adapters = 1 if binding is None or not binding.b else len(binding.b[0])
+            if fits(self._merged, adapters):
+                return self._merged_logits(self._merged, batch, binding, adapters, plan)
+        self.cell.current, self._source = binding, batch.source
+        extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
+        try:
+            out = self.model(input_ids=batch.input_ids, use_cache=False, **extra)
+        finally:
+            self.cell.current, self._source = None, None
+        return out.logits[0].float()
+
+    def _merged_logits(
+        self, decoder: MergedDecoder, batch: Batch, binding: Binding | None, adapters: int, plan: Plan | None
+    ) -> torch.Tensor:
+        factors = Factors((), (), 1.0) if binding is None else Factors(binding.a, binding.b, binding.scale)
+        if plan is None:
+            where = _adapter_of_row(len(batch.input_ids), binding, adapters)
+            plan = make_plan(batch, where, adapters, decoder.shape, decoder.frequencies)
+        hidden = decoder.hidden(plan, factors)
+        return self.model.lm_head(self.model.model.norm(hidden)).float()  # type: ignore[union-attr,operator]
+
+    def observe(self, batch: Batch, see: object) -> None:
+        """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""
+        with torch.no_grad():
+            self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
+
+
+def _adapter_of_row(rows: int, binding: Binding | None, adapters: int) -> np.ndarray:
+    if binding is None or adapters == 1:
+        return np.zeros(rows, np.int64)
+    return (
+        np.arange(rows) // (rows // adapters)
+        if binding.adapter_index is None
+        else binding.adapter_index.numpy()
+    )
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What one adapter trains on in a round: for each step the rows, as (table, row index)."""
+
+    steps: Sequence[Sequence[tuple[TokenRows, int]]]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Per adapter: mean loss over its steps, mean gradient norm, whether all stayed finite, tokens seen.
+
+    All arrays have shape (adapters,); `loss` and `gradient_norm` are NaN for an adapter without rows.
+    """
+
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    finite: np.ndarray
+    tokens: np.ndarray
+
+
+def train_adapters(
+    model: ScoredModel,
+    layout: Layout,
+    state: AdapterState,
+    work: Sequence[LocalWork],
+    *,
+    size: StepSize,
+    scale: float,
+    static_a: Sequence[torch.Tensor] | None = None,
+    frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    keep: torch.Tensor | None = None,
+) -> TrainingResult:
+    """Train S adapters together for their local steps, in place.
+
+    Args:
+        model: The shared base.
+        layout: Where the factors lie in `state.theta`.
+        state: The adapters, (S, layout.size).
+        work: One entry an adapter, all with the same number of steps (steps may be empty of rows).
+        size: AdamW settings.
+        scale: s = alpha / r.
+        static_a: One (S, r, d) stack a layer when A is not stored in the layout.
+        frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
+        keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
+    """
+    leaves = _Leaves(layout, state, static_a, frozen)
+    adapters, steps = len(work), len(work[0].steps)
+    losses, norms = torch.zeros(adapters), torch.zeros(adapters)
+    counted, tokens = torch.zeros(adapters), torch.zeros(adapters)
+    finite = torch.ones(adapters, dtype=torch.bool)
+    for step in range(steps):
+        rows = [w.steps[step] for w in work]
+        active = torch.tensor([len(r) > 0 for r in rows])
+        if not bool(active.any()):
+            continue
+        loss = _backward(model, leaves, rows, scale)
+        if keep is not None:
+            leaves.gradient.mul_(keep)
+        norm = clip_(leaves.gradient, size.clip_norm)
+        finite &= ~active | (torch.isfinite(loss) & torch.isfinite(norm)).cpu()
+        active &= finite
+        adamw_(state, leaves.gradient, size, active.to(state.theta.device), keep)
+        used = active.float()
+        losses += torch.where(active, loss.cpu(), 0.0)
+        norms += torch.where(active, norm.cpu(), 0.0)
+        counted += used
+        tokens += torch.tensor([float(sum(t.offsets[i + 1] - t.offsets[i] - 1 for t, i in r)) for r in rows])
+    return TrainingResult(
+        (losses / counted).numpy(), (norms / counted).numpy(), finite.numpy(), tokens.numpy().astype(np.int64)
+    )
+
+
+class _Leaves:
+    """Leaf tensors over the flat parameters, and one flat buffer for their gradients."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        state: AdapterState,
+        static_a: Sequence[torch.Tensor] | None,
+        frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> None:
+        self.gradient = torch.zeros_like(state.theta)
+        factors = {
+            f: [v.detach().requires_grad_() for v in layout.views(state.theta, f)] for f in layout.trains
+        }
+        self.a: Sequence[torch.Tensor] = factors["a"] if static_a is None else static_a
+        self.b: Sequence[torch.Tensor] = factors["b"]
+        self.frozen = frozen
+        self._leaves = [leaf for f in layout.trains for leaf in factors[f]]
+        self.into = {f: layout.views(self.gradient, f) for f in layout.trains}
+        self._targets = [view for f in layout.trains for view in self.into[f]]
+
+    def factors(self, used: torch.Tensor | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """A and B of every layer, frozen part included, of the adapters `used` (None = all)."""
+        a, b = list(self.a), list(self.b)
+        if self.frozen is not None:
+            a = [torch.cat([x, f[0]], dim=1) for x, f in zip(a, self.frozen, strict=True)]
+            b = [torch.cat([x, f[1]], dim=2) for x, f in zip(b, self.frozen, strict=True)]
+        return (a, b) if used is None else ([x[used] for x in a], [x[used] for x in b])
+
+    def differentiate(self, loss: torch.Tensor) -> None:
+        """Write the gradient of `loss` into the flat buffer."""
+        for target, gradient in zip(self._targets, torch.autograd.grad(loss, self._leaves), strict=True):
+            target.copy_(gradient)
+
+
+def _backward(
+    model: ScoredModel, leaves: _Leaves, rows: Sequence[Sequence[tuple[TokenRows, int]]], scale: float
+) -> torch.Tensor:
+    """Gradients of the sum of the adapters' mean token losses; returns those means, (adapters,)."""
+    if model.large is not None:
+        a, b = leaves.factors(None)
+        return step_gradients(model.large, rows, a, b, scale, leaves.into.get("a"), leaves.into["b"])
+    counts = [len(r) for r in rows]
+    used = torch.tensor([k for k, n in enumerate(counts) if n])
+    even = len({n for n in counts if n}) == 1
+    a, b = leaves.factors(used.to(model.device) if even and len(used) < len(counts) else None)
+    adapter_index = None if even else torch.repeat_interleave(torch.tensor(counts)).to(model.device)
+    batch = collate([pair for r in rows for pair in r]).to(model.device)
+    logits = model.logits(batch, Binding(a, b, adapter_index, scale))
+    nll = F.cross_entropy(logits, batch.targets, reduction="none")
+    owner = torch.repeat_interleave(torch.tensor(counts)).to(model.device)[batch.source[:, 0]]
+    scored = torch.bincount(owner, minlength=len(rows)).clamp(min=1)
+    means = torch.zeros(len(rows), device=model.device).index_add(0, owner, nll) / scored
+    leaves.differentiate(means.sum())
+    return means.detach()

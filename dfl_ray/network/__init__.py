@@ -1,0 +1,1 @@
+"""The run's devices, its communication graph, and what travels on it."""

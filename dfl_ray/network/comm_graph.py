@@ -1,0 +1,116 @@
+"""The communication graph as methods use it: neighbours with weights, authorities and broadcast trees.
+
+A plain, picklable digest of `topology.Topology`, made by the driver and handed to every group of devices. The
+authority of a task is the holder with the smallest index in each connected part; it publishes what must be equal
+for all (masks, sketches, the expert for devices that do not hold the task) along a tree, one hop a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from topology import Topology
+
+Weights = Mapping[int, Mapping[int, float]]
+Children = Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A rooted broadcast tree in one connected part.
+
+    Attributes:
+        root: The author.
+        children: Device -> the devices it passes published updates on to.
+        depth: Hops to the farthest device.
+    """
+
+    root: int
+    children: Children
+    depth: int
+
+
+@dataclass(frozen=True)
+class CommGraph:
+    """Who exchanges what with whom.
+
+    Attributes:
+        weights: Device -> neighbour -> gossip weight on the whole graph (self-weight is the rest to 1).
+        task_weights: Task -> holder -> neighbour -> gossip weight on the task's own graph.
+        authority: (task, device) -> the author of the task's published updates in the device's part.
+        everyone: (task, author) -> tree over the whole part.
+        holders: (task, author) -> tree over the task's holders in the part.
+        relays: (a, b) -> devices on the way from a to b, where a logical link takes several hops.
+    """
+
+    weights: Weights
+    task_weights: Mapping[int, Weights]
+    authority: Mapping[tuple[int, int], int]
+    everyone: Mapping[tuple[int, int], Tree]
+    holders: Mapping[tuple[int, int], Tree]
+    relays: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+
+
+def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
+    """Digest a topology.
+
+    Args:
+        topology: The built topology with its mixture.
+        mixing: Name of the gossip weights in `topology.mixing`.
+    """
+    held = np.asarray(topology.mixture) > 0
+    devices, tasks = held.shape
+    weights = _weights(topology.gossip_edges, devices, mixing)
+    task_weights: dict[int, Weights] = {}
+    authority: dict[tuple[int, int], int] = {}
+    everyone: dict[tuple[int, int], Tree] = {}
+    holders: dict[tuple[int, int], Tree] = {}
+    relays = _relays(topology, topology.gossip_edges)
+    parts = [np.flatnonzero(topology.parts == p) for p in range(int(topology.parts.max()) + 1)]
+    for task in range(tasks):
+        edges = topology.task_edges(task)
+        task_weights[task] = _weights(edges, devices, mixing)
+        relays |= _relays(topology, edges)
+        for part in parts:
+            mine = part[held[part, task]]
+            if len(mine) == 0:
+                continue
+            author = int(mine[0])
+            authority |= {(task, int(d)): author for d in part}
+            everyone[task, author] = _tree(author, topology.broadcast_tree(author, part))
+            holders[task, author] = _tree(author, topology.broadcast_tree(author, mine))
+    return CommGraph(weights, task_weights, authority, everyone, holders, relays)
+
+
+def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:
+    from topology import mixing as mixing_weights
+
+    matrix = getattr(mixing_weights, mixing)(edges, devices).tocoo()
+    out: dict[int, dict[int, float]] = {}
+    for i, j, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
+        if i != j and w > 0:
+            out.setdefault(i, {})[j] = w
+    return out
+
+
+def _relays(topology: Topology, edges: np.ndarray) -> dict[tuple[int, int], tuple[int, ...]]:
+    out: dict[tuple[int, int], tuple[int, ...]] = {}
+    for a, b in edges.tolist():
+        path = [int(x) for x in topology.path(a, b)]
+        if len(path) > 2:
+            out[a, b], out[b, a] = tuple(path), tuple(reversed(path))
+    return out
+
+
+def _tree(root: int, hops: list[tuple[int, int]]) -> Tree:
+    children: dict[int, list[int]] = {}
+    depth = {root: 0}
+    for parent, child in hops:
+        children.setdefault(int(parent), []).append(int(child))
+        depth[int(child)] = depth[int(parent)] + 1
+    return Tree(root, {p: tuple(sorted(c)) for p, c in children.items()}, max(depth.values()))

@@ -1,0 +1,1 @@
+"""Which devices share an actor, and which actors a node."""

@@ -1,0 +1,262 @@
+"""How devices are packed into actors and onto nodes, and whether the cluster can hold them; decided before all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
+from dfl_ray.packing.partition import MessageGraph, Node, assign
+
+LONE_ACTORS = 16
+LONE_ACTORS_PER_CPU = 4
+ACTOR_MB = 180.0
+"""Private memory of an actor with torch imported, before any state (measured); `transformers`, which models outside the
+Llama family need, adds 100 MB."""
+FORK_MB = 60.0
+"""The same of an actor that is a fork (measured): what it shares with the others is not its own."""
+SLACK = 0.05
+"""Share by which a packed node may exceed its fair number of devices where that keeps messages inside."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which actor hosts which devices.
+
+    Attributes:
+        groups: For each actor its devices, ascending.
+        cpus_per_actor: CPU share each asks for.
+        gpus_per_actor: GPU share each asks for.
+        memory_mb: Estimated private memory of one actor.
+        reason: Why so, in one line.
+        nodes: For each actor the name of its node; empty where there is but one.
+        inside: Share of the expected message bytes that stay inside nodes; 1 where there is but one.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    cpus_per_actor: float
+    gpus_per_actor: float
+    memory_mb: float
+    reason: str
+    nodes: tuple[str, ...] = ()
+    inside: float = 1.0
+
+    def actor_name(self, number: int) -> str:
+        """Readable name: `device-0003` for a single device, `devices-0000-0499` for several."""
+        group = self.groups[number]
+        return f"device-{group[0]:04d}" if len(group) == 1 else f"devices-{number:04d}"
+
+
+def pack(
+    config: Config,
+    cluster: np.ndarray,
+    resources: Mapping[str, float],
+    state_mb: float,
+    *,
+    nodes: Sequence[Node] = (),
+    messages: MessageGraph | None = None,
+) -> Packing:
+    """Choose the packing; `check_fits` says whether the cluster can hold it.
+
+    `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that it fills as many actors as there are
+    CPU (or GPU) slots. Devices of one cluster share an actor where they can. On several nodes the devices are first
+    dealt to nodes, in proportion to their CPUs (or GPUs), so that few message bytes cross between nodes.
+
+    Args:
+        config: The experiment.
+        cluster: (devices,) cluster label of each device.
+        resources: What the Ray cluster has: `CPU`, `GPU`, `memory` (bytes).
+        state_mb: Memory of one device's state.
+        nodes: The cluster's machines; none or one means there is nothing to place.
+        messages: Bytes between devices; needed with several nodes.
+    """
+    count, runtime = config.devices.count, config.runtime
+    useful = [n for n in nodes if _weight(n, runtime.gpus_per_actor) > 0]
+    machines = useful if len(useful) > 1 else [_whole(resources)]
+    per_actor = runtime.devices_per_actor
+    if per_actor == "auto":
+        actors, reason = _auto(count, machines, runtime.gpus_per_actor)
+    else:
+        actors = -(-count // per_actor)
+        reason = f"runtime.devices_per_actor={per_actor}"
+    empty = FORK_MB if runtime.forks else ACTOR_MB
+    memory = runtime.memory_per_actor_mb or empty + state_mb * -(-count // actors)
+    bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
+    dealt = _deal(actors, machines, bare)
+    share = runtime.cpus_per_actor or _cpu_share(dealt, machines)
+    if len(machines) == 1 or messages is None:
+        groups = _in_clusters(np.arange(count), cluster, actors)
+        return replace(bare, groups=tuple(groups), cpus_per_actor=share)
+    spread = runtime.devices_per_actor == "auto" and actors < count
+    part = _node_of_devices(messages, cluster, dealt, spread)
+    return _on_machines(replace(bare, cpus_per_actor=share), machines, dealt, part, cluster, messages)
+
+
+def _on_machines(
+    bare: Packing, machines: Sequence[Node], dealt: Sequence[int], part: np.ndarray, cluster: np.ndarray,
+    messages: MessageGraph,
+) -> Packing:  # fmt: skip
+    """The packing whose actors hold the devices of their machine, cluster by cluster."""
+    placed = [
+        (group, machine.name)
+        for number, machine in enumerate(machines)
+        for group in _in_clusters(np.flatnonzero(part == number), cluster, dealt[number])
+    ]
+    sent = float(messages.bytes.sum())
+    inside = 1.0 - messages.crossing(part) / sent if sent else 1.0
+    return replace(bare, groups=tuple(g for g, _ in placed), nodes=tuple(n for _, n in placed), inside=inside)
+
+
+def _whole(resources: Mapping[str, float]) -> Node:
+    """The cluster as if it were one machine."""
+    return Node(
+        "",
+        max(1.0, resources.get("CPU", 1.0)),
+        resources.get("GPU", 0.0),
+        resources.get("memory", float("inf")),
+    )
+
+
+def _weight(node: Node, gpus_per_actor: float) -> float:
+    return float(node.gpus if gpus_per_actor > 0 else node.cpus)
+
+
+def _auto(count: int, machines: Sequence[Node], gpus_per_actor: float) -> tuple[int, str]:
+    cpus = sum(m.cpus for m in machines)
+    lone = max(LONE_ACTORS, int(LONE_ACTORS_PER_CPU * cpus))
+    if count <= lone:
+        return count, f"one device per actor, as up to {lone} devices on {cpus:g} CPUs"
+    slots = sum(_gpu_room(m.gpus, gpus_per_actor) if gpus_per_actor > 0 else int(m.cpus) for m in machines)
+    return max(1, min(slots, count)), f"more than {lone} devices: packed into one actor per slot"
+
+
+def _gpu_room(gpus: float, each: float) -> int:
+    """Actors that fit on whole GPUs; a share of a GPU cannot lie on two of them."""
+    if each >= 1:
+        return int(gpus / each + 1e-6)
+    return int(gpus) * int(1 / each + 1e-6) + int(gpus % 1 / each + 1e-6)
+
+
+def _room(machine: Node, packing: Packing) -> dict[str, int]:
+    """How many actors each resource of a machine holds, of the resources they ask for."""
+    room: dict[str, int] = {}
+    if packing.cpus_per_actor > 0:
+        room["CPU"] = int(machine.cpus / packing.cpus_per_actor * (1 + 1e-6))
+    if packing.gpus_per_actor > 0:
+        room["GPU"] = _gpu_room(machine.gpus, packing.gpus_per_actor)
+    if np.isfinite(machine.memory_bytes):
+        room["memory"] = int(machine.memory_bytes / 2**20 / packing.memory_mb * (1 + 1e-6))
+    return room
+
+
+def _deal(actors: int, machines: Sequence[Node], packing: Packing) -> list[int]:
+    """Actors of each machine: in proportion to its CPUs (or GPUs), within its room as far as that goes."""
+    room = [min(_room(m, packing).values(), default=actors) for m in machines]
+    weight = [_weight(m, packing.gpus_per_actor) for m in machines]
+    given = [0] * len(machines)
+    for _ in range(actors):
+        open_to = [k for k in range(len(machines)) if given[k] < room[k]] or range(len(machines))
+        # The machine least loaded after taking one more; equal ones in turn.
+        given[min(open_to, key=lambda k: ((given[k] + 1) / max(weight[k], 1e-9), k))] += 1
+    return given
+
+
+def _cpu_share(dealt: Sequence[int], machines: Sequence[Node]) -> float:
+    least = min((m.cpus / n for m, n in zip(machines, dealt, strict=True) if n), default=1.0)
+    return float(min(1.0, np.floor(1000 * least + 1e-9) / 1000))
+
+
+def _node_of_devices(
+    messages: MessageGraph, cluster: np.ndarray, dealt: Sequence[int], spread: bool
+) -> np.ndarray:
+    """Machine of each device; packed by choice, a machine may take a few more than its share."""
+    ends = np.floor(np.cumsum([0, *dealt]) * messages.count / sum(dealt) + 0.5).astype(int)
+    sizes = np.diff(ends).tolist()
+    limits = [int(np.ceil(s * (1 + SLACK))) if spread and s else s for s in sizes]
+    return assign(messages, cluster, sizes, limits)
+
+
+def _in_clusters(devices: np.ndarray, cluster: np.ndarray, actors: int) -> Iterator[tuple[int, ...]]:
+    order = devices[np.lexsort((devices, cluster[devices]))]
+    for part in np.array_split(order, actors) if actors else ():
+        if len(part):
+            yield tuple(sorted(int(d) for d in part))
+
+
+_KNOBS = {
+    "CPU": ("runtime.cpus_per_actor", ""),
+    "GPU": ("runtime.gpus_per_actor", ""),
+    "memory": ("runtime.devices_per_actor", " MB"),
+}
+
+
+def check_fits(packing: Packing, resources: Mapping[str, float], nodes: Sequence[Node] = ()) -> None:
+    """Refuse what the cluster cannot hold, naming the knob to turn; an actor lies on one node, whole.
+
+    Args:
+        packing: What is wanted.
+        resources: What the cluster has in sum.
+        nodes: Its machines; none means it is one.
+
+    Raises:
+        InputError: Not enough CPU, GPU or memory on some node, or a GPU share that Ray does not know.
+    """
+    _check_shares(packing)
+    placed = bool(packing.nodes)
+    single = Node(
+        "", resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", float("inf"))
+    )
+    machines = list(nodes) if placed else [single]
+    actors = len(packing.groups)
+    for name in ("CPU", "GPU", "memory"):
+        holds = [_room(m, packing).get(name, actors) for m in machines]
+        asked = [packing.nodes.count(m.name) if placed else actors for m in machines]
+        if any(a > h for a, h in zip(asked, holds, strict=True)):
+            raise _no_room(packing, name, machines, holds)
+    if placed and sum(min(_room(m, packing).values(), default=actors) for m in machines) < actors:
+        raise _no_room(
+            packing, "CPU", machines, [min(_room(m, packing).values(), default=actors) for m in machines]
+        )
+
+
+def _check_shares(packing: Packing) -> None:
+    actors, gpus = len(packing.groups), packing.gpus_per_actor
+    if packing.cpus_per_actor < 0.0005 or 0 < gpus < 0.0005:
+        raise InputError(
+            f"{actors} actors leave each less than 0.001 {'GPU' if 0 < gpus < 0.0005 else 'CPU'}",
+            change="Set `runtime.devices_per_actor=auto`, or a number of devices for each actor.",
+        )
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(
+            "An actor cannot have more than one GPU and a part of another",
+            got=f"runtime.gpus_per_actor={gpus:g}",
+            expected="a share up to 1, or a whole number",
+            change="Change `runtime.gpus_per_actor`.",
+        )
+
+
+def _no_room(packing: Packing, name: str, machines: Sequence[Node], holds: Sequence[int]) -> InputError:
+    knob, label = _KNOBS[name]
+    each = {"CPU": packing.cpus_per_actor, "GPU": packing.gpus_per_actor, "memory": packing.memory_mb}[name]
+    there = [
+        {"CPU": m.cpus, "GPU": m.gpus, "memory": np.floor(m.memory_bytes / 2**20)}[name] for m in machines
+    ]
+    actors = len(packing.groups)
+    if len(machines) == 1:
+        expected = f"at most {there[0]:g}{label} {name}"
+    else:
+        listed = [
+            f"{m.address or m.name}: {t:g}{label} {name} hold {h}"
+            for m, t, h in zip(machines, there, holds, strict=True)
+        ]
+        expected = f"what each node holds, {sum(holds)} in all ({'; '.join(listed)}); an actor lies on one node, whole"
+    return InputError(
+        f"The cluster cannot hold {actors} device actors",
+        got=f"{actors} x {each:g}{label} = {each * actors:g}{label} {name}",
+        expected=expected,
+        change=f"Change `{knob}`, set `runtime.devices_per_actor=auto`, or join a larger cluster by "
+        "`runtime.address`.",
+    )

@@ -1,0 +1,171 @@
+"""The Protocol between the driver and whatever hosts devices and channel, and the one-process backend.
+
+`LocalBackend` runs everything here; `actors.pool.RayBackend` runs the same plain classes as Ray actors. Both
+give the same records for the same configuration and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from dfl_ray.devices.records import (
+    EvaluationReport,
+    ExchangeReport,
+    GroupSetup,
+    Snapshot,
+    TrainReport,
+    TransferOutcomes,
+)
+
+if TYPE_CHECKING:
+    from channels.channel import Snapshot as ChannelState
+    from channels.transfers import RoundPlan, Transfers
+    from dfl_ray.network.deployment import ChannelSetup
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """Everything that must be saved at a round boundary besides the driver's own state."""
+
+    devices: Sequence[Snapshot]
+    channel: ChannelState
+
+
+class Backend(Protocol):
+    """Hosts the devices and the channel."""
+
+    @property
+    def actors(self) -> int:
+        """Number of processes or actors that host devices."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines the device actors live on."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often an actor has been brought back."""
+        ...
+
+    def actor_of(self, device: int) -> str:
+        """Name of the actor that hosts a device."""
+        ...
+
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+        """Local steps everywhere but on absent devices; the payloads stay where they were made."""
+        ...
+
+    def plan(
+        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
+    ) -> RoundPlan:
+        """Let the channel schedule the round's transfers."""
+        ...
+
+    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
+        """Bring delivered payloads to their receivers, which mix them."""
+        ...
+
+    def evaluate(
+        self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
+    ) -> list[EvaluationReport]:
+        """Accuracy of all devices; round 0 asks the bare base model."""
+        ...
+
+    def full_sketches(self) -> dict[int, np.ndarray]:
+        """Task -> sketch of all layers, from the tasks' authors."""
+        ...
+
+    def snapshot(self) -> BackendState:
+        """All state, at a round boundary."""
+        ...
+
+    def restore(self, state: BackendState) -> None:
+        """Take all state back."""
+        ...
+
+    def object_store_bytes(self) -> int:
+        """Bytes of payloads put into an object store since the last call; 0 without one."""
+        ...
+
+    def node_crossing_bytes(self) -> int:
+        """Bytes of delivered messages whose ends lie on different nodes since the last call; 0 on one node."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and memory."""
+        ...
+
+
+class LocalBackend:
+    """Everything in this process, without Ray: for tests, debugging and machines without Ray.
+
+    Args:
+        setup: What all devices share.
+        channel: What the channel is made from.
+        torch_device: "cpu" or a CUDA device.
+    """
+
+    actors = nodes = 1
+    restarts = 0
+
+    def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str | None = None) -> None:
+        from dfl_ray.devices.group import DeviceGroup
+
+        self._group = DeviceGroup(setup, sorted(setup.held), torch_device)
+        self._channel = channel.make()
+
+    def actor_of(self, device: int) -> str:
+        """All devices live in this process."""
+        return "local"
+
+    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+        """See `Backend.train`."""
+        return [self._group.train(round_index, absent)[0]]
+
+    def plan(
+        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
+    ) -> RoundPlan:
+        """See `Backend.plan`."""
+        return self._channel.plan_round(
+            round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
+        )
+
+    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
+        """See `Backend.exchange`."""
+        return [self._group.exchange(round_index, deliveries)]
+
+    def evaluate(
+        self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
+    ) -> list[EvaluationReport]:
+        """See `Backend.evaluate`."""
+        return [self._group.evaluate(round_index, rules, references)]
+
+    def full_sketches(self) -> dict[int, np.ndarray]:
+        """See `Backend.full_sketches`."""
+        return self._group.full_sketches()
+
+    def snapshot(self) -> BackendState:
+        """See `Backend.snapshot`."""
+        return BackendState([self._group.snapshot()], self._channel.snapshot())
+
+    def restore(self, state: BackendState) -> None:
+        """See `Backend.restore`."""
+        self._group.restore(state.devices)
+        self._channel.restore(state.channel)
+
+    def object_store_bytes(self) -> int:
+        """No object store."""
+        return 0
+
+    def node_crossing_bytes(self) -> int:
+        """One node."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,265 @@
+"""The round loop: train, plan, exchange, evaluate, record, save. It moves references and reports, no payloads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from channels.energy import compute_cost
+from dfl_ray.config.schema import Config
+from dfl_ray.devices.records import EvaluationReport, TrainReport, TransferOutcomes, TransferRequests
+from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.lora.layout import Layout
+from dfl_ray.methods.spec import method_spec
+from dfl_ray.records import RunFolder
+from dfl_ray.simulation.backend import Backend
+from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
+from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.round_tables import (
+    AccuracyHistory,
+    accuracy_metrics,
+    device_table,
+    evaluation_table,
+    expand_hops,
+    radio_metrics,
+    state_metrics,
+    transfer_table,
+)
+from dfl_ray.tracking.progress import Progress
+from dfl_ray.tracking.tracker import Tracker
+
+
+@dataclass
+class WallTimes:
+    """Real seconds of the parts of one round."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the block's time to a part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
+
+
+class Driver:
+    """Coordinates the rounds of one run.
+
+    Args:
+        experiment: The run.
+        backend: Hosts devices and channel.
+        folder: Where records and checkpoints go.
+        tracker: Follows the metrics.
+        progress: Shows them.
+        stop_wanted: Asked at every round boundary; True saves and stops.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        backend: Backend,
+        folder: RunFolder,
+        tracker: Tracker,
+        progress: Progress,
+        stop_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.experiment = experiment
+        self.config = experiment.config
+        self.backend = backend
+        self.folder = folder
+        self.tracker = tracker
+        self.progress = progress
+        self.stop_wanted = stop_wanted
+        self.facts = method_spec(self.config.method)
+        self.layout = Layout(experiment.setup.layers, self.config.method.rank, self.facts.trains)
+        self.history = AccuracyHistory({})
+        self.spectral_gap = smallest_gap(experiment)
+        self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
+        self._references: dict[int, np.ndarray] | None = None
+        self._absent: tuple[int, ...] = ()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the state of a checkpoint."""
+        self.backend.restore(checkpoint.state)
+        self.history.best = dict(checkpoint.driver["best_accuracy"])
+        self._absent = tuple(checkpoint.driver["absent"])
+
+    def run(self, done: int = 0) -> None:
+        """Run the rounds after `done` to the end.
+
+        Raises:
+            Interrupted: The user stopped the run; it has been saved.
+        """
+        if done == 0:
+            self._evaluate_base()
+        self.progress.rounds(self.config.rounds, done)
+        for round_index in range(done + 1, self.config.rounds + 1):
+            row = self._round(round_index)
+            self.progress.update(row)
+            stopping = self.stop_wanted() and round_index < self.config.rounds
+            self._checkpoint(round_index, forced=stopping or round_index == self.config.rounds)
+            if stopping:
+                raise Interrupted(
+                    f"Stopped after round {round_index} of {self.config.rounds} and saved. "
+                    f"Go on with: dfl-ray resume {self.folder.path}"
+                )
+
+    def _evaluate_base(self) -> None:
+        table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)
+        self.folder.append({"evaluation": table}, round=0)
+
+    def _round(self, round_index: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        wall_times = WallTimes()
+        with wall_times.measure("train"):
+            trained = self.backend.train(round_index, self._absent)
+        wanted = TransferRequests.join([r.wanted for r in trained])
+        hops = expand_hops(wanted, self.experiment.setup.graph.relays)
+        with wall_times.measure("plan"):
+            cost = compute_cost(self.experiment.channel.classes, self._flops(trained))
+            plan = self.backend.plan(round_index, hops.transfers, cost.seconds, cost.energy_j)
+            arrived = hops.arrived(plan.delivered, len(wanted))
+            self._note_empty_batteries(round_index, plan.alive)
+        with wall_times.measure("exchange"):
+            taken = self.backend.exchange(round_index, TransferOutcomes(wanted, arrived))
+        transfers = transfer_table(plan, hops, wanted, [t.name for t in self.experiment.setup.tasks])
+        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived, cost.energy_j)}
+        row |= training_metrics(trained) | {"refused": sum(sum(r.values()) for t in taken for r in t.refused)}
+        row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
+        row |= {"message_bytes": int(wanted.payload_bytes[arrived].sum())}
+        row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
+        tables = {
+            "devices": device_table(self.experiment, trained, taken, plan, hops, cost, self._actor_of),
+            "transfers": transfers,
+        }
+        extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
+        if evaluation_due(self.config, round_index):
+            with wall_times.measure("evaluate"):
+                tables["evaluation"] = self._evaluate(round_index, row, extras)
+        self._record(row, tables, extras, wall_times, began)
+        return row
+
+    def _note_empty_batteries(self, round_index: int, alive: np.ndarray) -> None:
+        """Take devices whose battery is empty out of the coming rounds, visibly.
+
+        Raises:
+            RunError: None is left.
+        """
+        dead = tuple(int(d) for d in np.flatnonzero(~alive))
+        new = sorted(set(dead) - set(self._absent))
+        if new:
+            who = ", ".join(map(str, new[:10])) + (" ..." if len(new) > 10 else "")
+            self.progress.say(f"Round {round_index}: battery empty, out of the run: device {who}")
+        if len(dead) == len(alive):
+            raise RunError(
+                f"All devices had empty batteries in round {round_index}; nothing can go on. Raise "
+                "`devices.battery_j`, or lower `radio.tx_power_dbm` or `method.local_steps`."
+            )
+        self._absent = dead
+
+    def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:
+        tokens = np.zeros(self.config.devices.count)
+        for report in trained:
+            tokens[report.devices] = report.tokens
+        return tokens * self.experiment.flops_per_token
+
+    def _evaluate(self, round_index: int, row: dict[str, Any], extras: dict[str, Any]) -> pd.DataFrame:
+        rules = rules_asked(self.config, round_index)
+        if "filter" in rules and self._references is None:
+            self._references = self.backend.full_sketches()
+        references = self._references if "filter" in rules else None
+        reports: list[EvaluationReport] = self.backend.evaluate(round_index, rules, references)
+        table = evaluation_table(reports, self.experiment)
+        found = accuracy_metrics(table, self.facts.rule, self.history)
+        extras["accuracy_by_task"] = found.pop("accuracy_by_task")
+        mine = table[table["rule"] == self.facts.rule]
+        extras["device_accuracy"] = mine.groupby("device")["accuracy"].mean().to_numpy(float)
+        row |= found | state_metrics(reports, self.layout)
+        return table
+
+    def _record(
+        self,
+        row: dict[str, Any],
+        tables: dict[str, Any],
+        extras: dict[str, Any],
+        wall_times: WallTimes,
+        began: float,
+    ) -> None:
+        recording = time.perf_counter()
+        round_index = int(row["round"])
+        self.folder.append(tables, round=round_index)
+        now = time.perf_counter()
+        wall = now - began
+        useful = wall_times.parts.get("train", 0.0) + wall_times.parts.get("evaluate", 0.0)
+        row |= {f"{name}_wall_s": value for name, value in wall_times.parts.items()}
+        row |= {"record_wall_s": now - recording, "wall_s": wall, "overhead_fraction": 1.0 - useful / wall}
+        self.folder.append({"rounds": {name: [value] for name, value in row.items()}}, round=round_index)
+        self.tracker.log_round(row, extras | {"actors": self.backend.actors})
+
+    def _checkpoint(self, round_index: int, *, forced: bool) -> None:
+        every = self.config.checkpoint.every
+        if not forced and (every == 0 or round_index % every):
+            return
+        driver = {"best_accuracy": self.history.best, "absent": list(self._absent)}
+        checkpoint = Checkpoint(round_index, self.backend.snapshot(), driver)
+        save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
+        if round_index == self.config.rounds:
+            self._save_adapters(checkpoint)
+
+    def _save_adapters(self, checkpoint: Checkpoint) -> None:
+        from dfl_ray.simulation.export import save_final_adapters
+
+        saved = save_final_adapters(self.experiment, checkpoint.state, self.folder.path / "adapters")
+        if saved is not None and self.config.track.wandb.save_adapters:
+            self.tracker.save_adapters(saved)
+
+
+def evaluation_due(config: Config, round_index: int) -> bool:
+    """Whether a round ends with an evaluation: every `evaluate.every` rounds, and the last."""
+    return round_index % config.evaluate.every == 0 or round_index == config.rounds
+
+
+def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
+    """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted."""
+    facts = method_spec(config.method)
+    if round_index == config.rounds:
+        asked = config.evaluate.rules or facts.compared
+        return tuple(dict.fromkeys((facts.rule, *(facts.rules if "all" in asked else asked))))
+    return tuple(dict.fromkeys((facts.rule, "oracle"))) if "oracle" in facts.rules else (facts.rule,)
+
+
+def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
+    """Mean loss over the devices that trained, and how many were left out for a non-finite one."""
+    loss = np.concatenate([np.where(r.finite, r.loss, np.nan) for r in trained])
+    finite = np.concatenate([r.finite for r in trained])
+    return {
+        "train_loss": float(np.nanmean(loss)) if np.isfinite(loss).any() else None,
+        "skipped_devices": int((~finite).sum()),
+    }
+
+
+def smallest_gap(experiment: Experiment) -> float | None:
+    """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one."""
+    from topology import mixing
+
+    topology = experiment.topology
+    weights = getattr(mixing, experiment.config.topology.mixing)
+    if not method_spec(experiment.config.method).per_task:
+        return float(mixing.spectral_gap(weights(topology.gossip_edges, topology.nodes)))
+    gaps: list[float] = []
+    for task in range(topology.tasks):
+        holders = topology.holders(task)
+        if len(holders) > 1:
+            place = np.full(topology.nodes, -1)
+            place[holders] = np.arange(len(holders))
+            gaps.append(float(mixing.spectral_gap(weights(place[topology.task_edges(task)], len(holders)))))
+    return min(gaps) if gaps else None

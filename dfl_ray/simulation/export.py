@@ -1,0 +1,106 @@
+"""The adapters a run ends with, one PEFT folder each: an expert per task, or a device's own where tasks share one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.lora.layout import Factor, Layout
+from dfl_ray.lora.projection import common_factors, task_projections
+from dfl_ray.methods.spec import MERGED, method_spec
+from dfl_ray.models.peft_folder import write_peft_folder
+from dfl_ray.simulation.backend import BackendState
+from dfl_ray.simulation.experiment import Experiment, model_path
+from dfl_ray.wire.message import SHARED_TASK
+
+MOST_BYTES = 2**29
+"""Largest folder that is written."""
+
+
+def save_final_adapters(experiment: Experiment, state: BackendState, folder: Path) -> Path | None:
+    """Write the final adapters under `folder`.
+
+    Of a task's holders the author's expert is written (they differ by no more than the consensus distance); a
+    method with one adapter per device writes that of the first device. What a method has merged into the device's
+    base (`flora`) is written as an adapter of as high a rank as it has.
+
+    Args:
+        experiment: The run.
+        state: The devices' final state.
+        folder: Folder to make, `adapters/` of the run.
+
+    Returns:
+        The folder, or None when float32 copies would be too large to be sensible (> 512 MB).
+    """
+    setup, config = experiment.setup, experiment.config
+    layout = Layout(setup.layers, config.method.rank, method_spec(config.method).trains)
+    owners = _owners(experiment)
+    arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
+    merged = {device: arrays.get(f"{device}/memory/{MERGED}") for device, _ in owners.values()}
+    dense = sum(m.size for m in merged.values() if m is not None)
+    if 4 * (layout.size * len(owners) + dense) > MOST_BYTES:
+        return None
+    scale = config.method.alpha / config.method.rank
+    for name, (device, task) in owners.items():
+        adapter_index = 0 if task == SHARED_TASK else setup.held[device].index(task)
+        flat = np.asarray(arrays[f"{device}/state/theta"][adapter_index])
+        a = _factor(layout, flat, "a") if "a" in layout.trains else _static_a(experiment, device, task)
+        b, s = _factor(layout, flat, "b"), scale
+        update = merged[device]
+        if update is not None:
+            a, b, s = *_with_merged(layout, a, b, scale, update), 1.0
+        write_peft_folder(folder / name, setup.layers, a, b, scale=s, base_model=model_path(config))
+    return folder
+
+
+def _with_merged(
+    layout: Layout, a: Sequence[np.ndarray], b: Sequence[np.ndarray], scale: float, merged: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Factors of merged + s B A of every layer by SVD, all of the highest rank that a layer needs, scale 1."""
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    start = 0
+    for layer, down, up in zip(layout.layers, a, b, strict=True):
+        m, d = layer.out_features, layer.in_features
+        dense = merged[start : start + m * d].reshape(m, d).astype(np.float64) + scale * up @ down
+        start += m * d
+        parts.append(np.linalg.svd(dense, full_matrices=False))
+    rank = max(1, *(int((v > v[0] * np.finfo(np.float32).eps).sum()) for _, v, _ in parts))
+    return [_rows(right, rank) for _, _, right in parts], [
+        _rows((left * values).T, rank).T for left, values, _ in parts
+    ]
+
+
+def _rows(x: np.ndarray, count: int) -> np.ndarray:
+    """The first rows, zeros behind the last."""
+    return np.pad(x[:count], ((0, max(0, count - len(x))), (0, 0)))
+
+
+def _owners(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Folder name -> (device, adapter task) of each adapter to write."""
+    if not method_spec(experiment.config.method).per_task:
+        return {"shared": (0, SHARED_TASK)}
+    authors = {task: device for (task, _), device in reversed(list(experiment.setup.graph.authority.items()))}
+    return {experiment.setup.tasks[task].name: (device, task) for task, device in sorted(authors.items())}
+
+
+def _static_a(experiment: Experiment, device: int, task: int) -> list[np.ndarray]:
+    """A of every layer where it is drawn and never trained."""
+    config, layers = experiment.config, experiment.setup.layers
+    method = config.method
+    if not isinstance(method, SparseOrthogonalConfig):
+        return [a.astype(np.float32) for a in common_factors(config.seed, layers, method.rank)]
+    drawn = device if method.projection == "per_device" else 0
+    return [
+        task_projections(
+            config.seed, layer, tasks=len(experiment.setup.tasks), rank=method.rank,
+            kind=method.projection, device=drawn
+        )[task].astype(np.float32)
+        for layer in layers
+    ]  # fmt: skip
+
+
+def _factor(layout: Layout, flat: np.ndarray, factor: Factor) -> list[np.ndarray]:
+    return [flat[s.start : s.stop].reshape(s.shape) for s in layout.of(factor)]

@@ -1,0 +1,100 @@
+"""Whatever happens to a message on its way, no method uses a damaged, old or foreign one, and all are counted."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from dfl_ray.config.methods import MethodField
+from dfl_ray.methods.table import METHODS, make_method
+from dfl_ray.wire.message import pack, unpack
+from tests.network import HELD, make_context, make_devices
+
+SENDING = [name for name in METHODS if name not in ("local", "centralized")]
+READ = TypeAdapter(MethodField)
+
+
+def network(name, **changes):
+    section = {
+        "type": name,
+        "rank": 4,
+        **({"sketch_layers": 1, "exchange_every": 1} if name == "sparse_orthogonal" else {}),
+        **changes,
+    }
+    method = make_method(make_context(READ.validate_python(section), HELD))
+    devices = make_devices(method)
+    for d in devices:
+        method.begin(d, 1)
+    return method, devices
+
+
+def adapter_message(method, devices):
+    """A real message of device 0 to device 1."""
+    sent = [o for o in method.outgoing(devices[0], 1) if o.kind.name == "ADAPTER"]
+    return bytes(next(o.payload for o in sent if 1 in o.destinations))
+
+
+def taken_in(method, device, data, round_index=1):
+    """Refusals of a message, and whether the device ended as if nothing had come."""
+    with_it, without = copy.deepcopy(device), copy.deepcopy(device)
+    refused = method.incoming(with_it, round_index, data, [])
+    assert not method.incoming(without, round_index, [], [])
+    merged = [d.memory.get("merged", np.zeros(0)) for d in (with_it, without)]
+    return refused, torch.equal(with_it.state.theta, without.state.theta) and np.array_equal(*merged)
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_a_good_message_changes_the_receiver(name):
+    method, devices = network(name)
+    data = adapter_message(method, devices)
+    refused, untouched = taken_in(method, devices[1], [data])
+    assert not refused
+    assert not untouched
+
+
+@pytest.mark.parametrize("name", SENDING)
+@settings(max_examples=25, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
+def test_damaged_messages_are_refused(name, place, flip, cut):
+    method, devices = network(name)
+    data = bytearray(adapter_message(method, devices))
+    at = int(place * len(data))
+    if cut:
+        data = data[:at]
+    else:
+        data[at] ^= flip
+    refused, untouched = taken_in(method, devices[1], [bytes(data)])
+    assert sum(refused.values()) == 1
+    assert untouched
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_foreign_and_replayed_messages_are_refused(name):
+    from dataclasses import replace
+
+    method, devices = network(name)
+    data = adapter_message(method, devices)
+    message = unpack(data)
+    for change in ({"run": 1}, {"sender": 3}, {"version": 5}, {"task": 7}):
+        refused, untouched = taken_in(method, devices[1], [pack(replace(message, **change))])
+        assert refused == {"foreign": 1}
+        assert untouched
+    assert not method.incoming(devices[1], 1, [data], [])
+    refused, untouched = taken_in(method, devices[1], [data], round_index=2)
+    assert refused == {"replayed": 1}
+    assert untouched
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_values_that_are_not_finite_are_refused(name):
+    method, devices = network(name, precision="float32")
+    devices[0].state.theta.fill_(float("nan"))
+    refused, untouched = taken_in(method, devices[1], [adapter_message(method, devices)])
+    assert refused == {"not_finite": 1}
+    assert untouched

@@ -1,0 +1,127 @@
+"""Codec and messages: round trips, exact lengths, and every kind of damage refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dfl_ray.wire.codec import (
+    BLOCK,
+    PRECISIONS,
+    CodecError,
+    decode_mask,
+    decode_values,
+    encode_mask,
+    encode_values,
+    encoded_size,
+)
+from dfl_ray.wire.message import HEADER_BYTES, Kind, Message, MessageError, Refusal, mask_hash, pack, unpack
+
+FLOATS = hnp.arrays(
+    np.float32, st.integers(0, 300), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+)
+
+
+@given(FLOATS)
+def test_float32_is_exact(x):
+    np.testing.assert_array_equal(decode_values(encode_values(x, "float32"), "float32", len(x)), x)
+
+
+@given(FLOATS, st.sampled_from(PRECISIONS))
+def test_length_is_what_is_charged(x, precision):
+    assert len(encode_values(x, precision)) == encoded_size(len(x), precision)
+
+
+@given(FLOATS)
+def test_float16_and_bfloat16_round_to_nearest(x):
+    np.testing.assert_array_equal(
+        decode_values(encode_values(x, "float16"), "float16", len(x)), x.astype(np.float16).astype(np.float32)
+    )
+    torch = pytest.importorskip("torch")
+    expected = torch.from_numpy(x.copy()).bfloat16().float().numpy()
+    np.testing.assert_array_equal(decode_values(encode_values(x, "bfloat16"), "bfloat16", len(x)), expected)
+
+
+@given(FLOATS)
+def test_int8_error_is_at_most_half_a_step_of_its_block(x):
+    back = decode_values(encode_values(x, "int8"), "int8", len(x))
+    for start in range(0, len(x), BLOCK):
+        block, decoded = x[start : start + BLOCK], back[start : start + BLOCK]
+        # The scale is rounded up to float16, at most 1/1024 (or one subnormal step) above max/127.
+        step = np.abs(block).max() / 127 * (1 + 2**-10) + 6.0e-8
+        assert np.abs(block - decoded).max() <= step / 2 * (1 + 1e-5)
+
+
+def test_int8_keeps_zeros_and_the_largest_value():
+    x = np.zeros(130, np.float32)
+    x[70] = -3.0
+    back = decode_values(encode_values(x, "int8"), "int8", 130)
+    assert back[70] == pytest.approx(-3.0, rel=2e-3)
+    assert not back[:64].any()
+
+
+@given(hnp.arrays(np.bool_, st.integers(1, 2000)))
+def test_masks_round_trip(mask):
+    data = encode_mask(mask)
+    np.testing.assert_array_equal(decode_mask(data, len(mask)), mask)
+    assert len(data) <= 1 + -(-len(mask) // 8)
+
+
+def test_sparse_masks_travel_as_indices():
+    mask = np.zeros(10_000, bool)
+    mask[[3, 17, 9_999]] = True
+    assert len(encode_mask(mask)) == 1 + 2 * 3
+    assert len(encode_mask(np.ones(10_000, bool))) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x03abc", b"\x02\xff\xff\xff\xff", b"\x00x"])
+def test_wrong_masks_are_refused(data):
+    with pytest.raises(CodecError):
+        decode_mask(data, 100)
+
+
+MESSAGES = st.builds(
+    Message,
+    kind=st.sampled_from(Kind),
+    task=st.integers(-1, 1000),
+    sender=st.integers(0, 2**32 - 1),
+    version=st.integers(0, 2**32 - 1),
+    run=st.integers(0, 2**32 - 1),
+    mask_hash=st.integers(0, 2**64 - 1),
+    precision=st.sampled_from(PRECISIONS),
+    body=st.binary(max_size=200),
+)
+
+
+@given(MESSAGES)
+def test_messages_round_trip(message):
+    data = pack(message)
+    assert unpack(data) == message
+    assert len(data) == HEADER_BYTES + len(message.body)
+
+
+@settings(max_examples=300)
+@given(MESSAGES, st.data())
+def test_any_flipped_bit_is_refused(message, data):
+    packed = bytearray(pack(message))
+    bit = data.draw(st.integers(0, 8 * len(packed) - 1))
+    packed[bit // 8] ^= 1 << (bit % 8)
+    with pytest.raises(MessageError):
+        unpack(bytes(packed))
+
+
+@given(MESSAGES, st.data())
+def test_any_truncation_is_refused(message, data):
+    packed = pack(message)
+    cut = data.draw(st.integers(0, len(packed) - 1))
+    with pytest.raises(MessageError) as caught:
+        unpack(packed[:cut])
+    assert caught.value.refusal is Refusal.TRUNCATED
+
+
+def test_mask_hash_is_zero_only_for_dense():
+    assert mask_hash(np.ones(9, bool)) == 0
+    assert mask_hash(np.zeros(9, bool)) != 0

@@ -1,0 +1,288 @@
+"""Methods on a small network with no model: averaging, masks, published updates, losses, refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
+from dfl_ray.methods.bidding import share_out
+from dfl_ray.methods.pruning import update_rounds
+from dfl_ray.methods.table import make_method
+from dfl_ray.wire.message import Kind, Message, pack
+from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
+
+
+def so(**changes):
+    base = {
+        "rank": 4, "precision": "float32", "density": 1.0, "sketch_layers": 1, "exchange_every": 1,
+        "prune_end": 0.6, "prune_steps": 5,
+    }  # fmt: skip
+    return SparseOrthogonalConfig(**{**base, **changes})
+
+
+def values(devices, task):
+    rows = {
+        d.index: d.state.theta[d.adapter_tasks.index(task)].numpy().copy()
+        for d in devices
+        if task in d.adapter_tasks
+    }
+    return rows
+
+
+def test_sparse_orthogonal_averages_inside_each_task_only():
+    method = make_method(make_context(so(), HELD))
+    devices = make_devices(method)
+    before = {t: values(devices, t) for t in (0, 1)}
+    refused, _ = play(method, devices, 1)
+    assert not refused
+    for task, graph in method.context.graph.task_weights.items():
+        after = values(devices, task)
+        for d, row in after.items():
+            expected = before[task][d] + sum(
+                w * (before[task][n] - before[task][d]) for n, w in graph[d].items()
+            )
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            np.mean(list(after.values()), axis=0), np.mean(list(before[task].values()), axis=0), atol=1e-6
+        )
+
+
+def test_dlora_averages_a_and_b_over_all_neighbours():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    devices = make_devices(method)
+    assert method.layout.size == sum(4 * (s.in_features + s.out_features) for s in LAYERS)
+    before = {d.index: d.state.theta[0].numpy().copy() for d in devices}
+    play(method, devices, 1)
+    for d in devices:
+        expected = before[d.index] + sum(w * (before[n] - before[d.index]) for n, w in LINE[d.index].items())
+        np.testing.assert_allclose(d.state.theta[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lost_weight_stays_with_the_device():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    devices = make_devices(method)
+    before = {d.index: d.state.theta[0].numpy().copy() for d in devices}
+    play(method, devices, 1, lost={(0, 1)})
+    expected = before[1] + (before[2] - before[1]) / 3
+    np.testing.assert_allclose(devices[1].state.theta[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gossip_reaches_consensus_with_int8_and_feedback():
+    method = make_method(make_context(so(precision="int8"), HELD, rounds=500))
+    devices = make_devices(method)
+    target = np.mean(list(values(devices, 0).values()), axis=0)
+    for r in range(1, 81):
+        play(method, devices, r)
+    spread = np.ptp(np.stack(list(values(devices, 0).values())), axis=0).max()
+    assert spread < 0.06
+    assert np.abs(np.mean(list(values(devices, 0).values()), axis=0) - target).max() < 0.1
+
+
+def test_exchange_every_skips_rounds_but_never_the_last():
+    config = DloraConfig(rank=4, exchange_every=3)
+    method = make_method(make_context(config, HELD, rounds=7))
+    devices = make_devices(method)
+    sent = [play(method, devices, r)[1] > 0 for r in range(1, 8)]
+    assert sent == [False, False, True, False, False, True, True]
+
+
+def test_schedule_is_cubic_and_ends_at_the_density():
+    schedule = update_rounds(so(density=0.25, prune_start=0.1, prune_end=0.6, prune_steps=5), 20)
+    assert list(schedule) == [4, 6, 8, 10, 12]
+    assert list(schedule.values()) == sorted(schedule.values(), reverse=True)
+    assert schedule[12] == 0.25
+    assert update_rounds(so(density=1.0), 20) == {}
+
+
+def test_all_holders_switch_masks_together_and_thin_out():
+    method = make_method(make_context(so(density=0.25, precision="float16"), HELD))
+    devices = make_devices(method)
+    sizes = []
+    for r in range(1, 21):
+        refused, size = play(method, devices, r)
+        assert not refused
+        sizes.append(size)
+        for task in (0, 1):
+            masks = [method.pruning.current(d, task) for d in devices if task in d.adapter_tasks]
+            assert all((m is None) == (masks[0] is None) for m in masks)
+            assert masks[0] is None or all((m == masks[0]).all() for m in masks)
+    for d in devices:
+        for adapter_index, task in enumerate(d.adapter_tasks):
+            mask = method.pruning.current(d, task)
+            assert mask is not None
+            assert mask.mean() == pytest.approx(0.25, abs=0.02)
+            assert not d.state.theta[adapter_index][torch.from_numpy(~mask)].any()
+        assert method.density(d) == pytest.approx(0.25, abs=0.02)
+    assert sizes[-1] < sizes[3]
+
+
+def test_masks_reach_holders_through_relays_that_do_not_hold_the_task():
+    held = {0: (0,), 1: (1,), 2: (0, 1), 3: (1,)}
+    method = make_method(make_context(so(density=0.25, precision="float16"), held))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        assert not play(method, devices, r)[0]
+    masks = [method.pruning.current(devices[d], 0) for d in (0, 2)]
+    assert masks[0] is not None
+    assert (masks[0] == masks[1]).all()
+
+
+def test_a_holder_that_missed_a_mask_refuses_and_catches_up():
+    method = make_method(make_context(so(density=0.25, precision="float16"), HELD))
+    devices = make_devices(method)
+    seen = Counter()
+    for r in range(1, 21):
+        lost = {(0, 1)} if 4 <= r <= 9 else set()
+        seen += play(method, devices, r, lost)[0]
+    assert seen["unknown_mask"] > 0
+    assert set(seen) == {"unknown_mask"}
+    masks = [method.pruning.current(d, 0) for d in devices[:3]]
+    assert all((m == masks[0]).all() for m in masks)
+
+
+def test_replicas_reach_every_device_and_the_newest_wins():
+    method = make_method(make_context(so(replicas_every=5, precision="float32"), HELD))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        play(method, devices, r)
+    for task, author in ((0, 0), (1, 2)):
+        for d in devices:
+            expert = method.expert(d, task)
+            if task in d.adapter_tasks:
+                assert expert.key == ("own", d.index, task)
+                continue
+            kind, of, sender, version = expert.key
+            assert (kind, of, sender) == ("replica", task, author)
+            assert version == 20 - (method.context.graph.everyone[task, author].depth - 1)
+            own = next(x for x in devices if x.index == author)
+            np.testing.assert_allclose(
+                expert.values.numpy(), own.state.theta[own.adapter_tasks.index(task)].numpy(), atol=0.05
+            )
+
+
+def test_sketches_reach_everyone_and_lost_hops_are_retried():
+    method = make_method(make_context(so(), HELD))
+    devices = make_devices(method)
+    for r in range(1, 6):
+        play(method, devices, r, lost={(0, 1)} if r < 3 else set())
+    for d in devices:
+        key, found = method.sketches(d)
+        assert key == ((0, 1), (2, 1))
+        np.testing.assert_allclose(found[0, 0], np.eye(8), rtol=1e-3)  # float16 root diagonals
+        np.testing.assert_allclose(found[1, 0], 2 * np.eye(8), rtol=1e-3)
+
+
+def test_sent_projections_are_checked():
+    method = make_method(make_context(so(a_exchange="send"), HELD))
+    devices = make_devices(method)
+    total = play(method, devices, 1)[1]
+    assert total > sum(4 * 4 * s.in_features for s in LAYERS)
+    for r in range(2, 6):
+        assert not play(method, devices, r)[0]
+
+
+def craft(**changes):
+    fields = {
+        "kind": Kind.ADAPTER, "task": -1, "sender": 0, "version": 1, "run": 99, "mask_hash": 0,
+        "precision": "float32", "body": b"",
+    }  # fmt: skip
+    return Message(**{**fields, **changes})
+
+
+def good_body(method, fill=0.0):
+    return np.full(method.layout.size, fill, "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"run": 98}, "foreign"),
+        ({"sender": 3}, "foreign"),
+        ({"task": 0}, "foreign"),
+        ({"version": 2}, "foreign"),
+        ({"body": b"1234"}, "corrupted"),
+        ({"fill": float("nan")}, "not_finite"),
+        ({"fill": float("inf")}, "not_finite"),
+    ],
+)
+def test_wrong_messages_are_refused_counted_and_never_averaged(change, reason):
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    device = make_devices(method)[1]
+    before = device.state.theta.clone()
+    change = dict(change)
+    body = good_body(method, change.pop("fill", 0.0))
+    data = pack(craft(**{"body": body, **change}))
+    assert method.incoming(device, 1, [data], []) == Counter({reason: 1})
+    assert torch.equal(device.state.theta, before)
+
+
+def test_damaged_and_replayed_bytes_are_refused():
+    method = make_method(make_context(DloraConfig(rank=4, precision="float32"), HELD))
+    device = make_devices(method)[1]
+    data = pack(craft(body=good_body(method)))
+    broken = bytearray(data)
+    broken[60] ^= 1
+    assert method.incoming(device, 1, [bytes(broken), data[:-3]], []) == Counter(corrupted=1, truncated=1)
+    assert not method.incoming(device, 1, [data], [])
+    after = device.state.theta.clone()
+    assert method.incoming(device, 2, [data], []) == Counter(replayed=1)
+    assert torch.equal(device.state.theta, after)
+
+
+def test_another_projection_makes_messages_foreign(tmp_path):
+    """The run's identity in every message covers a hash of all A_t."""
+    from dfl_ray.simulation.experiment import _run_identity
+
+    class Section:
+        seed = 0
+        method = so()
+
+    class Other(Section):
+        method = so(projection="gaussian")
+
+    assert _run_identity(Section(), LAYERS, 2) != _run_identity(Other(), LAYERS, 2)  # type: ignore[arg-type]
+    assert _run_identity(Section(), LAYERS, 2) == _run_identity(Section(), LAYERS, 2)  # type: ignore[arg-type]
+
+
+def test_deferred_acceptance_is_stable_and_fills_every_share():
+    rng = np.random.default_rng(0)
+    worths = rng.random((3, 11))
+    owner = share_out(worths)
+    assert np.bincount(owner).tolist() == [4, 4, 3]
+    for task in range(3):
+        worst = worths[task, owner == task].min()
+        for row in np.flatnonzero(owner != task):
+            assert worths[task, row] <= worst or worths[owner[row], row] >= worths[task, row]
+    np.testing.assert_array_equal(
+        share_out(np.array([[3.0, 2.0, 1.0, 0.0], [9.0, 1.0, 8.0, 0.5]])), [1, 0, 1, 0]
+    )
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_disjoint_tasks_own_rows_of_their_own(late):
+    method = make_method(make_context(so(density=0.3, disjoint=True, precision="float16"), HELD))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        lost = {(1, 2), (2, 1)} if late and r < 9 else set()
+        refused, _ = play(method, devices, r, lost)
+        assert set(refused) <= {"unknown_mask"}
+    masks = [method.pruning.current(devices[2], task) for task in (0, 1)]
+    assert all(m is not None and 0.2 < m.mean() <= 0.31 for m in masks)
+    for s in method.layout.of("b"):
+        touched = [m[s.start : s.stop].reshape(s.shape).any(axis=1) for m in masks]
+        assert not (touched[0] & touched[1]).any()
+    product = [v.numpy() for v in method.layout.views(devices[2].state.theta, "b")]
+    for b in product:
+        assert not (b[0].T @ b[1]).any()
+
+
+def test_a_bid_that_cannot_be_is_refused():
+    method = make_method(make_context(so(density=0.3, disjoint=True), HELD))
+    device = make_devices(method)[1]
+    for body, reason in ((np.full(11, -1, "<f2").tobytes(), "not_finite"), (b"123", "corrupted")):
+        data = pack(craft(kind=Kind.BID, task=0, precision="float16", body=body))
+        assert method.incoming(device, 1, [data], []) == Counter({reason: 1})

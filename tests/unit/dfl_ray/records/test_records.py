@@ -1,0 +1,334 @@
+"""Run folders: schemas, atomic parts, truncation, locks, and what `load_run` says of bad folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dfl_ray.errors import InputError
+from dfl_ray.records import (
+    TABLES,
+    TOPOLOGY_EDGES,
+    TOPOLOGY_NODES,
+    WALL_COLUMNS,
+    Run,
+    RunFolder,
+    comparable,
+    held_tasks,
+    load_run,
+    topology_tables,
+)
+from dfl_ray.records.parts import COMPACT_EVERY, list_parts
+from dfl_ray.records.schema import SCHEMA_VERSION, conform
+
+CORE = {
+    "simulated_s": 1.5,
+    "payload_bytes": 100,
+    "airtime_s": 0.2,
+    "energy_j": 0.1,
+    "delivered_fraction": 0.9,
+    "wall_s": 1.0,
+}
+
+
+def rounds_row(round: int, **more) -> pd.DataFrame:
+    return pd.DataFrame([{"round": round, **CORE, **more}])
+
+
+def evaluation_rows(round: int, devices: int = 3) -> pd.DataFrame:
+    rows = [
+        {"round": round, "device": d, "task": t, "rule": "sum", "accuracy": 0.5, "rows": 8, "chance": 0.25}
+        for d in range(devices)
+        for t in ("a", "b")
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "one", {"seed": 3, "method": {"type": "dlora"}})
+
+
+def test_append_then_load_gives_the_same_numbers(folder: RunFolder):
+    for number in (1, 2, 3):
+        folder.append(
+            {
+                "rounds": rounds_row(number, accuracy_mean=0.5 if number == 2 else np.nan),
+                "evaluation": evaluation_rows(number),
+            },
+            number,
+        )
+    run = load_run(folder.path)
+    assert run.rounds["round"].tolist() == [1, 2, 3]
+    assert run.rounds["payload_bytes"].tolist() == [100] * 3
+    assert run.rounds["accuracy_mean"].isna().tolist() == [True, False, True]
+    assert len(run.evaluation) == 18
+    assert run.config["method"]["type"] == "dlora"
+    assert run.info["state"] == "running"
+
+
+def test_empty_tables_have_the_columns_and_types_of_full_ones(folder: RunFolder):
+    run = load_run(folder.path)
+    for name, schema in TABLES.items():
+        table = getattr(run, name)
+        assert list(table.columns) == schema.names and len(table) == 0
+    assert run.topology_nodes.columns[0] == "round" and len(run.topology_edges) == 0
+    assert run.rounds["payload_bytes"].dtype == np.int64
+
+
+def test_plain_pandas_reads_every_table_at_any_time(folder: RunFolder):
+    assert len(pd.read_parquet(folder.path / "transfers.parquet")) == 0
+    for number in range(1, 6):
+        folder.append({"rounds": rounds_row(number)}, number)
+    assert pd.read_parquet(folder.path / "rounds.parquet")["round"].tolist() == [1, 2, 3, 4, 5]
+    folder.finish("done")
+    assert pd.read_parquet(folder.path / "rounds.parquet")["round"].tolist() == [1, 2, 3, 4, 5]
+    assert len(list((folder.path / "rounds.parquet").iterdir())) == 1
+
+
+def test_parts_are_compacted_as_they_gather(folder: RunFolder):
+    for number in range(1, 2 * COMPACT_EVERY + 5):
+        folder.append({"rounds": rounds_row(number)}, number)
+    live, superseded = list_parts(folder.path / "rounds.parquet")
+    assert not superseded and len(live) < COMPACT_EVERY
+    assert load_run(folder.path).rounds["round"].tolist() == list(range(1, 2 * COMPACT_EVERY + 5))
+
+
+def test_a_crash_while_compacting_shows_no_row_twice(folder: RunFolder, tmp_path: Path):
+    for number in (1, 2, 3):
+        folder.append({"rounds": rounds_row(number)}, number)
+    table = folder.path / "rounds.parquet"
+    before = {part.path.name: part.path.read_bytes() for part in list_parts(table)[0]}
+    folder.finish("done")
+    for name, content in before.items():  # what a crash before the removal leaves behind
+        (table / name).write_bytes(content)
+    assert load_run(folder.path).rounds["round"].tolist() == [1, 2, 3]
+    again = RunFolder.open(folder.path)
+    again.truncate(2)
+    assert load_run(folder.path).rounds["round"].tolist() == [1, 2]
+    assert len(list(table.glob("part-*"))) == 1
+
+
+def test_truncate_drops_exactly_later_rounds_and_can_be_repeated(folder: RunFolder):
+    for number in range(1, 8):
+        folder.append({"rounds": rounds_row(number), "evaluation": evaluation_rows(number)}, number)
+    folder.close()
+    folder = RunFolder.open(folder.path)
+    for _ in range(2):
+        folder.truncate(4)
+        run = load_run(folder.path)
+        assert run.rounds["round"].max() == 4 and run.evaluation["round"].max() == 4
+        assert len(run.evaluation) == 24
+    folder.append({"rounds": rounds_row(5)}, 5)
+    assert load_run(folder.path).rounds["round"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_rows_of_a_round_that_was_not_finished_are_not_seen(folder: RunFolder):
+    folder.append({"evaluation": evaluation_rows(0)}, 0)
+    folder.append({"rounds": rounds_row(1), "evaluation": evaluation_rows(1)}, 1)
+    folder.append({"evaluation": evaluation_rows(2)}, 2)  # as after a crash before the `rounds` row
+    assert sorted(load_run(folder.path).evaluation["round"].unique()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (rounds_row(1, airtme_s=1.0), "did you mean `airtime_s`"),
+        (rounds_row(1).drop(columns="energy_j"), "energy_j"),
+        (rounds_row(1, payload_bytes="many"), "payload_bytes"),
+        (rounds_row(7), "other rounds"),
+        (rounds_row(1, payload_bytes=1.5), "payload_bytes"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(folder: RunFolder, table, says: str):
+    with pytest.raises(ValueError, match=says):
+        folder.append({"evaluation": evaluation_rows(1), "rounds": table}, 1)
+    assert len(pd.read_parquet(folder.path / "evaluation.parquet")) == 0
+
+
+def test_arrow_tables_and_plain_columns_are_taken_too(folder: RunFolder):
+    folder.append({"rounds": {name: [value] for name, value in CORE.items()}}, 1)
+    folder.append({"rounds": pa.Table.from_pandas(rounds_row(2), preserve_index=False)}, 2)
+    assert load_run(folder.path).rounds["airtime_s"].tolist() == [0.2, 0.2]
+
+
+def test_conform_turns_nan_into_null_only_where_null_is_allowed():
+    table = conform(rounds_row(1, accuracy_mean=np.nan, train_loss=0.25), TABLES["rounds"])
+    assert table.column("accuracy_mean").null_count == 1 and table.column("train_loss").null_count == 0
+    assert table.schema.metadata[b"dfl_ray.schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+def test_a_taken_name_is_refused_or_gets_a_suffix(folder: RunFolder):
+    folder.close()
+    with pytest.raises(InputError, match="resume"):
+        RunFolder.create(folder.path.parent, "one", {})
+    second = RunFolder.create(folder.path.parent, "one", {}, suffix_if_taken=True)
+    third = RunFolder.create(folder.path.parent, "one", {}, suffix_if_taken=True)
+    assert [second.path.name, third.path.name] == ["one-2", "one-3"]
+    assert load_run(third.path).name == "one-3"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match="name"):
+        RunFolder.create(tmp_path, name, {})
+
+
+def test_an_existing_empty_folder_is_taken(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    assert RunFolder.create(tmp_path, "empty", {}).path == tmp_path / "empty"
+
+
+def test_the_second_writer_is_refused_until_the_first_is_dead(folder: RunFolder):
+    folder.close()
+    code = (
+        "import sys,time; from dfl_ray.records import RunFolder; f = RunFolder.open(sys.argv[1]); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}"):
+            RunFolder.open(folder.path)
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    RunFolder.open(folder.path).close()
+
+
+def test_sigkill_while_appending_leaves_a_readable_folder(tmp_path: Path):
+    code = """
+import sys
+from dfl_ray.records import RunFolder
+f = RunFolder.create(sys.argv[1], "killed", {})
+core = dict(simulated_s=[1.0], payload_bytes=[1], airtime_s=[0.0], energy_j=[0.0], wall_s=[1.0])
+rows = dict(device=list(range(500)), task=["t"] * 500, rule=["sum"] * 500, accuracy=[0.5] * 500)
+for n in range(1, 100000):
+    f.append({"rounds": core, "evaluation": rows}, n)
+    print(n, flush=True)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    while int(writer.stdout.readline()) < 70:
+        pass
+    time.sleep(0.013)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    run = load_run(tmp_path / "killed")
+    assert run.last_round >= 70
+    assert run.rounds["round"].tolist() == list(range(1, run.last_round + 1))
+    assert run.evaluation.groupby("round").size().tolist() == [500] * run.last_round
+    again = RunFolder.open(run.path)
+    again.truncate(69)
+    again.finish("interrupted")
+    assert len(pd.read_parquet(run.path / "evaluation.parquet")) == 500 * 69
+
+
+def test_info_says_what_ran_where_and_how_it_ended(folder: RunFolder):
+    folder.update_info(wandb={"id": "abc"})
+    folder.finish("done", seconds=3)
+    info = load_run(folder.path).info
+    assert info["state"] == "done" and info["ended_at"] >= info["started_at"]
+    assert info["wandb"] == {"id": "abc"} and info["seconds"] == 3
+    assert info["versions"]["numpy"] == np.__version__ and info["host"]["cpus"] >= 1
+    reopened = RunFolder.open(folder.path)
+    assert reopened.info["state"] == "running"
+
+
+def test_load_says_what_is_wrong_with_a_folder(tmp_path: Path, folder: RunFolder):
+    with pytest.raises(InputError, match="runs there: one"):
+        load_run(tmp_path / "oen")
+    (tmp_path / "foreign").mkdir()
+    with pytest.raises(InputError, match=r"no run\.json"):
+        load_run(tmp_path / "foreign")
+    info_path = folder.path / "run.json"
+    info = json.loads(info_path.read_text())
+    info_path.write_text(json.dumps({**info, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(InputError, match="newer dfl-ray"):
+        load_run(folder.path)
+    info_path.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_run(folder.path)
+
+
+def test_load_refuses_parts_of_a_newer_schema_or_of_another_table(folder: RunFolder):
+    part = folder.path / "rounds.parquet" / "part-000000009-000000009.parquet"
+    schema = TABLES["rounds"]
+    newer = schema.with_metadata({**schema.metadata, b"dfl_ray.schema_version": str(SCHEMA_VERSION + 1)})
+    pq.write_table(newer.empty_table(), part)
+    with pytest.raises(InputError, match="newer dfl-ray"):
+        load_run(folder.path)
+    pq.write_table(pa.table({"round": [1], "price": [2.0]}), part)
+    with pytest.raises(InputError, match="not a table of this kind"):
+        load_run(folder.path)
+
+
+class Clusters:
+    """The attributes of a topology that the records use."""
+
+    positions_m = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]])
+    mixture = np.array([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]])
+    cluster = np.array([1, 0, 0])
+    edges = np.array([[0, 1], [1, 2]])
+    length_m = np.array([10.0, 22.4])
+    mean_snr_db = np.array([20.0, 11.0])
+    airtime_s_per_mb = np.array([0.5, 0.9])
+    kind = np.array(["gateway", "intra"])
+
+
+def test_topology_is_kept_as_tables_and_as_graphml(folder: RunFolder):
+    nodes, edges = topology_tables(Clusters(), ["a", "b"])
+    folder.write_topology(nodes, edges)
+    folder.write_topology(nodes.assign(x_m=5.0), edges, round=4)
+    folder.write_topology(nodes.assign(x_m=6.0), edges, round=4)  # a resumed run writes it again
+    run = load_run(folder.path)
+    assert run.topology_at(3)[0]["x_m"].tolist() == [0.0, 10.0, 0.0]
+    assert run.topology_at(9)[0]["x_m"].tolist() == [6.0] * 3
+    assert run.topology_at(1)[0]["tasks"].tolist() == ["b,a", "a", "a,b"]
+    assert run.topology_at(1)[0]["gateway"].tolist() == [True, True, False]
+    graph = nx.read_graphml(folder.path / "topology" / "graph.graphml", node_type=int)
+    assert sorted(graph.edges) == [(0, 1), (1, 2)] and graph.edges[0, 1]["kind"] == "gateway"
+    folder.truncate(2)
+    assert run.topology_at(3)[0]["x_m"].tolist() == [0.0, 10.0, 0.0]
+    assert load_run(folder.path).topology_nodes["round"].unique().tolist() == [1]
+
+
+def test_held_tasks_are_named_by_falling_share():
+    assert held_tasks(np.array([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0]]), ["a", "b", "c"]) == ["c,b", "a"]
+
+
+def test_comparable_leaves_out_what_describes_the_machine(folder: RunFolder):
+    folder.append({"rounds": rounds_row(1, train_wall_s=3.0)}, 1)
+    table = comparable(load_run(folder.path).rounds)
+    assert not set(WALL_COLUMNS) & set(table.columns) and "airtime_s" in table.columns
+    assert all(
+        name in WALL_COLUMNS for schema in TABLES.values() for name in schema.names if "wall_s" in name
+    )
+
+
+def test_the_documentation_lists_every_column_as_the_schemas_have_it():
+    text = (Path(__file__).parents[4] / "docs" / "records.md").read_text(encoding="utf-8")
+    for schema in (*TABLES.values(), TOPOLOGY_NODES, TOPOLOGY_EDGES):
+        for field in schema:
+            doc = field.metadata[b"doc"].decode().replace("|", "¦")
+            assert f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {doc} |" in text
+
+
+def test_part_of_a_table_can_be_read(folder: RunFolder):
+    for number in (1, 2, 3):
+        folder.append({"rounds": rounds_row(number), "evaluation": evaluation_rows(number)}, number)
+    run: Run = load_run(folder.path)
+    part = run.table("evaluation", columns=["task", "accuracy"], rounds=(2, 2))
+    assert list(part.columns) == ["task", "accuracy"] and len(part) == 6

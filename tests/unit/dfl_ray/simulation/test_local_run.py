@@ -1,0 +1,207 @@
+"""Whole small runs in one process: repeatable, resumable, honest about bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dfl_ray.errors import InputError, Interrupted
+from dfl_ray.methods.spec import METHOD_SPECS
+from dfl_ray.methods.table import METHODS
+from dfl_ray.records import load_run
+from dfl_ray.simulation.backend import LocalBackend
+from dfl_ray.simulation.checkpoint import load_checkpoint
+from dfl_ray.simulation.driver import Driver
+from dfl_ray.simulation.launch import launch, resume
+from tests.conftest import small_config
+from tests.records import assert_same_records
+
+LOCAL = "runtime.backend=local"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished")
+    return load_run(launch(small_config(path, "name=one", LOCAL), json=True).folder)
+
+
+def test_same_seed_same_records_bit_for_bit(finished, tmp_path):
+    again = load_run(launch(small_config(tmp_path, "name=two", LOCAL), json=True).folder)
+    assert_same_records(finished, again, exact=True)
+
+
+def test_another_seed_gives_other_records(finished, tmp_path):
+    other = load_run(
+        launch(small_config(tmp_path, "name=two", LOCAL, "seed=1", "rounds=1"), json=True).folder
+    )
+    assert not np.allclose(other.devices["loss"].iloc[:4], finished.devices["loss"].iloc[:4])
+
+
+def test_micro_batches_change_nothing_but_rounding(finished, tmp_path):
+    one = small_config(tmp_path, "name=two", LOCAL, "runtime.micro_devices=1")
+    assert_same_records(finished, load_run(launch(one, json=True).folder), exact=False)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_interrupted_and_resumed_equals_undisturbed(method, tmp_path, monkeypatch):
+    whole = load_run(
+        launch(small_config(tmp_path, "name=whole", LOCAL, f"method={method}"), json=True).folder
+    )
+    monkeypatch.setattr(Driver, "_evaluate_base", stop_after(Driver._evaluate_base, 2))
+    with pytest.raises(Interrupted, match=r"after round 2 of 4 .*dfl-ray resume"):
+        launch(small_config(tmp_path, "name=cut", LOCAL, f"method={method}"), json=True)
+    monkeypatch.undo()
+    assert load_run(tmp_path / "cut").info["state"] == "interrupted"
+    assert load_checkpoint(tmp_path / "cut" / "checkpoints").round_index == 2
+    resumed = load_run(resume(tmp_path / "cut", json=True).folder)
+    assert resumed.info["state"] == "done"
+    assert_same_records(whole, resumed, exact=True)
+
+
+def stop_after(original, rounds):
+    """Ask the driver to stop once so many rounds are done, as Ctrl-C does."""
+
+    def start(self):
+        original(self)
+        self.stop_wanted = lambda: (
+            self.folder.path.joinpath("rounds.parquet").exists()
+            and (len(load_run(self.folder.path).rounds) >= rounds)
+        )
+
+    return start
+
+
+def test_crash_inside_a_round_is_undone_by_resume(finished, tmp_path, monkeypatch):
+    def fail(self, round_index, rules, references):
+        if round_index == 4:
+            raise RuntimeError("power cut")
+        return evaluate(self, round_index, rules, references)
+
+    evaluate = LocalBackend.evaluate
+    monkeypatch.setattr(LocalBackend, "evaluate", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        launch(small_config(tmp_path, "name=cut", LOCAL), json=True)
+    monkeypatch.undo()
+    assert load_run(tmp_path / "cut").info["state"] == "failed"
+    assert_same_records(finished, load_run(resume(tmp_path / "cut", json=True).folder), exact=True)
+
+
+def test_charged_bytes_are_the_encoded_lengths(finished):
+    """Dense float messages have a known length; masks only ever make them shorter."""
+    from dfl_ray.wire.codec import encoded_size
+    from dfl_ray.wire.message import HEADER_BYTES
+
+    transfers = finished.transfers
+    dense = HEADER_BYTES + encoded_size(8 * sum(s.out_features for s in embedded_layers()), "int8")
+    adapters = transfers[transfers["kind"] == "adapter"]
+    assert (adapters[adapters["round"] == 1]["payload_bytes"] == dense).all()
+    assert (adapters["payload_bytes"] <= dense).all()
+    on_air = (transfers["payload_bytes"] * transfers["attempts"]).groupby(transfers["round"]).sum()
+    np.testing.assert_array_equal(on_air, finished.rounds["payload_bytes"])
+
+
+def embedded_layers():
+    from dfl_ray.lora.inject import find_targets
+    from dfl_ray.models.base import load_base
+    from dfl_ray.models.build import build_model
+    from dfl_ray.models.paths import embedded_path
+
+    return find_targets(build_model(load_base(embedded_path())), "all-linear")
+
+
+def test_all_rules_are_compared_at_the_end(finished):
+    last = finished.evaluation[finished.evaluation["round"] == 4]
+    assert set(last["rule"]) == set(METHOD_SPECS["sparse_orthogonal"].compared)
+    assert (last.groupby("rule").size() == 4 * 2).all()
+    before = finished.evaluation[finished.evaluation["round"] == 0]
+    assert set(before["rule"]) == {"base"}
+    assert (before["accuracy"] <= before["chance"]).all()
+
+
+def test_all_rules_can_be_asked_for(tmp_path):
+    asked = small_config(tmp_path, "name=all", LOCAL, "evaluate.rules=[all]", "rounds=2")
+    run = load_run(launch(asked, json=True).folder)
+    last = run.evaluation[run.evaluation["round"] == 2]
+    assert set(last["rule"]) == set(METHOD_SPECS["sparse_orthogonal"].rules)
+    assert (last.groupby("rule").size() == 4 * 2).all()
+    assert last["accuracy"].between(0, 1).all()
+
+
+def test_energy_is_split_into_radio_and_computing(finished):
+    for table in (finished.rounds, finished.devices):
+        np.testing.assert_allclose(table["radio_energy_j"] + table["compute_energy_j"], table["energy_j"])
+        assert (table["compute_energy_j"] > 0).all()
+    on_air = finished.transfers.groupby("round")["energy_j"].sum()
+    np.testing.assert_allclose(finished.rounds["radio_energy_j"], on_air, rtol=1e-6)
+
+
+def test_a_method_that_sends_nothing_costs_nothing_on_air(tmp_path):
+    run = load_run(
+        launch(small_config(tmp_path, "name=local", LOCAL, "method=local", "rounds=2"), json=True).folder
+    )
+    assert not run.rounds[["payload_bytes", "airtime_s", "radio_energy_j", "transfers"]].to_numpy().any()
+    assert run.rounds["delivered_fraction"].isna().all()
+
+
+def test_disjoint_masks_share_no_row(tmp_path):
+    tight = ("method.disjoint=true", "method.density=0.5", "method.prune_start=0.0", "rounds=8")
+    run = load_run(launch(small_config(tmp_path, "name=disjoint", LOCAL, *tight), json=True).folder)
+    assert run.rounds["collision_delta_w"].dropna().iloc[-1] == 0
+    assert run.rounds["density"].dropna().iloc[-1] == pytest.approx(0.5, abs=0.02)
+    assert "bid" in set(run.transfers["kind"])
+
+
+def test_disjoint_masks_need_room(tmp_path):
+    with pytest.raises(
+        InputError, match=r"2 tasks cannot each keep 0.6 .*Set `method.density` to at most 0.5"
+    ):
+        launch(
+            small_config(tmp_path, "name=d", LOCAL, "method.disjoint=true", "method.density=0.6"), json=True
+        )
+
+
+def test_empty_batteries_take_devices_out_of_the_run_visibly(tmp_path):
+    from dfl_ray.errors import RunError
+
+    mixed = (LOCAL, "devices.classes=mixed", "devices.count=8", "evaluate.every=1")
+    mains = load_run(launch(small_config(tmp_path, "name=mains", *mixed), json=True).folder)
+    used = mains.devices.groupby(["device", "round"])["energy_j"].sum().unstack().cumsum(axis=1)
+    # A tablet's processor draws more than a phone's: this battery lasts the thirstiest two rounds or less.
+    limit = used[2].max() * 0.999
+    lasting = set(used.index[used[4] < limit * 0.99])
+    assert lasting
+    run = load_run(
+        launch(small_config(tmp_path, "name=bat", *mixed, f"devices.battery_j={limit}"), json=True).folder
+    )
+    dead = set(run.devices.query("round == 2 and not alive")["device"])
+    assert dead
+    assert not dead & lasting
+    assert run.rounds["alive_devices"].iloc[0] == 8
+    assert run.rounds["alive_devices"].iloc[1] == 8 - len(dead)
+    later = run.devices[(run.devices["round"] > 2) & run.devices["device"].isin(dead)]
+    assert later["loss"].isna().all()
+    assert (later["compute_s"] == 0).all()
+    transfers = run.transfers[run.transfers["round"] > 2]
+    assert not transfers["source"].isin(dead).any()
+    assert not transfers[transfers["destination"].isin(dead)]["delivered"].any()
+    answered = run.evaluation[run.evaluation["round"] > 2]["device"]
+    assert not answered.isin(dead).any()
+    assert lasting <= set(answered)
+    with pytest.raises(RunError, match=r"All devices.*devices\.battery_j"):
+        launch(small_config(tmp_path, "name=none", LOCAL, f"devices.battery_j={limit / 1000}"), json=True)
+
+
+def test_a_non_finite_device_is_left_out_and_shown(tmp_path, monkeypatch):
+    from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
+
+    def poisoned(self, device):
+        theta = start(self, device)
+        return theta + float("nan") if device == 1 else theta
+
+    start = SparseOrthogonal.start
+    monkeypatch.setattr(SparseOrthogonal, "start", poisoned)
+    run = load_run(launch(small_config(tmp_path, "name=nan", LOCAL, "rounds=2"), json=True).folder)
+    assert (run.rounds["skipped_devices"] == 1).all()
+    assert run.devices.groupby("device")["loss"].count().tolist() == [2, 0, 2, 2]
+    assert not (run.transfers["source"] == 1).any()
+    assert np.isfinite(run.rounds["train_loss"]).all()
