@@ -52,9 +52,8 @@ def test_scheduler_example():
 
 
 def test_method_example():
-    from tests.unit.dfl_ray.methods.test_methods import HELD, make_context, make_devices
-
     from dfl_ray.config.methods import DloraConfig
+    from tests.unit.dfl_ray.methods.test_methods import HELD, make_context, make_devices
 
     method = examples()[3]["EverySecondNeighbour"](make_context(DloraConfig(rank=4), HELD))
     device = make_devices(method)[1]
