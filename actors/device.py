@@ -15,11 +15,11 @@ from dfl_ray.devices.records import (
     Payloads,
     Snapshot,
     TrainReport,
-    TransferOutcomes,
 )
 
 if TYPE_CHECKING:
     from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.network.traffic import TransferOutcomes
 
 
 class DeviceActor:
@@ -50,9 +50,9 @@ class DeviceActor:
             self._trained = True
         return answer
 
-    def exchange(self, round_index: int, deliveries: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
+    def exchange(self, round_index: int, outcomes: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""
-        return self._group.exchange(round_index, deliveries, *bundles)
+        return self._group.exchange(round_index, outcomes, *bundles)
 
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None

@@ -19,10 +19,9 @@ from dfl_ray.devices.records import (
     ExchangeReport,
     GroupSetup,
     TrainReport,
-    TransferOutcomes,
-    TransferRequests,
 )
 from dfl_ray.network.deployment import ChannelSetup
+from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.packing.actors import Packing
 from dfl_ray.simulation.backend import BackendState
 
@@ -103,13 +102,13 @@ class RayBackend:
         calls = [g.call("train", round_index, tuple(absent), returns=2) for g in self._groups]
         reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
         self._bundles = calls
-        self._stored_bytes += sum(self._leaving_bytes(r.wanted) for r in reports)
+        self._stored_bytes += sum(self._leaving_bytes(r.requests) for r in reports)
         return reports
 
-    def _leaving_bytes(self, wanted: TransferRequests) -> int:
+    def _leaving_bytes(self, requests: TransferRequests) -> int:
         """Bytes of the messages that leave the actor they were made in, each once."""
-        outside = self._hosts(wanted.source) != self._hosts(wanted.destination)
-        keys = np.stack([wanted.source, wanted.message, wanted.payload_bytes], axis=1)[outside]
+        outside = self._hosts(requests.source) != self._hosts(requests.destination)
+        keys = np.stack([requests.source, requests.message, requests.payload_bytes], axis=1)[outside]
         return int(np.unique(keys, axis=0)[:, 2].sum()) if len(keys) else 0
 
     def _hosts(self, devices: np.ndarray) -> np.ndarray:
@@ -122,23 +121,25 @@ class RayBackend:
         call = self._channel.call("plan", round_index, transfers, ready_s, compute_energy_j)
         return self._channel.result(call)
 
-    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
+    def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
-        wanted, delivered = deliveries.wanted, deliveries.delivered
-        sources, destinations = self._hosts(wanted.source), self._hosts(wanted.destination)
+        requests, delivered = outcomes.requests, outcomes.delivered
+        sources, destinations = self._hosts(requests.source), self._hosts(requests.destination)
         home = np.unique(self._node_placement.node_of, return_inverse=True)[1]
         across = delivered & (home[sources] != home[destinations])
-        self._crossing_bytes += int(wanted.payload_bytes[across].sum())
+        self._crossing_bytes += int(requests.payload_bytes[across].sum())
         calls: list[Call] = []
         for number, group in enumerate(self._groups):
             mine = (sources == number) | (destinations == number)
-            part = TransferRequests(
-                *(getattr(wanted, f)[mine] for f in TransferRequests.__dataclass_fields__)
-            )
             senders = np.unique(sources[(destinations == number) & (sources != number) & delivered])
             bundles = [Answer(self._groups[s], self._bundles[s], 1) for s in senders.tolist()]
             calls.append(
-                group.call("exchange", round_index, TransferOutcomes(part, delivered[mine]), *bundles)
+                group.call(
+                    "exchange",
+                    round_index,
+                    TransferOutcomes(requests.select(mine), delivered[mine]),
+                    *bundles,
+                )
             )
         reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
         self._bundles = []

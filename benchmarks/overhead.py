@@ -100,10 +100,10 @@ def _deliver_all(round_index: int, done: Mapping[DeviceGroup, list[TrainingResul
     """Every message that is wanted arrives."""
     import numpy as np
 
-    from dfl_ray.devices.records import TransferOutcomes, TransferRequests
+    from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 
     reports = [group.report(round_index, parts, 0.0) for group, parts in done.items()]
-    wanted = TransferRequests.join([report.wanted for report, _ in reports])
+    wanted = TransferRequests.join([report.requests for report, _ in reports])
     for group in done:
         arrived = TransferOutcomes(wanted, np.ones(len(wanted), bool))
         group.exchange(round_index, arrived, *(payloads for _, payloads in reports))

@@ -11,7 +11,6 @@ from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.network.comm_graph import CommGraph, Tree
-from dfl_ray.wire.message import unpack
 
 LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
 LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
@@ -51,7 +50,7 @@ def make_devices(method, seed=0):
     out = []
     for d in sorted(method.context.held):
         theta = method.start(d)
-        out.append(Device(d, method.adapter_tasks(d), AdapterState.from_theta(theta)))
+        out.append(Device(d, method.adapter_tasks(d), AdapterState.from_theta(theta), method.memory(d)))
         theta += torch.from_numpy(rng.normal(size=theta.shape).astype(np.float32))
     return out
 
@@ -63,11 +62,12 @@ def play(method, devices, round_index, lost=frozenset()):
         method.begin(device, round_index)
     for device in devices:
         for out in method.outgoing(device, round_index):
-            reached = tuple(n for n in out.destinations if (device.index, n) not in lost)
+            destinations = out.planned.destinations
+            reached = tuple(n for n in destinations if (device.index, n) not in lost)
             for n in reached:
                 inbox[n].append(out.payload)
-            total += len(out.payload) * len(out.destinations)
-            acks[device.index].append(Delivery(out.kind, out.task, unpack(out.payload).version, reached))
+            total += len(out.payload) * len(destinations)
+            acks[device.index].append(Delivery(out.planned, reached))
     refused = Counter()
     for device in devices:
         refused += method.incoming(device, round_index, inbox[device.index], acks[device.index])

@@ -60,6 +60,11 @@ class RankedConfig(TrainingConfig):
         description="ranks handed to the devices in turn, each at most `rank`; none = the method's own",
     )
 
+    @property
+    def device_ranks(self) -> tuple[int, ...]:
+        """Ranks handed to the devices in turn."""
+        return self.ranks or (self.rank,)
+
 
 class FlexloraConfig(RankedConfig):
     """FlexLoRA: the mean product, cut back to each device's rank by SVD (2402.11505); all ranks equal by default."""
@@ -71,6 +76,11 @@ class HetloraConfig(RankedConfig):
     """HetLoRA: ranks differ, zero padding, sparsity-weighted mean, truncation (2401.06432); r and r/2 by default."""
 
     type: Literal["hetlora"] = Field(default="hetlora", description="the method's name")
+
+    @property
+    def device_ranks(self) -> tuple[int, ...]:
+        """Ranks handed to the devices in turn: r and r/2 unless the configuration names others."""
+        return self.ranks or (self.rank, max(1, self.rank // 2))
 
 
 class LocalConfig(TrainingConfig):

@@ -117,6 +117,11 @@ class SparseOrthogonalConfig(GossipConfig):
         default="likelihood", description="inference rule whose accuracy is reported as the method's"
     )
 
+    @property
+    def reported_rule(self) -> str | None:
+        """The rule named by the section."""
+        return self.rule
+
 
 MethodConfig = (
     SparseOrthogonalConfig

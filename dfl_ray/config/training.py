@@ -29,6 +29,21 @@ class TrainingConfig(BaseModel):
     )
     exchange_every: int = Field(default=1, ge=1, description="rounds between exchanges of adapters")
 
+    @property
+    def name(self) -> str:
+        """The method's name: what `type` says."""
+        return str(type(self).model_fields["type"].default)
+
+    @property
+    def reported_rule(self) -> str | None:
+        """The inference rule that the section chooses to report accuracy by; None = the method's own."""
+        return None
+
+    @property
+    def device_ranks(self) -> tuple[int, ...]:
+        """Ranks handed to the devices in turn: the one rank of all, unless the method says otherwise."""
+        return (self.rank,)
+
 
 class GossipConfig(TrainingConfig):
     """What the methods share that average values with neighbours."""

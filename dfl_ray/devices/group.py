@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,9 @@ from dfl_ray.devices.records import (
     Payloads,
     Snapshot,
     TrainReport,
-    TransferOutcomes,
-    TransferRequests,
 )
 from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
-from dfl_ray.engines.batches import draw_rows
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
 from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, train_adapters
@@ -30,11 +28,13 @@ from dfl_ray.experts.sketch import sketch, training_rows
 from dfl_ray.lora.inject import inject
 from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.table import make_method
 from dfl_ray.models.build import build_model
+from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.seeds import Stream, generator
+from dfl_ray.tasks.local_rows import draw_steps
 from dfl_ray.tasks.tokens import TokenRows
-from dfl_ray.wire.message import Kind
 
 TOKENS_PER_MICRO_BATCH = 2560
 """Tokens trained together: enough to spread the cost of calls, few enough for a core's cache and for memory."""
@@ -64,7 +64,7 @@ class DeviceGroup:
         self.scale = self.config.alpha / self.config.rank
         self._make_devices(sorted(devices))
         self._outbox: Payloads = {}
-        self._sent: dict[tuple[int, int], tuple[Kind, int]] = {}
+        self._sent: dict[tuple[int, int], Planned] = {}
         self._finite: dict[int, bool] = {}
         self._absent: frozenset[int] = frozenset()
         self._evaluator: Evaluator | None = None
@@ -82,11 +82,11 @@ class DeviceGroup:
         self.owners = [(d, t) for d in devices for t in adapter_tasks[d]]
         theta = torch.cat([self.method.start(d) for d in devices]).to(self.torch_device)
         self.state = AdapterState.from_theta(theta)
-        self.devices: dict[int, Device] = {}
+        self.devices: dict[int, Device[Any]] = {}
         start = 0
         for d in devices:
             stop = start + len(adapter_tasks[d])
-            self.devices[d] = Device(d, adapter_tasks[d], self.state.rows(start, stop))
+            self.devices[d] = Device(d, adapter_tasks[d], self.state.rows(start, stop), self.method.memory(d))
             start = stop
         self._place = {d: k for k, d in enumerate(devices)}
         self.starts = np.cumsum([0, *[len(adapter_tasks[d]) for d in devices]])
@@ -153,13 +153,13 @@ class DeviceGroup:
         """
         loss, norm, tokens, finite = self._per_device(parts)
         self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
-        wanted, leaving = self._collect(round_index)
+        requests, leaving = self._collect(round_index)
         report = TrainReport(
-            np.array(list(self.devices)), loss, norm, tokens, finite, wanted, time.perf_counter() - began
+            np.array(list(self.devices)), loss, norm, tokens, finite, requests, time.perf_counter() - began
         )
         return report, leaving
 
-    def _micro_batches(self) -> list[list[Device]]:
+    def _micro_batches(self) -> list[list[Device[Any]]]:
         """The devices in the parts that are trained together."""
         devices = list(self.devices.values())
         size = self.setup.config.runtime.micro_devices
@@ -179,7 +179,7 @@ class DeviceGroup:
             size=self.method.layout.size, rank=self.config.rank,
         )  # fmt: skip
 
-    def _training(self, part: list[Device], round_index: int) -> Callable[[], TrainingResult]:
+    def _training(self, part: list[Device[Any]], round_index: int) -> Callable[[], TrainingResult]:
         """The local steps of devices that are trained together, everything but the steps done.
 
         Args:
@@ -211,10 +211,10 @@ class DeviceGroup:
         warm = min(1.0, round_index / self.config.warmup_rounds) if self.config.warmup_rounds else 1.0
         return StepSize(self.config.learning_rate * warm, self.config.weight_decay, self.config.clip_norm)
 
-    def _work(self, part: list[Device], round_index: int) -> list[LocalWork]:
+    def _work(self, part: list[Device[Any]], round_index: int) -> list[LocalWork]:
         out: list[LocalWork] = []
         for device in part:
-            present = () if device.index in self._absent else self.method.sources(device.index)
+            present = () if device.index in self._absent else self.method.law.sources(device.index)
             sources = [self._draw(d, round_index) for d in present]
             for adapter_task in device.adapter_tasks:
                 steps = [
@@ -227,9 +227,8 @@ class DeviceGroup:
     def _draw(self, device: int, round_index: int) -> list[list[tuple[int, tuple[TokenRows, int]]]]:
         """For each local step the rows a device draws from its own data, as (task, row)."""
         held, mine = self.setup.held[device], self.setup.rows[device]
-        rng = generator(self.setup.config.seed, Stream.BATCHES, round_index, device)
-        drawn = draw_rows(
-            rng, self.setup.shares[device], [len(r) for r in mine],
+        drawn = draw_steps(
+            self.setup.config.seed, round_index, device, self.setup.shares[device], [len(r) for r in mine],
             steps=self.config.local_steps, batch_rows=self.config.batch_rows,
         )  # fmt: skip
         tables = [self.setup.tasks[t].train for t in held]
@@ -254,32 +253,28 @@ class DeviceGroup:
 
     def _collect(self, round_index: int) -> tuple[TransferRequests, Payloads]:
         self._outbox, self._sent = {}, {}
-        columns: list[tuple[int, int, int, int, int, int]] = []
+        planned: dict[int, list[Planned]] = {}
         leaving: Payloads = {}
         for device in self.devices.values():
             if not self._finite[device.index] or device.index in self._absent:
                 continue
+            planned[device.index] = []
             for number, out in enumerate(self.method.outgoing(device, round_index)):
                 key = (device.index, number)
-                self._outbox[key] = out.payload
-                self._sent[key] = (out.kind, out.task)
-                if any(d not in self.devices for d in out.destinations):
+                self._outbox[key], self._sent[key] = out.payload, out.planned
+                planned[device.index].append(out.planned)
+                if any(d not in self.devices for d in out.planned.destinations):
                     leaving[key] = out.payload
-                columns += [
-                    (device.index, to, number, len(out.payload), int(out.kind), out.task)
-                    for to in out.destinations
-                ]
-        table = np.array(columns, np.int64).reshape(-1, 6)
-        return TransferRequests(*(table[:, i] for i in range(6))), leaving
+        return TransferRequests.of(planned), leaving
 
     def exchange(
-        self, round_index: int, deliveries: TransferOutcomes, *bundles: Mapping[tuple[int, int], bytes]
+        self, round_index: int, outcomes: TransferOutcomes, *bundles: Mapping[tuple[int, int], bytes]
     ) -> ExchangeReport:
         """Take in what the radio delivered.
 
         Args:
             round_index: The round.
-            deliveries: Outcomes of all transfers that start or end here.
+            outcomes: Outcomes of all transfers that start or end here.
             bundles: Payloads that other groups sent out.
         """
         began = time.perf_counter()
@@ -287,19 +282,13 @@ class DeviceGroup:
         for bundle in bundles:
             payloads |= bundle
         inbox: dict[int, list[bytes]] = {}
-        reached: dict[tuple[int, int], list[int]] = {}
-        w = deliveries.wanted
-        for i in np.flatnonzero(deliveries.delivered).tolist():
-            key, to = (int(w.source[i]), int(w.message[i])), int(w.destination[i])
-            if to in self.devices:
-                inbox.setdefault(to, []).append(payloads[key])
-            if key[0] in self.devices:
-                reached.setdefault(key, []).append(to)
         sent: dict[int, list[Delivery]] = {}
-        for key, destinations in reached.items():
-            kind, task = self._sent[key]
-            outcome = Delivery(kind, task, self._version_of(key, round_index), tuple(destinations))
-            sent.setdefault(key[0], []).append(outcome)
+        for key, destinations in outcomes.reached().items():
+            for to in destinations:
+                if to in self.devices:
+                    inbox.setdefault(to, []).append(payloads[key])
+            if key in self._sent:
+                sent.setdefault(key[0], []).append(Delivery(self._sent[key], tuple(destinations)))
         refused = [
             self.method.incoming(d, round_index, inbox.get(d.index, []), sent.get(d.index, []))
             for d in self.devices.values()
@@ -313,11 +302,6 @@ class DeviceGroup:
             received,
             time.perf_counter() - began,
         )
-
-    def _version_of(self, key: tuple[int, int], round_index: int) -> int:
-        from dfl_ray.wire.message import unpack
-
-        return unpack(self._outbox[key]).version if self._sent[key][0] is not Kind.ADAPTER else round_index
 
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None = None
@@ -335,7 +319,9 @@ class DeviceGroup:
         if round_index == 0:
             return self._evaluator.base(began)
         asked = [
-            d for d in self.devices.values() if d.index not in self._absent and self.method.sources(d.index)
+            d
+            for d in self.devices.values()
+            if d.index not in self._absent and self.method.law.sources(d.index)
         ]
         return self._evaluator.devices(asked, round_index, rules, references, began)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the channel's process reads these records too and must not 
     from dfl_ray.lora.layout import LayerShape
     from dfl_ray.models.base import BaseWeights
     from dfl_ray.network.comm_graph import CommGraph
+    from dfl_ray.network.traffic import TransferRequests
     from dfl_ray.tasks.tokens import TokenTask
 
 Payloads = dict[tuple[int, int], bytes]
@@ -49,32 +50,6 @@ class GroupSetup:
 
 
 @dataclass(frozen=True)
-class TransferRequests:
-    """Transfers a group wants carried, one entry a destination; all arrays have the same length.
-
-    Entries with equal (source, message) carry the same bytes.
-    """
-
-    source: np.ndarray
-    destination: np.ndarray
-    message: np.ndarray
-    payload_bytes: np.ndarray
-    kind: np.ndarray
-    task: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of transfers."""
-        return len(self.source)
-
-    @classmethod
-    def join(cls, parts: list[TransferRequests]) -> TransferRequests:
-        """All transfers of several groups in the order of (source, message, destination)."""
-        columns = [np.concatenate([getattr(p, f) for p in parts]) for f in cls.__dataclass_fields__]
-        order = np.lexsort((columns[1], columns[2], columns[0]))
-        return cls(*(c[order] for c in columns))
-
-
-@dataclass(frozen=True)
 class TrainReport:
     """What a group did in the local steps; arrays are per device, in the order of `devices`."""
 
@@ -83,16 +58,8 @@ class TrainReport:
     gradient_norm: np.ndarray
     tokens: np.ndarray
     finite: np.ndarray
-    wanted: TransferRequests
+    requests: TransferRequests
     busy_s: float
-
-
-@dataclass(frozen=True)
-class TransferOutcomes:
-    """What the radio carried: for each wanted transfer whether its destination got it."""
-
-    wanted: TransferRequests
-    delivered: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -128,12 +95,12 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of some devices: arrays by name and small JSON-able metadata; never pickled to disk.
+    """The state of some devices: arrays and numbers by name; never pickled to disk.
 
     Attributes:
-        arrays: Name -> array; device arrays are named `<device>/<name>`.
-        marks: Device (as text) -> its named integers.
+        arrays: Name -> array; the names begin with `<device>/`.
+        numbers: Device (as text) -> name -> number; every device of the snapshot has an entry.
     """
 
     arrays: dict[str, np.ndarray]
-    marks: dict[str, dict[str, int]] = field(default_factory=dict)
+    numbers: dict[str, dict[str, int | float | bool]] = field(default_factory=dict)

@@ -7,12 +7,11 @@ copies of a few dozen messages. Published updates are read-only once stored; onl
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from dfl_ray.methods.base import Device
-
-PREFIX = "published/"
 
 
 class SharedUpdates:
@@ -21,7 +20,7 @@ class SharedUpdates:
     def __init__(self) -> None:
         self._known: dict[bytes, np.ndarray] = {}
 
-    def share(self, devices: Iterable[Device]) -> None:
+    def share(self, devices: Iterable[Device[Any]]) -> None:
         """Let equal published updates of these devices be the same array, and forget those nobody holds any more.
 
         Args:
@@ -30,13 +29,12 @@ class SharedUpdates:
         known = {id(array): key for key, array in self._known.items()}
         kept: dict[bytes, np.ndarray] = {}
         for device in devices:
-            for name, array in device.memory.items():
-                if not name.startswith(PREFIX):
-                    continue
-                key = known.get(id(array))
-                if key is None:
-                    key = array.tobytes()
-                    array = device.memory[name] = kept.get(key, self._known.get(key, array))
-                    known[id(array)] = key
-                kept[key] = array
+            updates = device.memory.updates
+            for name, array in list(updates.items()):
+                key = known.get(id(array)) or array.tobytes()
+                held = kept.get(key)
+                if held is None:
+                    held = kept[key] = self._known.get(key, array)
+                updates[name] = held
+                known[id(held)] = key
         self._known = kept

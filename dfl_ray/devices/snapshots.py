@@ -1,8 +1,16 @@
-"""Snapshots of devices: flat names to arrays, independent of how devices are packed into groups."""
+"""Snapshots of devices: dataclasses of arrays and numbers as flat names, independent of how devices are packed.
+
+A method declares the state it keeps as a dataclass (`methods.base.MethodState`); `flatten` and `rebuild` are written
+once for all of them. A field may be an array, a number, a dataclass, a dictionary of any of these, or None. A
+dictionary of whole numbers becomes one int64 table, a row an entry, since a device can hold thousands of them.
+"""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -11,33 +19,149 @@ from dfl_ray.devices.records import Snapshot
 from dfl_ray.methods.base import Device
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
+_KEYS = "#"
+"""Last part of the name of a table of dictionary entries that are whole numbers."""
+
+Numbers = dict[str, int | float | bool]
 
 
-def collect_snapshot(devices: Mapping[int, Device]) -> Snapshot:
+def flatten(state: object, name: str, arrays: dict[str, np.ndarray], numbers: Numbers) -> None:
+    """Write a dataclass under a name.
+
+    Args:
+        state: The dataclass.
+        name: Its name; fields stand behind it, separated by `/`.
+        arrays: Name -> array, added to.
+        numbers: Name -> number, added to.
+
+    Raises:
+        TypeError: A field holds something else than arrays, numbers, dataclasses, dictionaries and None.
+    """
+    for field in fields(state):  # type: ignore[arg-type]
+        _put(f"{name}/{field.name}", getattr(state, field.name), arrays, numbers)
+
+
+def _put(name: str, value: Any, arrays: dict[str, np.ndarray], numbers: Numbers) -> None:
+    if value is None:
+        return
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+    elif isinstance(value, bool | int | float):
+        numbers[name] = value
+    elif is_dataclass(value):
+        flatten(value, name, arrays, numbers)
+    elif not isinstance(value, dict):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; a method keeps arrays, numbers and dictionaries of them"
+        )
+    elif value and all(type(v) is int for v in value.values()):
+        rows = [(*(k if isinstance(k, tuple) else (k,)), v) for k, v in value.items()]
+        arrays[f"{name}/{_KEYS}"] = np.array(rows, np.int64)
+    else:
+        for key, inner in value.items():
+            shown = ".".join(str(int(k)) for k in key) if isinstance(key, tuple) else str(key)
+            _put(f"{name}/{shown}", inner, arrays, numbers)
+
+
+def rebuild(kind: type, name: str, tree: Mapping[str, Any], like: object = None) -> Any:
+    """The dataclass that `flatten` wrote.
+
+    Args:
+        kind: Its class.
+        name: For the error's text.
+        tree: Its fields: nested dictionaries by part of the name, arrays and numbers at the leaves (`as_tree`).
+        like: An instance, whose values give the classes of fields that are declared as `Any`.
+
+    Raises:
+        TypeError: A field without a default is missing.
+    """
+    hints = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for field in fields(kind):
+        hint = hints[field.name]
+        kind_of = type(getattr(like, field.name)) if hint is Any else hint
+        found[field.name] = _take(kind_of, f"{name}/{field.name}", tree.get(field.name))
+    return kind(**{k: v for k, v in found.items() if v is not None})
+
+
+def _take(hint: Any, name: str, held: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+        if held is None:
+            return None
+    if get_origin(hint) is dict:
+        key, value = get_args(hint)
+        return {} if held is None else _take_dict(key, value, name, held)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return rebuild(hint, name, held or {})
+    return np.array(held) if isinstance(held, np.ndarray) else held
+
+
+def _take_dict(key: Any, value: Any, name: str, held: Mapping[str, Any]) -> dict[Any, Any]:
+    if _KEYS in held:
+        rows = held[_KEYS].tolist()
+        plain = key is int
+        return {row[0] if plain else tuple(row[:-1]): row[-1] for row in rows}
+
+    def read(text: str) -> Any:
+        if key is str:
+            return text
+        return int(text) if key is int else tuple(int(part) for part in text.split("."))
+
+    return {read(text): _take(value, f"{name}/{text}", inner) for text, inner in held.items()}
+
+
+def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries from names with `/` between their parts."""
+    tree: dict[str, Any] = {}
+    for name, value in names.items():
+        *parents, last = name.split("/")
+        inside = tree
+        for part in parents:
+            inside = inside.setdefault(part, {})
+        inside[last] = value
+    return tree
+
+
+def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
     """Copy the whole state of some devices."""
     arrays: dict[str, np.ndarray] = {}
+    numbers: dict[str, Numbers] = {}
     for index, device in devices.items():
         for name in _STATE:
             arrays[f"{index}/state/{name}"] = getattr(device.state, name).detach().cpu().numpy().copy()
-        for name, value in device.memory.items():
-            arrays[f"{index}/memory/{name}"] = value
-    return Snapshot(arrays, {str(i): dict(d.marks) for i, d in devices.items()})
+        numbers[str(index)] = {}
+        flatten(device.memory, f"{index}/memory", arrays, numbers[str(index)])
+    return Snapshot(arrays, numbers)
 
 
-def restore_snapshot(devices: Mapping[int, Device], snapshots: Sequence[Snapshot]) -> None:
+def restore_snapshot(devices: Mapping[int, Device[Any]], snapshots: Sequence[Snapshot]) -> None:
     """Put saved state back, in place.
+
+    Args:
+        devices: The devices.
+        snapshots: Snapshots of any groups, which together hold them all.
 
     Raises:
         KeyError: No snapshot holds one of the devices.
     """
-    where = {int(i): snapshot for snapshot in snapshots for i in snapshot.marks}
-    for index, device in devices.items():
-        snapshot = where[index]
-        for name in _STATE:
-            saved = torch.from_numpy(np.array(snapshot.arrays[f"{index}/state/{name}"]))
-            getattr(device.state, name).copy_(saved)
-        device.marks = dict(snapshot.marks[str(index)])
-        prefix = f"{index}/memory/"
-        device.memory = {
-            n[len(prefix) :]: np.array(a) for n, a in snapshot.arrays.items() if n.startswith(prefix)
-        }
+    missing = set(devices)
+    for snapshot in snapshots:
+        here = [device for index, device in devices.items() if str(index) in snapshot.numbers]
+        mine = {str(device.index) for device in here}
+        names: dict[str, Any] = {n: a for n, a in snapshot.arrays.items() if n.partition("/")[0] in mine}
+        for index in mine:
+            names.update(snapshot.numbers[index])
+        tree = as_tree(names) if here else {}
+        for device in here:
+            _restore(device, tree[str(device.index)])
+        missing -= {device.index for device in here}
+    if missing:
+        raise KeyError(f"no snapshot holds device {min(missing)}")
+
+
+def _restore(device: Device[Any], saved: Mapping[str, Any]) -> None:
+    for name in _STATE:
+        getattr(device.state, name).copy_(torch.from_numpy(np.array(saved["state"][name])))
+    kept = device.memory
+    device.memory = rebuild(type(kept), f"{device.index}/memory", saved.get("memory", {}), kept)

@@ -89,33 +89,3 @@ def prompt_batch(rows: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor]:
     source = torch.zeros((1, 2), dtype=torch.int64)
     batch = Batch(torch.from_numpy(ids), source, torch.zeros(1, dtype=torch.int64), int(real.sum()))
     return batch, torch.from_numpy(real)
-
-
-def draw_rows(
-    rng: np.random.Generator, shares: np.ndarray, row_counts: Sequence[int], *, steps: int, batch_rows: int
-) -> list[list[tuple[int, int]]]:
-    """Draw the rows of one device's local steps.
-
-    The number of rows of each task in a step follows the device's mixture: the whole part of `share * batch_rows`
-    is given, the rest is drawn, so that an even mixture has no noise.
-
-    Args:
-        rng: The stream of this (round, device).
-        shares: (held tasks,) mixture, sums to 1.
-        row_counts: Rows the device holds of each task.
-        steps: H.
-        batch_rows: Rows of one step.
-
-    Returns:
-        For each step a list of (held-task index, row index), sorted by task.
-    """
-    whole = np.floor(shares * batch_rows + 1e-9).astype(np.int64)
-    rest = shares * batch_rows - whole
-    missing = batch_rows - int(whole.sum())
-    out: list[list[tuple[int, int]]] = []
-    for _ in range(steps):
-        counts = whole + (rng.multinomial(missing, rest / rest.sum()) if missing else 0)
-        out.append(
-            [(t, int(i)) for t, n in enumerate(counts) for i in rng.integers(0, row_counts[t], size=int(n))]
-        )
-    return out

@@ -10,8 +10,9 @@ import torch
 from dfl_ray.config.training import GossipConfig
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
-from dfl_ray.methods.exchange import Exchange, Part
-from dfl_ray.methods.gossip import collect, exchange_due
+from dfl_ray.methods.exchange import Exchange, ExchangeState, Part
+from dfl_ray.methods.gossip import collect
+from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.shared import factor_keep
 from dfl_ray.wire.message import SHARED_TASK
 
@@ -31,7 +32,7 @@ class AveragedParts:
         self.exchange = Exchange(context, layout.size)
         self.whole = Part("shared", SHARED_TASK, 0)
         self._factors: dict[Factor, Part] = {
-            f: Part(f"shared/{f}", SHARED_TASK, 0, factor_keep(layout, f)) for f in layout.trains
+            f: Part(f"shared-{f}", SHARED_TASK, 0, factor_keep(layout, f)) for f in layout.trains
         }
 
     def factor(self, factor: Factor) -> Part:
@@ -44,21 +45,20 @@ class AveragedParts:
         assert keep is not None
         return torch.from_numpy(keep).unsqueeze(0)
 
-    def begin(self, device: Device, *parts: Part) -> None:
+    def begin(self, device: Device[ExchangeState], *parts: Part) -> None:
         """Before the local steps; all parts that are ever exchanged."""
         for part in parts:
             self.exchange.begin(device, part)
 
-    def outgoing(self, device: Device, part: Part, round_index: int) -> list[Outgoing]:
-        """The part to all neighbours, where an exchange is due."""
-        neighbours = tuple(sorted(self.context.graph.weights.get(device.index, {})))
-        if not neighbours or not exchange_due(self.config, round_index, self.context.rounds):
-            return []
-        return [self.exchange.message(device, part, round_index, neighbours)]
+    def outgoing(
+        self, device: Device[ExchangeState], part: Part, planned: Sequence[Planned]
+    ) -> list[Outgoing]:
+        """The part, in each of the messages that the traffic law asks for."""
+        return [self.exchange.message(device, part, message) for message in planned]
 
     def incoming(
         self,
-        device: Device,
+        device: Device[ExchangeState],
         part: Part,
         round_index: int,
         received: Sequence[bytes | memoryview],

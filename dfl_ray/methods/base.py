@@ -1,7 +1,8 @@
 """What a learning method is: how a device's adapters start, what it sends, how it takes in what arrives.
 
-A method holds no state of its own. All state of a device is in its `Device` record (adapters, moments, memory,
-marks), so that snapshots, restores and moves between processes are the same for every method.
+A method holds no state of its own. All state of a device is in its `Device` record: adapters and moments, and a
+dataclass that the method declares. Snapshots, restores and moves between processes are written once for dataclasses
+of arrays and numbers (`devices.snapshots`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,49 +18,69 @@ import torch
 from dfl_ray.config.methods import TrainingConfig
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.methods.laws import LawContext, Planned, TrafficLaw
 from dfl_ray.network.comm_graph import CommGraph
-from dfl_ray.wire.message import Kind
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """A and B of one layer."""
 
 
 @dataclass
-class Device:
+class MethodState:
+    """What every method keeps of a device; a method declares what more it keeps in a subclass.
+
+    Attributes:
+        traffic: The state of the method's traffic law.
+        seen: (kind, task, sender) -> version of the newest message used, so that a replay is refused.
+        updates: (kind, task) -> (bytes,) uint8 of the published update the device holds.
+    """
+
+    traffic: Any
+    seen: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    updates: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+
+S = TypeVar("S", bound=MethodState)
+S_co = TypeVar("S_co", bound=MethodState, covariant=True)
+
+
+@dataclass
+class Device(Generic[S_co]):
     """The whole state of one device.
 
     Attributes:
         index: The device.
         adapter_tasks: Task index of each adapter it trains, or -1 for one adapter shared by all its tasks.
         state: Its adapters and moments: rows of the group's tensors.
-        memory: Named arrays a method keeps (masks, residuals, published updates).
-        marks: Named integers a method keeps (versions seen, acknowledged).
+        memory: What the method keeps besides.
     """
 
     index: int
     adapter_tasks: tuple[int, ...]
     state: AdapterState
-    memory: dict[str, np.ndarray] = field(default_factory=dict)
-    marks: dict[str, int] = field(default_factory=dict)
+    memory: S_co
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One message a device wants sent: the same bytes to each destination."""
+    """One message a device wants sent: what its law says of it, and its bytes."""
 
-    kind: Kind
-    task: int
-    destinations: tuple[int, ...]
+    planned: Planned
     payload: bytes
+
+    def __post_init__(self) -> None:
+        """Hold the message to its law."""
+        assert len(self.payload) == self.planned.payload_bytes, (
+            f"{self.planned.kind.name} of task {self.planned.task} has {len(self.payload)} bytes, "
+            f"its traffic law says {self.planned.payload_bytes}"
+        )
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What became of one of a device's own messages: who of its destinations got it."""
 
-    kind: Kind
-    task: int
-    version: int
+    planned: Planned
     reached: tuple[int, ...]
 
 
@@ -106,9 +127,24 @@ class Context:
     sketch: Callable[[int, int, Sequence[int] | None], np.ndarray]
     router_layers: tuple[int, ...]
 
+    def law_context(self, layout: Layout) -> LawContext:
+        """What the method's traffic law knows of the run.
+
+        Args:
+            layout: Where the trained factors lie in one adapter.
+        """
+        return LawContext(
+            self.config, self.rounds, self.tasks, self.held, self.graph, layout, len(self.router_layers)
+        )
+
 
 class Method(Protocol):
     """One learning method; see the module's text for who owns which state."""
+
+    @property
+    def law(self) -> TrafficLaw:
+        """What it sends: who, to whom, when and how many bytes."""
+        ...
 
     @property
     def layout(self) -> Layout:
@@ -119,8 +155,8 @@ class Method(Protocol):
         """Tasks of the adapters a device trains; (-1,) for one shared adapter."""
         ...
 
-    def sources(self, device: int) -> tuple[int, ...]:
-        """The devices whose rows a device trains on: itself; a device with none has no model and isn't asked."""
+    def memory(self, device: int) -> MethodState:
+        """What the method keeps of a device, before the first round."""
         ...
 
     def start(self, device: int) -> torch.Tensor:
@@ -131,25 +167,25 @@ class Method(Protocol):
         """A of each (device, adapter task), one (owners, r, d) stack a layer; None when A is in the layout."""
         ...
 
-    def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
+    def frozen(self, devices: Sequence[Device[Any]]) -> list[Factors] | None:
         """What each device adds to its adapter without training it: (adapters, R, d) and (adapters, m, R) a layer."""
         ...
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def begin(self, device: Device[Any], round_index: int) -> None:
         """Called before the local steps of a round, e.g. to put a new mask in force."""
         ...
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[Any], round_index: int) -> torch.Tensor | None:
         """(adapters, size) bool of the entries that may change in this round; None = all."""
         ...
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[Any], round_index: int) -> list[Outgoing]:
         """The messages the device wants sent after its local steps."""
         ...
 
     def incoming(
         self,
-        device: Device,
+        device: Device[Any],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
@@ -161,18 +197,18 @@ class Method(Protocol):
         """
         ...
 
-    def expert(self, device: Device, task: int) -> Expert | None:
+    def expert(self, device: Device[Any], task: int) -> Expert | None:
         """The adapter a device would answer a task with if it knew the task; None = it has none yet."""
         ...
 
-    def sketches(self, device: Device) -> tuple[tuple[object, ...], np.ndarray] | None:
+    def sketches(self, device: Device[Any]) -> tuple[tuple[object, ...], np.ndarray] | None:
         """Key and (T, layers, n, n) sketches the device's router uses (NaN where unknown); None = no router."""
         ...
 
-    def density(self, device: Device) -> float:
+    def density(self, device: Device[Any]) -> float:
         """Share of the adapter's values that may be non-zero, mean over the device's adapters."""
         ...
 
-    def masks(self, device: Device) -> dict[int, np.ndarray]:
+    def masks(self, device: Device[Any]) -> dict[int, np.ndarray]:
         """Task -> (size,) bool of the masks in force, for tasks this device is the author of."""
         ...

@@ -9,6 +9,8 @@ task owns, so Delta W_i and Delta W_j touch different outputs and B_i^T B_j = 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dfl_ray.lora.layout import Layout
@@ -68,14 +70,11 @@ class Bidding:
         self.layout = layout
         self.rows = sum(s.shape[0] for s in layout.of("b"))
 
-    def publish(self, device: Device, task: int, adapter_index: int, round_index: int) -> None:
-        """Publish what every row is worth to a task this device is the author of, once."""
-        if published.held_version(device, Kind.BID, task) >= 0:
-            return
+    def message(self, device: Device[Any], task: int, adapter_index: int, round_index: int) -> Message:
+        """What every row is worth to a task this device is the author of."""
         worths = np.concatenate(row_worths(device.state.theta[adapter_index].cpu().numpy(), self.layout))
         body = encode_values(worths.astype(np.float32), "float16")
-        message = Message(Kind.BID, task, device.index, round_index, self.context.run, 0, "float16", body)
-        published.publish(device, message)
+        return Message(Kind.BID, task, device.index, round_index, self.context.run, 0, "float16", body)
 
     def check(self, message: Message) -> None:
         """Refuse a bid that does not decode.
@@ -85,10 +84,10 @@ class Bidding:
         """
         self._decode(message)
 
-    def owned(self, device: Device, task: int) -> np.ndarray | None:
+    def owned(self, device: Device[Any], task: int) -> np.ndarray | None:
         """(size,) bool of the entries in the rows a task owns; None until all bids are there."""
         present = [t for t in range(self.context.tasks) if (t, device.index) in self.context.graph.authority]
-        bids = [published.held(device, Kind.BID, t) for t in present]
+        bids = [published.held(device.memory, Kind.BID, t) for t in present]
         if any(b is None for b in bids):
             return None
         worths = np.stack([self._decode(b) for b in bids if b is not None])

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 import torch
 
 from dfl_ray.config.baselines import ChocoConfig
-from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
-from dfl_ray.methods.gossip import collect, exchange_due, finite_values, gossip_mean
+from dfl_ray.lora.layout import Layout
+from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
+from dfl_ray.methods.gossip import collect, finite_values, gossip_mean
+from dfl_ray.methods.laws import ChocoLaw
 from dfl_ray.methods.shared import SharedAdapter
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Precision, Refusal, pack
@@ -29,8 +32,23 @@ from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Preci
 _WHOLE, _DIFFERENCE = b"\x00", b"\x01"
 
 
+@dataclass
+class ChocoState(MethodState):
+    """What a device keeps.
+
+    Attributes:
+        own: (size,) its own public copy; None before the first round.
+        copies: Neighbour -> (size,) the neighbour's public copy as this device knows it.
+        copied: Neighbour -> version of that copy, 0 for the common first adapter.
+    """
+
+    own: np.ndarray | None = None
+    copies: dict[int, np.ndarray] = field(default_factory=dict)
+    copied: dict[int, int] = field(default_factory=dict)
+
+
 @final
-class Choco(SharedAdapter):
+class Choco(SharedAdapter[ChocoState]):
     """See the module's text.
 
     Args:
@@ -38,81 +56,82 @@ class Choco(SharedAdapter):
     """
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        if not isinstance(context.config, ChocoConfig):
-            raise TypeError(f"choco needs its own config section, got {type(context.config).__name__}")
+        assert isinstance(context.config, ChocoConfig)
         self.config = context.config
-        self.kept = max(1, round(self.config.keep_share * self.layout.size))
+        law = ChocoLaw(context.law_context(Layout(context.layers, context.config.rank, ("a", "b"))))
+        super().__init__(context, law)
+        self.kept = law.kept
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def memory(self, device: int) -> ChocoState:
+        """No public copies yet."""
+        return ChocoState(self.law.start(device))
+
+    def begin(self, device: Device[ChocoState], round_index: int) -> None:
         """Public copies start at the common first adapter."""
-        if "choco/own" not in device.memory:
+        if device.memory.own is None:
             first = self.fresh(device.index)[0].numpy()
-            for name in ("own", *self.neighbours(device)):
-                device.memory[f"choco/{name}"] = first.copy()
+            device.memory.own = first.copy()
+            neighbours = sorted(self.context.graph.weights.get(device.index, {}))
+            device.memory.copies = {n: first.copy() for n in neighbours}
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[ChocoState], round_index: int) -> torch.Tensor | None:
         """Everything may change."""
         return None
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[ChocoState], round_index: int) -> list[Outgoing]:
         """The compressed difference; the whole copy to neighbours that missed an earlier one."""
-        neighbours = self.neighbours(device)
-        if not neighbours or not exchange_due(self.config, round_index, self.context.rounds):
-            return []
-        last = device.marks.get("choco/version", 0)
-        device.marks["choco/version"] = round_index
-        abreast = tuple(n for n in neighbours if device.marks.get(f"choco/has/{n}", 0) == last)
-        behind = tuple(n for n in neighbours if n not in abreast)
-        body = self._difference(device)
+        last = device.memory.traffic.version
+        planned = self.planned(device, round_index)
+        body = self._difference(device) if planned else b""
         out: list[Outgoing] = []
-        if abreast:
-            head = _DIFFERENCE + last.to_bytes(4, "little")
-            out.append(self._message(device, round_index, abreast, head + body, self.config.precision))
-        if behind:
-            whole = _WHOLE + encode_values(device.memory["choco/own"], "float32")
-            out.append(self._message(device, round_index, behind, whole, "float32"))
+        for message in planned:
+            if message.kept:
+                head = _DIFFERENCE + last.to_bytes(4, "little")
+                data = self._message(device, message.version, head + body, self.config.precision)
+            else:
+                whole = _WHOLE + encode_values(self._own(device), "float32")
+                data = self._message(device, message.version, whole, "float32")
+            out.append(Outgoing(message, data))
         return out
 
     def incoming(
         self,
-        device: Device,
+        device: Device[ChocoState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """Move the public copies on, then the gossip step on them."""
         for delivery in sent:
-            for neighbour in delivery.reached:
-                device.marks[f"choco/has/{neighbour}"] = round_index
+            self.law.delivered(device.index, device.memory.traffic, delivery.planned, delivery.reached)
         copies, refused = collect(
             device, self.context, round_index, received, lambda m: self._public_copy(device, m)
         )
         for sender, values in copies.items():
-            device.memory[f"choco/{sender}"] = values
-            device.marks[f"choco/from/{sender}"] = round_index
+            device.memory.copies[sender] = values
+            device.memory.copied[sender] = round_index
         if copies:
-            own = device.memory["choco/own"].astype(np.float64)
+            own = self._own(device).astype(np.float64)
             weights = self.context.graph.weights[device.index]
             step = self.config.consensus_step * (gossip_mean(own, copies, weights) - own)
             row = device.state.theta[0]
             row.copy_(torch.from_numpy((row.cpu().numpy() + step).astype(np.float32)))
         return refused
 
-    def _difference(self, device: Device) -> bytes:
+    def _difference(self, device: Device[ChocoState]) -> bytes:
         """Q(x - xh), encoded; moves the own public copy by what the bytes say."""
-        public = device.memory["choco/own"]
+        public = self._own(device)
         difference = device.state.theta[0].cpu().numpy() - public
         mask = np.zeros(self.layout.size, bool)
         mask[np.argsort(-np.abs(difference), kind="stable")[: self.kept]] = True
         values = encode_values(difference[mask], self.config.precision)
         moved = public.copy()
         moved[mask] += decode_values(values, self.config.precision, int(mask.sum()))
-        device.memory["choco/own"] = moved
+        device.memory.own = moved
         packed = encode_mask(mask)
         return len(packed).to_bytes(4, "little") + packed + values
 
-    def _public_copy(self, device: Device, message: Message) -> np.ndarray:
+    def _public_copy(self, device: Device[ChocoState], message: Message) -> np.ndarray:
         """The sender's public copy after its message.
 
         Raises:
@@ -121,21 +140,23 @@ class Choco(SharedAdapter):
         if message.body[:1] == _WHOLE:
             return finite_values(message.body[1:], message.precision, self.layout.size)
         base = int.from_bytes(message.body[1:5], "little")
-        if base != device.marks.get(f"choco/from/{message.sender}", 0):
+        if base != device.memory.copied.get(message.sender, 0):
             raise MessageError(Refusal.REPLAYED, f"a difference to version {base} of {message.sender}")
         length = int.from_bytes(message.body[5:9], "little")
         try:
             mask = decode_mask(message.body[9 : 9 + length], self.layout.size)
         except CodecError as error:
             raise MessageError(Refusal.CORRUPTED, str(error)) from error
-        moved = device.memory[f"choco/{message.sender}"].copy()
+        moved = device.memory.copies[message.sender].copy()
         moved[mask] += finite_values(message.body[9 + length :], message.precision, int(mask.sum()))
         return moved
 
-    def _message(
-        self, device: Device, version: int, to: tuple[int, ...], body: bytes, precision: Precision
-    ) -> Outgoing:
-        message = Message(
-            Kind.ADAPTER, SHARED_TASK, device.index, version, self.context.run, 0, precision, body
+    def _message(self, device: Device[ChocoState], version: int, body: bytes, precision: Precision) -> bytes:
+        return pack(
+            Message(Kind.ADAPTER, SHARED_TASK, device.index, version, self.context.run, 0, precision, body)
         )
-        return Outgoing(Kind.ADAPTER, SHARED_TASK, to, pack(message))
+
+    @staticmethod
+    def _own(device: Device[ChocoState]) -> np.ndarray:
+        assert device.memory.own is not None, "begin has not been called"
+        return device.memory.own

@@ -17,11 +17,12 @@ import torch
 
 from dfl_ray.methods.averaged import AveragedParts
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.exchange import ExchangeState
 from dfl_ray.methods.shared import SharedAdapter
 
 
 @final
-class Dlora(SharedAdapter):
+class Dlora(SharedAdapter[ExchangeState]):
     """See the module's text.
 
     Args:
@@ -32,21 +33,25 @@ class Dlora(SharedAdapter):
         super().__init__(context)
         self.parts = AveragedParts(context, self.layout)
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def memory(self, device: int) -> ExchangeState:
+        """Residuals and push-sum masses of the exchanged parts."""
+        return ExchangeState(self.law.start(device))
+
+    def begin(self, device: Device[ExchangeState], round_index: int) -> None:
         """Nothing but the exchange's own bookkeeping."""
         self.parts.begin(device, self.parts.whole)
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
         """Everything may change."""
         return None
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
         """A and B, dense, the same bytes to all neighbours."""
-        return self.parts.outgoing(device, self.parts.whole, round_index)
+        return self.parts.outgoing(device, self.parts.whole, self.planned(device, round_index))
 
     def incoming(
         self,
-        device: Device,
+        device: Device[ExchangeState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],

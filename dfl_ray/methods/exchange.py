@@ -19,16 +19,17 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from dfl_ray.config.training import GossipConfig
-from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.gossip import finite_values, gossip_mean, quantise
+from dfl_ray.methods.laws import Planned
 from dfl_ray.network.comm_graph import Weights
-from dfl_ray.wire.codec import decode_values
+from dfl_ray.wire.codec import decode_values, encode_values
 from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, pack
 
 _MASS = struct.Struct("<d")
@@ -39,7 +40,7 @@ class Part:
     """The entries of one adapter that are exchanged together.
 
     Attributes:
-        name: Names the residual and the push-sum state in the device's memory.
+        name: Names its state in the device's memory.
         task: Task of the messages, or -1.
         adapter_index: Row of the device's adapters.
         keep: (size,) bool of the entries that travel; None = all.
@@ -51,6 +52,49 @@ class Part:
     adapter_index: int
     keep: np.ndarray | None = None
     mask_hash: int = 0
+
+
+@dataclass
+class PushSum:
+    """The push-sum state of one part on one device.
+
+    Attributes:
+        start: (size,) values that the local updates start from.
+        mass: The device's mass w_i.
+        said: (size,) what its message of this round said, until it has been accounted for.
+    """
+
+    start: np.ndarray
+    mass: float = 1.0
+    said: np.ndarray | None = None
+
+
+@dataclass
+class PartState:
+    """What a device keeps of one exchanged part.
+
+    Attributes:
+        residual: (kept,) rounding error to be added to the next message; None before the first.
+        push: Its push-sum state; None under gossip.
+    """
+
+    residual: np.ndarray | None = None
+    push: PushSum | None = None
+
+
+@dataclass
+class ExchangeState(MethodState):
+    """What the methods keep that average parts of adapters.
+
+    Attributes:
+        parts: Name of a part -> its state.
+    """
+
+    parts: dict[str, PartState] = field(default_factory=dict)
+
+    def part(self, name: str) -> PartState:
+        """The state of a part, made if it is not there."""
+        return self.parts.setdefault(name, PartState())
 
 
 @dataclass(frozen=True)
@@ -76,29 +120,34 @@ class Exchange:
         self.push = self.config.aggregation == "push_sum"
         self.size = size
 
-    def begin(self, device: Device, part: Part) -> None:
+    def begin(self, device: Device[ExchangeState], part: Part) -> None:
         """Remember where a part's local updates start from."""
-        if self.push and f"push/{part.name}/start" not in device.memory:
-            self._set(device, part, device.state.theta[part.adapter_index].cpu().numpy().copy(), 1.0)
+        kept = device.memory.part(part.name)
+        if self.push and kept.push is None:
+            kept.push = PushSum(device.state.theta[part.adapter_index].cpu().numpy().copy())
 
-    def message(self, device: Device, part: Part, round_index: int, neighbours: tuple[int, ...]) -> Outgoing:
-        """The part's values, to each of the neighbours."""
+    def message(self, device: Device[ExchangeState], part: Part, planned: Planned) -> Outgoing:
+        """The part's values, to whom the traffic law says."""
         row = device.state.theta[part.adapter_index]
         values, head = row.cpu().numpy(), b""
         if self.push:
             values, head = self._debias(device, part, values), _MASS.pack(self.mass(device, part))
             row.copy_(torch.from_numpy(values))
         kept = values if part.keep is None else values[part.keep]
-        feedback = self.config.error_feedback and not self.push
-        body = quantise(device, part.name, kept, self.config.precision, feedback=feedback)
-        if self.push:
+        own = device.memory.part(part.name)
+        # Only int8 carries a residual: the float formats round finely enough not to need one.
+        if self.config.precision == "int8" and self.config.error_feedback and not self.push:
+            body, own.residual = quantise(kept, own.residual, self.config.precision)
+        else:
+            body = encode_values(kept, self.config.precision)
+        if own.push is not None:
             said = decode_values(body, self.config.precision, len(kept))
-            device.memory[f"push/{part.name}/said"] = self._spread(said, part.keep)
+            own.push.said = self._spread(said, part.keep)
         message = Message(
-            Kind.ADAPTER, part.task, device.index, round_index, self.context.run, part.mask_hash,
+            Kind.ADAPTER, part.task, device.index, planned.version, self.context.run, part.mask_hash,
             self.config.precision, head + body,
         )  # fmt: skip
-        return Outgoing(Kind.ADAPTER, part.task, neighbours, pack(message))
+        return Outgoing(planned, pack(message))
 
     def read(self, message: Message, keep: np.ndarray | None) -> Arrival:
         """Decode a part that arrived.
@@ -123,7 +172,7 @@ class Exchange:
 
     def mix(
         self,
-        device: Device,
+        device: Device[ExchangeState],
         part: Part,
         arrived: Mapping[int, Arrival],
         weights: Weights,
@@ -149,37 +198,45 @@ class Exchange:
             mixed = np.where(part.keep, mixed, own)
         row.copy_(torch.from_numpy(mixed.astype(np.float32)))
         if self.push:
-            device.memory[f"push/{part.name}/start"] = row.cpu().numpy().copy()
+            self._push(device, part).start = row.cpu().numpy().copy()
 
-    def pending(self, device: Device, part: Part) -> bool:
+    def pending(self, device: Device[ExchangeState], part: Part) -> bool:
         """Whether a message of this round still has to be accounted for, even if nothing arrived."""
-        return f"push/{part.name}/said" in device.memory
+        push = device.memory.part(part.name).push
+        return push is not None and push.said is not None
 
-    def mass(self, device: Device, part: Part) -> float:
+    def mass(self, device: Device[ExchangeState], part: Part) -> float:
         """The device's push-sum mass of a part."""
-        return float(device.memory[f"push/{part.name}/mass"][0])
+        return self._push(device, part).mass
 
-    def _debias(self, device: Device, part: Part, values: np.ndarray) -> np.ndarray:
+    def _push(self, device: Device[ExchangeState], part: Part) -> PushSum:
+        push = device.memory.part(part.name).push
+        assert push is not None, "begin has not been called"
+        return push
+
+    def _debias(self, device: Device[ExchangeState], part: Part, values: np.ndarray) -> np.ndarray:
         """X = (w start + update) / w = start + update / w, on the part's entries."""
-        start = device.memory[f"push/{part.name}/start"]
-        whole = start + (values - start) / self.mass(device, part)
+        push = self._push(device, part)
+        whole = push.start + (values - push.start) / push.mass
         kept = whole if part.keep is None else np.where(part.keep, whole, values)
         return kept.astype(np.float32)
 
     def _push_sum(
         self,
-        device: Device,
+        device: Device[ExchangeState],
         part: Part,
         own: np.ndarray,
         arrived: Mapping[int, Arrival],
         weights: Weights,
         sent: Sequence[Delivery],
     ) -> np.ndarray:
-        mass = self.mass(device, part)
+        push = self._push(device, part)
+        mass = push.mass
         mine = weights.get(device.index, {})
-        reached = {n for d in sent if d.kind is Kind.ADAPTER and d.task == part.task for n in d.reached}
+        own_messages = (d for d in sent if d.planned.kind is Kind.ADAPTER and d.planned.task == part.task)
+        reached = {n for d in own_messages for n in d.reached}
         given = sum(mine.get(n, 0.0) for n in sorted(reached))
-        said = device.memory.pop(f"push/{part.name}/said", None)
+        said, push.said = push.said, None
         if said is None:
             own = said = self._debias(device, part, own)
         total = mass * own.astype(np.float64) - given * mass * said
@@ -188,12 +245,8 @@ class Exchange:
             share = weights.get(sender, {}).get(device.index, 0.0) * arrived[sender].mass
             total += share * arrived[sender].values
             left += share
-        device.memory[f"push/{part.name}/mass"] = np.array([left])
+        push.mass = float(left)
         return total / left
-
-    def _set(self, device: Device, part: Part, start: np.ndarray, mass: float) -> None:
-        device.memory[f"push/{part.name}/start"] = start
-        device.memory[f"push/{part.name}/mass"] = np.array([mass])
 
     def _spread(self, values: np.ndarray, keep: np.ndarray | None) -> np.ndarray:
         if keep is None:

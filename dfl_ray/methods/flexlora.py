@@ -16,8 +16,7 @@ from typing import final
 import numpy as np
 import torch
 
-from dfl_ray.config.baselines import FlexloraConfig
-from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.modules import products, receive_modules, send_module, shares
 from dfl_ray.methods.shared import SharedAdapter, reset_moments
 
@@ -44,33 +43,32 @@ def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, 
 
 
 @final
-class Flexlora(SharedAdapter):
+class Flexlora(SharedAdapter[MethodState]):
     """See the module's text.
 
     Args:
         context: The run.
     """
 
-    def __init__(self, context: Context) -> None:
-        if not isinstance(context.config, FlexloraConfig):
-            raise TypeError(f"flexlora needs its own config section, got {type(context.config).__name__}")
-        super().__init__(context, ranks=context.config.ranks)
+    def memory(self, device: int) -> MethodState:
+        """Nothing but what every method keeps."""
+        return MethodState(self.law.start(device))
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def begin(self, device: Device[MethodState], round_index: int) -> None:
         """Nothing to prepare."""
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
         """What lies inside the device's rank."""
         keep = self.rank_keep(device.index)
         return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
         """The module inside the device's rank, to all neighbours."""
         return send_module(self, device, round_index)
 
     def incoming(
         self,
-        device: Device,
+        device: Device[MethodState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],

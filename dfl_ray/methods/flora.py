@@ -17,54 +17,83 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
 
-from dfl_ray.methods.base import Delivery, Device, Outgoing
-from dfl_ray.methods.gossip import exchange_due
+from dfl_ray.methods.base import Delivery, Device, Expert, Factors, MethodState, Outgoing
 from dfl_ray.methods.modules import products, receive_modules, send_module, shares
-from dfl_ray.methods.shared import MERGED, SharedAdapter, reset_moments
+from dfl_ray.methods.shared import SharedAdapter, merged_factors, reset_moments
+
+
+@dataclass
+class FloraState(MethodState):
+    """What a device keeps.
+
+    Attributes:
+        merged: The update merged into its base: all layers' (m, d), one after the other; None before the first round.
+    """
+
+    merged: np.ndarray | None = None
 
 
 @final
-class Flora(SharedAdapter):
+class Flora(SharedAdapter[FloraState]):
     """See the module's text.
 
     Args:
         context: The run.
     """
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def memory(self, device: int) -> FloraState:
         """An empty merged update at the start."""
-        if MERGED not in device.memory:
-            size = sum(s.out_features * s.in_features for s in self.context.layers)
-            device.memory[MERGED] = np.zeros(size, np.float32)
+        return FloraState(self.law.start(device))
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def begin(self, device: Device[FloraState], round_index: int) -> None:
+        """Room for the merged update, from the first round on."""
+        if device.memory.merged is None:
+            size = sum(s.out_features * s.in_features for s in self.context.layers)
+            device.memory.merged = np.zeros(size, np.float32)
+
+    def frozen(self, devices: Sequence[Device[FloraState]]) -> list[Factors] | None:
+        """The dense updates devices have merged into their own base."""
+        pairs = [merged_factors(self.layout, d.memory.merged, self.scale) for d in devices]
+        return [
+            (torch.stack([p[i][0] for p in pairs]), torch.stack([p[i][1] for p in pairs]))
+            for i in range(len(self.context.layers))
+        ]
+
+    def expert(self, device: Device[FloraState], task: int) -> Expert | None:
+        """The one adapter and the merged update answer everything."""
+        frozen = merged_factors(self.layout, device.memory.merged, self.scale)
+        return Expert(("own", device.index, 0), device.state.theta[0], frozen)
+
+    def keep(self, device: Device[FloraState], round_index: int) -> torch.Tensor | None:
         """Everything may change."""
         return None
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[FloraState], round_index: int) -> list[Outgoing]:
         """The module, to all neighbours."""
         return send_module(self, device, round_index)
 
     def incoming(
         self,
-        device: Device,
+        device: Device[FloraState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """Merge the stack, start a new module."""
         arrived, refused = receive_modules(self, device, round_index, received)
-        if exchange_due(self.context.config, round_index, self.context.rounds):
-            total = device.memory[MERGED].astype(np.float64)
+        if self.law.busy(round_index):
+            assert device.memory.merged is not None, "begin has not been called"
+            total = device.memory.merged.astype(np.float64)
             for weight, values in shares(self, device, arrived):
                 flat = np.concatenate([(b @ a).ravel() for b, a in products(self, values)])
-                total += weight * self._scale * flat
-            device.memory[MERGED] = total.astype(np.float32)
+                total += weight * self.scale * flat
+            device.memory.merged = total.astype(np.float32)
             device.state.theta.copy_(self.fresh(device.index, round_index))
             reset_moments(device)
         return refused

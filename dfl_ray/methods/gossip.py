@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from dfl_ray.config.methods import Precision, TrainingConfig
+from dfl_ray.config.methods import Precision
 from dfl_ray.methods.base import Context, Device
 from dfl_ray.wire.codec import CodecError, decode_values, encode_values
 from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Refusal, unpack
@@ -16,36 +16,29 @@ from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Refus
 T = TypeVar("T")
 
 
-def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
-    """Whether adapters are exchanged in this round: every `exchange_every` rounds and in the last one."""
-    return round_index % config.exchange_every == 0 or round_index == rounds
+def quantise(
+    values: np.ndarray, residual: np.ndarray | None, precision: Precision
+) -> tuple[bytes, np.ndarray]:
+    """Encode values with error feedback: what rounding took away is added to the next message.
 
-
-def quantise(device: Device, name: str, values: np.ndarray, precision: Precision, *, feedback: bool) -> bytes:
-    """Encode values; with error feedback, what rounding took away is added to the next message.
-
-    e <- x + e - Q(x + e); only int8 carries a residual, the float formats round finely enough not to need one.
+    e <- x + e - Q(x + e).
 
     Source: Seide et al. 2014; Karimireddy et al. 2019 (arXiv 1901.09847).
 
     Args:
-        device: Keeps the residual in its memory.
-        name: Which residual.
-        values: (n,) float32.
+        values: x, (n,) float32.
+        residual: e, (n,) float32; None, or one of another length (the mask has changed), counts as zero.
         precision: Number format.
-        feedback: Whether to carry the residual.
+
+    Returns:
+        The bytes, and the next residual (n,) float32.
     """
-    if precision != "int8" or not feedback:
-        return encode_values(values, precision)
-    key = f"residual/{name}"
-    residual = device.memory.get(key)
     target = values + residual if residual is not None and len(residual) == len(values) else values
     data = encode_values(target, precision)
-    device.memory[key] = (target - decode_values(data, precision, len(values))).astype(np.float32)
-    return data
+    return data, (target - decode_values(data, precision, len(values))).astype(np.float32)
 
 
-def receive(device: Device, data: bytes | memoryview, *, run: int, round_index: int) -> Message:
+def receive(device: Device[Any], data: bytes | memoryview, *, run: int, round_index: int) -> Message:
     """Decode one message and refuse what must not be used.
 
     Raises:
@@ -56,18 +49,18 @@ def receive(device: Device, data: bytes | memoryview, *, run: int, round_index: 
         raise MessageError(Refusal.FOREIGN, f"run {message.run:#x}, this is {run:#x}")
     if message.version > round_index:
         raise MessageError(Refusal.FOREIGN, f"version {message.version} in round {round_index}")
-    if message.version <= device.marks.get(_seen(message), -1):
+    if message.version <= device.memory.seen.get(_sender_of(message), -1):
         raise MessageError(Refusal.REPLAYED, f"version {message.version} of sender {message.sender} again")
     return message
 
 
-def note_seen(device: Device, message: Message) -> None:
+def note_seen(device: Device[Any], message: Message) -> None:
     """Remember that a message was used, so that a replay of it is refused."""
-    device.marks[_seen(message)] = message.version
+    device.memory.seen[_sender_of(message)] = message.version
 
 
-def _seen(message: Message) -> str:
-    return f"seen/{message.kind.name}/{message.task}/{message.sender}"
+def _sender_of(message: Message) -> tuple[int, int, int]:
+    return int(message.kind), message.task, message.sender
 
 
 def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
@@ -86,7 +79,7 @@ def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
 
 
 def sort_by_kind(
-    device: Device,
+    device: Device[Any],
     received: Sequence[bytes | memoryview],
     *,
     run: int,
@@ -106,7 +99,7 @@ def sort_by_kind(
 
 
 def collect(
-    device: Device,
+    device: Device[Any],
     context: Context,
     round_index: int,
     received: Sequence[bytes | memoryview],

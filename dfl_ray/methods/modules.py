@@ -8,29 +8,32 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dfl_ray.methods.base import Device, Outgoing
-from dfl_ray.methods.gossip import collect, exchange_due, finite_values, quantise
+from dfl_ray.methods.base import Device, Outgoing, S
+from dfl_ray.methods.gossip import collect, finite_values
 from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.wire.codec import encode_values
 from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
 
 
-def send_module(method: SharedAdapter, device: Device, round_index: int) -> list[Outgoing]:
-    """A and B inside the device's own rank, the same bytes to all neighbours, where an exchange is due."""
-    config, neighbours = method.context.config, method.neighbours(device)
-    if not neighbours or not exchange_due(config, round_index, method.context.rounds):
-        return []
-    values, keep = device.state.theta[0].cpu().numpy(), method.rank_keep(device.index)
-    kept = values if keep is None else values[keep]
-    # A residual is only worth carrying while the values stay the same thing from one message to the next.
-    body = quantise(device, "shared", kept, config.precision, feedback=False)
-    message = Message(
-        Kind.ADAPTER, SHARED_TASK, device.index, round_index, method.context.run, 0, config.precision, body
-    )
-    return [Outgoing(Kind.ADAPTER, SHARED_TASK, neighbours, pack(message))]
+def send_module(method: SharedAdapter[S], device: Device[S], round_index: int) -> list[Outgoing]:
+    """A and B inside the device's own rank, in each of the messages that the traffic law asks for.
+
+    No residual is carried: the values are not the same thing from one message to the next.
+    """
+    out: list[Outgoing] = []
+    for planned in method.planned(device, round_index):
+        precision, keep = method.context.config.precision, method.rank_keep(device.index)
+        values = device.state.theta[0].cpu().numpy()
+        body = encode_values(values if keep is None else values[keep], precision)
+        message = Message(
+            Kind.ADAPTER, SHARED_TASK, device.index, planned.version, method.context.run, 0, precision, body
+        )
+        out.append(Outgoing(planned, pack(message)))
+    return out
 
 
 def receive_modules(
-    method: SharedAdapter, device: Device, round_index: int, received: Sequence[bytes | memoryview]
+    method: SharedAdapter[S], device: Device[S], round_index: int, received: Sequence[bytes | memoryview]
 ) -> tuple[dict[int, np.ndarray], Counter[str]]:
     """Neighbours' modules, zero-padded to the layout's rank, (size,) each; and the refused ones by reason."""
 
@@ -48,7 +51,7 @@ def receive_modules(
 
 
 def shares(
-    method: SharedAdapter, device: Device, arrived: dict[int, np.ndarray]
+    method: SharedAdapter[S], device: Device[S], arrived: dict[int, np.ndarray]
 ) -> list[tuple[float, np.ndarray]]:
     """(W_ij, module) of itself, which takes the weight of what is missing, and of everyone that arrived."""
     weights = method.context.graph.weights.get(device.index, {})
@@ -57,7 +60,7 @@ def shares(
     return [own, *others]
 
 
-def products(method: SharedAdapter, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def products(method: SharedAdapter[S], values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(B, A) of every layer of one module, in float64."""
     flat = torch.from_numpy(values).unsqueeze(0)
     a = [v[0].numpy().astype(np.float64) for v in method.layout.views(flat, "a")]

@@ -19,11 +19,13 @@ import torch
 from dfl_ray.lora.layout import Factor
 from dfl_ray.methods.averaged import AveragedParts
 from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.exchange import ExchangeState
+from dfl_ray.methods.laws import active_factor
 from dfl_ray.methods.shared import SharedAdapter, reset_moments
 
 
 @final
-class Rolora(SharedAdapter):
+class Rolora(SharedAdapter[ExchangeState]):
     """See the module's text.
 
     Args:
@@ -34,27 +36,33 @@ class Rolora(SharedAdapter):
         super().__init__(context)
         self.parts = AveragedParts(context, self.layout)
 
+    def memory(self, device: int) -> ExchangeState:
+        """Residuals and push-sum masses of the exchanged parts."""
+        return ExchangeState(self.law.start(device))
+
     def active(self, round_index: int) -> Factor:
         """The factor whose turn it is."""
-        return "b" if (round_index - 1) // self.context.config.exchange_every % 2 == 0 else "a"
+        return active_factor(self.context.config, round_index)
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def begin(self, device: Device[ExchangeState], round_index: int) -> None:
         """A fresh optimiser for each turn."""
         self.parts.begin(device, self.parts.factor("a"), self.parts.factor("b"))
         if round_index > 1 and self.active(round_index) != self.active(round_index - 1):
             reset_moments(device)
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
         """The active factor."""
         return self.parts.keep(self.active(round_index))
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
         """The active factor, dense, the same bytes to all neighbours."""
-        return self.parts.outgoing(device, self.parts.factor(self.active(round_index)), round_index)
+        return self.parts.outgoing(
+            device, self.parts.factor(self.active(round_index)), self.planned(device, round_index)
+        )
 
     def incoming(
         self,
-        device: Device,
+        device: Device[ExchangeState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],

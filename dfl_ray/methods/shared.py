@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -12,34 +13,29 @@ import torch
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.projection import common_factors
-from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
-from dfl_ray.methods.spec import MERGED
+from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing, S
+from dfl_ray.methods.laws import Planned, TrafficLaw, rank_of
+from dfl_ray.methods.spec import method_spec
 from dfl_ray.wire.message import SHARED_TASK
 
 
-class SharedAdapter(ABC):
-    """One adapter a device, for all its tasks; a subclass says what is sent and how it is mixed.
+class SharedAdapter(ABC, Generic[S]):
+    """One adapter a device, for all its tasks; a subclass says how it is filled into messages and mixed.
+
+    Which factors the adapter stores and what is sent follow from the method's specification (`methods.spec`): without
+    "a" a common A is drawn once and never changes.
 
     Args:
         context: The run.
-        trains: Factors stored in the adapter; without "a" a common A is drawn once and never changes.
-        ranks: Ranks handed to the devices in turn; None = `rank` for all.
-        sources: Device -> devices whose rows it trains on; None = its own.
+        law: The method's traffic law; None makes the one of its specification.
     """
 
-    rule = "single"
-
-    def __init__(
-        self,
-        context: Context,
-        trains: tuple[Factor, ...] = ("a", "b"),
-        ranks: tuple[int, ...] | None = None,
-        sources: Callable[[int], tuple[int, ...]] | None = None,
-    ) -> None:
+    def __init__(self, context: Context, law: TrafficLaw | None = None) -> None:
+        spec = method_spec(context.config)
         self.context = context
-        self.layout = Layout(context.layers, context.config.rank, trains)
-        self.ranks = ranks or (context.config.rank,)
-        self._sources = sources
+        self.layout = Layout(context.layers, context.config.rank, spec.trains)
+        self.law = spec.law(context.law_context(self.layout)) if law is None else law
+        self.ranks = context.config.device_ranks
         if max(self.ranks) > context.config.rank:
             raise InputError(
                 f"`method.ranks` holds {max(self.ranks)}",
@@ -51,13 +47,17 @@ class SharedAdapter(ABC):
         """One adapter for all tasks."""
         return (SHARED_TASK,)
 
-    def sources(self, device: int) -> tuple[int, ...]:
-        """The devices whose rows a device trains on."""
-        return (device,) if self._sources is None else self._sources(device)
+    @abstractmethod
+    def memory(self, device: int) -> S:
+        """See `Method.memory`."""
+
+    def planned(self, device: Device[S], round_index: int) -> list[Planned]:
+        """The messages that the traffic law asks a device for."""
+        return self.law.messages(device.index, device.memory.traffic, round_index)
 
     def rank_of(self, device: int) -> int:
         """A device's own rank."""
-        return self.ranks[device % len(self.ranks)]
+        return rank_of(self.ranks, device)
 
     def rank_keep(self, device: int) -> np.ndarray | None:
         """(size,) bool of the entries inside a device's own rank; None = all."""
@@ -94,62 +94,51 @@ class SharedAdapter(ABC):
             return None
         return [torch.from_numpy(a).float().expand(len(owners), -1, -1) for a in self._common_a()]
 
-    def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
-        """The dense updates devices have merged into their own base, if any (`methods.flora`)."""
-        if not any(MERGED in d.memory for d in devices):
-            return None
-        pairs = [merged_factors(self.layout, d.memory.get(MERGED), self._scale) for d in devices]
-        return [
-            (torch.stack([p[i][0] for p in pairs]), torch.stack([p[i][1] for p in pairs]))
-            for i in range(len(self.context.layers))
-        ]
+    def frozen(self, devices: Sequence[Device[S]]) -> list[Factors] | None:
+        """Nothing is added to the adapter."""
+        return None
 
     @property
-    def _scale(self) -> float:
+    def scale(self) -> float:
+        """S = alpha / r."""
         return self.context.config.alpha / self.context.config.rank
 
     @abstractmethod
-    def begin(self, device: Device, round_index: int) -> None:
+    def begin(self, device: Device[S], round_index: int) -> None:
         """See `Method.begin`."""
 
     @abstractmethod
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[S], round_index: int) -> torch.Tensor | None:
         """See `Method.keep`."""
 
     @abstractmethod
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[S], round_index: int) -> list[Outgoing]:
         """See `Method.outgoing`."""
 
     @abstractmethod
     def incoming(
         self,
-        device: Device,
+        device: Device[S],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """See `Method.incoming`."""
 
-    def neighbours(self, device: Device) -> tuple[int, ...]:
-        """The device's neighbours on the whole graph."""
-        return tuple(sorted(self.context.graph.weights.get(device.index, {})))
-
-    def expert(self, device: Device, task: int) -> Expert | None:
+    def expert(self, device: Device[S], task: int) -> Expert | None:
         """The one adapter answers everything."""
-        merged = device.memory.get(MERGED)
-        frozen = None if merged is None else merged_factors(self.layout, merged, self._scale)
-        return Expert(("own", device.index, 0), device.state.theta[0], frozen)
+        return Expert(("own", device.index, 0), device.state.theta[0])
 
-    def sketches(self, device: Device) -> tuple[tuple[object, ...], np.ndarray] | None:
+    def sketches(self, device: Device[S]) -> tuple[tuple[object, ...], np.ndarray] | None:
         """No router."""
         return None
 
-    def density(self, device: Device) -> float:
+    def density(self, device: Device[S]) -> float:
         """Share of the adapter inside the device's rank."""
         keep = self.rank_keep(device.index)
         return 1.0 if keep is None else float(keep.mean())
 
-    def masks(self, device: Device) -> dict[int, np.ndarray]:
+    def masks(self, device: Device[S]) -> dict[int, np.ndarray]:
         """No masks."""
         return {}
 
@@ -168,7 +157,7 @@ def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> l
     return out
 
 
-def reset_moments(device: Device) -> None:
+def reset_moments(device: Device[Any]) -> None:
     """A fresh optimiser, for adapters whose values have been replaced by others."""
     for values in (device.state.exp_avg, device.state.exp_avg_sq, device.state.steps):
         values.zero_()

@@ -11,24 +11,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from dfl_ray.config.methods import SparseOrthogonalConfig
-from dfl_ray.experts.sketch import decode_sketch, encode_sketch
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import effective_rank
 from dfl_ray.lora.projection import task_projections
 from dfl_ray.methods import published
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
 from dfl_ray.methods.exchange import Arrival, Exchange, Part
-from dfl_ray.methods.gossip import exchange_due, note_seen, sort_by_kind
-from dfl_ray.methods.pruning import Pruning
+from dfl_ray.methods.expert_law import PUBLISHED_KINDS, ExpertLaw
+from dfl_ray.methods.gossip import note_seen, sort_by_kind
+from dfl_ray.methods.laws import Planned
+from dfl_ray.methods.pruning import ExpertState, Pruning
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
-from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash
-
-PUBLISHED_KINDS = (Kind.PROJECTION, Kind.SKETCH, Kind.BID, Kind.MASK, Kind.EXPERT)
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash, pack
+from dfl_ray.wire.sketch import decode_sketch, encode_sketch
 
 
 class SparseOrthogonal:
@@ -47,6 +48,7 @@ class SparseOrthogonal:
         self.config = context.config
         self.rule = context.config.rule
         self.layout = Layout(context.layers, context.config.rank, ("b",))
+        self.law = ExpertLaw(context.law_context(self.layout))
         self.pruning = Pruning(context, self.layout)
         self.exchange = Exchange(context, self.layout.size)
         self._drawn: dict[int, list[np.ndarray]] = {}
@@ -56,9 +58,9 @@ class SparseOrthogonal:
         """One adapter for each task the device holds."""
         return self.context.held[device]
 
-    def sources(self, device: int) -> tuple[int, ...]:
-        """Its own rows."""
-        return (device,)
+    def memory(self, device: int) -> ExpertState:
+        """Nothing held and nothing known but what the traffic law starts with."""
+        return ExpertState(self.law.start(device))
 
     def start(self, device: int) -> torch.Tensor:
         """B = 0."""
@@ -84,22 +86,19 @@ class SparseOrthogonal:
             for i in range(len(self.context.layers))
         ]
 
-    def frozen(self, devices: Sequence[Device]) -> list[Factors] | None:
+    def frozen(self, devices: Sequence[Device[ExpertState]]) -> list[Factors] | None:
         """Nothing."""
         return None
 
-    def begin(self, device: Device, round_index: int) -> None:
-        """Put due masks in force; in the first round publish what the tasks' authors owe to all."""
+    def begin(self, device: Device[ExpertState], round_index: int) -> None:
+        """Put due masks in force."""
         for adapter_index, task in enumerate(device.adapter_tasks):
-            self.pruning.activate(device, task, adapter_index, round_index)
-            self.exchange.begin(device, self._part(device, task, adapter_index))
-        if round_index == 1:
-            for task in self._authored(device):
-                self._publish_sketch(device, task)
-                if self.config.a_exchange == "send":
-                    self._publish_projection(device, task)
+            version = self.law.activate(device.memory.law, task, round_index)
+            if version:
+                self.pruning.apply(device, task, adapter_index, version)
+            self.exchange.begin(device, self._part(device, task))
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[ExpertState], round_index: int) -> torch.Tensor | None:
         """The masks in force."""
         masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         if all(m is None for m in masks):
@@ -107,33 +106,28 @@ class SparseOrthogonal:
         full = np.ones(self.layout.size, bool)
         return torch.from_numpy(np.stack([full if m is None else m for m in masks]))
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
-        """Kept values to same-task neighbours, and the published updates owed to tree children."""
-        for adapter_index, task in enumerate(device.adapter_tasks):
-            scores = self._scores(device, task) if self._scores_due(device, task, round_index) else None
-            self.pruning.announce(device, task, adapter_index, round_index, scores)
-            if task in self._authored(device) and self._refresh_due(task, device.index, round_index):
-                self._publish_expert(device, task, adapter_index, round_index)
-        out = published.forward(device, self.context, PUBLISHED_KINDS)
-        if exchange_due(self.config, round_index, self.context.rounds):
-            for adapter_index, task in enumerate(device.adapter_tasks):
-                neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device.index, {})))
-                if neighbours:
-                    part = self._part(device, task, adapter_index)
-                    out.append(self.exchange.message(device, part, round_index, neighbours))
-        return out
+    def outgoing(self, device: Device[ExpertState], round_index: int) -> list[Outgoing]:
+        """Fill what the traffic law asks for: published updates owed to tree children, kept values to neighbours."""
+        traffic = device.memory.law
+        for update in self.law.publications(device.index, traffic, round_index):
+            self.law.publish(traffic, self._publish(device, update, round_index))
+        return [
+            self.exchange.message(device, self._part(device, planned.task), planned)
+            if planned.kind is Kind.ADAPTER
+            else Outgoing(planned, device.memory.updates[planned.kind, planned.task].tobytes())
+            for planned in self.law.messages(device.index, traffic, round_index)
+        ]
 
     def incoming(
         self,
-        device: Device,
+        device: Device[ExpertState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """Average B_t with same-task neighbours; keep newer published updates."""
         for delivery in sent:
-            if delivery.kind is not Kind.ADAPTER:
-                published.note_delivered(device, delivery)
+            self.law.delivered(device.index, device.memory.law, delivery.planned, delivery.reached)
         refused: Counter[str] = Counter()
         messages = sort_by_kind(
             device, received, run=self.context.run, round_index=round_index, refused=refused
@@ -144,26 +138,26 @@ class SparseOrthogonal:
         arrived: dict[int, dict[int, Arrival]] = {}
         for message in messages.get(Kind.ADAPTER, []):
             self._checked(refused, self._take_values, device, message, arrived)
-        for adapter_index, task in enumerate(device.adapter_tasks):
-            part = self._part(device, task, adapter_index)
+        for task in device.adapter_tasks:
+            part = self._part(device, task)
             if arrived.get(task) or self.exchange.pending(device, part):
                 weights = self.context.graph.task_weights[task]
                 self.exchange.mix(device, part, arrived.get(task, {}), weights, sent)
         return refused
 
-    def expert(self, device: Device, task: int) -> Expert | None:
+    def expert(self, device: Device[ExpertState], task: int) -> Expert | None:
         """Own B_t if the device holds the task, else the newest replica it has received."""
         if task in device.adapter_tasks:
             return Expert(("own", device.index, task), device.state.theta[device.adapter_tasks.index(task)])
-        message = published.held(device, Kind.EXPERT, task)
+        message = published.held(device.memory, Kind.EXPERT, task)
         if message is None:
             return None
         key = ("replica", task, message.sender, message.version)
         return Expert(key, torch.from_numpy(self._expert_values(message)))
 
-    def sketches(self, device: Device) -> tuple[tuple[object, ...], np.ndarray] | None:
+    def sketches(self, device: Device[ExpertState]) -> tuple[tuple[object, ...], np.ndarray] | None:
         """The published sketches the device holds; NaN for tasks whose sketch has not arrived."""
-        held = [published.held(device, Kind.SKETCH, t) for t in range(self.context.tasks)]
+        held = [published.held(device.memory, Kind.SKETCH, t) for t in range(self.context.tasks)]
         key = tuple(None if m is None else (m.sender, m.version) for m in held)
         if key not in self._decoded:
             layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
@@ -174,63 +168,66 @@ class SparseOrthogonal:
             self._decoded = {key: out}  # only the last: devices of one cluster hold the same
         return key, self._decoded[key]
 
-    def density(self, device: Device) -> float:
+    def density(self, device: Device[ExpertState]) -> float:
         """Share of B's entries that may be non-zero, mean over the device's tasks."""
         masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         return float(np.mean([1.0 if m is None else m.mean() for m in masks]))
 
-    def masks(self, device: Device) -> dict[int, np.ndarray]:
+    def masks(self, device: Device[ExpertState]) -> dict[int, np.ndarray]:
         """Masks in force of the tasks this device is the author of."""
         dense = np.ones(self.layout.size, bool)
-        found = {t: self.pruning.current(device, t) for t in self._authored(device)}
+        found = {t: self.pruning.current(device, t) for t in self.law.authored(device.index)}
         return {t: dense if m is None else m for t, m in found.items()}
 
-    def _authored(self, device: Device) -> tuple[int, ...]:
-        return tuple(
-            t
-            for t in device.adapter_tasks
-            if self.context.graph.authority.get((t, device.index)) == device.index
-        )
+    def _publish(self, device: Device[ExpertState], update: Planned, round_index: int) -> Planned:
+        """Make and keep the bytes of an update this device is the author of; returns it with its real length."""
+        mask: np.ndarray | None = None
+        if update.kind is Kind.MASK:
+            density = self.law.density_due(device.memory.law, update.task, round_index)
+            assert density is not None, "the law has planned a mask"
+            message, mask = self.pruning.message(device, update, density, self._scores(device, update.task))
+            self.pruning.store(device, update.task, update.version, mask)
+        else:
+            message = self._message(device, update)
+        data = pack(message)
+        published.store(device.memory, message, data)
+        kept = update.kept if mask is None else int(mask.sum())
+        return replace(update, payload_bytes=len(data), kept=kept)
 
-    def _refresh_due(self, task: int, device: int, round_index: int) -> bool:
-        """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends."""
-        depth = self.context.graph.everyone[task, device].depth
-        last = max(1, self.context.rounds - max(0, depth - 1))
-        return round_index <= last and (last - round_index) % self.config.replicas_every == 0
+    def _message(self, device: Device[ExpertState], update: Planned) -> Message:
+        kind, task = update.kind, update.task
+        precision, kept = self.config.precision, 0
+        if kind is Kind.BID:
+            assert self.pruning.bidding is not None
+            adapter_index = device.adapter_tasks.index(task)
+            return self.pruning.bidding.message(device, task, adapter_index, update.version)
+        if kind is Kind.SKETCH:
+            precision = self.config.sketch_precision
+            body = encode_sketch(
+                self.context.sketch(device.index, task, self.context.router_layers), precision
+            )
+        elif kind is Kind.PROJECTION:
+            precision = "float32"
+            body = encode_values(self._projection(device, task), precision)
+        else:
+            body, kept = self._expert_body(device, task)
+        return Message(kind, task, device.index, update.version, self.context.run, kept, precision, body)
 
-    def _message(
-        self, kind: Kind, task: int, device: int, version: int, body: bytes, **more: object
-    ) -> Message:
-        fields = {"mask_hash": 0, "precision": "float16", **more}
-        return Message(kind, task, device, version, self.context.run, body=body, **fields)  # type: ignore[arg-type]
+    def _projection(self, device: Device[ExpertState], task: int) -> np.ndarray:
+        return np.concatenate([p[task].ravel() for p in self.projections(device.index)]).astype(np.float32)
 
-    def _publish_sketch(self, device: Device, task: int) -> None:
-        correlation = self.context.sketch(device.index, task, self.context.router_layers)
-        form = self.config.sketch_precision
-        body = encode_sketch(correlation, form)
-        published.publish(device, self._message(Kind.SKETCH, task, device.index, 1, body, precision=form))
-
-    def _publish_projection(self, device: Device, task: int) -> None:
-        rows = np.concatenate([p[task].ravel() for p in self.projections(device.index)]).astype(np.float32)
-        body = encode_values(rows, "float32")
-        published.publish(
-            device, self._message(Kind.PROJECTION, task, device.index, 1, body, precision="float32")
-        )
-
-    def _publish_expert(self, device: Device, task: int, adapter_index: int, round_index: int) -> None:
+    def _expert_body(self, device: Device[ExpertState], task: int) -> tuple[bytes, int]:
+        """The mask, the values it keeps, and the mask's hash."""
         mask = self.pruning.current(device, task)
         dense = np.ones(self.layout.size, bool) if mask is None else mask
         packed = encode_mask(dense)
-        values = encode_values(device.state.theta[adapter_index].cpu().numpy()[dense], self.config.precision)
-        body = len(packed).to_bytes(4, "little") + packed + values
-        message = self._message(
-            Kind.EXPERT, task, device.index, round_index, body,
-            precision=self.config.precision, mask_hash=mask_hash(dense),
-        )  # fmt: skip
-        published.publish(device, message)
+        flat = device.state.theta[device.adapter_tasks.index(task)].cpu().numpy()
+        values = encode_values(flat[dense], self.config.precision)
+        return len(packed).to_bytes(4, "little") + packed + values, mask_hash(dense)
 
-    def _part(self, device: Device, task: int, adapter_index: int) -> Part:
+    def _part(self, device: Device[ExpertState], task: int) -> Part:
         mask = self.pruning.current(device, task)
+        adapter_index = device.adapter_tasks.index(task)
         return Part(str(task), task, adapter_index, mask, 0 if mask is None else mask_hash(mask))
 
     @staticmethod
@@ -240,7 +237,9 @@ class SparseOrthogonal:
         except MessageError as error:
             refused[error.refusal.value] += 1
 
-    def _take_values(self, device: Device, message: Message, arrived: dict[int, dict[int, Arrival]]) -> None:
+    def _take_values(
+        self, device: Device[ExpertState], message: Message, arrived: dict[int, dict[int, Arrival]]
+    ) -> None:
         task = message.task
         if message.sender not in self.context.graph.task_weights.get(task, {}).get(device.index, {}):
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
@@ -248,11 +247,14 @@ class SparseOrthogonal:
         arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
         note_seen(device, message)
 
-    def _take_update(self, device: Device, message: Message) -> None:
+    def _take_update(self, device: Device[ExpertState], message: Message) -> None:
         if self.context.graph.authority.get((message.task, device.index)) != message.sender:
             raise MessageError(Refusal.FOREIGN, f"task {message.task} is not authored by {message.sender}")
+        kept = in_force = 0
+        mask: np.ndarray | None = None
         if message.kind is Kind.MASK:
-            self.pruning.take_in(device, message)
+            mask, in_force = self.pruning.read(message)
+            kept = int(mask.sum())
         else:
             if message.kind is Kind.EXPERT and not np.isfinite(self._expert_values(message)).all():
                 raise MessageError(Refusal.NOT_FINITE, f"expert of task {message.task}")
@@ -262,7 +264,12 @@ class SparseOrthogonal:
                 self.pruning.bidding.check(message)
             if message.kind is Kind.PROJECTION:
                 self._check_projection(device, message)
-            published.accept(device, message)
+        data = pack(message)
+        update = published.as_planned(message, len(data), kept=kept, in_force=in_force)
+        if self.law.accept(device.memory.law, update):
+            published.store(device.memory, message, data)
+            if mask is not None and message.task in device.adapter_tasks:
+                self.pruning.store(device, message.task, message.version, mask)
         note_seen(device, message)
 
     def _sketch_of(self, message: Message) -> np.ndarray:
@@ -283,16 +290,13 @@ class SparseOrthogonal:
         out[mask] = values
         return out
 
-    def _check_projection(self, device: Device, message: Message) -> None:
-        own = np.concatenate([p[message.task].ravel() for p in self.projections(device.index)]).astype(
-            np.float32
-        )
+    def _check_projection(self, device: Device[ExpertState], message: Message) -> None:
+        own = self._projection(device, message.task)
         if not np.array_equal(decode_values(message.body, "float32", len(own)), own):
             raise MessageError(Refusal.FOREIGN, f"A of task {message.task} differs from the device's own")
 
-    def _scores_due(self, device: Device, task: int, round_index: int) -> bool:
-        due = self.config.budget == "effective_rank" and round_index in self.pruning.schedule
-        return due and task in self._authored(device)
-
-    def _scores(self, device: Device, task: int) -> list[float]:
+    def _scores(self, device: Device[ExpertState], task: int) -> list[float] | None:
+        """The layers' scores, where the budget goes by them."""
+        if self.config.budget != "effective_rank":
+            return None
         return [effective_rank(c) for c in self.context.sketch(device.index, task, None)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from dfl_ray.methods.base import Context, Method
 from dfl_ray.methods.choco import Choco
@@ -20,7 +19,7 @@ from dfl_ray.methods.flora import Flora
 from dfl_ray.methods.hetlora import Hetlora
 from dfl_ray.methods.rolora import Rolora
 from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
-from dfl_ray.methods.unsent import centralized, local
+from dfl_ray.methods.unsent import Unsent
 
 METHODS: Mapping[str, Callable[[Context], Method]] = MappingProxyType(
     {
@@ -33,13 +32,12 @@ METHODS: Mapping[str, Callable[[Context], Method]] = MappingProxyType(
         "flora": Flora,
         "flexlora": Flexlora,
         "hetlora": Hetlora,
-        "local": local,
-        "centralized": centralized,
+        "local": Unsent,
+        "centralized": Unsent,
     }
 )
 
 
 def make_method(context: Context) -> Method:
     """The method that the context's config section names."""
-    section: Any = context.config
-    return METHODS[section.type](context)
+    return METHODS[context.config.name](context)

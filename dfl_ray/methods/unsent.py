@@ -14,52 +14,39 @@ from typing import final
 
 import torch
 
-from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
+from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.shared import SharedAdapter
-
-LEARNER = 0
 
 
 @final
-class Unsent(SharedAdapter):
-    """See the module's text.
+class Unsent(SharedAdapter[MethodState]):
+    """See the module's text; whose rows a device trains on is said by the traffic law (`laws.SilentLaw`).
 
     Args:
         context: The run.
-        joint: Whether one device learns from all devices' rows.
     """
 
-    def __init__(self, context: Context, *, joint: bool) -> None:
-        everyone = tuple(sorted(context.held))
-        super().__init__(context, sources=(lambda d: everyone if d == LEARNER else ()) if joint else None)
+    def memory(self, device: int) -> MethodState:
+        """Nothing but what every method keeps."""
+        return MethodState(self.law.start(device))
 
-    def begin(self, device: Device, round_index: int) -> None:
+    def begin(self, device: Device[MethodState], round_index: int) -> None:
         """Nothing to prepare."""
 
-    def keep(self, device: Device, round_index: int) -> torch.Tensor | None:
+    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
         """Everything may change."""
         return None
 
-    def outgoing(self, device: Device, round_index: int) -> list[Outgoing]:
+    def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
         """Nothing."""
         return []
 
     def incoming(
         self,
-        device: Device,
+        device: Device[MethodState],
         round_index: int,
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """Nothing is expected; whatever comes is foreign."""
         return Counter(foreign=len(received)) if received else Counter()
-
-
-def local(context: Context) -> Unsent:
-    """Every device for itself."""
-    return Unsent(context, joint=False)
-
-
-def centralized(context: Context) -> Unsent:
-    """One learner with everybody's rows."""
-    return Unsent(context, joint=True)

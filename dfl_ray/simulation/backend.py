@@ -18,13 +18,14 @@ from dfl_ray.devices.records import (
     GroupSetup,
     Snapshot,
     TrainReport,
-    TransferOutcomes,
 )
+from dfl_ray.simulation.round_loop import RoundBackend
 
 if TYPE_CHECKING:
     from channels.channel import Snapshot as ChannelState
     from channels.transfers import RoundPlan, Transfers
     from dfl_ray.network.deployment import ChannelSetup
+    from dfl_ray.network.traffic import TransferOutcomes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class BackendState:
     channel: ChannelState
 
 
-class Backend(Protocol):
+class Backend(RoundBackend, Protocol):
     """Hosts the devices and the channel."""
 
     @property
@@ -55,20 +56,6 @@ class Backend(Protocol):
 
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
-        ...
-
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
-        """Local steps everywhere but on absent devices; the payloads stay where they were made."""
-        ...
-
-    def plan(
-        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
-    ) -> RoundPlan:
-        """Let the channel schedule the round's transfers."""
-        ...
-
-    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
-        """Bring delivered payloads to their receivers, which mix them."""
         ...
 
     def evaluate(
@@ -136,9 +123,9 @@ class LocalBackend:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
-    def exchange(self, round_index: int, deliveries: TransferOutcomes) -> list[ExchangeReport]:
+    def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`."""
-        return [self._group.exchange(round_index, deliveries)]
+        return [self._group.exchange(round_index, outcomes)]
 
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None

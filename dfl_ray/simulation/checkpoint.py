@@ -22,7 +22,7 @@ from dfl_ray.devices.records import Snapshot
 from dfl_ray.errors import RunError
 from dfl_ray.simulation.backend import BackendState
 
-FORMAT = 1
+FORMAT = 2
 _PREFIX = "round-"
 
 
@@ -57,7 +57,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     working.mkdir()
     for number, snapshot in enumerate(checkpoint.state.devices):
         path = working / f"devices-{number:05d}.safetensors"
-        save_file(_contiguous(snapshot.arrays), path, metadata={"marks": json.dumps(snapshot.marks)})
+        save_file(_contiguous(snapshot.arrays), path, metadata={"numbers": json.dumps(snapshot.numbers)})
     arrays = {k: v for k, v in checkpoint.state.channel.items() if isinstance(v, np.ndarray)}
     save_file(_contiguous(arrays), working / "channel.safetensors")
     scalars = {k: _plain(v) for k, v in checkpoint.state.channel.items() if not isinstance(v, np.ndarray)}
@@ -91,9 +91,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     path = found[-1]
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["format"] > FORMAT:
+        if manifest["format"] != FORMAT:
             raise RunError(
-                f"The checkpoint {path} has format {manifest['format']}, this version reads up to {FORMAT}. "
+                f"The checkpoint {path} has format {manifest['format']}, this version reads format {FORMAT}. "
                 "Resume with the dfl-ray version that wrote it (see run.json)."
             )
         devices = [_load_snapshot(path / f"devices-{n:05d}.safetensors") for n in range(manifest["groups"])]
@@ -113,8 +113,8 @@ def _load_snapshot(path: Path) -> Snapshot:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        marks = json.loads(file.metadata()["marks"])
-    return Snapshot(load_file(path), marks)
+        numbers = json.loads(file.metadata()["numbers"])
+    return Snapshot(load_file(path), numbers)
 
 
 def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

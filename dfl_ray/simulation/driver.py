@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from channels.energy import compute_cost
 from dfl_ray.config.schema import Config
-from dfl_ray.devices.records import EvaluationReport, TrainReport, TransferOutcomes, TransferRequests
-from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.devices.records import EvaluationReport, TrainReport
+from dfl_ray.errors import Interrupted
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.round_loop import RoundLoop, WallTimes
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
     accuracy_metrics,
     device_table,
     evaluation_table,
-    expand_hops,
     radio_metrics,
     state_metrics,
     transfer_table,
 )
 from dfl_ray.tracking.progress import Progress
 from dfl_ray.tracking.tracker import Tracker
-
-
-@dataclass
-class WallTimes:
-    """Real seconds of the parts of one round."""
-
-    parts: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Add the block's time to a part."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
 
 
 class Driver:
@@ -79,19 +60,21 @@ class Driver:
         self.tracker = tracker
         self.progress = progress
         self.stop_wanted = stop_wanted
-        self.facts = method_spec(self.config.method)
-        self.layout = Layout(experiment.setup.layers, self.config.method.rank, self.facts.trains)
+        self.spec = method_spec(self.config.method)
+        self.layout = Layout(experiment.setup.layers, self.config.method.rank, self.spec.trains)
         self.history = AccuracyHistory({})
         self.spectral_gap = smallest_gap(experiment)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
         self._references: dict[int, np.ndarray] | None = None
-        self._absent: tuple[int, ...] = ()
+        self.loop = RoundLoop(
+            backend, experiment.channel.classes, experiment.setup.graph.relays, experiment.flops_per_token
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint."""
         self.backend.restore(checkpoint.state)
         self.history.best = dict(checkpoint.driver["best_accuracy"])
-        self._absent = tuple(checkpoint.driver["absent"])
+        self.loop.absent = tuple(checkpoint.driver["absent"])
 
     def run(self, done: int = 0) -> None:
         """Run the rounds after `done` to the end.
@@ -120,25 +103,25 @@ class Driver:
     def _round(self, round_index: int) -> dict[str, Any]:
         began = time.perf_counter()
         wall_times = WallTimes()
-        with wall_times.measure("train"):
-            trained = self.backend.train(round_index, self._absent)
-        wanted = TransferRequests.join([r.wanted for r in trained])
-        hops = expand_hops(wanted, self.experiment.setup.graph.relays)
-        with wall_times.measure("plan"):
-            cost = compute_cost(self.experiment.channel.classes, self._flops(trained))
-            plan = self.backend.plan(round_index, hops.transfers, cost.seconds, cost.energy_j)
-            arrived = hops.arrived(plan.delivered, len(wanted))
-            self._note_empty_batteries(round_index, plan.alive)
-        with wall_times.measure("exchange"):
-            taken = self.backend.exchange(round_index, TransferOutcomes(wanted, arrived))
-        transfers = transfer_table(plan, hops, wanted, [t.name for t in self.experiment.setup.tasks])
-        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived, cost.energy_j)}
-        row |= training_metrics(trained) | {"refused": sum(sum(r.values()) for t in taken for r in t.refused)}
+        done = self.loop.play(round_index, wall_times)
+        self._say_emptied(round_index, done.emptied)
+        transfers = transfer_table(
+            done.plan, done.hops, done.requests, [t.name for t in self.experiment.setup.tasks]
+        )
+        row: dict[str, Any] = {
+            "round": round_index,
+            **radio_metrics(done.plan, transfers, done.arrived, done.cost.energy_j),
+        }
+        row |= training_metrics(done.trained) | {
+            "refused": sum(sum(r.values()) for t in done.taken for r in t.refused)
+        }
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
-        row |= {"message_bytes": int(wanted.payload_bytes[arrived].sum())}
+        row |= {"message_bytes": int(done.requests.payload_bytes[done.arrived].sum())}
         row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
         tables = {
-            "devices": device_table(self.experiment, trained, taken, plan, hops, cost, self._actor_of),
+            "devices": device_table(
+                self.experiment, done.trained, done.taken, done.plan, done.hops, done.cost, self._actor_of
+            ),
             "transfers": transfers,
         }
         extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
@@ -148,29 +131,11 @@ class Driver:
         self._record(row, tables, extras, wall_times, began)
         return row
 
-    def _note_empty_batteries(self, round_index: int, alive: np.ndarray) -> None:
-        """Take devices whose battery is empty out of the coming rounds, visibly.
-
-        Raises:
-            RunError: None is left.
-        """
-        dead = tuple(int(d) for d in np.flatnonzero(~alive))
-        new = sorted(set(dead) - set(self._absent))
-        if new:
-            who = ", ".join(map(str, new[:10])) + (" ..." if len(new) > 10 else "")
+    def _say_emptied(self, round_index: int, emptied: Sequence[int]) -> None:
+        """Tell which devices leave the run."""
+        if emptied:
+            who = ", ".join(map(str, emptied[:10])) + (" ..." if len(emptied) > 10 else "")
             self.progress.say(f"Round {round_index}: battery empty, out of the run: device {who}")
-        if len(dead) == len(alive):
-            raise RunError(
-                f"All devices had empty batteries in round {round_index}; nothing can go on. Raise "
-                "`devices.battery_j`, or lower `radio.tx_power_dbm` or `method.local_steps`."
-            )
-        self._absent = dead
-
-    def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:
-        tokens = np.zeros(self.config.devices.count)
-        for report in trained:
-            tokens[report.devices] = report.tokens
-        return tokens * self.experiment.flops_per_token
 
     def _evaluate(self, round_index: int, row: dict[str, Any], extras: dict[str, Any]) -> pd.DataFrame:
         rules = rules_asked(self.config, round_index)
@@ -179,9 +144,9 @@ class Driver:
         references = self._references if "filter" in rules else None
         reports: list[EvaluationReport] = self.backend.evaluate(round_index, rules, references)
         table = evaluation_table(reports, self.experiment)
-        found = accuracy_metrics(table, self.facts.rule, self.history)
+        found = accuracy_metrics(table, self.spec.rule, self.history)
         extras["accuracy_by_task"] = found.pop("accuracy_by_task")
-        mine = table[table["rule"] == self.facts.rule]
+        mine = table[table["rule"] == self.spec.rule]
         extras["device_accuracy"] = mine.groupby("device")["accuracy"].mean().to_numpy(float)
         row |= found | state_metrics(reports, self.layout)
         return table
@@ -209,7 +174,7 @@ class Driver:
         every = self.config.checkpoint.every
         if not forced and (every == 0 or round_index % every):
             return
-        driver = {"best_accuracy": self.history.best, "absent": list(self._absent)}
+        driver = {"best_accuracy": self.history.best, "absent": list(self.loop.absent)}
         checkpoint = Checkpoint(round_index, self.backend.snapshot(), driver)
         save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
         if round_index == self.config.rounds:
@@ -230,11 +195,11 @@ def evaluation_due(config: Config, round_index: int) -> bool:
 
 def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
     """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted."""
-    facts = method_spec(config.method)
+    spec = method_spec(config.method)
     if round_index == config.rounds:
-        asked = config.evaluate.rules or facts.compared
-        return tuple(dict.fromkeys((facts.rule, *(facts.rules if "all" in asked else asked))))
-    return tuple(dict.fromkeys((facts.rule, "oracle"))) if "oracle" in facts.rules else (facts.rule,)
+        asked = config.evaluate.rules or spec.compared
+        return tuple(dict.fromkeys((spec.rule, *(spec.rules if "all" in asked else asked))))
+    return tuple(dict.fromkeys((spec.rule, "oracle"))) if "oracle" in spec.rules else (spec.rule,)
 
 
 def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:

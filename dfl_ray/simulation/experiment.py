@@ -6,7 +6,7 @@ All checks that need data or the model happen here, before any actor starts and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import MethodConfig, SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.errors import InputError
-from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.layout import LayerShape, Layout
+from dfl_ray.methods.laws import LawContext, TrafficLaw
+from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
 from dfl_ray.network.deployment import ChannelSetup, Deployment, build_deployment
 from dfl_ray.seeds import Stream, generator
 
 if TYPE_CHECKING:
+    from dfl_ray.engines.adapted_layers import Targets
     from dfl_ray.models.base import BaseWeights
     from dfl_ray.tasks.assemble import LoadedTasks
+    from dfl_ray.tasks.data import Task
     from dfl_ray.tasks.tokens import TokenTask
     from topology import Topology
 
@@ -56,6 +60,22 @@ class Experiment:
     flops_per_token: float
     notes: tuple[str, ...]
 
+    def traffic_law(self) -> TrafficLaw:
+        """What the method sends: who, to whom, when and how many bytes."""
+        s = self.setup
+        spec = method_spec(self.config.method)
+        layout = Layout(s.layers, self.config.method.rank, spec.trains)
+        context = LawContext(
+            self.config.method,
+            self.config.rounds,
+            len(s.tasks),
+            s.held,
+            s.graph,
+            layout,
+            len(s.router_layers),
+        )
+        return spec.law(context)
+
 
 def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks | None = None) -> Experiment:
     """Build everything a run starts with.
@@ -68,6 +88,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     Raises:
         InputError: Whatever is wrong with data, model or layout.
     """
+    from dfl_ray.engines.adapted_layers import targets_of
     from dfl_ray.tasks.load import read_tasks
 
     if loaded is None:
@@ -75,33 +96,44 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
             loaded = read_tasks(config)
     with step("base model"):
         weights, tokens = _model_and_tokens(config, loaded.tasks)
-        layers, router_layers, parameters = _layers(config, weights, len(tokens))
+        targets = targets_of(weights, config.model.target_modules)
+        layers, router_layers = checked_layers(config.method, targets, len(tokens))
     with step("radio and topology"):
         deployment = build_deployment(config, len(tokens))
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
-    adapter = sum(config.method.rank * (s.in_features + s.out_features) for s in layers)
-    notes = (*loaded.notes, *_graph_notes(deployment.topology))
-    return Experiment(
-        config, setup, deployment.channel, deployment.topology, 4.0 * parameters + 6.0 * adapter, notes
-    )
+    flops = flops_per_token(config.method, layers, targets.parameters)
+    notes = (*loaded.notes, *graph_notes(deployment.topology))
+    return Experiment(config, setup, deployment.channel, deployment.topology, flops, notes)
 
 
 def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[TokenTask, ...]]:
     from dfl_ray.models.base import load_base
+
+    weights = load_base(
+        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code
+    )
+    return weights, token_tasks(config, tasks)
+
+
+def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
+    """The tasks' rows as tokens of the run's model.
+
+    Args:
+        config: The experiment.
+        tasks: Their rows.
+
+    Raises:
+        InputError: There is no tokenizer, or it cannot read the rows.
+    """
     from dfl_ray.models.tokenizer import load_tokenizer
     from dfl_ray.tasks.tokens import tokenize_task
 
-    path = model_path(config)
-    weights = load_base(path, dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code)
-    tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(model_path(config), trust_remote_code=config.model.trust_remote_code)
     score = config.evaluate.score
     if score == "auto" and config.tasks.source == "synthetic":
         score = "exact_match"
-    tokens = tuple(
-        tokenize_task(t, tokenizer, max_tokens=config.model.max_tokens, score=score) for t in tasks
-    )
-    return weights, tokens
+    return tuple(tokenize_task(t, tokenizer, max_tokens=config.model.max_tokens, score=score) for t in tasks)
 
 
 def model_path(config: Config) -> str:
@@ -114,25 +146,47 @@ def model_path(config: Config) -> str:
     return str(folder) if folder.exists() else config.model.name
 
 
-def _layers(
-    config: Config, weights: BaseWeights, tasks: int
-) -> tuple[tuple[LayerShape, ...], tuple[int, ...], int]:
-    """Adapted layers, the router's layers, and the number of base parameters."""
-    from dfl_ray.engines.adapted_layers import targets_of
+def checked_layers(
+    method: MethodConfig, targets: Targets, tasks: int
+) -> tuple[tuple[LayerShape, ...], tuple[int, ...]]:
+    """The adapted layers, and the indices of those the likelihood router looks at.
+
+    Args:
+        method: The `method` section.
+        targets: What can be adapted.
+        tasks: Number of tasks T.
+
+    Raises:
+        InputError: There is no room for the tasks' projections or masks.
+    """
     from dfl_ray.lora.masks import check_disjoint
     from dfl_ray.lora.projection import check_room
 
-    targets = targets_of(weights, config.model.target_modules)
-    layers, method = targets.layers, config.method
     if not isinstance(method, SparseOrthogonalConfig):
-        return layers, (), targets.parameters
+        return targets.layers, ()
     if method.disjoint:
         check_disjoint(method.density, tasks)
     if method.projection != "gaussian":
-        for layer in layers:
+        for layer in targets.layers:
             check_room(layer, tasks=tasks, rank=method.rank)
-    router = range(len(layers)) if method.rule == "filter" else targets.distinct[: method.sketch_layers]
-    return layers, tuple(router), targets.parameters
+    whole = method.rule == "filter"
+    return targets.layers, tuple(range(len(targets.layers))) if whole else targets.distinct[
+        : method.sketch_layers
+    ]
+
+
+def flops_per_token(method: MethodConfig, layers: Sequence[LayerShape], parameters: int) -> float:
+    """Floating-point operations of training on one token: 4 P for the frozen base, 6 for each adapter value.
+
+    A frozen weight costs a multiplication and an addition forward, and as many for the gradient of its input; an
+    adapter value also those for its own gradient.
+
+    Args:
+        method: The `method` section.
+        layers: The adapted layers.
+        parameters: Number of the base model's parameters P.
+    """
+    return 4.0 * parameters + 6.0 * sum(method.rank * (s.in_features + s.out_features) for s in layers)
 
 
 def _group_setup(
@@ -144,33 +198,71 @@ def _group_setup(
     deployment: Deployment,
     graph: CommGraph,
 ) -> GroupSetup:
-    from topology.partition import split_rows
 
-    counts = [len(t.train) for t in tokens]
-    _check_rows(tokens, (deployment.mixture > 0).sum(axis=0))
-    rng = generator(config.seed, Stream.ROWS)
-    try:
-        dealt = split_rows(counts, deployment.mixture, rng=rng, sizes=config.devices.sizes)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    held = {d: tuple(int(t) for t in np.flatnonzero(row > 0)) for d, row in enumerate(deployment.mixture)}
+    dealt = deal_rows(config, [(t.name, len(t.train)) for t in tokens], deployment.mixture)
     return GroupSetup(
-        config=config, weights=weights, tasks=tokens, layers=layers, router_layers=router_layers, held=held,
-        shares={d: deployment.mixture[d, list(t)] / deployment.mixture[d, list(t)].sum() for d, t in held.items()},
-        rows={d: tuple(dealt[d][t] for t in ts) for d, ts in held.items()}, graph=graph,
+        config=config, weights=weights, tasks=tokens, layers=layers, router_layers=router_layers,
+        held=dealt.held, shares=dealt.shares, rows=dealt.rows, graph=graph,
         run=_run_identity(config, layers, len(tokens)),
     )  # fmt: skip
 
 
-def _check_rows(tokens: tuple[TokenTask, ...], holders: np.ndarray) -> None:
-    for task, count in zip(tokens, holders.tolist(), strict=True):
-        if len(task.train) < count:
+@dataclass(frozen=True)
+class DealtRows:
+    """Which rows each device trains on.
+
+    Attributes:
+        held: Device -> tasks it holds.
+        shares: Device -> its mixture over `held[device]`, sums to 1.
+        rows: Device -> for each held task the indices of its training rows.
+    """
+
+    held: dict[int, tuple[int, ...]]
+    shares: dict[int, np.ndarray]
+    rows: dict[int, tuple[np.ndarray, ...]]
+
+
+def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndarray) -> DealtRows:
+    """Deal the training rows to the tasks' holders.
+
+    Args:
+        config: The experiment.
+        tasks: Name and number of training rows of every task.
+        mixture: (devices, tasks) shares.
+
+    Raises:
+        InputError: A task has fewer rows than holders.
+    """
+    from topology.partition import split_rows
+
+    for (name, rows), count in zip(tasks, (mixture > 0).sum(axis=0).tolist(), strict=True):
+        if rows < count:
             raise InputError(
-                f"Task `{task.name}` has too few training rows for its holders",
-                got=f"{len(task.train)} rows for {count} devices that hold it",
+                f"Task `{name}` has too few training rows for its holders",
+                got=f"{rows} rows for {count} devices that hold it",
                 expected="at least one row for each",
                 change="Raise `tasks.train_rows`, add rows, or lower `devices.count` or `devices.tasks_per_device`.",
             )
+    rng = generator(config.seed, Stream.ROWS)
+    try:
+        dealt = split_rows([rows for _, rows in tasks], mixture, rng=rng, sizes=config.devices.sizes)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    held = held_tasks(mixture)
+    return DealtRows(
+        held,
+        {d: mixture[d, list(t)] / mixture[d, list(t)].sum() for d, t in held.items()},
+        {d: tuple(dealt[d][t] for t in ts) for d, ts in held.items()},
+    )
+
+
+def held_tasks(mixture: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """Device -> the tasks it holds.
+
+    Args:
+        mixture: (devices, tasks) shares.
+    """
+    return {d: tuple(int(t) for t in np.flatnonzero(row > 0)) for d, row in enumerate(mixture)}
 
 
 def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) -> int:
@@ -188,7 +280,8 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
     return int.from_bytes(digest.digest(), "little")
 
 
-def _graph_notes(topology: Topology) -> tuple[str, ...]:
+def graph_notes(topology: Topology) -> tuple[str, ...]:
+    """What the user should know of the graph, in words."""
     parts = int(topology.parts.max()) + 1
     if parts == 1:
         return ()

@@ -10,7 +10,7 @@ import numpy as np
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.projection import common_factors, task_projections
-from dfl_ray.methods.spec import MERGED, method_spec
+from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.simulation.backend import BackendState
 from dfl_ray.simulation.experiment import Experiment, model_path
@@ -39,7 +39,7 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
     layout = Layout(setup.layers, config.method.rank, method_spec(config.method).trains)
     owners = _owners(experiment)
     arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
-    merged = {device: arrays.get(f"{device}/memory/{MERGED}") for device, _ in owners.values()}
+    merged = {device: arrays.get(f"{device}/memory/merged") for device, _ in owners.values()}
     dense = sum(m.size for m in merged.values() if m is not None)
     if 4 * (layout.size * len(owners) + dense) > MOST_BYTES:
         return None

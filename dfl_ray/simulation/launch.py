@@ -166,7 +166,10 @@ def choose_packing(
     from dfl_ray.network.traffic import message_graph
     from dfl_ray.packing.actors import check_fits, pack
 
-    messages = message_graph(experiment.config, experiment.setup.graph) if len(nodes) > 1 else None
+    messages = None
+    if len(nodes) > 1:
+        config = experiment.config
+        messages = message_graph(experiment.traffic_law(), config.devices.count, config.rounds)
     chosen = pack(
         experiment.config,
         experiment.topology.cluster,

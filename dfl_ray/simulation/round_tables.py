@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dfl_ray.devices.records import EvaluationReport, ExchangeReport, TrainReport, TransferRequests
+from dfl_ray.devices.records import EvaluationReport, ExchangeReport, TrainReport
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import collision_rates
+from dfl_ray.network.traffic import TransferRequests
 from dfl_ray.simulation.experiment import Experiment
 from dfl_ray.wire.message import Kind
 

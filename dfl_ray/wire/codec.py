@@ -108,6 +108,18 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return b"\x01" + bitmask
 
 
+def mask_size(kept: int, size: int) -> int:
+    """Bytes that `encode_mask` makes of a mask that keeps `kept` of `size` entries.
+
+    Exact, but for one case that depends on where the entries lie: fewer than one in sixteen kept and a run of
+    65,536 or more dropped entries in a row, where the mask is a bitmask after all.
+    """
+    if kept == size:
+        return 1
+    bitmask = -(-size // 8)
+    return 1 + (2 * kept if 0 < 2 * kept < bitmask else bitmask)
+
+
 def decode_mask(data: bytes | memoryview, size: int) -> np.ndarray:
     """Decode what `encode_mask` made, to (size,) bool.
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dfl_ray.devices.group import DeviceGroup
-from dfl_ray.devices.records import TransferOutcomes
 from dfl_ray.engines.gpu.make import large_decoder
 from dfl_ray.lora.optimizer import AdapterState, StepSize, _adamw_fused_, _adamw_plain_
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.methods.table import METHODS
+from dfl_ray.network.traffic import TransferOutcomes
 from dfl_ray.simulation.experiment import build_experiment
 from tests.conftest import small_config
 
@@ -36,7 +36,7 @@ def rounds(setup, place):
     reports = []
     for number in (1, 2):
         report, _ = group.train(number)
-        wanted = report.wanted
+        wanted = report.requests
         group.exchange(number, TransferOutcomes(wanted, np.ones(len(wanted.source), bool)))
         reports.append(report)
     rows = group.evaluate(2, method_spec(setup.config.method).rules[:1]).rows

@@ -15,8 +15,9 @@ from dfl_ray.experts.routing import (
     prompt_features,
     shrink,
 )
-from dfl_ray.experts.sketch import decode_sketch, encode_sketch, sketch
+from dfl_ray.experts.sketch import sketch
 from dfl_ray.wire.codec import CodecError
+from dfl_ray.wire.sketch import decode_sketch, encode_sketch
 
 RNG = np.random.default_rng(0)
 

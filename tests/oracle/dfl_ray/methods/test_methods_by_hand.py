@@ -135,8 +135,8 @@ def test_choco_follows_algorithm_2_for_three_rounds_of_drift():
         assert not refused
         for i in (0, 1):
             np.testing.assert_allclose(devices[i].state.theta[0].numpy(), x[i], atol=1e-5)
-            np.testing.assert_allclose(devices[i].memory["choco/own"], public[i], atol=1e-5)
-            np.testing.assert_array_equal(devices[1 - i].memory[f"choco/{i}"], devices[i].memory["choco/own"])
+            np.testing.assert_allclose(devices[i].memory.own, public[i], atol=1e-5)
+            np.testing.assert_array_equal(devices[1 - i].memory.copies[i], devices[i].memory.own)
 
 
 def test_choco_with_the_identity_and_unit_step_is_plain_gossip():
@@ -159,7 +159,7 @@ def test_choco_copies_agree_again_after_a_loss():
             d.state.theta += 0.3 * d.index
         refused, _ = play(method, devices, r, lost={(0, 1)} if r in (2, 3) else set())
         assert not refused
-        same = np.array_equal(devices[0].memory["choco/own"], devices[1].memory["choco/0"])
+        same = np.array_equal(devices[0].memory.own, devices[1].memory.copies[0])
         assert same == (r not in (2, 3))
 
 
@@ -178,7 +178,7 @@ def test_flora_merges_the_sum_of_products_without_cross_terms_and_starts_anew():
     s = 4.0 / 2
     devices[0].state.exp_avg.fill_(1.0)
     play(method, devices, 1)
-    merged = devices[0].memory["merged"].reshape(3, 4)
+    merged = devices[0].memory.merged.reshape(3, 4)
     np.testing.assert_allclose(merged, s * (0.7 * b0 @ a0 + 0.3 * b1 @ a1), atol=1e-5)
     (b, a), (_, other) = all_factors(method, devices)
     assert not b.any() and not devices[0].state.exp_avg.any()
@@ -189,9 +189,7 @@ def test_flora_merges_the_sum_of_products_without_cross_terms_and_starts_anew():
     devices[0].state.theta[0, 8:] = 1.0
     (b2, a2), _ = all_factors(method, devices)
     play(method, devices, 2)
-    np.testing.assert_allclose(
-        devices[0].memory["merged"].reshape(3, 4), merged + s * 0.7 * b2 @ a2, atol=1e-5
-    )
+    np.testing.assert_allclose(devices[0].memory.merged.reshape(3, 4), merged + s * 0.7 * b2 @ a2, atol=1e-5)
 
 
 def test_flora_on_a_complete_graph_is_the_papers_server_step():
@@ -199,7 +197,7 @@ def test_flora_on_a_complete_graph_is_the_papers_server_step():
     central = 2.0 * np.mean([b @ a for b, a in all_factors(method, devices)], axis=0)
     play(method, devices, 1)
     for d in devices:
-        np.testing.assert_allclose(d.memory["merged"].reshape(3, 4), central, atol=1e-5)
+        np.testing.assert_allclose(d.memory.merged.reshape(3, 4), central, atol=1e-5)
 
 
 def test_flexlora_takes_the_best_low_rank_product():
@@ -264,5 +262,5 @@ def test_local_and_centralized_send_nothing_and_refuse_everything(config):
 
 def test_centralized_has_one_learner_with_everybodys_rows():
     method, _ = network(CentralizedConfig(**SET), LINE)
-    assert [method.sources(d) for d in range(4)] == [(0, 1, 2, 3), (), (), ()]
+    assert [method.law.sources(d) for d in range(4)] == [(0, 1, 2, 3), (), (), ()]
     assert network(LocalConfig(**SET), LINE)[0].sources(2) == (2,)

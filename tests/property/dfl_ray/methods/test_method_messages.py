@@ -45,7 +45,7 @@ def taken_in(method, device, data, round_index=1):
     with_it, without = copy.deepcopy(device), copy.deepcopy(device)
     refused = method.incoming(with_it, round_index, data, [])
     assert not method.incoming(without, round_index, [], [])
-    merged = [d.memory.get("merged", np.zeros(0)) for d in (with_it, without)]
+    merged = [getattr(d.memory, "merged", np.zeros(0)) for d in (with_it, without)]
     return refused, torch.equal(with_it.state.theta, without.state.theta) and np.array_equal(*merged)
 
 

@@ -1,0 +1,325 @@
+"""The traffic law of sparse-and-orthogonal LoRA: same-task exchanges, and updates that authors publish along trees.
+
+The author of a task publishes what must be equal for all: its input sketch and, where it is sent, its projection
+once; bids for rows once, before pruning starts; masks by the cubic schedule; its expert every E rounds. A device
+passes the newest update of each (kind, task) to its children in the author's tree, one hop a round, until the link
+has acknowledged it: a lost hop is tried again in the next round, a newer version overtakes an older one.
+
+Lengths are exact for every setting but `method.budget: effective_rank`, where the layers' shares of a mask depend on
+the rows seen; there the uniform budget's length is planned, and a run's differs by what rounding makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.lora.masks import cubic_density, layer_densities
+from dfl_ray.methods.laws import LawContext, Planned, adapter_bytes, exchange_due
+from dfl_ray.wire.codec import encoded_size, mask_size
+from dfl_ray.wire.message import HEADER_BYTES, Kind
+from dfl_ray.wire.sketch import sketch_size
+
+PUBLISHED_KINDS = (Kind.PROJECTION, Kind.SKETCH, Kind.BID, Kind.MASK, Kind.EXPERT)
+"""Kinds of published updates, in the order in which a device passes them on."""
+KEPT_PAST_VERSIONS = 2
+"""Masks before the one in force that a device remembers, for messages that come late."""
+ROUND_BYTES, LENGTH_BYTES = 4, 4
+"""Bytes of the round in which a mask comes into force, and of the length of a mask inside an expert."""
+
+
+@dataclass(frozen=True)
+class HeldUpdate:
+    """The published update of one (kind, task) that a device holds: its version and encoded length in bytes."""
+
+    version: int
+    payload_bytes: int
+    exact: bool = True
+    kept: int = 0
+    in_force: int = 0
+
+
+@dataclass(frozen=True)
+class AnnouncedMask:
+    """A mask that has been announced: entries it keeps, and the round in which it comes into force."""
+
+    kept: int
+    in_force: int
+
+
+@dataclass
+class TaskMasks:
+    """The masks of one task on one of its holders.
+
+    Attributes:
+        current: Version of the mask in force, 0 while dense.
+        announced: Newest round of the schedule that this device, as the author, has dealt with.
+        known: Version -> mask, the past ones that late messages may still use included.
+    """
+
+    current: int = 0
+    announced: int = 0
+    known: dict[int, AnnouncedMask] = field(default_factory=dict)
+
+
+@dataclass
+class ExpertTraffic:
+    """The traffic state of one device.
+
+    Attributes:
+        held: (kind, task) -> the newest published update it holds.
+        acknowledged: (kind, task, child) -> version the child has acknowledged.
+        masks: Held task -> its masks.
+    """
+
+    held: dict[tuple[int, int], HeldUpdate] = field(default_factory=dict)
+    acknowledged: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    masks: dict[int, TaskMasks] = field(default_factory=dict)
+
+
+def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, float]:
+    """Round -> density of the mask announced in it, by the cubic schedule; empty when nothing is pruned."""
+    if config.density >= 1.0:
+        return {}
+    start, end = config.prune_start * rounds, config.prune_end * rounds
+    steps = max(1, min(config.prune_steps, int(end - start)))
+    at = {step: max(1, round(start + (end - start) * step / steps)) for step in range(1, steps + 1)}
+    return {r: cubic_density(step, steps, config.density) for step, r in at.items() if r <= rounds}
+
+
+class ExpertLaw:
+    """See the module's text.
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: LawContext) -> None:
+        assert isinstance(context.config, SparseOrthogonalConfig)
+        self.context = context
+        self.config = context.config
+        self.schedule = update_rounds(self.config, context.rounds)
+        self.exact_masks = self.config.budget != "effective_rank"
+        graph = context.graph
+        self._deepest = max((tree.depth for tree in graph.everyone.values()), default=0)
+        self._refreshes = {
+            (t, a): self._refresh_rounds(tree.depth) for (t, a), tree in graph.everyone.items()
+        }
+        self._new_rounds = set(self.schedule).union(*self._refreshes.values())
+
+    def _refresh_rounds(self, depth: int) -> frozenset[int]:
+        """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends."""
+        last = max(1, self.context.rounds - max(0, depth - 1))
+        return frozenset(range(last, 0, -self.config.replicas_every))
+
+    def start(self, device: int) -> ExpertTraffic:
+        """Nothing held, all tasks dense."""
+        return ExpertTraffic(masks={task: TaskMasks() for task in self.context.held[device]})
+
+    def sources(self, device: int) -> tuple[int, ...]:
+        """Its own rows."""
+        return (device,)
+
+    def authored(self, device: int) -> tuple[int, ...]:
+        """The held tasks whose author a device is."""
+        authority = self.context.graph.authority
+        return tuple(t for t in self.context.held[device] if authority.get((t, device)) == device)
+
+    def busy(self, round_index: int) -> bool:
+        """Where an exchange, a mask, a bid or a refresh is due, and in the first round."""
+        due = exchange_due(self.config, round_index, self.context.rounds)
+        return due or round_index == 1 or self.config.disjoint or round_index in self._new_rounds
+
+    def owes(self, device: int, state: ExpertTraffic) -> bool:
+        """Whether a child lacks an update that the device holds."""
+        return any(True for _ in self._forwards(device, state))
+
+    def begin(self, device: int, state: ExpertTraffic, round_index: int) -> None:
+        """Put due masks in force."""
+        for task in state.masks:
+            self.activate(state, task, round_index)
+
+    def activate(self, state: ExpertTraffic, task: int, round_index: int) -> int:
+        """Put the newest mask of a task whose round has come into force.
+
+        Returns:
+            Its version, or 0 where none was due.
+        """
+        masks = state.masks[task]
+        due = [v for v, m in masks.known.items() if v > masks.current and m.in_force <= round_index]
+        if not due:
+            return 0
+        masks.current = max(due)
+        for old in sorted(v for v in masks.known if v < masks.current)[:-KEPT_PAST_VERSIONS]:
+            del masks.known[old]
+        return masks.current
+
+    def publications(self, device: int, state: ExpertTraffic, round_index: int) -> Iterator[Planned]:
+        """What a device publishes in a round, one after the other; `publish` each before the next is asked for."""
+        for task in self.context.held[device]:
+            author = self.context.graph.authority[task, device] == device
+            if not author:
+                continue
+            once = (Kind.SKETCH, *((Kind.PROJECTION,) if self.config.a_exchange == "send" else ()))
+            for kind in once:
+                if (kind, task) not in state.held:
+                    yield self._planned(kind, task, 1)
+            if self._bid_due(state, task, round_index):
+                yield self._planned(Kind.BID, task, round_index)
+            density = self._mask_due(device, state, task, round_index)
+            if density is not None:
+                yield self._mask(device, task, density, round_index)
+            held = state.held.get((Kind.EXPERT, task))
+            fresh = held is not None and held.version == round_index
+            if round_index in self._refreshes[task, device] and not fresh:
+                yield self._planned(Kind.EXPERT, task, round_index, self._kept(state, task))
+
+    def publish(self, state: ExpertTraffic, update: Planned) -> None:
+        """Put an author's own new update in place."""
+        self.accept(state, update)
+        if update.kind is Kind.MASK:
+            state.masks[update.task].announced = max(r for r in self.schedule if r <= update.version)
+
+    def density_due(self, state: ExpertTraffic, task: int, round_index: int) -> float | None:
+        """Density of the mask that the schedule asks for, if one is due that has not been announced."""
+        due = [r for r in self.schedule if state.masks[task].announced < r <= round_index]
+        if not self.config.disjoint:
+            due = [r for r in due if r == round_index]
+        return self.schedule[max(due)] if due else None
+
+    def messages(self, device: int, state: ExpertTraffic, round_index: int) -> list[Planned]:
+        """Updates owed to tree children, then the kept values to same-task neighbours."""
+        for update in self.publications(device, state, round_index):
+            self.publish(state, update)
+        out = list(self._forwards(device, state))
+        if not exchange_due(self.config, round_index, self.context.rounds):
+            return out
+        for task in self.context.held[device]:
+            neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device, {})))
+            if neighbours:
+                kept = self._kept(state, task)
+                size, sure = (
+                    adapter_bytes(self.config, kept),
+                    self.exact_masks or kept == self.context.layout.size,
+                )
+                out.append(Planned(Kind.ADAPTER, task, neighbours, size, round_index, sure, kept))
+        return out
+
+    def _forwards(self, device: int, state: ExpertTraffic) -> Iterator[Planned]:
+        graph = self.context.graph
+        for task in range(self.context.tasks):
+            author = graph.authority.get((task, device))
+            if author is None:
+                continue
+            for kind in PUBLISHED_KINDS:
+                held = state.held.get((kind, task))
+                if held is None:
+                    continue
+                trees = graph.holders if kind is Kind.MASK else graph.everyone
+                children = trees[task, author].children.get(device, ())
+                known = state.acknowledged
+                behind = tuple(c for c in children if known.get((kind, task, c), -1) < held.version)
+                if behind:
+                    yield Planned(
+                        kind,
+                        task,
+                        behind,
+                        held.payload_bytes,
+                        held.version,
+                        held.exact,
+                        held.kept,
+                        held.in_force,
+                    )
+
+    def delivered(self, device: int, state: ExpertTraffic, message: Planned, reached: Sequence[int]) -> None:
+        """Remember which children have acknowledged which version."""
+        if message.kind is not Kind.ADAPTER:
+            for child in reached:
+                state.acknowledged[message.kind, message.task, child] = message.version
+
+    def received(self, device: int, state: ExpertTraffic, message: Planned) -> None:
+        """Keep a newer update."""
+        if message.kind is not Kind.ADAPTER:
+            self.accept(state, message)
+
+    def accept(self, state: ExpertTraffic, update: Planned) -> bool:
+        """Keep an update if it is newer than what is held; says whether it was."""
+        held = state.held.get((update.kind, update.task))
+        if held is not None and update.version <= held.version:
+            return False
+        state.held[update.kind, update.task] = HeldUpdate(
+            update.version, update.payload_bytes, update.exact, update.kept, update.in_force
+        )
+        if update.kind is Kind.MASK and update.task in state.masks:
+            known = state.masks[update.task].known
+            known[update.version] = AnnouncedMask(update.kept, update.in_force)
+        return True
+
+    def _bid_due(self, state: ExpertTraffic, task: int, round_index: int) -> bool:
+        if not self.config.disjoint or not self.schedule or (Kind.BID, task) in state.held:
+            return False
+        return round_index >= min(self.schedule) - self._deepest
+
+    def _mask_due(self, device: int, state: ExpertTraffic, task: int, round_index: int) -> float | None:
+        density = self.density_due(state, task, round_index)
+        if density is not None and self.config.disjoint:
+            bids = [(Kind.BID, t) in state.held for t in self.present(device)]
+            return density if all(bids) else None
+        return density
+
+    def present(self, device: int) -> list[int]:
+        """The tasks that somebody in the device's part of the graph holds."""
+        return [t for t in range(self.context.tasks) if (t, device) in self.context.graph.authority]
+
+    def _kept(self, state: ExpertTraffic, task: int) -> int:
+        """Values of an adapter under the mask in force."""
+        masks = state.masks[task]
+        return masks.known[masks.current].kept if masks.current else self.context.layout.size
+
+    def _mask(self, device: int, task: int, density: float, round_index: int) -> Planned:
+        author = self.context.graph.authority[task, device]
+        in_force = round_index + self.context.graph.holders[task, author].depth + 1
+        kept = self._chosen(density, self.present(device), task)
+        size = HEADER_BYTES + ROUND_BYTES + mask_size(kept, self.context.layout.size)
+        exact = self.exact_masks and self._exact_mask(kept)
+        return Planned(Kind.MASK, task, (), size, round_index, exact, kept, in_force)
+
+    def _chosen(self, density: float, present: Sequence[int], task: int) -> int:
+        """Entries that `lora.masks.choose_mask` keeps at a density."""
+        segments, by_row = self.context.layout.of("b"), self.config.mask == "row"
+        width = self.config.rank if by_row else 1
+        sizes = [s.shape[0] if by_row else s.stop - s.start for s in segments]
+        rows = [s.shape[0] for s in segments]
+        place, tasks = present.index(task), len(present)
+        owned = [m // tasks + (place < m % tasks) if self.config.disjoint else m for m in rows]
+        most = [n if by_row else n * self.config.rank for n in owned]
+        if self.config.budget == "global":
+            return width * min(round(density * sum(sizes)), sum(most))
+        shares = layer_densities(
+            sizes,
+            density,
+            [1.0] * len(sizes),
+            exponent=self.config.budget_exponent,
+            least=self.config.budget_min,
+        )
+        return width * sum(min(round(float(k) * n), m) for k, n, m in zip(shares, sizes, most, strict=True))
+
+    def _exact_mask(self, kept: int) -> bool:
+        """Whether a mask's encoded length depends on nothing but how many entries it keeps."""
+        size = self.context.layout.size
+        return size < 2**16 or 2 * kept >= -(-size // 8)
+
+    def _planned(self, kind: Kind, task: int, version: int, kept: int = 0) -> Planned:
+        layout, rank = self.context.layout, self.config.rank
+        if kind is Kind.SKETCH:
+            width = self.context.tasks * rank
+            body = sketch_size(self.config.sketch_precision, self.context.router_layers, width)
+        elif kind is Kind.PROJECTION:
+            body = encoded_size(sum(rank * s.in_features for s in layout.layers), "float32")
+        elif kind is Kind.BID:
+            body = encoded_size(sum(s.shape[0] for s in layout.of("b")), "float16")
+        else:
+            body = LENGTH_BYTES + mask_size(kept, layout.size) + encoded_size(kept, self.config.precision)
+        sure = kind is not Kind.EXPERT or kept == layout.size or (self.exact_masks and self._exact_mask(kept))
+        return Planned(kind, task, (), HEADER_BYTES + body, version, sure, kept)

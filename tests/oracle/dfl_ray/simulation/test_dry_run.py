@@ -1,0 +1,109 @@
+"""The plan is the run without training: every transfer, and bytes, airtime and radio energy, of every method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dfl_ray.methods.spec import METHOD_SPECS
+from dfl_ray.simulation.dry_run import chosen_rounds, dry_run, totals
+from dfl_ray.simulation.round_tables import transfer_table
+from tests.conftest import small_config
+
+RUN = (
+    "runtime.backend=local", "rounds=6", "devices.count=5", "devices.area_m=[500,500]", "method.local_steps=1",
+    "method.batch_rows=2", "evaluate.every=6", "evaluate.rows_per_task=2", "tasks.train_rows=60",
+)  # fmt: skip
+KEYS = ["round", "source", "destination", "kind", "payload_bytes", "attempts", "delivered"]
+SPARSE = (
+    "method.exchange_every=2",
+    "method.replicas_every=2",
+    "method.prune_end=0.8",
+    "method.sketch_prompts=8",
+)
+SETTINGS = {
+    **{name: (f"method={name}",) for name in METHOD_SPECS},
+    "sparse_orthogonal": ("method=sparse_orthogonal", *SPARSE),
+    "every_second": ("method=dlora", "method.exchange_every=2"),
+    "push_sum": ("method=ffa", "method.aggregation=push_sum", "method.precision=float32"),
+    "few_kept": ("method=choco", "method.keep_share=0.02", "method.precision=int8"),
+    "ranks": ("method=hetlora", "method.ranks=[8,4,2]"),
+    "rows_disjoint": (*SPARSE, "method.mask=row", "method.disjoint=true", "method.a_exchange=send"),
+    "global_sum": (*SPARSE, "method.budget=global", "method.aggregation=push_sum", "method.density=0.1"),
+    "dense_float16": ("method.density=1", "method.precision=float16", "method.sketch_precision=float32"),
+}
+
+
+def run_of(tmp_path, words):
+    from dfl_ray.records import load_run
+    from dfl_ray.simulation.launch import launch
+
+    return load_run(launch(small_config(tmp_path, "name=run", *RUN, *words), json=True).folder)
+
+
+def planned(config):
+    found = dry_run(config)
+    names = [str(t) for t in range(found.outline.tasks)]
+    tables = [
+        transfer_table(p.plan, p.hops, p.requests, names).assign(round=r) for r, p in found.played.items()
+    ]
+    return found, pd.concat(tables, ignore_index=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_transfer_of_the_run_is_planned(tmp_path, setting, seed):
+    # A weak radio, so that hops are lost, tried again and overtaken.
+    words = (*SETTINGS[setting], f"seed={seed}", "radio.tx_power_dbm=8", "radio.max_attempts=1")
+    run = run_of(tmp_path, words)
+    found, transfers = planned(small_config(tmp_path, *RUN, *words))
+    pd.testing.assert_frame_equal(
+        transfers[KEYS].reset_index(drop=True), run.transfers[KEYS].reset_index(drop=True), check_dtype=False
+    )
+    sums = totals(found)
+    assert sums["payload_bytes"] == run.rounds["payload_bytes"].sum()
+    for name in ("airtime_s", "radio_energy_j", "compute_energy_j", "energy_j"):
+        assert sums[name] == pytest.approx(run.rounds[name].sum(), rel=1e-9, abs=1e-12), name
+    assert sums["simulated_s"] == pytest.approx(run.rounds["simulated_s"].iloc[-1], rel=1e-9)
+    if setting not in ("local", "centralized"):
+        assert len(transfers) > 0
+
+
+def test_a_size_that_depends_on_trained_values_is_planned_within_two_per_cent(tmp_path):
+    words = (*SPARSE, "method.budget=effective_rank", "method.density=0.25")
+    run = run_of(tmp_path, words)
+    found, transfers = planned(small_config(tmp_path, *RUN, *words))
+    assert transfers[KEYS[:4]].equals(run.transfers[KEYS[:4]].astype(transfers[KEYS[:4]].dtypes.to_dict()))
+    assert totals(found)["payload_bytes"] == pytest.approx(run.rounds["payload_bytes"].sum(), rel=0.02)
+    sizes = (
+        transfers.groupby("kind")["payload_bytes"].sum()
+        / run.transfers.groupby("kind")["payload_bytes"].sum()
+    )
+    assert (np.abs(sizes - 1) < 0.02).all()
+
+
+def test_what_sends_nothing_is_planned_to_send_nothing(tmp_path):
+    for method in ("local", "centralized"):
+        found, transfers = planned(small_config(tmp_path, *RUN, f"method={method}"))
+        assert len(transfers) == 0
+        assert totals(found)["payload_bytes"] == 0
+        assert totals(found)["radio_energy_j"] == 0
+
+
+def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
+    config = small_config(tmp_path, *RUN, "rounds=24", "method=dlora", "method.exchange_every=3")
+    whole, some = dry_run(config), dry_run(config, rounds=4)
+    assert sorted(some.played) == [3, 9, 18, 24]
+    assert chosen_rounds(whole.outline.law, 10, 24, 100) == list(range(1, 25))
+    a, b = totals(whole), totals(some)
+    assert b["payload_bytes"] == pytest.approx(a["payload_bytes"], rel=0.05)
+    assert b["compute_energy_j"] == pytest.approx(a["compute_energy_j"], rel=1e-9)
+    assert b["simulated_s"] == pytest.approx(a["simulated_s"], rel=0.2)
+    assert any("4 of 24 rounds are planned" in note for note in some.notes)
+
+
+def test_an_empty_battery_ends_plan_and_run_alike(tmp_path):
+    words = ("method=dlora", "devices.battery_j=0.05", "rounds=4")
+    found = dry_run(small_config(tmp_path, *RUN, *words))
+    assert any("empty batteries" in note for note in found.notes) or found.played[max(found.played)].emptied
