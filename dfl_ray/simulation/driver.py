@@ -21,15 +21,19 @@ from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.radio_tables import (
+    attempt_sinr_db,
+    attempt_table,
+    expand_hops,
+    radio_metrics,
+    transfer_table,
+)
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
     accuracy_metrics,
     device_table,
     evaluation_table,
-    expand_hops,
-    radio_metrics,
     state_metrics,
-    transfer_table,
 )
 from dfl_ray.tracking.progress import Progress
 from dfl_ray.tracking.tracker import Tracker
@@ -131,17 +135,18 @@ class Driver:
             self._note_empty_batteries(round_index, plan.alive)
         with wall_times.measure("exchange"):
             taken = self.backend.exchange(round_index, TransferOutcomes(wanted, arrived))
-        transfers = transfer_table(plan, hops, wanted, [t.name for t in self.experiment.setup.tasks])
-        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, transfers, arrived, cost.energy_j)}
+        names = [t.name for t in self.experiment.setup.tasks]
+        row: dict[str, Any] = {"round": round_index, **radio_metrics(plan, arrived)}
         row |= training_metrics(trained) | {"refused": sum(sum(r.values()) for t in taken for r in t.refused)}
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
         row |= {"message_bytes": int(wanted.payload_bytes[arrived].sum())}
         row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
         tables = {
-            "devices": device_table(self.experiment, trained, taken, plan, hops, cost, self._actor_of),
-            "transfers": transfers,
+            "devices": device_table(self.experiment, trained, taken, plan, cost.seconds, self._actor_of),
+            "transfers": transfer_table(plan, hops, wanted, names),
+            "attempts": attempt_table(plan),
         }
-        extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
+        extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(plan)}
         if evaluation_due(self.config, round_index):
             with wall_times.measure("evaluate"):
                 tables["evaluation"] = self._evaluate(round_index, row, extras)

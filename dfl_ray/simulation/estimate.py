@@ -168,7 +168,7 @@ def _compute(config: Config, deployment: Deployment, layout: Layout, parameters:
 
 
 def _radio_figures(found: RoundPlan, transfers: Transfers) -> dict[str, Any]:
-    from dfl_ray.simulation.round_tables import bytes_on_air
+    from dfl_ray.simulation.radio_tables import bytes_on_air
 
     latency = found.finished_s - found.start_s
     arrived = latency[np.isfinite(latency)]
