@@ -51,7 +51,18 @@ def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: Fl
 def round_plan(
     outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, alive: BoolArray
 ) -> RoundPlan:
-    """Put a round's plan together from the engine's outcome and the devices' computing energy."""
+    """Put a round's plan together; radio and computing energy stay apart.
+
+    Args:
+        outcome: What the engine did.
+        start_s: Start of the round in s.
+        end_s: Its end in s.
+        compute_j: (N,) energy of the round's training in J, 0 for devices that could not train.
+        alive: (N,) devices whose battery is not empty after the round.
+
+    Returns:
+        The plan.
+    """
     schedule = outcome.schedule
     sent = schedule.table
     return RoundPlan(
@@ -64,6 +75,7 @@ def round_plan(
         end_s=end_s,
         airtime_s=schedule.airtime_s,
         occupied_s=float(sent["end_s"].max() - sent["start_s"].min()) if len(sent) else 0.0,
-        energy_j=compute_j + outcome.energy_j,
+        radio_energy_j=outcome.energy_j,
+        compute_energy_j=compute_j,
         alive=alive,
     )

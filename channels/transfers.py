@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TABLE_COLUMNS: tuple[str, ...] = (
     "slot", "source", "destination", "sinr_db", "rate_bps", "start_s", "end_s", "payload_bytes", "attempts",
-    "delivered", "energy_j", "transfer", "transmission", "subchannel", "power_w",
+    "delivered", "energy_j", "transfer", "transmission", "subchannel", "power_w", "decoded",
 )  # fmt: skip
 """Columns of a schedule's table, in order; the first eleven are the stable ones."""
 
@@ -94,10 +94,13 @@ class Schedule:
             `sinr_db` at the receiver in that slot; `rate_bps`; `start_s` and `end_s`; `payload_bytes`
             carried; `attempts` so far of this transfer, this row included; `delivered` on the row that
             completes the transfer; `energy_j` of this row (sender's share and receiver's); `transfer`
-            index; `transmission` id (the rows of one broadcast share it); `subchannel`; `power_w`.
+            index; `transmission` id (the rows of one broadcast share it); `subchannel`; `power_w`;
+            `decoded`, whether the receiver decoded the transmission before the deadline (a decoded part of
+            a message is not yet `delivered`).
         delivered: (M,) whether each transfer arrived.
         finished_s: (M,) when it arrived, nan if it did not.
-        attempts: (M,) attempts made.
+        attempts: (M,) failed attempts, and one more for a delivered transfer; the decoded parts of a message
+            that a scheduler sends in segments are not among them.
         outcome: (M,) codes into `OUTCOMES`.
         end_s: When the last transmission ended.
         airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too.
@@ -120,7 +123,8 @@ class RoundPlan:
         table: As in `Schedule`; times are on the channel's virtual clock.
         delivered: (M,) whether each transfer arrived within the round.
         finished_s: (M,) when it arrived, on the virtual clock; nan if lost.
-        attempts: (M,) attempts made.
+        attempts: (M,) failed attempts, and one more for a delivered transfer; the decoded parts of a message
+            that a scheduler sends in segments are not among them.
         outcome: (M,) codes into `OUTCOMES`: why a transfer was lost.
         start_s: Clock at the start of the round.
         end_s: Clock at its end: the later of the last transmission and the slowest living device's
@@ -128,7 +132,10 @@ class RoundPlan:
         airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too:
             the cost axis on which methods are compared.
         occupied_s: Span from the first transmission's start to the last one's end.
-        energy_j: (N,) computing and radio energy of each device in this round.
+        radio_energy_j: (N,) energy of sending and receiving of each device in J; 0 for a device whose battery
+            was empty when the radio phase began.
+        compute_energy_j: (N,) energy of local training of each device in J; 0 for a device whose battery was
+            empty before the round.
         alive: (N,) devices whose battery is not empty after the round.
     """
 
@@ -141,8 +148,14 @@ class RoundPlan:
     end_s: float
     airtime_s: float
     occupied_s: float
-    energy_j: FloatArray
+    radio_energy_j: FloatArray
+    compute_energy_j: FloatArray
     alive: BoolArray
+
+    @property
+    def energy_j(self) -> FloatArray:
+        """(N,) computing and radio energy of each device in this round, in J."""
+        return self.compute_energy_j + self.radio_energy_j
 
 
 def as_transfers(transfers: Any) -> Transfers:

@@ -47,7 +47,12 @@ def write_fake_run(runs_dir: Path, name: str = "fake", fake: Fake | None = None)
     best = 0.0
     for number in range(1, fake.rounds + 1):
         transfers = _transfers(fake, nodes, edges, number, rng)
-        tables = {"transfers": transfers, "devices": _devices(fake, nodes, transfers, number, rng)}
+        attempts = _attempts(transfers)
+        tables = {
+            "transfers": transfers,
+            "attempts": attempts,
+            "devices": _devices(fake, nodes, transfers, attempts, number, rng),
+        }
         evaluated = number % fake.every == 0 or number == fake.rounds
         if evaluated:
             tables["evaluation"] = _evaluation(fake, nodes, number, rng)
@@ -106,6 +111,7 @@ def _transfers(fake: Fake, nodes, edges, number: int, rng: np.random.Generator) 
     slot = np.arange(len(both)) // max(2, fake.devices // 4)
     length = pd.Series(duration).groupby(slot).max()
     start = length.cumsum().shift(fill_value=0.0).loc[slot].to_numpy()
+    tries = np.where(delivered, 1, 3)
     return pd.DataFrame(
         {
             "transfer": range(len(both)),
@@ -117,17 +123,50 @@ def _transfers(fake: Fake, nodes, edges, number: int, rng: np.random.Generator) 
             "sinr_db": sinr,
             "rate_bps": rate,
             "start_s": start,
-            "end_s": start + duration,
+            "end_s": start + tries * duration,
             "payload_bytes": fake.message_bytes,
-            "attempts": np.where(delivered, 1, 3),
+            "attempts": tries,
             "delivered": delivered,
-            "energy_j": 0.4 * duration,
+            "energy_j": 0.4 * duration * tries,
+            "message": 0,
+            "hop": 1,
+            "origin": both[:, 0],
+            "receiver": both[:, 1],
+            "outcome": np.where(delivered, "delivered", "failed"),
         }
     )
 
 
-def _devices(fake: Fake, nodes, transfers, number: int, rng: np.random.Generator) -> pd.DataFrame:
-    sent = (transfers["payload_bytes"] * transfers["attempts"]).groupby(transfers["source"]).sum()
+def _attempts(transfers: pd.DataFrame) -> pd.DataFrame:
+    """Every attempt of the transfers, one after the other, each as long as the last and with its SINR."""
+    rows = transfers.loc[transfers.index.repeat(transfers["attempts"])].reset_index(drop=True)
+    attempt = rows.groupby("transfer").cumcount() + 1
+    duration = (rows["end_s"] - rows["start_s"]) / rows["attempts"]
+    begin = rows["start_s"] + (attempt - 1) * duration
+    columns = [
+        "transfer",
+        "slot",
+        "source",
+        "destination",
+        "sinr_db",
+        "rate_bps",
+        "payload_bytes",
+        "delivered",
+    ]
+    return rows[columns].assign(
+        attempt=attempt,
+        transmission=np.arange(len(rows)),
+        subchannel=0,
+        start_s=begin,
+        end_s=begin + duration,
+        decoded=rows["delivered"],
+        energy_j=rows["energy_j"] / rows["attempts"],
+        power_w=0.1,
+    )
+
+
+def _devices(fake: Fake, nodes, transfers, attempts, number: int, rng: np.random.Generator) -> pd.DataFrame:
+    sent = attempts["payload_bytes"].groupby(attempts["source"]).sum()
     got = (transfers["payload_bytes"] * transfers["delivered"]).groupby(transfers["destination"]).sum()
     index = range(fake.devices)
     return pd.DataFrame(
@@ -181,7 +220,7 @@ def _evaluation(fake: Fake, nodes, number: int, rng: np.random.Generator) -> pd.
 
 
 def _round(fake: Fake, tables, number: int, best: float, rng: np.random.Generator) -> pd.DataFrame:
-    transfers, rows = tables["transfers"], tables.get("evaluation")
+    transfers, attempts, rows = tables["transfers"], tables["attempts"], tables.get("evaluation")
     accuracy = worst = np.nan
     if rows is not None:
         by_task = rows[rows["rule"] == rows["rule"].iloc[0]].groupby("task")["accuracy"].mean()
@@ -189,11 +228,10 @@ def _round(fake: Fake, tables, number: int, best: float, rng: np.random.Generato
     train, evaluate = 0.9 + 0.1 * rng.random(), 0.0 if rows is None else 0.8
     small = {"plan_wall_s": 0.02, "exchange_wall_s": 0.05, "record_wall_s": 0.03}
     wall = train + evaluate + sum(small.values())
-    airtime = transfers["end_s"] - transfers["start_s"]
     row = {
         "simulated_s": number * 0.9 + 0.01 * rng.random(),
-        "payload_bytes": int((transfers["payload_bytes"] * transfers["attempts"]).sum()),
-        "airtime_s": float((airtime * transfers["attempts"]).sum()),
+        "payload_bytes": int(attempts["payload_bytes"].sum()),
+        "airtime_s": float((attempts["end_s"] - attempts["start_s"]).sum()),
         "energy_j": float(transfers["energy_j"].sum()) + 0.3 * fake.devices,
         "delivered_fraction": transfers["delivered"].mean(),
         "accuracy_mean": accuracy,
@@ -206,7 +244,7 @@ def _round(fake: Fake, tables, number: int, best: float, rng: np.random.Generato
         "collision_delta_w": 0.9,
         "spectral_gap": 0.31,
         "density": max(0.5, 1 - number / 20),
-        **{f"sinr_db_p{q:02d}": np.percentile(transfers["sinr_db"], q) for q in (5, 50, 95)},
+        **{f"sinr_db_p{q:02d}": np.percentile(attempts["sinr_db"], q) for q in (5, 50, 95)},
         "transfers": len(transfers),
         "delivered": int(transfers["delivered"].sum()),
         "lost": int((~transfers["delivered"]).sum()),

@@ -15,10 +15,10 @@ LEARNT = ("loss", "train_loss", "gradient_norm", "consensus_distance", "accuracy
 
 def assert_same_records(one: Any, two: Any, *, exact: bool) -> None:
     """All tables equal but for wall times: bit for bit, or learnt figures to float tolerance."""
-    for table in ("rounds", "devices", "transfers", "evaluation"):
+    for table in ("rounds", "devices", "transfers", "attempts", "evaluation"):
         left, right = comparable(getattr(one, table)), comparable(getattr(two, table))
         assert len(left) == len(right)
-        assert len(left) or table == "transfers"
+        assert len(left) or table in ("transfers", "attempts")
         loose = [c for c in LEARNT if c in left and not exact]
         pd.testing.assert_frame_equal(left.drop(columns=loose), right.drop(columns=loose), check_exact=True)
         if loose:

@@ -338,6 +338,7 @@ def _record(state: _State, air: _Air, energy: FloatArray) -> None:
             "transmission": state.transmissions + ids.astype(np.int64),
             "subchannel": air.band[air.unit],
             "power_w": air.power_w,
+            "decoded": air.decoded & air.in_time[air.unit],
         }
     )
     state.transmissions += int(ids.max(initial=-1)) + 1

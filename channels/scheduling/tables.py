@@ -12,7 +12,7 @@ from channels.transfers import TABLE_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-_KINDS: dict[str, type] = {"delivered": np.bool_} | dict.fromkeys(
+_KINDS: dict[str, type] = {"delivered": np.bool_, "decoded": np.bool_} | dict.fromkeys(
     ("slot", "source", "destination", "payload_bytes", "attempts", "transfer", "transmission", "subchannel"),
     np.int64,
 )

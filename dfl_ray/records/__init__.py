@@ -6,6 +6,7 @@
 from dfl_ray.records.folder import RunFolder, check_run_folder
 from dfl_ray.records.loading import Run, comparable, load_run
 from dfl_ray.records.schema import (
+    ATTEMPTS,
     DEVICES,
     EVALUATION,
     ROUNDS,
@@ -19,6 +20,7 @@ from dfl_ray.records.schema import (
 from dfl_ray.records.topology import held_tasks, topology_tables
 
 __all__ = [
+    "ATTEMPTS",
     "DEVICES",
     "EVALUATION",
     "ROUNDS",

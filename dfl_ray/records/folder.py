@@ -78,7 +78,8 @@ class RunFolder:
         path = Path(path)
         check_run_folder(path)
         folder = cls(path, lock.acquire(path))
-        folder.update_info(state="running", ended_at=None)
+        # Rows that follow are of this version, so that an older dfl-ray must no longer take the folder for its own.
+        folder.update_info(state="running", ended_at=None, schema_version=SCHEMA_VERSION)
         return folder
 
     @property
@@ -92,7 +93,7 @@ class RunFolder:
         return read_info(self.path / "run.json")
 
     def update_info(self, **fields: Any) -> None:
-        """Set fields of `run.json`, atomically."""
+        """Set fields of `run.json` and keep the others, atomically."""
         write_info(self.path / "run.json", {**self.info, **fields})
 
     def append(self, tables: Mapping[str, TableLike], round: int) -> None:
@@ -102,7 +103,8 @@ class RunFolder:
         loses that round as a whole.
 
         Args:
-            tables: Any of `rounds`, `devices`, `transfers`, `evaluation`; the column `round` may be left out.
+            tables: Any of `rounds`, `devices`, `transfers`, `attempts`, `evaluation`; the column `round` may be
+                left out.
             round: The round all rows belong to; 0 = before tuning.
 
         Raises:
@@ -125,6 +127,9 @@ class RunFolder:
             nodes: Columns of `TOPOLOGY_NODES`; `gateway` is filled in from the edges when left out.
             edges: Columns of `TOPOLOGY_EDGES`.
             round: First round for which it holds.
+
+        Raises:
+            ValueError: Rows that do not fit the schemas.
         """
         from dfl_ray.records.topology import mark_gateways, write_graphml
 
@@ -138,7 +143,11 @@ class RunFolder:
             write_graphml(folder / "graph.graphml", node_table, edge_table)
 
     def truncate(self, after_round: int) -> None:
-        """Drop all rows of rounds later than `after_round`, to resume from a checkpoint. Repeatable."""
+        """Drop all rows of rounds later than `after_round`, to resume from a checkpoint. Repeatable.
+
+        Args:
+            after_round: Last round whose rows are kept, in every record table.
+        """
         for table in TABLES:
             parts.truncate(self.path / f"{table}.parquet", after_round)
         for table in TOPOLOGY_TABLES:
@@ -151,13 +160,16 @@ class RunFolder:
         Args:
             state: `done`, `interrupted` or `failed`.
             fields: Further facts for `run.json`.
+
+        Raises:
+            ValueError: Another state.
         """
         if state not in STATES:
             raise ValueError(f"no run state {state!r}; known: {', '.join(STATES)}")
-        for table in TABLES:
-            parts.compact(self.path / f"{table}.parquet")
-        for table in TOPOLOGY_TABLES:
-            parts.compact(self.path / "topology" / f"{table}.parquet")
+        for table, schema in TABLES.items():
+            parts.compact(self.path / f"{table}.parquet", schema)
+        for table, schema in TOPOLOGY_TABLES.items():
+            parts.compact(self.path / "topology" / f"{table}.parquet", schema)
         self.update_info(state=state, ended_at=now(), **fields)
         self.close()
 
@@ -215,7 +227,13 @@ def _holds(path: Path) -> str:
 
 
 def check_run_folder(path: Path) -> dict[str, Any]:
-    """Make sure that a path is a run folder this version can read; returns what its `run.json` holds.
+    """Make sure that a path is a run folder this version can read.
+
+    Args:
+        path: Where the run folder should be.
+
+    Returns:
+        What its `run.json` holds.
 
     Raises:
         InputError: Missing, foreign, damaged, or of a newer schema.

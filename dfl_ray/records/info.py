@@ -34,7 +34,14 @@ PACKAGES = (
 
 
 def new_info(name: str) -> dict[str, Any]:
-    """MethodSpec of a run that starts now, ready for `run.json`."""
+    """Collect the facts of a run that starts now.
+
+    Args:
+        name: Name of the run.
+
+    Returns:
+        The content of its `run.json`.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -50,7 +57,7 @@ def new_info(name: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The present moment in UTC, ISO 8601, to the second."""
+    """Give the present moment in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -67,7 +74,7 @@ def versions() -> dict[str, str | None]:
 
 
 def host_facts() -> dict[str, Any]:
-    """System, processor count open to this process, and memory."""
+    """Describe this machine: system, architecture, number of usable processors, memory in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "system": platform.platform(),
@@ -78,11 +85,14 @@ def host_facts() -> dict[str, Any]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Commit of the checkout the code runs from and whether it is changed; None when it is no checkout.
+    """Find the commit of the checkout the code runs from and whether tracked files are changed.
 
     Args:
         root: Folder of the packages. A repository that merely holds it (a virtual environment inside another
             project) does not count.
+
+    Returns:
+        `commit` and `dirty`; None when it is no checkout or git cannot be run.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
@@ -103,6 +113,12 @@ def _git(root: Path, *arguments: str) -> str | None:
 def read_info(path: Path) -> dict[str, Any]:
     """Read `run.json`.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
     Raises:
         OSError: It cannot be read.
         ValueError: It is no JSON object.
@@ -114,7 +130,15 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file whole: a reader sees the old text or the new, also after a crash."""
+    """Replace a file whole: a reader sees the old text or the new, also after a crash.
+
+    Args:
+        path: The file, in an existing folder.
+        text: Its new content, written as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; the old file is untouched.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -125,5 +149,10 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def write_info(path: Path, info: dict[str, Any]) -> None:
-    """Replace `run.json` atomically."""
+    """Replace `run.json` atomically.
+
+    Args:
+        path: The file.
+        info: Its new content, ready for JSON.
+    """
     write_text_atomically(path, json.dumps(info, indent=2) + "\n")

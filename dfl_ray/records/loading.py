@@ -51,8 +51,16 @@ class Run:
 
     @cached_property
     def transfers(self) -> pd.DataFrame:
-        """One row a transfer; see `dfl_ray.records.TRANSFERS`."""
+        """One row a transfer, that is, a radio hop; see `dfl_ray.records.TRANSFERS`."""
         return self.table("transfers")
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """One row a transmission and receiver; see `dfl_ray.records.ATTEMPTS`.
+
+        Empty for runs that were recorded before attempts were kept (schema version 1).
+        """
+        return self.table("attempts")
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
@@ -75,9 +83,16 @@ class Run:
         """Read part of a table, without loading the rest of it.
 
         Args:
-            name: `rounds`, `devices`, `transfers` or `evaluation`.
+            name: `rounds`, `devices`, `transfers`, `attempts` or `evaluation`.
             columns: Columns wanted; none = all.
             rounds: First and last round wanted; none = all that are complete.
+
+        Returns:
+            The rows in the order in which they were written. A table or column that the version which wrote the
+            folder did not know is empty or null.
+
+        Raises:
+            InputError: A part of the table is damaged or of a newer dfl-ray.
         """
         first, last = rounds or (0, self.last_round)
         filters = [("round", ">=", first), ("round", "<=", min(last, self.last_round))]
@@ -85,7 +100,14 @@ class Run:
         return _frame(table)
 
     def topology_at(self, round: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Nodes and edges of the topology that held in a round; empty tables when none is recorded."""
+        """Nodes and edges of the topology that held in a round; empty tables when none is recorded.
+
+        Args:
+            round: The round; 0 = before tuning.
+
+        Returns:
+            Rows of `topology_nodes` and of `topology_edges`.
+        """
         nodes, edges = self.topology_nodes, self.topology_edges
         starts = nodes["round"][nodes["round"] <= round]
         start = starts.max() if len(starts) else nodes["round"].min()
@@ -108,6 +130,9 @@ def load_run(path: str | Path) -> Run:
     Args:
         path: `runs/<name>`.
 
+    Returns:
+        The run; its tables are read when first asked for.
+
     Raises:
         InputError: Missing, foreign, damaged, or written by a newer dfl-ray.
     """
@@ -127,11 +152,19 @@ def load_run(path: str | Path) -> Run:
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table without the columns that describe the machine (`WALL_COLUMNS`), sorted, to compare two runs."""
+    """Leave out the columns that describe the machine and not the experiment, and sort, to compare two runs.
+
+    Args:
+        table: Any record table.
+
+    Returns:
+        The table without `WALL_COLUMNS`, sorted by round, transfer, attempt, device, task, rule and destination, as
+        far as it has them. Two runs of one configuration and seed give equal tables.
+    """
     kept = table.drop(columns=[name for name in WALL_COLUMNS if name in table.columns])
     keys = [
         name
-        for name in ("round", "transfer", "device", "task", "rule", "destination")
+        for name in ("round", "transfer", "attempt", "device", "task", "rule", "destination")
         if name in kept.columns
     ]
     return kept.sort_values(keys, kind="stable").reset_index(drop=True)

@@ -5,6 +5,9 @@ the parts it replaces; if a crash leaves both, the wider one wins and the others
 removed. So every reader sees every row once, and `pandas.read_parquet(folder)` works too, since names that
 start with a dot are skipped by it. (That plain call can see rows twice in one case: after a crash between
 writing a compacted part and removing its sources, until the folder is next truncated or finished.)
+
+A part keeps the schema version it was written with. Reading and merging bring older parts to the present schema:
+columns that came later are null in them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl_ray.errors import InputError
-from dfl_ray.records.schema import SCHEMA_VERSION
+from dfl_ray.records.schema import SCHEMA_VERSION, came_with, upgrade
 
 COMPACT_EVERY = 64
 _ROW_GROUP = 1 << 17
@@ -40,10 +43,13 @@ class Part:
 
 
 def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
-    """Parts of a table in order, and those superseded by a wider part.
+    """List the parts of a table in order, and those superseded by a wider part.
 
     Args:
         folder: The table's folder; a missing one has no parts.
+
+    Returns:
+        The parts that count, and those that a wider one replaces.
     """
     found = sorted((_parse(path) for path in folder.glob("part-*.parquet")), key=lambda p: (p.first, -p.last))
     live: list[Part] = []
@@ -63,15 +69,20 @@ def _part_path(folder: Path, first: int, last: int) -> Path:
 
 
 def append(folder: Path, table: pa.Table) -> None:
-    """Write one part behind the last, then compact where `COMPACT_EVERY` parts of like size have gathered."""
+    """Write one part behind the last, then compact where `COMPACT_EVERY` parts of like size have gathered.
+
+    Args:
+        folder: The table's folder, made when missing.
+        table: The rows, in the table's full schema.
+    """
     parts, _ = list_parts(folder)
     sequence = parts[-1].last + 1 if parts else 0
     path = _part_path(folder, sequence, sequence)
     _write_atomically(path, table.schema, [table])
-    _compact_tail([*parts, Part(sequence, sequence, path)])
+    _compact_tail([*parts, Part(sequence, sequence, path)], table.schema)
 
 
-def _compact_tail(parts: list[Part]) -> None:
+def _compact_tail(parts: list[Part], schema: pa.Schema) -> None:
     """Merge the last parts level by level, so that n appends leave O(log n) parts."""
     size = 1
     while True:
@@ -82,22 +93,26 @@ def _compact_tail(parts: list[Part]) -> None:
             tail.insert(0, part)
         if len(tail) < COMPACT_EVERY:
             return
-        parts = [*parts[: -len(tail)], _merge(tail)]
+        parts = [*parts[: -len(tail)], _merge(tail, schema)]
         size *= COMPACT_EVERY
 
 
-def compact(folder: Path) -> None:
-    """Merge all parts of a table into one."""
+def compact(folder: Path, schema: pa.Schema) -> None:
+    """Merge all parts of a table into one and remove superseded ones.
+
+    Args:
+        folder: The table's folder; nothing is done without parts.
+        schema: The table's schema, to which rows of older versions are brought.
+    """
     parts, superseded = list_parts(folder)
     _remove(superseded)
     if len(parts) > 1:
-        _merge(parts)
+        _merge(parts, schema)
 
 
-def _merge(parts: Sequence[Part]) -> Part:
+def _merge(parts: Sequence[Part], schema: pa.Schema) -> Part:
     path = _part_path(parts[0].path.parent, parts[0].first, parts[-1].last)
-    schema = pq.read_schema(parts[0].path)
-    _write_atomically(path, schema, (pq.ParquetFile(part.path).read() for part in parts))
+    _write_atomically(path, schema, (upgrade(pq.ParquetFile(part.path).read(), schema) for part in parts))
     _remove(parts)
     return Part(parts[0].first, parts[-1].last, path)
 
@@ -108,7 +123,12 @@ def _remove(parts: Sequence[Part]) -> None:
 
 
 def truncate(folder: Path, after_round: int) -> None:
-    """Drop every row of a later round than `after_round`, and nothing else. Repeating it changes nothing."""
+    """Drop every row of a later round than `after_round`, and nothing else. Repeating it changes nothing.
+
+    Args:
+        folder: The table's folder; a missing one stays missing.
+        after_round: Last round whose rows are kept.
+    """
     parts, superseded = list_parts(folder)
     _remove(superseded)
     for part in parts:
@@ -127,10 +147,15 @@ def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = Non
         folder: The table's folder; without parts the answer has the schema's columns and no rows.
         schema: The table's schema.
         columns: Columns wanted; none = all of the schema.
-        filters: Row filter as in `pyarrow.parquet.read_table`, e.g. `[("round", "==", 3)]`.
+        filters: Row filter as in `pyarrow.parquet.read_table`, e.g. `[("round", "==", 3)]`, over columns that
+            every version has.
+
+    Returns:
+        The rows of all parts in order; columns that came after a part was written are null in its rows.
 
     Raises:
         InputError: A part is of a newer schema, or is not a table of this kind.
+        OSError: The folder changed at each of five attempts to read it.
     """
     for _ in range(5):  # a live run may merge parts between listing and reading; then list again
         try:
@@ -140,23 +165,34 @@ def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = Non
             continue
     else:
         raise OSError(f"{folder} kept changing while it was read")
-    if not tables:
-        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        return wanted.empty_table()
-    return pa.concat_tables(tables)
+    wanted = schema if columns is None else _chosen(schema, columns)
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def _chosen(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 
 
 def _read_parts(
     folder: Path, schema: pa.Schema, columns: Sequence[str] | None, filters
 ) -> Iterator[pa.Table]:
-    names = list(columns) if columns is not None else schema.names
+    wanted = schema if columns is None else _chosen(schema, columns)
     for part in list_parts(folder)[0]:
-        check_part(part.path, schema)
-        yield pq.read_table(part.path, columns=names, filters=filters, partitioning=None)  # pyright: ignore[reportArgumentType].select(names)
+        stored = check_part(part.path, schema)
+        names = [name for name in wanted.names if name in stored.names]
+        table = pq.read_table(part.path, columns=names, filters=filters, partitioning=None)  # pyright: ignore[reportArgumentType]
+        yield upgrade(table, wanted)
 
 
-def check_part(path: Path, schema: pa.Schema) -> None:
+def check_part(path: Path, schema: pa.Schema) -> pa.Schema:
     """Refuse a part of a newer schema or of another table.
+
+    Args:
+        path: The part file.
+        schema: The table's schema in this version.
+
+    Returns:
+        The schema of the part, which lacks the columns that came after it was written.
 
     Raises:
         InputError: Naming the file and the versions.
@@ -170,7 +206,11 @@ def check_part(path: Path, schema: pa.Schema) -> None:
             expected=f"at most {SCHEMA_VERSION}",
             change="Read them with the version of dfl-ray that wrote them, or update this one.",
         )
-    missing = [name for name in schema.names if name not in stored.names]
+    missing = [
+        field.name
+        for field in schema
+        if field.name not in stored.names and came_with(field) <= max(version, 1)
+    ]
     if missing:
         raise InputError(
             f"{path} is not a table of this kind",
@@ -178,6 +218,7 @@ def check_part(path: Path, schema: pa.Schema) -> None:
             expected="also " + ", ".join(missing[:8]),
             change="Give the folder of a run made by `dfl-ray run`.",
         )
+    return stored
 
 
 def _write_atomically(path: Path, schema: pa.Schema, tables) -> None:
@@ -209,7 +250,14 @@ def _row_groups(schema: pa.Schema, tables) -> Iterator[pa.Table]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename survives a power cut.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        OSError: It cannot be opened or flushed.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dfl_ray.records.loading import Run
@@ -16,6 +17,13 @@ def method_rule(run: Run, evaluation: pd.DataFrame | None = None) -> str | None:
 
     It is `method.rule` of the config when there is one and rows speak of it; else the rule of the regular
     evaluations, that is, the one seen in most rounds (the closing comparison of rules is one round only).
+
+    Args:
+        run: The run.
+        evaluation: Its evaluation rows, if read already.
+
+    Returns:
+        Name of the rule; None when nothing was evaluated after round 0.
     """
     rows = run.evaluation if evaluation is None else evaluation
     tuned = rows[rows["round"] > 0]
@@ -28,7 +36,14 @@ def method_rule(run: Run, evaluation: pd.DataFrame | None = None) -> str | None:
 
 
 def method_evaluation(run: Run) -> pd.DataFrame:
-    """Evaluation rows by the method's rule, all rounds; of round 0 by any when it is not there."""
+    """Pick the evaluation rows by the method's rule, all rounds.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Rows of `evaluation`; those of round 0 by the first rule recorded there when the method's is not among them.
+    """
     rows = run.evaluation
     rule = method_rule(run, rows)
     before = rows[rows["round"] == 0]
@@ -38,14 +53,28 @@ def method_evaluation(run: Run) -> pd.DataFrame:
 
 
 def last_evaluation(run: Run) -> pd.DataFrame:
-    """Rows of the last evaluation by the method's rule; no rows when nothing was evaluated after round 0."""
+    """Pick the rows of the last evaluation by the method's rule.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Rows of `evaluation`; none when nothing was evaluated after round 0.
+    """
     rows = method_evaluation(run)
     rows = rows[rows["round"] > 0]
     return rows[rows["round"] == rows["round"].max()] if len(rows) else rows
 
 
 def holders(run: Run) -> set[tuple[int, str]]:
-    """Pairs (device, task) of the tasks each device holds, from the topology or else the devices table."""
+    """Find which device holds which task, from the last topology or else the devices table.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Pairs (device, task).
+    """
     nodes = run.topology_nodes
     if not len(nodes):
         nodes = run.table("devices", columns=["round", "device", "tasks"])
@@ -78,7 +107,14 @@ class TaskLine:
 
 
 def task_lines(run: Run) -> list[TaskLine]:
-    """Accuracy of every task at the last evaluation, in the order in which they were recorded."""
+    """Sum up the accuracy of every task at the last evaluation.
+
+    Args:
+        run: The run.
+
+    Returns:
+        One line a task, in the order in which they were recorded; none when nothing was evaluated after round 0.
+    """
     rows = last_evaluation(run)
     every = method_evaluation(run)
     before = every[every["round"] == 0].groupby("task")["accuracy"].mean()
@@ -100,6 +136,12 @@ def _at(values: pd.Series, key: Any) -> float | None:
 
 def summary(run: Run) -> dict[str, Any]:
     """Final figures of a run, ready for JSON: accuracy, cost on air, time, state.
+
+    Bytes, airtime, energy and wall time are sums over rounds; `delivered_fraction` is weighted by the transfers of
+    each round.
+
+    Args:
+        run: The run, complete or not.
 
     Returns:
         Keys `name`, `method`, `seed`, `state`, `rounds`, `rule`, `accuracy_mean`, `accuracy_worst_task`,
@@ -137,15 +179,53 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def inside_nodes(run: Run) -> float | None:
-    """Share of the delivered message bytes whose sender and receiver lay on one node; None when nothing is known."""
+    """Share of the delivered message bytes whose sender and receiver lay on one node.
+
+    1 - sum of `node_crossing_bytes` / sum of `message_bytes`, over all rounds.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The share in [0, 1]; None when nothing was delivered.
+    """
     rounds = run.rounds
-    if "node_crossing_bytes" not in rounds or not (total := float(rounds["message_bytes"].sum())):
+    total = float(rounds["message_bytes"].sum())
+    if not total:
         return None
     return 1.0 - float(rounds["node_crossing_bytes"].sum()) / total
 
 
+def receptions(run: Run, columns: Sequence[str], rounds: tuple[int, int] | None = None) -> pd.DataFrame:
+    """Read some columns of what the radio did: one row an attempt and receiver.
+
+    Runs of schema version 1 kept no attempts; of those the last attempt of each transfer stands for all of its own.
+
+    Args:
+        run: The run.
+        columns: Columns of `attempts` that `transfers` has too, or `decoded`.
+        rounds: First and last round wanted; none = all.
+
+    Returns:
+        The rows, those without any signal (SINR null or minus infinity) left out.
+    """
+    wanted = list(dict.fromkeys([*columns, "sinr_db"]))
+    rows = run.table("attempts", columns=wanted, rounds=rounds)
+    if not len(rows):
+        older = ["delivered" if name == "decoded" else name for name in wanted]
+        rows = run.table("transfers", columns=older, rounds=rounds).set_axis(wanted, axis=1)
+    return rows[np.isfinite(rows["sinr_db"])][list(columns)]
+
+
 def rule_means(run: Run) -> dict[str, float]:
-    """Mean accuracy over devices and tasks of every rule measured at the last evaluated round."""
+    """Mean accuracy of every rule measured at the last evaluated round: over devices, then over tasks.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Rule -> mean accuracy in [0, 1]; empty when nothing was evaluated after round 0.
+    """
     rows = run.evaluation
     rows = rows[rows["round"] > 0]
     last = rows[rows["round"] == rows["round"].max()] if len(rows) else rows
@@ -154,7 +234,7 @@ def rule_means(run: Run) -> dict[str, float]:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Mean of the values that are known; None when none is."""
+    """Give the mean of the values that are known; None when none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -166,12 +246,16 @@ def _weighted(values: pd.Series, weights: pd.Series) -> float | None:
 
 
 def share(value: float | None) -> str:
-    """A share in [0, 1] as a percentage with one decimal; a dash for None and NaN."""
+    """Write a share in [0, 1] as a percentage with one decimal; a dash for None and NaN."""
     return "–" if value is None or value != value else f"{100 * value:.1f} %"
 
 
 def size(count: float) -> str:
-    """A number of bytes in decimal units, three significant digits."""
+    """Write a number of bytes in decimal units (1 kB = 1000 B) with three significant digits.
+
+    Args:
+        count: Bytes.
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:
             return f"{count:.3g} {unit}"

@@ -1,8 +1,14 @@
-"""The four record tables and the two of the topology: columns, units, meanings and the schema version.
+"""The five record tables and the two of the topology: columns, units, meanings and the schema version.
 
-Every column carries its meaning in the Arrow field's metadata (key `doc`), so that a Parquet file explains
-itself and `docs/records.md` can be checked against the code. Units are in the names; a name without one is a
-count, a share in [0, 1] or an index.
+Every column carries its meaning in the Arrow field's metadata (key `doc`) and the schema version that brought it
+(key `since`), so that a Parquet file explains itself, `docs/records.md` can be checked against the code, and
+records of an older version stay readable. Units are in the names; a name without one is a count, a share in [0, 1]
+or an index.
+
+Versions: 1, the first. 2: table `attempts`; columns `message`, `hop`, `origin`, `receiver` and `outcome` of
+`transfers`; `devices.sent_bytes` counts a broadcast once and not once for each receiver; `transfers.attempts` counts
+the decoded segments of a message too; the SINR percentiles of `rounds` are over all attempts and not over the last
+attempt of each transfer.
 """
 
 from __future__ import annotations
@@ -15,17 +21,40 @@ import pyarrow as pa
 
 from dfl_ray.errors import nearest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
 
-_KINDS = {"i": pa.int64(), "f": pa.float64(), "s": pa.string(), "b": pa.bool_()}
+_KINDS = {
+    "i": pa.int64(),
+    "j": pa.int32(),
+    "h": pa.int16(),
+    "f": pa.float64(),
+    "g": pa.float32(),
+    "s": pa.string(),
+    "b": pa.bool_(),
+}
 
 
-def _schema(table: str, columns: Iterable[tuple[str, str, str]]) -> pa.Schema:
-    """Build a schema from (name, kind, meaning); an upper-case kind must not be null."""
+def _schema(
+    table: str, columns: Iterable[tuple[str, str, str]], *, since: Mapping[str, int] | int = 1
+) -> pa.Schema:
+    """Build a schema from (name, kind, meaning); an upper-case kind must not be null.
+
+    Args:
+        table: Name of the table.
+        columns: Its columns in order.
+        since: Schema version that brought the table, or column -> version for those that came later than it.
+    """
+    came = {} if isinstance(since, int) else since
+    first = since if isinstance(since, int) else 1
     fields = [
-        pa.field(name, _KINDS[kind.lower()], nullable=kind.islower(), metadata={"doc": doc})
+        pa.field(
+            name,
+            _KINDS[kind.lower()],
+            nullable=kind.islower(),
+            metadata={"doc": doc, "since": str(came.get(name, first))},
+        )
         for name, kind, doc in columns
     ]
     return pa.schema(fields, metadata={"dfl_ray.table": table, "dfl_ray.schema_version": str(SCHEMA_VERSION)})
@@ -36,7 +65,7 @@ ROUNDS = _schema(
     [
         ("round", "I", "communication round, from 1"),
         ("simulated_s", "F", "virtual clock at the round's end, cumulative"),
-        ("payload_bytes", "I", "bytes put on air in the round, every attempt counted"),
+        ("payload_bytes", "I", "bytes put on air in the round, every attempt counted, a broadcast once"),
         ("airtime_s", "F", "sum of the transmissions' times on air in the round"),
         ("energy_j", "F", "energy of radio and computing in the round, all devices"),
         ("delivered_fraction", "f", "delivered transfers over all transfers; null when none was wanted"),
@@ -51,9 +80,9 @@ ROUNDS = _schema(
         ("collision_delta_w", "f", "share of entries of B A touched by two tasks, mean over task pairs"),
         ("spectral_gap", "f", "1 - second largest |eigenvalue| of the mixing matrix, least over tasks"),
         ("density", "f", "share of B that is kept and travels"),
-        ("sinr_db_p05", "f", "5th percentile of the SINR over the round's transfers"),
-        ("sinr_db_p50", "f", "median of the SINR over the round's transfers"),
-        ("sinr_db_p95", "f", "95th percentile of the SINR over the round's transfers"),
+        ("sinr_db_p05", "f", "5th percentile of the SINR over all attempts of the round"),
+        ("sinr_db_p50", "f", "median of the SINR over all attempts of the round"),
+        ("sinr_db_p95", "f", "95th percentile of the SINR over all attempts of the round"),
         ("transfers", "i", "transfers wanted in the round"),
         ("delivered", "i", "transfers that arrived inside the deadline"),
         ("lost", "i", "transfers that did not arrive"),
@@ -88,10 +117,18 @@ DEVICES = _schema(
         ("gradient_norm", "f", "mean gradient norm before clipping"),
         ("compute_s", "f", "virtual time of the device's training"),
         ("energy_j", "f", "energy of the device in the round, radio and computing"),
-        ("radio_energy_j", "f", "energy of the device's sending and receiving"),
-        ("compute_energy_j", "f", "energy of the device's training"),
-        ("sent_bytes", "i", "bytes the device put on air, every attempt counted"),
-        ("received_bytes", "i", "bytes delivered to the device"),
+        ("radio_energy_j", "f", "energy of the device's sending and receiving; 0 without charge"),
+        ("compute_energy_j", "f", "energy of the device's training; 0 without charge"),
+        (
+            "sent_bytes",
+            "i",
+            "bytes the device put on air, every attempt counted, a broadcast once, forwarded messages too",
+        ),
+        (
+            "received_bytes",
+            "i",
+            "bytes of the messages that reached the device as their receiver, the refused ones too",
+        ),
         ("refused", "i", "messages the device refused"),
         ("alive", "b", "whether the device has charge left at the round's end"),
         ("x_m", "f", "position"),
@@ -105,21 +142,59 @@ TRANSFERS = _schema(
     "transfers",
     [
         ("round", "I", "communication round, from 1"),
-        ("transfer", "I", "index of the transfer inside the round"),
+        ("transfer", "I", "index of the transfer inside the round: one hop of one message to one receiver"),
         ("slot", "i", "slot of the schedule in which it ran last; null when it never ran"),
-        ("source", "I", "sending device"),
-        ("destination", "I", "receiving device"),
+        ("source", "I", "device that sends on this hop"),
+        ("destination", "I", "device that receives on this hop"),
         ("kind", "s", "adapter, expert, sketch, mask, projection or bid"),
         ("task", "s", "task the message belongs to; null when to none"),
         ("sinr_db", "f", "SINR of the last attempt"),
         ("rate_bps", "f", "rate of the last attempt"),
         ("start_s", "f", "start of the first attempt, from the start of the round's radio phase"),
         ("end_s", "f", "end of the last attempt, from the start of the round's radio phase"),
-        ("payload_bytes", "I", "length of the encoded message, one attempt"),
-        ("attempts", "i", "transmissions used"),
+        ("payload_bytes", "I", "length of the whole encoded message, counted once however often it was sent"),
+        ("attempts", "i", "attempts made: its rows in `attempts`"),
         ("delivered", "B", "whether it arrived inside the deadline"),
         ("energy_j", "f", "energy of sender and receiver, all attempts"),
+        ("message", "j", "number of the message, unique for its origin in the round"),
+        ("hop", "h", "place of this hop on the message's way to the receiver, from 1"),
+        ("origin", "j", "device that made the message"),
+        ("receiver", "j", "device for which the message is meant"),
+        ("outcome", "s", "delivered, or why not: failed, late, dead or unserved"),
     ],
+    since=dict.fromkeys(("message", "hop", "origin", "receiver", "outcome"), 2),
+)
+
+ATTEMPTS = _schema(
+    "attempts",
+    [
+        ("round", "J", "communication round, from 1"),
+        ("transfer", "J", "transfer that it serves, as in `transfers`"),
+        ("attempt", "H", "number of the attempt of this transfer, from 1"),
+        ("transmission", "J", "transmission inside the round; the rows of one broadcast share it"),
+        ("slot", "J", "slot of the schedule"),
+        ("subchannel", "H", "sub-channel, from 0"),
+        ("source", "J", "sending device"),
+        ("destination", "J", "receiving device"),
+        ("sinr_db", "g", "SINR at the receiver"),
+        ("rate_bps", "g", "rate at which it was sent"),
+        ("start_s", "F", "start of the transmission, from the start of the round's radio phase"),
+        ("end_s", "F", "end of the transmission, from the start of the round's radio phase"),
+        (
+            "payload_bytes",
+            "I",
+            "bytes the transmission carried; a part of the message if it went in segments",
+        ),
+        ("decoded", "B", "whether the receiver decoded it before the deadline"),
+        ("delivered", "B", "whether it completed the transfer"),
+        (
+            "energy_j",
+            "F",
+            "energy of the receiver, and that of the sender divided by the number of receivers",
+        ),
+        ("power_w", "g", "radiated power of the sender"),
+    ],
+    since=2,
 )
 
 EVALUATION = _schema(
@@ -166,6 +241,7 @@ TABLES: dict[str, pa.Schema] = {
     "rounds": ROUNDS,
     "devices": DEVICES,
     "transfers": TRANSFERS,
+    "attempts": ATTEMPTS,
     "evaluation": EVALUATION,
 }
 TOPOLOGY_TABLES: dict[str, pa.Schema] = {"nodes": TOPOLOGY_NODES, "edges": TOPOLOGY_EDGES}
@@ -193,9 +269,12 @@ def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) ->
         schema: One of `TABLES` or `TOPOLOGY_TABLES`.
         round: Fills the column `round` when the table has none; must equal it when it has one.
 
+    Returns:
+        The table with exactly the schema's columns and types.
+
     Raises:
         ValueError: An unknown column, a missing one that must not be null, a null in it, a type that does not
-            fit, or a `round` other than the one given.
+            fit (an integer out of range too), or a `round` other than the one given.
     """
     arrow = _as_arrow(table)
     name = (schema.metadata or {}).get(b"dfl_ray.table", b"?").decode()
@@ -238,13 +317,32 @@ def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
     return values
 
 
+def upgrade(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring rows written under an older schema version to a schema.
+
+    Args:
+        table: Rows with a subset of the schema's columns; those that are missing become null.
+        schema: The schema to reach, or some columns of one.
+
+    Returns:
+        The rows with exactly the schema's columns, types and metadata.
+    """
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def came_with(field: pa.Field) -> int:
+    """Schema version, from 1, that brought a column."""
+    return int((field.metadata or {}).get(b"since", b"1"))
+
+
 def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     mask: Any = pc.is_nan(values)  # pyright: ignore[reportAttributeAccessIssue]
     return pc.if_else(mask, pa.scalar(None, values.type), values)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def empty_frame(schema: pa.Schema) -> pd.DataFrame:
-    """A DataFrame of a schema's columns and types with no rows."""
-    return schema.empty_table().to_pandas()

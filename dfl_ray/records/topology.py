@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def topology_tables(topology: Any, task_names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of nodes and edges of a `topology.Topology`, for `RunFolder.write_topology`.
+    """Make the tables of nodes and edges of a `topology.Topology`, for `RunFolder.write_topology`.
 
     Args:
         topology: Gives `positions_m` (devices, 2), `cluster` (devices,), `mixture` (devices, tasks), `edges`
             (edges, 2) and, one value an edge, `length_m`, `mean_snr_db`, `airtime_s_per_mb` and `kind`.
         task_names: Names of the mixture's columns.
+
+    Returns:
+        Columns of `TOPOLOGY_NODES` but `round` and `gateway`, and of `TOPOLOGY_EDGES` but `round`.
     """
     import pandas as pd
 
@@ -49,11 +52,14 @@ def topology_tables(topology: Any, task_names: Sequence[str]) -> tuple[pd.DataFr
 
 
 def held_tasks(mixture: Any, task_names: Sequence[str]) -> list[str]:
-    """Names of the tasks each device holds, comma separated, largest share first.
+    """Name the tasks each device holds, comma separated, largest share first.
 
     Args:
         mixture: (devices, tasks) shares >= 0; zero = not held.
         task_names: Names of its columns.
+
+    Returns:
+        One text a device; tasks of equal share in the order of the columns.
     """
     weights = np.asarray(mixture)
     order = np.argsort(-weights, axis=1, kind="stable")
@@ -64,7 +70,15 @@ def held_tasks(mixture: Any, task_names: Sequence[str]) -> list[str]:
 
 
 def mark_gateways(nodes: pa.Table, edges: pa.Table) -> pa.Table:
-    """Fill `gateway` where it is null: whether the device ends a link of kind `gateway`."""
+    """Fill `gateway` if it is null in any row: whether the device ends a link of kind `gateway`.
+
+    Args:
+        nodes: Table of nodes.
+        edges: Table of edges.
+
+    Returns:
+        The table of nodes, as it was if nothing was missing.
+    """
     if nodes.column("gateway").null_count == 0:
         return nodes
     gateway = np.array([kind == "gateway" for kind in edges.column("kind").to_pylist()], dtype=bool)
@@ -75,7 +89,13 @@ def mark_gateways(nodes: pa.Table, edges: pa.Table) -> pa.Table:
 
 
 def write_graphml(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
-    """Write the graph as GraphML with all columns as attributes; nulls are left out."""
+    """Write the graph as GraphML with all columns but `round` as attributes; nulls are left out.
+
+    Args:
+        path: The file, replaced whole.
+        nodes: Table of nodes of one topology.
+        edges: Its table of edges.
+    """
     import networkx as nx
 
     graph: Any = nx.Graph()

@@ -18,15 +18,14 @@ from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.radio_tables import attempt_sinr_db, attempt_table, radio_metrics, transfer_table
 from dfl_ray.simulation.round_loop import RoundLoop, WallTimes
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
     accuracy_metrics,
     device_table,
     evaluation_table,
-    radio_metrics,
     state_metrics,
-    transfer_table,
 )
 from dfl_ray.tracking.progress import Progress
 from dfl_ray.tracking.tracker import Tracker
@@ -105,13 +104,8 @@ class Driver:
         wall_times = WallTimes()
         done = self.loop.play(round_index, wall_times)
         self._say_emptied(round_index, done.emptied)
-        transfers = transfer_table(
-            done.plan, done.hops, done.requests, [t.name for t in self.experiment.setup.tasks]
-        )
-        row: dict[str, Any] = {
-            "round": round_index,
-            **radio_metrics(done.plan, transfers, done.arrived, done.cost.energy_j),
-        }
+        names = [t.name for t in self.experiment.setup.tasks]
+        row: dict[str, Any] = {"round": round_index, **radio_metrics(done.plan, done.arrived)}
         row |= training_metrics(done.trained) | {
             "refused": sum(sum(r.values()) for t in done.taken for r in t.refused)
         }
@@ -120,11 +114,12 @@ class Driver:
         row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
         tables = {
             "devices": device_table(
-                self.experiment, done.trained, done.taken, done.plan, done.hops, done.cost, self._actor_of
+                self.experiment, done.trained, done.taken, done.plan, done.cost.seconds, self._actor_of
             ),
-            "transfers": transfers,
+            "transfers": transfer_table(done.plan, done.hops, done.requests, names),
+            "attempts": attempt_table(done.plan),
         }
-        extras: dict[str, Any] = {"sinr_db": transfers["sinr_db"].dropna().to_numpy(float)}
+        extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(done.plan)}
         if evaluation_due(self.config, round_index):
             with wall_times.measure("evaluate"):
                 tables["evaluation"] = self._evaluate(round_index, row, extras)

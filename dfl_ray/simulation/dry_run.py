@@ -321,17 +321,16 @@ def totals(found: DryRun) -> Mapping[str, Any]:
         `payload_bytes` on air, `airtime_s`, `radio_energy_j`, `compute_energy_j`, `energy_j`, `simulated_s`,
         `transfers` and `delivered` (planned rounds only), `delivered_fraction`.
     """
-    from dfl_ray.simulation.round_tables import bytes_on_air
+    from dfl_ray.simulation.radio_tables import bytes_on_air
 
     played = list(found.played.values())
     asked = sum(int(p.requests.payload_bytes.sum()) for p in played)
     more = sum(found.skipped_bytes.values()) / asked if asked else 0.0
     wanted = sum(len(p.requests) for p in played)
     arrived = sum(int(p.arrived.sum()) for p in played)
-    energy = sum(float(p.plan.energy_j.sum()) for p in played)
-    computing = sum(_computing_j(p) for p in played)
+    computing = sum(float(p.plan.compute_energy_j.sum()) for p in played)
     on_air_s = sum(p.plan.occupied_s for p in played)
-    radio = (energy - computing) * (1 + more)
+    radio = sum(float(p.plan.radio_energy_j.sum()) for p in played) * (1 + more)
     computing += sum(found.skipped_energy_j.values())
     return {
         "payload_bytes": round(sum(bytes_on_air(p.plan) for p in played) * (1 + more)),
@@ -346,9 +345,3 @@ def totals(found: DryRun) -> Mapping[str, Any]:
         "delivered": arrived,
         "delivered_fraction": arrived / wanted if wanted else None,
     }
-
-
-def _computing_j(played: PlayedRound) -> float:
-    from dfl_ray.simulation.round_tables import split_energy_j
-
-    return float(split_energy_j(played.plan, np.asarray(played.cost.energy_j))[1].sum())

@@ -98,10 +98,9 @@ def typical_round(found: DryRun) -> dict[str, Any]:
 
 
 def _radio_figures(played: PlayedRound) -> dict[str, Any]:
-    from dfl_ray.simulation.round_tables import bytes_on_air, split_energy_j
+    from dfl_ray.simulation.radio_tables import bytes_on_air
 
     plan = played.plan
-    radio_j, computing_j = split_energy_j(plan, np.asarray(played.cost.energy_j))
     latency = plan.finished_s - plan.start_s
     sinr = plan.table["sinr_db"].to_numpy(float)
     return {
@@ -111,8 +110,8 @@ def _radio_figures(played: PlayedRound) -> dict[str, Any]:
         "round_s": plan.end_s - plan.start_s,
         "radio_occupied_s": plan.occupied_s,
         "energy_j": float(plan.energy_j.sum()),
-        "radio_energy_j": float(radio_j.sum()),
-        "compute_energy_j": float(computing_j.sum()),
+        "radio_energy_j": float(plan.radio_energy_j.sum()),
+        "compute_energy_j": float(plan.compute_energy_j.sum()),
         "compute_s_max": float(np.max(played.cost.seconds)),
         "delivered_fraction": float(played.arrived.mean()) if len(played.requests) else None,
         "slots": int(plan.table["slot"].max()) + 1 if len(plan.table) else 0,

@@ -14,7 +14,7 @@ from channels.energy import ComputeCost, DeviceClasses, compute_cost
 from dfl_ray.devices.records import ExchangeReport, TrainReport
 from dfl_ray.errors import RunError
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
-from dfl_ray.simulation.round_tables import Hops, expand_hops
+from dfl_ray.simulation.radio_tables import Hops, expand_hops
 
 if TYPE_CHECKING:
     from channels.transfers import RoundPlan, Transfers

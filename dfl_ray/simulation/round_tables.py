@@ -1,10 +1,12 @@
-"""From the reports of one round to rows of the record tables."""
+"""From the reports of one round to rows of `devices` and `evaluation` and the figures of learning.
+
+What the radio did is in `radio_tables`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,101 +15,11 @@ import pandas as pd
 from dfl_ray.devices.records import EvaluationReport, ExchangeReport, TrainReport
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import collision_rates
-from dfl_ray.network.traffic import TransferRequests
 from dfl_ray.simulation.experiment import Experiment
-from dfl_ray.wire.message import Kind
+from dfl_ray.simulation.radio_tables import sent_bytes
 
 if TYPE_CHECKING:
-    from channels.energy import ComputeCost
-    from channels.transfers import RoundPlan, Transfers
-
-
-@dataclass(frozen=True)
-class Hops:
-    """The wanted transfers as single radio hops.
-
-    Attributes:
-        transfers: What the channel is asked to carry.
-        owner: (hops,) index of the wanted transfer each hop belongs to.
-    """
-
-    transfers: Transfers
-    owner: np.ndarray
-
-    def arrived(self, delivered: np.ndarray, wanted: int) -> np.ndarray:
-        """(wanted,) whether every hop of each wanted transfer was delivered."""
-        lost = np.bincount(self.owner[~delivered], minlength=wanted)
-        return lost == 0
-
-
-def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple[int, ...]]) -> Hops:
-    """Replace transfers over relayed links by one hop after the other, each charged.
-
-    Args:
-        wanted: What devices want sent.
-        relays: (a, b) -> devices on the way, both ends included.
-    """
-    from channels.transfers import Transfers
-
-    if not relays:
-        columns = (wanted.source, wanted.destination, wanted.payload_bytes, wanted.message)
-        return Hops(Transfers.build(*columns), np.arange(len(wanted)))
-    rows: list[tuple[int, int, int, int, int]] = []
-    forwarded: dict[tuple[int, int, int], int] = {}
-    first_free = int(wanted.message.max(initial=0)) + 1
-    for i in range(len(wanted)):
-        source, to, message = int(wanted.source[i]), int(wanted.destination[i]), int(wanted.message[i])
-        path = relays.get((source, to), (source, to))
-        for a, b in pairwise(path):
-            number = message
-            if a != source:
-                number = forwarded.setdefault((a, source, message), first_free + len(forwarded))
-            rows.append((a, b, int(wanted.payload_bytes[i]), number, i))
-    table = np.array(rows, np.int64).reshape(-1, 5)
-    return Hops(Transfers.build(*(table[:, k] for k in range(4))), table[:, 4])
-
-
-def transfer_table(
-    plan: RoundPlan, hops: Hops, wanted: TransferRequests, tasks: Sequence[str]
-) -> pd.DataFrame:
-    """One row a hop: when it ran, at what SINR, whether it arrived."""
-    t, tries = hops.transfers, plan.table
-    number = tries["transfer"].to_numpy()
-    order = np.argsort(number, kind="stable")  # the tries of a transfer stay in the order of time
-    tried, starts, counts = np.unique(number[order], return_index=True, return_counts=True)
-    first, last = order[starts], order[starts + counts - 1]
-    index = pd.RangeIndex(len(t), name="transfer")
-
-    def over_all(column: str, rows: np.ndarray) -> pd.Series:
-        return pd.Series(tries[column].to_numpy()[rows], index=tried).reindex(index)
-
-    energy = np.bincount(tries["transfer"], weights=tries["energy_j"], minlength=len(t))
-    task = wanted.task[hops.owner]
-    kinds = {int(k): k.name.lower() for k in Kind}
-    begin = float(plan.table["start_s"].min()) if len(plan.table) else 0.0
-    return pd.DataFrame(
-        {
-            "transfer": index,
-            "slot": over_all("slot", last).astype("Int64"),
-            "source": t.source,
-            "destination": t.destination,
-            "kind": [kinds[int(k)] for k in wanted.kind[hops.owner]],
-            "task": [None if k < 0 else tasks[k] for k in task],
-            "sinr_db": over_all("sinr_db", last),
-            "rate_bps": over_all("rate_bps", last),
-            "start_s": over_all("start_s", first) - begin,
-            "end_s": over_all("end_s", last) - begin,
-            "payload_bytes": t.payload_bytes,
-            "attempts": np.asarray(plan.attempts),
-            "delivered": plan.delivered,
-            "energy_j": energy,
-        }
-    )
-
-
-def bytes_on_air(plan: RoundPlan) -> int:
-    """Bytes put on air: every attempt counted, a broadcast once."""
-    return int(plan.table.drop_duplicates("transmission")["payload_bytes"].sum()) if len(plan.table) else 0
+    from channels.transfers import RoundPlan
 
 
 def device_table(
@@ -115,31 +27,36 @@ def device_table(
     trained: Sequence[TrainReport],
     taken: Sequence[ExchangeReport],
     plan: RoundPlan,
-    hops: Hops,
-    compute: ComputeCost,
+    compute_s: np.ndarray,
     actor_of: Mapping[int, str],
 ) -> pd.DataFrame:
-    """One row a device."""
+    """One row a device: training, energy, bytes sent and received, charge and place.
+
+    Args:
+        experiment: The run.
+        trained: What each group did in the local steps.
+        taken: What each group took in.
+        plan: What the radio did; its energies are recorded as they are.
+        compute_s: (devices,) virtual time of the training in s.
+        actor_of: Device -> name of the actor that hosts it.
+
+    Returns:
+        The columns of `dfl_ray.records.DEVICES` but `round`, in the order of devices.
+    """
     from dfl_ray.records.topology import held_tasks
 
     count = len(plan.alive)
-    sent = np.bincount(
-        hops.transfers.source,
-        weights=hops.transfers.payload_bytes * np.asarray(plan.attempts),
-        minlength=count,
-    )
-    radio_j, computing_j = split_energy_j(plan, np.asarray(compute.energy_j))
     names = [t.name for t in experiment.setup.tasks]
     positions = experiment.channel.positions_m
     return pd.DataFrame(
         {
             "device": np.arange(count),
             **_trained_columns(trained, count),
-            "compute_s": compute.seconds,
+            "compute_s": compute_s,
             "energy_j": plan.energy_j,
-            "radio_energy_j": radio_j,
-            "compute_energy_j": computing_j,
-            "sent_bytes": sent.astype(np.int64),
+            "radio_energy_j": plan.radio_energy_j,
+            "compute_energy_j": plan.compute_energy_j,
+            "sent_bytes": sent_bytes(plan, count),
             **_taken_columns(taken, count),
             "alive": plan.alive,
             "x_m": positions[:, 0],
@@ -167,7 +84,15 @@ def _taken_columns(taken: Sequence[ExchangeReport], count: int) -> dict[str, np.
 
 
 def evaluation_table(reports: Sequence[EvaluationReport], experiment: Experiment) -> pd.DataFrame:
-    """One row a (device, task, rule), in that order."""
+    """One row a (rule, device, task), sorted in that order.
+
+    Args:
+        reports: What the groups measured, at least one.
+        experiment: The run; names the tasks and knows the accuracy of guessing.
+
+    Returns:
+        The columns of `dfl_ray.records.EVALUATION` but `round`.
+    """
     names = list(reports[0].rows)
     joined = {n: [v for r in reports for v in r.rows[n]] for n in names}
     table = pd.DataFrame(joined).astype({"device": int, "task": int, "right": int, "asked": int})
@@ -197,14 +122,37 @@ class AccuracyHistory:
     best: dict[str, float]
 
     def update(self, by_task: Mapping[str, float]) -> float:
-        """Take in new accuracies; returns mean over tasks of (best so far - now), >= 0."""
+        """Take in new accuracies and measure forgetting.
+
+        forgetting = 1/T · sum_t (max_{r' <= r} a_t(r') - a_t(r)), over the T tasks given.
+
+        Args:
+            by_task: Task name -> mean accuracy over devices in this round r, in [0, 1]; at least one.
+
+        Returns:
+            The forgetting, in [0, 1].
+
+        Source:
+            Chaudhry et al., Riemannian Walk for Incremental Learning (ECCV 2018), forgetting measure. Departure: the
+            best accuracy so far includes this round's, so that the value is not negative.
+        """
         for task, value in by_task.items():
             self.best[task] = max(value, self.best.get(task, 0.0))
         return float(np.mean([self.best[t] - v for t, v in by_task.items()]))
 
 
 def accuracy_metrics(table: pd.DataFrame, rule: str, history: AccuracyHistory) -> dict[str, Any]:
-    """The accuracy columns of a `rounds` row, and `accuracy_by_task`."""
+    """Make the accuracy columns of a `rounds` row, and `accuracy_by_task`.
+
+    Args:
+        table: Rows of `evaluation_table`.
+        rule: The method's own inference rule; rows of it must be there.
+        history: Best accuracies so far; taken further.
+
+    Returns:
+        `accuracy_mean` (over devices and tasks), `accuracy_worst_task`, `forgetting_mean`, `interference_gap`
+        (accuracy by the oracle rule less the method's; None when the oracle was not asked) and `accuracy_by_task`.
+    """
     mine = table[table["rule"] == rule]
     by_task = {str(t): float(v) for t, v in mine.groupby("task", sort=False)["accuracy"].mean().items()}
     oracle = table[table["rule"] == "oracle"]["accuracy"]
@@ -219,10 +167,23 @@ def accuracy_metrics(table: pd.DataFrame, rule: str, history: AccuracyHistory) -
 
 
 def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[str, Any]:
-    """Consensus distance, collisions, density and staleness of a `rounds` row.
+    """Make the columns consensus distance, collisions, density and staleness of a `rounds` row.
 
     Consensus distance of one task: sum_i |B_i - mean B|^2 / (n |mean B|^2) over its n holders; the mean over
-    tasks that two or more devices hold is reported.
+    tasks that two or more devices hold is reported. The sum is taken as sum_i |B_i|^2 - n |mean B|^2, from sums
+    that the groups report, and not below 0.
+
+    Args:
+        reports: What the groups measured.
+        layout: What one adapter holds; the shapes behind the masks.
+
+    Returns:
+        `consensus_distance` >= 0, `collision_b`, `collision_delta_w` and `density` in [0, 1], and
+        `replica_staleness_rounds` >= 0; None where nothing was there to measure.
+
+    Source:
+        Kong et al., Consensus Control for Decentralized Deep Learning (ICML 2021), consensus distance. Departure:
+        divided by |mean B|^2, so that it has no unit.
     """
     distances: list[float] = []
     for task in sorted({t for r in reports for t in r.sums}):
@@ -243,41 +204,4 @@ def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[s
         "collision_delta_w": in_w,
         "density": float(np.mean(density)) if density else None,
         "replica_staleness_rounds": float(np.mean(staleness)) if staleness else None,
-    }
-
-
-def split_energy_j(plan: RoundPlan, compute_j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(radio, computing) energy of each device in a round; both 0 for a device whose battery was empty before it.
-
-    Args:
-        plan: What the radio did; its `energy_j` is the sum of both.
-        compute_j: (devices,) energy of the round's training, as it was handed to the channel.
-    """
-    radio = np.maximum(plan.energy_j - compute_j, 0.0)
-    return radio, plan.energy_j - radio
-
-
-def radio_metrics(
-    plan: RoundPlan, transfers: pd.DataFrame, delivered: np.ndarray, compute_j: np.ndarray
-) -> dict[str, Any]:
-    """The radio columns of a `rounds` row."""
-    radio_j, computing_j = split_energy_j(plan, compute_j)
-    sinr = transfers["sinr_db"].dropna().to_numpy(float)
-    low, middle, high = np.percentile(sinr, [5, 50, 95]) if len(sinr) else (None, None, None)
-    wanted = len(delivered)
-    return {
-        "simulated_s": plan.end_s,
-        "payload_bytes": bytes_on_air(plan),
-        "airtime_s": plan.airtime_s,
-        "energy_j": float(plan.energy_j.sum()),
-        "radio_energy_j": float(radio_j.sum()),
-        "compute_energy_j": float(computing_j.sum()),
-        "delivered_fraction": float(delivered.mean()) if wanted else None,
-        "sinr_db_p05": low,
-        "sinr_db_p50": middle,
-        "sinr_db_p95": high,
-        "transfers": wanted,
-        "delivered": int(delivered.sum()),
-        "lost": int((~delivered).sum()),
-        "alive_devices": int(plan.alive.sum()),
     }

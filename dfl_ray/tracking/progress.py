@@ -53,11 +53,14 @@ class Progress(Protocol):
 
 
 def make_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
-    """Progress that fits where the output goes.
+    """Make the progress that fits where the output goes.
 
     Args:
         quiet: Show nothing.
         console: Where to print; none = standard output.
+
+    Returns:
+        A live line on a terminal, else plain lines.
     """
     if quiet:
         return QuietProgress()
@@ -99,7 +102,7 @@ class Tally:
     Attributes:
         total: Rounds of the whole run.
         done: Rounds done, with those before a resume.
-        payload_bytes: Bytes on air since the display began.
+        payload_bytes: Bytes put on air since the display began; a broadcast counts once.
         simulated_s: Virtual clock.
         accuracy: Last measured mean accuracy.
         loss: Training loss of the last round.
@@ -118,12 +121,21 @@ class Tally:
     _begun_at: int = 0
 
     def begin(self, total: int, start: int) -> None:
-        """Start counting at round `start` of `total`."""
+        """Start counting.
+
+        Args:
+            total: Rounds of the whole run.
+            start: Rounds already done.
+        """
         self.total, self.done = total, start
         self._begun_s, self._begun_at = self.clock(), start
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take in one row of `rounds`."""
+        """Take in a finished round.
+
+        Args:
+            row: Its row of `rounds`; figures that are missing or null stay as they were or are left out.
+        """
         self.done = int(row["round"])
         self.payload_bytes += int(row.get("payload_bytes") or 0)
         self.simulated_s = _number(row.get("simulated_s")) or self.simulated_s
@@ -271,7 +283,11 @@ class LiveProgress:
 
 
 def duration(seconds: float) -> str:
-    """A time span in the unit that suits it: `0.34 s`, `12.1 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Write a time span in the unit that suits it: `0.34 s`, `12.1 s`, `3 min 05 s`, `2 h 10 min`.
+
+    Args:
+        seconds: The span in s, >= 0.
+    """
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 60:

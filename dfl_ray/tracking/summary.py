@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def closing_table(run: Run, report: Path | None = None) -> Group:
-    """What is printed at the end of a run: accuracy per task, cost on air, where the report is.
+    """Make what is printed at the end of a run: accuracy per task, cost on air, where the report is.
 
     Args:
         run: The run, complete or not.
         report: Path of its report, when one was written.
+
+    Returns:
+        Tables for a rich console.
     """
     from rich.console import Group
     from rich.text import Text

@@ -38,12 +38,15 @@ _MOST_WRITTEN = 30
 
 
 def cost_at(run: Run, rounds: Sequence[int], over: Over) -> list[float]:
-    """Cost spent up to the end of each given round; 0 at round 0.
+    """Give the cost spent up to the end of each given round; 0 at round 0.
 
     Args:
         run: The run.
         rounds: Round numbers.
         over: Which cost; bytes and airtime are summed over rounds, simulated time is read off the clock.
+
+    Returns:
+        One value a round: bytes, seconds or rounds; NaN for a round that is not recorded.
     """
     if over == "round":
         return [float(number) for number in rounds]
@@ -57,7 +60,7 @@ def cost_at(run: Run, rounds: Sequence[int], over: Over) -> list[float]:
 
 
 def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
-    """Accuracy of every task, mean over all devices, against rounds or a cost; the mean in black.
+    """Draw the accuracy of every task, mean over all devices, against rounds or a cost; their mean in black.
 
     Args:
         run: The run, complete or not.
@@ -97,7 +100,7 @@ def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
 
 
 def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
-    """Mean accuracy over devices and tasks of several runs, against rounds or a cost.
+    """Draw the mean accuracy over devices and tasks of several runs, against rounds or a cost.
 
     Args:
         runs: The runs; those of one method share a colour.
@@ -132,7 +135,15 @@ def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
 
 
 def mean_curve(run: Run, over: Over) -> tuple[list[float], list[float]]:
-    """Cost and mean accuracy over devices and tasks at every evaluated round, round 0 with it."""
+    """Give cost and mean accuracy at every evaluated round, round 0 with it.
+
+    Args:
+        run: The run.
+        over: Which cost, as in `cost_at`.
+
+    Returns:
+        Costs, and the accuracy by the method's rule: mean over devices of each task, then over tasks.
+    """
     rows = method_evaluation(run)
     by_task = rows.groupby(["round", "task"])["accuracy"].mean()
     means = by_task.groupby(level="round").mean().sort_index()
@@ -140,20 +151,23 @@ def mean_curve(run: Run, over: Over) -> tuple[list[float], list[float]]:
 
 
 def method_of(run: Run) -> str:
-    """Name of the run's method."""
+    """Name the run's method, or `unknown method`."""
     return str(run.config.get("method", {}).get("type", "unknown method"))
 
 
 def run_label(run: Run) -> str:
-    """How a run is called in legends: its method and its name."""
+    """Give what a run is called in legends: its method and its name."""
     return f"{method_of(run)} · {run.name}"
 
 
 def accuracy_heatmap(run: Run) -> go.Figure:
-    """Accuracy of every device (rows) on every task (columns) at the last evaluation; held tasks are framed.
+    """Draw the accuracy of every device (rows) on every task (columns) at the last evaluation; held tasks are framed.
 
     Above 200 devices neighbouring ones are averaged into 200 groups after sorting by mean accuracy, and the
     picture says so.
+
+    Args:
+        run: The run, complete or not.
     """
     title = "Accuracy by device and task"
     rows = last_evaluation(run)

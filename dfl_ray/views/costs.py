@@ -23,7 +23,7 @@ COSTS = (
 
 
 def cost_bars(runs: Sequence[Run]) -> go.Figure:
-    """Bytes, airtime, energy and simulated time of each method, and its accuracy.
+    """Draw bytes, airtime, energy and simulated time of each method, and its accuracy.
 
     Runs of one method (several seeds) are averaged, with a 95 % interval of the mean (Student's t) from two
     runs on; if all runs have the same method, each run has its own bars.
@@ -65,7 +65,14 @@ def cost_bars(runs: Sequence[Run]) -> go.Figure:
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[list[Run]]]:
-    """Runs by method, in order of appearance; each by itself when there is one method only."""
+    """Group runs by method, in order of appearance; each by itself when there is one method only.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        Labels, and for each the runs of it.
+    """
     methods = list(dict.fromkeys(method_of(run) for run in runs))
     if len(methods) == 1:
         return [run_label(run) for run in runs], [[run] for run in runs]
@@ -73,7 +80,16 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[list[Run]]]:
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % Student interval; 0 width for one value, NaN mean for none."""
+    """Give the mean of independent values and the half-width of its 95 % confidence interval.
+
+    half-width = t_{0.975, n-1} · s / sqrt(n), s the sample standard deviation, by Student's t distribution.
+
+    Args:
+        values: n values, for example of one method's seeds.
+
+    Returns:
+        Mean and half-width, in the values' unit; half-width 0 for one value, mean NaN for none.
+    """
     if not values:
         return float("nan"), 0.0
     mean = float(np.mean(values))
@@ -100,9 +116,12 @@ MOST_BARS = 120
 
 
 def wall_split(run: Run) -> go.Figure:
-    """Real time of each round, split into train, evaluate, plan, exchange and record.
+    """Draw the real time of each round, split into train, evaluate, plan, exchange and record.
 
-    Above 120 rounds neighbouring rounds are averaged.
+    Above 120 rounds neighbouring rounds are averaged, and the picture says so.
+
+    Args:
+        run: The run, complete or not.
     """
     title = "Where the real time went"
     table = run.rounds
@@ -126,7 +145,11 @@ def wall_split(run: Run) -> go.Figure:
 
 
 def loss_and_delivery(run: Run) -> go.Figure:
-    """Training loss and delivered share over rounds."""
+    """Draw training loss and delivered share over rounds.
+
+    Args:
+        run: The run, complete or not.
+    """
     title = "Training loss and delivered share"
     table = run.rounds
     if not len(table):

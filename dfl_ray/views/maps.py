@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import last_evaluation
+from dfl_ray.records.results import last_evaluation, receptions
 from dfl_ray.views.style import GREY, SEQUENTIAL, colour, empty, evenly, figure, symbol
 
 MOST_DEVICES = 10_000
@@ -20,10 +20,10 @@ SINR_ROUNDS = 10
 
 
 def device_map(run: Run, round: int | None = None) -> go.Figure:
-    """Where the devices stand, who talks to whom, and how well the links do.
+    """Draw where the devices stand, who talks to whom, and how well the links do.
 
     Colour and marker of a device show its cluster; a black frame marks a gateway (up to 500 devices). The
-    colour of a link is the median SINR of its transfers over the ten rounds up to `round`; a dashed one joins
+    colour of a link is the median SINR of its attempts over the ten rounds up to `round`; a dashed one joins
     two clusters.
 
     Args:
@@ -53,7 +53,7 @@ def device_map(run: Run, round: int | None = None) -> go.Figure:
 
 
 def link_sinr_db(run: Run, edges: pd.DataFrame, round: int) -> pd.DataFrame:
-    """Links with the median SINR of their transfers, both directions, over the rounds just before.
+    """Give each link the median SINR of its attempts, both directions, over the ten rounds up to one.
 
     Args:
         run: The run.
@@ -64,10 +64,10 @@ def link_sinr_db(run: Run, edges: pd.DataFrame, round: int) -> pd.DataFrame:
         `edges` with a column `sinr_db`, NaN where a link carried nothing.
     """
     span = (max(1, round - SINR_ROUNDS + 1), round)
-    transfers = run.table("transfers", columns=["source", "destination", "sinr_db"], rounds=span)
-    ends = np.sort(transfers[["source", "destination"]].to_numpy(dtype=np.int64), axis=1)
+    heard = receptions(run, ["source", "destination", "sinr_db"], span)
+    ends = np.sort(heard[["source", "destination"]].to_numpy(dtype=np.int64), axis=1)
     low, high = ends.T if len(ends) else (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    median = transfers["sinr_db"].groupby([low, high]).median()
+    median = heard["sinr_db"].groupby([low, high]).median()
     keys = pd.MultiIndex.from_arrays([edges["source"], edges["destination"]])
     return edges.assign(sinr_db=median.reindex(keys).to_numpy(dtype=float) if len(median) else np.nan)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dfl_ray.records import Run
+from dfl_ray.records.results import receptions
 from dfl_ray.views.accuracy import run_label
 from dfl_ray.views.style import BLUE, ORANGE, VERMILION, colour, empty, figure, print_dash, scaled
 
@@ -21,48 +22,81 @@ _QUANTILES = 400
 
 
 def schedule(run: Run, round: int | None = None) -> go.Figure:
-    """Who was on air when in one round: a row a sender, a bar a transfer, slots as vertical lines.
+    """Draw who was on air when in one round: a row a sender, a bar a transmission, slots as vertical lines.
 
-    Of a transfer that was tried again the last attempt is the bar, and a thin line leads to it from the start
-    of the first. With many devices the first 40 senders on air are drawn, and the picture says so.
+    Every transmission of the table `attempts` is a bar from its start to its end, failed ones too. With many devices
+    the first 40 senders on air are drawn, and the picture says so.
 
     Args:
         run: The run.
         round: Which round; none = the last complete one.
+
+    Returns:
+        The figure; one that says why when nothing can be drawn.
     """
     number = run.last_round if round is None else round
     title = f"Schedule of round {number}"
-    table = run.table("transfers", rounds=(number, number)) if number else run.transfers
-    table = table.dropna(subset=["start_s", "end_s"]).sort_values("start_s", kind="stable")
-    if not len(table):
+    span = (number, number)
+    attempts = run.table("attempts", rounds=span)
+    transfers = run.table("transfers", columns=["transfer", "kind", "task", "attempts"], rounds=span)
+    if not len(attempts) and (transfers["attempts"] > 0).any():
+        return empty(
+            title, "Single attempts were not kept when this run was recorded (records of version 1)."
+        )
+    if not number or not len(attempts):
         return empty(title, "Nothing was on air in this round.")
+    table = transmission_table(attempts, transfers)
     shown, note = _thin(table)
     senders = list(dict.fromkeys(shown["source"]))
-    span, unit = _time_unit(float(shown["end_s"].max()))
+    factor, unit = _time_unit(float(shown["end_s"].max()))
     height = 180 + 24 * max(8, len(senders))
     picture = figure(
         title, x=f"time in the round's radio phase ({unit})", y="sending device", note=note, height=height
     )
-    begin = last_attempt_start_s(shown)
-    _retry_lines(picture, shown, begin, span)
-    _bars(picture, shown, begin, span)
-    _slot_lines(picture, shown.assign(start_s=begin), span)
+    _bars(picture, shown, factor)
+    _slot_lines(picture, shown, factor)
     order = [str(device) for device in sorted(senders)]
     picture.update_layout(barmode="overlay", bargap=0.25)
     picture.update_yaxes(type="category", categoryorder="array", categoryarray=order, autorange="reversed")
     return picture
 
 
-def _bars(picture: go.Figure, shown: pd.DataFrame, begin: pd.Series, span: float) -> None:
-    """One bar a transfer, delivered and lost told apart by colour and hatching."""
-    for delivered, name, fill, pattern in ((True, "delivered", BLUE, ""), (False, "lost", VERMILION, "/")):
-        part = shown[shown["delivered"] == delivered]
+def transmission_table(attempts: pd.DataFrame, transfers: pd.DataFrame) -> pd.DataFrame:
+    """Join the rows of each transmission, one for each receiver, into one.
+
+    Args:
+        attempts: Rows of `attempts` of one round.
+        transfers: Columns `transfer`, `kind` and `task` of `transfers` of that round.
+
+    Returns:
+        One row a transmission in the order of its start: what is the same for all receivers, `kind` and `task`,
+        `receivers` and `decoded_by`, both counts, and of the first receiver `destination`, `attempt` and `sinr_db`.
+    """
+    rows = attempts.merge(transfers[["transfer", "kind", "task"]], on="transfer", how="left")
+    once = rows.drop_duplicates("transmission").set_index("transmission")
+    groups = rows.groupby("transmission")["decoded"]
+    table = once.assign(receivers=groups.size(), decoded_by=groups.sum())
+    return table.sort_values("start_s", kind="stable").reset_index()
+
+
+_RESULTS = (
+    ("decoded", BLUE, ""),
+    ("decoded by some receivers", ORANGE, "x"),
+    ("lost", VERMILION, "/"),
+)
+
+
+def _bars(picture: go.Figure, shown: pd.DataFrame, factor: float) -> None:
+    """One bar a transmission; what became of it is told by colour and hatching."""
+    result = np.where(shown["decoded_by"] == shown["receivers"], 0, np.where(shown["decoded_by"] > 0, 1, 2))
+    for index, (name, fill, pattern) in enumerate(_RESULTS):
+        part = shown[result == index]
         if not len(part):
             continue
         picture.add_bar(
             y=[str(device) for device in part["source"]],
-            base=begin[part.index] * span,
-            x=(part["end_s"] - begin[part.index]) * span,
+            base=part["start_s"] * factor,
+            x=(part["end_s"] - part["start_s"]) * factor,
             orientation="h",
             name=name,
             marker={"color": fill, "pattern": {"shape": pattern}, "line": {"color": "white", "width": 0.5}},
@@ -71,38 +105,13 @@ def _bars(picture: go.Figure, shown: pd.DataFrame, begin: pd.Series, span: float
         )
 
 
-def last_attempt_start_s(transfers: pd.DataFrame) -> pd.Series:
-    """When the last attempt of each transfer began: end - 8 payload_bytes / rate, not before `start_s`."""
-    length_s = 8 * transfers["payload_bytes"] / transfers["rate_bps"]
-    again = (transfers["attempts"] > 1) & np.isfinite(length_s)
-    return transfers["start_s"].where(~again, np.maximum(transfers["start_s"], transfers["end_s"] - length_s))
-
-
-def _retry_lines(picture: go.Figure, shown: pd.DataFrame, begin: pd.Series, span: float) -> None:
-    """A thin line from the first attempt to the last, one trace for all."""
-    again = shown[begin > shown["start_s"]]
-    if not len(again):
-        return
-    gap = np.full(len(again), np.nan)
-    picture.add_scatter(
-        x=np.column_stack([again["start_s"] * span, begin[again.index] * span, gap]).ravel(),
-        y=[device for source in again["source"] for device in (str(source), str(source), None)],
-        mode="lines",
-        name="tried again",
-        line={"color": ORANGE, "width": 2},
-        hoverinfo="skip",
-    )
-
-
 def _thin(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     senders = table["source"].drop_duplicates()
     kept = table[table["source"].isin(senders.iloc[:MOST_SENDERS])].iloc[:MOST_BARS]
-    slots = table["slot"].nunique()
-    note = f"{len(table):,} transfers in {slots:,} slots"
+    note = f"{len(table):,} transmissions in {table['slot'].nunique():,} slots"
     if len(kept) < len(table):
-        note += (
-            f"; drawn: {len(kept):,} transfers of the first {min(len(senders), MOST_SENDERS)} senders on air"
-        )
+        drawn = min(len(senders), MOST_SENDERS)
+        note += f"; drawn: {len(kept):,} transmissions of the first {drawn} senders on air"
     return kept, note
 
 
@@ -110,9 +119,9 @@ def _time_unit(longest_s: float) -> tuple[float, str]:
     return (1e3, "ms") if longest_s < 2 else (1.0, "s")
 
 
-def _slot_lines(picture: go.Figure, shown: pd.DataFrame, span: float) -> None:
-    """Thin lines where slots begin, as one trace, unless there are too many to see."""
-    starts = shown.groupby("slot")["start_s"].min().to_numpy() * span
+def _slot_lines(picture: go.Figure, shown: pd.DataFrame, factor: float) -> None:
+    """Thin lines where slots begin, unless there are too many to see."""
+    starts = shown.groupby("slot")["start_s"].min().to_numpy() * factor
     if len(starts) > MOST_SLOT_LINES:
         return
     for start in starts:
@@ -121,25 +130,36 @@ def _slot_lines(picture: go.Figure, shown: pd.DataFrame, span: float) -> None:
 
 def _hover(row) -> str:
     task = "" if pd.isna(row.task) else f", {escape(str(row.task))}"
-    slot = "" if pd.isna(row.slot) else f"slot {int(row.slot)}: "
+    if row.receivers == 1:
+        to = f"{row.destination}, attempt {row.attempt}"
+    else:
+        to = f"{row.receivers} receivers, decoded by {row.decoded_by}"
     return (
-        f"{slot}{row.source} → {row.destination}<br>{escape(str(row.kind))}{task}, {row.payload_bytes:,} B, "
-        f"{row.attempts} attempt(s)<br>SINR {row.sinr_db:.1f} dB, {row.rate_bps / 1e6:.3g} Mbit/s"
+        f"slot {row.slot}: {row.source} → {to}<br>{escape(str(row.kind))}{task}, {row.payload_bytes:,} B<br>"
+        f"SINR {row.sinr_db:.1f} dB, {row.rate_bps / 1e6:.3g} Mbit/s"
     )
 
 
 def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
-    """SINR of all transfers: one run as a histogram of delivered and lost, several as cumulative curves."""
-    return _distribution(runs, "sinr_db", "SINR of the transfers", "dB")
+    """Draw the SINR of all attempts: one run as a histogram of decoded and lost, several as cumulative curves.
+
+    Args:
+        runs: At least one run.
+    """
+    return _distribution(runs, "sinr_db", "SINR of the attempts", "dB")
 
 
 def rate_distribution(runs: Sequence[Run]) -> go.Figure:
-    """Rate of all transfers: one run as a histogram of delivered and lost, several as cumulative curves."""
-    return _distribution(runs, "rate_bps", "Rate of the transfers", "bit/s")
+    """Draw the rate of all attempts: one run as a histogram of decoded and lost, several as cumulative curves.
+
+    Args:
+        runs: At least one run.
+    """
+    return _distribution(runs, "rate_bps", "Rate of the attempts", "bit/s")
 
 
 def _distribution(runs: Sequence[Run], column: str, title: str, unit: str) -> go.Figure:
-    tables = [run.table("transfers", columns=[column, "delivered"]).dropna(subset=[column]) for run in runs]
+    tables = [receptions(run, [column, "decoded"]) for run in runs]
     if not any(len(table) for table in tables):
         return empty(title, "Nothing was on air.")
     largest = max(float(table[column].quantile(0.99)) for table in tables if len(table))
@@ -148,7 +168,7 @@ def _distribution(runs: Sequence[Run], column: str, title: str, unit: str) -> go
     what = "SINR" if column == "sinr_db" else "rate"
     if len(runs) == 1:
         return _histogram(tables[0], column, factor, title, f"{what} ({unit})")
-    picture = figure(title, x=f"{what} ({unit})", y="share of transfers at most that good", height=420)
+    picture = figure(title, x=f"{what} ({unit})", y="share of attempts at most that good", height=420)
     shares = np.linspace(0, 1, _QUANTILES)
     for index, (run, table) in enumerate(zip(runs, tables, strict=True)):
         if len(table):
@@ -166,10 +186,10 @@ def _histogram(table: pd.DataFrame, column: str, factor: float, title: str, labe
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
     median = float(np.median(values))
     unit = label.split("(")[1].rstrip(")")
-    note = f"{len(table):,} transfers, median {median:.3g} {unit}; the outermost bars gather 0.1 % each"
-    picture = figure(title, x=label, y="share of transfers", note=note, height=420)
-    delivered = table["delivered"].to_numpy(dtype=bool)
-    kinds = ((delivered, "delivered", BLUE, ""), (~delivered, "lost", VERMILION, "/"))
+    note = f"{len(table):,} attempts, median {median:.3g} {unit}; the outermost bars gather 0.1 % each"
+    picture = figure(title, x=label, y="share of attempts", note=note, height=420)
+    decoded = table["decoded"].to_numpy(dtype=bool)
+    kinds = ((decoded, "decoded", BLUE, ""), (~decoded, "lost", VERMILION, "/"))
     for chosen, name, fill, pattern in kinds:
         if not chosen.any():
             continue

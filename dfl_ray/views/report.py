@@ -165,7 +165,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, mean_last: boo
 
 
 def cost_table(runs: Sequence[Run]) -> str:
-    """HTML table of accuracy and cost, one line a run."""
+    """Write accuracy and cost as an HTML table, one line a run.
+
+    Args:
+        runs: The runs.
+    """
     head = ["run", "method", "mean accuracy", "worst task", "bytes", "airtime (s)", "energy (J)"]
     head += ["simulated (s)", "delivered", "lost", "refused", "wall (s)"]
     rows: list[list[str]] = []
@@ -179,7 +183,11 @@ def cost_table(runs: Sequence[Run]) -> str:
 
 
 def accuracy_table(run: Run) -> str:
-    """HTML table of one run's accuracy per task: all devices, holders, before tuning, chance."""
+    """Write one run's accuracy per task as an HTML table: all devices, holders, before tuning, chance.
+
+    Args:
+        run: The run, complete or not.
+    """
     from dfl_ray.records.results import mean_of
 
     lines = task_lines(run)
@@ -193,7 +201,11 @@ def accuracy_table(run: Run) -> str:
 
 
 def compared_accuracy_table(runs: Sequence[Run]) -> str:
-    """HTML table of accuracy per task, one column a run."""
+    """Write the accuracy per task as an HTML table, one column a run.
+
+    Args:
+        runs: The runs.
+    """
     found = [summary(run) for run in runs]
     tasks = list(dict.fromkeys(task for f in found for task in f["accuracy_by_task"]))
     rows = [[task, *(share(f["accuracy_by_task"].get(task)) for f in found)] for task in tasks]

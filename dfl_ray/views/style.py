@@ -19,27 +19,27 @@ SEQUENTIAL = "Viridis"
 
 
 def colour(index: int) -> str:
-    """Colour number `index`; after eight they repeat, told apart by `dash` and `symbol`."""
+    """Give colour number `index`; after eight they repeat, told apart by `dash` and `symbol`."""
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
 def dash(index: int) -> str:
-    """Line style that changes when the colours begin anew."""
+    """Give a line style that changes when the colours begin anew."""
     return DASHES[(index // len(OKABE_ITO)) % len(DASHES)]
 
 
 def print_dash(index: int) -> str:
-    """Line style that differs between neighbours in the list, for curves that may lie on one another."""
+    """Give a line style that differs between neighbours in the list, for curves that may lie on one another."""
     return DASHES[index % len(DASHES)]
 
 
 def symbol(index: int) -> str:
-    """Marker that differs between neighbours in the list, so that grey prints are readable."""
+    """Give a marker that differs between neighbours in the list, so that grey prints are readable."""
     return SYMBOLS[index % len(SYMBOLS)]
 
 
 def figure(title: str, *, x: str = "", y: str = "", note: str = "", height: int = 460) -> go.Figure:
-    """An empty figure in the house style.
+    """Make an empty figure in the house style.
 
     Args:
         title: What is shown.
@@ -70,7 +70,11 @@ def figure(title: str, *, x: str = "", y: str = "", note: str = "", height: int 
 
 
 def style_axes(picture: go.Figure) -> None:
-    """Give every axis of a figure the house style; again after adding subplots."""
+    """Give every axis of a figure the house style; to be repeated after adding subplots.
+
+    Args:
+        picture: The figure, changed in place.
+    """
     axis: dict[str, Any] = {
         "showline": True,
         "linecolor": "#444444",
@@ -83,13 +87,23 @@ def style_axes(picture: go.Figure) -> None:
 
 
 def whole_rounds(picture: go.Figure, last: float) -> None:
-    """Label whole rounds only, where an automatic axis would show halves."""
+    """Label whole rounds only, where an automatic axis would show halves.
+
+    Args:
+        picture: The figure, changed in place.
+        last: Largest round on the x axis.
+    """
     if last <= 12:
         picture.update_xaxes(tick0=0, dtick=1)
 
 
 def empty(title: str, why: str) -> go.Figure:
-    """A small figure that says why there is nothing to see yet."""
+    """Make a small figure that says why there is nothing to see yet.
+
+    Args:
+        title: What would have been shown.
+        why: One sentence.
+    """
     picture = figure(title, height=180)
     picture.add_annotation(text=escape(why), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     picture.update_xaxes(visible=False)
@@ -98,11 +112,14 @@ def empty(title: str, why: str) -> go.Figure:
 
 
 def scaled(values: Sequence[float], unit: str) -> tuple[list[float], str]:
-    """Values and unit with the prefix that keeps the largest readable, e.g. bytes to MB, s to min.
+    """Choose the prefix of a unit that keeps the largest value readable, e.g. bytes to MB, s to min.
 
     Args:
         values: Numbers in `unit`.
         unit: `B`, `s`, `J`, `bit/s` or anything else, which is left alone.
+
+    Returns:
+        The values in the chosen unit, and its name.
     """
     largest = max((abs(value) for value in values), default=0.0)
     steps = {
@@ -120,7 +137,12 @@ def scaled(values: Sequence[float], unit: str) -> tuple[list[float], str]:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` of the indices 0 … count-1, evenly spaced and always the same."""
+    """Pick at most `most` of the indices 0 … count-1, evenly spaced and always the same.
+
+    Args:
+        count: Number of indices to pick from.
+        most: Most that are picked, >= 1.
+    """
     if count <= most:
         return list(range(count))
     return [index * count // most for index in range(most)]

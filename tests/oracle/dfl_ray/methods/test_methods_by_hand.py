@@ -263,4 +263,4 @@ def test_local_and_centralized_send_nothing_and_refuse_everything(config):
 def test_centralized_has_one_learner_with_everybodys_rows():
     method, _ = network(CentralizedConfig(**SET), LINE)
     assert [method.law.sources(d) for d in range(4)] == [(0, 1, 2, 3), (), (), ()]
-    assert network(LocalConfig(**SET), LINE)[0].sources(2) == (2,)
+    assert network(LocalConfig(**SET), LINE)[0].law.sources(2) == (2,)

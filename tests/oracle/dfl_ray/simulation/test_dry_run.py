@@ -8,7 +8,7 @@ import pytest
 
 from dfl_ray.methods.spec import METHOD_SPECS
 from dfl_ray.simulation.dry_run import chosen_rounds, dry_run, totals
-from dfl_ray.simulation.round_tables import transfer_table
+from dfl_ray.simulation.radio_tables import transfer_table
 from tests.conftest import small_config
 
 RUN = (

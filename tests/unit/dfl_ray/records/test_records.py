@@ -208,6 +208,65 @@ def test_the_second_writer_is_refused_until_the_first_is_dead(folder: RunFolder)
     RunFolder.open(folder.path).close()
 
 
+def test_the_lock_is_not_taken_twice_in_one_process_and_can_be_given_back_twice(folder: RunFolder):
+    with pytest.raises(InputError, match=f"process {os.getpid()}"):
+        RunFolder.open(folder.path)
+    folder.close()
+    folder.close()
+    RunFolder.open(folder.path).close()
+
+
+def test_a_forked_child_neither_gives_the_lock_back_nor_keeps_it(tmp_path: Path):
+    """The child outlives its parent, which is killed; before that it has dropped its copy of the lock."""
+    code = """
+import gc, os, sys, time
+from dfl_ray.records import RunFolder
+f = RunFolder.create(sys.argv[1], "forked", {})
+if os.fork() == 0:
+    f = None
+    gc.collect()
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    child = 0
+    try:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        with pytest.raises(InputError, match=f"process {parent.pid}"):
+            RunFolder.open(tmp_path / "forked")
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        RunFolder.open(tmp_path / "forked").close()
+    finally:
+        parent.kill()
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_without_locks_in_the_file_system_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import errno
+    import fcntl
+
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    RunFolder.create(tmp_path, "unguarded", {}).close()
+    assert load_run(tmp_path / "unguarded").last_round == 0
+
+
+def test_an_integer_that_does_not_fit_its_column_is_refused(folder: RunFolder):
+    row = {name: [0] for name in TABLES["attempts"].names if name not in ("round", "decoded", "delivered")}
+    row |= {"decoded": [True], "delivered": [True]}
+    with pytest.raises(ValueError, match="`attempt`: not int16"):
+        folder.append({"attempts": row | {"attempt": [1 << 15]}}, 1)
+    folder.append({"attempts": row | {"attempt": [(1 << 15) - 1]}, "rounds": rounds_row(1)}, 1)
+    assert load_run(folder.path).attempts["attempt"].tolist() == [(1 << 15) - 1]
+
+
 def test_sigkill_while_appending_leaves_a_readable_folder(tmp_path: Path):
     code = """
 import sys

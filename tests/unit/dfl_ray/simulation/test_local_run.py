@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dfl_ray.errors import InputError, Interrupted
@@ -98,6 +99,34 @@ def test_charged_bytes_are_the_encoded_lengths(finished):
     assert (adapters["payload_bytes"] <= dense).all()
     on_air = (transfers["payload_bytes"] * transfers["attempts"]).groupby(transfers["round"]).sum()
     np.testing.assert_array_equal(on_air, finished.rounds["payload_bytes"])
+
+
+@pytest.mark.parametrize("scheduler", ["greedy_sinr", "broadcast"])
+def test_bytes_count_once_for_their_sender_and_once_for_each_receiver(scheduler, finished, tmp_path):
+    run = finished
+    if scheduler == "broadcast":
+        words = ("name=b", LOCAL, "rounds=2", "method=dlora", "radio.scheduler=broadcast")
+        run = load_run(launch(small_config(tmp_path, *words), json=True).folder)
+    once = run.attempts.drop_duplicates(["round", "transmission"])
+    pd.testing.assert_series_equal(
+        once.groupby(["round", "source"])["payload_bytes"].sum(),
+        run.devices[run.devices["sent_bytes"] > 0].groupby(["round", "device"])["sent_bytes"].sum(),
+        check_names=False,
+        check_index_type=False,
+    )
+    per_round = once.groupby("round")["payload_bytes"].sum()
+    assert per_round.tolist() == run.rounds["payload_bytes"].tolist()
+    assert (len(once) < len(run.attempts)) == (scheduler == "broadcast")
+    received = run.devices.groupby("round")["received_bytes"].sum()
+    assert received.tolist() == run.rounds["message_bytes"].tolist()
+    assert (run.rounds["message_bytes"] > 0).all()
+    ways = run.transfers.groupby(["round", "origin", "message", "receiver"])
+    whole = ways.agg(size=("payload_bytes", "first"), arrived=("delivered", "all")).reset_index()
+    assert len(whole) == run.rounds["transfers"].sum()
+    arrived = whole[whole["arrived"]].groupby("round")["size"].sum()
+    assert arrived.tolist() == run.rounds["message_bytes"].tolist()
+    levels = run.attempts.groupby("round")["sinr_db"].median()
+    np.testing.assert_allclose(run.rounds["sinr_db_p50"], levels, rtol=1e-6)
 
 
 def embedded_layers():

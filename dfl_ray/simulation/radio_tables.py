@@ -1,0 +1,233 @@
+"""What the radio did in one round, as rows of `transfers` and `attempts`, bytes by device, and figures of the round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dfl_ray.network.traffic import TransferRequests
+from dfl_ray.wire.message import Kind
+
+if TYPE_CHECKING:
+    from channels.transfers import RoundPlan, Transfers
+
+
+@dataclass(frozen=True)
+class Hops:
+    """The wanted transfers as single radio hops.
+
+    Attributes:
+        transfers: What the channel is asked to carry, one entry a hop.
+        owner: (hops,) index of the wanted transfer each hop belongs to.
+        hop: (hops,) place of the hop on the way from the message's origin to its receiver, from 1.
+    """
+
+    transfers: Transfers
+    owner: np.ndarray
+    hop: np.ndarray
+
+    def arrived(self, delivered: np.ndarray, wanted: int) -> np.ndarray:
+        """Tell which wanted transfers arrived: those of which every hop was delivered.
+
+        Args:
+            delivered: (hops,) whether each hop was delivered.
+            wanted: Number of wanted transfers.
+
+        Returns:
+            (wanted,) bool.
+        """
+        lost = np.bincount(self.owner[~delivered], minlength=wanted)
+        return lost == 0
+
+
+def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple[int, ...]]) -> Hops:
+    """Replace transfers over relayed links by their radio hops, each charged with the whole message.
+
+    A message that a relay forwards gets a number of its own among the relay's messages: one for each (relay, origin,
+    message), above all numbers in use, so that a relay that forwards one message to several neighbours may broadcast
+    it. Hops without relays keep the wanted transfer's number.
+
+    Departure: the hops of one message are all scheduled as soon as their sender has trained; a relay does not wait
+    for the message it forwards, and a later hop is charged even if an earlier one is lost.
+
+    Args:
+        wanted: What devices want sent, in the order of the result.
+        relays: (a, b) -> devices on the way from a to b, both ends included, for links of several hops; all other
+            links are one hop.
+
+    Returns:
+        The hops, those of one wanted transfer together and in the order of the way.
+    """
+    from channels.transfers import Transfers
+
+    if not relays:
+        columns = (wanted.source, wanted.destination, wanted.payload_bytes, wanted.message)
+        count = len(wanted)
+        return Hops(Transfers.build(*columns), np.arange(count), np.ones(count, np.int64))
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    forwarded: dict[tuple[int, int, int], int] = {}
+    first_free = int(wanted.message.max(initial=0)) + 1
+    for i in range(len(wanted)):
+        source, to, message = int(wanted.source[i]), int(wanted.destination[i]), int(wanted.message[i])
+        path = relays.get((source, to), (source, to))
+        for hop, (a, b) in enumerate(pairwise(path), start=1):
+            number = message
+            if a != source:
+                number = forwarded.setdefault((a, source, message), first_free + len(forwarded))
+            rows.append((a, b, int(wanted.payload_bytes[i]), number, i, hop))
+    table = np.array(rows, np.int64).reshape(-1, 6)
+    return Hops(Transfers.build(*(table[:, k] for k in range(4))), table[:, 4], table[:, 5])
+
+
+def radio_phase_start_s(plan: RoundPlan) -> float:
+    """Clock at which the round's first transmission began, in s: the origin of recorded times; 0 when none did."""
+    return float(plan.table["start_s"].min()) if len(plan.table) else 0.0
+
+
+def transfer_table(
+    plan: RoundPlan, hops: Hops, wanted: TransferRequests, tasks: Sequence[str]
+) -> pd.DataFrame:
+    """One row a hop: when it ran, at what SINR, whether it arrived and to which message it belongs.
+
+    Args:
+        plan: What the radio did with `hops.transfers`.
+        hops: The hops, M of them.
+        wanted: The transfers they belong to.
+        tasks: Names of the tasks.
+
+    Returns:
+        M rows with the columns of `dfl_ray.records.TRANSFERS` but `round`. What the radio never tried has null in
+        `slot`, `sinr_db`, `rate_bps`, `start_s` and `end_s`, and zero attempts and energy.
+    """
+    from channels.transfers import OUTCOMES
+
+    t, owner, tries = hops.transfers, hops.owner, plan.table
+    first, last = _first_and_last_row(tries["transfer"].to_numpy(), len(t))
+    begin = radio_phase_start_s(plan)
+    kinds = {int(k): k.name.lower() for k in Kind}
+    return pd.DataFrame(
+        {
+            "transfer": np.arange(len(t)),
+            "slot": _taken(tries, "slot", last).astype("Int64"),
+            "source": t.source,
+            "destination": t.destination,
+            "kind": [kinds[int(k)] for k in wanted.kind[owner]],
+            "task": [None if k < 0 else tasks[k] for k in wanted.task[owner]],
+            "sinr_db": _taken(tries, "sinr_db", last),
+            "rate_bps": _taken(tries, "rate_bps", last),
+            "start_s": _taken(tries, "start_s", first) - begin,
+            "end_s": _taken(tries, "end_s", last) - begin,
+            "payload_bytes": t.payload_bytes,
+            "attempts": np.bincount(tries["transfer"], minlength=len(t)),
+            "delivered": plan.delivered,
+            "energy_j": np.bincount(tries["transfer"], weights=tries["energy_j"], minlength=len(t)),
+            "message": wanted.message[owner],
+            "hop": hops.hop,
+            "origin": wanted.source[owner],
+            "receiver": wanted.destination[owner],
+            "outcome": np.array(OUTCOMES, dtype=object)[plan.outcome],
+        }
+    )
+
+
+def _first_and_last_row(number: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count,) first and last row of each transfer in a table in the order of time; -1 where it has none."""
+    order = np.argsort(number, kind="stable")
+    tried, starts, counts = np.unique(number[order], return_index=True, return_counts=True)
+    first, last = np.full(count, -1), np.full(count, -1)
+    first[tried], last[tried] = order[starts], order[starts + counts - 1]
+    return first, last
+
+
+def _taken(table: pd.DataFrame, column: str, rows: np.ndarray) -> pd.Series:
+    """One value a transfer, NaN where it has no row."""
+    values = np.full(len(rows), np.nan)
+    values[rows >= 0] = table[column].to_numpy()[rows[rows >= 0]]
+    return pd.Series(values)
+
+
+ATTEMPT_COLUMNS = (
+    "transfer", "transmission", "slot", "subchannel", "source", "destination", "sinr_db", "rate_bps", "start_s",
+    "end_s", "payload_bytes", "decoded", "delivered", "energy_j", "power_w",
+)  # fmt: skip
+"""What an attempt is recorded with, as the channel's plan has it; times get the radio phase's origin."""
+
+
+def attempt_table(plan: RoundPlan) -> pd.DataFrame:
+    """One row a transmission and receiver, as the radio carried them out, in the order of time.
+
+    Args:
+        plan: What the radio did.
+
+    Returns:
+        The columns of `dfl_ray.records.ATTEMPTS` but `round`; `attempt` numbers the rows of each transfer from 1.
+    """
+    table = plan.table[list(ATTEMPT_COLUMNS)].copy()
+    begin = radio_phase_start_s(plan)
+    table["start_s"] -= begin
+    table["end_s"] -= begin
+    table.insert(1, "attempt", table.groupby("transfer").cumcount() + 1)
+    return table
+
+
+def transmissions(plan: RoundPlan) -> pd.DataFrame:
+    """One row a transmission, however many receivers it had: the first of its rows in `plan.table`."""
+    return plan.table.drop_duplicates("transmission")
+
+
+def bytes_on_air(plan: RoundPlan) -> int:
+    """Bytes put on air in the round: every attempt counted, a broadcast once, one cut by the deadline whole."""
+    return int(transmissions(plan)["payload_bytes"].sum())
+
+
+def sent_bytes(plan: RoundPlan, count: int) -> np.ndarray:
+    """(count,) bytes that each device put on air, counted as in `bytes_on_air`, of which it is the share.
+
+    Args:
+        plan: What the radio did.
+        count: Number of devices.
+    """
+    once = transmissions(plan)
+    return np.bincount(once["source"], weights=once["payload_bytes"], minlength=count).astype(np.int64)
+
+
+def attempt_sinr_db(plan: RoundPlan) -> np.ndarray:
+    """SINR in dB of every attempt of the round; those without any signal (minus infinity) are left out."""
+    values = plan.table["sinr_db"].to_numpy(float)
+    return values[np.isfinite(values)]
+
+
+def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
+    """Make the radio columns of a `rounds` row.
+
+    Args:
+        plan: What the radio did.
+        delivered: (wanted,) whether each wanted transfer arrived, over all its hops.
+
+    Returns:
+        Column name -> value; shares and percentiles are None where there was nothing to measure.
+    """
+    sinr = attempt_sinr_db(plan)
+    low, middle, high = np.percentile(sinr, [5, 50, 95]) if len(sinr) else (None, None, None)
+    wanted = len(delivered)
+    return {
+        "simulated_s": plan.end_s,
+        "payload_bytes": bytes_on_air(plan),
+        "airtime_s": plan.airtime_s,
+        "energy_j": float(plan.energy_j.sum()),
+        "radio_energy_j": float(plan.radio_energy_j.sum()),
+        "compute_energy_j": float(plan.compute_energy_j.sum()),
+        "delivered_fraction": float(delivered.mean()) if wanted else None,
+        "sinr_db_p05": low,
+        "sinr_db_p50": middle,
+        "sinr_db_p95": high,
+        "transfers": wanted,
+        "delivered": int(delivered.sum()),
+        "lost": int((~delivered).sum()),
+        "alive_devices": int(plan.alive.sum()),
+    }
