@@ -7,7 +7,6 @@ the shapes in the weight files' headers; computing time from the floating-point 
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.shapes import linear_layers
 from dfl_ray.network.deployment import Deployment, build_deployment
+from dfl_ray.packing.machine import peak_memory_bytes, usable_cpus
 from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
 
@@ -72,7 +72,7 @@ def plan(config: Config, step: Step = lambda _name: nullcontext()) -> dict[str, 
         "compute_s_max": float(np.max(cost.seconds)),
         **_cluster_figures(config, deployment, layout, flops),
         "seconds": seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_bytes() / 2**20,
     }
 
 
@@ -194,14 +194,12 @@ def _percentiles(name: str, values: np.ndarray, wanted: Sequence[int]) -> dict[s
 
 def _cluster_figures(config: Config, deployment: Deployment, layout: Layout, flops: float) -> dict[str, Any]:
     """Actors, their memory and the wall time on this machine; what would not fit is said, not refused."""
-    import os
-
     from dfl_ray.packing.actors import pack
 
     held = int((deployment.mixture > 0).sum(axis=1).max())
     state_mb = 16 * layout.size * (held if method_spec(config.method).per_task else 1) / 2**20
-    cpus = len(os.sched_getaffinity(0))
-    packing = pack(config, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
+    cpus = usable_cpus()
+    packing = pack(config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
     return {
         "cpus": cpus,
         "actors": len(packing.groups),
