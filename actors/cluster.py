@@ -120,13 +120,19 @@ def start(
             **common,
         )
         return {**ray.cluster_resources(), "memory": float(machine.available_memory_bytes())}
-    _check_reachable(runtime.address)
+    _join(runtime.address, common)
+    return ray.cluster_resources()
+
+
+def _join(address: str, settings: Mapping[str, Any]) -> None:
+    import ray
+
+    _check_reachable(address)
     try:
-        ray.init(address=runtime.address, **common)
+        ray.init(address=address, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _not_joined(runtime.address, reason) from error
-    return ray.cluster_resources()
+        raise _not_joined(address, reason) from error
 
 
 class Starting:

@@ -46,18 +46,18 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time of one round."""
+    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time, without training."""
     from dfl_ray.config.check import check_inputs
 
     config = _load(options.words)
     check_inputs(config)
     _silence_libraries(options.verbose)
-    from dfl_ray.simulation.estimate import plan as plan_round
+    from dfl_ray.simulation.estimate import plan as plan_run
     from dfl_ray.simulation.estimate import plan_lines
     from dfl_ray.tracking.progress import make_progress
 
     progress = make_progress(quiet=options.json)
-    figures = plan_round(config, progress.step)
+    figures = plan_run(config, progress.step, rounds=options.rounds)
     lines = plan_lines(figures)
     width = max(len(name) for name, _ in lines) + 2
     for name, value in lines:

@@ -60,11 +60,11 @@ def pack(
 
     `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that it fills as many actors as there are
     CPU (or GPU) slots. Devices of one cluster share an actor where they can. On several nodes the devices are first
-    dealt to nodes, in proportion to their CPUs (or GPUs), so that few message bytes cross between nodes.
+    dealt to nodes, in proportion to CPUs (or GPUs), so that few message bytes cross between nodes.
 
     Args:
         runtime: What the user asked for.
-        cluster: (devices,) cluster label of each device.
+        cluster: (devices,) cluster label.
         resources: What the Ray cluster has: `CPU`, `GPU`, `memory` (bytes).
         state_mb: Memory of one device's state in MB.
         nodes: The cluster's machines; none or one means there is nothing to place.
@@ -74,19 +74,17 @@ def pack(
     Returns:
         The packing, whether or not the cluster can hold it.
     """
-    count = len(cluster)
-    machines = _machines(runtime, resources, nodes)
+    count, machines = len(cluster), _machines(runtime, resources, nodes)
     actors, reason = _actors(runtime, count, machines)
-    empty = empty_actor_mb(why_no_forks(runtime) is None if forks is None else forks)
-    memory = runtime.memory_per_actor_mb or empty + state_mb * -(-count // actors)
+    forks = why_no_forks(runtime) is None if forks is None else forks
+    memory = runtime.memory_per_actor_mb or empty_actor_mb(forks) + state_mb * -(-count // actors)
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)
     share = runtime.cpus_per_actor or _cpu_share(dealt, machines)
     if len(machines) == 1 or messages is None:
-        groups = _in_clusters(np.arange(count), cluster, actors)
-        return replace(bare, groups=tuple(groups), cpus_per_actor=share)
-    spread = runtime.devices_per_actor == "auto" and actors < count
-    part = _node_of_devices(messages, cluster, dealt, spread)
+        groups = tuple(_in_clusters(np.arange(count), cluster, actors))
+        return replace(bare, groups=groups, cpus_per_actor=share)
+    part = _node_of_devices(messages, cluster, dealt, runtime.devices_per_actor == "auto" and actors < count)
     return _on_machines(replace(bare, cpus_per_actor=share), machines, dealt, part, cluster, messages)
 
 

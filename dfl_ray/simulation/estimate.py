@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.shapes import linear_layers
@@ -35,19 +36,24 @@ FLOPS_PER_S_PER_CPU = 15e9
 Step = Callable[[str], AbstractContextManager[None]]
 
 
-def plan(config: Config, step: Step = lambda _name: nullcontext()) -> dict[str, Any]:
+def plan(
+    config: Config, step: Step = lambda _name: nullcontext(), *, rounds: int | None = None
+) -> dict[str, Any]:
     """Plan one round.
 
     Args:
         config: Any configuration; its model must be `embedded` or a local folder.
         step: Shows a step while it runs.
+        rounds: Rounds to plan; None or 1, as one representative round is planned.
 
     Returns:
         Figures by name, units in the names; `seconds` holds how long each part of the planning took.
 
     Raises:
-        InputError: The layout is impossible or the model's shapes are not known.
+        InputError: The layout is impossible, the model's shapes are not known, or several rounds are asked for.
     """
+    if rounds not in (None, 1):
+        raise InputError("One representative round is planned", got=f"--rounds {rounds}", change="Leave it out.")
     seconds: dict[str, float] = {}
     tasks = _task_count(config)
     layers, parameters = linear_layers(_model_folder(config), config.model.target_modules)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.schema import Config, RuntimeConfig
 from dfl_ray.errors import Interrupted, RunError
-from dfl_ray.records import RunFolder, load_run
+from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.info import State
 from dfl_ray.simulation.backend import Backend, LocalBackend
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
@@ -261,7 +261,6 @@ def _carry_out(
     progress: Progress,
     verbose: bool,
 ) -> Outcome:
-    from dfl_ray.records import topology_tables
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
@@ -290,14 +289,19 @@ def _carry_out(
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     finally:
         progress.finish()
-        if backend is not None:
-            restarts = folder.info.get("restarts", 0) + backend.restarts
-            folder.update_info(restarts=restarts, forked_actors=backend.forked)
-            backend.close()
-        folder.finish(state)
+        _end(backend, folder, state)
         if state != "done":
             tracker.finish(None, failed=True)
     return _close(folder, tracker, progress)
+
+
+def _end(backend: Backend | None, folder: RunFolder, state: State) -> None:
+    """Record what became of the actors and of the run, and end the actors."""
+    if backend is not None:
+        restarts = folder.info.get("restarts", 0) + backend.restarts
+        folder.update_info(restarts=restarts, forked_actors=backend.forked)
+        backend.close()
+    folder.finish(state)
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

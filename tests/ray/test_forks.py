@@ -260,6 +260,15 @@ def test_actors_are_forks_and_share_what_is_imported(starting):
     assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
 
 
+def test_rays_sockets_have_paths_no_longer_than_expected(starting):
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    names = (_global_node.plasma_store_socket_name, _global_node.raylet_socket_name)
+    found = [str(name).split("/ray/session_", 1)[1] for name in names]
+    assert max(map(len, found)) <= len(cluster.SESSION_SOCKET.split("ray/session_", 1)[1])
+
+
 def test_forks_draw_different_numbers(starting):
     found = look(3)
     for k in range(3):
