@@ -257,7 +257,7 @@ class RecoverableActor:
         """
         if self._restarts_left <= 0:
             raise RunError(
-                f"Actor `{self.name}` died and may not be brought back again ({_first_line(error)}). What was "
+                f"Actor `{self.name}` died and may not be replaced again ({_first_line(error)}). What was "
                 "saved stays; `dfl-ray resume` goes on from the last checkpoint. See `runtime.max_restarts`."
             ) from error
         with suppress(RayError):
@@ -265,7 +265,7 @@ class RecoverableActor:
         self._restarts_left -= 1
         self.restarts += 1
         self._actor_set.say(
-            f"Actor `{self.name}` died and is brought back; it may die {self._restarts_left} more times "
+            f"Actor `{self.name}` died and is replaced; it may die {self._restarts_left} more times "
             "(`runtime.max_restarts`)"
         )
         self.handle = self._create(self.restarts)

@@ -53,7 +53,9 @@ def plan(
         InputError: The layout is impossible, the model's shapes are not known, or several rounds are asked for.
     """
     if rounds not in (None, 1):
-        raise InputError("One representative round is planned", got=f"--rounds {rounds}", change="Leave it out.")
+        raise InputError(
+            "One representative round is planned", got=f"--rounds {rounds}", change="Leave it out."
+        )
     seconds: dict[str, float] = {}
     tasks = _task_count(config)
     layers, parameters = linear_layers(_model_folder(config), config.model.target_modules)

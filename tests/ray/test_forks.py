@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GPT2 = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 8, "vocab_size": 16, "n_positions": 8}
 PLAIN = "import torch; from actors.memory import own_memory; print(own_memory()['private_bytes'])"
 
+
 @ray.remote(num_cpus=0)
 class Curious:
     """Looks at its own process."""
