@@ -10,6 +10,7 @@ from channels.transfers import RoundPlan, Transfers
 from dfl_ray.network.deployment import ChannelSetup
 
 if TYPE_CHECKING:
+    from actors.nodes import Started
     from channels.channel import Snapshot
 
 
@@ -23,11 +24,11 @@ class ChannelActor:
     def __init__(self, setup: ChannelSetup) -> None:
         self._channel = setup.make()
 
-    def ready(self) -> str:
-        """Name of the node this runs on; answers once everything is built."""
-        from actors.nodes import own_node
+    def ready(self) -> Started:
+        """Where and how this process was started; answers once everything is built."""
+        from actors.nodes import started_here
 
-        return own_node()
+        return started_here()
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray

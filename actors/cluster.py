@@ -5,36 +5,92 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from actors.forks import ForkServer, take_server
+from actors.forks import ForkServer
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
+from dfl_ray.packing import machine
 from dfl_ray.packing.partition import Node
+from dfl_ray.packing.workers import why_no_forks
+
+SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+"""A socket of Ray's below the temporary folder, as long as it can get (process numbers have up to 7 digits)."""
+SHARED_MEMORY = "/dev/shm"
+"""Where Ray keeps its object store on Linux if it is large enough."""
+OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
+"""Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
 
 def local_resources() -> dict[str, float]:
-    """What a cluster started on this machine will have, known before it is started."""
-    import psutil
-
+    """What a cluster started on this machine will have, known before it is started: CPU, GPU, memory in bytes."""
     return {
-        "CPU": float(len(os.sched_getaffinity(0))),
-        "GPU": float(_visible_gpus()),
-        "memory": float(psutil.virtual_memory().available),
+        "CPU": float(machine.usable_cpus()),
+        "GPU": float(machine.visible_gpus()),
+        "memory": float(machine.available_memory_bytes()),
     }
 
 
-def _visible_gpus() -> int:
+def session_settings() -> tuple[dict[str, Any], list[str]]:
+    """Settings of Ray's session where the machine is not as Ray expects it, and what the user is told of it.
+
+    Ray puts Unix sockets below its temporary folder (RAY_TMPDIR, on Linux TMPDIR, else /tmp), whose path may be too
+    long for that; its session then goes to a shorter folder. Its object store lies in `/dev/shm` on Linux; where that
+    does not exist or is too small, it lies in the session's folder.
+
+    Returns:
+        Arguments of `ray.init`, and sentences for the user.
+
+    Raises:
+        InputError: No folder has a path that is short enough.
+    """
+    settings: dict[str, Any] = {}
+    notes: list[str] = []
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    wanted = os.environ.get(name, "/tmp") if name == "RAY_TMPDIR" or sys.platform == "linux" else "/tmp"
+    folder: str | None = wanted
+    if not machine.fits_a_socket(wanted, SESSION_SOCKET):
+        folder = machine.socket_folder(SESSION_SOCKET)
+        if folder is None:
+            raise _no_short_folder(name, wanted)
+        settings["_temp_dir"] = os.path.join(folder, "ray")
+        notes.append(f"{name}={wanted} is too long a path for Ray's sockets; its session is in {folder}/ray")
+    least = min(OBJECT_STORE_SHARE * machine.total_memory_bytes(), OBJECT_STORE_MOST)
+    shared = _shared_memory_bytes()
+    if sys.platform == "linux" and shared < least:
+        settings |= {"object_store_memory": int(least), "_plasma_directory": folder}
+        state = f"has only {shared / 2**20:.0f} MB free" if shared else "does not exist"
+        notes.append(f"{SHARED_MEMORY} {state}; Ray's object store is a file in {folder}, which is slower")
+    return settings, notes
+
+
+def _no_short_folder(name: str, folder: str) -> InputError:
+    room = machine.SOCKET_PATH_BYTES - len(SESSION_SOCKET) - 1
+    return InputError(
+        f"The temporary folder {name} has too long a path for Ray's sockets, and no shorter one can be written to",
+        got=f"{name}={folder}, {len(os.fsencode(folder))} bytes",
+        expected=f"a folder whose path has at most {room} bytes; {', '.join(machine.SHORT_FOLDERS)} were tried too",
+        change=f"Set {name} to a shorter path, or `runtime.backend=local` to run without Ray.",
+    )
+
+
+def _shared_memory_bytes() -> int:
     try:
-        return len([f for f in os.listdir("/proc/driver/nvidia/gpus")])
+        found = os.statvfs(SHARED_MEMORY)
     except OSError:
         return 0
+    return found.f_bavail * found.f_frsize
 
 
 def start(
-    runtime: RuntimeConfig, *, verbose: bool = False, workers: Mapping[str, Any] | None = None
+    runtime: RuntimeConfig,
+    *,
+    verbose: bool = False,
+    workers: Mapping[str, Any] | None = None,
+    session: Mapping[str, Any] | None = None,
 ) -> Mapping[str, float]:
     """Start Ray on this machine, or join a running cluster.
 
@@ -42,12 +98,13 @@ def start(
         runtime: `address` None starts one here; `auto` or host:port joins one.
         verbose: Let Ray speak for itself.
         workers: Runtime environment of all workers of a cluster started here.
+        session: Settings of a session started here; None takes those of `session_settings`.
 
     Returns:
-        The cluster's resources.
+        The cluster's resources; of one started here, CPUs and memory as they are open to this process.
 
     Raises:
-        InputError: The address cannot be joined.
+        InputError: The address cannot be joined, or no folder serves for a session here.
     """
     import ray
 
@@ -57,60 +114,85 @@ def start(
         ray.init(
             address="local",
             include_dashboard=runtime.ray_dashboard,
-            num_cpus=int(local_resources()["CPU"]),
+            num_cpus=machine.usable_cpus(),
             runtime_env=dict(workers or {}),
+            **(session_settings()[0] if session is None else session),
             **common,
         )
-        return {**ray.cluster_resources(), "memory": local_resources()["memory"]}
-    _check_reachable(runtime.address)
+        return {**ray.cluster_resources(), "memory": float(machine.available_memory_bytes())}
+    _join(runtime.address, common)
+    return ray.cluster_resources()
+
+
+def _join(address: str, settings: Mapping[str, Any]) -> None:
+    import ray
+
+    _check_reachable(address)
     try:
-        ray.init(address=runtime.address, **common)
+        ray.init(address=address, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _not_joined(runtime.address, reason) from error
-    return ray.cluster_resources()
+        raise _not_joined(address, reason) from error
 
 
 class Starting:
     """Starts or joins Ray in a thread, so that the driver can build its experiment meanwhile; a context manager.
 
-    The thread lives until the end: Ray's own processes are tied to the thread that started them, not to the process.
-    BLAS is held to one thread as long: OpenBLAS ends its threads when the process forks, and a product under way in
-    another thread, which waits for them, would wait for ever. Beside Ray started here comes the server that its workers
-    are forks of (`runtime.fork_actors`).
+    The thread runs until the end: Ray's own processes are tied to the thread that started them, not to the process.
+    BLAS is held to one thread for as long: OpenBLAS ends its threads when the process forks, and a product under way in
+    another thread, which waits for them, would wait for ever. Beside Ray started here runs the fork server that its
+    workers are forks of, where `why_no_forks` finds nothing against it.
 
     Args:
         runtime: See `start`.
         verbose: See `start`.
+        server: A fork server that was started earlier; it is closed here. None starts one where it is of use.
+
+    Attributes:
+        notes: Sentences for the user about how Ray is started.
 
     Raises:
-        InputError: Nobody listens at `runtime.address`.
+        InputError: Nobody listens at `runtime.address`, or no folder serves for a session here.
     """
 
-    def __init__(self, runtime: RuntimeConfig, *, verbose: bool = False) -> None:
+    def __init__(
+        self, runtime: RuntimeConfig, *, verbose: bool = False, server: ForkServer | None = None
+    ) -> None:
+        self._session: Mapping[str, Any] = {}
+        self.notes: list[str] = []
         if runtime.address is not None:
             _check_reachable(runtime.address)
+        else:
+            self._session, self.notes = session_settings()
         self._runtime, self._verbose = runtime, verbose
         self._began, self._over = threading.Event(), threading.Event()
         self._resources: Mapping[str, float] = {}
         self._error: BaseException | None = None
         self._limits: Any = None
-        self._forks: ForkServer | None = None
-        self._thread = threading.Thread(target=self._live, daemon=True, name="Ray")
+        self._server = server
+        self._refusal = why_no_forks(runtime)
+        self._thread = threading.Thread(target=self._hold, daemon=True, name="Ray")
 
-    def _live(self) -> None:
+    def _hold(self) -> None:
+        """Start Ray, then keep the thread until the end."""
         try:
-            workers = {} if self._forks is None else self._forks.runtime_env()
-            self._resources = start(self._runtime, verbose=self._verbose, workers=workers)
+            workers = {} if self._server is None else self._server.runtime_env()
+            self._resources = start(
+                self._runtime, verbose=self._verbose, workers=workers, session=self._session
+            )
         except BaseException as error:  # raised where it is asked for
             self._error = error
         self._began.set()
         self._over.wait()
 
     def prepare(self, config_json: str) -> None:
-        """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`."""
-        if self._forks is not None:
-            self._forks.prepare(config_json)
+        """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`.
+
+        Args:
+            config_json: The model's `transformers` configuration.
+        """
+        if self._server is not None:
+            self._server.prepare(config_json)
 
     def resources(self) -> Mapping[str, float]:
         """The cluster's resources, once it is there.
@@ -123,14 +205,23 @@ class Starting:
             raise self._error
         return self._resources
 
+    def why_no_forks(self) -> str | None:
+        """Why actors made now are ordinary workers, in words for the user; None if they are forks.
+
+        Waits until the fork server has imported what actors need and has answered that it can fork.
+        """
+        return self._refusal if self._server is None else self._server.check()
+
     def __enter__(self) -> Starting:
         """Begin."""
         from threadpoolctl import threadpool_limits
 
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for what is loaded from now on
         self._limits = threadpool_limits(1, user_api="blas")
-        if self._runtime.forks:
-            self._forks = take_server(verbose=self._verbose)
+        if self._refusal is None:
+            self._server = self._server or ForkServer(verbose=self._verbose)
+        elif self._server is not None:
+            self._server.close(self._refusal)
         self._thread.start()
         return self
 
@@ -143,8 +234,8 @@ class Starting:
         self._began.wait()
         stop()
         self._over.set()
-        if self._forks is not None:
-            self._forks.close()
+        if self._server is not None:
+            self._server.close()
         self._limits.restore_original_limits()
 
 
@@ -170,10 +261,10 @@ def _not_joined(address: str, reason: str) -> InputError:
 
 
 def nodes() -> list[Node]:
-    """The cluster's machines; see `actors.nodes.living_nodes`."""
-    from actors.nodes import living_nodes
+    """The cluster's machines; see `actors.nodes.alive_nodes`."""
+    from actors.nodes import alive_nodes
 
-    return living_nodes()
+    return alive_nodes()
 
 
 def stop() -> None:

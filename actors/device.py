@@ -18,6 +18,7 @@ from dfl_ray.devices.records import (
 )
 
 if TYPE_CHECKING:
+    from actors.nodes import Started
     from dfl_ray.devices.group import DeviceGroup
     from dfl_ray.network.traffic import TransferOutcomes
 
@@ -36,11 +37,11 @@ class DeviceActor:
         self._group: DeviceGroup = DeviceGroup(setup, devices)
         self._trained = False
 
-    def ready(self) -> str:
-        """Name of the node this runs on; answers once everything is built."""
-        from actors.nodes import own_node
+    def ready(self) -> Started:
+        """Where and how this process was started; answers once everything is built."""
+        from actors.nodes import started_here
 
-        return own_node()
+        return started_here()
 
     def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
         """See `DeviceGroup.train`."""

@@ -1,25 +1,29 @@
-"""What a process's memory is, read from the kernel."""
+"""What a process's memory is, as the system counts it, and how freed memory is returned."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from contextlib import suppress
-from pathlib import Path
-
-_FIELDS = {"Rss": "resident_bytes", "Pss": "proportional_bytes"}
 
 
 def own_memory() -> dict[str, int]:
-    """Memory of this process: resident, proportional (shared pages divided), private (clean and dirty), in bytes."""
-    out = {"resident_bytes": 0, "proportional_bytes": 0, "private_bytes": 0}
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
-        name, _, rest = line.partition(":")
-        kilobytes = int(rest.split()[0]) if rest.split() else 0
-        if name in _FIELDS:
-            out[_FIELDS[name]] = 1024 * kilobytes
-        elif name in ("Private_Clean", "Private_Dirty"):
-            out["private_bytes"] += 1024 * kilobytes
-    return out
+    """Memory of this process in bytes.
+
+    Returns:
+        `resident_bytes`: all pages in memory. `private_bytes`: those that no other process shares.
+        `proportional_bytes`: each page divided by the number of processes that share it; only Linux knows that, and
+        elsewhere it is the private memory.
+    """
+    import psutil
+
+    found = psutil.Process().memory_full_info()
+    proportional = found.pss if sys.platform == "linux" else found.uss
+    return {
+        "resident_bytes": int(found.rss),
+        "proportional_bytes": int(proportional),
+        "private_bytes": int(found.uss),
+    }
 
 
 def trim_heap() -> None:

@@ -1,24 +1,27 @@
-"""Where actors live: room for all reserved at once on the nodes chosen for them, and a new home when a node dies."""
+"""The node of every actor: resources reserved for all of them at once, and another node when one is lost."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from actors.forks import FORK_MARK
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import RunError
 from dfl_ray.packing.actors import Packing
 from dfl_ray.packing.partition import Node
 
 NODE_ID_LABEL = "ray.io/node-id"
-FRESH_S = 1.0
-"""Age up to which what Ray said about its nodes is taken as true."""
+NODES_CACHE_S = 1.0
+"""Age up to which Ray's last list of nodes is used again."""
 
 
-def living_nodes() -> list[Node]:
+def alive_nodes() -> list[Node]:
     """The cluster's nodes, those without CPUs and GPUs left out, in the order of their addresses."""
     found: list[Node] = []
     for raw in ray.nodes():
@@ -38,13 +41,31 @@ def own_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+@dataclass(frozen=True)
+class Started:
+    """What an actor answers once it is ready.
+
+    Attributes:
+        node: Name of the node it runs on.
+        forked: Whether its process is a fork; otherwise it is an ordinary worker.
+    """
+
+    node: str
+    forked: bool
+
+
+def started_here() -> Started:
+    """Where and how the actor in this process was started."""
+    return Started(own_node(), FORK_MARK in os.environ)
+
+
 class NodePlacement:
     """Node of every device actor, from the reservation to the loss of nodes.
 
-    On one node there is nothing to reserve, and Ray places as it likes. On several, one placement group holds a
-    bundle for each actor, bound by label to the node chosen for it: all of them are had at once or none. An actor
-    whose node is gone leaves its bundle (which holds nothing any more) and moves, with its fellows, to the surviving
-    node with the most CPU for each actor; see docs/adr/0005-placement-by-messages.md.
+    On one node nothing is reserved, and Ray places the actors. On several, one placement group holds a bundle for
+    each actor, bound by label to the node chosen for it: Ray grants all bundles at once or none. The actors of a lost
+    node leave their bundles, which exist no more, and are all started again on the remaining node with the most CPUs
+    for each of its actors; see docs/adr/0005-placement-by-messages.md.
 
     Args:
         packing: The actors and their nodes.
@@ -57,7 +78,7 @@ class NodePlacement:
         self._fixed_cpus = runtime.cpus_per_actor is not None
         self._first = packing.nodes
         self.node_of = list(packing.nodes or ("",) * len(packing.groups))
-        self._seen: tuple[float, list[Node]] = (float("-inf"), [])
+        self._cached: tuple[float, list[Node]] = (float("-inf"), [])
         self._group: Any = self._reserve(packing, runtime.actor_timeout_s, say) if packing.nodes else None
 
     def _reserve(self, packing: Packing, timeout_s: float, say: Callable[[str], None]) -> Any:
@@ -71,19 +92,23 @@ class NodePlacement:
         )
         if not group.wait(min(20.0, timeout_s)):
             say(
-                f"The cluster is busy with other work; waiting up to {timeout_s:.0f} s for the room of "
+                f"The cluster is busy with other work; waiting up to {timeout_s:.0f} s for the resources of "
                 f"{len(packing.groups)} actors"
             )
             if not group.wait(timeout_s):
                 raise RunError(
-                    f"The cluster gave no room for {len(packing.groups)} actors within {timeout_s:.0f} s. Other work "
-                    "holds its CPUs or GPUs: wait for it, or lower `runtime.cpus_per_actor`, or raise "
+                    f"The cluster had no resources for {len(packing.groups)} actors within {timeout_s:.0f} s. Other "
+                    "work holds its CPUs or GPUs: wait for it, or lower `runtime.cpus_per_actor`, or raise "
                     "`runtime.actor_timeout_s`."
                 )
         return group
 
     def options(self, number: int) -> dict[str, Any]:
-        """Ray's options for making an actor in its home, which is chosen anew if the old one is gone."""
+        """Ray's options for making an actor on its node; another node is chosen first if that one is lost.
+
+        Args:
+            number: The actor's place in `Packing.groups`.
+        """
         from ray.util.scheduling_strategies import (
             NodeAffinitySchedulingStrategy,
             PlacementGroupSchedulingStrategy,
@@ -91,44 +116,53 @@ class NodePlacement:
 
         if self._group is None:
             return dict(self._needs)
-        if self.stranded(number):
-            self._move(self.node_of[number])
-        home = self.node_of[number]
-        if home == self._first[number]:
+        if self.on_lost_node(number):
+            self._reassign(self.node_of[number])
+        node = self.node_of[number]
+        if node == self._first[number]:
             place: Any = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=number)
             return {**self._needs, "scheduling_strategy": place}
         if self._fixed_cpus:
             return {**self._needs, "scheduling_strategy": "DEFAULT"}
         # A share that was only the cluster's CPUs spread over the actors is spread thinner now.
-        place = NodeAffinitySchedulingStrategy(home, soft=True)
+        place = NodeAffinitySchedulingStrategy(node, soft=True)
         return {**self._needs, "num_cpus": 0, "scheduling_strategy": place}
 
-    def settle(self, number: int, node: str) -> None:
-        """Note the node an actor has really started on."""
+    def note_node(self, number: int, node: str) -> None:
+        """Note the node an actor has really started on.
+
+        Args:
+            number: The actor's place in `Packing.groups`.
+            node: The node's name.
+        """
         if self._group is not None:
             self.node_of[number] = node
 
-    def stranded(self, number: int) -> bool:
-        """Whether the node an actor was put on is gone."""
+    def on_lost_node(self, number: int) -> bool:
+        """Whether the node an actor was put on is lost.
+
+        Args:
+            number: The actor's place in `Packing.groups`.
+        """
         return self._group is not None and self.node_of[number] not in {n.name for n in self._alive()}
 
     def _alive(self) -> list[Node]:
         now = time.monotonic()
-        if now - self._seen[0] > FRESH_S:
-            self._seen = (now, living_nodes())
-        return self._seen[1]
+        if now - self._cached[0] > NODES_CACHE_S:
+            self._cached = (now, alive_nodes())
+        return self._cached[1]
 
-    def _move(self, lost: str) -> None:
-        """Give all actors of a lost node one new home: the survivor with the most CPU for each actor."""
-        survivors = self._alive()
-        if not survivors:
+    def _reassign(self, lost: str) -> None:
+        """Assign all actors of a lost node to the remaining node with the most CPUs for each of its actors."""
+        alive = self._alive()
+        if not alive:
             return
-        load = {n.name: self.node_of.count(n.name) for n in survivors}
-        home = max(survivors, key=lambda n: (n.cpus / (1 + load[n.name]), n.address)).name
-        self.node_of = [home if node == lost else node for node in self.node_of]
+        load = {n.name: self.node_of.count(n.name) for n in alive}
+        chosen = max(alive, key=lambda n: (n.cpus / (1 + load[n.name]), n.address)).name
+        self.node_of = [chosen if node == lost else node for node in self.node_of]
 
     def release(self) -> None:
-        """Give the reserved room back."""
+        """Return the reserved resources to the cluster."""
         if self._group is not None:
             from ray.util.placement_group import remove_placement_group
 

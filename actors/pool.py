@@ -74,9 +74,9 @@ class RayBackend:
         )  # fmt: skip
 
     def _await_ready(self) -> None:
-        everyone = [*self._groups, self._channel]
-        for actor, call in [(a, a.call("ready", changes_state=False)) for a in everyone]:
-            actor.result(call)
+        calls = [(a, a.call("ready", changes_state=False)) for a in self._actor_set.members]
+        for actor, call in calls:
+            self._actor_set.note_started(actor, actor.result(call))
 
     @property
     def actors(self) -> int:
@@ -90,8 +90,13 @@ class RayBackend:
 
     @property
     def restarts(self) -> int:
-        """How often an actor has been brought back."""
+        """How often an actor has been replaced."""
         return sum(actor.restarts for actor in self._actor_set.members)
+
+    @property
+    def forked(self) -> int:
+        """Number of device actors whose process is a fork; the others are ordinary workers."""
+        return sum(g.started is not None and g.started.forked for g in self._groups)
 
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
@@ -125,8 +130,8 @@ class RayBackend:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
         requests, delivered = outcomes.requests, outcomes.delivered
         sources, destinations = self._hosts(requests.source), self._hosts(requests.destination)
-        home = np.unique(self._node_placement.node_of, return_inverse=True)[1]
-        across = delivered & (home[sources] != home[destinations])
+        node = np.unique(self._node_placement.node_of, return_inverse=True)[1]
+        across = delivered & (node[sources] != node[destinations])
         self._crossing_bytes += int(requests.payload_bytes[across].sum())
         calls: list[Call] = []
         for number, group in enumerate(self._groups):
@@ -160,13 +165,13 @@ class RayBackend:
         return {t: s for g, c in zip(self._groups, calls, strict=True) for t, s in g.result(c).items()}
 
     def snapshot(self) -> BackendState:
-        """See `Backend.snapshot`; the snapshots become the state a dead actor is rebuilt from."""
+        """See `Backend.snapshot`; the snapshots become the state that replacements start from."""
         everyone = [*self._groups, self._channel]
         calls = [a.call("snapshot", changes_state=False) for a in everyone]
         states: list[Any] = []
         for actor, call in zip(everyone, calls, strict=True):
             states.append(actor.result(call))
-            # On several nodes the copy to start again from lies with the driver, or it could go with its node.
+            # On several nodes the copy to recover from lies with the driver: elsewhere it could be lost with a node.
             actor.set_recovery_point(ray.put(states[-1]) if self.packing.nodes else call.refs[0])
         return BackendState(states[:-1], states[-1])
 
@@ -200,7 +205,7 @@ class RayBackend:
 
 
 def _beside_the_driver() -> dict[str, Any]:
-    """Ray's options for an actor that asks for nothing and lives on the driver's node."""
+    """Ray's options for an actor that asks for no resources and runs on the driver's node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(own_node(), soft=True)}

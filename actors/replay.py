@@ -1,12 +1,12 @@
-"""An actor that comes back: its last snapshot and the calls since then are enough to rebuild its state.
+"""Recovery of dead actors: a replacement restores the last snapshot and replays the calls made since then.
 
 Every call is a function of (state, round, inputs) and draws from named streams only, so replaying the calls on a
-restored snapshot gives the same state and the same answers, bit for bit. The driver never notices a death beyond
-the time it takes. Answers already fetched stay valid: the driver owns them.
+restored snapshot gives the same state and the same answers, bit for bit. The driver notices a death only by the time
+it takes. Answers already fetched stay valid: the driver owns them.
 
-When a node is lost, all its actors are, and with them answers that nobody has fetched yet. Then all of them are made
-anew before any call is repeated, and the calls are repeated in their first order over all of them, so that each
-finds what it takes from another.
+When a node is lost, all its actors are lost, and with them answers that nobody has fetched yet. Then replacements for
+all of them are made before any call is replayed, and the calls are replayed in their first order over all actors, so
+that each call finds the answers of others that it takes as arguments.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
-from actors.nodes import NodePlacement
+from actors.nodes import NodePlacement, Started
 from dfl_ray.errors import InputError, RunError
 
-PATIENCE_S = 20.0
-"""Time a rebuilt actor may take to start before the user is told that it waits for room."""
-LOST_ANSWERS = 4
-"""Times one call is repeated because something it needs went down with a node."""
+REPLACEMENT_NOTICE_S = 20.0
+"""Time a replacement may take to start before the user is told that it waits for free resources."""
+MAX_LOST_ANSWERS = 4
+"""Times one call is repeated because an answer it needs was lost with a node."""
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """Stands in a call's arguments for an answer of another actor's call, whichever life gave it.
+    """Stands in a call's arguments for an answer of another actor's call, from its first process or a replacement.
 
     Attributes:
         actor: Who gives it.
@@ -78,7 +78,11 @@ class ActorSet:
 
     Args:
         say: Tells the user something.
-        node_placement: On which nodes numbered actors live; None if it does not matter.
+        node_placement: The nodes of numbered actors; None if it does not matter.
+
+    Attributes:
+        members: The actors, in the order they were made.
+        numbers: Gives every call of every actor its place in their common order.
     """
 
     def __init__(
@@ -89,26 +93,47 @@ class ActorSet:
         self.say = say
         self._node_placement = node_placement
 
-    def stranded(self, actor: RecoverableActor) -> bool:
-        """Whether the actor's node is gone."""
+    def on_lost_node(self, actor: RecoverableActor) -> bool:
+        """Whether the node an actor was started on is lost."""
         return (
             self._node_placement is not None
             and actor.number is not None
-            and self._node_placement.stranded(actor.number)
+            and self._node_placement.on_lost_node(actor.number)
         )
 
-    def arrived(self, actor: RecoverableActor, node: str) -> None:
-        """Note where a rebuilt actor has started."""
+    def note_started(self, actor: RecoverableActor, started: Started) -> None:
+        """Note where and how an actor has started; say so if a fork was replaced by an ordinary worker.
+
+        Args:
+            actor: The actor.
+            started: Its answer to `ready`.
+        """
+        if actor.started is not None and actor.started.forked and not started.forked:
+            self.say(
+                f"The replacement of actor `{actor.name}` is an ordinary worker and needs more memory: the process "
+                "that actors were forks of has died or refused"
+            )
+        actor.started = started
         if self._node_placement is not None and actor.number is not None:
-            self._node_placement.settle(actor.number, node)
+            self._node_placement.note_node(actor.number, started.node)
 
     def recover(self, actor: RecoverableActor, error: RayError) -> None:
-        """Bring back an actor and all others whose node is gone, and repeat their calls."""
-        group = [m for m in self.members if m is actor or self.stranded(m)]
+        """Replace an actor and all others whose node is lost, and replay their calls.
+
+        Args:
+            actor: A dead actor.
+            error: How its death showed.
+
+        Raises:
+            RunError: One of them has died more often than allowed.
+        """
+        group = [m for m in self.members if m is actor or self.on_lost_node(m)]
         for member in group:
-            member.renew(error)
-        waiting = [(call.number, k, call) for k, member in enumerate(group) for call in member.due()]
-        for _, k, call in sorted(waiting, key=lambda w: w[:2]):
+            member.replace(error)
+        calls = [
+            (call.number, k, call) for k, member in enumerate(group) for call in member.calls_to_replay()
+        ]
+        for _, k, call in sorted(calls, key=lambda c: c[:2]):
             group[k].start(call)
 
 
@@ -118,13 +143,14 @@ class RecoverableActor:
     Args:
         name: What the user sees, e.g. `device-0003`.
         create: Makes a new actor; its argument is the number of earlier restarts.
-        max_restarts: How often it may be brought back.
+        max_restarts: How often it may be replaced.
         timeout_s: Longest wait for one answer.
         actor_set: The run's actors; this one joins them.
         number: Its number among the actors that are placed on nodes; None if it is not.
 
     Attributes:
-        restarts: How often it has been brought back.
+        restarts: How often it has been replaced.
+        started: Its answer to `ready`; None before it is known.
     """
 
     def __init__(
@@ -139,9 +165,10 @@ class RecoverableActor:
         self._actor_set = ActorSet() if actor_set is None else actor_set
         self._actor_set.members.append(self)
         self.restarts = 0
-        self._base: tuple[Any, ...] | None = None
+        self.started: Started | None = None
+        self._recovery_point: tuple[Any, ...] | None = None
         self._log: list[Call] = []
-        self._arrival: Any = None
+        self._ready_ref: Any = None
         self.handle = create(0)
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
@@ -152,21 +179,28 @@ class RecoverableActor:
         return call
 
     def start(self, call: Call) -> None:
-        """Send a call to the living actor."""
+        """Send a call to the actor's present process."""
         args = [a.ref if isinstance(a, Answer) else a for a in call.args]
         refs = getattr(self.handle, call.method).options(num_returns=call.returns).remote(*args)
         call.refs = refs if call.returns > 1 else [refs]
         call.fetched = False
 
     def result(self, call: Call) -> Any:
-        """Wait for the first answer of a call, bringing the actor back if it dies.
+        """Wait for the first answer of a call, replacing the actor if it dies.
+
+        Args:
+            call: A call of this actor.
+
+        Returns:
+            The answer.
 
         Raises:
-            RunError: It failed, took too long, died more often than allowed, or found no room to come back.
+            RunError: The call failed or took too long, or the actor died more often than allowed, or no node had the
+                resources for its replacement.
         """
         tries = 0
         while True:
-            self._await_arrival()
+            self._await_replacement()
             try:
                 value = ray.get(call.refs[0], timeout=self._timeout_s)
             except GetTimeoutError as error:
@@ -178,17 +212,17 @@ class RecoverableActor:
                 self._actor_set.recover(self, error)
             except RayError as error:
                 tries += 1
-                if not _is_loss(error) or tries > LOST_ANSWERS:
+                if not _is_loss(error) or tries > MAX_LOST_ANSWERS:
                     raise _as_run_error(self.name, call, error) from error
-                self._find_again(call)
+                self._recover_lost_answer(call)
             else:
                 call.fetched = True
                 if not call.changes_state:
                     self._log.remove(call)
                 return value
 
-    def _find_again(self, call: Call) -> None:
-        """Bring back whoever held a lost answer, then ask once more."""
+    def _recover_lost_answer(self, call: Call) -> None:
+        """Replace the dead actors whose answers a call needs, then repeat the call."""
         before = call.refs
         for actor in {a.actor: None for a in call.args if isinstance(a, Answer)} | {self: None}:
             try:
@@ -204,57 +238,57 @@ class RecoverableActor:
 
     def set_recovery_point(self, *snapshots: Any) -> None:
         """Make these snapshots the state to start a replay from, and forget the calls before them."""
-        self._base = snapshots
+        self._recovery_point = snapshots
         self._log = [c for c in self._log if not c.fetched]
 
     def restore(self, *snapshots: Any) -> None:
-        """Put a saved state into the living actor; a later replay starts from it."""
+        """Put a saved state into the actor; a later replay starts from it."""
         self.result(self.call("restore", *snapshots))
         self.set_recovery_point(*snapshots)
 
-    def renew(self, error: RayError) -> None:
-        """Make a new actor in the dead one's place and put the last snapshot into it; `due` says what follows.
+    def replace(self, error: RayError) -> None:
+        """Start a replacement and restore the last snapshot in it; `calls_to_replay` is to follow.
+
+        Args:
+            error: How the actor's death showed.
 
         Raises:
             RunError: It has died more often than allowed.
         """
         if self._restarts_left <= 0:
             raise RunError(
-                f"Actor `{self.name}` died and may not be brought back again ({_first_line(error)}). What was "
+                f"Actor `{self.name}` died and may not be replaced again ({_first_line(error)}). What was "
                 "saved stays; `dfl-ray resume` goes on from the last checkpoint. See `runtime.max_restarts`."
             ) from error
         with suppress(RayError):
-            ray.kill(self.handle)  # one that is only out of reach must not come back beside its successor
+            ray.kill(self.handle)  # one that is only out of reach must not go on beside its replacement
         self._restarts_left -= 1
         self.restarts += 1
         self._actor_set.say(
-            f"Actor `{self.name}` died and is brought back; it may die {self._restarts_left} more times "
+            f"Actor `{self.name}` died and is replaced; it may die {self._restarts_left} more times "
             "(`runtime.max_restarts`)"
         )
         self.handle = self._create(self.restarts)
-        self._arrival = self.handle.ready.remote()
-        if self._base is not None:
-            self.start(Call("restore", self._base, 1, True))
+        self._ready_ref = self.handle.ready.remote()
+        if self._recovery_point is not None:
+            self.start(Call("restore", self._recovery_point, 1, True))
 
-    def _arrive(self) -> None:
-        arrival, self._arrival = self._arrival, None
-        with suppress(RayError):  # a new death shows with the call that waits
-            self._actor_set.arrived(self, ray.get(arrival))
-
-    def due(self) -> list[Call]:
-        """Calls a new life must repeat."""
+    def calls_to_replay(self) -> list[Call]:
+        """Calls since the recovery point that a replacement must repeat: changes of state and unfetched answers."""
         return [c for c in self._log if c.changes_state or not c.fetched]
 
-    def _await_arrival(self) -> None:
-        """Wait until a rebuilt actor has started; say so if that takes long, move on if its new node is gone too."""
+    def _await_replacement(self) -> None:
+        """Wait until a replacement has started; say so if that takes long, replace it too if its node is lost."""
         waited, told = 0.0, False
-        while self._arrival is not None:
-            if ray.wait([self._arrival], timeout=1.0)[0]:
-                self._arrive()
+        while self._ready_ref is not None:
+            if ray.wait([self._ready_ref], timeout=1.0)[0]:
+                ready_ref, self._ready_ref = self._ready_ref, None
+                with suppress(RayError):  # another death shows with the call that waits
+                    self._actor_set.note_started(self, ray.get(ready_ref))
                 return
             waited += 1.0
-            if self._actor_set.stranded(self):
-                self._restarts_left += 1  # it never lived
+            if self._actor_set.on_lost_node(self):
+                self._restarts_left += 1  # it never started
                 self._actor_set.recover(self, RayError("its node was lost before it had started"))
             elif waited > self._timeout_s:
                 raise RunError(
@@ -262,7 +296,7 @@ class RecoverableActor:
                     "What was saved stays; add a node and go on with `dfl-ray resume`, or lower "
                     "`runtime.cpus_per_actor` or `runtime.gpus_per_actor`."
                 )
-            elif waited > PATIENCE_S and not told:
+            elif waited > REPLACEMENT_NOTICE_S and not told:
                 told = True
                 self._actor_set.say(
                     f"Actor `{self.name}` was lost and waits for room on the cluster, up to "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
+
+from dfl_ray.packing.machine import usable_cpus
 
 
 def machine() -> dict[str, str | int | None]:
@@ -13,7 +14,7 @@ def machine() -> dict[str, str | int | None]:
         "system": platform.system(),
         "processor": _processor(),
         "python": platform.python_version(),
-        "cpus": os.cpu_count(),
+        "cpus": usable_cpus(),
     }
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ if __package__ in (None, ""):
 from benchmarks.machine import machine
 from benchmarks.scaling import overrides, place
 from benchmarks.timed_run import PARTS
+from dfl_ray.packing.machine import usable_cpus
 
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config
@@ -177,7 +177,7 @@ def settings_of(devices: int, lone: bool, work: str, more: Sequence[str]) -> lis
     """The configuration of one size."""
     rounds = min(30, max(9, 2400 // devices))
     base = overrides(devices, rounds, ()) if work == "light" else [*place(devices), f"rounds={rounds}"]
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     per_actor = 1 if lone else -(-devices // cpus)
     return [*base, f"runtime.devices_per_actor={per_actor}", *more]
 
@@ -185,7 +185,7 @@ def settings_of(devices: int, lone: bool, work: str, more: Sequence[str]) -> lis
 def compare(devices: int, lone: bool, work: str, more: Sequence[str]) -> dict[str, Any]:
     """One size, both ways."""
     settings = settings_of(devices, lone, work, more)
-    both = list(rounds_of_both(settings, min(len(os.sched_getaffinity(0)), devices)))
+    both = list(rounds_of_both(settings, min(usable_cpus(), devices)))
     counted = both[len(both) // 3 :]
     ratios = [row["wall_s"] / bare for row, bare in counted]
     quarters = statistics.quantiles(ratios, n=4)

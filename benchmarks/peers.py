@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ if __package__ in (None, ""):
 
 from benchmarks.machine import machine
 from benchmarks.timed_run import measure
+from dfl_ray.packing.machine import usable_cpus
 
 PEERS = {
     "flower": ("flwr[simulation]==1.41.*", "torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22", "psutil"),
@@ -55,7 +55,7 @@ def peer(name: str, o: argparse.Namespace, python: str) -> dict[str, Any]:
     rows = Path(o.tasks) / TASK / "train.jsonl"
     given = {
         "model": o.model, "rows-file": rows, "devices": o.devices, "rounds": o.rounds, "steps": o.steps,
-        "batch": o.batch, "length": LENGTH, "rank": RANK, "cpus": len(os.sched_getaffinity(0)),
+        "batch": o.batch, "length": LENGTH, "rank": RANK, "cpus": usable_cpus(),
     }  # fmt: skip
     arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
     return measure([python, str(Path(__file__).with_name(f"peer_{name}.py")), *arguments])

@@ -74,9 +74,9 @@ def run_here(
         arguments: Preset or config file if any, then `key=value` settings.
         pace: See `Stopwatch`.
     """
-    from actors.forks import server_ahead
+    from actors.forks import ForkServer
 
-    with server_ahead() as settle:  # as the command line does
+    with ForkServer() as server:  # as the command line does
         import psutil
 
         from dfl_ray.config.load import load_config, resolved_yaml
@@ -89,17 +89,16 @@ def run_here(
             config = load_config(
                 arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
             )
-            settle(config.runtime)
             watch.steps["imports"] = time.time() - watch.began
             folder = RunFolder.create(runs, "timed", resolved_yaml(config))
             try:
-                memory, actors = _drive(config, folder, watch)
+                memory, actors = _drive(config, folder, watch, server)
             finally:
                 folder.close()
     return _figures(config, watch, memory, actors)
 
 
-def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, int]], int]:
+def _drive(config: Any, folder: Any, watch: Stopwatch, server: Any) -> tuple[list[dict[str, int]], int]:
     from actors import cluster
     from dfl_ray.simulation.launch import choose_packing
     from dfl_ray.tasks.load import read_tasks
@@ -107,14 +106,15 @@ def _drive(config: Any, folder: Any, watch: Stopwatch) -> tuple[list[dict[str, i
 
     with watch.step("tasks"):
         loaded = read_tasks(config)
-    with cluster.Starting(config.runtime) as starting:
+    with cluster.Starting(config.runtime, server=server) as starting:
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, watch.step, loaded)
         starting.prepare(experiment.setup.weights.config_json)
         with watch.step("Ray"):
             resources = starting.resources()
-        packing = choose_packing(experiment, resources, cluster.nodes())
+        forks = starting.why_no_forks() is None
+        packing = choose_packing(experiment, resources, cluster.nodes(), forks=forks)
         from actors.pool import RayBackend
         from dfl_ray.simulation.driver import Driver
 
@@ -147,6 +147,7 @@ def _figures(config: Any, watch: Stopwatch, memory: list[dict[str, int]], actors
         "device_step_s": split["train"] / steps,
         "device_steps_per_s": steps / statistics.median(bare[1:] or bare),
         "actor_private_mb": [m["private_bytes"] / 2**20 for m in memory],
+        "actor_proportional_mb": [m["proportional_bytes"] / 2**20 for m in memory],
         "train_loss": [r.get("train_loss") for r in watch.rows],
     }
 

@@ -14,43 +14,50 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """`dfl-ray run`: load and check the configuration, then launch it."""
-    from actors.forks import server_ahead
+    """`dfl-ray run`: load and check the configuration, then launch it.
 
-    with server_ahead(verbose=options.verbose) as settle:
+    The process that actors are forks of is started before anything else: it imports what they need meanwhile.
+    """
+    from actors.forks import ForkServer
+
+    with ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
         config = _load(options.words)
-        settle(config.runtime)
         check_inputs(config)
         _silence_libraries(options.verbose)
         from dfl_ray.simulation.launch import launch
 
-        return _finish(launch(config, verbose=options.verbose, json=options.json), options.json)
+        outcome = launch(config, verbose=options.verbose, json=options.json, server=server)
+        return _finish(outcome, options.json)
 
 
 def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
-    folder = _run_folder(options.run)
-    _silence_libraries(options.verbose)
-    from dfl_ray.simulation.launch import resume as resume_run
+    from actors.forks import ForkServer
 
-    return _finish(resume_run(folder, verbose=options.verbose, json=options.json), options.json)
+    folder = _run_folder(options.run)
+    with ForkServer(verbose=options.verbose) as server:
+        _silence_libraries(options.verbose)
+        from dfl_ray.simulation.launch import resume as resume_run
+
+        outcome = resume_run(folder, verbose=options.verbose, json=options.json, server=server)
+        return _finish(outcome, options.json)
 
 
 def plan(options: argparse.Namespace) -> int:
-    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time of one round."""
+    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time, without training."""
     from dfl_ray.config.check import check_inputs
 
     config = _load(options.words)
     check_inputs(config)
     _silence_libraries(options.verbose)
-    from dfl_ray.simulation.estimate import plan as plan_round
+    from dfl_ray.simulation.estimate import plan as plan_run
     from dfl_ray.simulation.estimate import plan_lines
     from dfl_ray.tracking.progress import make_progress
 
     progress = make_progress(quiet=options.json)
-    figures = plan_round(config, progress.step)
+    figures = plan_run(config, progress.step, rounds=options.rounds)
     lines = plan_lines(figures)
     width = max(len(name) for name, _ in lines) + 2
     for name, value in lines:

@@ -109,6 +109,23 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rounds",
+        type=_at_least_one,
+        metavar="N",
+        help="rounds to schedule, evenly sampled from the run's (default: all, or a sample where they are many)",
+    )
+    _run_arguments(parser)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got `{text}`")
+    return number
+
+
 def _resume_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of the run to go on with")
     _add_json(parser)
@@ -146,7 +163,7 @@ _COMMANDS = (
         "says what one round would cost, without training",
         "Builds the graph and schedules one representative round over the radio; loads no model.\n"
         "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json",
-        _run_arguments,
+        _plan_arguments,
         commands.plan,
     ),
     Command(

@@ -6,7 +6,6 @@ variants (`method`, `topology`) is told apart by its `type`.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -209,11 +208,6 @@ class RuntimeConfig(Section):
     ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
     actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
     max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")
-
-    @property
-    def forks(self) -> bool:
-        """Whether actors are forks: Ray is started here, on Linux, and nobody has turned it off."""
-        return self.address is None and self.fork_actors and sys.platform == "linux"
 
     @model_validator(mode="after")
     def _positive(self) -> RuntimeConfig:

@@ -32,9 +32,7 @@ class SharedUpdates:
             updates = device.memory.updates
             for name, array in list(updates.items()):
                 key = known.get(id(array)) or array.tobytes()
-                held = kept.get(key)
-                if held is None:
-                    held = kept[key] = self._known.get(key, array)
+                held = kept.setdefault(key, self._known.get(key, array))
                 updates[name] = held
                 known[id(held)] = key
         self._known = kept

@@ -1,4 +1,4 @@
-"""How devices are packed into actors and onto nodes, and whether the cluster can hold them; decided before all else."""
+"""How devices are packed into actors and actors onto nodes, and whether the cluster can hold them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dfl_ray.config.schema import Config
+from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing.partition import MessageGraph, Node, assign
+from dfl_ray.packing.workers import empty_actor_mb, why_no_forks
 
 LONE_ACTORS = 16
 LONE_ACTORS_PER_CPU = 4
-ACTOR_MB = 180.0
-"""Private memory of an actor with torch imported, before any state (measured); `transformers`, which models outside the
-Llama family need, adds 100 MB."""
-FORK_MB = 60.0
-"""The same of an actor that is a fork (measured): what it shares with the others is not its own."""
 SLACK = 0.05
 """Share by which a packed node may exceed its fair number of devices where that keeps messages inside."""
 
@@ -51,48 +47,61 @@ class Packing:
 
 
 def pack(
-    config: Config,
+    runtime: RuntimeConfig,
     cluster: np.ndarray,
     resources: Mapping[str, float],
     state_mb: float,
     *,
     nodes: Sequence[Node] = (),
     messages: MessageGraph | None = None,
+    forks: bool | None = None,
 ) -> Packing:
     """Choose the packing; `check_fits` says whether the cluster can hold it.
 
     `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that it fills as many actors as there are
     CPU (or GPU) slots. Devices of one cluster share an actor where they can. On several nodes the devices are first
-    dealt to nodes, in proportion to their CPUs (or GPUs), so that few message bytes cross between nodes.
+    dealt to nodes, in proportion to CPUs (or GPUs), so that few message bytes cross between nodes.
 
     Args:
-        config: The experiment.
-        cluster: (devices,) cluster label of each device.
+        runtime: What the user asked for.
+        cluster: (devices,) cluster label.
         resources: What the Ray cluster has: `CPU`, `GPU`, `memory` (bytes).
-        state_mb: Memory of one device's state.
+        state_mb: Memory of one device's state in MB.
         nodes: The cluster's machines; none or one means there is nothing to place.
         messages: Bytes between devices; needed with several nodes.
+        forks: Whether actors are forks, which need less memory; None means as `why_no_forks` expects.
+
+    Returns:
+        The packing, whether or not the cluster can hold it.
     """
-    count, runtime = config.devices.count, config.runtime
-    useful = [n for n in nodes if _weight(n, runtime.gpus_per_actor) > 0]
-    machines = useful if len(useful) > 1 else [_whole(resources)]
-    per_actor = runtime.devices_per_actor
-    if per_actor == "auto":
-        actors, reason = _auto(count, machines, runtime.gpus_per_actor)
-    else:
-        actors = -(-count // per_actor)
-        reason = f"runtime.devices_per_actor={per_actor}"
-    empty = FORK_MB if runtime.forks else ACTOR_MB
-    memory = runtime.memory_per_actor_mb or empty + state_mb * -(-count // actors)
+    count, machines = len(cluster), _machines(runtime, resources, nodes)
+    actors, reason = _actors(runtime, count, machines)
+    forks = why_no_forks(runtime) is None if forks is None else forks
+    memory = runtime.memory_per_actor_mb or empty_actor_mb(forks) + state_mb * -(-count // actors)
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)
     share = runtime.cpus_per_actor or _cpu_share(dealt, machines)
     if len(machines) == 1 or messages is None:
-        groups = _in_clusters(np.arange(count), cluster, actors)
-        return replace(bare, groups=tuple(groups), cpus_per_actor=share)
-    spread = runtime.devices_per_actor == "auto" and actors < count
-    part = _node_of_devices(messages, cluster, dealt, spread)
+        groups = tuple(_in_clusters(np.arange(count), cluster, actors))
+        return replace(bare, groups=groups, cpus_per_actor=share)
+    part = _node_of_devices(messages, cluster, dealt, runtime.devices_per_actor == "auto" and actors < count)
     return _on_machines(replace(bare, cpus_per_actor=share), machines, dealt, part, cluster, messages)
+
+
+def _machines(
+    runtime: RuntimeConfig, resources: Mapping[str, float], nodes: Sequence[Node]
+) -> Sequence[Node]:
+    """The nodes that can hold actors, or the cluster as one machine where there is nothing to choose."""
+    useful = [n for n in nodes if _weight(n, runtime.gpus_per_actor) > 0]
+    return useful if len(useful) > 1 else [_whole(resources)]
+
+
+def _actors(runtime: RuntimeConfig, count: int, machines: Sequence[Node]) -> tuple[int, str]:
+    """Number of actors, and why so many."""
+    per_actor = runtime.devices_per_actor
+    if per_actor == "auto":
+        return _auto(count, machines, runtime.gpus_per_actor)
+    return -(-count // per_actor), f"runtime.devices_per_actor={per_actor}"
 
 
 def _on_machines(

@@ -1,13 +1,24 @@
-"""Which node of a cluster hosts which devices: a balanced partition of the message graph with little crossing.
+"""Graph partitioning: which node of a cluster hosts which devices, so that few message bytes cross between nodes.
 
-Pure and deterministic, without Ray. Messages between devices of one node stay in its memory; the others travel. The
-problem, minimise the bytes between parts of given sizes, is balanced graph partitioning; it is solved by several
-starts (the topology's clusters laid out in a row in many orders, regions grown from single devices), each refined by
-moving devices between two parts at a time.
+Pure and deterministic, without Ray. Messages between devices of one node stay in its memory; the others travel over
+the network. With w(u, v) the bytes that devices u and v exchange and part(u) the node of u, this is balanced graph
+partitioning, which is NP-hard:
 
-Source: Fiduccia and Mattheyses, "A linear-time heuristic for improving network partitions", DAC 1982; Kernighan and
-Lin, "An efficient heuristic procedure for partitioning graphs", Bell Syst. Tech. J. 49, 1970. Departures: gains in a
-heap instead of buckets, since bytes are no small integers; k parts by refining every pair that has a cut.
+    minimise    cut(part) = sum over pairs {u, v} with part(u) != part(v) of w(u, v)
+    subject to  |{u : part(u) = p}| <= limit_p   for every node p
+
+It is solved by local search from several starts: the topology's clusters laid out in a row in many orders and cut into
+blocks, and greedy graph growing from single devices. Each start is refined by Fiduccia-Mattheyses passes between two
+parts at a time: in a pass every device moves at most once, the move with the largest gain first even where that gain
+is negative, and the prefix of moves with the smallest cut is kept.
+
+Source: B. W. Kernighan and S. Lin, "An efficient heuristic procedure for partitioning graphs", Bell System Technical
+Journal 49(2), 1970 (passes over pairs of parts, best prefix of moves); C. M. Fiduccia and R. M. Mattheyses, "A
+linear-time heuristic for improving network partitions", DAC 1982 (single moves, gains updated along neighbours);
+G. Karypis and V. Kumar, "A fast and high quality multilevel scheme for partitioning irregular graphs", SIAM Journal on
+Scientific Computing 20(1), 1998 (greedy graph growing). Departures: gains in a heap instead of buckets, since bytes
+are no small integers; k parts by refining every pair of parts that has a cut; a pass ends after `LONGEST_DESCENT`
+moves without an improvement.
 """
 
 from __future__ import annotations
@@ -48,12 +59,12 @@ class Node:
 
 @dataclass(frozen=True)
 class MessageGraph:
-    """How many bytes pass between devices in a typical round.
+    """Weighted undirected graph of the bytes that pass between devices in a typical round.
 
     Attributes:
         count: Number of devices.
         pairs: (E, 2) int64, each pair of devices once.
-        bytes: (E,) float64, both directions together.
+        bytes: (E,) float64, weight w of each pair: bytes a round, both directions together.
     """
 
     count: int
@@ -69,6 +80,9 @@ class MessageGraph:
             source: (messages,) sender.
             destination: (messages,) receiver.
             size: (messages,) bytes.
+
+        Returns:
+            The graph; messages of a device to itself are left out.
         """
         low, high = np.minimum(source, destination), np.maximum(source, destination)
         keys, place = np.unique(low * count + high, return_inverse=True)
@@ -78,7 +92,11 @@ class MessageGraph:
         return cls(count, pairs[other], weight[other])
 
     def crossing(self, part: np.ndarray) -> float:
-        """Bytes between devices of different parts."""
+        """Weight of the cut: bytes a round between devices of different parts.
+
+        Args:
+            part: (devices,) part of each device.
+        """
         return float(self.bytes[part[self.pairs[:, 0]] != part[self.pairs[:, 1]]].sum())
 
     def neighbours(self) -> list[list[tuple[int, float]]]:
@@ -93,7 +111,7 @@ class MessageGraph:
 def assign(
     graph: MessageGraph, cluster: np.ndarray, sizes: Sequence[int], limits: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Deal the devices to parts so that few bytes cross between parts.
+    """Partition the devices so that few bytes cross between parts; see the module for the problem and the method.
 
     Never worse than the clusters laid out in a row and cut into blocks, which is one of its starts.
 
@@ -124,6 +142,7 @@ def assign(
 
 
 def _starts(graph: MessageGraph, cluster: np.ndarray, sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """Initial partitions, (devices,) each: the clusters in several orders cut into blocks, and graph growing."""
     number = np.arange(graph.count)
     blocks = np.repeat(np.arange(len(sizes)), sizes).astype(np.int64)
     rank = np.unique(cluster, return_inverse=True)[1]
@@ -142,7 +161,7 @@ def _starts(graph: MessageGraph, cluster: np.ndarray, sizes: Sequence[int]) -> I
 
 
 def _cluster_orders(graph: MessageGraph, rank: np.ndarray) -> Iterator[np.ndarray]:
-    """Orders of the clusters: as numbered, all of a few, or chains of partners from each one."""
+    """Orders of the clusters: as numbered, all permutations of a few, or greedy chains along the heaviest exchange."""
     count = int(rank.max()) + 1
     yield np.arange(count)
     if count <= MANY_CLUSTERS:
@@ -162,28 +181,31 @@ def _cluster_orders(graph: MessageGraph, rank: np.ndarray) -> Iterator[np.ndarra
 def _grow(
     count: int, neighbours: list[list[tuple[int, float]]], sizes: Sequence[int], seed: int
 ) -> np.ndarray:
-    """Fill part after part with the free device that exchanges most with it."""
+    """Greedy graph growing: fill part after part with the free device that exchanges most bytes with it."""
     part = np.full(count, -1, np.int64)
     free = iter([seed, *range(count)])
     for number, size in enumerate(sizes):
-        pull: dict[int, float] = {}
+        weight_to_part: dict[int, float] = {}
         heap: list[tuple[float, int]] = []
         for _ in range(size):
-            device = _strongest(heap, pull, part)
+            device = _heaviest(heap, weight_to_part, part)
             if device is None:
                 device = next(d for d in free if part[d] < 0)
             part[device] = number
             for other, weight in neighbours[device]:
                 if part[other] < 0:
-                    pull[other] = pull.get(other, 0.0) + weight
-                    heapq.heappush(heap, (-pull[other], other))
+                    weight_to_part[other] = weight_to_part.get(other, 0.0) + weight
+                    heapq.heappush(heap, (-weight_to_part[other], other))
     return part
 
 
-def _strongest(heap: list[tuple[float, int]], pull: dict[int, float], part: np.ndarray) -> int | None:
+def _heaviest(
+    heap: list[tuple[float, int]], weight_to_part: dict[int, float], part: np.ndarray
+) -> int | None:
+    """The free device with the largest weight; entries of the heap that are out of date are dropped."""
     while heap:
         negative, device = heapq.heappop(heap)
-        if part[device] < 0 and -negative == pull[device]:
+        if part[device] < 0 and -negative == weight_to_part[device]:
             return device
     return None
 
@@ -191,7 +213,7 @@ def _strongest(heap: list[tuple[float, int]], pull: dict[int, float], part: np.n
 def _refine(
     start: np.ndarray, graph: MessageGraph, neighbours: list[list[tuple[int, float]]], limits: Sequence[int]
 ) -> np.ndarray:
-    """Passes over all pairs of parts with a cut until none of them improves it."""
+    """Fiduccia-Mattheyses passes over all pairs of parts with a cut, until none of them improves it or ten rounds."""
     part = start.tolist()
     parts = len(limits)
     for _ in range(10):
@@ -206,8 +228,11 @@ def _refine(
 def _pass(
     part: list[int], neighbours: list[list[tuple[int, float]]], limits: Sequence[int], p: int, q: int
 ) -> float:
-    """Move devices between two parts, each at most once, and keep the best stretch of moves; gives its gain."""
-    side = _Sides(part, neighbours, p, q)
+    """One Fiduccia-Mattheyses pass between parts p and q; changes `part` and returns the bytes saved.
+
+    Every device moves at most once; the prefix of moves with the largest total gain that keeps the limits is kept.
+    """
+    side = _Gains(part, neighbours, p, q)
     moves: list[int] = []
     total, best, kept = 0.0, 0.0, 0
     while len(moves) - kept < LONGEST_DESCENT:
@@ -225,8 +250,14 @@ def _pass(
     return best
 
 
-class _Sides:
-    """The devices of two parts with what moving each to the other would save."""
+class _Gains:
+    """Gains of all moves between parts p and q.
+
+    gain(u) = sum of w(u, v) over v in the other part - sum of w(u, v) over v in u's own part
+
+    is the number of bytes by which the cut shrinks when u moves to the other part. A device that has moved is locked:
+    it has no gain any more.
+    """
 
     def __init__(self, part: list[int], neighbours: list[list[tuple[int, float]]], p: int, q: int) -> None:
         self.part, self.neighbours, self.other = part, neighbours, {p: q, q: p}
@@ -235,18 +266,22 @@ class _Sides:
         self.heaps: dict[int, list[tuple[float, int]]] = {p: [], q: []}
         for device, own in enumerate(part):
             if own in self.other:
-                self.size[own] += 1
                 there = self.other[own]
                 gain = sum(
                     w if part[o] == there else -w if part[o] == own else 0.0 for o, w in neighbours[device]
                 )
+                self.size[own] += 1
                 self.gain[device] = gain
                 self.heaps[own].append((-gain, device))
         for heap in self.heaps.values():
             heapq.heapify(heap)
 
     def take(self, limits: Sequence[int]) -> tuple[int, float] | None:
-        """Make the best move that leaves no part more than one device above its limit."""
+        """Make the move with the largest gain that leaves no part more than one device above its limit.
+
+        Returns:
+            The device and its gain in bytes, or None if no move is left.
+        """
         options = [
             (self.gain[d], -d)
             for own, there in self.other.items()
@@ -270,6 +305,7 @@ class _Sides:
         return device, gain
 
     def _top(self, own: int) -> int | None:
+        """The unlocked device of a part with the largest gain; entries of the heap that are out of date are dropped."""
         heap = self.heaps[own]
         while heap:
             negative, device = heap[0]

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from dfl_ray.packing.machine import total_memory_bytes, usable_cpus
 from dfl_ray.records.parts import sync_folder
 from dfl_ray.records.schema import SCHEMA_VERSION
 
@@ -74,13 +75,12 @@ def versions() -> dict[str, str | None]:
 
 
 def host_facts() -> dict[str, Any]:
-    """Describe this machine: system, architecture, number of usable processors, memory in bytes."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """System, CPUs and memory in bytes that are open to this process."""
     return {
         "system": platform.platform(),
         "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory,
+        "cpus": usable_cpus(),
+        "memory_bytes": total_memory_bytes(),
     }
 
 

@@ -46,12 +46,17 @@ class Backend(RoundBackend, Protocol):
 
     @property
     def nodes(self) -> int:
-        """Number of machines the device actors live on."""
+        """Number of machines the device actors run on."""
         ...
 
     @property
     def restarts(self) -> int:
-        """How often an actor has been brought back."""
+        """How often an actor has been replaced."""
+        ...
+
+    @property
+    def forked(self) -> int:
+        """Number of actors that are forks of one process; the others are ordinary workers."""
         ...
 
     def actor_of(self, device: int) -> str:
@@ -100,6 +105,7 @@ class LocalBackend:
 
     actors = nodes = 1
     restarts = 0
+    forked = 0
 
     def __init__(self, setup: GroupSetup, channel: ChannelSetup, torch_device: str | None = None) -> None:
         from dfl_ray.devices.group import DeviceGroup

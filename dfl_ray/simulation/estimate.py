@@ -6,7 +6,6 @@ start-up from the model's shapes, wall time from floating-point operations.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +16,7 @@ import numpy as np
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def plan(
         "typical_round": typical_round(found),
         **machine_figures(run),
         "seconds": seconds,
-        "planning_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "planning_memory_mb": peak_memory_bytes() / 2**20,
         "notes": list(found.notes),
     }
 
@@ -131,15 +131,14 @@ def machine_figures(run: Outline) -> dict[str, Any]:
     Args:
         run: The run without its weights.
     """
-    import os
-
     from dfl_ray.packing.actors import pack
+    from dfl_ray.packing.machine import usable_cpus
 
     config, deployment = run.config, run.deployment
     held = int((deployment.mixture > 0).sum(axis=1).max())
     state_mb = 16 * run.layout.size * (held if method_spec(config.method).per_task else 1) / 2**20
-    cpus = len(os.sched_getaffinity(0))
-    packing = pack(config, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
+    cpus = usable_cpus()
+    packing = pack(config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
     tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
     return {
         "cpus": cpus,

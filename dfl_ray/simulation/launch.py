@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfl_ray.config.schema import Config
+from dfl_ray.config.schema import Config, RuntimeConfig
 from dfl_ray.errors import Interrupted, RunError
-from dfl_ray.records import RunFolder, load_run
+from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.info import State
 from dfl_ray.simulation.backend import Backend, LocalBackend
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
@@ -23,6 +23,9 @@ from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.tracker import make_tracker
 
 if TYPE_CHECKING:
+    from actors import cluster
+    from actors.forks import ForkServer
+    from actors.pool import RayBackend
     from dfl_ray.packing.actors import Packing
     from dfl_ray.packing.partition import Node
     from dfl_ray.simulation.experiment import Experiment
@@ -41,13 +44,19 @@ class Outcome:
     summary: Mapping[str, Any]
 
 
-def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outcome:
+def launch(
+    config: Config, *, verbose: bool = False, json: bool = False, server: ForkServer | None = None
+) -> Outcome:
     """Run an experiment to its end.
 
     Args:
         config: The experiment.
         verbose: Show what libraries say.
         json: Show nothing but what the caller prints.
+        server: A fork server started earlier, which the run uses or ends; None starts one if it is of use.
+
+    Returns:
+        The run's folder and final figures.
 
     Raises:
         InputError: The input is wrong; nothing was written or started.
@@ -57,7 +66,7 @@ def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outc
     from dfl_ray.config.load import resolved_yaml
 
     progress = make_progress(quiet=json)
-    with _building(config, progress, verbose) as (experiment, make_backend):
+    with _building(config, progress, verbose, server) as (experiment, make_backend):
         for note in experiment.notes:
             progress.say(note)
         folder = RunFolder.create(
@@ -67,13 +76,19 @@ def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outc
         return _carry_out(experiment, folder, None, make_backend, progress, verbose)
 
 
-def resume(path: Path, *, verbose: bool = False, json: bool = False) -> Outcome:
+def resume(
+    path: Path, *, verbose: bool = False, json: bool = False, server: ForkServer | None = None
+) -> Outcome:
     """Go on with a run from its newest checkpoint, or from its start if it has none.
 
     Args:
         path: The run folder.
         verbose: Show what libraries say.
         json: Show nothing but what the caller prints.
+        server: See `launch`.
+
+    Returns:
+        The run's folder and final figures.
 
     Raises:
         InputError: No run, one in use, or its inputs are gone.
@@ -89,7 +104,7 @@ def resume(path: Path, *, verbose: bool = False, json: bool = False) -> Outcome:
         checkpoint = load_checkpoint(folder.checkpoints)
         done = checkpoint.round_index if checkpoint else 0
         progress.say(f"Resuming {path} after round {done} of {config.rounds}")
-        with _building(config, progress, verbose) as (experiment, make_backend):
+        with _building(config, progress, verbose, server) as (experiment, make_backend):
             folder.truncate(done if checkpoint else -1)
             return _carry_out(experiment, folder, checkpoint, make_backend, progress, verbose)
     except BaseException:
@@ -104,7 +119,7 @@ def automatic_name(config: Config) -> str:
 
 @contextmanager
 def _building(
-    config: Config, progress: Progress, verbose: bool
+    config: Config, progress: Progress, verbose: bool, server: ForkServer | None
 ) -> Iterator[tuple[Experiment, Callable[[], Backend]]]:
     """Build the experiment while Ray starts beside it; yields the experiment and what makes the backend.
 
@@ -113,6 +128,8 @@ def _building(
     """
     from dfl_ray.tasks.load import read_tasks
 
+    if config.runtime.backend == "local" and server is not None:
+        server.close()
     with progress.step("tasks"):
         loaded = read_tasks(config)
     if config.runtime.backend == "local":
@@ -124,34 +141,56 @@ def _building(
     from actors import cluster
 
     if config.runtime.address is None:
-        _check_least(config, cluster.local_resources())
-    with cluster.Starting(config.runtime, verbose=verbose) as starting:
+        _check_least(config.runtime, config.devices.count, cluster.local_resources())
+    with cluster.Starting(config.runtime, verbose=verbose, server=server) as starting:
+        for note in starting.notes:
+            progress.say(note)
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, progress.step, loaded)
         starting.prepare(experiment.setup.weights.config_json)
-        if config.runtime.address is None:
-            choose_packing(experiment, cluster.local_resources())
-        with progress.step("Ray"):
-            resources = starting.resources()
-        chosen = choose_packing(experiment, resources, cluster.nodes())
-        progress.say(_in_words(chosen, config.devices.count))
-        from actors.pool import RayBackend
-
-        yield experiment, lambda: RayBackend(experiment.setup, experiment.channel, chosen, progress.say)
+        yield experiment, _backend_maker(config.runtime, experiment, starting, progress)
 
 
-def _check_least(config: Config, resources: Mapping[str, float]) -> None:
+def _backend_maker(
+    runtime: RuntimeConfig, experiment: Experiment, starting: cluster.Starting, progress: Progress
+) -> Callable[[], Backend]:
+    """Wait for Ray, decide the packing for the workers there will be, and return what makes the actors."""
+    from actors import cluster
+
+    if runtime.address is None:
+        choose_packing(experiment, cluster.local_resources())
+    with progress.step("Ray"):
+        resources = starting.resources()
+        refusal = starting.why_no_forks()
+    chosen = choose_packing(experiment, resources, cluster.nodes(), forks=refusal is None)
+    progress.say(_in_words(chosen, len(experiment.topology.cluster), refusal))
+    from actors.pool import RayBackend
+
+    def make() -> Backend:
+        backend = RayBackend(experiment.setup, experiment.channel, chosen, progress.say)
+        if refusal is None and backend.forked < backend.actors:
+            progress.say(_ordinary_after_all(backend, chosen))
+        return backend
+
+    return make
+
+
+def _check_least(runtime: RuntimeConfig, devices: int, resources: Mapping[str, float]) -> None:
     """Refuse at once what does not fit whatever the model: actors, CPUs and GPUs are known from the settings."""
     import numpy as np
 
     from dfl_ray.packing.actors import check_fits, pack
 
-    check_fits(pack(config, np.zeros(config.devices.count, np.int64), resources, 0.0), resources)
+    check_fits(pack(runtime, np.zeros(devices, np.int64), resources, 0.0), resources)
 
 
 def choose_packing(
-    experiment: Experiment, resources: Mapping[str, float], nodes: Sequence[Node] = ()
+    experiment: Experiment,
+    resources: Mapping[str, float],
+    nodes: Sequence[Node] = (),
+    *,
+    forks: bool | None = None,
 ) -> Packing:
     """Decide which actor hosts which devices, on which node, and check that all of it fits.
 
@@ -159,6 +198,10 @@ def choose_packing(
         experiment: The run.
         resources: What the cluster has in sum.
         nodes: Its machines; none or one leaves nothing to place.
+        forks: Whether actors are forks; None means as `dfl_ray.packing.workers.why_no_forks` expects.
+
+    Returns:
+        The packing.
 
     Raises:
         InputError: It does not fit.
@@ -171,23 +214,37 @@ def choose_packing(
         config = experiment.config
         messages = message_graph(experiment.traffic_law(), config.devices.count, config.rounds)
     chosen = pack(
-        experiment.config,
+        experiment.config.runtime,
         experiment.topology.cluster,
         resources,
         device_state_mb(experiment),
         nodes=nodes,
         messages=messages,
+        forks=forks,
     )
     check_fits(chosen, resources, nodes)
     return chosen
 
 
-def _in_words(chosen: Packing, devices: int) -> str:
+def _in_words(chosen: Packing, devices: int, refusal: str | None) -> str:
+    """The packing in a line, with the way its workers are made."""
+    ways = "forks of one process" if refusal is None else f"ordinary workers, since {refusal}"
     line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MB each"
-    if not chosen.nodes:
-        return line
-    per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
-    return f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
+    if chosen.nodes:
+        per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
+        line = f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
+    return f"{line}; {ways}"
+
+
+def _ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
+    """What is said when the fork server, asked before, has not forked for all actors."""
+    from dfl_ray.packing.workers import empty_actor_mb
+
+    each = chosen.memory_mb + empty_actor_mb(False) - empty_actor_mb(True)
+    return (
+        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MB "
+        "each: the fork server has died or refused"
+    )
 
 
 def device_state_mb(experiment: Experiment) -> float:
@@ -207,7 +264,6 @@ def _carry_out(
     progress: Progress,
     verbose: bool,
 ) -> Outcome:
-    from dfl_ray.records import topology_tables
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
@@ -217,6 +273,7 @@ def _carry_out(
     try:
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
             backend = make_backend()
+        folder.update_info(forked_actors=backend.forked)
         if checkpoint is None:
             nodes, edges = topology_tables(experiment.topology, [t.name for t in experiment.setup.tasks])
             folder.write_topology(nodes, edges, round=1)
@@ -235,13 +292,19 @@ def _carry_out(
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     finally:
         progress.finish()
-        if backend is not None:
-            folder.update_info(restarts=folder.info.get("restarts", 0) + backend.restarts)
-            backend.close()
-        folder.finish(state)
+        _end(backend, folder, state)
         if state != "done":
             tracker.finish(None, failed=True)
     return _close(folder, tracker, progress)
+
+
+def _end(backend: Backend | None, folder: RunFolder, state: State) -> None:
+    """Record what became of the actors and of the run, and end the actors."""
+    if backend is not None:
+        restarts = folder.info.get("restarts", 0) + backend.restarts
+        folder.update_info(restarts=restarts, forked_actors=backend.forked)
+        backend.close()
+    folder.finish(state)
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
+import re
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ import psutil
 import pytest
 import ray
 
-from actors import forks
+from actors import cluster
 from actors.cluster import Starting
-from actors.forks import drop_ahead, start_ahead
-from actors.forks.control import JOIN
+from actors.forks import FORK_MARK, ForkServer
 from actors.memory import own_memory
+from actors.pool import RayBackend
 from dfl_ray.cli import main
 from dfl_ray.models.paths import embedded_path
 from dfl_ray.records import load_run
@@ -52,6 +51,7 @@ class Curious:
             "pid": os.getpid(), "parent": os.getppid(), "modules": modules, "private_bytes": private,
             "drawn": [uuid.uuid4().hex, random.random(), float(np.random.default_rng().random())],
             "kernels": forward_kernel.cache_info().currsize, "marked": os.environ.get("DFL_RAY_MARK"),
+            "forked": FORK_MARK in os.environ,
             "worker": ray.get_runtime_context().get_worker_id(),
         }  # fmt: skip
 
@@ -67,8 +67,8 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starting]:
 
 
 def server_of(starting: Starting) -> psutil.Process:
-    assert starting._forks is not None
-    return psutil.Process(starting._forks._process.pid)
+    assert starting._server is not None
+    return psutil.Process(starting._server._process.pid)
 
 
 def fresh(count: int) -> list[dict[str, Any]]:
@@ -105,53 +105,32 @@ def test_nothing_is_left_behind(tmp_path):
         starting.resources()
         look(2)
         server = server_of(starting)
-        forks = server.children()
-        assert len(forks) >= 2
-        folder = Path(starting._forks._folder)
+        children = server.children()
+        assert len(children) >= 2
+        folder = Path(starting._server._folder)
         assert folder.stat().st_mode & 0o077 == 0
     assert not server.is_running()
     assert not folder.exists()
-    wait_until_gone(forks)
+    wait_until_gone(children)
 
 
-def test_a_killed_driver_takes_the_server_along():
-    hold = (
-        "from actors.forks import ForkServer; import time; f = ForkServer(); "
-        "print(f._process.pid, f._folder, flush=True); time.sleep(60)"
-    )
-    driver = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert driver.stdout is not None
-    pid, folder = driver.stdout.readline().split()
-    server = psutil.Process(int(pid))
-    driver.kill()
-    driver.wait()
-    wait_until_gone([server])
-    assert not Path(folder).exists()
-
-
-def test_a_server_started_ahead_is_taken_once_or_dropped(tmp_path):
-    start_ahead()
-    ahead = forks.control._ahead[0]
-    with Starting(small_config(tmp_path).runtime) as starting:
-        starting.resources()
-        assert starting._forks is ahead
-        assert forks.control._ahead == []
-        drop_ahead()
-        (found,) = look(1)
-        assert found["parent"] == ahead._process.pid
-    assert ahead._process.poll() is not None
-    start_ahead()
-    unwanted = psutil.Process(forks.control._ahead[0]._process.pid)
-    drop_ahead()
-    assert not unwanted.is_running()
+def test_a_server_started_earlier_is_used_and_ended(tmp_path):
+    with ForkServer() as server:
+        process = psutil.Process(server._process.pid)
+        with Starting(small_config(tmp_path).runtime, server=server) as starting:
+            starting.resources()
+            assert starting.why_no_forks() is None
+            (found,) = look(1)
+            assert found["parent"] == process.pid
+        assert not process.is_running()
+    assert server.refusal == "the fork server has been ended"
 
 
 @pytest.mark.parametrize("words", [["rounds=0"], ["runtime.backend=local", "rounds=1"]])
 def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatch, words):
     """Neither with a wrong setting, nor beside a run in one process."""
-    started: list[psutil.Process] = []
+    started = note_servers(monkeypatch)
     during: list[bool] = []
-    monkeypatch.setattr(forks.control, "start_ahead", lambda **k: start_and_note(started, **k))
     monkeypatch.setattr(
         "dfl_ray.simulation.launch.LocalBackend", lambda *_: during.append(started[0].is_running())
     )
@@ -162,43 +141,113 @@ def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatc
     assert len(during) == (words != ["rounds=0"])
 
 
-def start_and_note(started: list[psutil.Process], **settings: bool) -> None:
-    start_ahead(**settings)
-    started.append(psutil.Process(forks.control._ahead[-1]._process.pid))
+def test_resume_starts_the_server_ahead_too(tmp_path, monkeypatch):
+    launch(small_config(tmp_path, "name=old", "rounds=1", "runtime.backend=local"), json=True)
+    settings = tmp_path / "old" / "config.yaml"
+    text = settings.read_text().replace("backend: local", "backend: ray").replace("rounds: 1", "rounds: 2")
+    settings.write_text(text)
+    info = tmp_path / "old" / "run.json"
+    info.write_text(info.read_text().replace('"done"', '"interrupted"'))
+    started = note_servers(monkeypatch)
+    assert main(["resume", str(tmp_path / "old")]) == 0
+    assert len(started) == 1  # the one started ahead is the one that was used
+    run = load_run(tmp_path / "old")
+    assert len(run.rounds) == 2
+    assert run.info["forked_actors"] == 4
 
 
-def test_join_alone_is_plain_python(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text("import sys, numpy; print(sys.argv[1:], sys.flags.no_site)")
-    command = [sys.executable, "-S", "-E", str(JOIN), str(tmp_path / "nobody"), str(script), "a", "b c"]
-    assert subprocess.check_output(command, text=True).strip() == "['a', 'b c'] 0"
+def note_servers(monkeypatch: pytest.MonkeyPatch) -> list[psutil.Process]:
+    """The fork servers started from now on."""
+    started: list[psutil.Process] = []
+    start = ForkServer._start
+
+    def start_and_note(self: ForkServer, verbose: bool) -> None:
+        start(self, verbose)
+        started.append(psutil.Process(self._process.pid))
+
+    monkeypatch.setattr(ForkServer, "_start", start_and_note)
+    return started
 
 
-def test_a_server_with_threads_declines(tmp_path):
-    """It would leave locks held for ever in the fork."""
-    busy = (
-        "import sys, threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); "
-        "import actors.forks.server as s; s.PRELOAD = (); sys.path.insert(0, ''); s.main(sys.argv[1])"
+def said_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a run that must succeed tells its user."""
+    code = main(["run", *SMALL_RUN, *words])
+    out = "".join(capsys.readouterr())
+    assert code == 0, out
+    return out
+
+
+def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "ForkServer", None)  # nobody starts one
+    words = [
+        "name=plain",
+        "runtime.devices_per_actor=2",
+        "runtime.fork_actors=false",
+        f"runtime.runs_dir={tmp_path}",
+    ]
+    out = said_by(words, capsys)
+    assert re.search(
+        r"about (18\d|19\d|2\d\d) MB each; ordinary workers, since `runtime.fork_actors=false`", out
     )
-    path, script = tmp_path / "socket", tmp_path / "script.py"
-    script.write_text("import os; print(os.getppid())")
-    server = subprocess.Popen([sys.executable, "-c", busy, str(path)], cwd=ROOT, stdin=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 30
-        while not path.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        command = [sys.executable, "-S", "-E", str(JOIN), str(path), str(script)]
-        parent = int(subprocess.check_output(command, cwd=ROOT, text=True))
-        assert parent == os.getpid()
-    finally:
+    run = load_run(tmp_path / "plain")
+    assert_same_records(undisturbed, run, exact=False)
+    assert run.info["forked_actors"] == 0
+
+
+def test_a_long_tmpdir_is_no_obstacle(undisturbed, tmp_path):
+    """Ray's session and our socket go to a shorter folder, and the user is told of Ray's."""
+    folder = tmp_path / ("x" * 150)
+    folder.mkdir()
+    words = ["run", *SMALL_RUN, "name=long", f"runtime.runs_dir={tmp_path}", "runtime.devices_per_actor=2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dfl_ray", *words], cwd=ROOT, env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    out = done.stdout + done.stderr
+    assert done.returncode == 0, out
+    assert f"TMPDIR={folder} is too long a path for Ray's sockets; its session is in /tmp/ray" in " ".join(
+        out.split()
+    )
+    run = load_run(tmp_path / "long")
+    assert_same_records(undisturbed, run, exact=False)
+    assert run.info["forked_actors"] == run.devices["actor"].nunique() == 2
+
+
+def test_a_server_that_dies_before_the_packing_is_told_and_budgeted(tmp_path, monkeypatch, capsys):
+    check = ForkServer.check
+
+    def kill_and_check(self: ForkServer) -> str | None:
+        self._process.kill()
+        self._process.wait()
+        return check(self)
+
+    monkeypatch.setattr(ForkServer, "check", kill_and_check)
+    out = said_by(["name=dead", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"], capsys)
+    assert re.search(
+        r"about (18\d|19\d|2\d\d) MB each; ordinary workers, since the fork server has died", out
+    )
+    assert load_run(tmp_path / "dead").info["forked_actors"] == 0
+
+
+def test_a_server_that_dies_after_the_packing_is_told_too(tmp_path, monkeypatch, capsys):
+    init = RayBackend.__init__
+
+    def kill_first(self: RayBackend, *arguments: Any) -> None:
+        server = started[0]
+        for stand_in in psutil.Process().children(recursive=True):  # workers that Ray has started in advance
+            if command_of(stand_in) == ["cat"]:
+                stand_in.kill()
         server.kill()
-        server.wait()
+        wait_until_gone([server])
+        init(self, *arguments)
 
-
-def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr("actors.cluster.take_server", None)  # nobody asks for one
-    config = small_config(tmp_path, "name=plain", "runtime.devices_per_actor=2", "runtime.fork_actors=false")
-    assert_same_records(undisturbed, load_run(launch(config, json=True).folder), exact=False)
+    started = note_servers(monkeypatch)
+    monkeypatch.setattr(RayBackend, "__init__", kill_first)
+    out = said_by(["name=late", "runtime.devices_per_actor=1", f"runtime.runs_dir={tmp_path}"], capsys)
+    forked = load_run(tmp_path / "late").info["forked_actors"]
+    assert forked < 4
+    assert "MB each; forks of one process" in out
+    assert re.search(rf"{4 - forked} of 4 actors are ordinary workers, about (18\d|19\d|2\d\d) MB each", out)
 
 
 def test_actors_are_forks_and_share_what_is_imported(starting):
@@ -208,8 +257,17 @@ def test_actors_are_forks_and_share_what_is_imported(starting):
     stand_ins = [p for p in psutil.Process().children(recursive=True) if command_of(p) == ["cat"]]
     assert len(stand_ins) >= 3  # what Ray started has become next to nothing
     assert all(f["modules"]["torch"] for f in found)
-    assert all(f["marked"] == "here" for f in found)
+    assert all(f["marked"] == "here" and f["forked"] for f in found)
     assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
+
+
+def test_rays_sockets_have_paths_no_longer_than_expected(starting):
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    names = (_global_node.plasma_store_socket_name, _global_node.raylet_socket_name)
+    found = [str(name).split("/ray/session_", 1)[1] for name in names]
+    assert max(map(len, found)) <= len(cluster.SESSION_SOCKET.split("ray/session_", 1)[1])
 
 
 def test_forks_draw_different_numbers(starting):
@@ -250,22 +308,13 @@ def test_a_fork_dies_alone(starting):
     assert fresh(1)[0]["parent"] == server_of(starting).pid
 
 
-def test_a_client_that_talks_nonsense_is_ignored(starting):
-    for said in (b"", b"12345678garbage", (2).to_bytes(8, "big") + b"[]", (4).to_bytes(8, "big") + b"null"):
-        with socket.socket(socket.AF_UNIX) as line:
-            line.connect(str(Path(starting._forks._folder) / "socket"))
-            line.sendall(said)
-            line.shutdown(socket.SHUT_WR)
-            with suppress(ConnectionResetError):
-                assert line.recv(1) == b""
-    (found,) = look(1)
-    assert found["parent"] == server_of(starting).pid
-
-
 def test_without_the_server_actors_start_by_themselves(starting):
     server = server_of(starting)
+    assert starting.why_no_forks() is None
     server.kill()
     server.wait(30)
     (found,) = look(1)
     assert found["parent"] != server.pid
     assert found["marked"] == "here"
+    assert not found["forked"]
+    assert starting.why_no_forks() == "the fork server has died"

@@ -19,7 +19,7 @@ from dfl_ray.cli.quiet import SETTINGS, silence_libraries
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError, Interrupted, RunError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 COMMANDS = ("run", "resume", "report", "presets", "config")
 
 
@@ -29,11 +29,14 @@ class Launcher(types.ModuleType):
 
     error: BaseException | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    servers: list[str | None] = field(default_factory=list)
 
-    def launch(self, config: Any, *, verbose: bool, json: bool) -> Any:
+    def launch(self, config: Any, *, verbose: bool, json: bool, server: Any) -> Any:
+        self.servers.append(server.refusal)
         return self._answer("launch", config, verbose, json)
 
-    def resume(self, path: Path, *, verbose: bool, json: bool) -> Any:
+    def resume(self, path: Path, *, verbose: bool, json: bool, server: Any) -> Any:
+        self.servers.append(server.refusal)
         return self._answer("resume", path, verbose, json)
 
     def _answer(self, *call: Any) -> Any:
@@ -175,6 +178,32 @@ def test_resume_takes_a_run_folder(launcher: Launcher, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("", encoding="utf-8")
     assert main(["resume", str(tmp_path)]) == 0
     assert launcher.calls == [("resume", tmp_path, False, False)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
+def test_run_and_resume_start_the_fork_server_ahead(launcher: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("", encoding="utf-8")
+    assert main(["run"]) == main(["resume", str(tmp_path)]) == 0
+    assert launcher.servers == [None, None]
+
+
+@pytest.mark.parametrize(("words", "rounds"), [([], None), (["--rounds", "7"], 7)])
+def test_plan_hands_its_rounds_on(
+    words: list[str], rounds: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dfl_ray.simulation import estimate
+
+    asked: list[int | None] = []
+    monkeypatch.setattr(estimate, "plan", lambda *_, rounds: asked.append(rounds) or {"devices": 1})
+    monkeypatch.setattr(estimate, "plan_lines", lambda _: [("devices", "1")])
+    assert main(["plan", *words]) == 0
+    assert asked == [rounds]
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "many", "1.5"])
+def test_plan_refuses_what_is_no_number_of_rounds(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", f"--rounds={given}"]) == 2
+    assert f"whole number from 1, got `{given}`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ MACHINE = {"CPU": 2.0, "GPU": 0.0, "memory": 20 * 2.0**30}
 def packing(*overrides, cluster=None, resources=MACHINE):
     config = load_config(None, list(overrides))
     labels = np.zeros(config.devices.count, int) if cluster is None else np.array(cluster)
-    return pack(config, labels, resources, 1.0)
+    return pack(config.runtime, labels, resources, 1.0)
 
 
 def test_auto_keeps_one_device_per_actor_up_to_sixteen():
@@ -92,7 +92,7 @@ def on_nodes(nodes, *overrides):
     config = load_config(None, list(overrides))
     count = config.devices.count
     return pack(
-        config, np.zeros(count, int), total(nodes), 1.0, nodes=nodes, messages=ring_messages(count)
+        config.runtime, np.zeros(count, int), total(nodes), 1.0, nodes=nodes, messages=ring_messages(count)
     )  # fmt: skip
 
 

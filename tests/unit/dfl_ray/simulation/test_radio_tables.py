@@ -12,7 +12,7 @@ from channels.channel import Channel
 from channels.energy import DeviceClass, draw_classes
 from channels.settings import RadioSettings
 from channels.transfers import DELIVERED, FAILED, OUTCOMES, TABLE_COLUMNS, UNSERVED, RoundPlan
-from dfl_ray.devices.records import TransferRequests
+from dfl_ray.network.traffic import TransferRequests
 from dfl_ray.records import ATTEMPTS, TRANSFERS
 from dfl_ray.records.schema import conform
 from dfl_ray.simulation.radio_tables import (
