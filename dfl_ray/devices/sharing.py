@@ -32,7 +32,8 @@ class SharedUpdates:
             updates = device.memory.updates
             for name, array in list(updates.items()):
                 key = known.get(id(array)) or array.tobytes()
-                held = kept.setdefault(key, self._known.get(key, array))
-                updates[name] = held
-                known[id(held)] = key
+                if key not in kept:
+                    kept[key] = self._known.get(key, array)  # pyright: ignore[reportArgumentType]
+                updates[name] = kept[key]
+                known[id(kept[key])] = key
         self._known = kept

@@ -57,7 +57,7 @@ def test_method_example():
 
     method = examples()[3]["EverySecondNeighbour"](make_context(DloraConfig(rank=4), HELD))
     device = make_devices(method)[1]
-    assert [o.destinations for r in (2, 3) for o in method.outgoing(device, r)] == [(0,), (2,)]
+    assert [o.planned.destinations for r in (2, 3) for o in method.outgoing(device, r)] == [(0,), (2,)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

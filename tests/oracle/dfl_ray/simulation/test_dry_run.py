@@ -12,7 +12,7 @@ from dfl_ray.simulation.radio_tables import transfer_table
 from tests.conftest import small_config
 
 RUN = (
-    "runtime.backend=local", "rounds=6", "devices.count=5", "devices.area_m=[500,500]", "method.local_steps=1",
+    "runtime.backend=local", "rounds=6", "devices.count=5", "devices.area_m=[350,350]", "method.local_steps=1",
     "method.batch_rows=2", "evaluate.every=6", "evaluate.rows_per_task=2", "tasks.train_rows=60",
 )  # fmt: skip
 KEYS = ["round", "source", "destination", "kind", "payload_bytes", "attempts", "delivered"]
@@ -66,8 +66,8 @@ def test_every_transfer_of_the_run_is_planned(tmp_path, setting, seed):
     for name in ("airtime_s", "radio_energy_j", "compute_energy_j", "energy_j"):
         assert sums[name] == pytest.approx(run.rounds[name].sum(), rel=1e-9, abs=1e-12), name
     assert sums["simulated_s"] == pytest.approx(run.rounds["simulated_s"].iloc[-1], rel=1e-9)
-    if setting not in ("local", "centralized"):
-        assert len(transfers) > 0
+    sends = setting not in ("local", "centralized") and len(found.outline.deployment.topology.edges) > 0
+    assert (len(transfers) > 0) == sends
 
 
 def test_a_size_that_depends_on_trained_values_is_planned_within_two_per_cent(tmp_path):
@@ -97,7 +97,7 @@ def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
     assert sorted(some.played) == [3, 9, 18, 24]
     assert chosen_rounds(whole.outline.law, 10, 24, 100) == list(range(1, 25))
     a, b = totals(whole), totals(some)
-    assert b["payload_bytes"] == pytest.approx(a["payload_bytes"], rel=0.05)
+    assert b["payload_bytes"] == pytest.approx(a["payload_bytes"], rel=0.15)
     assert b["compute_energy_j"] == pytest.approx(a["compute_energy_j"], rel=1e-9)
     assert b["simulated_s"] == pytest.approx(a["simulated_s"], rel=0.2)
     assert any("4 of 24 rounds are planned" in note for note in some.notes)
@@ -105,5 +105,7 @@ def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
 
 def test_an_empty_battery_ends_plan_and_run_alike(tmp_path):
     words = ("method=dlora", "devices.battery_j=0.05", "rounds=4")
-    found = dry_run(small_config(tmp_path, *RUN, *words))
-    assert any("empty batteries" in note for note in found.notes) or found.played[max(found.played)].emptied
+    found, run = dry_run(small_config(tmp_path, *RUN, *words)), run_of(tmp_path, words)
+    alive = {r: p.plan.alive.tolist() for r, p in found.played.items()}
+    assert alive == run.devices.groupby("round")["alive"].apply(list).to_dict()
+    assert any(p.emptied for p in found.played.values())

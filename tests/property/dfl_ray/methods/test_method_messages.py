@@ -36,8 +36,8 @@ def network(name, **changes):
 
 def adapter_message(method, devices):
     """A real message of device 0 to device 1."""
-    sent = [o for o in method.outgoing(devices[0], 1) if o.kind.name == "ADAPTER"]
-    return bytes(next(o.payload for o in sent if 1 in o.destinations))
+    sent = [o for o in method.outgoing(devices[0], 1) if o.planned.kind.name == "ADAPTER"]
+    return bytes(next(o.payload for o in sent if 1 in o.planned.destinations))
 
 
 def taken_in(method, device, data, round_index=1):
