@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
+
+from dfl_ray.config.yamlio import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dfl_ray", "actors", "topology", "channels")
@@ -204,9 +205,7 @@ def test_setup_names_the_missing_venv_module_in_one_line(tmp_path: Path) -> None
 
 
 def test_the_pre_commit_hooks_are_the_tools_of_make_lint() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
-        "hooks"
-    ]
+    hooks = parse((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     tools = {hook["entry"].split()[0] for hook in hooks}
     assert tools == {".venv/bin/ruff", ".venv/bin/pyright", ".venv/bin/lint-imports"}
 
