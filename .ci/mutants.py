@@ -35,14 +35,16 @@ def main() -> int:
         configure(folder, asked.packages, asked.tests)
         # mutmut knows its mutants by name only after it has made them: a name that none has makes them all
         # and measures which test reaches which function, and tries none.
-        first = mutmut(folder, ["none.such"], quiet=True)
+        first = mutmut(folder, ["none.such"])
         names = sample(mutant_names(folder), asked.packages, asked.count, asked.seed)
         if not names:
             print(first.stdout[-4000:])
             print("mutants: none were made; the tests that they need must pass first")
             return 1
         print(f"mutants: {len(names)} of {len(mutant_names(folder))}, seed {asked.seed}", flush=True)
-        mutmut(folder, ["--max-children", str(asked.workers), *names])
+        tried = mutmut(folder, ["--max-children", str(asked.workers), *names])
+        if all(outcomes(folder)[name] is None for name in names):
+            print(tried.stdout[-4000:])
         return judge(folder, names)
 
 
@@ -82,25 +84,23 @@ def configure(folder: Path, packages: list[str], tests: list[str] | None) -> Non
         "source_paths": ["topology", "channels", "dfl_ray", "actors"],
         "only_mutate": [f"{package}/*" for package in packages],
         "also_copy": ["pyproject.toml", "benchmarks", "docs", "README.md"],
-        "pytest_add_cli_args": ["-m", "not slow and not ray", "-p", "no:cacheprovider"],
+        "pytest_add_cli_args": ["-m", "not slow and not ray", "--hypothesis-profile=mutants"],
         "pytest_add_cli_args_test_selection": tests or own_tests(packages),
         # A mutant's result depends on its own function and the tests; nothing is kept from run to run.
         "track_dependencies": False,
         "use_git_change_detection": False,
-        "mutate_only_covered_lines": True,
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write("\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
 
 
-def mutmut(folder: Path, words: list[str], *, quiet: bool = False) -> subprocess.CompletedProcess[str]:
+def mutmut(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run `mutmut run` in the copy."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
     command = [sys.executable, "-m", "mutmut", "run", *words]
-    pipe = subprocess.PIPE if quiet else subprocess.DEVNULL
     return subprocess.run(
-        command, cwd=folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True, check=False
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
 
 
