@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,7 +68,9 @@ def test_int8_keeps_zeros_and_the_largest_value():
 @given(hnp.arrays(np.bool_, st.integers(1, 2000)))
 def test_masks_round_trip(mask):
     data = encode_mask(mask)
-    np.testing.assert_array_equal(decode_mask(data, len(mask)), mask)
+    decoded = decode_mask(data, len(mask))
+    assert decoded.dtype == np.bool_
+    np.testing.assert_array_equal(decoded, mask)
     assert len(data) <= 1 + -(-len(mask) // 8)
 
 
@@ -75,6 +79,24 @@ def test_sparse_masks_travel_as_indices():
     mask[[3, 17, 9_999]] = True
     assert len(encode_mask(mask)) == 1 + 2 * 3
     assert len(encode_mask(np.ones(10_000, bool))) == 1
+
+
+@pytest.mark.parametrize(("gap", "kind"), [(2**16 - 1, 2), (2**16, 1), (2**16 + 1, 1), (2**17, 1)])
+def test_a_gap_travels_as_an_index_as_long_as_it_fits_16_bits(gap, kind):
+    mask = np.zeros(300_000, bool)
+    mask[[0, gap + 1]] = True
+    data = encode_mask(mask)
+    assert data[0] == kind
+    np.testing.assert_array_equal(decode_mask(data, len(mask)), mask)
+
+
+@pytest.mark.parametrize("kept", range(1, 16))
+def test_a_mask_takes_the_smaller_of_its_two_forms(kept):
+    mask = np.zeros(160, bool)
+    mask[::11][:kept] = True
+    indices, bitmask = 2 * kept, 20
+    assert len(encode_mask(mask)) == 1 + min(indices, bitmask)
+    assert encode_mask(mask)[0] == (2 if indices < bitmask else 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\x03abc", b"\x02\xff\xff\xff\xff", b"\x00x"])
@@ -125,3 +147,12 @@ def test_any_truncation_is_refused(message, data):
 def test_mask_hash_is_zero_only_for_dense():
     assert mask_hash(np.ones(9, bool)) == 0
     assert mask_hash(np.zeros(9, bool)) != 0
+
+
+def test_mask_hash_is_the_little_endian_blake2b_of_the_packed_mask():
+    # A device of another version must come to the same number: the bytes are part of the format.
+    mask = np.arange(20) % 3 == 0
+    digest = hashlib.blake2b(bytes([0b10010010, 0b01001001, 0b00100000]), digest_size=8).digest()
+    assert mask_hash(mask) == int.from_bytes(digest, "little")
+    hashes = {mask_hash(np.arange(20) == n) for n in range(20)}
+    assert len(hashes) == 20
