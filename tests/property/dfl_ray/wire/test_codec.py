@@ -65,6 +65,20 @@ def test_int8_keeps_zeros_and_the_largest_value():
     assert not back[:64].any()
 
 
+@pytest.mark.parametrize("scale", [2**-24, 0.5, 3.0, 65504.0])
+def test_int8_is_exact_for_multiples_of_a_scale_that_float16_holds(scale):
+    x = (np.array([-127, -126, -1, 0, 1, 64, 127]) * scale).astype(np.float32)
+    np.testing.assert_array_equal(decode_values(encode_values(x, "int8"), "int8", len(x)), x)
+
+
+def test_int8_ends_at_the_largest_scale_on_both_sides():
+    x = np.array([-1e9, 0.0, 1e9], np.float32)
+    largest = np.float32(65504.0 * 127)
+    np.testing.assert_array_equal(
+        decode_values(encode_values(x, "int8"), "int8", 3), [-largest, 0.0, largest]
+    )
+
+
 @given(hnp.arrays(np.bool_, st.integers(1, 2000)))
 def test_masks_round_trip(mask):
     data = encode_mask(mask)
@@ -103,6 +117,14 @@ def test_a_mask_takes_the_smaller_of_its_two_forms(kept):
 def test_wrong_masks_are_refused(data):
     with pytest.raises(CodecError):
         decode_mask(data, 100)
+
+
+def test_an_index_just_beyond_the_mask_is_refused_by_name():
+    assert decode_mask(b"\x02\x63\x00", 100)[99]
+    with pytest.raises(CodecError, match="mask index 100 beyond 100 entries"):
+        decode_mask(b"\x02\x64\x00", 100)
+    with pytest.raises(CodecError, match="a mask of 100 entries can't be 2 bytes"):
+        decode_mask(b"\x00x", 100)
 
 
 MESSAGES = st.builds(
