@@ -1,17 +1,39 @@
-"""Line charts as small self-contained SVG files, for benchmark pictures without a plotting library."""
+"""Line charts of the benchmarks as SVG files, drawn by matplotlib; equal data give equal bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_WIDTH, _HEIGHT = 720, 430
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 190, 46, 60
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dfl-ray",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+}
 
 
 @dataclass(frozen=True)
@@ -31,43 +53,6 @@ class Axis:
     high: float
     log: bool = False
     names: tuple[str, ...] = ()
-
-    def place(self, value: float) -> float:
-        """Position of a value from 0 to 1."""
-        low, high, at = self.low, self.high, value
-        if self.log:
-            low, high, at = math.log10(low), math.log10(high), math.log10(max(value, 1e-300))
-        return min(max((at - low) / (high - low), 0.0), 1.0)
-
-    def ticks(self) -> list[float]:
-        """Round values to label: decades (1, 2, 5 on a short axis) if log, names, or steps of 1, 2 or 5."""
-        if self.names:
-            return [float(k) for k in range(len(self.names))]
-        if self.log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            mantissas = (1, 2, 5) if math.log10(self.high / self.low) < 2.5 else (1,)
-            every = [m * 10.0**k for k in range(first, last + 1) for m in mantissas]
-            return [v for v in every if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9)]
-        step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
-        for factor in (5, 2):
-            if (self.high - self.low) / (step * factor) >= 4:
-                step *= factor
-                break
-        start = math.ceil(self.low / step - 1e-9)
-        return [k * step for k in range(start, math.floor(self.high / step + 1e-9) + 1)]
-
-    def label(self, value: float) -> str:
-        """What to write at a tick."""
-        return self.names[round(value)] if self.names else f"{value:g}"
-
-
-def _titles(x: Axis, y: Axis) -> list[str]:
-    middle_x, middle_y = _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2, _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
-    turned = f'transform="translate(20 {middle_y}) rotate(-90)"'
-    return [
-        f'<text x="{middle_x}" y="{_HEIGHT - 16}" text-anchor="middle">{escape(x.title)}</text>',
-        f'<text {turned} text-anchor="middle">{escape(y.title)}</text>',
-    ]
 
 
 Series = tuple[Sequence[float], Sequence[float]]
@@ -89,70 +74,64 @@ def save_chart(
         x: Horizontal axis.
         y: Vertical axis.
         series: Name to (x values, y values). Names "a: x" and "a: y" share a colour, the second is dashed.
-        spreads: Name to the half-widths of its points' intervals; such series get points and bars.
+        spreads: Name to the half-widths of its points' intervals; such series get points, and bars where the
+            half-width is finite.
     """
-    # A letter is about 7.3 wide; long names widen the picture.
-    width = max(_WIDTH, round(_WIDTH - _RIGHT + 50 + 7.3 * max(map(len, series))))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" font-family="sans-serif"'
-        ' font-size="13">',
-        f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>',
-        f'<text x="{_LEFT}" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
-        *_grid(x, y), *_titles(x, y),
-    ]  # fmt: skip
-    groups = list(dict.fromkeys(name.partition(": ")[0] for name in series))
-    first_variant = next(iter(series)).partition(": ")[2]
-    for number, (name, line) in enumerate(series.items()):
-        group, _, variant = name.partition(": ")
-        color = COLORS[groups.index(group) % len(COLORS)]
-        dash = ' stroke-dasharray="6 3"' if (variant != first_variant if variant else number >= 4) else ""
-        parts += _line(x, y, line, (spreads or {}).get(name), color, dash)
-        parts += _legend(number, name, color, dash)
-    parts.append("</svg>\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(parts), encoding="utf-8")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title, gid="title")
+        _set_axis(axes, x, "x")
+        _set_axis(axes, y, "y")
+        groups = list(dict.fromkeys(name.partition(": ")[0] for name in series))
+        first_variant = next(iter(series)).partition(": ")[2]
+        for number, (name, line) in enumerate(series.items()):
+            group, _, variant = name.partition(": ")
+            dashed = variant != first_variant if variant else number >= 4
+            place = groups.index(group)
+            _draw(axes, number, name, line, (spreads or {}).get(name), place, dashed)
+        figure.legend(loc="outside right upper", handlelength=2.8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a date, and with the salt of _STYLE for the ids, the file depends on the data alone.
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def _at_x(x: Axis, value: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * x.place(value)
+def _set_axis(axes: Axes, axis: Axis, which: str) -> None:
+    own = axes.xaxis if which == "x" else axes.yaxis
+    if which == "x":
+        axes.set_xlabel(axis.title)
+        axes.set_xscale("log" if axis.log else "linear")
+        axes.set_xlim(axis.low, axis.high)
+    else:
+        axes.set_ylabel(axis.title)
+        axes.set_yscale("log" if axis.log else "linear")
+        axes.set_ylim(axis.low, axis.high)
+    if axis.names:
+        own.set_ticks(range(len(axis.names)), labels=list(axis.names))
+    elif axis.log:
+        # A short axis would have no more than one decade to label.
+        parts = (1.0, 2.0, 5.0) if math.log10(axis.high / axis.low) < 2.5 else (1.0,)
+        own.set_major_locator(LogLocator(subs=parts, numticks=30))
+        own.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        own.set_minor_locator(NullLocator())
+        own.set_minor_formatter(NullFormatter())
+    else:
+        own.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
 
 
-def _at_y(y: Axis, value: float) -> float:
-    return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - y.place(value))
-
-
-def _grid(x: Axis, y: Axis) -> list[str]:
-    parts: list[str] = []
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    for value in x.ticks():
-        at = _at_x(x, value)
-        parts.append(f'<line x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{bottom}" stroke="#ddd"/>')
-        label = escape(x.label(value))
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>')
-    for value in y.ticks():
-        at = _at_y(y, value)
-        parts.append(f'<line x1="{_LEFT}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y.label(value)}</text>')
-    return parts
-
-
-def _line(x: Axis, y: Axis, line: Series, spread: Sequence[float] | None, color: str, dash: str) -> list[str]:
-    points = [(_at_x(x, px), _at_y(y, py)) for px, py in zip(*line, strict=True)]
-    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-    parts = [f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>']
-    if spread is not None:
-        parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{color}"/>' for px, py in points]
-        for (px, _), value, half in zip(points, line[1], spread, strict=True):
-            if math.isfinite(half):
-                low, high = _at_y(y, value - half), _at_y(y, value + half)
-                bar = f"M{px - 4:.1f},{low:.1f}h8m-4,0V{high:.1f}m-4,0h8"
-                parts.append(f'<path d="{bar}" fill="none" stroke="{color}"/>')
-    return parts
-
-
-def _legend(number: int, name: str, color: str, dash: str) -> list[str]:
-    at, edge = _TOP + 12 + 20 * number, _WIDTH - _RIGHT + 14
-    return [
-        f'<line x1="{edge}" y1="{at}" x2="{edge + 22}" y2="{at}" stroke="{color}" stroke-width="2"{dash}/>',
-        f'<text x="{edge + 28}" y="{at + 4}">{escape(name)}</text>',
-    ]
+def _draw(
+    axes: Axes, number: int, name: str, line: Series, spread: Sequence[float] | None, place: int, dashed: bool
+) -> None:
+    color = COLORS[place % len(COLORS)]
+    (drawn,) = axes.plot(
+        *line, color=color, linestyle=(0, (5, 2)) if dashed else "-", label=name, gid=f"series{number}"
+    )
+    if spread is None:
+        return
+    drawn.set_marker(MARKERS[place % len(MARKERS)])
+    drawn.set_markersize(5)
+    points = [(px, py, half) for px, py, half in zip(*line, spread, strict=True) if math.isfinite(half)]
+    if points:
+        xs, ys, halves = zip(*points, strict=True)
+        bars = axes.errorbar(xs, ys, yerr=halves, fmt="none", ecolor=color, elinewidth=1, capsize=3)
+        bars.lines[2][0].set_gid(f"bars{number}")

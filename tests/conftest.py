@@ -12,6 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says nothing of the code: a first call imports or compiles.
+settings.register_profile("dfl-ray", deadline=None)
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, max_examples=30, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("dfl-ray")
 
 SMALL_RUN = [
     "rounds=4",

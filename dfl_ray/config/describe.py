@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from ruamel.yaml.comments import CommentedMap
 
 from dfl_ray.config import fields
 from dfl_ray.config.schema import Config
-from dfl_ray.config.yamlio import dump, plain
+from dfl_ray.config.yamlio import dump, in_brackets, plain, write
 
 _COLUMN = 44
-_INDENT = "  "
+_INDENT = 2
 
 
 def describe(config: Config) -> str:
@@ -21,16 +22,17 @@ def describe(config: Config) -> str:
     an equal configuration, so that it can be saved as a file and edited.
     """
     data = config.model_dump(mode="python")
-    lines = [
-        "# Every key: value, meaning, (type and range); CHANGED marks what is not the default.",
-    ]
+    document = CommentedMap()
+    document.yaml_set_start_comment(
+        "Every key: value, meaning, (type and range); CHANGED marks what is not the default."
+    )
     for key in fields.keys(Config, data):
-        value = _at(data, key.path)
+        parent = _at(document, key.path[:-1])
         if key.section:
-            lines.extend(_section(key))
+            _add_section(parent, key)
         else:
-            lines.extend(_entry(key, value))
-    return "\n".join(lines) + "\n"
+            _add_entry(parent, key, _at(data, key.path))
+    return write(document, width=10_000)
 
 
 def _at(data: Any, path: fields.Path) -> Any:
@@ -39,22 +41,25 @@ def _at(data: Any, path: fields.Path) -> Any:
     return data
 
 
-def _section(key: fields.Key) -> list[str]:
-    indent = _INDENT * (len(key.path) - 1)
-    blank = [""] if len(key.path) == 1 else []
-    return [*blank, f"{indent}{key.path[-1]}:".ljust(_COLUMN) + f"# {key.meaning}"]
+def _add_section(parent: CommentedMap, key: fields.Key) -> None:
+    name = key.path[-1]
+    parent[name] = CommentedMap()
+    if len(key.path) == 1:
+        parent.yaml_set_comment_before_after_key(name, before="\n")
+    parent.yaml_add_eol_comment(key.meaning, key=name, column=_COLUMN)
 
 
-def _entry(key: fields.Key, value: Any) -> list[str]:
-    indent = _INDENT * (len(key.path) - 1)
+def _add_entry(parent: CommentedMap, key: fields.Key, value: Any) -> None:
+    name, indent = key.path[-1], _INDENT * (len(key.path) - 1)
     changed = (
         "" if plain(value) == plain(_default(key)) else f"  CHANGED, default {dump(_default(key), flow=True)}"
     )
-    text = f"{indent}{key.path[-1]}: {dump(value, flow=True, width=10_000)}"
-    comment = f"# {key.meaning} ({key.expected}){changed}"
-    if len(text) >= _COLUMN:
-        return [indent + comment, text]
-    return [text.ljust(_COLUMN) + comment]
+    comment = f"{key.meaning} ({key.expected}){changed}"
+    parent[name] = in_brackets(value)
+    if indent + len(f"{name}: {dump(value, flow=True, width=10_000)}") >= _COLUMN:
+        parent.yaml_set_comment_before_after_key(name, before=comment, indent=indent)
+    else:
+        parent.yaml_add_eol_comment(comment, key=name, column=_COLUMN)
 
 
 def _default(key: fields.Key) -> Any:

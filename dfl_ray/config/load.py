@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dfl_ray.config import problems
 from dfl_ray.config.check import check_values
-from dfl_ray.config.overrides import apply_overrides
+from dfl_ray.config.describe import describe
+from dfl_ray.config.overrides import apply_overrides, parse_override
 from dfl_ray.config.presets import DEFAULT_PRESET, preset_names, preset_text
 from dfl_ray.config.schema import Config
-from dfl_ray.config.yamlio import dump, parse
+from dfl_ray.config.yamlio import Document, Lines, YAMLError, place_and_reason, read
 from dfl_ray.errors import InputError, nearest
 
 
@@ -37,23 +38,37 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         >>> load_config(None, ["method=dlora", "method.rank=4"]).method.rank
         4
     """
-    data, label = read_source(source)
+    document, label = _read_source(source)
     if overrides:
         label += (
             " with "
             + ", ".join(f"`{text}`" for text in overrides[:4])
             + (", …" if len(overrides) > 4 else "")
         )
-    return from_data(apply_overrides(data, overrides), label)
+    # A key that an override has set does not stand in the file with that value.
+    replaced = [parse_override(text)[0] for text in overrides]
+    lines = {
+        key: line
+        for key, line in document.lines.items()
+        if not any(key[: len(path)] == path or path[: len(key)] == key for path in replaced)
+    }
+    return from_data(apply_overrides(document.data, overrides), label, lines)
 
 
-def from_data(data: Mapping[str, Any], label: str = "configuration") -> Config:
+def from_data(
+    data: Mapping[str, Any], label: str = "configuration", lines: Lines = types.MappingProxyType({})
+) -> Config:
     """Validate plain data, as YAML gives it, into a `Config`.
 
     Types are strict: text is no number, true is no 1. Missing `type` keys of sections get their default.
 
+    Args:
+        data: Plain data.
+        label: Where the data comes from, for errors.
+        lines: Line of each key in its file, for errors; keys that are not in it are named without a line.
+
     Raises:
-        InputError: See `load_config`; `label` says in it where the data comes from.
+        InputError: See `load_config`.
     """
     data = apply_overrides(data, ())
     for name in ("method", "topology"):
@@ -67,7 +82,7 @@ def from_data(data: Mapping[str, Any], label: str = "configuration") -> Config:
         # Strict validation takes lists for tuples only from JSON.
         config = Config.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise problems.as_error(problems.of_validation(error, Config, data), label) from None
+        raise problems.as_error(problems.of_validation(error, Config, data, lines), label) from None
     found = check_values(config)
     if found:
         raise problems.as_error(found, label)
@@ -75,15 +90,15 @@ def from_data(data: Mapping[str, Any], label: str = "configuration") -> Config:
 
 
 def resolved_yaml(config: Config) -> str:
-    """Write every key of a configuration as YAML that `load_config` reads back to an equal one."""
-    return dump(config.model_dump(mode="python"))
+    """Write every key of a configuration as commented YAML that `load_config` reads back to an equal one."""
+    return describe(config)
 
 
-def read_source(source: str | Path | None) -> tuple[dict[str, Any], str]:
-    """Read a preset or YAML file as plain data.
+def _read_source(source: str | Path | None) -> tuple[Document, str]:
+    """Read a preset or YAML file as a mapping of plain data with the lines of its keys.
 
     Returns:
-        The data, and words that say where it comes from.
+        The document, and words that say where it comes from.
 
     Raises:
         InputError: No such preset or file, not YAML, or its top level is not a mapping.
@@ -123,18 +138,17 @@ def _refuse_missing(name: str, path: Path) -> None:
     )
 
 
-def _mapping(text: str, label: str) -> dict[str, Any]:
+def _mapping(text: str, label: str) -> Document:
     try:
-        data = parse(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = str(getattr(error, "problem", None) or error).strip()
+        document = read(text)
+    except YAMLError as error:
+        place, reason = place_and_reason(error)
         raise InputError(
             f"The {label} is not YAML{place}", got=reason, expected="a mapping of keys"
         ) from None
+    data = document.data
     if data is None:
-        return {}
+        return Document({})
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         kind = {list: "a list", str: "text"}.get(type(data), type(data).__name__)
         raise InputError(
@@ -142,4 +156,4 @@ def _mapping(text: str, label: str) -> dict[str, Any]:
             got=f"{kind} at the top level",
             expected="a mapping of keys",
         )
-    return data
+    return document

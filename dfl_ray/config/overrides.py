@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
-from dfl_ray.config.yamlio import parse
+from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError
 
 SHORT_SECTIONS = ("method", "topology")
@@ -39,11 +37,11 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         )
     try:
         return tuple(key.split(".")), parse(raw)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise InputError(
             f"The value of the override `{key}` is not YAML",
             got=raw,
-            expected=f"a number, text, true, false, null, [a, b] or {{a: b}} ({_reason(error)})",
+            expected=f"a number, text, true, false, null, [a, b] or {{a: b}} ({place_and_reason(error)[1]})",
             change=f"Quote it: '{key}=\"...\"'.",
         ) from None
 
@@ -92,7 +90,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _reason(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or error).strip()

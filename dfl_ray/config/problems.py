@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from dfl_ray.config import fields
-from dfl_ray.config.yamlio import dump
+from dfl_ray.config.yamlio import Lines, dump
 from dfl_ray.errors import InputError, nearest, paragraph
 
 
@@ -41,19 +42,25 @@ def as_error(problems: Sequence[Problem], source: str) -> InputError:
     )
 
 
-def of_validation(error: ValidationError, schema: type[BaseModel], data: dict[str, Any]) -> list[Problem]:
+def of_validation(
+    error: ValidationError, schema: type[BaseModel], data: dict[str, Any], lines: Lines = MappingProxyType({})
+) -> list[Problem]:
     """Turn pydantic's errors into problems, one per key.
 
     Args:
         error: What pydantic raised.
         schema: The class that was validated, e.g. `Config`.
         data: The plain data that was validated, sections with variants carrying their `type`.
+        lines: Lines of the keys in their file; a problem with a key that is in it names the line.
     """
     found: dict[fields.Path, Problem] = {}
     for item in error.errors(include_url=False):
         path = _path(item["loc"], schema, data)
         # A union reports one error per member; the first one already names the whole key.
-        found.setdefault(path, _problem(item, path, schema, data))
+        if path not in found:
+            problem = _problem(item, path, schema, data)
+            line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+            found[path] = problem._replace(what=f"{problem.what} on line {line}") if line else problem
     return list(found.values())
 
 

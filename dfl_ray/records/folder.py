@@ -13,8 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import lock, parts
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
@@ -60,7 +59,7 @@ class RunFolder:
         if suffix_if_taken:
             path = next(free for free in _alternatives(path) if _make_new(free))
         folder = cls(path, _claim(path))
-        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        text = config if isinstance(config, str) else dump(dict(config))
         write_text_atomically(path / "config.yaml", text)
         for table, schema in TABLES.items():
             parts.append(path / f"{table}.parquet", schema.empty_table())

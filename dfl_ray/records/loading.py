@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 
+from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError
 from dfl_ray.records import parts
 from dfl_ray.records.folder import check_run_folder
@@ -139,16 +139,21 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     info = check_run_folder(path)
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path / 'config.yaml'} cannot be read",
-            got=str(error),
-            change="Restore the file, or give another run folder.",
-        ) from error
+        config = parse((path / "config.yaml").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _damaged_config(path, "cannot be read", str(error)) from error
+    except YAMLError as error:
+        place, reason = place_and_reason(error)
+        raise _damaged_config(path, f"is not YAML{place}", reason) from error
     done = parts.read(path / "rounds.parquet", TABLES["rounds"], columns=["round"]).column("round")
     last = max(done.to_pylist(), default=0)
     return Run(path, config if isinstance(config, dict) else {}, info, last)
+
+
+def _damaged_config(path: Path, what: str, got: str) -> InputError:
+    return InputError(
+        f"{path / 'config.yaml'} {what}", got=got, change="Restore the file, or give another run folder."
+    )
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

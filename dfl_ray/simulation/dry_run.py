@@ -329,7 +329,9 @@ def totals(found: DryRun) -> Mapping[str, Any]:
     wanted = sum(len(p.requests) for p in played)
     arrived = sum(int(p.arrived.sum()) for p in played)
     computing = sum(float(p.plan.compute_energy_j.sum()) for p in played)
-    on_air_s = sum(p.plan.occupied_s for p in played)
+    lengths = [p.plan.end_s - p.plan.start_s for p in played]
+    # What the radio adds to a round behind its slowest training.
+    added_s = sum(max(0.0, s - float(np.max(p.cost.seconds))) for s, p in zip(lengths, played, strict=True))
     radio = sum(float(p.plan.radio_energy_j.sum()) for p in played) * (1 + more)
     computing += sum(found.skipped_energy_j.values())
     return {
@@ -338,9 +340,7 @@ def totals(found: DryRun) -> Mapping[str, Any]:
         "radio_energy_j": radio,
         "compute_energy_j": computing,
         "energy_j": radio + computing,
-        "simulated_s": sum(p.plan.end_s - p.plan.start_s for p in played)
-        + sum(found.skipped_s.values())
-        + more * on_air_s,
+        "simulated_s": sum(lengths) + sum(found.skipped_s.values()) + more * added_s,
         "transfers": wanted,
         "delivered": arrived,
         "delivered_fraction": arrived / wanted if wanted else None,

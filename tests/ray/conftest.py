@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.conftest import small_config
+from tests.worker_coverage import keep_data_of_killed_workers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coverage_of_workers() -> Iterator[None]:
+    """Workers save their coverage before they are killed."""
+    with keep_data_of_killed_workers():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
+
+from dfl_ray.config.yamlio import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dfl_ray", "actors", "topology", "channels")
@@ -101,6 +102,60 @@ def test_the_wheel_holds_the_four_packages_whole_and_nothing_else(wheel: set[str
     assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} <= set(PACKAGES)
     for name in ("dfl_ray/presets/default.yaml", "dfl_ray/cli/parser.py", "channels/settings.py"):
         assert name in wheel
+    assert {f"{package}/py.typed" for package in PACKAGES} <= wheel
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+
+
+def imported_names(folder: Path) -> set[str]:
+    import ast
+
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def test_what_the_packages_import_is_declared_and_what_is_declared_is_imported() -> None:
+    from importlib.metadata import packages_distributions
+
+    from packaging.requirements import Requirement
+
+    installed = packages_distributions()
+
+    def distribution(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", installed[name][0]).lower()
+
+    imported = {
+        "ruamel-yaml" if name == "ruamel" else distribution(name)
+        for name in set.union(*(imported_names(ROOT / package) for package in PACKAGES))
+        - set(sys.stdlib_module_names) - set(PACKAGES)
+    }  # fmt: skip
+    needed = {re.sub(r"[-_.]+", "-", Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    optional = {Requirement(text).name for text in PROJECT["project"]["optional-dependencies"]["hub"]}
+    assert imported - optional - needed == set()
+    # peft loads the folders that a run writes; filelock is for the run's lock.
+    assert needed - imported <= {"filelock", "peft"}
+
+
+def test_torch_is_a_range_and_its_pin_belongs_to_the_lock() -> None:
+    (torch,) = (text for text in PROJECT["project"]["dependencies"] if text.startswith("torch"))
+    assert torch == "torch>=2.9"
+    assert locked()["torch"] == "2.13.0"
+
+
+def test_the_citation_names_this_version_and_the_methods_paper() -> None:
+    citation = parse((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert citation["version"] == PROJECT["project"]["version"]
+    assert citation["license"] == PROJECT["project"]["license"] == "Apache-2.0"
+    (paper,) = citation["references"]
+    assert paper["identifiers"] == [{"type": "other", "value": "arXiv:2602.20492"}]
+    for entry in (citation, paper):
+        assert entry["title"] and all(a.get("name") or a.get("family-names") for a in entry["authors"])
 
 
 def test_the_wheel_holds_the_embedded_model(wheel: set[str]) -> None:
@@ -132,6 +187,9 @@ def test_the_lock_pins_all_that_the_project_asks_for() -> None:
     asked = [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
     for text in asked:
         need = Requirement(text)
+        if need.name == project["name"]:  # an extra that takes in other extras
+            assert need.extras <= set(project["optional-dependencies"])
+            continue
         version = pins[re.sub(r"[-_.]+", "-", need.name).lower()]
         assert need.specifier.contains(version, prereleases=True), f"{text} is locked at {version}"
 
@@ -144,7 +202,7 @@ def test_this_environment_is_the_locked_one() -> None:
 
 
 def test_scripts_are_whole_and_ci_runs_make_test() -> None:
-    for name in ("setup", "lock", "browser", "run"):
+    for name in ("setup", "lock", "browser", "run", "coverage"):
         script = ROOT / ".ci" / name
         assert subprocess.run(["sh", "-n", str(script)], capture_output=True).returncode == 0
         assert script.stat().st_mode & 0o111
@@ -153,7 +211,14 @@ def test_scripts_are_whole_and_ci_runs_make_test() -> None:
 
 def test_make_test_runs_every_check() -> None:
     done = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for step in ("ruff check .", "ruff format --check .", "pyright", "lint-imports", "-m pytest"):
+    for step in (
+        "ruff check .",
+        "ruff format --check .",
+        "pyright",
+        "lint-imports",
+        "-m coverage run -m pytest",
+        ".ci/coverage",
+    ):
         assert step in done.stdout
 
 
@@ -204,9 +269,7 @@ def test_setup_names_the_missing_venv_module_in_one_line(tmp_path: Path) -> None
 
 
 def test_the_pre_commit_hooks_are_the_tools_of_make_lint() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
-        "hooks"
-    ]
+    hooks = parse((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     tools = {hook["entry"].split()[0] for hook in hooks}
     assert tools == {".venv/bin/ruff", ".venv/bin/pyright", ".venv/bin/lint-imports"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,10 @@ import pytest
 from benchmarks import ablations
 from benchmarks.ablation_entries import ABLATIONS, OURS, ours
 from benchmarks.comparison import STATE, Curve
-from benchmarks.line_chart import Axis, save_chart
+from benchmarks.line_chart import COLORS, Axis, save_chart
 from benchmarks.methods import make_job
 
+SVG = "{http://www.w3.org/2000/svg}"
 RULES = (
     "likelihood",
     "likelihood_soft",
@@ -27,6 +27,15 @@ RULES = (
     "sum",
     "average",
 )
+
+
+def groups_of(path):
+    """The groups of a picture by their id."""
+    return {g.attrib["id"]: g for g in ElementTree.parse(path).iter(f"{SVG}g") if "id" in g.attrib}
+
+
+def texts_of(path):
+    return ["".join(t.itertext()) for t in ElementTree.parse(path).iter(f"{SVG}text")]
 
 
 def made_up(label, seed):
@@ -87,13 +96,17 @@ def test_tables_and_charts(name, seeds, tmp_path):
     json.dumps(ablations.plain(ablations.entry_json(entry, rows)), allow_nan=False)
     path = tmp_path / "chart.svg"
     ablations.draw(path, entry, rows, curves)
-    drawn = ElementTree.parse(path).getroot()
-    svg = "{http://www.w3.org/2000/svg}"
-    assert len(drawn.findall(f"{svg}polyline")) == len(entry.series)
-    points = sum(2 if entry.kind == "curve" else len(s.points) for s in entry.series)
-    assert len(drawn.findall(f"{svg}circle")) == points
-    assert len(drawn.findall(f"{svg}path")) == (points if seeds == 3 else 0)
-    written = [t.text for t in drawn.findall(f"{svg}text")]
+    groups = groups_of(path)
+    lines = [name for name in groups if name.startswith("series")]
+    assert len(lines) == len(entry.series)
+    for number, series in enumerate(entry.series):
+        points = 2 if entry.kind == "curve" else len(series.points)
+        assert len(groups[f"series{number}"].findall(f".//{SVG}use")) == points
+        if seeds == 3:
+            assert len(groups[f"bars{number}"].findall(f"{SVG}path")) == points
+        else:
+            assert f"bars{number}" not in groups
+    written = texts_of(path)
     assert entry.title in written and all(s.name in written for s in entry.series)
 
 
@@ -109,16 +122,53 @@ def test_no_such_ablation(tmp_path):
         ablations.main(["--only", "nothing", "--folder", str(tmp_path)])
 
 
-def test_chart_axes(tmp_path):
-    assert Axis("n", -0.4, 1.6, names=("a & b", "c")).ticks() == [0.0, 1.0]
-    assert Axis("n", 0.4, 12, log=True).ticks() == pytest.approx([0.5, 1, 2, 5, 10])
-    assert Axis("n", 1, 1e6, log=True).ticks() == pytest.approx([10.0**k for k in range(7)])
-    path = Path(tmp_path) / "x.svg"
-    lines = {"l": ([0.0, 1.0], [10.0, 90.0])}
-    save_chart(
-        path, "t", Axis("n", 0, 1, names=("a & b", "c")), Axis("y", 0, 100), lines, {"l": [5, float("nan")]}
-    )
-    text = path.read_text()
-    assert "a &amp; b" in text and text.count("<circle") == 2 and text.count("<path") == 1
-    save_chart(path, "t", Axis("n", 0, 1), Axis("y", 0, 100), lines)
-    assert "<circle" not in path.read_text()
+def chart(path, **changes):
+    lines = {"l": ([0.0, 1.0], [10.0, 90.0]), "l: second": ([0.0, 1.0], [20.0, 30.0])}
+    settings = {
+        "x": Axis("n", -0.4, 1.6, names=("a & b", "c")),
+        "y": Axis("y", 0, 100),
+        "series": lines,
+        "spreads": {"l": [5, float("nan")]},
+    }
+    save_chart(path, "t", **(settings | changes))
+
+
+def test_equal_data_give_equal_bytes(tmp_path):
+    chart(tmp_path / "1.svg")
+    chart(tmp_path / "2.svg")
+    chart(tmp_path / "3.svg", spreads=None)
+    first, second, third = ((tmp_path / f"{n}.svg").read_bytes() for n in (1, 2, 3))
+    assert first == second != third
+    assert b"<dc:date>" not in first
+
+
+def test_points_bars_and_names_of_a_chart(tmp_path):
+    chart(tmp_path / "x.svg")
+    groups = groups_of(tmp_path / "x.svg")
+    assert len(groups["series0"].findall(f".//{SVG}use")) == 2
+    assert len(groups["bars0"].findall(f"{SVG}path")) == 1
+    assert groups["series1"].findall(f".//{SVG}use") == [] and "bars1" not in groups
+    texts = texts_of(tmp_path / "x.svg")
+    assert {"a & b", "c", "n", "y", "t", "l", "l: second"} <= set(texts)
+
+
+def test_variants_share_a_colour_and_the_second_is_dashed(tmp_path):
+    chart(tmp_path / "x.svg", spreads=None)
+    groups = groups_of(tmp_path / "x.svg")
+    styles = [groups[f"series{n}"].find(f".//{SVG}path").attrib["style"] for n in (0, 1)]
+    assert all(COLORS[0].lower() in style for style in styles)
+    assert ["stroke-dasharray" in style for style in styles] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.4, 12, ["0.5", "1", "2", "5", "10"]),
+        (1, 1e6, ["1", "10", "100", "1000", "10000", "100000", "1e+06"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(low, high, labels, tmp_path):
+    lines = {"l": ([1.0, 5.0], [10.0, 90.0])}
+    chart(tmp_path / "x.svg", x=Axis("n", low, high, log=True), series=lines, spreads=None)
+    ticks = [t.text for t in groups_of(tmp_path / "x.svg")["matplotlib.axis_1"].iter(f"{SVG}text")]
+    assert ticks == [*labels, "n"]

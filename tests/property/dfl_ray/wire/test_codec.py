@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,10 +65,26 @@ def test_int8_keeps_zeros_and_the_largest_value():
     assert not back[:64].any()
 
 
+@pytest.mark.parametrize("scale", [2**-24, 0.5, 3.0, 65504.0])
+def test_int8_is_exact_for_multiples_of_a_scale_that_float16_holds(scale):
+    x = (np.array([-127, -126, -1, 0, 1, 64, 127]) * scale).astype(np.float32)
+    np.testing.assert_array_equal(decode_values(encode_values(x, "int8"), "int8", len(x)), x)
+
+
+def test_int8_ends_at_the_largest_scale_on_both_sides():
+    x = np.array([-1e9, 0.0, 1e9], np.float32)
+    largest = np.float32(65504.0 * 127)
+    np.testing.assert_array_equal(
+        decode_values(encode_values(x, "int8"), "int8", 3), [-largest, 0.0, largest]
+    )
+
+
 @given(hnp.arrays(np.bool_, st.integers(1, 2000)))
 def test_masks_round_trip(mask):
     data = encode_mask(mask)
-    np.testing.assert_array_equal(decode_mask(data, len(mask)), mask)
+    decoded = decode_mask(data, len(mask))
+    assert decoded.dtype == np.bool_
+    np.testing.assert_array_equal(decoded, mask)
     assert len(data) <= 1 + -(-len(mask) // 8)
 
 
@@ -77,10 +95,36 @@ def test_sparse_masks_travel_as_indices():
     assert len(encode_mask(np.ones(10_000, bool))) == 1
 
 
+@pytest.mark.parametrize(("gap", "kind"), [(2**16 - 1, 2), (2**16, 1), (2**16 + 1, 1), (2**17, 1)])
+def test_a_gap_travels_as_an_index_as_long_as_it_fits_16_bits(gap, kind):
+    mask = np.zeros(300_000, bool)
+    mask[[0, gap + 1]] = True
+    data = encode_mask(mask)
+    assert data[0] == kind
+    np.testing.assert_array_equal(decode_mask(data, len(mask)), mask)
+
+
+@pytest.mark.parametrize("kept", range(1, 16))
+def test_a_mask_takes_the_smaller_of_its_two_forms(kept):
+    mask = np.zeros(160, bool)
+    mask[::11][:kept] = True
+    indices, bitmask = 2 * kept, 20
+    assert len(encode_mask(mask)) == 1 + min(indices, bitmask)
+    assert encode_mask(mask)[0] == (2 if indices < bitmask else 1)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\x03abc", b"\x02\xff\xff\xff\xff", b"\x00x"])
 def test_wrong_masks_are_refused(data):
     with pytest.raises(CodecError):
         decode_mask(data, 100)
+
+
+def test_an_index_just_beyond_the_mask_is_refused_by_name():
+    assert decode_mask(b"\x02\x63\x00", 100)[99]
+    with pytest.raises(CodecError, match="mask index 100 beyond 100 entries"):
+        decode_mask(b"\x02\x64\x00", 100)
+    with pytest.raises(CodecError, match="a mask of 100 entries can't be 2 bytes"):
+        decode_mask(b"\x00x", 100)
 
 
 MESSAGES = st.builds(
@@ -125,3 +169,12 @@ def test_any_truncation_is_refused(message, data):
 def test_mask_hash_is_zero_only_for_dense():
     assert mask_hash(np.ones(9, bool)) == 0
     assert mask_hash(np.zeros(9, bool)) != 0
+
+
+def test_mask_hash_is_the_little_endian_blake2b_of_the_packed_mask():
+    # A device of another version must come to the same number: the bytes are part of the format.
+    mask = np.arange(20) % 3 == 0
+    digest = hashlib.blake2b(bytes([0b10010010, 0b01001001, 0b00100000]), digest_size=8).digest()
+    assert mask_hash(mask) == int.from_bytes(digest, "little")
+    hashes = {mask_hash(np.arange(20) == n) for n in range(20)}
+    assert len(hashes) == 20

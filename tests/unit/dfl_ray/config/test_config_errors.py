@@ -97,6 +97,25 @@ def test_all_problems_are_told_at_once_and_where_they_come_from() -> None:
     assert text.count("\n") == 4
 
 
+# Thirteen lines that stand for 10^13 values, each line ten aliases of the line before.
+ALIASES = "a0: &a0 [" + "x, " * 10 + "]\n" + "".join(
+    f"a{n}: &a{n} [" + f"*a{n - 1}, " * 10 + "]\n" for n in range(1, 13)
+)  # fmt: skip
+
+
+def test_a_wrong_key_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\n\nmethod:\n  rank: 4\n  densty: 0.5\nrounds: many\n", encoding="utf-8")
+    text = complaint(source=str(path))
+    assert "`method.densty`" in text and "on line 5" in text
+    assert "`rounds` has a wrong value on line 6" in text
+    # What an override has set does not stand on that line.
+    replaced = complaint("method.densty=1", "rounds=few", source=str(path))
+    assert "`method.densty`" in replaced and "`rounds` has a wrong value" in replaced
+    assert "on line" not in replaced
+    assert "on line" not in complaint("method={type: dlora, densty: 1}", "rounds=2", source=str(path))
+
+
 def test_a_missing_required_key_is_named() -> None:
     text = complaint("tasks.source=hub", "tasks.templates={mine: {prompt: a, answer: b}}")
     assert "`tasks.templates.mine.dataset` is missing" in text
@@ -112,6 +131,15 @@ def test_a_missing_required_key_is_named() -> None:
         ("1: 2\n", ("not a configuration",)),
         ("a: !!python/object/apply:os.getcwd []\n", ("not YAML",)),
         ("rounds: 3\n\tseed: 1\n", ("not YAML", "line 2")),
+        ("a: !mine 1\n", ("not YAML", "line 1", "`!mine`")),
+        ("a: &a [*a]\n", ("not YAML", "line 1", "inside its own anchor")),
+        ("a: 1\nb: !!int x\n", ("not YAML", "line 2", "`x` cannot be read as int")),
+        ("a: " + "9" * 5000, ("not YAML", "line 1", "cannot be read as int")),
+        ("? [a, b]\n: 1\n", ("not YAML", "line 1", "a list cannot be a key")),
+        ("a: 1\n---\nb: 2\n", ("not YAML", "another document")),
+        ("[" * 20_000, ("not YAML", "more than 50 levels")),
+        ("\n".join(" " * n + "a:" for n in range(2000)), ("not YAML", "line 50", "more than 50 levels")),
+        (ALIASES, ("not YAML", "more than 1,000,000 values")),
     ],
 )
 def test_a_file_that_is_no_configuration(content: str, words: tuple[str, ...], tmp_path: Path) -> None:
