@@ -66,7 +66,7 @@ def plan(config: Config, step: Step = lambda _name: nullcontext()) -> dict[str, 
         "method": config.method.type,
         "links": len(deployment.topology.edges),
         "mean_degree": float(deployment.topology.degree.mean()),
-        "parts": int(deployment.topology.parts.max()) + 1,
+        "parts": int(deployment.topology.components.max()) + 1,
         **_radio_figures(found, transfers),
         "compute_energy_j": float(np.sum(cost.energy_j)),
         "compute_s_max": float(np.max(cost.seconds)),
@@ -147,7 +147,7 @@ def _replica_hops(config: Config, deployment: Deployment) -> np.ndarray:
     every = int(getattr(config.method, "replicas_every", 1))
     out = [np.zeros((0, 3), np.int64)]
     for task in range(topology.tasks):
-        for part in topology.task_parts(task):
+        for part in topology.task_components(task):
             hops = np.array(topology.broadcast_tree(int(part[0])), np.int64).reshape(-1, 2)
             mine = hops[hops[:, 1] % every == 0]
             out.append(np.column_stack([mine, np.full(len(mine), task)]))

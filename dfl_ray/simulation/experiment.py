@@ -189,7 +189,7 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
 
 
 def _graph_notes(topology: Topology) -> tuple[str, ...]:
-    parts = int(topology.parts.max()) + 1
+    parts = int(topology.components.max()) + 1
     if parts == 1:
         return ()
     return (
