@@ -151,8 +151,10 @@ def options_of(builder: Callable[..., Any], given: Iterable[str]) -> tuple[str, 
     return tuple(name for name in inspect.signature(builder).parameters if name not in set(given))
 
 
-def check_options(what: str, builder: Callable[..., Any], given: Iterable[str], options: Iterable[str]) -> None:
-    """Refuse an option that the builder does not know.
+def check_options(
+    what: str, builder: Callable[..., Any], given: Iterable[str], options: Iterable[str]
+) -> None:
+    """Refuse an option that the builder does not know, and the lack of one that it cannot do without.
 
     Args:
         what: The chosen thing in words ("graph 'ring'").
@@ -161,9 +163,15 @@ def check_options(what: str, builder: Callable[..., Any], given: Iterable[str], 
         options: Names of the options that were set.
 
     Raises:
-        ValueError: Naming the unknown option, the nearest known one and all known ones.
+        ValueError: Naming the unknown option with the nearest known one and all known ones, or the missing one.
     """
-    known = options_of(builder, given)
-    for option in options:
+    import inspect
+
+    known, wanted = options_of(builder, given), tuple(options)
+    for option in wanted:
         if option not in known:
             raise unknown_name(f"option of {what}", option, known)
+    parameters = inspect.signature(builder).parameters
+    for option in known:
+        if option not in wanted and parameters[option].default is inspect.Parameter.empty:
+            raise ValueError(f"{what} needs the option {option!r}; set {option}=")

@@ -1,8 +1,8 @@
 """Array helpers every part of the package shares: pairs of devices, components, forests, capped choice.
 
 A *pair* is an unordered link written ``(i, j)`` with ``i < j``; a table of pairs is an int64 array of shape
-``(E, 2)``, sorted by ``i`` then ``j`` and free of repeats. Nothing here loops over devices in Python. SciPy is imported inside the functions that use it, since
-the configuration reads the graphs' options and SciPy takes longer to import than that may take.
+``(E, 2)``, sorted by ``i`` then ``j`` and free of repeats. Nothing here loops over devices in Python. SciPy is
+imported inside the functions that use it: the configuration reads the graphs' options and must not wait for it.
 """
 
 from __future__ import annotations

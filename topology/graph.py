@@ -215,8 +215,8 @@ class Topology:
         found = cheapest_path(self.nodes, self.edges, self._route_cost, a, b)
         if found is None:
             raise ValueError(
-                f"no path from device {a} to {b}: they lie in components {self.components[a]} and {self.components[b]}; "
-                "compare Topology.components before asking"
+                f"no path from device {a} to {b}: they lie in components {self.components[a]} and "
+                f"{self.components[b]}; compare Topology.components before asking"
             )
         return found
 

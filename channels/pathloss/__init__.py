@@ -16,6 +16,7 @@ from channels.pathloss.model import Geometry, PathLossModel
 from channels.registry import check_options
 from channels.tables import PATH_LOSS
 
+
 class ValidityWarning(UserWarning):
     """A path-loss model was asked for a point outside the range its standard gives."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
-from dfl_ray.config.methods import Rule, TrainingConfig
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.experts.table import RULES
 from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.table import METHODS
 
 MERGED = "merged"
 """Name in a device's memory of the dense update merged into its base: all layers' (m, d), one after the other."""
@@ -39,14 +41,14 @@ _OURS = ("likelihood", "oracle", "likelihood_soft", "filter", "sum", "average")
 
 METHOD_SPECS: Mapping[str, MethodSpec] = MappingProxyType(
     {
-        "sparse_orthogonal": MethodSpec(_OURS[0], get_args(Rule), _OURS, ("b",), True),
+        "sparse_orthogonal": MethodSpec(_OURS[0], RULES.own, _OURS, ("b",), True),
         "ffa": replace(USUAL, trains=("b",)),
     }
 )
 
 
 def method_spec(config: TrainingConfig) -> MethodSpec:
-    """MethodSpec of the configured method."""
+    """MethodSpec of the configured method, with the inference rule that its section names."""
     section: Any = config
-    facts = METHOD_SPECS.get(section.type, USUAL)
-    return replace(facts, rule=getattr(section, "rule", facts.rule))
+    spec = METHODS[section.type].spec
+    return replace(spec, rule=section.rule) if "rule" in type(config).model_fields else spec

@@ -150,7 +150,8 @@ def _group_setup(
     _check_rows(tokens, (deployment.mixture > 0).sum(axis=0))
     rng = generator(config.seed, Stream.ROWS)
     try:
-        dealt = split_rows(counts, deployment.mixture, rng=rng, sizes=config.devices.sizes)
+        dealt = split_rows(counts, deployment.mixture, rng=rng, sizes=config.devices.sizes,
+                           lognormal_sigma=config.devices.lognormal_sigma)  # fmt: skip
     except ValueError as error:
         raise InputError(str(error)) from error
     held = {d: tuple(int(t) for t in np.flatnonzero(row > 0)) for d, row in enumerate(deployment.mixture)}

@@ -208,7 +208,7 @@ def _carry_out(
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
-    tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
+    tracker = make_tracker(config.track, name=folder.path.name, say=progress.say, verbose=verbose)
     backend: Backend | None = None
     state: State = "failed"
     try:

@@ -29,8 +29,8 @@ def d_cliques(
     Args:
         inputs: Devices, mixtures and candidate links.
         clique_size: Devices per clique; none = the number of tasks, between 2 and 10.
-        between: How cliques are joined: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each clique, links at
-            distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
+        between: How cliques are joined: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each
+            clique, links at distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
         far: For ``small_world``, base of the growing distances.
 
     Returns:

@@ -85,7 +85,9 @@ def hilbert_rank(positions_m: FloatArray, levels: int = 16) -> IntArray:
     return rank
 
 
-def grid(inputs: GraphInput, *, columns: Annotated[int | None, Within(ge=1)] = None, wrap: bool = False) -> GraphLinks:
+def grid(
+    inputs: GraphInput, *, columns: Annotated[int | None, Within(ge=1)] = None, wrap: bool = False
+) -> GraphLinks:
     """Link devices as on squared paper; devices are put into rows by y and, within a row, ordered by x.
 
     Args:

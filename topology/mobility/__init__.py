@@ -14,7 +14,7 @@ from topology.mobility.gauss_markov import GaussMarkov
 from topology.mobility.hysteresis import needs_rebuild, update_links
 from topology.mobility.legs import RandomDirection, RandomWaypoint, mean_distance_m
 from topology.mobility.recorded import Static, Trace
-from topology.registry import check_options, options_of
+from topology.registry import check_options
 from topology.tables import MOBILITY
 
 GIVEN = ("positions_m", "area_m", "rng")
@@ -55,8 +55,6 @@ def create(
     """
     model = MOBILITY[kind]
     check_options(f"mobility model {kind!r}", model, GIVEN, options)
-    if "path" in options_of(model, GIVEN) and "path" not in options:
-        raise ValueError(f"mobility model {kind!r} needs path=")
     return model(positions_m, area_m=area_m, rng=rng, **options)
 
 

@@ -224,7 +224,11 @@ def test_cost_terms_are_what_they_say():
         + 0.5 * energy / np.median(energy)
         + 0.3 * silenced / np.median(silenced)
     )
-    assert np.allclose(link_cost(points, links, airtime_weight=2, energy_weight=0.5, collision_weight=0.3), expected, atol=1e-6)
+    assert np.allclose(
+        link_cost(points, links, airtime_weight=2, energy_weight=0.5, collision_weight=0.3),
+        expected,
+        atol=1e-6,
+    )
 
 
 def test_gap_is_reached_when_links_allow_it():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import topology
-from topology.files import as_networkx
 from topology.arrays import all_pairs
 from topology.clustering import adjusted_rand_index, by_similarity, by_tasks
+from topology.files import as_networkx
 
 
 def test_adjusted_rand_index_by_hand():

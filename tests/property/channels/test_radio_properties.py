@@ -9,8 +9,8 @@ from channels.channel import Channel
 from channels.link import sinr_linear
 from channels.pathloss import los_probability, path_loss_db
 from channels.scheduling import plan
-from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.settings import RadioSettings
+from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.transfers import Transfers
 
 pytestmark = pytest.mark.filterwarnings("ignore::channels.pathloss.ValidityWarning")

@@ -115,7 +115,7 @@ def test_relayed_paths_run_over_links_and_pass_no_holder(seed, nodes, density):
 
 
 def options_for(kind, nodes):
-    return {"k_regular": {"k": 2}, "small_world": {"k": 2}, "k_nearest": {"k": 2}}.get(kind, {})
+    return {"degree": 2} if kind in ("k_regular", "small_world", "k_nearest") else {}
 
 
 @settings(deadline=None, max_examples=25)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from channels.pathloss import ValidityWarning, get_model, los_probability, path_loss_db
-from channels.tables import PATH_LOSS
 from channels.pathloss.basic import log_distance_model
+from channels.tables import PATH_LOSS
 
 
 @pytest.mark.parametrize(

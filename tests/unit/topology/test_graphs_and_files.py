@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import topology
-from topology.files import as_networkx
 from topology import files, mobility
 from topology.arrays import all_pairs, as_pairs
+from topology.files import as_networkx
 from topology.graphs import GRAPHS
 from topology.graphs.regular import hilbert_rank
 
@@ -245,17 +245,17 @@ def test_missing_topology_file_is_refused(tmp_path):
     ("kind", "options", "message"),
     [
         ("circle", {}, "expected one of clustered"),
-        ("ring", {"k": 3}, "its options are: order"),
+        ("ring", {"odrer": "index"}, "option of graph .ring. .odrer.; expected one of order. Did you mean .order."),
         ("ring", {"order": "x"}, "order must be"),
         ("ring", {"reach": "far"}, "reach must be"),
         ("grid", {"columns": 13}, "columns"),
         ("grid", {"columns": 5, "wrap": True}, "do not fill"),
-        ("k_regular", {"k": 12}, "k must lie"),
-        ("k_regular", {"k": 0}, "k must lie"),
+        ("k_regular", {"degree": 12}, "degree must lie"),
+        ("k_regular", {"degree": 0}, "degree must lie"),
         ("erdos_renyi", {"probability": 1.5}, "probability"),
-        ("small_world", {"k": 3}, "even"),
+        ("small_world", {"degree": 3}, "even"),
         ("geometric", {"radius_m": 0.0}, "radius_m"),
-        ("k_nearest", {"k": 0}, "k must be"),
+        ("k_nearest", {"degree": 0}, "degree must be"),
         ("d_cliques", {"clique_size": 1}, "clique_size"),
         ("clustered", {"max_degree": 0}, "max_degree"),
         ("clustered", {"min_gap": 2.0}, "min_gap"),

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dfl_ray.config.schema import WandbConfig
+from dfl_ray.config.schema import TrackConfig, WandbConfig
 from dfl_ray.records import Run, RunFolder, load_run
 from dfl_ray.records.results import holders, last_evaluation, method_rule, share, size, summary, task_lines
-from dfl_ray.tracking import NullTracker, make_tracker
+from dfl_ray.tracking.metrics import METRIC_OF_COLUMN, scalar_metrics
 from dfl_ray.tracking.progress import (
     LiveProgress,
     PlainProgress,
@@ -26,7 +26,7 @@ from dfl_ray.tracking.progress import (
     make_progress,
 )
 from dfl_ray.tracking.summary import closing_table
-from dfl_ray.tracking.tracker import METRIC_OF_COLUMN, scalar_metrics
+from dfl_ray.tracking.tracker import NullTracker, make_tracker
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 NAMES = {
@@ -59,13 +59,14 @@ def test_scalars_leave_out_what_is_not_known():
 WANDB_RUN = """
 import sys
 from pathlib import Path
-from dfl_ray.config.schema import WandbConfig
+from dfl_ray.config.schema import TrackConfig, WandbConfig
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.tracking import make_tracker
+from dfl_ray.tracking.tracker import make_tracker
 
 path, mode, first, last, resume, adapters = sys.argv[1:]
 folder = RunFolder.open(path)
-tracker = make_tracker(WandbConfig(mode=mode, group="g", tags=("t",)), say=lambda line: print("SAID", line))
+settings = TrackConfig(wandb=WandbConfig(mode=mode, group="g", tags=("t",)))
+tracker = make_tracker(settings, say=lambda line: print("SAID", line))
 tracker.start(folder, {"seed": 0, "method": {"type": "x"}}, resume or None)
 rows = load_run(path).rounds
 for row in rows.to_dict("records")[int(first) : int(last)]:
@@ -167,7 +168,7 @@ def test_a_failing_log_call_warns_once_and_the_run_goes_on(tmp_path: Path):
             raise OSError("disk full")
 
     lines: list[str] = []
-    tracker = make_tracker(WandbConfig(mode="offline"), say=lines.append)
+    tracker = make_tracker(TrackConfig(wandb=WandbConfig(mode="offline")), say=lines.append)
     tracker._run = Broken()  # pyright: ignore[reportAttributeAccessIssue]
     for number in (1, 2, 3):
         tracker.log_round({"round": number})
@@ -175,7 +176,7 @@ def test_a_failing_log_call_warns_once_and_the_run_goes_on(tmp_path: Path):
 
 
 def test_disabled_tracks_nothing(tmp_path: Path):
-    tracker = make_tracker(WandbConfig(mode="disabled"))
+    tracker = make_tracker(TrackConfig(wandb=WandbConfig(mode="disabled")))
     folder = RunFolder.create(tmp_path, "x", {})
     tracker.start(folder, {}, None)
     tracker.log_round({"round": 1}, {})

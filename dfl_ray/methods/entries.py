@@ -1,0 +1,83 @@
+"""What a learning method consists of: config section, class, what the driver must know. Importing this needs no torch.
+
+A new method is a file in this folder, a config section, a `MethodEntry` here and a line in `dfl_ray.methods.table`; or,
+in a package of one's own, an entry point in the group `dfl_ray.methods` that names a `MethodEntry` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, get_args
+
+from dfl_ray.config import baselines
+from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.errors import InputError
+from dfl_ray.methods.spec import METHOD_SPECS, USUAL, MethodSpec
+from dfl_ray.methods.table import METHODS
+
+if TYPE_CHECKING:
+    from dfl_ray.methods.base import Context, Method
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A learning method whole.
+
+    Attributes:
+        section: Its config section, whose `type` is a `Literal` of its one name.
+        place: "module:attribute" of what makes the method from a `Context`; imported when devices are made, so that
+            reading a configuration needs no torch.
+        spec: What the driver must know of it; the default is that of one adapter a device with A and B trained.
+    """
+
+    section: type[TrainingConfig]
+    place: str
+    spec: MethodSpec = USUAL
+
+    def make(self, context: Context) -> Method:
+        """The method for a run."""
+        module, _, attribute = self.place.partition(":")
+        made: Callable[[Context], Method] = getattr(import_module(module), attribute)
+        return made(context)
+
+
+SPARSE_ORTHOGONAL = MethodEntry(
+    SparseOrthogonalConfig,
+    "dfl_ray.methods.sparse_orthogonal:SparseOrthogonal",
+    METHOD_SPECS["sparse_orthogonal"],
+)
+DLORA = MethodEntry(baselines.DloraConfig, "dfl_ray.methods.dlora:Dlora")
+FFA = MethodEntry(baselines.FfaConfig, "dfl_ray.methods.ffa:Ffa", METHOD_SPECS["ffa"])
+ROLORA = MethodEntry(baselines.RoloraConfig, "dfl_ray.methods.rolora:Rolora")
+FEDSA = MethodEntry(baselines.FedsaConfig, "dfl_ray.methods.fedsa:Fedsa")
+CHOCO = MethodEntry(baselines.ChocoConfig, "dfl_ray.methods.choco:Choco")
+FLORA = MethodEntry(baselines.FloraConfig, "dfl_ray.methods.flora:Flora")
+FLEXLORA = MethodEntry(baselines.FlexloraConfig, "dfl_ray.methods.flexlora:Flexlora")
+HETLORA = MethodEntry(baselines.HetloraConfig, "dfl_ray.methods.hetlora:Hetlora")
+LOCAL = MethodEntry(baselines.LocalConfig, "dfl_ray.methods.unsent:local")
+CENTRALIZED = MethodEntry(baselines.CentralizedConfig, "dfl_ray.methods.unsent:centralized")
+
+
+def method_section(name: str) -> type[TrainingConfig]:
+    """The config section of a method.
+
+    Raises:
+        InputError: The entry of an installed package is not a `MethodEntry`, or its section is not its own.
+    """
+    entry: Any = METHODS[name]
+    if not isinstance(entry, MethodEntry):
+        raise InputError(
+            f"The method `{name}` of an installed package is not usable",
+            got=f"its entry point gives a {type(entry).__name__}",
+            expected="a dfl_ray.methods.entries.MethodEntry",
+        )
+    field = entry.section.model_fields.get("type")
+    if field is None or get_args(field.annotation) != (name,) or field.default != name:
+        raise InputError(
+            f"The config section `{entry.section.__name__}` of the method `{name}` has another `type`",
+            expected=f'type: Literal["{name}"] = "{name}"',
+        )
+    return entry.section
