@@ -26,7 +26,8 @@ def install(project: Path, target: Path) -> Path:
     info = target / f"{name}-{described['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n", encoding="utf-8"
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n",
+        encoding="utf-8",
     )
     lines = []
     for group, points in described["entry-points"].items():

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from dfl_example.entry import AlternateConfig
-
 from dfl_ray.methods.averaged import AveragedParts
 from dfl_ray.methods.shared import SharedAdapter
 

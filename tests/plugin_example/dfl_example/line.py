@@ -3,9 +3,7 @@
 import numpy as np
 
 
-def line(
-    count: int, *, area_m: tuple[float, float], rng: np.random.Generator, at: float = 0.5
-) -> np.ndarray:
+def line(count: int, *, area_m: tuple[float, float], rng: np.random.Generator, at: float = 0.5) -> np.ndarray:
     """Devices along the area's width.
 
     Args:
@@ -14,6 +12,4 @@ def line(
         rng: Not used.
         at: Height of the row as a share of the area's.
     """
-    return np.stack(
-        [(np.arange(count) + 0.5) / count * area_m[0], np.full(count, at * area_m[1])], axis=1
-    )
+    return np.stack([(np.arange(count) + 0.5) / count * area_m[0], np.full(count, at * area_m[1])], axis=1)

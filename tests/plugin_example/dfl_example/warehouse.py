@@ -13,9 +13,7 @@ def warehouse(*, clutter_db: float = 0.0) -> PathLossModel:
     """
 
     def loss_db(point: Geometry) -> np.ndarray:
-        return (
-            31.84 + clutter_db + 21.5 * np.log10(point.distance_3d_m) + 19.0 * np.log10(point.carrier_ghz)
-        )
+        return 31.84 + clutter_db + 21.5 * np.log10(point.distance_3d_m) + 19.0 * np.log10(point.carrier_ghz)
 
     return PathLossModel(
         name="warehouse",

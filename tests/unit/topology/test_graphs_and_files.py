@@ -245,7 +245,11 @@ def test_missing_topology_file_is_refused(tmp_path):
     ("kind", "options", "message"),
     [
         ("circle", {}, "expected one of clustered"),
-        ("ring", {"odrer": "index"}, "option of graph .ring. .odrer.; expected one of order. Did you mean .order."),
+        (
+            "ring",
+            {"odrer": "index"},
+            "option of graph .ring. .odrer.; expected one of order. Did you mean .order.",
+        ),
         ("ring", {"order": "x"}, "order must be"),
         ("ring", {"reach": "far"}, "reach must be"),
         ("grid", {"columns": 13}, "columns"),
