@@ -104,6 +104,10 @@ class PlacementConfig(Section):
         """The keys that are the placement's own."""
         return _own(self, PlacementConfig)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (placement_section, self.type, dict(self))
+
 
 class PartitionConfig(Section):
     """Which tasks a device holds; each partition adds its own keys."""
@@ -113,6 +117,10 @@ class PartitionConfig(Section):
     def options(self) -> dict[str, Any]:
         """The keys that are the partition's own."""
         return _own(self, PartitionConfig)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (partition_section, self.type, dict(self))
 
 
 class TopologyConfig(Section):
@@ -132,6 +140,14 @@ class TopologyConfig(Section):
     def options(self) -> dict[str, Any]:
         """The keys that are the graph's own."""
         return _own(self, TopologyConfig)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (topology_section, self.type, dict(self))
+
+
+def _again(section_for: Callable[[str], type[Section]], name: str, values: dict[str, Any]) -> Section:
+    return section_for(name)(**values)
 
 
 def _own(section: Section, base: type[Section]) -> dict[str, Any]:

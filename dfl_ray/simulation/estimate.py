@@ -156,7 +156,11 @@ def _replica_hops(config: Config, deployment: Deployment) -> np.ndarray:
 
 def _flops_per_device(config: Config, layout: Layout, parameters: int) -> float:
     adapter = sum(config.method.rank * (s.in_features + s.out_features) for s in layout.layers)
-    tokens = config.method.local_steps * config.method.batch_rows * TOKENS_PER_ROW[config.tasks.source]
+    tokens = (
+        config.method.local_steps
+        * config.method.batch_rows
+        * TOKENS_PER_ROW.get(config.tasks.source, TOKENS_PER_ROW["files"])
+    )
     return tokens * (4.0 * parameters + 6.0 * adapter)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import subprocess
+import sys
 from typing import Annotated, Any
 
 import pytest
@@ -41,8 +44,8 @@ def test_every_option_is_a_key_with_a_meaning_and_the_builders_default(kind: str
 
 
 def other_value(field: Any, option: str) -> object:
-    if option == "by":
-        return "similarity"
+    if option in ("by", "probability"):
+        return {"by": "similarity", "probability": 0.4}[option]
     choices = [
         c for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str) and c != field.default
     ]
@@ -77,6 +80,7 @@ def test_every_option_goes_through_yaml_and_back(kind: str, name: str, tmp_path:
     for step in place.split("."):
         section = getattr(section, step)
     assert section.options() == options
+    assert pickle.loads(pickle.dumps(config)) == config
     path = tmp_path / "again.yaml"
     path.write_text(describe(config), encoding="utf-8")
     assert load_config(path) == config
@@ -170,3 +174,13 @@ def test_documented_reads_the_entries_of_one_heading() -> None:
         "given": "not the user's", "size": "number of things", "name": "none = unnamed"
     }  # fmt: skip
     assert documented(build, "Attributes") == {}
+
+
+def test_reading_a_configuration_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from dfl_ray.config.load import load_config; from dfl_ray.config.describe import describe;"
+        "describe(load_config(None, ['method=dlora', 'topology=ring', 'devices.placement=hotspots']));"
+        "print(sorted({'torch', 'transformers', 'ray', 'scipy', 'numba', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
