@@ -26,7 +26,8 @@ from dfl_ray.tracking.progress import (
     make_progress,
 )
 from dfl_ray.tracking.summary import closing_table
-from dfl_ray.tracking.tracker import NullTracker, make_tracker
+from dfl_ray.tracking.table import TRACKERS
+from dfl_ray.tracking.tracker import NullTracker, Trackers, make_tracker
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 NAMES = {
@@ -328,3 +329,42 @@ def test_a_run_without_any_round_has_a_summary_and_a_table(tmp_path: Path):
     run = load_run(RunFolder.create(tmp_path, "x", {"method": {"type": "dlora"}}).path)
     assert summary(run)["accuracy_mean"] is None and len(last_evaluation(run)) == 0
     Console(file=io.StringIO()).print(closing_table(run))
+
+
+class Noting:
+    """A tracker that notes what it is told."""
+
+    def __init__(self, track, *, name, say, verbose, mark="-"):
+        self.told = [(mark, name)]
+
+    def start(self, run_folder, config, resume_id=None):
+        self.told.append(("start", config["seed"], resume_id))
+
+    def log_round(self, row, extras=None):
+        self.told.append(("round", row["round"]))
+
+    def save_adapters(self, path):
+        self.told.append(("adapters", path))
+
+    def finish(self, summary=None, *, failed=False):
+        self.told.append(("finish", summary, failed))
+
+
+def test_every_tracker_named_is_told_everything(monkeypatch, tmp_path):
+    monkeypatch.setitem(TRACKERS._loaded, "one", Noting)
+    monkeypatch.setitem(TRACKERS._loaded, "two", Noting)
+    track = TrackConfig.model_construct(trackers=("one", "two"), options={"two": {"mark": "+"}})
+    both = make_tracker(track, name="run", say=print)
+    assert isinstance(both, Trackers)
+    both.start(None, {"seed": 3}, "id")  # type: ignore[arg-type]
+    both.log_round({"round": 1})
+    both.save_adapters(tmp_path)
+    both.finish({"a": 1}, failed=True)
+    rest = [("start", 3, "id"), ("round", 1), ("adapters", tmp_path), ("finish", {"a": 1}, True)]
+    assert [tracker.told for tracker in both.trackers] == [[("-", "run"), *rest], [("+", "run"), *rest]]
+
+
+def test_a_run_without_trackers_tells_nobody():
+    nobody = make_tracker(TrackConfig(trackers=()))
+    assert isinstance(nobody, Trackers) and nobody.trackers == ()
+    nobody.finish()
