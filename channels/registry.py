@@ -107,7 +107,8 @@ def installed(group: str) -> Mapping[str, EntryPoint]:
         ValueError: Two packages have different objects of one name.
     """
     found: dict[str, EntryPoint] = {}
-    for point in _all_points().select(group=group):
+    points: EntryPoints = _all_points().select(group=group)
+    for point in points:
         if point.name in found and found[point.name].value != point.value:
             raise ValueError(
                 f"two installed packages name {point.name!r} in the entry-point group {group}: "
@@ -118,7 +119,7 @@ def installed(group: str) -> Mapping[str, EntryPoint]:
 
 
 @cache
-def _all_points() -> EntryPoints:
+def _all_points() -> Any:
     return entry_points()
 
 

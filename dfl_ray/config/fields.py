@@ -61,7 +61,8 @@ def section_class(field: FieldInfo, data: Any) -> type[BaseModel] | None:
     chooser = variants(field)
     if chooser is not None:
         return chooser.chosen(data)
-    return field.annotation if _is_model(field.annotation) else None
+    annotation: Any = field.annotation
+    return annotation if _is_model(annotation) else None
 
 
 def _is_model(annotation: Any) -> bool:

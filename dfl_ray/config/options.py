@@ -36,7 +36,7 @@ def section_of(
     Raises:
         InputError: The builder's parameters have no types, or one has the name of a key of `base`.
     """
-    known = option_fields(kind, name, builder, given)
+    known: dict[str, Any] = {**option_fields(kind, name, builder, given)}
     twice = sorted((known.keys() & base.model_fields.keys()) | (known.keys() & {"type"}))
     if twice:
         raise InputError(
@@ -80,9 +80,9 @@ def option_fields(
     return found
 
 
-def _plain_type(hint: Any) -> tuple[Any, dict[str, float]]:
+def _plain_type(hint: Any) -> tuple[Any, dict[str, Any]]:
     """A type that YAML can give, and its limits; None for any other."""
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
         for mark in (mark for mark in marks if _is_range(mark)):

@@ -15,7 +15,7 @@ from dfl_ray.errors import InputError
 SHORT_SECTIONS = (("method",), ("topology",), ("devices", "placement"), ("devices", "partition"))
 """Sections for which a bare word means `{type: word}`."""
 
-MOVED = MappingProxyType(
+MOVED: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
     {
         ("devices", "placement_path"): ("devices", "placement", "path"),
         ("devices", "partition_path"): ("devices", "partition", "path"),

@@ -18,7 +18,7 @@ def _section(name: str, settings: type[Any]) -> type[BaseModel]:
     for f in dataclasses.fields(settings):
         kind = Annotated[hints[f.name], Choice(CHOICES[f.name])] if f.name in CHOICES else hints[f.name]
         factory = None if f.default_factory is dataclasses.MISSING else f.default_factory
-        default = {"default_factory": factory} if factory else {"default": f.default}
+        default: dict[str, Any] = {"default_factory": factory} if factory else {"default": f.default}
         fields[f.name] = (kind, Field(**default, description=meanings.get(f.name, "")))
     config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
