@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from dfl_ray.errors import InputError
+
 
 class Choice:
     """Annotation of a key that takes a name: `Annotated[str, Choice(MIXINGS)]`.
@@ -63,7 +65,11 @@ class Variants:
     def chosen(self, data: Any) -> type[BaseModel] | None:
         """The class that plain data name by `type`, None if they name none that exists."""
         name = data.get("type", self.default) if isinstance(data, Mapping) else self.default
-        return self.section(name) if isinstance(name, str) and name in self.names else None
+        try:
+            return self.section(name) if isinstance(name, str) and name in self.names else None
+        except ValueError as error:
+            # An installed package that cannot be imported is the user's to mend.
+            raise error if isinstance(error, InputError) else InputError(str(error)) from error
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
         """A schema that hands the data to the variant's own."""

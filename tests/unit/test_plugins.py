@@ -75,7 +75,7 @@ def test_slips_in_own_keys_are_named(place: Path, words: tuple[str, ...], said: 
 
 def test_plan_asks_the_own_method_and_graph(place: Path) -> None:
     text = dfl_ray(place, "plan", "--json", *SMALL, *OWN)
-    figures = json.loads(text[text.index("\n{") :])
+    figures, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
     assert (figures["method"], figures["links"]) == ("alternate", 4)
 
 
