@@ -52,10 +52,10 @@ class Job:
 
 def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str], folder: Path) -> Job:
     """The run of one method and seed; its folder's name tells it from runs with other settings."""
-    from dfl_ray.methods.spec import METHOD_SPECS
+    from dfl_ray.methods.table import METHODS
 
     method, *settings = label.split(":")
-    every_rule = ["evaluate.rules=[all]"] if len(METHOD_SPECS[method].rules) > 1 else []
+    every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].spec.rules) > 1 else []
     arguments = (
         *([preset] if preset else []), *BASE, *every_rule, f"method={method}", *overrides,
         *(s if "." in s.split("=")[0] or s.startswith("rounds=") else f"method.{s}" for s in settings), f"seed={seed}",

@@ -40,7 +40,7 @@ def ours(o: argparse.Namespace) -> dict[str, Any]:
     settings = [
         "method=dlora", f"method.rank={RANK}", f"method.alpha={2 * RANK}", "method.learning_rate=0.001",
         f"method.local_steps={o.steps}", f"method.batch_rows={o.batch}", f"devices.count={o.devices}",
-        "devices.partition=one_each", "devices.tasks_per_device=1", "devices.min_holders=1",
+        "devices.partition=one_each", "devices.min_holders=1",
         "devices.area_m=[300,300]", "topology.type=ring", "topology.reach=ignore", "tasks.source=files",
         f"tasks.path={o.tasks}", f"tasks.names=[{TASK}]", "tasks.train_rows=2000", f"model.name={o.model}",
         f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",

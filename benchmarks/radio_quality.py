@@ -31,7 +31,8 @@ from channels.estimate import nearest_transfers
 from channels.pathloss import ValidityWarning
 from channels.scheduling import plan
 from channels.scheduling.exact import best_sum_rate, fractional_slots, largest_feasible_set
-from channels.settings import SCHEDULERS, RadioSettings
+from channels.settings import RadioSettings
+from channels.tables import SCHEDULERS
 
 POWER_W, NOISE_W, BETA_DB = 0.1, 1e-12, 5.0
 Gains = NDArray[np.float64]

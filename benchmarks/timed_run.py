@@ -121,7 +121,7 @@ def _drive(config: Any, folder: Any, watch: Stopwatch, server: Any) -> tuple[lis
         with watch.step("actors"):
             backend = RayBackend(experiment.setup, experiment.channel, packing)
         watch.ready_s = time.time() - watch.began
-        tracker = make_tracker(config.track.wandb, name="timed", say=watch.say, verbose=False)
+        tracker = make_tracker(config.track, name="timed", say=watch.say, verbose=False)
         Driver(experiment, backend, folder, tracker, watch).run()
         memory, actors = backend.memory(), backend.actors
         backend.close()

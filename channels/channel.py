@@ -218,7 +218,7 @@ class Channel:
         self._warn_range(transfers)
         outcome = run_slots(
             self._radio(),
-            get_scheduler(self.settings.scheduler),
+            get_scheduler(self.settings.scheduler, self.settings.scheduler_options),
             Request(
                 transfers=transfers,
                 gain=gain,

@@ -2,26 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable
-
-
-def unknown_name(what: str, got: str, known: Iterable[str]) -> ValueError:
-    """Build the error for a name that is in no table, naming the nearest known one.
-
-    Args:
-        what: Kind of thing, as the user calls it ("scheduler").
-        got: The name that was given.
-        known: The names that exist.
-
-    Returns:
-        A ValueError ready to raise.
-    """
-    names = sorted(known)
-    near = difflib.get_close_matches(got, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {got!r}; expected one of {', '.join(names)}.{hint}")
 
 
 def require_positive(name: str, value: float, *, zero_allowed: bool = False) -> None:

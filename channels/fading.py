@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
-from channels.checks import unknown_name
+from channels.registry import unknown_name
 from channels.units import EXACT_SPEED_OF_LIGHT_M_S, db_to_linear
 
 KINDS: tuple[str, ...] = ("none", "rayleigh", "rician", "nakagami")

@@ -11,7 +11,6 @@ import numpy as np
 from channels.arrays import FloatArray, KeyArray
 from channels.draws import stream_key
 from channels.pathloss import ValidityWarning, get_model, path_loss_db
-from channels.pathloss.basic import log_distance_model
 from channels.pathloss.model import PathLossModel
 from channels.settings import RadioSettings
 
@@ -52,9 +51,7 @@ def settings_model(settings: RadioSettings) -> PathLossModel:
     Returns:
         The model; sigma 0 where shadowing is off.
     """
-    model = get_model(settings.path_loss)
-    if settings.path_loss == "log_distance":
-        model = log_distance_model(settings.path_loss_exponent, settings.path_loss_reference_m)
+    model = get_model(settings.path_loss, settings.all_path_loss_options())
     sigma = settings.shadowing_sigma_db
     lag = settings.shadowing_decorrelation_m
     return replace(

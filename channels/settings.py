@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
 
-from channels.checks import require_positive, unknown_name
+from channels.checks import require_positive
 from channels.fading import KINDS
 from channels.link import CHEN_WATERFALL_DB, check_rate_names
-from channels.pathloss import MODELS
+from channels.pathloss import get_model
+from channels.registry import unknown_name
+from channels.tables import PATH_LOSS, SCHEDULERS
 
-SCHEDULERS: tuple[str, ...] = (
-    "tdma", "coloring", "greedy_sinr", "broadcast", "fplinq", "aloha", "max_weight", "proportional_fair",
-)  # fmt: skip
-"""Names `RadioSettings.scheduler` takes."""
+CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
+    {
+        "path_loss": PATH_LOSS,
+        "line_of_sight": ("draw", "always", "never"),
+        "fading": KINDS,
+        "scheduler": SCHEDULERS,
+        "power_control": ("fixed", "foschini_miljanic"),
+        "far_field": ("grid", "mean", "none"),
+    }
+)
+"""The names that a field of `RadioSettings` takes."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "path_loss": tuple(MODELS),
-    "line_of_sight": ("draw", "always", "never"),
-    "fading": KINDS,
-    "scheduler": SCHEDULERS,
-    "power_control": ("fixed", "foschini_miljanic"),
-    "far_field": ("grid", "mean", "none"),
-}
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
@@ -36,7 +40,8 @@ class RadioSettings:
     """Settings of the radio; the defaults suit ten devices in a square of 200-500 m.
 
     Attributes:
-        path_loss: d2d_outdoor, umi, uma, inh, v2x_urban, v2x_highway, free_space or log_distance.
+        path_loss: Path-loss model.
+        path_loss_options: Options of the path-loss model, by name; log_distance takes reference_loss_db.
         path_loss_exponent: Exponent of log_distance, > 0.
         path_loss_reference_m: Reference distance of log_distance in m, > 0.
         line_of_sight: draw (per link, by the model's probability), always or never.
@@ -65,7 +70,8 @@ class RadioSettings:
         fade_margin_db: Added to beta when links are put into one slot on mean gains, in dB, >= 0.
         errors: outage (threshold), chen (packet errors) or none (every transmission is decoded).
         waterfall_db: Waterfall threshold m of chen in dB.
-        scheduler: greedy_sinr, tdma, coloring, broadcast, fplinq, aloha, max_weight or proportional_fair.
+        scheduler: Which transfers share a slot.
+        scheduler_options: Options of a scheduler that has some of its own, by name.
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
@@ -81,6 +87,7 @@ class RadioSettings:
     """
 
     path_loss: str = "d2d_outdoor"
+    path_loss_options: dict[str, Any] = field(default_factory=dict[str, Any])
     path_loss_exponent: float = 3.5
     path_loss_reference_m: float = 1.0
     line_of_sight: str = "draw"
@@ -109,6 +116,7 @@ class RadioSettings:
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
     scheduler: str = "greedy_sinr"
+    scheduler_options: dict[str, Any] = field(default_factory=dict[str, Any])
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
     power_control: str = "fixed"
@@ -127,7 +135,7 @@ class RadioSettings:
         Raises:
             ValueError: Naming the field, its value, what is expected and, for names, the nearest known one.
         """
-        for name, known in _CHOICES.items():
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         check_rate_names(self.rate, self.errors, self.snr_gap_db)
@@ -140,6 +148,23 @@ class RadioSettings:
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
         self._check_ranges()
+        self._check_options()
+
+    def _check_options(self) -> None:
+        # Only where there are options: a model or scheduler without any need not be imported to be checked.
+        if self.path_loss_options:
+            get_model(self.path_loss, self.all_path_loss_options())
+        if self.scheduler_options:
+            from channels.scheduling.table import get_scheduler
+
+            get_scheduler(self.scheduler, self.scheduler_options)
+
+    def all_path_loss_options(self) -> dict[str, Any]:
+        """`path_loss_options` with the fields that set options of `log_distance`."""
+        if self.path_loss != "log_distance":
+            return self.path_loss_options
+        named = {"exponent": self.path_loss_exponent, "reference_m": self.path_loss_reference_m}
+        return named | self.path_loss_options
 
     def _check_ranges(self) -> None:
         for name in ("subchannels", "max_attempts"):
@@ -155,10 +180,10 @@ class RadioSettings:
             raise ValueError(f"nakagami_m is {self.nakagami_m!r}; expected a number >= 0.5")
         if self.shadowing_sigma_db is not None:
             require_positive("shadowing_sigma_db", self.shadowing_sigma_db, zero_allowed=True)
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for knob in fields(self):
+            value = getattr(self, knob.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{field.name} is {value!r}; expected a finite number")
+                raise ValueError(f"{knob.name} is {value!r}; expected a finite number")
 
     def fading_shape(self) -> dict[str, float]:
         """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""

@@ -1,17 +1,19 @@
 """Array helpers every part of the package shares: pairs of devices, components, forests, capped choice.
 
 A *pair* is an unordered link written ``(i, j)`` with ``i < j``; a table of pairs is an int64 array of shape
-``(E, 2)``, sorted by ``i`` then ``j`` and free of repeats. Nothing here loops over devices in Python.
+``(E, 2)``, sorted by ``i`` then ``j`` and free of repeats. Nothing here loops over devices in Python. SciPy is
+imported inside the functions that use it: the configuration reads the graphs' options and must not wait for it.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -112,6 +114,8 @@ def adjacency(nodes: int, pairs: IntArray, weights: FloatArray | None = None) ->
     Returns:
         csr_array of shape (nodes, nodes).
     """
+    from scipy.sparse import coo_array, csr_array
+
     data = np.ones(len(pairs)) if weights is None else weights
     rows = np.concatenate([pairs[:, 0], pairs[:, 1]])
     cols = np.concatenate([pairs[:, 1], pairs[:, 0]])
@@ -133,6 +137,9 @@ def component_labels(nodes: int, pairs: IntArray) -> IntArray:
     Returns:
         (nodes,) labels 0, 1, … in the order in which the components' first devices come.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
     _, raw = connected_components(graph, directed=False)
     _, first, inverse = np.unique(raw, return_index=True, return_inverse=True)
@@ -156,6 +163,9 @@ def spanning_forest(nodes: int, pairs: IntArray, cost: FloatArray) -> IntArray:
     """
     if len(pairs) == 0:
         return np.empty(0, np.int64)
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     order = np.argsort(cost, kind="stable")
     rank = np.empty(len(pairs))
     rank[order] = np.arange(1, len(pairs) + 1)

@@ -20,7 +20,16 @@ COLUMNS = ("source", "target", "kind", "length_m", "mean_snr_db", "airtime_s_per
 
 
 def as_networkx(topology: Topology) -> nx.Graph[int]:
-    """Turn a topology into a networkx graph; see `Topology.to_networkx`."""
+    """The same graph for networkx.
+
+    Args:
+        topology: What to turn into a graph.
+
+    Returns:
+        Graph with nodes 0..N−1 (``position`` (x, y) in metres, ``tasks`` list, ``cluster``) and edges
+        (``length_m``, ``mean_snr_db``, ``airtime_s_per_mb``, ``energy_j_per_mb``, ``kind``). Relayed pairs, which
+        are no physical links, are in ``graph["relayed"]`` as (a, b, task, path).
+    """
     import networkx as nx
 
     graph: nx.Graph[int] = nx.Graph(name=topology.name)

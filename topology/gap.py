@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from topology.arrays import BoolArray, FloatArray, IntArray, both_ends, capped, component_labels, degrees
-from topology.mixing import metropolis_hastings, slow_mode, spectral_gap
 
 
 def widen_gaps(
@@ -58,6 +57,8 @@ def _widen(
     min_gap: float,
     max_degree: int,
 ) -> None:
+    from topology.mixing import metropolis_hastings, slow_mode, spectral_gap
+
     local = np.cumsum(held) - 1
     size = int(held.sum())
     inside = np.flatnonzero(both_ends(held, pairs))

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from topology.arrays import (
     BoolArray,
@@ -24,7 +23,7 @@ from topology.arrays import (
 from topology.trees import cheapest_path, steiner_tree
 
 if TYPE_CHECKING:
-    import networkx as nx
+    from scipy.sparse import csr_array
 
 INTRA, GATEWAY, RELAY = 0, 1, 2
 KIND_NAMES = ("intra", "gateway", "relay")
@@ -98,10 +97,10 @@ class Topology:
         return degrees(self.nodes, self.edges)
 
     @cached_property
-    def parts(self) -> IntArray:
-        """Connected part of every device over physical links, (N,), numbered by their smallest device.
+    def components(self) -> IntArray:
+        """Connected component of every device over physical links, (N,), numbered by their smallest device.
 
-        A partitioned graph is no error: each part goes on by itself; `parts.max() + 1` is their number.
+        A partitioned graph is no error: each component goes on by itself; `components.max() + 1` is their number.
         """
         return component_labels(self.nodes, self.edges)
 
@@ -169,7 +168,7 @@ class Topology:
         mine &= both_ends(held, self.relayed)
         return as_pairs(np.concatenate([direct, self.relayed[mine]]), self.nodes)[0]
 
-    def task_parts(self, task: int) -> list[IntArray]:
+    def task_components(self, task: int) -> list[IntArray]:
         """Connected groups of a task's holders in G_t, each ascending, by their smallest device.
 
         Raises:
@@ -202,7 +201,7 @@ class Topology:
             (hops + 1,) int64 devices, a first and b last.
 
         Raises:
-            ValueError: If a device does not exist or the two lie in different parts.
+            ValueError: If a device does not exist or the two lie in different components.
         """
         self._check(a)
         self._check(b)
@@ -216,20 +215,20 @@ class Topology:
         found = cheapest_path(self.nodes, self.edges, self._route_cost, a, b)
         if found is None:
             raise ValueError(
-                f"no path from device {a} to {b}: they lie in parts {self.parts[a]} and {self.parts[b]}; "
-                "compare Topology.parts before asking"
+                f"no path from device {a} to {b}: they lie in components {self.components[a]} and "
+                f"{self.components[b]}; compare Topology.components before asking"
             )
         return found
 
     def broadcast_tree(self, root: int, audience: IntArray | None = None) -> list[tuple[int, int]]:
         """Hops by which a message of ``root`` reaches an audience at little airtime.
 
-        A minimum spanning tree of the root's part (optimal) for the whole part, else a tree at most twice as
+        A minimum spanning tree of the root's component (optimal) for all of it, else a tree at most twice as
         dear as the best one, without branches nobody needs; see `topology.trees.steiner_tree`.
 
         Args:
             root: The device that has the message.
-            audience: Devices that want it; None for the whole part. Devices in other parts are left out.
+            audience: Devices that want it; None for the whole component. Devices in others are left out.
 
         Returns:
             (parent, child) hops, every parent reached before it sends; deterministic.
@@ -271,15 +270,3 @@ class Topology:
         values: dict[str, Any] = {name: arrays[name] for name in names}
         values["name"] = str(values["name"])
         return cls(**values)
-
-    def to_networkx(self) -> nx.Graph[int]:
-        """The same graph for networkx.
-
-        Returns:
-            Graph with nodes 0..N−1 (``position`` (x, y) in metres, ``tasks`` list, ``cluster``) and edges
-            (``length_m``, ``mean_snr_db``, ``airtime_s_per_mb``, ``energy_j_per_mb``, ``kind``). Relayed
-            pairs, which are no physical links, are in ``graph["relayed"]`` as (a, b, task, path).
-        """
-        from topology.files import as_networkx
-
-        return as_networkx(self)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import KDTree
 
 from topology.arrays import FloatArray, IntArray, as_pairs, find_pairs
 
@@ -120,6 +119,8 @@ def collision_count(positions_m: FloatArray, links: Links, interference_factor: 
     """
     if len(links.pairs) == 0:
         return np.empty(0)
+    from scipy.spatial import KDTree
+
     tree = KDTree(positions_m)
     reach_m = interference_factor * links.length_m
     if links.nodes <= EXACT_COLLISION_DEVICES:
@@ -138,9 +139,9 @@ def link_cost(
     positions_m: FloatArray,
     links: Links,
     *,
-    alpha: float = 1.0,
-    beta: float = 0.1,
-    gamma: float = 0.1,
+    airtime_weight: float = 1.0,
+    energy_weight: float = 0.0,
+    collision_weight: float = 0.0,
     interference_factor: float = 1.5,
 ) -> FloatArray:
     """Cost of using each candidate link: α·airtime + β·energy + γ·collision.
@@ -151,9 +152,9 @@ def link_cost(
     Args:
         positions_m: (N, 2) positions, metres.
         links: Candidate links.
-        alpha: Weight of airtime, ≥ 0.
-        beta: Weight of energy, ≥ 0.
-        gamma: Weight of collision, ≥ 0.
+        airtime_weight: Weight α of airtime, ≥ 0.
+        energy_weight: Weight β of energy, ≥ 0.
+        collision_weight: Weight γ of collision, ≥ 0.
         interference_factor: See `collision_count`.
 
     Returns:
@@ -165,11 +166,15 @@ def link_cost(
     Departures: the design asks for collision without saying between what; a count of silenced devices keeps
         the objective a sum over links, so that it can be checked against exact solvers.
     """
-    if min(alpha, beta, gamma) < 0 or max(alpha, beta, gamma) <= 0:
-        raise ValueError(f"alpha, beta, gamma must be ≥ 0 and not all 0, got {alpha}, {beta}, {gamma}")
-    terms = [(alpha, links.airtime_s_per_mb), (beta, links.energy_j_per_mb)]
-    if gamma > 0:
-        terms.append((gamma, collision_count(positions_m, links, interference_factor)))
+    weights = (airtime_weight, energy_weight, collision_weight)
+    if min(weights) < 0 or max(weights) <= 0:
+        raise ValueError(
+            "airtime_weight, energy_weight and collision_weight must be ≥ 0 and not all 0, got "
+            + ", ".join(f"{weight:g}" for weight in weights)
+        )
+    terms = [(airtime_weight, links.airtime_s_per_mb), (energy_weight, links.energy_j_per_mb)]
+    if collision_weight > 0:
+        terms.append((collision_weight, collision_count(positions_m, links, interference_factor)))
     cost = np.zeros(len(links.pairs))
     for weight, values in terms:
         if weight > 0 and len(values) and np.isfinite(values).all():

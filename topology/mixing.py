@@ -76,7 +76,7 @@ def laplacian(edges: ArrayLike, nodes: int) -> csr_array:
 
     Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53,
         2004, §4.1. Departure: the cap 1/d_max, without which the diagonal may be negative. For a partitioned
-        graph λ₂ = 0 and each part is mixed with the same ε.
+        graph λ₂ = 0 and each component is mixed with the same ε.
     """
     pairs, _ = as_pairs(edges, nodes)
     largest = int(degrees(nodes, pairs).max(initial=0))

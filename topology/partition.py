@@ -4,69 +4,164 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray, IntArray
+from topology.registry import Within, check_options
+from topology.tables import PARTITIONS
 
 TRADE_ROUNDS = 64
 
+GIVEN = ("devices", "tasks", "rng")
+"""What every partition is given; its other parameters are its options."""
+
 
 def task_mixture(
-    kind: str,
-    devices: int,
-    tasks: int,
-    *,
-    rng: np.random.Generator,
-    alpha: float = 0.5,
-    tasks_per_device: int = 2,
-    min_holders: int = 3,
-    min_weight: float = 0.05,
-    path: str | Path | None = None,
+    kind: str, devices: int, tasks: int, *, rng: np.random.Generator, **options: object
 ) -> FloatArray:
     """Draw the share of every task in every device's data.
 
-    ``balanced``: ``tasks_per_device`` different tasks on each device, equal shares; the tasks' numbers of
-    holders differ by at most one. A cyclic deal is shuffled by random trades between devices, which keep
-    every row and column sum. ``one_each``: the same with one task. ``dirichlet``: rows from Dirichlet(α); a
-    share below ``min_weight`` is dropped (the largest always stays), a task with too few holders is given,
-    at ``min_weight`` or more, to the devices that had drawn most of it, and rows are scaled to 1. ``file``:
-    a CSV ``device,task,weight`` with tasks numbered from 0.
-
     Args:
-        kind: One of ``balanced``, ``one_each``, ``dirichlet``, ``file``.
+        kind: Name of a partition, see `topology.tables.PARTITIONS`.
         devices: Number of devices, ≥ 1.
         tasks: Number of tasks, ≥ 1.
         rng: Source of every draw.
-        alpha: Concentration for ``dirichlet``, > 0; small means few tasks per device.
-        tasks_per_device: For ``balanced``, 1..tasks.
-        min_holders: Every task is held by at least this many devices, ≥ 0.
-        min_weight: Smallest share kept by ``dirichlet``, in [0, 1/tasks].
-        path: The CSV for ``file``; rows are scaled to 1.
+        **options: The partition's own, e.g. ``tasks_per_device`` of `balanced`.
 
     Returns:
         (devices, tasks) float64 weights; rows sum to 1; zero means not held.
 
     Raises:
-        ValueError: If no such mixture exists or the file is bad; the message says what to change.
-
-    Source: Dirichlet mixtures as in Hsu, Qi and Brown, arXiv 1909.06335; trades as in Strona et al.,
-        "A fast and unbiased procedure to randomize ecological binary matrices", Nat. Commun. 5, 2014.
+        ValueError: If the kind or an option is not known, no such mixture exists, or a file is bad; the message
+            says what to change.
     """
-    if devices < 1 or tasks < 1 or min_holders < 0:
-        raise ValueError(
-            f"need devices ≥ 1, tasks ≥ 1 and min_holders ≥ 0, got {devices}, {tasks}, {min_holders}"
-        )
-    if kind == "balanced":
-        return _balanced(devices, tasks, tasks_per_device, min_holders, rng)
-    if kind == "one_each":
-        return _balanced(devices, tasks, 1, min_holders, rng)
-    if kind == "dirichlet":
-        return _dirichlet(devices, tasks, alpha, min_holders, min_weight, rng)
-    if kind == "file":
-        return _read(path, devices, tasks, min_holders)
-    raise ValueError(f"unknown task mixture {kind!r}; choose balanced, one_each, dirichlet or file")
+    if devices < 1 or tasks < 1:
+        raise ValueError(f"need devices ≥ 1 and tasks ≥ 1, got {devices}, {tasks}")
+    chosen = PARTITIONS[kind]
+    check_options(f"partition {kind!r}", chosen, GIVEN, options)
+    return chosen(devices, tasks, rng=rng, **options)
+
+
+def balanced(
+    devices: int,
+    tasks: int,
+    *,
+    rng: np.random.Generator,
+    tasks_per_device: Annotated[int, Within(ge=1)] = 2,
+    min_holders: Annotated[int, Within(ge=0)] = 3,
+) -> FloatArray:
+    """The same number of different tasks on each device, equal shares; holders of two tasks differ by at most one.
+
+    A cyclic deal is shuffled by random trades between devices, which keep every row and column sum.
+
+    Args:
+        devices: Number of devices.
+        tasks: Number of tasks.
+        rng: Source of every draw.
+        tasks_per_device: Tasks on each device, at most all.
+        min_holders: Least number of holders of a task.
+
+    Returns:
+        (devices, tasks) weights.
+
+    Raises:
+        ValueError: If no such deal exists.
+
+    Source: trades as in Strona et al., "A fast and unbiased procedure to randomize ecological binary matrices",
+        Nat. Commun. 5, 2014.
+    """
+    _check_holders(min_holders)
+    return _balanced(devices, tasks, tasks_per_device, min_holders, rng)
+
+
+def one_each(
+    devices: int, tasks: int, *, rng: np.random.Generator, min_holders: Annotated[int, Within(ge=0)] = 3
+) -> FloatArray:
+    """`balanced` with one task on each device.
+
+    Args:
+        devices: Number of devices.
+        tasks: Number of tasks.
+        rng: Source of every draw.
+        min_holders: Least number of holders of a task.
+
+    Returns:
+        (devices, tasks) weights.
+
+    Raises:
+        ValueError: If no such deal exists.
+    """
+    _check_holders(min_holders)
+    return _balanced(devices, tasks, 1, min_holders, rng)
+
+
+def dirichlet(
+    devices: int,
+    tasks: int,
+    *,
+    rng: np.random.Generator,
+    alpha: Annotated[float, Within(gt=0)] = 0.3,
+    min_holders: Annotated[int, Within(ge=0)] = 3,
+    min_weight: Annotated[float, Within(ge=0, le=1)] = 0.05,
+) -> FloatArray:
+    """Rows from a Dirichlet distribution with concentration ``alpha``.
+
+    A share below ``min_weight`` is dropped (the largest always stays), a task with too few holders is given, at
+    ``min_weight`` or more, to the devices that had drawn most of it, and rows are scaled to 1.
+
+    Args:
+        devices: Number of devices.
+        tasks: Number of tasks.
+        rng: Source of every draw.
+        alpha: Concentration; small means few tasks a device.
+        min_holders: Least number of holders of a task.
+        min_weight: Smallest share kept, at most 1/tasks.
+
+    Returns:
+        (devices, tasks) weights.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Source: Hsu, Qi and Brown, arXiv 1909.06335.
+    """
+    _check_holders(min_holders)
+    return _dirichlet(devices, tasks, alpha, min_holders, min_weight, rng)
+
+
+def from_file(
+    devices: int,
+    tasks: int,
+    *,
+    rng: np.random.Generator,
+    path: str | Path,
+    min_holders: Annotated[int, Within(ge=0)] = 3,
+) -> FloatArray:
+    """Weights of the user's, scaled to 1 in every row.
+
+    Args:
+        devices: Number of devices.
+        tasks: Number of tasks.
+        rng: Not used; taken so that all partitions are called alike.
+        path: CSV ``device,task,weight`` with tasks numbered from 0.
+        min_holders: Least number of holders of a task.
+
+    Returns:
+        (devices, tasks) weights.
+
+    Raises:
+        ValueError: If the file is missing or malformed.
+    """
+    _check_holders(min_holders)
+    return _read(path, devices, tasks, min_holders)
+
+
+def _check_holders(min_holders: int) -> None:
+    if min_holders < 0:
+        raise ValueError(f"min_holders must be ≥ 0, got {min_holders}")
 
 
 def _balanced(
@@ -130,8 +225,8 @@ def _dirichlet(
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _read(path: str | Path | None, devices: int, tasks: int, min_holders: int) -> FloatArray:
-    if path is None or not Path(path).is_file():
+def _read(path: str | Path, devices: int, tasks: int, min_holders: int) -> FloatArray:
+    if not Path(path).is_file():
         raise ValueError(f"task mixture 'file' needs path= of an existing CSV device,task,weight; got {path}")
     mixture = np.zeros((devices, tasks))
     problems: list[str] = []

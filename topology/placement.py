@@ -5,69 +5,151 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from topology.arrays import FloatArray
+from topology.registry import Within, check_options
+from topology.tables import PLACEMENTS
 
 Draw = Callable[[int], FloatArray]
 
+GIVEN = ("count", "area_m", "rng")
+"""What every placement is given; its other parameters are its options."""
+
 
 def place(
-    kind: str,
-    count: int,
-    *,
-    area_m: tuple[float, float],
-    rng: np.random.Generator,
-    min_separation_m: float = 0.0,
-    hotspots: int = 5,
-    spread_m: float | None = None,
-    background: float = 0.0,
-    path: str | Path | None = None,
+    kind: str, count: int, *, area_m: tuple[float, float], rng: np.random.Generator, **options: object
 ) -> FloatArray:
     """Place devices in the rectangle ``[0, width] × [0, height]``.
 
-    ``uniform``: independent and uniform. ``poisson``: a homogeneous Poisson process seen with exactly
-    ``count`` points, which is the same law as ``uniform`` (and the same draw). ``hotspots``: a Thomas process
-    with ``hotspots`` uniform centres; each device picks a centre at random and stands at a Gaussian distance
-    from it, redrawn while outside the area. ``file``: positions of the user's.
-
     Args:
-        kind: One of ``uniform``, ``poisson``, ``hotspots``, ``file``.
+        kind: Name of a placement, see `topology.tables.PLACEMENTS`.
         count: Number of devices, ≥ 1.
         area_m: Width and height, metres, both > 0.
         rng: Source of every draw.
-        min_separation_m: Redraw devices closer than this to another one, metres; 0 for none.
-        hotspots: Number of centres, ≥ 1 (``hotspots`` only).
-        spread_m: Standard deviation of a device's offset per axis, metres; None for 6 % of the shorter side.
-        background: Share of devices, 0..1, placed uniformly instead (``hotspots`` only).
-        path: CSV with columns ``x_m,y_m`` and optionally ``device``, or a ``.npy`` array (count, 2).
+        **options: The placement's own, e.g. ``hotspots`` and ``spread_m`` of `hotspots`.
 
     Returns:
         (count, 2) float64 positions, metres.
 
     Raises:
-        ValueError: For an unknown kind, a value out of range, a separation the area cannot give, or a file
-            that does not fit.
-
-    Source: Thomas process: Illian, Penttinen, Stoyan and Stoyan, "Statistical Analysis and Modelling of
-        Spatial Point Patterns", 2008, §6.3 (here with a fixed number of centres and of devices).
+        ValueError: For an unknown kind or option, a value out of range, a separation the area cannot give, or a
+            file that does not fit.
     """
     width, height = float(area_m[0]), float(area_m[1])
     if count < 1 or not (width > 0 and height > 0) or not np.isfinite([width, height]).all():
         raise ValueError(
             f"placement needs count ≥ 1 and a positive area_m, got count={count}, area_m={area_m}"
         )
-    if kind == "file":
-        return _read(path, count, width, height)
-    if kind in ("uniform", "poisson"):
-        draw = _uniform(width, height, rng)
-    elif kind == "hotspots":
-        spread = 0.06 * min(width, height) if spread_m is None else spread_m
-        draw = _thomas(width, height, rng, hotspots, spread, background)
-    else:
-        raise ValueError(f"unknown placement {kind!r}; choose uniform, poisson, hotspots or file")
+    chosen = PLACEMENTS[kind]
+    check_options(f"placement {kind!r}", chosen, GIVEN, options)
+    return chosen(count, area_m=(width, height), rng=rng, **options)
+
+
+def uniform(
+    count: int,
+    *,
+    area_m: tuple[float, float],
+    rng: np.random.Generator,
+    min_separation_m: Annotated[float, Within(ge=0)] = 0.0,
+) -> FloatArray:
+    """Independent and uniform positions.
+
+    Args:
+        count: Number of devices.
+        area_m: Width and height, metres.
+        rng: Source of every draw.
+        min_separation_m: Devices closer than this to another one are redrawn, metres; 0 for none.
+
+    Returns:
+        (count, 2) positions, metres.
+
+    Raises:
+        ValueError: If the area cannot give the separation.
+    """
+    draw = _uniform(*area_m, rng)
     return _separate(draw(count), draw, min_separation_m)
+
+
+def poisson(
+    count: int,
+    *,
+    area_m: tuple[float, float],
+    rng: np.random.Generator,
+    min_separation_m: Annotated[float, Within(ge=0)] = 0.0,
+) -> FloatArray:
+    """A homogeneous Poisson process seen with exactly ``count`` points: the law and the draw of `uniform`.
+
+    Args:
+        count: Number of devices.
+        area_m: Width and height, metres.
+        rng: Source of every draw.
+        min_separation_m: Devices closer than this to another one are redrawn, metres; 0 for none.
+
+    Returns:
+        (count, 2) positions, metres.
+
+    Raises:
+        ValueError: If the area cannot give the separation.
+    """
+    return uniform(count, area_m=area_m, rng=rng, min_separation_m=min_separation_m)
+
+
+def hotspots(
+    count: int,
+    *,
+    area_m: tuple[float, float],
+    rng: np.random.Generator,
+    hotspots: Annotated[int, Within(ge=1)] = 5,
+    spread_m: Annotated[float | None, Within(gt=0)] = None,
+    background: Annotated[float, Within(ge=0, le=1)] = 0.0,
+    min_separation_m: Annotated[float, Within(ge=0)] = 0.0,
+) -> FloatArray:
+    """A Thomas process: devices at Gaussian distances from uniform centres, redrawn while outside the area.
+
+    Args:
+        count: Number of devices.
+        area_m: Width and height, metres.
+        rng: Source of every draw.
+        hotspots: Number of centres; each device picks one at random.
+        spread_m: Standard deviation of a device's offset per axis, metres; none = 6 % of the shorter side.
+        background: Share of devices placed uniformly instead.
+        min_separation_m: Devices closer than this to another one are redrawn, metres; 0 for none.
+
+    Returns:
+        (count, 2) positions, metres.
+
+    Raises:
+        ValueError: If a value is out of range, or the area cannot give the separation.
+
+    Source: Illian, Penttinen, Stoyan and Stoyan, "Statistical Analysis and Modelling of Spatial Point Patterns",
+        2008, §6.3 (here with a fixed number of centres and of devices).
+    """
+    spread = 0.06 * min(area_m) if spread_m is None else spread_m
+    draw = _thomas(*area_m, rng, hotspots, spread, background)
+    return _separate(draw(count), draw, min_separation_m)
+
+
+def from_file(
+    count: int, *, area_m: tuple[float, float], rng: np.random.Generator, path: str | Path
+) -> FloatArray:
+    """Positions of the user's.
+
+    Args:
+        count: Number of devices.
+        area_m: Width and height, metres; every device must stand inside.
+        rng: Not used; taken so that all placements are called alike.
+        path: CSV with columns ``x_m,y_m`` and optionally ``device``, or a ``.npy`` array (devices, 2).
+
+    Returns:
+        (count, 2) positions, metres.
+
+    Raises:
+        ValueError: If the file is missing or malformed, or a device stands outside the area.
+    """
+    return _read(path, count, *area_m)
 
 
 def _uniform(width: float, height: float, rng: np.random.Generator) -> Draw:
@@ -115,9 +197,7 @@ def _separate(points: FloatArray, draw: Draw, min_separation_m: float) -> FloatA
     )
 
 
-def _read(path: str | Path | None, count: int, width: float, height: float) -> FloatArray:
-    if path is None:
-        raise ValueError("placement 'file' needs path= (a CSV with x_m,y_m or a .npy array)")
+def _read(path: str | Path, count: int, width: float, height: float) -> FloatArray:
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"placement file {source} does not exist; give the path of a CSV or .npy file")

@@ -5,11 +5,14 @@
 # pyright: reportCallIssue=false
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, dijkstra
 
 from topology.arrays import FloatArray, IntArray, adjacency, both_ends, spanning_forest
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def cheapest_path(nodes: int, pairs: IntArray, cost: FloatArray, source: int, target: int) -> IntArray | None:
@@ -25,6 +28,8 @@ def cheapest_path(nodes: int, pairs: IntArray, cost: FloatArray, source: int, ta
     Returns:
         Device numbers from source to target, both included; None if there is no path.
     """
+    from scipy.sparse.csgraph import dijkstra
+
     graph = adjacency(nodes, pairs, cost)
     distance, before = dijkstra(graph, indices=source, return_predecessors=True)
     if not np.isfinite(distance[target]):
@@ -51,6 +56,8 @@ def routes(nodes: int, pairs: IntArray, cost: FloatArray, wanted: IntArray) -> l
     Returns:
         For each wanted pair the devices along its path, or None where there is no path.
     """
+    from scipy.sparse.csgraph import dijkstra
+
     graph = adjacency(nodes, pairs, cost)
     found: list[IntArray | None] = [None] * len(wanted)
     for source in np.unique(wanted[:, 0]).tolist():
@@ -64,6 +71,8 @@ def routes(nodes: int, pairs: IntArray, cost: FloatArray, wanted: IntArray) -> l
 
 def _voronoi(graph: csr_array, terminals: IntArray) -> tuple[FloatArray, IntArray, IntArray]:
     """Distance to the nearest terminal, the predecessor on the way from it, and which terminal it is."""
+    from scipy.sparse.csgraph import dijkstra
+
     distance, before, owner = dijkstra(graph, indices=terminals, return_predecessors=True, min_only=True)
     return np.asarray(distance), np.asarray(before, np.int64), np.asarray(owner, np.int64)
 
@@ -151,6 +160,8 @@ def _total(nodes: int, pairs: IntArray, cost: FloatArray, hops: IntArray) -> flo
 
 
 def _directed(nodes: int, tree: IntArray, root: int) -> IntArray:
+    from scipy.sparse.csgraph import breadth_first_order
+
     order, before = breadth_first_order(adjacency(nodes, tree), root, directed=False)
     children = np.asarray(order, np.int64)[1:]
     return np.stack([np.asarray(before, np.int64)[children], children], axis=1)

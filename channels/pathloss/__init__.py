@@ -1,56 +1,46 @@
 """Named path-loss models and their line-of-sight probabilities.
 
-A new model is one file with a `PathLossModel` and one entry in `MODELS`.
+A new model is one file with a `PathLossModel` and one line in `channels.tables.PATH_LOSS`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
-from channels.checks import unknown_name
-from channels.pathloss.basic import FREE_SPACE, log_distance_model
-from channels.pathloss.cellular import UMA, UMI
-from channels.pathloss.d2d import D2D_OUTDOOR
-from channels.pathloss.indoor import INH
 from channels.pathloss.model import Geometry, PathLossModel
-from channels.pathloss.v2x import V2X_HIGHWAY, V2X_URBAN
-
-MODELS: Mapping[str, PathLossModel] = MappingProxyType(
-    {
-        model.name: model
-        for model in (FREE_SPACE, log_distance_model(), UMI, UMA, INH, V2X_URBAN, V2X_HIGHWAY, D2D_OUTDOOR)
-    }
-)
-"""Every model by name; `log_distance` stands here with its defaults, see `log_distance_model`."""
+from channels.registry import check_options
+from channels.tables import PATH_LOSS
 
 
 class ValidityWarning(UserWarning):
     """A path-loss model was asked for a point outside the range its standard gives."""
 
 
-def get_model(model: str | PathLossModel) -> PathLossModel:
+def get_model(model: str | PathLossModel, options: Mapping[str, object] | None = None) -> PathLossModel:
     """Look a path-loss model up.
 
     Args:
-        model: A name in `MODELS`, or a model, which is returned as it is.
+        model: A name in `channels.tables.PATH_LOSS`, or a model, which is returned as it is.
+        options: Options of a model that has some.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If no model has this name.
+        ValueError: If no model has this name, an option is not known to it or out of its range.
     """
-    if isinstance(model, PathLossModel):
-        return model
-    if model not in MODELS:
-        raise unknown_name("path-loss model", model, MODELS)
-    return MODELS[model]
+    found = model if isinstance(model, PathLossModel) else PATH_LOSS[model]
+    if isinstance(found, PathLossModel):
+        if options:
+            raise ValueError(f"path-loss model {found.name!r} takes no parameters; got {sorted(options)}")
+        return found
+    check_options(f"path-loss model {model!r}", found, (), options or ())
+    return found(**(options or {}))
 
 
 def path_loss_db(
@@ -66,14 +56,14 @@ def path_loss_db(
     """Path loss in dB, without shadowing and fading.
 
     Args:
-        model: A name in `MODELS`, or a model.
+        model: A name in `channels.tables.PATH_LOSS`, or a model.
         distance_m: Ground (2-D) distance in m, > 0, any shape.
         carrier_hz: Carrier frequency in Hz, > 0; broadcasts.
         los: Whether the link is in line of sight; broadcasts.
         tx_height_m: Transmitter (base station) height in m; None takes the model's own.
         rx_height_m: Receiver (terminal) height in m; None takes the model's own.
-        **parameters: For `log_distance` only: `exponent`, `reference_m`, `reference_loss_db`,
-            `sigma_db`, `decorrelation_m`.
+        **parameters: Options of a model that has some: `exponent`, `reference_m`, `reference_loss_db`,
+            `sigma_db`, `decorrelation_m` of `log_distance`.
 
     Returns:
         Loss in dB, in the broadcast shape of the inputs.
@@ -85,7 +75,7 @@ def path_loss_db(
     Warns:
         ValidityWarning: Outside the model's range; Python's default filter shows it once per caller.
     """
-    chosen = _with_parameters(get_model(model), parameters)
+    chosen = get_model(model, parameters)
     point = _geometry(chosen, distance_m, carrier_hz, tx_height_m, rx_height_m)
     _warn_outside(chosen, point)
     return np.where(np.asarray(los, dtype=bool), chosen.los(point), chosen.nlos(point))
@@ -95,7 +85,7 @@ def los_probability(model: str | PathLossModel, distance_m: ArrayLike) -> FloatA
     """Probability that a link of this ground distance is in line of sight.
 
     Args:
-        model: A name in `MODELS`, or a model.
+        model: A name in `channels.tables.PATH_LOSS`, or a model.
         distance_m: Ground distance in m, >= 0, any shape.
 
     Returns:
@@ -108,18 +98,6 @@ def los_probability(model: str | PathLossModel, distance_m: ArrayLike) -> FloatA
     if np.any(~(distance >= 0)):
         raise ValueError(f"distance_m holds {np.min(distance)!r}; expected distances >= 0 m")
     return get_model(model).los_probability(distance)
-
-
-def _with_parameters(model: PathLossModel, parameters: Mapping[str, float | None]) -> PathLossModel:
-    if not parameters:
-        return model
-    if model.name != "log_distance":
-        raise ValueError(f"path-loss model {model.name!r} takes no parameters; got {sorted(parameters)}")
-    known = ("exponent", "reference_m", "reference_loss_db", "sigma_db", "decorrelation_m")
-    for name in parameters:
-        if name not in known:
-            raise unknown_name("log_distance parameter", name, known)
-    return log_distance_model(**parameters)  # type: ignore[arg-type]
 
 
 def _geometry(

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
-from channels.checks import require_positive, unknown_name
+from channels.checks import require_positive
 from channels.gains import matrix_gains
 from channels.link import check_rate_names
+from channels.registry import unknown_name
 from channels.scheduling.problem import Radio
-from channels.scheduling.table import SCHEDULER_TABLE, get_scheduler
+from channels.scheduling.table import get_scheduler
+from channels.tables import SCHEDULERS
 from channels.transfers import Schedule, Transfers, as_transfers
 from channels.units import db_to_linear
 
-__all__ = ["SCHEDULER_TABLE", "Schedule", "Transfers", "plan"]
+__all__ = ["SCHEDULERS", "Schedule", "Transfers", "plan"]
 
 _PASSED_ON = frozenset(
     {field.name for field in fields(Radio)} - {"near", "far", "power_w", "noise_w", "sinr_min", "plan_min"}
@@ -37,7 +39,7 @@ def plan(
     """Schedule transfers over fixed gains.
 
     Args:
-        name: tdma, coloring, greedy_sinr, broadcast, fplinq, aloha, max_weight or proportional_fair.
+        name: A name in `channels.tables.SCHEDULERS`.
         transfers: A `Transfers`, a mapping or DataFrame with `source`, `destination`, `payload_bytes` and
             optionally `message`, or a sequence of (source, destination or destinations, payload_bytes).
         gains: (N, N) linear power gains between devices, gains[i, j] from i to j; the diagonal is unused.
@@ -48,7 +50,7 @@ def plan(
             (1), `max_attempts` (1; 100 for aloha), `max_slots`, `deadline_s`, `power_control`,
             `positions_m` and `conflict_factor` (coloring), `exponent` (coloring without positions),
             `aloha_probability`, `seed`, `slot_s`, `waterfall_db`, `amplifier_efficiency`,
-            `circuit_power_w`, `receive_power_w`.
+            `circuit_power_w`, `receive_power_w`, `scheduler_options` (the scheduler's own).
 
     Returns:
         The schedule. Every row's `sinr_db` is exact for the rows that share its slot and sub-channel. A
@@ -68,7 +70,7 @@ def plan(
     from channels.scheduling.engine import Request, run_slots
     from channels.scheduling.levels import SlotFading
 
-    scheduler = get_scheduler(name)
+    scheduler = get_scheduler(name, options.pop("scheduler_options", None))
     for option in options:
         if option not in _PASSED_ON | _OWN:
             raise unknown_name("scheduling option", option, _PASSED_ON | _OWN)

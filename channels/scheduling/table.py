@@ -1,50 +1,31 @@
-"""The schedulers by name. A new one is one file and one entry here."""
+"""A scheduler by its name and options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from channels.checks import unknown_name
-from channels.scheduling.aloha import ALOHA
-from channels.scheduling.broadcast import BROADCAST
-from channels.scheduling.coloring import COLORING
-from channels.scheduling.fplinq import FPLINQ
-from channels.scheduling.greedy_sinr import GREEDY_SINR
+from channels.registry import check_options
 from channels.scheduling.problem import Scheduler
-from channels.scheduling.tdma import TDMA
-from channels.scheduling.weighted import MAX_WEIGHT, PROPORTIONAL_FAIR
-
-SCHEDULER_TABLE: Mapping[str, Scheduler] = MappingProxyType(
-    {
-        scheduler.name: scheduler
-        for scheduler in (
-            TDMA,
-            COLORING,
-            GREEDY_SINR,
-            BROADCAST,
-            FPLINQ,
-            ALOHA,
-            MAX_WEIGHT,
-            PROPORTIONAL_FAIR,
-        )
-    }
-)
-"""Every scheduler by name."""
+from channels.tables import SCHEDULERS
 
 
-def get_scheduler(name: str) -> Scheduler:
+def get_scheduler(name: str, options: Mapping[str, object] | None = None) -> Scheduler:
     """Look a scheduler up.
 
     Args:
-        name: A name in `SCHEDULER_TABLE`.
+        name: A name in `channels.tables.SCHEDULERS`.
+        options: Options of a scheduler that has some.
 
     Returns:
         The scheduler.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is none of this name, an option is not known to it or out of its range.
     """
-    if name not in SCHEDULER_TABLE:
-        raise unknown_name("scheduler", name, SCHEDULER_TABLE)
-    return SCHEDULER_TABLE[name]
+    found = SCHEDULERS[name]
+    if isinstance(found, Scheduler):
+        if options:
+            raise ValueError(f"the scheduler {name!r} has no options of its own; got {', '.join(options)}")
+        return found
+    check_options(f"scheduler {name!r}", found, (), options or ())
+    return found(**(options or {}))

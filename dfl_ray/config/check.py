@@ -7,14 +7,19 @@ system for what the configuration names, and runs before anything is started.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import get_args
 
+from channels.registry import check_options
+from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
-from dfl_ray.config.schema import Config, TopologyConfig
+from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, nearest
+from dfl_ray.experts.table import RULES
+from dfl_ray.methods.spec import method_spec
+from dfl_ray.tasks.sources import TASK_SOURCES
+from dfl_ray.tracking.table import TRACKERS
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
 
@@ -22,9 +27,6 @@ Choice = tuple[str, str, str, str]
 _FILES: tuple[Choice, ...] = (
     # key that chooses, the value that reads the path, key of the path, what the file holds
     ("tasks.source", "files", "tasks.path", "the folder with <task>/train.jsonl and <task>/test.jsonl"),
-    ("devices.placement", "file", "devices.placement_path", "CSV or Parquet with device, x_m, y_m"),
-    ("devices.partition", "file", "devices.partition_path", "CSV or Parquet with device, task, weight"),
-    ("topology.type", "file", "topology.path", "GraphML or an edge-list CSV"),
 )
 
 
@@ -37,7 +39,7 @@ def check_values(config: Config) -> list[Problem]:
     checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
         _name,
         _radio,
-        _topology,
+        _options,
         _unread_paths,
         _names,
         _pruning,
@@ -54,6 +56,7 @@ def check_inputs(config: Config) -> None:
         InputError: All that is missing, in one message.
     """
     found = [problem for row in _FILES for problem in _missing_path(config, row)]
+    found += _missing_option_files(config)
     try:
         _check_model(config)
     except InputError as error:
@@ -86,16 +89,37 @@ def _radio(config: Config) -> Iterable[Problem]:
         yield Problem(f"`radio`: {error}")
 
 
-def _topology(config: Config) -> Iterable[Problem]:
-    kind = config.topology.type
-    if kind == TopologyConfig.model_fields["type"].default:
-        # The graphs take longer to import than `dfl-ray config` may take, and the default is one of them.
-        return
-    from topology.graphs import GRAPHS
+def _options(config: Config) -> Iterable[Problem]:
+    """Options of task sources and trackers, which only their own signatures know."""
+    tasks, track = config.tasks, config.track
+    if tasks.options:
+        yield from _unknown_options(
+            "tasks.options",
+            f"source of tasks {tasks.source!r}",
+            TASK_SOURCES[tasks.source],
+            ("tasks", "seed"),
+            tasks.options,
+        )
+    for name, options in track.options.items():
+        if name not in track.trackers:
+            yield Problem(
+                f"`track.options.{name}` is set but nothing would read it",
+                expected=f"`{name}` in track.trackers",
+            )
+        else:
+            given = ("track", "name", "say", "verbose")
+            yield from _unknown_options(
+                f"track.options.{name}", f"tracker {name!r}", TRACKERS[name], given, options
+            )
 
-    if kind not in GRAPHS:
-        near = nearest(kind, GRAPHS)
-        yield Problem("`topology.type` is not known", got=kind, expected=f"{near} (all: {', '.join(GRAPHS)})")
+
+def _unknown_options(
+    key: str, what: str, builder: Callable[..., object], given: tuple[str, ...], options: Mapping[str, object]
+) -> Iterable[Problem]:
+    try:
+        check_options(what, builder, given, options)
+    except ValueError as error:
+        yield Problem(f"`{key}`: {error}")
 
 
 def _unread_paths(config: Config) -> Iterable[Problem]:
@@ -121,6 +145,20 @@ def _missing_path(config: Config, row: Choice) -> Iterable[Problem]:
         )
     elif not Path(str(path)).expanduser().exists():
         yield Problem(f"`{key}` does not exist", got=str(path), expected=holds)
+
+
+def _missing_option_files(config: Config) -> Iterable[Problem]:
+    """Files that options of placement, partition and graph name: those called `path` or `..._path`."""
+    sections = {
+        "devices.placement": config.devices.placement.options(),
+        "devices.partition": config.devices.partition.options(),
+        "topology": config.topology.options(),
+    }
+    for section, options in sections.items():
+        for name, value in options.items():
+            is_path = name == "path" or name.endswith("_path")
+            if is_path and isinstance(value, str) and not Path(value).expanduser().exists():
+                yield Problem(f"`{section}.{name}` does not exist", got=value, expected="an existing file")
 
 
 def _check_model(config: Config) -> None:
@@ -161,21 +199,22 @@ def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
         names: The tasks' names.
     """
     devices, tasks = config.devices, len(names)
-    if devices.partition != "balanced":
+    wanted = devices.partition.options()
+    if devices.partition.type != "balanced":
         return
-    if devices.tasks_per_device > tasks:
+    each, holders = int(wanted["tasks_per_device"]), int(wanted["min_holders"])
+    if each > tasks:
         yield Problem(
-            "`devices.tasks_per_device` is more than there are tasks",
-            got=f"{devices.tasks_per_device} for {tasks} tasks ({', '.join(names)})",
+            "`devices.partition.tasks_per_device` is more than there are tasks",
+            got=f"{each} for {tasks} tasks ({', '.join(names)})",
             expected=f"at most {tasks}",
             change=f"Set devices.tasks_per_device={tasks}, or name more tasks.",
         )
-    elif devices.count * devices.tasks_per_device < tasks * min(devices.min_holders, devices.count):
+    elif devices.count * each < tasks * min(holders, devices.count):
         yield Problem(
-            "`devices.min_holders` cannot be met",
-            got=f"{devices.count} devices with {devices.tasks_per_device} tasks each, for {tasks} tasks of "
-            f"{devices.min_holders} holders",
-            expected=f"at least {tasks * devices.min_holders} places in all",
+            "`devices.partition.min_holders` cannot be met",
+            got=f"{devices.count} devices with {each} tasks each, for {tasks} tasks of {holders} holders",
+            expected=f"at least {tasks * holders} places in all",
             change="Raise devices.count or devices.tasks_per_device, or lower devices.min_holders.",
         )
 
@@ -205,7 +244,7 @@ def _names(config: Config) -> Iterable[Problem]:
 
 def _pruning(config: Config) -> Iterable[Problem]:
     method = config.method
-    if method.type != "sparse_orthogonal":
+    if not isinstance(method, SparseOrthogonalConfig):
         return
     if method.prune_start > method.prune_end:
         yield Problem(
@@ -222,14 +261,16 @@ def _pruning(config: Config) -> Iterable[Problem]:
 
 
 def _rules(config: Config) -> Iterable[Problem]:
-    field = type(config.method).model_fields.get("rule")
-    known = get_args(field.annotation) if field else ()
+    spec, kind = method_spec(config.method), value_at(config, "method.type")
+    known = tuple(RULES) if spec.per_task else spec.rules
     for rule in config.evaluate.rules or ():
-        if rule != "all" and rule not in known:
-            expected = (
-                nearest(rule, known) if known else f"null: `{config.method.type}` has one model and no rules"
-            )
+        if len(known) < 2:
+            expected = f"null: `{kind}` has one model and no rules"
             yield Problem("`evaluate.rules` names an unknown inference rule", got=rule, expected=expected)
+        elif rule != "all" and rule not in known:
+            yield Problem(
+                "`evaluate.rules` names an unknown inference rule", got=rule, expected=nearest(rule, known)
+            )
 
 
 def _templates(config: Config) -> Iterable[Problem]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from dfl_ray.config.choices import Choice, Variants
+
 Path = tuple[str, ...]
 
 _NOUNS: Mapping[type, tuple[str, str]] = types.MappingProxyType(
@@ -44,56 +46,52 @@ class Key:
         return ".".join(self.path)
 
 
-def variants(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """Section classes that an annotation allows: none for a value, several for a union with `type`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return (annotation,)
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return tuple(cls for part in get_args(annotation) for cls in variants(part))
-    return ()
+def variants(field: FieldInfo) -> Variants | None:
+    """The variants of a section whose keys depend on its `type`; None for any other field."""
+    return next((mark for mark in field.metadata if isinstance(mark, Variants)), None)
 
 
-def tag(section: type[BaseModel]) -> str | None:
-    """The `type` value that selects this class among its variants, None for a section without variants."""
-    field = section.model_fields.get("type")
-    values = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
-    return values[0] if len(values) == 1 else None
+def is_section(field: FieldInfo) -> bool:
+    """Whether a field holds further keys."""
+    return variants(field) is not None or _is_model(field.annotation)
 
 
-def choose(classes: tuple[type[BaseModel], ...], data: Any) -> type[BaseModel] | None:
-    """The variant that `data["type"]` names; the only one where there is one; None if it names none."""
-    if len(classes) == 1:
-        return classes[0]
-    wanted = data.get("type") if isinstance(data, Mapping) else None
-    return next((cls for cls in classes if tag(cls) == wanted), None)
+def section_class(field: FieldInfo, data: Any) -> type[BaseModel] | None:
+    """The class of the section that a field holds, as `data` choose it; None for a value or an unknown `type`."""
+    chooser = variants(field)
+    if chooser is not None:
+        return chooser.chosen(data)
+    annotation: Any = field.annotation
+    return annotation if _is_model(annotation) else None
 
 
-def keys(section: type[BaseModel], data: Any, prefix: Path = ()) -> Iterator[Key]:
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def keys(
+    section: type[BaseModel], data: Any, prefix: Path = (), chooser: Variants | None = None
+) -> Iterator[Key]:
     """Walk all keys of a section in schema order, taking the variants that `data` names.
 
     Args:
         section: The section's class, e.g. `Config`.
         data: The section's values as plain data, used only to choose among variants; may be incomplete.
         prefix: Path of the section itself.
+        chooser: The variants the section is one of.
     """
     for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] != "type"):
         path, inner = (*prefix, name), data.get(name) if isinstance(data, Mapping) else None
-        classes = variants(field.annotation)
-        yield Key(path, expected(field), default(field), field.description or "", bool(classes))
-        chosen = choose(classes, inner) or (default_class(field) if classes else None)
+        words = f"one of {_quoted(chooser.names)}" if chooser and name == "type" else expected(field)
+        yield Key(path, words, default(field), field.description or "", is_section(field))
+        chosen = section_class(field, inner) or section_class(field, None)
         if chosen is not None:
-            yield from keys(chosen, inner, path)
+            yield from keys(chosen, inner, path, variants(field))
 
 
 def default(field: FieldInfo) -> Any:
     """A field's default; sections give their object, required fields None."""
     return None if field.is_required() else field.get_default(call_default_factory=True)  # type: ignore[call-arg]
-
-
-def default_class(field: FieldInfo) -> type[BaseModel] | None:
-    """The class of a section's default object."""
-    value = default(field)
-    return type(value) if isinstance(value, BaseModel) else None
 
 
 def find(section: type[BaseModel], path: Path, data: Any) -> FieldInfo | None:
@@ -102,17 +100,21 @@ def find(section: type[BaseModel], path: Path, data: Any) -> FieldInfo | None:
     if field is None or len(path) == 1:
         return field
     inner = data.get(path[0]) if isinstance(data, Mapping) else None
-    chosen = choose(variants(field.annotation), inner)
+    chosen = section_class(field, inner)
     return find(chosen, path[1:], inner) if chosen else None
 
 
 def expected(field: FieldInfo) -> str:
     """A field's type and range in words, e.g. "an integer from 1 to 1024 or null"."""
-    classes = variants(field.annotation)
-    if classes:
-        tags = [t for t in map(tag, classes) if t]
-        return "a mapping of keys" + (f" with `type` one of {_quoted(tags)}" if len(tags) > 1 else "")
-    return in_words(field.annotation, _limits(field))
+    if is_section(field):
+        chooser = variants(field)
+        return "a mapping of keys" + (f" with `type` one of {_quoted(chooser.names)}" if chooser else "")
+    return _choice(field.metadata) or in_words(field.annotation, _limits(field))
+
+
+def _choice(marks: Any) -> str:
+    """The names a `Choice` among the annotations allows, in words; empty without one."""
+    return next((f"one of {_quoted(mark.names)}" for mark in marks if isinstance(mark, Choice)), "")
 
 
 def in_words(annotation: Any, limits: str = "") -> str:
@@ -123,7 +125,7 @@ def in_words(annotation: Any, limits: str = "") -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(part, limits) for part in parts)
     if origin is Annotated:
-        return in_words(parts[0], limits)
+        return _choice(parts[1:]) or in_words(parts[0], limits)
     if origin is tuple:
         count = "" if parts[-1] is Ellipsis else f"{len(parts)} "
         return f"a list of {count}{_plural(parts[0])}" + limits
@@ -138,6 +140,8 @@ def in_words(annotation: Any, limits: str = "") -> str:
 
 
 def _plural(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated and (names := _choice(get_args(annotation)[1:])):
+        return f"names, each {names}"
     return _NOUNS[annotation][1] if annotation in _NOUNS else "entries"
 
 

@@ -1,4 +1,4 @@
-"""Configuration of the learning methods: `method` is one of these classes, told apart by its `type`.
+"""Configuration of the learning methods: each has one of these classes, see `dfl_ray.methods.entries`.
 
 The training settings all methods share are in `config.training`, the methods compared with in `config.baselines`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from dfl_ray.config.baselines import (
     CentralizedConfig,
@@ -22,13 +22,17 @@ from dfl_ray.config.baselines import (
     RankedConfig,
     RoloraConfig,
 )
+from dfl_ray.config.choices import Choice
 from dfl_ray.config.training import Aggregation, GossipConfig, Precision, TrainingConfig
+from dfl_ray.errors import InputError
+from dfl_ray.experts.table import RULES
 
 __all__ = [
     "Aggregation",
     "CentralizedConfig",
     "ChocoConfig",
     "DloraConfig",
+    "ExpertsConfig",
     "FedsaConfig",
     "FfaConfig",
     "FlexloraConfig",
@@ -36,23 +40,44 @@ __all__ = [
     "GossipConfig",
     "HetloraConfig",
     "LocalConfig",
-    "MethodConfig",
-    "MethodField",
     "Precision",
     "RankedConfig",
     "RoloraConfig",
     "SparseOrthogonalConfig",
     "TrainingConfig",
+    "experts_settings",
 ]
 
 
-Rule = Literal[
-    "likelihood", "oracle", "likelihood_soft", "filter", "sum", "average", "arrow", "ties", "filter_full"
-]
+class ExpertsConfig(BaseModel):
+    """What the inference rules over a device's experts can be set to, for methods with an expert a task."""
+
+    sketch_prompts: int = Field(
+        default=128, ge=8, description="training rows behind a task's input correlation"
+    )
+    sketch_layers: int = Field(
+        default=3, ge=1, description="adapted layer inputs used by the likelihood router"
+    )
+    sketch_precision: Precision = Field(default="int8", description="number format of sketches on air")
+    sketch_shrinkage: float = Field(
+        default=0.05, ge=0, le=1, description="shrinkage of the correlation to its diagonal mean"
+    )
+    filter_lambda: float = Field(
+        default=0.01, ge=0, description="`filter`: ridge, relative to the mean eigenvalue"
+    )
+    soft_temperature: float = Field(
+        default=20.0, gt=0, description="`likelihood_soft`: divides the log-likelihoods before the softmax"
+    )
+    arrow_top_k: int = Field(default=2, ge=1, description="`arrow`: experts a token uses")
+    arrow_temperature: float = Field(default=1.0, gt=0, description="`arrow`: divides a token's scores")
+    ties_density: float = Field(
+        default=0.2, gt=0, le=1, description="`ties`: share of each task's update that is kept"
+    )
+    ties_scale: float = Field(default=1.0, gt=0, description="`ties`: factor on the merged update")
 
 
-class SparseOrthogonalConfig(GossipConfig):
-    """Static orthogonal A, masked B, one expert per task, exact averaging inside the task (2602.20492)."""
+class _SparseConfig(GossipConfig):
+    """What is trained, pruned and sent."""
 
     type: Literal["sparse_orthogonal"] = Field(default="sparse_orthogonal", description="the method's name")
     precision: Precision = Field(default="int8", description="number format of the values on air")
@@ -91,29 +116,12 @@ class SparseOrthogonalConfig(GossipConfig):
     replicas_every: int = Field(
         default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
     )
-    sketch_prompts: int = Field(
-        default=128, ge=8, description="training rows behind a task's input correlation"
-    )
-    sketch_layers: int = Field(
-        default=3, ge=1, description="adapted layer inputs used by the likelihood router"
-    )
-    sketch_precision: Precision = Field(default="int8", description="number format of sketches on air")
-    sketch_shrinkage: float = Field(
-        default=0.05, ge=0, le=1, description="shrinkage of the correlation to its diagonal mean"
-    )
-    filter_lambda: float = Field(
-        default=0.01, ge=0, description="`filter`: ridge, relative to the mean eigenvalue"
-    )
-    soft_temperature: float = Field(
-        default=20.0, gt=0, description="`likelihood_soft`: divides the log-likelihoods before the softmax"
-    )
-    arrow_top_k: int = Field(default=2, ge=1, description="`arrow`: experts a token uses")
-    arrow_temperature: float = Field(default=1.0, gt=0, description="`arrow`: divides a token's scores")
-    ties_density: float = Field(
-        default=0.2, gt=0, le=1, description="`ties`: share of each task's update that is kept"
-    )
-    ties_scale: float = Field(default=1.0, gt=0, description="`ties`: factor on the merged update")
-    rule: Rule = Field(
+
+
+class SparseOrthogonalConfig(ExpertsConfig, _SparseConfig):
+    """Static orthogonal A, masked B, one expert per task, exact averaging inside the task (2602.20492)."""
+
+    rule: Annotated[str, Choice(RULES)] = Field(
         default="likelihood", description="inference rule whose accuracy is reported as the method's"
     )
 
@@ -123,17 +131,15 @@ class SparseOrthogonalConfig(GossipConfig):
         return self.rule
 
 
-MethodConfig = (
-    SparseOrthogonalConfig
-    | DloraConfig
-    | FfaConfig
-    | RoloraConfig
-    | FedsaConfig
-    | ChocoConfig
-    | FloraConfig
-    | FlexloraConfig
-    | HetloraConfig
-    | LocalConfig
-    | CentralizedConfig
-)
-MethodField = Annotated[MethodConfig, Field(discriminator="type")]
+def experts_settings(section: TrainingConfig) -> ExpertsConfig:
+    """The part of a `method` section that sets the inference rules over experts.
+
+    Raises:
+        InputError: The method's section has no such keys.
+    """
+    if not isinstance(section, ExpertsConfig):
+        raise InputError(
+            f"The config section `{type(section).__name__}` has no keys for inference rules over experts",
+            expected="a section derived from dfl_ray.config.methods.ExpertsConfig",
+        )
+    return section

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError
 
-SHORT_SECTIONS = ("method", "topology")
+SHORT_SECTIONS = (("method",), ("topology",), ("devices", "placement"), ("devices", "partition"))
 """Sections for which a bare word means `{type: word}`."""
+
+MOVED: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
+    {
+        ("devices", "placement_path"): ("devices", "placement", "path"),
+        ("devices", "partition_path"): ("devices", "partition", "path"),
+        ("devices", "tasks_per_device"): ("devices", "partition", "tasks_per_device"),
+        ("devices", "min_holders"): ("devices", "partition", "min_holders"),
+        ("devices", "dirichlet_alpha"): ("devices", "partition", "alpha"),
+    }
+)
+"""Short names of keys, as they are written in many files and commands, and where the keys are."""
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
@@ -49,7 +61,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Set the overridden keys in a copy of `data`; the order of different keys does not matter.
 
-    A word for `method` or `topology` sets its `type` and leaves the section's other keys, so that a key that
+    A word for a section in `SHORT_SECTIONS` sets its `type` and leaves the section's other keys, so that a key that
     the new type does not know is refused by the schema and not dropped in silence. A mapping replaces the
     section. Whole sections are set before the keys in them; of two overrides of one key the later one holds.
 
@@ -61,20 +73,37 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         InputError: One of them is not an override.
     """
     result = expand_short(data)
-    for path, value in sorted((parse_override(text) for text in overrides), key=lambda pair: len(pair[0])):
-        if len(path) == 1 and path[0] in SHORT_SECTIONS and isinstance(value, str):
+    found = [(MOVED.get(path, path), value) for path, value in map(parse_override, overrides)]
+    for path, value in sorted(found, key=lambda pair: len(pair[0])):
+        if path in SHORT_SECTIONS and isinstance(value, str):
             path = (*path, "type")
         _set(result, path, value)
-    return result
+    return _moved(result)
 
 
 def expand_short(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy plain data, writing `method: dlora` as `method: {type: dlora}` (likewise `topology`)."""
-    result: dict[str, Any] = {key: _copy(value) for key, value in data.items()}
-    for name in SHORT_SECTIONS:
-        if isinstance(result.get(name), str):
-            result[name] = {"type": result[name]}
+    """Copy plain data, writing `method: dlora` as `method: {type: dlora}`, and keys by their full names."""
+    result: dict[str, Any] = _moved({key: _copy(value) for key, value in data.items()})
+    for *outer, name in SHORT_SECTIONS:
+        holder = result
+        for step in outer:
+            holder = holder.get(step) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            holder[name] = {"type": holder[name]}
     return result
+
+
+def _moved(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with short names of keys replaced; a word in the place of their section becomes its `type`."""
+    for (section, short), path in MOVED.items():
+        holder = data.get(section)
+        if isinstance(holder, dict) and short in holder:
+            value = holder.pop(short)
+            inner = holder.get(path[1])
+            if isinstance(inner, str):
+                holder[path[1]] = {"type": inner}
+            _set(data, path, value)
+    return data
 
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -90,7 +90,7 @@ def unknown_key(path: fields.Path, schema: type[BaseModel], data: Any) -> str:
 
 
 def _path(loc: Iterable[int | str], schema: type[BaseModel], data: Any) -> fields.Path:
-    """Key of pydantic's location, without the variant tags and union members it mixes in."""
+    """Key of pydantic's location, without the union members it mixes in."""
     path: list[str] = []
     section: type[BaseModel] | None = schema
     here: Any = data
@@ -100,10 +100,7 @@ def _path(loc: Iterable[int | str], schema: type[BaseModel], data: Any) -> field
         path.append(name)
         here = here.get(name) if isinstance(here, dict) else None
         field = section.model_fields.get(name)
-        classes = fields.variants(field.annotation) if field else ()
-        section = fields.choose(classes, here) if classes else None
-        if len(classes) > 1 and section is not None and rest and rest[0] == fields.tag(section):
-            rest.pop(0)
+        section = fields.section_class(field, here) if field else None
     # Below a plain value only list places and the keys of a free mapping are the user's own.
     while rest and isinstance(here, dict | list):
         step = rest.pop(0)
@@ -136,6 +133,8 @@ def _problem(item: Any, path: fields.Path, schema: type[BaseModel], data: dict[s
     if kind.startswith("union_tag"):
         return _unknown_variant(path, schema, data)
     field = fields.find(schema, path, data)
+    if field is None and path[-1].isdigit():
+        field = fields.find(schema, path[:-1], data)
     value = _value(path, data)
     got = _shown(value)
     wanted = fields.expected(field) if field else item["msg"].removeprefix("Input should be ")
@@ -156,23 +155,29 @@ def _advice(value: Any, field: Any) -> str:
 
 
 def _unknown(path: fields.Path, schema: type[BaseModel], data: dict[str, Any]) -> Problem:
-    kind = _value((*path[:-1], "type"), data) if path[:-1] else None
-    variant = f" for `{'.'.join(path[:-1])}.type` = `{kind}`" if isinstance(kind, str) else ""
-    change = ""
-    if variant:
-        section = path[0]
+    section = ".".join(path[:-1])
+    parent = fields.find(schema, path[:-1], data)
+    chooser = fields.variants(parent) if parent else None
+    variant, expected, change = "", unknown_key(path, schema, data), ""
+    if chooser is not None:
+        kind = _value((*path[:-1], "type"), data) or chooser.default
+        variant = f" for `{section}.type` = `{kind}`"
         change = f"Leave it out, or replace the whole section: '{section}={{type: {kind}}}'."
+        others = [name for name in chooser.names if path[-1] in chooser.section(name).model_fields]
+        if others:
+            expected = f"`{path[-1]}` is a key of `{section}.type` = " + ", ".join(f"`{n}`" for n in others)
     return Problem(
         f"There is no key `{'.'.join(path)}`{variant}",
         got=f"{path[-1]}: {_shown(_value(path, data))}",
-        expected=unknown_key(path, schema, data),
+        expected=expected,
         change=change,
     )
 
 
 def _unknown_variant(path: fields.Path, schema: type[BaseModel], data: dict[str, Any]) -> Problem:
     field = fields.find(schema, path, data)
-    tags = [t for t in map(fields.tag, fields.variants(field.annotation if field else None)) if t]
+    chooser = fields.variants(field) if field else None
+    tags = list(chooser.names) if chooser else []
     kind = _value((*path, "type"), data)
     return Problem(
         f"`{'.'.join(path)}.type` is not known",

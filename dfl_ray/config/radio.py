@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from channels.settings import RadioSettings
-
-
-def _meanings(settings: type[Any]) -> dict[str, str]:
-    """Each field's line of the `Attributes:` section of the settings' docstring."""
-    section = re.search(r"Attributes:\n(.*)", inspect.getdoc(settings) or "", re.DOTALL)
-    entries = re.findall(
-        r"^    (\w+): (.*(?:\n        .*)*)", section.group(1) if section else "", re.MULTILINE
-    )
-    return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
+from channels.settings import CHOICES, RadioSettings
+from dfl_ray.config.choices import Choice
+from dfl_ray.config.options import documented
 
 
 def _section(name: str, settings: type[Any]) -> type[BaseModel]:
-    hints, meanings = get_type_hints(settings), _meanings(settings)
-    fields: dict[str, Any] = {
-        f.name: (hints[f.name], Field(f.default, description=meanings.get(f.name, "")))
-        for f in dataclasses.fields(settings)
-    }
+    hints, meanings = get_type_hints(settings), documented(settings, "Attributes")
+    fields: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        kind = Annotated[hints[f.name], Choice(CHOICES[f.name])] if f.name in CHOICES else hints[f.name]
+        factory = None if f.default_factory is dataclasses.MISSING else f.default_factory
+        default: dict[str, Any] = {"default_factory": factory} if factory else {"default": f.default}
+        fields[f.name] = (kind, Field(**default, description=meanings.get(f.name, "")))
     config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
 

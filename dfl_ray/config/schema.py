@@ -6,12 +6,23 @@ variants (`method`, `topology`) is told apart by its `type`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dfl_ray.config.methods import MethodConfig, SparseOrthogonalConfig
+from channels.tables import DEVICE_MIXES
+from dfl_ray.config.choices import Choice, Variants
+from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.options import section_of
 from dfl_ray.config.radio import RadioConfig
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.methods.entries import method_section
+from dfl_ray.methods.table import METHODS
+from dfl_ray.tasks.sources import TASK_SOURCES
+from dfl_ray.tracking.table import TRACKERS
+from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
 
 
 class Section(BaseModel):
@@ -51,8 +62,11 @@ class PromptTemplate(Section):
 class TasksConfig(Section):
     """What the devices learn and are asked."""
 
-    source: Literal["synthetic", "files", "hub"] = Field(
+    source: Annotated[str, Choice(TASK_SOURCES)] = Field(
         default="synthetic", description="where rows come from"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of a source of an installed package, by name"
     )
     path: str | None = Field(
         default=None, description="`files`: folder with <task>/train.* and <task>/test.*"
@@ -80,6 +94,100 @@ class TasksConfig(Section):
     )
 
 
+class PlacementConfig(Section):
+    """Where the devices stand; each placement adds its own keys."""
+
+    type: str = Field(default="uniform", description="the placement")
+
+    def options(self) -> dict[str, Any]:
+        """The keys that are the placement's own."""
+        return _own(self, PlacementConfig)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (placement_section, self.type, dict(self))
+
+
+class PartitionConfig(Section):
+    """Which tasks a device holds; each partition adds its own keys."""
+
+    type: str = Field(default="balanced", description="the partition")
+
+    def options(self) -> dict[str, Any]:
+        """The keys that are the partition's own."""
+        return _own(self, PartitionConfig)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (partition_section, self.type, dict(self))
+
+
+class TopologyConfig(Section):
+    """Who may talk to whom; each graph adds its own keys."""
+
+    type: str = Field(default="clustered", description="the graph")
+    mixing: Annotated[str, Choice(MIXINGS)] = Field(
+        default="metropolis_hastings", description="gossip weights"
+    )
+    min_snr_db: float = Field(default=3.0, description="least mean SNR of a link that may be used")
+    reach: Literal["respect", "relay", "ignore"] = Field(
+        default="respect",
+        description="`respect`: only links the radio can carry; `relay`: what is out of reach goes over several "
+        "hops; `ignore`: the textbook graph. `clustered` always respects reach and relays where needed",
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The keys that are the graph's own."""
+        return _own(self, TopologyConfig)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
+        return _again, (topology_section, self.type, dict(self))
+
+
+def _again(section_for: Callable[[str], type[Section]], name: str, values: dict[str, Any]) -> Section:
+    return section_for(name)(**values)
+
+
+def _own(section: Section, base: type[Section]) -> dict[str, Any]:
+    return {name: value for name, value in section if name not in base.model_fields}
+
+
+@cache
+def placement_section(name: str) -> type[PlacementConfig]:
+    """The section of one placement."""
+    return _made("placement", name, PLACEMENTS[name], ("count", "area_m", "rng"), PlacementConfig)
+
+
+@cache
+def partition_section(name: str) -> type[PartitionConfig]:
+    """The section of one partition."""
+    return _made("partition", name, PARTITIONS[name], ("devices", "tasks", "rng"), PartitionConfig)
+
+
+@cache
+def topology_section(name: str) -> type[TopologyConfig]:
+    """The section of one graph."""
+    return _made("graph", name, GRAPHS[name], ("inputs",), TopologyConfig)
+
+
+@cache
+def mobility_section(name: str) -> type[Section]:
+    """The options of one mobility model as a section; no key of `Config` holds it, since no run moves its devices."""
+    return section_of("mobility model", name, MOBILITY[name], ("positions_m", "area_m", "rng"), Section)  # type: ignore[return-value]
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _made(
+    kind: str, name: str, builder: Callable[..., Any], given: tuple[str, ...], base: type[S]
+) -> type[S]:
+    made = section_of(kind, name, builder, given, base)
+    assert issubclass(made, base)
+    return made
+
+
 class DevicesConfig(Section):
     """The devices, where they stand and which tasks they hold."""
 
@@ -87,70 +195,27 @@ class DevicesConfig(Section):
     area_m: tuple[float, float] = Field(
         default=(300.0, 300.0), description="width and height of the area in metres"
     )
-    placement: Literal["uniform", "poisson", "hotspots", "file"] = Field(
-        default="uniform", description="where they stand"
-    )
-    placement_path: str | None = Field(
-        default=None, description="`file`: CSV or Parquet with device, x_m, y_m"
-    )
-    partition: Literal["balanced", "one_each", "dirichlet", "file"] = Field(
-        default="balanced", description="which tasks a device holds, and in which mixture"
-    )
-    partition_path: str | None = Field(
-        default=None, description="`file`: CSV or Parquet with device, task, weight"
-    )
-    tasks_per_device: int = Field(default=2, ge=1, description="`balanced`: tasks on each device")
-    min_holders: int = Field(default=3, ge=1, description="`balanced`: least number of holders of a task")
-    dirichlet_alpha: float = Field(
-        default=0.3, gt=0, description="`dirichlet`: concentration, small = one-sided"
+    placement: Annotated[
+        PlacementConfig, Variants(PLACEMENTS, "uniform", PlacementConfig, placement_section)
+    ] = Field(default_factory=lambda: placement_section("uniform")(), description="where they stand")
+    partition: Annotated[
+        PartitionConfig, Variants(PARTITIONS, "balanced", PartitionConfig, partition_section)
+    ] = Field(
+        default_factory=lambda: partition_section("balanced")(),
+        description="which tasks a device holds, and in which mixture",
     )
     sizes: Literal["equal", "lognormal"] = Field(
         default="equal", description="how a task's rows are split over holders"
     )
+    lognormal_sigma: float = Field(
+        default=0.5, ge=0, description="`lognormal`: standard deviation of the logarithm of a holder's size"
+    )
     battery_j: float | None = Field(
         default=None, gt=0, description="energy of each device at the start; none = mains power"
     )
-    classes: Literal["uniform", "mixed"] = Field(
+    classes: Annotated[str, Choice(DEVICE_MIXES)] = Field(
         default="uniform", description="mix of device classes: all phones, or phones, tablets and sensors"
     )
-
-
-class TopologyConfig(Section):
-    """Who may talk to whom."""
-
-    type: str = Field(
-        default="clustered", description="`clustered` or a comparison graph, e.g. `ring`, `complete`"
-    )
-    max_degree: int = Field(default=6, ge=1, description="most neighbours of a device")
-    min_gap: float = Field(
-        default=0.2, ge=0, le=1, description="`clustered`: spectral gap wanted inside each task's graph"
-    )
-    gateways_per_pair: int = Field(
-        default=1, ge=1, description="`clustered`: links between two neighbouring clusters"
-    )
-    mixing: Literal["metropolis_hastings", "uniform", "laplacian"] = Field(
-        default="metropolis_hastings", description="gossip weights"
-    )
-    min_snr_db: float = Field(default=3.0, description="least mean SNR of a link that may be used")
-    airtime_weight: float = Field(
-        default=1.0, ge=0, description="`clustered`: weight of airtime in a link's cost"
-    )
-    energy_weight: float = Field(
-        default=0.0, ge=0, description="`clustered`: weight of energy in a link's cost"
-    )
-    collision_weight: float = Field(
-        default=0.0, ge=0, description="`clustered`: weight of mask collisions in a link's cost"
-    )
-    degree: int = Field(
-        default=4, ge=1, description="`k_regular`, `k_nearest`, `small_world`: neighbours a device"
-    )
-    probability: float = Field(default=0.3, ge=0, le=1, description="`erdos_renyi`: edge probability")
-    rewire: float = Field(default=0.1, ge=0, le=1, description="`small_world`: share of edges rewired")
-    radius_m: float | None = Field(default=None, gt=0, description="`geometric`: reach; none = by min_snr_db")
-    reach: Literal["respect", "ignore"] = Field(
-        default="respect", description="keep only links the radio can carry"
-    )
-    path: str | None = Field(default=None, description="`file`: GraphML or edge-list CSV")
 
 
 class WandbConfig(Section):
@@ -169,7 +234,13 @@ class WandbConfig(Section):
 class TrackConfig(Section):
     """Where metrics go besides the run folder."""
 
+    trackers: tuple[Annotated[str, Choice(TRACKERS)], ...] = Field(
+        default=("wandb",), description="who follows the run"
+    )
     wandb: WandbConfig = Field(default_factory=WandbConfig, description="Weights & Biases")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of trackers of installed packages, by tracker and name"
+    )
 
 
 class RuntimeConfig(Section):
@@ -251,13 +322,15 @@ class Config(Section):
     name: str | None = Field(default=None, description="run name; none = from method, seed and time")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random stream")
     rounds: int = Field(default=20, ge=1, le=1_000_000, description="communication rounds")
-    method: Annotated[MethodConfig, Field(discriminator="type")] = Field(
-        default_factory=SparseOrthogonalConfig, description="the learning method"
-    )
+    method: Annotated[
+        TrainingConfig, Variants(METHODS, "sparse_orthogonal", TrainingConfig, method_section)
+    ] = Field(default_factory=SparseOrthogonalConfig, description="the learning method")
     model: ModelConfig = Field(default_factory=ModelConfig, description="the base model")
     tasks: TasksConfig = Field(default_factory=TasksConfig, description="the tasks")
     devices: DevicesConfig = Field(default_factory=DevicesConfig, description="the devices")
-    topology: TopologyConfig = Field(default_factory=TopologyConfig, description="the graph")
+    topology: Annotated[TopologyConfig, Variants(GRAPHS, "clustered", TopologyConfig, topology_section)] = (
+        Field(default_factory=lambda: topology_section("clustered")(), description="the graph")
+    )
     radio: RadioConfig = Field(default_factory=RadioConfig, description="the radio")
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="processes and machines")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="accuracy")

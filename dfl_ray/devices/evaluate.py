@@ -10,17 +10,11 @@ import torch
 
 from dfl_ray.devices.merging import Merger
 from dfl_ray.devices.records import EvaluationReport, GroupSetup
-from dfl_ray.devices.routing import Router
+from dfl_ray.devices.routing import OPEN, Router
+from dfl_ray.devices.rules import InferenceRule, inference_rule
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.scorer import Adapter, Scorer
 from dfl_ray.methods.base import Device, Expert, Factors, Method
-
-ROUTED = frozenset({"oracle", "likelihood", "likelihood_soft", "single"})
-"""Rules by which one expert answers a whole prompt, or, `likelihood_soft`, nearly always does."""
-
-SETTLED_BY_PROMPT = ROUTED - {"likelihood_soft"}
-OPEN = -1
-"""In place of a task: no single expert answers this row."""
 
 Choices = dict[tuple[int, int], np.ndarray]
 """(device, task) -> for each held-out row the task whose expert answers, or `OPEN`."""
@@ -69,16 +63,19 @@ class Evaluator:
             (d.index, t): self.method.expert(d, t) for d in devices for t in range(len(self.setup.tasks))
         }
         rows = _Rows()
-        routed = {rule: self._choices(devices, rule) for rule in rules if rule in ROUTED}
+        kinds = {name: inference_rule(name) for name in rules}
+        routed = {name: self._choices(devices, kind) for name, kind in kinds.items() if kind.route}
         right = self._score_routed(experts, routed)
-        for rule in (r for r in rules if r not in SETTLED_BY_PROMPT):
+        for rule, kind in kinds.items():
+            if kind.merge is None:
+                continue
             open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
-            merged = self._score_merged(devices, experts, rule, references, open_rows)
+            merged = self._score_merged(devices, experts, kind, references, open_rows)
             for place, ok in merged.items():
                 right[rule, *place] = right.get((rule, *place), np.zeros(len(ok), bool)) | ok
         for rule in rules:
             for device, task in experts:
-                chosen = routed[rule][device, task] if rule == "likelihood" else None
+                chosen = routed[rule][device, task] if kinds[rule].chooses else None
                 rows.add(
                     device, task, rule, right[rule, device, task], None if chosen is None else chosen == task
                 )
@@ -88,18 +85,14 @@ class Evaluator:
             {d.index: self._staleness(d, experts, round_index) for d in devices}, time.perf_counter() - began,
         )  # fmt: skip
 
-    def _choices(self, devices: Sequence[Device], rule: str) -> Choices:
+    def _choices(self, devices: Sequence[Device], rule: InferenceRule) -> Choices:
+        assert rule.route is not None
         out: Choices = {}
         for device in devices:
-            routes = self._routes(device, rule)
+            routes = rule.route(self.router, device)
             for task, rows in enumerate(self.scorer.rows):
                 out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
         return out
-
-    def _routes(self, device: Device, rule: str) -> Sequence[np.ndarray] | None:
-        if rule == "likelihood":
-            return self.router.choices(device)
-        return self.router.sole_experts(device, OPEN) if rule == "likelihood_soft" else None
 
     def _projections(self) -> list[torch.Tensor]:
         stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
@@ -154,7 +147,7 @@ class Evaluator:
         self,
         devices: Sequence[Device],
         experts: Mapping[tuple[int, int], Expert | None],
-        rule: str,
+        rule: InferenceRule,
         references: Mapping[int, np.ndarray] | None,
         only: Mapping[tuple[int, int], np.ndarray],
     ) -> dict[tuple[int, int], np.ndarray]:
@@ -170,13 +163,17 @@ class Evaluator:
         Returns:
             (device, task) -> right or not of each row; rows not asked are False.
         """
+        merge = rule.merge
+        assert merge is not None
         tasks = range(len(self.setup.tasks))
         keys: dict[int, Hashable] = {}
         merged: dict[Hashable, tuple[Device, list[Expert | None]]] = {}
         asked: dict[Hashable, dict[int, np.ndarray]] = {}
         for device in devices:
             mine = [experts[device.index, t] for t in tasks]
-            key = keys[device.index] = self.merger.key(device, mine, rule)
+            same = tuple(None if e is None else e.key for e in mine)
+            extra = () if rule.key is None else (rule.key(self.router, device),)
+            key = keys[device.index] = (same, *extra)
             merged[key] = (device, mine)
             asked[key] = {
                 t: only.get((device.index, t), np.ones(len(self.scorer.rows[t]), bool)) for t in tasks
@@ -184,7 +181,7 @@ class Evaluator:
         right = {k: {t: np.zeros(len(m), bool) for t, m in rows.items()} for k, rows in asked.items()}
         right |= self.scorer.score(
             {k: rows for k, rows in asked.items() if any(m.any() for m in rows.values())},
-            lambda key: self.merger.adapter(merged[key][0], merged[key][1], rule, references),
+            lambda key: merge(self.merger.task(merged[key][0], merged[key][1], references)),
         )
         return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
 

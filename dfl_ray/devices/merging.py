@@ -1,22 +1,21 @@
-"""Inference rules that make one adapter of all experts a device holds, fixed or gated by the input."""
+"""What inference rules make one adapter of: the experts a device holds, their projections and correlations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from dfl_ray.config.methods import ExpertsConfig, experts_settings
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.routing import Router
 from dfl_ray.engines.training import ScoredModel
-from dfl_ray.evaluation.scorer import Adapter
-from dfl_ray.experts.gates import GateOf, arrow_gate, prototype, soft_gate
-from dfl_ray.experts.merging import filtered_projections, input_correlations, ties_merge
-from dfl_ray.experts.routing import filter_matrices, filtered_factors
+from dfl_ray.experts.merging import filtered_projections, input_correlations
+from dfl_ray.experts.routing import filter_matrices
 from dfl_ray.experts.sketch import stacked, training_rows
 from dfl_ray.methods.base import Device, Expert, Method
-from dfl_ray.methods.shared import merged_factors
 from dfl_ray.seeds import Stream, generator
 
 DENSE_LIMIT = 2**28
@@ -26,8 +25,35 @@ Experts = Sequence[Expert | None]
 References = Mapping[int, np.ndarray] | None
 
 
+@dataclass(frozen=True)
+class MergeTask:
+    """What a rule makes one adapter of.
+
+    Attributes:
+        merger: The run's constants and what has been computed of them.
+        device: The device that answers.
+        factors: B of every layer of every task's expert, [task][layer]; 0 for one the device has not.
+        references: Task -> all layers' sketches, where they are known.
+    """
+
+    merger: Merger
+    device: Device
+    factors: list[list[torch.Tensor]]
+    references: References
+
+    @property
+    def a(self) -> list[torch.Tensor]:
+        """[A_1; ...; A_T] of every layer."""
+        return stacked(self.merger.projections())
+
+    @property
+    def joined(self) -> list[torch.Tensor]:
+        """[B_1, ..., B_T] of every layer."""
+        return [torch.cat([f[i] for f in self.factors], dim=1) for i in range(len(self.factors[0]))]
+
+
 class Merger:
-    """Makes adapters out of experts, one for each task.
+    """Gives rules that make one adapter out of experts what they need, and keeps what does not change in a run.
 
     Args:
         setup: The run.
@@ -46,55 +72,23 @@ class Merger:
         projections: Callable[[], list[torch.Tensor]],
     ) -> None:
         self.setup = setup
-        self.config = setup.config.method
+        self.section = setup.config.method
         self.model = model
         self.method = method
         self.router = router
         self.projections = projections
-        self.rank = self.config.rank
+        self.rank = self.section.rank
         self._filter: tuple[References, np.ndarray] | None = None
         self._full_rows: list[torch.Tensor] | None = None
 
-    def key(self, device: Device, experts: Experts, rule: str) -> Hashable:
-        """A name equal for devices that would answer alike."""
-        same = tuple(None if e is None else e.key for e in experts)
-        return (same, self.router.shares(device)[0]) if rule == "likelihood_soft" else same
+    @property
+    def settings(self) -> ExpertsConfig:
+        """The rules' own keys."""
+        return experts_settings(self.section)
 
-    def adapter(self, device: Device, experts: Experts, rule: str, references: References) -> Adapter:
-        """The device's one adapter under a rule.
-
-        Raises:
-            ValueError: An unknown rule, one that needs sketches there are none of, or one too large to form.
-        """
-        factors = self._factors(experts)
-        a = stacked(self.projections())
-        if rule == "filter":
-            return Adapter(a, filtered_factors(factors, self._filter_matrices(references), self.rank))
-        joined = [torch.cat([f[i] for f in factors], dim=1) for i in range(len(a))]
-        if rule == "sum":
-            return Adapter(a, joined)
-        if rule == "average":
-            return Adapter(a, [b / len(experts) for b in joined])
-        if rule == "filter_full":
-            return Adapter(self._filtered(), joined)
-        if rule == "ties":
-            return self._ties(factors)
-        return Adapter(a, joined, self._gate(device, factors, rule))
-
-    def _gate(self, device: Device, factors: Sequence[Sequence[torch.Tensor]], rule: str) -> GateOf:
-        if rule == "likelihood_soft":
-            return soft_gate(self.router.shares(device)[1], self.rank)
-        if rule != "arrow":
-            raise ValueError(f"unknown inference rule {rule!r}")
-        prototypes = [
-            torch.stack([prototype(a, f[i]) for a, f in zip(stack, factors, strict=True)])
-            for i, stack in enumerate(self.projections())
-        ]
-        top_k, temperature = (
-            getattr(self.config, "arrow_top_k", 2),
-            getattr(self.config, "arrow_temperature", 1.0),
-        )
-        return arrow_gate(prototypes, self.rank, top_k=top_k, temperature=temperature)
+    def task(self, device: Device, experts: Experts, references: References) -> MergeTask:
+        """What a rule makes the device's adapter of."""
+        return MergeTask(self, device, self._factors(experts), references)
 
     def _factors(self, experts: Experts) -> list[list[torch.Tensor]]:
         """B of every layer of every task's expert; 0 for one the device has not."""
@@ -103,34 +97,16 @@ class Merger:
         flat = [(zero if e is None else e.values.cpu()).unsqueeze(0) for e in experts]
         return [[v[0] for v in layout.views(f, "b")] for f in flat]
 
-    def _ties(self, factors: Sequence[Sequence[torch.Tensor]]) -> Adapter:
-        layers = self.method.layout.layers
-        self._check_size("ties", sum(s.out_features * s.in_features for s in layers))
-        scale = self.config.alpha / self.rank
-        updates = np.stack(
-            [
-                np.concatenate(
-                    [
-                        (scale * b @ stack[t]).numpy().ravel()
-                        for b, stack in zip(mine, self.projections(), strict=True)
-                    ]
-                )
-                for t, mine in enumerate(factors)
-            ]
-        )
-        density, factor = getattr(self.config, "ties_density", 0.2), getattr(self.config, "ties_scale", 1.0)
-        merged = ties_merge(updates, density=density, scale=factor)
-        pairs = merged_factors(self.method.layout, merged, scale)
-        return Adapter([p[0] for p in pairs], [p[1] for p in pairs])
-
-    def _filtered(self) -> list[torch.Tensor]:
+    def filtered_projections(self) -> list[torch.Tensor]:
         """The filtered projections of every layer: nothing in them changes in a run."""
         if self._full_rows is None:
             correlations = self._full_correlations()
             self._full_rows = [
                 torch.from_numpy(
                     filtered_projections(
-                        [a.numpy() for a in stack], [c[i] for c in correlations], ridge=self._ridge()
+                        [a.numpy() for a in stack],
+                        [c[i] for c in correlations],
+                        ridge=self.settings.filter_lambda,
                     )
                 ).float()
                 for i, stack in enumerate(self.projections())
@@ -140,33 +116,39 @@ class Merger:
     def _full_correlations(self) -> list[list[np.ndarray]]:
         """Task -> layer -> full input correlation, from the author's rows: a reference, not charged to the radio."""
         sizes = [s.in_features for s in self.method.layout.layers]
-        self._check_size("filter_full", sum(d * d for d in sizes))
+        self.check_size("filter_full", sum(d * d for d in sizes))
         tasks = range(len(self.setup.tasks))
         return [input_correlations(self.model, sizes, self._author_rows(t)) for t in tasks]
 
     def _author_rows(self, task: int) -> list[np.ndarray]:
         author = min(a for (t, _), a in self.setup.graph.authority.items() if t == task)
         mine = self.setup.rows[author][self.setup.held[author].index(task)]
-        count = min(len(mine), getattr(self.config, "sketch_prompts", 128))
+        count = min(len(mine), self.settings.sketch_prompts)
         rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, author)
         return training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
 
-    def _check_size(self, rule: str, values: int) -> None:
+    def check_size(self, rule: str, values: int) -> None:
+        """Refuse a rule that would form too much.
+
+        Args:
+            rule: Its name.
+            values: Dense values it forms for each task.
+
+        Raises:
+            ValueError: They are more than `DENSE_LIMIT` in all.
+        """
         if values * len(self.setup.tasks) > DENSE_LIMIT:
             raise ValueError(
                 f"the rule `{rule}` would form {values:,} dense values for each of {len(self.setup.tasks)} tasks, "
                 f"more than {DENSE_LIMIT:,} in all; leave it out of `evaluate.rules`"
             )
 
-    def _filter_matrices(self, references: References) -> np.ndarray:
-        """The same for all devices of one evaluation."""
+    def filter_matrices(self, references: References) -> np.ndarray:
+        """The filters over sketched inputs: the same for all devices of one evaluation."""
         if self._filter is None or self._filter[0] is not references:
-            matrices = filter_matrices(self._all_layers(references), ridge=self._ridge())
+            matrices = filter_matrices(self._all_layers(references), ridge=self.settings.filter_lambda)
             self._filter = (references, matrices)
         return self._filter[1]
-
-    def _ridge(self) -> float:
-        return float(getattr(self.config, "filter_lambda", 0.01))
 
     def _all_layers(self, references: References) -> np.ndarray:
         if references is None or len(references) < len(self.setup.tasks):

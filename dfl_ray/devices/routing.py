@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 import numpy as np
 import torch
 
+from dfl_ray.config.methods import experts_settings
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.scorer import Scorer
@@ -16,6 +17,9 @@ from dfl_ray.methods.base import Device, Method
 
 ALONE = 2.0**-24
 """Half of what float32 tells from 1."""
+
+OPEN = -1
+"""In place of a task: no single expert answers this row."""
 
 
 class Router:
@@ -38,6 +42,7 @@ class Router:
         projections: Callable[[], list[torch.Tensor]],
     ) -> None:
         self.setup = setup
+        self.section = setup.config.method
         self.model = model
         self.method = method
         self.scorer = scorer
@@ -52,7 +57,7 @@ class Router:
             raise ValueError("this method has no sketches to route by")
         key, correlations = known
         if key not in self._known:
-            shrinkage = getattr(self.setup.config.method, "sketch_shrinkage", 0.0)
+            shrinkage = experts_settings(self.section).sketch_shrinkage
             self._known[key] = [
                 log_likelihoods(f, correlations, shrinkage=shrinkage) for f in self._prompt_features()
             ]
@@ -65,23 +70,17 @@ class Router:
     def shares(self, device: Device) -> tuple[Hashable, dict[int, np.ndarray]]:
         """What the device's sketches are called, and for each task its prompts' (rows, T) mixtures of experts."""
         key, found = self.log_likelihoods(device)
-        temperature = getattr(self.setup.config.method, "soft_temperature", 1.0)
+        temperature = experts_settings(self.section).soft_temperature
         return key, {task: posterior(table, temperature) for task, table in enumerate(found)}
 
-    def sole_experts(self, device: Device, otherwise: int) -> list[np.ndarray]:
+    def sole_experts(self, device: Device) -> list[np.ndarray]:
         """For each task the expert that alone answers each of its prompts under the mixtures of `shares`.
 
         An expert is alone where the others' shares together are less than float32 can tell from none beside it:
-        then the mixture is that expert, and need not be computed again.
-
-        Args:
-            device: The device.
-            otherwise: What stands for prompts with more than one.
+        then the mixture is that expert, and need not be computed again. `OPEN` stands for prompts with more than one.
         """
         found = self.shares(device)[1]
-        return [
-            np.where(_others(found[t]) < ALONE, found[t].argmax(axis=1), otherwise) for t in sorted(found)
-        ]
+        return [np.where(_others(found[t]) < ALONE, found[t].argmax(axis=1), OPEN) for t in sorted(found)]
 
     def _prompt_features(self) -> list[list[np.ndarray]]:
         if self._features is None:

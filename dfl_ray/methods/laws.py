@@ -131,10 +131,12 @@ class NeighbourLaw:
     Attributes:
         context: The run.
         values: (device, round) -> number of values the device's message carries.
+        choose: (neighbours, round) -> those of them that the round's message goes to; all by default.
     """
 
     context: LawContext
     values: Callable[[int, int], int]
+    choose: Callable[[tuple[int, ...], int], tuple[int, ...]] = lambda neighbours, _round: neighbours
 
     def start(self, device: int) -> NoTraffic:
         """Nothing to remember."""
@@ -157,11 +159,14 @@ class NeighbourLaw:
 
     def messages(self, device: int, state: NoTraffic, round_index: int) -> list[Planned]:
         """The message, where an exchange is due and there is a neighbour."""
+        if not self.busy(round_index):
+            return []
         neighbours = tuple(sorted(self.context.graph.weights.get(device, {})))
-        if not neighbours or not self.busy(round_index):
+        chosen = self.choose(neighbours, round_index)
+        if not chosen:
             return []
         size = adapter_bytes(self.context.config, self.values(device, round_index))
-        return [Planned(Kind.ADAPTER, SHARED_TASK, neighbours, size, round_index)]
+        return [Planned(Kind.ADAPTER, SHARED_TASK, chosen, size, round_index)]
 
     def delivered(self, device: int, state: NoTraffic, message: Planned, reached: Sequence[int]) -> None:
         """Nothing to remember."""

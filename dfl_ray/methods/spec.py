@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import get_args
 
-from dfl_ray.config.methods import Rule, TrainingConfig
+from dfl_ray.config.training import TrainingConfig
 from dfl_ray.lora.layout import Factor
-from dfl_ray.methods import laws
-from dfl_ray.methods.expert_law import ExpertLaw
-from dfl_ray.methods.laws import LawContext, TrafficLaw
+from dfl_ray.methods.laws import LawContext, TrafficLaw, whole_adapter
+from dfl_ray.methods.table import METHODS
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What is known of one method before it is made.
+    """What is known of one method before it is made; the default is one adapter a device with A and B trained and sent.
 
     Attributes:
         law: Makes its traffic law: the one place that says what it sends.
@@ -27,7 +24,7 @@ class MethodSpec:
         per_task: Whether a device has an adapter a task and mixes inside tasks (else one, over the whole graph).
     """
 
-    law: Callable[[LawContext], TrafficLaw]
+    law: Callable[[LawContext], TrafficLaw] = whole_adapter
     rule: str = "single"
     rules: tuple[str, ...] = ("single",)
     compared: tuple[str, ...] = ("single",)
@@ -35,26 +32,7 @@ class MethodSpec:
     per_task: bool = False
 
 
-_COMPARED = ("likelihood", "oracle", "likelihood_soft", "filter", "sum", "average")
-
-METHOD_SPECS: Mapping[str, MethodSpec] = MappingProxyType(
-    {
-        "sparse_orthogonal": MethodSpec(ExpertLaw, _COMPARED[0], get_args(Rule), _COMPARED, ("b",), True),
-        "dlora": MethodSpec(laws.whole_adapter),
-        "ffa": MethodSpec(laws.whole_adapter, trains=("b",)),
-        "rolora": MethodSpec(laws.alternating_factor),
-        "fedsa": MethodSpec(laws.shared_factor),
-        "choco": MethodSpec(laws.ChocoLaw),
-        "flora": MethodSpec(laws.whole_adapter),
-        "flexlora": MethodSpec(laws.ranked_module),
-        "hetlora": MethodSpec(laws.ranked_module),
-        "local": MethodSpec(laws.silent),
-        "centralized": MethodSpec(laws.joint),
-    }
-)
-
-
 def method_spec(config: TrainingConfig) -> MethodSpec:
     """The specification of the configured method, with the rule that its section names."""
-    spec = METHOD_SPECS[config.name]
+    spec = METHODS[config.name].spec
     return spec if config.reported_rule is None else replace(spec, rule=config.reported_rule)

@@ -1,43 +1,35 @@
-"""The methods by name.
-
-Adding one is a file in this folder, a config section and a line here; one that is not a single adapter a device with
-both factors stored also has its line in `dfl_ray.methods.spec`.
-"""
+"""The methods by name; importing this needs no torch. What a name stands for is in `dfl_ray.methods.entries`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from dfl_ray.methods.base import Context, Method
-from dfl_ray.methods.choco import Choco
-from dfl_ray.methods.dlora import Dlora
-from dfl_ray.methods.fedsa import Fedsa
-from dfl_ray.methods.ffa import Ffa
-from dfl_ray.methods.flexlora import Flexlora
-from dfl_ray.methods.flora import Flora
-from dfl_ray.methods.hetlora import Hetlora
-from dfl_ray.methods.rolora import Rolora
-from dfl_ray.methods.sparse_orthogonal import SparseOrthogonal
-from dfl_ray.methods.unsent import Unsent
+from channels.registry import Registry
 
-METHODS: Mapping[str, Callable[[Context], Method]] = MappingProxyType(
+if TYPE_CHECKING:
+    from dfl_ray.methods.base import Context, Method
+    from dfl_ray.methods.entries import MethodEntry
+
+METHODS: Registry[MethodEntry] = Registry(
+    "method",
+    "dfl_ray.methods",
     {
-        "sparse_orthogonal": SparseOrthogonal,
-        "dlora": Dlora,
-        "ffa": Ffa,
-        "rolora": Rolora,
-        "fedsa": Fedsa,
-        "choco": Choco,
-        "flora": Flora,
-        "flexlora": Flexlora,
-        "hetlora": Hetlora,
-        "local": Unsent,
-        "centralized": Unsent,
-    }
+        "sparse_orthogonal": "dfl_ray.methods.entries:SPARSE_ORTHOGONAL",
+        "dlora": "dfl_ray.methods.entries:DLORA",
+        "ffa": "dfl_ray.methods.entries:FFA",
+        "rolora": "dfl_ray.methods.entries:ROLORA",
+        "fedsa": "dfl_ray.methods.entries:FEDSA",
+        "choco": "dfl_ray.methods.entries:CHOCO",
+        "flora": "dfl_ray.methods.entries:FLORA",
+        "flexlora": "dfl_ray.methods.entries:FLEXLORA",
+        "hetlora": "dfl_ray.methods.entries:HETLORA",
+        "local": "dfl_ray.methods.entries:LOCAL",
+        "centralized": "dfl_ray.methods.entries:CENTRALIZED",
+    },
 )
+"""Every method by name."""
 
 
 def make_method(context: Context) -> Method:
     """The method that the context's config section names."""
-    return METHODS[context.config.name](context)
+    return METHODS[context.config.name].make(context)

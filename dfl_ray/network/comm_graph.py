@@ -71,7 +71,7 @@ def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
     everyone: dict[tuple[int, int], Tree] = {}
     holders: dict[tuple[int, int], Tree] = {}
     relays = _relays(topology, topology.gossip_edges)
-    parts = [np.flatnonzero(topology.parts == p) for p in range(int(topology.parts.max()) + 1)]
+    parts = [np.flatnonzero(topology.components == p) for p in range(int(topology.components.max()) + 1)]
     for task in range(tasks):
         edges = topology.task_edges(task)
         task_weights[task] = _weights(edges, devices, mixing)
@@ -88,9 +88,9 @@ def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
 
 
 def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:
-    from topology import mixing as mixing_weights
+    from topology.tables import MIXINGS
 
-    matrix = getattr(mixing_weights, mixing)(edges, devices).tocoo()
+    matrix = MIXINGS[mixing](edges, devices).tocoo()
     out: dict[int, dict[int, float]] = {}
     for i, j, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
         if i != j and w > 0:

@@ -210,9 +210,10 @@ def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
 def smallest_gap(experiment: Experiment) -> float | None:
     """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one."""
     from topology import mixing
+    from topology.tables import MIXINGS
 
     topology = experiment.topology
-    weights = getattr(mixing, experiment.config.topology.mixing)
+    weights = MIXINGS[experiment.config.topology.mixing]
     if not method_spec(experiment.config.method).per_task:
         return float(mixing.spectral_gap(weights(topology.gossip_edges, topology.nodes)))
     gaps: list[float] = []

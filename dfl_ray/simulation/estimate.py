@@ -62,7 +62,7 @@ def plan(
         "planned_rounds": len(found.played),
         "links": len(topology.edges),
         "mean_degree": float(topology.degree.mean()),
-        "parts": int(topology.parts.max()) + 1,
+        "parts": int(topology.components.max()) + 1,
         "run": dict(totals(found)),
         "typical_round": typical_round(found),
         **machine_figures(run),

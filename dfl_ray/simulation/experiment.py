@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfl_ray.config.methods import MethodConfig, SparseOrthogonalConfig
+from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
+from dfl_ray.config.training import TrainingConfig
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
@@ -147,7 +148,7 @@ def model_path(config: Config) -> str:
 
 
 def checked_layers(
-    method: MethodConfig, targets: Targets, tasks: int
+    method: TrainingConfig, targets: Targets, tasks: int
 ) -> tuple[tuple[LayerShape, ...], tuple[int, ...]]:
     """The adapted layers, and the indices of those the likelihood router looks at.
 
@@ -175,7 +176,7 @@ def checked_layers(
     ]
 
 
-def flops_per_token(method: MethodConfig, layers: Sequence[LayerShape], parameters: int) -> float:
+def flops_per_token(method: TrainingConfig, layers: Sequence[LayerShape], parameters: int) -> float:
     """Floating-point operations of training on one token: 4 P for the frozen base, 6 for each adapter value.
 
     A frozen weight costs a multiplication and an addition forward, and as many for the gradient of its input; an
@@ -245,7 +246,8 @@ def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndar
             )
     rng = generator(config.seed, Stream.ROWS)
     try:
-        dealt = split_rows([rows for _, rows in tasks], mixture, rng=rng, sizes=config.devices.sizes)
+        dealt = split_rows([rows for _, rows in tasks], mixture, rng=rng, sizes=config.devices.sizes,
+                           lognormal_sigma=config.devices.lognormal_sigma)  # fmt: skip
     except ValueError as error:
         raise InputError(str(error)) from error
     held = held_tasks(mixture)
@@ -282,7 +284,7 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
 
 def graph_notes(topology: Topology) -> tuple[str, ...]:
     """What the user should know of the graph, in words."""
-    parts = int(topology.parts.max()) + 1
+    parts = int(topology.components.max()) + 1
     if parts == 1:
         return ()
     return (

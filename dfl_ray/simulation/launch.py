@@ -114,7 +114,7 @@ def resume(
 
 def automatic_name(config: Config) -> str:
     """Run name from method, seed and time."""
-    return f"{config.method.type}-s{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    return f"{config.method.name}-s{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def _carry_out(
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
-    tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
+    tracker = make_tracker(config.track, name=folder.path.name, say=progress.say, verbose=verbose)
     backend: Backend | None = None
     state: State = "failed"
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dfl_ray.config.schema import Config
+from dfl_ray.config.schema import Config, TasksConfig
 from dfl_ray.tasks.assemble import LoadedTasks
 from dfl_ray.tasks.data import Task
+from dfl_ray.tasks.sources import TASK_SOURCES
 
 
 def load_tasks(config: Config) -> list[Task]:
@@ -28,28 +29,34 @@ def read_tasks(config: Config) -> LoadedTasks:
     Raises:
         InputError: The data are not there or not usable, or the devices hold more tasks than there are.
     """
-    loaded = _read(config)
+    loaded = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
     _check_places(config, loaded.tasks)
     return loaded
 
 
-def _read(config: Config) -> LoadedTasks:
-    tasks = config.tasks
-    if tasks.source == "files":
-        from dfl_ray.tasks.files import load_file_tasks
-
-        return load_file_tasks(tasks)
-    if tasks.source == "hub":
-        from dfl_ray.tasks.hub import load_hub_tasks
-
-        return load_hub_tasks(tasks)
+def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
+    """Tasks that are generated from the seed."""
     from dfl_ray.tasks.synthetic import DEFAULT_TASKS, make_tasks
 
     names = tasks.names or DEFAULT_TASKS
-    made = make_tasks(
-        names, seed=config.seed, train_rows=tasks.train_rows, test_rows=tasks.test_rows, cue=tasks.cue
-    )
+    made = make_tasks(names, seed=seed, train_rows=tasks.train_rows, test_rows=tasks.test_rows, cue=tasks.cue)
     return LoadedTasks(tuple(made))
+
+
+def files(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
+    """Tasks of a folder of the user's; nothing is drawn."""
+    del seed
+    from dfl_ray.tasks.files import load_file_tasks
+
+    return load_file_tasks(tasks)
+
+
+def hub(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
+    """Tasks of the Hugging Face hub; nothing is drawn."""
+    del seed
+    from dfl_ray.tasks.hub import load_hub_tasks
+
+    return load_hub_tasks(tasks)
 
 
 def _check_places(config: Config, tasks: tuple[Task, ...]) -> None:

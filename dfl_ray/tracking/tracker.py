@@ -1,43 +1,16 @@
-"""What the driver asks of a tracker; the names and shapes of what it logs."""
+"""What the driver asks of a tracker, and the trackers of a run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dfl_ray.records import RunFolder
+from dfl_ray.tracking.table import TRACKERS
 
-METRIC_OF_COLUMN: dict[str, str] = {
-    "round": "round",
-    "simulated_s": "time/simulated_s",
-    "wall_s": "time/round_wall_s",
-    "overhead_fraction": "time/overhead_fraction",
-    "accuracy_mean": "accuracy/mean",
-    "accuracy_worst_task": "accuracy/worst_task",
-    "forgetting_mean": "forgetting/mean",
-    "interference_gap": "interference_gap",
-    "train_loss": "train/loss",
-    "payload_bytes": "comm/bytes",
-    "airtime_s": "comm/airtime_s",
-    "energy_j": "comm/energy_j",
-    "delivered_fraction": "comm/delivered_fraction",
-    "sinr_db_p05": "comm/sinr_db/p05",
-    "sinr_db_p50": "comm/sinr_db/p50",
-    "sinr_db_p95": "comm/sinr_db/p95",
-    "consensus_distance": "consensus/distance",
-    "collision_b": "collision/b",
-    "collision_delta_w": "collision/delta_w",
-    "object_store_bytes": "ray/object_store_bytes",
-}
-"""W&B metric name of each `rounds` column that is logged."""
-
-HISTOGRAM_OF_EXTRA: dict[str, str] = {
-    "sinr_db": "comm/sinr_db/histogram",
-    "device_accuracy": "accuracy/devices",
-}
-"""W&B name of each array among the extras."""
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import TrackConfig
 
 
 class Tracker(Protocol):
@@ -94,48 +67,54 @@ class NullTracker:
         """Do nothing."""
 
 
-def make_tracker(
-    settings: Any, *, name: str | None = None, say: Callable[[str], None] = print, verbose: bool = False
-) -> Tracker:
-    """Tracker for the section `track.wandb`.
+class Trackers:
+    """Several trackers as one: each is told everything, in the order of `track.trackers`.
 
     Args:
-        settings: `dfl_ray.config.schema.WandbConfig`.
+        trackers: Those who follow the run.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = tuple(trackers)
+
+    def start(self, run_folder: RunFolder, config: Mapping[str, Any], resume_id: str | None = None) -> None:
+        """See `Tracker.start`."""
+        for tracker in self.trackers:
+            tracker.start(run_folder, config, resume_id)
+
+    def log_round(self, row: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> None:
+        """See `Tracker.log_round`."""
+        for tracker in self.trackers:
+            tracker.log_round(row, extras)
+
+    def save_adapters(self, path: Path) -> None:
+        """See `Tracker.save_adapters`."""
+        for tracker in self.trackers:
+            tracker.save_adapters(path)
+
+    def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
+        """See `Tracker.finish`."""
+        for tracker in self.trackers:
+            tracker.finish(summary, failed=failed)
+
+
+def make_tracker(
+    track: TrackConfig,
+    *,
+    name: str | None = None,
+    say: Callable[[str], None] = print,
+    verbose: bool = False,
+) -> Tracker:
+    """The trackers that the section `track` names, as one.
+
+    Args:
+        track: The section.
         name: Name shown for the run; none = that of its folder.
         say: Prints one line to the user.
-        verbose: Let W&B speak for itself.
+        verbose: Let a tracker's library speak for itself.
     """
-    if settings.mode == "disabled":
-        return NullTracker()
-    from dfl_ray.tracking.wandb_tracker import WandbTracker
-
-    return WandbTracker(settings, name=name, say=say, verbose=verbose)
-
-
-def scalar_metrics(row: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, float | int]:
-    """Metric names and values of a round's numbers; what is None or not a number is left out.
-
-    Args:
-        row: One row of `rounds`.
-        extras: As in `Tracker.log_round`; arrays are left to the histograms.
-    """
-    found: dict[str, Any] = {metric: row.get(column) for column, metric in METRIC_OF_COLUMN.items()}
-    for name, value in extras.items():
-        if name == "accuracy_by_task":
-            found |= {f"accuracy/task/{task}": accuracy for task, accuracy in value.items()}
-        elif name == "actors":
-            found["ray/actors"] = value
-        elif name not in HISTOGRAM_OF_EXTRA:
-            found[name] = value
-    return {name: _plain(value) for name, value in found.items() if _is_number(value)}
-
-
-def _plain(value: Any) -> float | int:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return value is not None and not isinstance(value, str) and not math.isnan(value)
-    except TypeError:
-        return False
+    made = [
+        TRACKERS[kind](track, name=name, say=say, verbose=verbose, **track.options.get(kind, {}))
+        for kind in track.trackers
+    ]
+    return made[0] if len(made) == 1 else Trackers(made)

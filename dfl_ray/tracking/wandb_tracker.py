@@ -9,17 +9,30 @@ import shlex
 import string
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.tracking.tracker import HISTOGRAM_OF_EXTRA, scalar_metrics
+from dfl_ray.tracking.metrics import HISTOGRAM_OF_EXTRA, scalar_metrics
+from dfl_ray.tracking.tracker import NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import TrackConfig, WandbConfig
 
 INIT_TIMEOUT_S = 12.0
 FINISH_TIMEOUT_S = 60.0
 MOST_TABLE_ROWS = 10_000
 _BINS = 64
+
+
+def wandb_tracker(
+    track: TrackConfig, *, name: str | None, say: Callable[[str], None], verbose: bool
+) -> Tracker:
+    """The tracker for the section `track.wandb`: none where its mode is `disabled`."""
+    if track.wandb.mode == "disabled":
+        return NullTracker()
+    return WandbTracker(track.wandb, name=name, say=say, verbose=verbose)
 
 
 class WandbTracker:
@@ -32,7 +45,7 @@ class WandbTracker:
 
     def __init__(
         self,
-        settings: Any,
+        settings: WandbConfig,
         *,
         name: str | None = None,
         say: Callable[[str], None] = print,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import numpy as np
 
 from topology.arrays import FloatArray, IntArray
 from topology.graphs.base import GraphInput, GraphLinks
+from topology.registry import Within
 
 SWAP_ROUNDS = 400
 
 
 def d_cliques(
-    inputs: GraphInput, *, clique_size: int | None = None, between: str = "ring", far: int = 2
+    inputs: GraphInput,
+    *,
+    clique_size: Annotated[int | None, Within(ge=2)] = None,
+    between: Literal["ring", "small_world", "complete"] = "ring",
+    far: Annotated[int, Within(ge=2)] = 2,
 ) -> GraphLinks:
     """Build D-Cliques: cliques of devices chosen so that each clique's task mixture is near the global one.
 
@@ -21,10 +28,10 @@ def d_cliques(
 
     Args:
         inputs: Devices, mixtures and candidate links.
-        clique_size: Devices per clique, ≥ 2; None for the number of tasks, between 2 and 10.
-        between: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each clique, links at
-            distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
-        far: For ``small_world``, base of the growing distances, ≥ 2.
+        clique_size: Devices per clique; none = the number of tasks, between 2 and 10.
+        between: How cliques are joined: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each
+            clique, links at distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
+        far: For ``small_world``, base of the growing distances.
 
     Returns:
         The plan; the label of a device is its clique.

@@ -13,6 +13,9 @@ constraints are the design's; `topology.overlay` solves them. Departures, with t
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -31,41 +34,44 @@ from topology.gap import widen_gaps
 from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import Links, link_cost
 from topology.overlay import connect_groups
+from topology.registry import Within
 from topology.trees import joining_paths
 
 
 def clustered(
     inputs: GraphInput,
     *,
-    max_degree: int = 6,
-    min_gap: float = 0.1,
-    gateways_per_pair: int = 1,
-    alpha: float = 1.0,
-    beta: float = 0.1,
-    gamma: float = 0.1,
-    interference_factor: float = 1.5,
-    by: str = "tasks",
+    max_degree: Annotated[int, Within(ge=1)] = 6,
+    min_gap: Annotated[float, Within(ge=0, le=1)] = 0.2,
+    gateways_per_pair: Annotated[int, Within(ge=1)] = 1,
+    airtime_weight: Annotated[float, Within(ge=0)] = 1.0,
+    energy_weight: Annotated[float, Within(ge=0)] = 0.0,
+    collision_weight: Annotated[float, Within(ge=0)] = 0.0,
+    interference_factor: Annotated[float, Within(gt=0)] = 1.5,
+    by: Literal["tasks", "similarity"] = "tasks",
     features: ArrayLike | None = None,
-    clusters: int | None = None,
+    features_path: str | None = None,
+    clusters: Annotated[int | None, Within(ge=1)] = None,
     strict: bool = False,
 ) -> GraphLinks:
     """Build the clustered topology.
 
     Args:
         inputs: Devices, tasks and candidate links.
-        max_degree: Largest number of physical neighbours, ≥ 1.
-        min_gap: Spectral gap wanted of every task's Metropolis–Hastings matrix, 0..1; links are added while
-            ports are free.
-        gateways_per_pair: Links wanted between two neighbouring clusters, ≥ 1, device-disjoint if possible.
-        alpha: Weight of airtime in a link's cost.
-        beta: Weight of energy.
-        gamma: Weight of collision.
-        interference_factor: Interference range over link length (protocol model), for collision.
-        by: ``tasks``: groups are the holders of each declared task. ``similarity``: tasks are unknown to
-            others, groups are the clusters of ``features`` (disjoint).
+        max_degree: Most neighbours of a device.
+        min_gap: Spectral gap wanted of every task's Metropolis–Hastings matrix; links are added while ports
+            are free.
+        gateways_per_pair: Links wanted between two neighbouring clusters, device-disjoint if possible.
+        airtime_weight: Weight α of airtime in a link's cost.
+        energy_weight: Weight β of energy in a link's cost.
+        collision_weight: Weight γ of collisions in a link's cost.
+        interference_factor: Interference range over link length (protocol model), for collisions.
+        by: What the groups are. ``tasks``: the holders of each declared task. ``similarity``: tasks are
+            unknown to others, groups are the clusters of what devices share (disjoint).
         features: (N, F) what devices share (sketch or mask), for ``by="similarity"``.
-        clusters: Number of clusters for ``similarity``; None to find it.
-        strict: Raise if a device ends with more than ``max_degree`` neighbours.
+        features_path: For ``similarity``: a ``.npy`` file with the features, (devices, features).
+        clusters: For ``similarity``: number of clusters; none = found from the spectrum.
+        strict: Refuse the topology if a device ends with more than ``max_degree`` neighbours.
 
     Returns:
         The plan: links, relay hops, relayed pairs and cluster labels.
@@ -78,12 +84,13 @@ def clustered(
     cost = link_cost(
         inputs.positions_m,
         links,
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
+        airtime_weight=airtime_weight,
+        energy_weight=energy_weight,
+        collision_weight=collision_weight,
         interference_factor=interference_factor,
     )
-    groups, label = _groups(inputs, by, features, clusters)
+    shared = features if features_path is None else _read_features(features_path)
+    groups, label = _groups(inputs, by, shared, clusters)
     relays = _relays(links, cost, groups)
     hops = _hop_mask(links, relays)
     member = np.column_stack([groups, np.ones(inputs.nodes, np.bool_)])
@@ -113,7 +120,7 @@ def _groups(
         return inputs.mixture > 0, None
     if by != "similarity" or features is None:
         raise ValueError(
-            f"clustered: by must be 'tasks', or 'similarity' together with features=, got by={by!r} "
+            f"clustered: by must be 'tasks', or 'similarity' together with features_path=, got by={by!r} "
             f"{'without' if features is None else 'with'} features"
         )
     label = by_similarity(features, clusters)
@@ -121,6 +128,12 @@ def _groups(
         raise ValueError(f"features has {len(label)} rows for {inputs.nodes} devices; give one for each")
     groups: BoolArray = label[:, None] == np.arange(int(label.max()) + 1)[None, :]
     return groups, label
+
+
+def _read_features(path: str) -> FloatArray:
+    if not Path(path).is_file():
+        raise ValueError(f"features_path {path} does not exist; give the path of a .npy array")
+    return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
 
 
 def _relays(links: Links, cost: FloatArray, groups: BoolArray) -> tuple[tuple[int, IntArray], ...]:

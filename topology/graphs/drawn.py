@@ -4,24 +4,30 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from topology.arrays import IntArray, as_pairs, capped, find_pairs
 from topology.graphs.base import GraphInput, GraphLinks
-from topology.graphs.regular import visiting_order
+from topology.graphs.regular import Order, visiting_order
+from topology.registry import Within
 
 EXACT_REGULAR_DEVICES = 5_000
 
 
 def erdos_renyi(
-    inputs: GraphInput, *, probability: float | None = None, mean_degree: float = 6.0
+    inputs: GraphInput,
+    *,
+    probability: Annotated[float | None, Within(ge=0, le=1)] = None,
+    mean_degree: Annotated[float, Within(ge=0)] = 6.0,
 ) -> GraphLinks:
     """Each possible link is there with the same probability.
 
     Args:
         inputs: Devices and candidate links.
-        probability: 0..1; None to derive it from ``mean_degree``.
-        mean_degree: Expected number of neighbours, used if ``probability`` is None (at most all).
+        probability: Chance of a link; none = derived from ``mean_degree``.
+        mean_degree: Expected number of neighbours (at most all), used if there is no ``probability``.
 
     Returns:
         The plan.
@@ -52,8 +58,8 @@ def _unrank(rows: IntArray) -> IntArray:
     return np.stack([rows - high * (high - 1) // 2, high], axis=1)
 
 
-def k_regular(inputs: GraphInput, *, k: int = 4) -> GraphLinks:
-    """Random graph in which every device has k neighbours.
+def k_regular(inputs: GraphInput, *, degree: Annotated[int, Within(ge=1)] = 4) -> GraphLinks:
+    """Random graph in which every device has the same number of neighbours k.
 
     Among candidates: links are taken in random order while both ends have fewer than k, so some devices may
     end below k. With free reach: exactly k, drawn by networkx up to 5,000 devices and, above, as the union of
@@ -61,7 +67,7 @@ def k_regular(inputs: GraphInput, *, k: int = 4) -> GraphLinks:
 
     Args:
         inputs: Devices and candidate links.
-        k: Neighbours, 1 ≤ k < N; k·N even with free reach.
+        degree: Neighbours k of a device, 1 ≤ k < N; k·N even with free reach.
 
     Returns:
         The plan.
@@ -70,23 +76,23 @@ def k_regular(inputs: GraphInput, *, k: int = 4) -> GraphLinks:
         ValueError: If no such graph exists.
     """
     nodes = inputs.nodes
-    if not 1 <= k < nodes:
-        raise ValueError(f"k_regular: k must lie in 1..{nodes - 1} for {nodes} devices, got {k}")
+    if not 1 <= degree < nodes:
+        raise ValueError(f"k_regular: degree must lie in 1..{nodes - 1} for {nodes} devices, got {degree}")
     if not inputs.free_choice:
         pairs = inputs.links.pairs
-        return GraphLinks(pairs[capped(pairs, inputs.rng.random(len(pairs)), np.full(nodes, k))])
-    if k * nodes % 2:
+        return GraphLinks(pairs[capped(pairs, inputs.rng.random(len(pairs)), np.full(nodes, degree))])
+    if degree * nodes % 2:
         raise ValueError(
-            f"k_regular: {nodes} devices cannot all have {k} neighbours (odd sum); change k by one"
+            f"k_regular: {nodes} devices cannot all have {degree} neighbours (odd sum); change degree by one"
         )
     if nodes <= EXACT_REGULAR_DEVICES:
         import networkx as nx
 
-        graph = nx.random_regular_graph(k, nodes, seed=int(inputs.rng.integers(2**31)))
+        graph = nx.random_regular_graph(degree, nodes, seed=int(inputs.rng.integers(2**31)))
         return GraphLinks(np.array(list(graph.edges()), np.int64).reshape(-1, 2))
     edges = np.empty((0, 2), np.int64)
-    for step in range((k + 1) // 2):
-        cycle = step < k // 2
+    for step in range((degree + 1) // 2):
+        cycle = step < degree // 2
         edges = np.concatenate([edges, _fresh_layer(inputs.rng, nodes, edges, cycle=cycle)])
     return GraphLinks(edges)
 
@@ -105,7 +111,13 @@ def _fresh_layer(rng: np.random.Generator, nodes: int, edges: IntArray, *, cycle
             line[[here, there]] = line[[there, here]]
 
 
-def small_world(inputs: GraphInput, *, k: int = 4, rewire: float = 0.1, order: str = "tour") -> GraphLinks:
+def small_world(
+    inputs: GraphInput,
+    *,
+    degree: Annotated[int, Within(ge=2)] = 4,
+    rewire: Annotated[float, Within(ge=0, le=1)] = 0.1,
+    order: Order = "tour",
+) -> GraphLinks:
     """Watts–Strogatz: a ring in which each device knows its k nearest, some links re-laid at random.
 
     Among candidates the lattice keeps only links in reach, and a re-laid link goes to a random device in
@@ -113,8 +125,8 @@ def small_world(inputs: GraphInput, *, k: int = 4, rewire: float = 0.1, order: s
 
     Args:
         inputs: Devices and candidate links.
-        k: Neighbours on the ring, even, 2 ≤ k < N.
-        rewire: Chance that a link is re-laid, 0..1.
+        degree: Neighbours k on the ring, even, 2 ≤ k < N.
+        rewire: Chance that a link is re-laid.
         order: The ring's order, as in `ring`.
 
     Returns:
@@ -126,12 +138,12 @@ def small_world(inputs: GraphInput, *, k: int = 4, rewire: float = 0.1, order: s
     Source: Watts and Strogatz, "Collective dynamics of small-world networks", Nature 393, 1998. Departure: a
         re-laid link that falls on an existing one is dropped, not drawn again.
     """
-    if not 2 <= k < inputs.nodes or k % 2 or not 0 <= rewire <= 1:
+    if not 2 <= degree < inputs.nodes or degree % 2 or not 0 <= rewire <= 1:
         raise ValueError(
-            f"small_world: k must be even, 2 ≤ k < {inputs.nodes}, and rewire in 0..1, got {k}, {rewire}"
+            f"small_world: degree must be even, 2 ≤ degree < {inputs.nodes}, and rewire in 0..1, got {degree}, {rewire}"
         )
     line = visiting_order(inputs, order)
-    lattice = np.concatenate([np.stack([line, np.roll(line, -s)], axis=1) for s in range(1, k // 2 + 1)])
+    lattice = np.concatenate([np.stack([line, np.roll(line, -s)], axis=1) for s in range(1, degree // 2 + 1)])
     moved = inputs.rng.random(len(lattice)) < rewire
     target = _random_partner(inputs, lattice[moved, 0])
     lattice[moved, 1] = np.where(target >= 0, target, lattice[moved, 1])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 
 from topology.arrays import FloatArray, IntArray, all_pairs
 from topology.files import read_edges
 from topology.graphs.base import GraphInput, GraphLinks
+from topology.registry import Within
+
+Order = Literal["tour", "index", "random"]
 
 
 def complete(inputs: GraphInput) -> GraphLinks:
@@ -16,13 +20,13 @@ def complete(inputs: GraphInput) -> GraphLinks:
     return GraphLinks(all_pairs(inputs.nodes) if inputs.free_choice else inputs.links.pairs)
 
 
-def ring(inputs: GraphInput, *, order: str = "tour") -> GraphLinks:
+def ring(inputs: GraphInput, *, order: Order = "tour") -> GraphLinks:
     """Link devices in a circle.
 
     Args:
         inputs: Devices and candidate links.
-        order: ``tour``: along a Hilbert curve through the area, so that neighbours are near; ``index``: by
-            number; ``random``: a seeded shuffle.
+        order: Order of the devices on the ring. ``tour``: along a Hilbert curve through the area, so that
+            neighbours are near; ``index``: by number; ``random``: a seeded shuffle.
 
     Returns:
         The plan; links out of reach are left out unless reach is free.
@@ -81,12 +85,14 @@ def hilbert_rank(positions_m: FloatArray, levels: int = 16) -> IntArray:
     return rank
 
 
-def grid(inputs: GraphInput, *, columns: int | None = None, wrap: bool = False) -> GraphLinks:
+def grid(
+    inputs: GraphInput, *, columns: Annotated[int | None, Within(ge=1)] = None, wrap: bool = False
+) -> GraphLinks:
     """Link devices as on squared paper; devices are put into rows by y and, within a row, ordered by x.
 
     Args:
         inputs: Devices and candidate links.
-        columns: Devices per row; None for the square root of their number. The last row may be shorter.
+        columns: Devices per row; none = the square root of their number. The last row may be shorter.
         wrap: Join opposite borders (a torus); only for full rows.
 
     Returns:
@@ -133,7 +139,7 @@ def from_file(inputs: GraphInput, *, path: str | Path) -> GraphLinks:
 
     Args:
         inputs: Devices and candidate links.
-        path: The file.
+        path: GraphML, or an edge-list CSV with columns ``source,target``.
 
     Returns:
         The plan; links out of reach are left out unless reach is free.

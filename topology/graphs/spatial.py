@@ -4,22 +4,22 @@
 # pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from scipy.spatial import Delaunay, KDTree, QhullError
 
 from topology.arrays import IntArray, all_pairs, as_pairs, place_at_end, spanning_forest
 from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import lengths_m
+from topology.registry import Within
 
 
-def geometric(inputs: GraphInput, *, radius_m: float | None = None) -> GraphLinks:
+def geometric(inputs: GraphInput, *, radius_m: Annotated[float | None, Within(gt=0)] = None) -> GraphLinks:
     """Link devices closer than a radius.
 
     Args:
         inputs: Devices and candidate links.
-        radius_m: The radius, metres, > 0. None: every candidate link; with free reach the radius
+        radius_m: The radius, metres; none = every candidate link; with free reach the radius
             √(2·area·ln N/(π·N)), at which such a graph is connected with high probability.
 
     Returns:
@@ -39,6 +39,8 @@ def geometric(inputs: GraphInput, *, radius_m: float | None = None) -> GraphLink
             else inputs.links.length_m <= radius_m
         )
         return GraphLinks(inputs.links.pairs[near])
+    from scipy.spatial import KDTree
+
     if radius_m is None:
         area = float(np.prod(np.maximum(np.ptp(inputs.positions_m, axis=0), 1e-9)))
         radius_m = float(np.sqrt(2 * area * np.log(max(inputs.nodes, 2)) / (np.pi * inputs.nodes)))
@@ -46,30 +48,32 @@ def geometric(inputs: GraphInput, *, radius_m: float | None = None) -> GraphLink
     return GraphLinks(np.array(near_pairs, np.int64).reshape(-1, 2))
 
 
-def k_nearest(inputs: GraphInput, *, k: int = 4) -> GraphLinks:
+def k_nearest(inputs: GraphInput, *, degree: Annotated[int, Within(ge=1)] = 4) -> GraphLinks:
     """Link each device with its k nearest ones (a link counts if either end asks for it).
 
     Nearest by mean SNR among the candidates; by distance with free reach.
 
     Args:
         inputs: Devices and candidate links.
-        k: Links each device asks for, ≥ 1.
+        degree: Links k each device asks for.
 
     Returns:
         The plan.
 
     Raises:
-        ValueError: If k is out of range.
+        ValueError: If the degree is out of range.
     """
-    if k < 1:
-        raise ValueError(f"k_nearest: k must be ≥ 1, got {k}")
+    if degree < 1:
+        raise ValueError(f"k_nearest: degree must be ≥ 1, got {degree}")
     if not inputs.free_choice:
         order = np.argsort(-inputs.links.mean_snr_db, kind="stable")
         ranked = inputs.links.pairs[order]
-        return GraphLinks(ranked[(place_at_end(ranked) < k).any(axis=1)])
-    count = min(k, inputs.nodes - 1)
+        return GraphLinks(ranked[(place_at_end(ranked) < degree).any(axis=1)])
+    count = min(degree, inputs.nodes - 1)
     if count == 0:
         return GraphLinks(np.empty((0, 2), np.int64))
+    from scipy.spatial import KDTree
+
     _, near = KDTree(inputs.positions_m).query(inputs.positions_m, count + 1)
     devices = np.repeat(np.arange(inputs.nodes), count + 1)
     edges = np.stack([devices, np.asarray(near).ravel()], axis=1)
@@ -91,6 +95,8 @@ def minimum_spanning_tree(inputs: GraphInput) -> GraphLinks:
 def _delaunay(inputs: GraphInput) -> IntArray:
     if inputs.nodes < 50:
         return all_pairs(inputs.nodes)
+    from scipy.spatial import Delaunay, QhullError
+
     try:
         # Joggling keeps devices that stand on one spot or line in the triangulation.
         corners = Delaunay(inputs.positions_m, qhull_options="QJ Pp").simplices

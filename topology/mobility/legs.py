@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -143,7 +143,7 @@ class RandomWaypoint:
         speed_min_mps: float = 0.5,
         speed_max_mps: float = 1.5,
         pause_s: float = 0.0,
-        start: str = "steady",
+        start: Literal["steady", "given"] = "steady",
     ) -> None:
         """Start the devices.
 

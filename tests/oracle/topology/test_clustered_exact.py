@@ -137,8 +137,8 @@ def test_one_task_is_the_minimum_spanning_tree():
         airtime_s_per_mb=airtime,
         mean_snr_db=np.zeros(len(pairs)),
         rng=rng,
-        beta=0.0,
-        gamma=0.0,
+        energy_weight=0.0,
+        collision_weight=0.0,
         min_gap=0.0,
         max_degree=39,
     )
@@ -166,8 +166,8 @@ def test_disjoint_clusters_get_the_cheapest_gateways():
         rng=rng,
         min_gap=0.0,
         max_degree=14,
-        beta=0.0,
-        gamma=0.0,
+        energy_weight=0.0,
+        collision_weight=0.0,
     )
     gates = made.edges[np.array(made.kind) == "gateway"]
     between = label[pairs]
@@ -191,8 +191,8 @@ def test_relays_take_the_cheapest_way_round():
         airtime_s_per_mb=[1.0, 5.0, 2.0, 2.0],
         mean_snr_db=np.zeros(4),
         rng=np.random.default_rng(0),
-        beta=0.0,
-        gamma=0.0,
+        energy_weight=0.0,
+        collision_weight=0.0,
     )
     assert made.task_edges(0).tolist() == [[0, 3]]
     assert made.path(0, 3).tolist() == [0, 2, 3] and made.path(3, 0).tolist() == [3, 2, 0]
@@ -224,7 +224,11 @@ def test_cost_terms_are_what_they_say():
         + 0.5 * energy / np.median(energy)
         + 0.3 * silenced / np.median(silenced)
     )
-    assert np.allclose(link_cost(points, links, alpha=2, beta=0.5, gamma=0.3), expected, atol=1e-6)
+    assert np.allclose(
+        link_cost(points, links, airtime_weight=2, energy_weight=0.5, collision_weight=0.3),
+        expected,
+        atol=1e-6,
+    )
 
 
 def test_gap_is_reached_when_links_allow_it():

@@ -9,6 +9,7 @@ import pytest
 import topology
 from topology.arrays import all_pairs
 from topology.clustering import adjusted_rand_index, by_similarity, by_tasks
+from topology.files import as_networkx
 
 
 def test_adjusted_rand_index_by_hand():
@@ -90,7 +91,7 @@ def test_clustered_by_similarity_uses_the_found_groups():
         features=features,
     )
     assert adjusted_rand_index(made.cluster, truth) == 1.0
-    assert [len(made.task_parts(task)) for task in range(3)] == [1, 1, 1]
+    assert [len(made.task_components(task)) for task in range(3)] == [1, 1, 1]
 
 
 def random_topology(seed, nodes=9):
@@ -109,7 +110,7 @@ def random_topology(seed, nodes=9):
 
 
 def weighted(made):
-    graph = made.to_networkx()
+    graph = as_networkx(made)
     return graph, lambda hops: sum(graph.edges[hop]["airtime_s_per_mb"] for hop in hops)
 
 
@@ -155,8 +156,8 @@ def test_parts_and_paths_equal_networkx():
         made = random_topology(seed, 12)
         graph, cost = weighted(made)
         groups = list(nx.connected_components(graph))
-        assert made.parts.max() + 1 == len(groups)
-        assert all(len(np.unique(made.parts[sorted(group)])) == 1 for group in groups)
+        assert made.components.max() + 1 == len(groups)
+        assert all(len(np.unique(made.components[sorted(group)])) == 1 for group in groups)
         for a, b in itertools.combinations(range(12), 2):
             if graph.has_edge(a, b):
                 assert made.path(a, b).tolist() == [a, b]

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from channels.channel import Channel
 from channels.link import sinr_linear
-from channels.pathloss import MODELS, los_probability, path_loss_db
-from channels.scheduling import SCHEDULER_TABLE, plan
+from channels.pathloss import los_probability, path_loss_db
+from channels.scheduling import plan
 from channels.settings import RadioSettings
+from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.transfers import Transfers
 
 pytestmark = pytest.mark.filterwarnings("ignore::channels.pathloss.ValidityWarning")
@@ -18,7 +19,7 @@ quick = settings(max_examples=25, deadline=None)
 
 
 @quick
-@given(st.sampled_from(sorted(MODELS)), st.booleans(), st.floats(3.0, 4000.0), st.floats(1.001, 3.0))
+@given(st.sampled_from(sorted(PATH_LOSS)), st.booleans(), st.floats(3.0, 4000.0), st.floats(1.001, 3.0))
 def test_loss_grows_with_distance(model, los, distance_m, factor):
     near, far = path_loss_db(model, [distance_m, distance_m * factor], 2e9, los=los)
     assert far > near
@@ -97,7 +98,7 @@ def _recompute(table, gains, power_w, noise_w):
 @settings(max_examples=40, deadline=None)
 @given(
     SEEDS,
-    st.sampled_from(sorted(SCHEDULER_TABLE)),
+    st.sampled_from(sorted(SCHEDULERS)),
     st.integers(2, 14),
     st.integers(1, 25),
     st.sampled_from([1, 2, 4]),

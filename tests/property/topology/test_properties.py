@@ -89,10 +89,10 @@ def test_clustered_joins_all_that_can_be_joined(seed, nodes, max_degree, density
     inputs = drawn_scene(seed, nodes, density=density)
     made = topology.build("clustered", rng=np.random.default_rng(0), max_degree=max_degree, **inputs)
     possible = component_labels(nodes, np.asarray(inputs["candidate_pairs"]))
-    assert np.array_equal(made.parts, possible)
+    assert np.array_equal(made.components, possible)
     for task in range(made.tasks):
         holders = made.holders(task)
-        assert len(made.task_parts(task)) == len(np.unique(possible[holders]))
+        assert len(made.task_components(task)) == len(np.unique(possible[holders]))
         assert (made.mixture[made.task_edges(task), task] > 0).all()
     candidates = {tuple(pair) for pair in inputs["candidate_pairs"].tolist()}
     assert {tuple(pair) for pair in made.edges.tolist()} <= candidates
@@ -115,7 +115,7 @@ def test_relayed_paths_run_over_links_and_pass_no_holder(seed, nodes, density):
 
 
 def options_for(kind, nodes):
-    return {"k_regular": {"k": 2}, "small_world": {"k": 2}, "k_nearest": {"k": 2}}.get(kind, {})
+    return {"degree": 2} if kind in ("k_regular", "small_world", "k_nearest") else {}
 
 
 @settings(deadline=None, max_examples=25)
@@ -143,7 +143,7 @@ def test_every_graph_is_simple_seeded_and_in_reach(kind, seed, nodes, reach):
 @given(seeds, st.integers(2, 14), st.data())
 def test_broadcast_tree_reaches_exactly_who_can_be_reached(seed, nodes, data):
     made = topology.build(
-        "k_nearest", k=1, rng=np.random.default_rng(0), **drawn_scene(seed, nodes, density=0.4)
+        "k_nearest", degree=1, rng=np.random.default_rng(0), **drawn_scene(seed, nodes, density=0.4)
     )
     root = data.draw(st.integers(0, nodes - 1))
     audience = data.draw(st.none() | st.lists(st.integers(0, nodes - 1), max_size=nodes))
@@ -153,7 +153,7 @@ def test_broadcast_tree_reaches_exactly_who_can_be_reached(seed, nodes, data):
         assert parent in reached and child not in reached
         assert child in made.neighbours(parent)
         reached.add(child)
-    mine = set(np.flatnonzero(made.parts == made.parts[root]).tolist())
+    mine = set(np.flatnonzero(made.components == made.components[root]).tolist())
     assert (mine if audience is None else mine & set(audience)) <= reached
     if audience is not None:
         leaves = {child for _, child in hops} - {parent for parent, _ in hops}

@@ -8,7 +8,8 @@ from channels.energy import DeviceClass, compute_cost, draw_classes
 from channels.fading import power_cdf
 from channels.link import noise_power_dbm
 from channels.pathloss import ValidityWarning, path_loss_db
-from channels.settings import SCHEDULERS, RadioSettings
+from channels.settings import RadioSettings
+from channels.tables import SCHEDULERS
 from channels.transfers import OUTCOMES, TABLE_COLUMNS, Transfers
 
 pytestmark = pytest.mark.filterwarnings("ignore::channels.pathloss.ValidityWarning")

@@ -3,8 +3,9 @@ import warnings
 import numpy as np
 import pytest
 
-from channels.pathloss import MODELS, ValidityWarning, los_probability, path_loss_db
+from channels.pathloss import ValidityWarning, get_model, los_probability, path_loss_db
 from channels.pathloss.basic import log_distance_model
+from channels.tables import PATH_LOSS
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,6 @@ def test_bad_input(call, words):
 
 
 def test_every_model_states_source_and_ranges():
-    for model in MODELS.values():
+    for model in map(get_model, PATH_LOSS):
         assert len(model.source) > 10
         assert model.distance_range_m[0] < model.distance_range_m[1]

@@ -9,6 +9,7 @@ import pytest
 import topology
 from topology import files, mobility
 from topology.arrays import all_pairs, as_pairs
+from topology.files import as_networkx
 from topology.graphs import GRAPHS
 from topology.graphs.regular import hilbert_rank
 
@@ -30,7 +31,7 @@ def inputs(nodes=12, seed=0, reach_m=None, tasks=3):
 
 
 def graph_of(kind, nodes=12, **options):
-    return topology.build(kind, reach="ignore", **inputs(nodes), **options).to_networkx()
+    return as_networkx(topology.build(kind, reach="ignore", **inputs(nodes), **options))
 
 
 def same(graph, other):
@@ -45,7 +46,7 @@ def test_textbook_graphs_equal_networkx():
     assert same(graph_of("grid", columns=4), nx.grid_2d_graph(3, 4))
     assert same(graph_of("grid", columns=4, wrap=True), nx.grid_2d_graph(3, 4, periodic=True))
     assert same(graph_of("exponential"), nx.circulant_graph(12, [1, 2, 4, 8]))
-    assert same(graph_of("small_world", k=4, rewire=0.0), nx.watts_strogatz_graph(12, 4, 0.0))
+    assert same(graph_of("small_world", degree=4, rewire=0.0), nx.watts_strogatz_graph(12, 4, 0.0))
     assert same(graph_of("erdos_renyi", probability=1.0), nx.complete_graph(12))
     assert graph_of("erdos_renyi", probability=0.0).number_of_edges() == 0
 
@@ -63,16 +64,16 @@ def test_tiny_graphs(nodes):
         "d_cliques",
     ):
         made = topology.build(kind, **inputs(nodes, tasks=2))
-        assert made.parts.max() == 0, kind
+        assert made.components.max() == 0, kind
         assert len(made.edges) <= nodes * (nodes - 1) // 2
 
 
 def test_random_graphs_have_their_statistics():
-    assert all(degree == 3 for _, degree in graph_of("k_regular", k=3).degree())
+    assert all(degree == 3 for _, degree in graph_of("k_regular", degree=3).degree())
     edges = [graph_of("erdos_renyi", 200, probability=0.1).number_of_edges()]
     assert edges[0] == pytest.approx(1990, abs=4 * np.sqrt(1990 * 0.9))
-    rewired = graph_of("small_world", 200, k=4, rewire=1.0)
-    lattice = graph_of("small_world", 200, k=4, rewire=0.0)
+    rewired = graph_of("small_world", 200, degree=4, rewire=1.0)
+    lattice = graph_of("small_world", 200, degree=4, rewire=0.0)
     assert nx.average_clustering(rewired) < 0.2 < nx.average_clustering(lattice)
 
 
@@ -80,7 +81,7 @@ def test_large_regular_graph_is_simple_and_regular():
     for k in (4, 5):
         made = topology.build(
             "k_regular",
-            k=k,
+            degree=k,
             reach="ignore",
             positions_m=np.random.default_rng(0).random((6_000, 2)),
             mixture=np.ones((6_000, 1)),
@@ -102,7 +103,7 @@ def test_distance_graphs_equal_brute_force():
     }
     wanted = {tuple(sorted((a, int(b)))) for a in range(40) for b in np.argsort(distance[a])[1:4]}
     for reach in ("respect", "ignore"):
-        made = topology.build("k_nearest", k=3, reach=reach, **given)
+        made = topology.build("k_nearest", degree=3, reach=reach, **given)
         assert {tuple(e) for e in made.edges.tolist()} == wanted
     for count in (40, 60):
         given = inputs(count)
@@ -125,7 +126,7 @@ def test_d_cliques_have_even_mixtures():
         assert sorted(np.argmax(given["mixture"][members], axis=1).tolist()) == [0, 1, 2, 3]
     inside = made.cluster[made.edges[:, 0]] == made.cluster[made.edges[:, 1]]
     assert inside.sum() == 10 * 6 and (~inside).sum() == 10
-    assert made.parts.max() == 0
+    assert made.components.max() == 0
 
 
 def test_relay_carries_links_beyond_reach():
@@ -133,7 +134,7 @@ def test_relay_carries_links_beyond_reach():
     made = topology.build("complete", reach="relay", **given)
     assert len(as_pairs(np.concatenate([made.edges, made.relayed]), 12)[0]) == 66
     assert len(made.relayed) == 66 - len(given["candidate_pairs"])
-    graph = made.to_networkx()
+    graph = as_networkx(made)
     for a, b in made.relayed.tolist():
         best = nx.dijkstra_path_length(graph, a, b, weight="airtime_s_per_mb")
         hops = made.path(a, b).tolist()
@@ -154,8 +155,8 @@ def test_partitioned_radio_is_reported_and_each_part_goes_on():
         mean_snr_db=np.r_[left["mean_snr_db"], right["mean_snr_db"]],
         rng=np.random.default_rng(0),
     )
-    assert made.parts.tolist() == [0] * 6 + [1] * 6
-    assert [[part.tolist() for part in made.task_parts(task)] for task in range(3)] == [
+    assert made.components.tolist() == [0] * 6 + [1] * 6
+    assert [[part.tolist() for part in made.task_components(task)] for task in range(3)] == [
         [[0, 3], [6, 9]],
         [[1, 4], [7, 10]],
         [[2, 5], [8, 11]],
@@ -209,7 +210,7 @@ def test_graphml_carries_the_attributes(tmp_path):
 
 def test_networkx_nodes_and_edges():
     made = topology.build("clustered", **inputs(9))
-    graph = made.to_networkx()
+    graph = as_networkx(made)
     assert graph.nodes[5] == {
         "position": tuple(made.positions_m[5]),
         "tasks": [2],
@@ -243,18 +244,22 @@ def test_missing_topology_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("circle", {}, "choose one of clustered"),
-        ("ring", {"k": 3}, "its options are: order"),
+        ("circle", {}, "expected one of clustered"),
+        (
+            "ring",
+            {"odrer": "index"},
+            "option of graph .ring. .odrer.; expected one of order. Did you mean .order.",
+        ),
         ("ring", {"order": "x"}, "order must be"),
         ("ring", {"reach": "far"}, "reach must be"),
         ("grid", {"columns": 13}, "columns"),
         ("grid", {"columns": 5, "wrap": True}, "do not fill"),
-        ("k_regular", {"k": 12}, "k must lie"),
-        ("k_regular", {"k": 0}, "k must lie"),
+        ("k_regular", {"degree": 12}, "degree must lie"),
+        ("k_regular", {"degree": 0}, "degree must lie"),
         ("erdos_renyi", {"probability": 1.5}, "probability"),
-        ("small_world", {"k": 3}, "even"),
+        ("small_world", {"degree": 3}, "even"),
         ("geometric", {"radius_m": 0.0}, "radius_m"),
-        ("k_nearest", {"k": 0}, "k must be"),
+        ("k_nearest", {"degree": 0}, "degree must be"),
         ("d_cliques", {"clique_size": 1}, "clique_size"),
         ("clustered", {"max_degree": 0}, "max_degree"),
         ("clustered", {"min_gap": 2.0}, "min_gap"),
@@ -275,7 +280,7 @@ def test_bad_requests_say_what_to_change(kind, options, message):
 
 def test_odd_regular_graph_is_refused():
     with pytest.raises(ValueError, match="odd sum"):
-        topology.build("k_regular", k=3, reach="ignore", **inputs(11))
+        topology.build("k_regular", degree=3, reach="ignore", **inputs(11))
 
 
 def test_every_graph_has_a_line_in_the_table():

@@ -46,11 +46,11 @@ def test_a_mixture_of_one_expert_is_that_expert(trained, temperature, monkeypatc
     rules = ["likelihood", "likelihood_soft"]
     saved, group = evaluated(trained, rules, soft_temperature=temperature)
     router = group._evaluator.router
-    alone = np.concatenate([np.concatenate(router.sole_experts(d, -1)) >= 0 for d in group.devices.values()])
+    alone = np.concatenate([np.concatenate(router.sole_experts(d)) >= 0 for d in group.devices.values()])
     assert {0.05: alone.all(), 20.0: True, 3000.0: not alone.all()}[temperature]
     monkeypatch.setattr("dfl_ray.devices.routing.ALONE", -1.0)
     whole, group = evaluated(trained, rules, soft_temperature=temperature)
-    assert all((r == -1).all() for r in group._evaluator.router.sole_experts(group.devices[0], -1))
+    assert all((r == -1).all() for r in group._evaluator.router.sole_experts(group.devices[0]))
     assert 0 < whole["right"].sum() < whole["asked"].sum()
     pd.testing.assert_frame_equal(saved, whole)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfl_ray.methods.spec import METHOD_SPECS
+from dfl_ray.methods.table import METHODS
 from dfl_ray.simulation.dry_run import chosen_rounds, dry_run, totals
 from dfl_ray.simulation.radio_tables import transfer_table
 from tests.conftest import small_config
@@ -23,7 +23,7 @@ SPARSE = (
     "method.sketch_prompts=8",
 )
 SETTINGS = {
-    **{name: (f"method={name}",) for name in METHOD_SPECS},
+    **{name: (f"method={name}",) for name in METHODS.own},
     "sparse_orthogonal": ("method=sparse_orthogonal", *SPARSE),
     "every_second": ("method=dlora", "method.exchange_every=2"),
     "push_sum": ("method=ffa", "method.aggregation=push_sum", "method.precision=float32"),

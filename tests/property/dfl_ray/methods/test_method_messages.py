@@ -9,15 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
-from dfl_ray.config.methods import MethodField
+from dfl_ray.methods.entries import method_section
 from dfl_ray.methods.table import METHODS, make_method
 from dfl_ray.wire.message import pack, unpack
 from tests.network import HELD, make_context, make_devices
 
 SENDING = [name for name in METHODS if name not in ("local", "centralized")]
-READ = TypeAdapter(MethodField)
 
 
 def network(name, **changes):
@@ -27,7 +25,7 @@ def network(name, **changes):
         **({"sketch_layers": 1, "exchange_every": 1} if name == "sparse_orthogonal" else {}),
         **changes,
     }
-    method = make_method(make_context(READ.validate_python(section), HELD))
+    method = make_method(make_context(method_section(name)(**section), HELD))
     devices = make_devices(method)
     for d in devices:
         method.begin(d, 1)

@@ -26,7 +26,7 @@ def complaint(*overrides: str, source: str | None = None) -> str:
         ("devices.placment=file", "devices.placement"),
         ("radio.pathloss=umi", "radio.path_loss"),
         ("track.wandb.projekt=x", "track.wandb.project"),
-        ("evaluate.tasks_per_device=1", "devices.tasks_per_device"),
+        ("evaluate.tasks_per_device=1", "devices.partition.tasks_per_device"),
         ("wandb.mode=offline", "track.wandb"),
         ("tasks.templates.a.promt=x", "prompt"),
     ],
@@ -66,13 +66,29 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant
         ("tasks.names=[add, add]", ("`tasks.names`", "twice: add")),
         ("tasks.names=[topik, add]", ("`tasks.names`", "Got: topik", "`topic`")),
         ("tasks.path=/data", ("`tasks.path`", "nothing would read it", "tasks.source=files")),
-        ("devices.placement_path=/x.csv", ("`devices.placement_path`", "devices.placement=file")),
-        ("devices.tasks_per_device=7", ("`devices.tasks_per_device`", "7 for 6 tasks", "at most 6")),
-        ("devices.count=5", ("`devices.min_holders`", "5 devices with 2 tasks", "at least 18 places")),
+        ("devices.placement_path=/x.csv", ("`devices.placement.path`", "`devices.placement.type` = `file`")),
+        ("devices.tasks_per_device=7", ("`devices.partition.tasks_per_device`", "7 for 6 tasks", "at most 6")),
+        ("devices.count=5", ("`devices.partition.min_holders`", "5 devices with 2 tasks", "at least 18 places")),
         ("method.prune_start=0.9", ("`method.prune_start`", "0.9")),
         ("evaluate.rules=[likelyhood]", ("`evaluate.rules`", "likelyhood", "`likelihood`")),
         ("tasks.source=hub tasks.names=[sst3,sst2]", ("did you mean `sst2`?", "tasks.templates.sst3")),
         ("topology=rign", ("`topology.type`", "rign", "`ring`")),
+        ("topology={type: ring, ordre: index}", ("`topology.ordre`", "did you mean `topology.order`?")),
+        ("topology={type: ring, max_degree: 3}", ("`topology.max_degree`", "`topology.type` = `clustered`")),
+        ("topology={type: ring, order: indx}", ("`topology.order`", "Got: indx", "`index`")),
+        ("topology.max_degree=0", ("`topology.max_degree`", "an integer of at least 1")),
+        ("topology.mixing=unifrom", ("`topology.mixing`", "Did you mean `uniform`?")),
+        ("devices.placement=hotspot", ("`devices.placement.type`", "did you mean `hotspots`?")),
+        ("devices.placement={type: hotspots, hotspot: 2}", ("`devices.placement.hotspot`", "hotspots")),
+        ("devices.classes=mixd", ("`devices.classes`", "Did you mean `mixed`?")),
+        ("devices.placement=file", ("`devices.placement.path` is missing",)),
+        ("tasks.source=sythetic", ("`tasks.source`", "`synthetic`")),
+        ("tasks.options={a: 1}", ("`tasks.options`", "'synthetic'", "'a'")),
+        ("track.trackers=[wandbb]", ("`track.trackers", "wandbb", "`wandb`")),
+        ("track.options={mine: {}}", ("`track.options.mine`", "nothing would read it")),
+        ("radio.scheduler_options={p: 0.1}", ("`radio`", "'greedy_sinr' has no options of its own")),
+        ("radio={path_loss: log_distance, path_loss_options: {exponnt: 2}}", ("'exponnt'", "'exponent'")),
+        ("method.rule=filtr", ("`method.rule`", "Did you mean `filter`?")),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_with_its_key_what_was_got_and_what_is_right(
@@ -167,12 +183,15 @@ def test_missing_files_and_misspelt_presets(tmp_path: Path) -> None:
 
 
 def test_inputs_that_are_not_there_are_all_named(tmp_path: Path) -> None:
-    config = load_config("real-text", [f"model.name={tmp_path}/none", "devices.placement=file"])
+    config = load_config(
+        "real-text",
+        [f"model.name={tmp_path}/none", "devices.placement=file", "devices.placement_path=/none.csv"],
+    )
     with pytest.raises(InputError) as caught:
         check_inputs(config)
     for words in (
         "`tasks.path` is not set",
-        "`devices.placement_path` is not set",
+        "`devices.placement.path` does not exist",
         "model folder does not exist",
     ):
         assert words in str(caught.value)

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from dfl_ray.errors import InputError, Interrupted
-from dfl_ray.methods.spec import METHOD_SPECS
 from dfl_ray.methods.table import METHODS
 from dfl_ray.records import load_run
 from dfl_ray.simulation.backend import LocalBackend
@@ -140,7 +139,7 @@ def embedded_layers():
 
 def test_all_rules_are_compared_at_the_end(finished):
     last = finished.evaluation[finished.evaluation["round"] == 4]
-    assert set(last["rule"]) == set(METHOD_SPECS["sparse_orthogonal"].compared)
+    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].spec.compared)
     assert (last.groupby("rule").size() == 4 * 2).all()
     before = finished.evaluation[finished.evaluation["round"] == 0]
     assert set(before["rule"]) == {"base"}
@@ -151,7 +150,7 @@ def test_all_rules_can_be_asked_for(tmp_path):
     asked = small_config(tmp_path, "name=all", LOCAL, "evaluate.rules=[all]", "rounds=2")
     run = load_run(launch(asked, json=True).folder)
     last = run.evaluation[run.evaluation["round"] == 2]
-    assert set(last["rule"]) == set(METHOD_SPECS["sparse_orthogonal"].rules)
+    assert set(last["rule"]) == set(METHODS["sparse_orthogonal"].spec.rules)
     assert (last.groupby("rule").size() == 4 * 2).all()
     assert last["accuracy"].between(0, 1).all()
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dfl_ray.config.schema import WandbConfig
+from dfl_ray.config.schema import TrackConfig, WandbConfig
 from dfl_ray.records import Run, RunFolder, load_run
 from dfl_ray.records.results import holders, last_evaluation, method_rule, share, size, summary, task_lines
-from dfl_ray.tracking import NullTracker, make_tracker
+from dfl_ray.tracking.metrics import METRIC_OF_COLUMN, scalar_metrics
 from dfl_ray.tracking.progress import (
     LiveProgress,
     PlainProgress,
@@ -26,7 +26,8 @@ from dfl_ray.tracking.progress import (
     make_progress,
 )
 from dfl_ray.tracking.summary import closing_table
-from dfl_ray.tracking.tracker import METRIC_OF_COLUMN, scalar_metrics
+from dfl_ray.tracking.table import TRACKERS
+from dfl_ray.tracking.tracker import NullTracker, Trackers, make_tracker
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 NAMES = {
@@ -59,13 +60,14 @@ def test_scalars_leave_out_what_is_not_known():
 WANDB_RUN = """
 import sys
 from pathlib import Path
-from dfl_ray.config.schema import WandbConfig
+from dfl_ray.config.schema import TrackConfig, WandbConfig
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.tracking import make_tracker
+from dfl_ray.tracking.tracker import make_tracker
 
 path, mode, first, last, resume, adapters = sys.argv[1:]
 folder = RunFolder.open(path)
-tracker = make_tracker(WandbConfig(mode=mode, group="g", tags=("t",)), say=lambda line: print("SAID", line))
+settings = TrackConfig(wandb=WandbConfig(mode=mode, group="g", tags=("t",)))
+tracker = make_tracker(settings, say=lambda line: print("SAID", line))
 tracker.start(folder, {"seed": 0, "method": {"type": "x"}}, resume or None)
 rows = load_run(path).rounds
 for row in rows.to_dict("records")[int(first) : int(last)]:
@@ -167,7 +169,7 @@ def test_a_failing_log_call_warns_once_and_the_run_goes_on(tmp_path: Path):
             raise OSError("disk full")
 
     lines: list[str] = []
-    tracker = make_tracker(WandbConfig(mode="offline"), say=lines.append)
+    tracker = make_tracker(TrackConfig(wandb=WandbConfig(mode="offline")), say=lines.append)
     tracker._run = Broken()  # pyright: ignore[reportAttributeAccessIssue]
     for number in (1, 2, 3):
         tracker.log_round({"round": number})
@@ -175,7 +177,7 @@ def test_a_failing_log_call_warns_once_and_the_run_goes_on(tmp_path: Path):
 
 
 def test_disabled_tracks_nothing(tmp_path: Path):
-    tracker = make_tracker(WandbConfig(mode="disabled"))
+    tracker = make_tracker(TrackConfig(wandb=WandbConfig(mode="disabled")))
     folder = RunFolder.create(tmp_path, "x", {})
     tracker.start(folder, {}, None)
     tracker.log_round({"round": 1}, {})
@@ -327,3 +329,42 @@ def test_a_run_without_any_round_has_a_summary_and_a_table(tmp_path: Path):
     run = load_run(RunFolder.create(tmp_path, "x", {"method": {"type": "dlora"}}).path)
     assert summary(run)["accuracy_mean"] is None and len(last_evaluation(run)) == 0
     Console(file=io.StringIO()).print(closing_table(run))
+
+
+class Noting:
+    """A tracker that notes what it is told."""
+
+    def __init__(self, track, *, name, say, verbose, mark="-"):
+        self.told = [(mark, name)]
+
+    def start(self, run_folder, config, resume_id=None):
+        self.told.append(("start", config["seed"], resume_id))
+
+    def log_round(self, row, extras=None):
+        self.told.append(("round", row["round"]))
+
+    def save_adapters(self, path):
+        self.told.append(("adapters", path))
+
+    def finish(self, summary=None, *, failed=False):
+        self.told.append(("finish", summary, failed))
+
+
+def test_every_tracker_named_is_told_everything(monkeypatch, tmp_path):
+    monkeypatch.setitem(TRACKERS._loaded, "one", Noting)
+    monkeypatch.setitem(TRACKERS._loaded, "two", Noting)
+    track = TrackConfig.model_construct(trackers=("one", "two"), options={"two": {"mark": "+"}})
+    both = make_tracker(track, name="run", say=print)
+    assert isinstance(both, Trackers)
+    both.start(None, {"seed": 3}, "id")  # type: ignore[arg-type]
+    both.log_round({"round": 1})
+    both.save_adapters(tmp_path)
+    both.finish({"a": 1}, failed=True)
+    rest = [("start", 3, "id"), ("round", 1), ("adapters", tmp_path), ("finish", {"a": 1}, True)]
+    assert [tracker.told for tracker in both.trackers] == [[("-", "run"), *rest], [("+", "run"), *rest]]
+
+
+def test_a_run_without_trackers_tells_nobody():
+    nobody = make_tracker(TrackConfig(trackers=()))
+    assert isinstance(nobody, Trackers) and nobody.trackers == ()
+    nobody.finish()

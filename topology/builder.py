@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +10,17 @@ from numpy.typing import ArrayLike
 from topology.arrays import IntArray, as_pairs
 from topology.clustering import by_tasks
 from topology.graph import ANY_TASK, GATEWAY, INTRA, RELAY, Topology
-from topology.graphs import GRAPHS, Builder, GraphInput, GraphLinks
+from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import Links, lengths_m, make_links
+from topology.registry import check_options
+from topology.tables import GRAPHS
 from topology.trees import routes
+
+Reach = Literal["respect", "relay", "ignore"]
+"""What a graph does with links out of the radio's reach, see `build`."""
+
+GIVEN = ("inputs",)
+"""What every graph builder is given; its other parameters are its options."""
 
 
 def build(
@@ -31,7 +39,7 @@ def build(
     """Build a topology.
 
     Args:
-        kind: Name of a graph, see `topology.graphs.GRAPHS`.
+        kind: Name of a graph, see `topology.tables.GRAPHS`.
         positions_m: (N, 2) positions, metres.
         mixture: (N, T) task weights, ≥ 0, a positive one in every row.
         candidate_pairs: (E, 2) links the radio can serve, each once, any order.
@@ -43,8 +51,8 @@ def build(
             reach are carried over candidate links, every hop known from `Topology.path`. ``ignore``: the
             textbook graph; links that are no candidates get NaN for what the radio would know. `clustered`
             always respects reach and relays where needed.
-        **options: The graph's own options, e.g. ``max_degree``, ``min_gap``, ``gateways_per_pair``,
-            ``alpha``, ``beta``, ``gamma`` for `clustered`, ``k`` for `k_regular`.
+        **options: The graph's own options, e.g. ``max_degree``, ``min_gap``, ``gateways_per_pair``
+            for `clustered`, ``degree`` for `k_regular`.
 
     Returns:
         The topology.
@@ -52,8 +60,9 @@ def build(
     Raises:
         ValueError: For an unknown graph or option (the known ones are listed) or a value out of range.
     """
-    builder = _builder(kind, options)
-    if reach not in ("respect", "relay", "ignore"):
+    builder = GRAPHS[kind]
+    check_options(f"graph {kind!r}", builder, GIVEN, options)
+    if reach not in get_args(Reach):
         raise ValueError(f"reach must be respect, relay or ignore, got {reach!r}")
     positions = np.array(positions_m, dtype=np.float64)
     weights = np.array(mixture, dtype=np.float64)
@@ -67,23 +76,10 @@ def build(
         energy_j_per_mb=energy_j_per_mb,
     )
     free = reach != "respect" and kind != "clustered"
-    plan = builder(GraphInput(positions, weights, links, rng, free), **options)
+    laid = builder(GraphInput(positions, weights, links, rng, free), **options)
     if reach == "relay" and free:
-        plan = _relayed(plan, links)
-    return _assemble(kind, positions, weights, links, plan)
-
-
-def _builder(kind: str, options: dict[str, object]) -> Builder:
-    if kind not in GRAPHS:
-        raise ValueError(f"unknown topology {kind!r}; choose one of {', '.join(GRAPHS)}")
-    known = [name for name in inspect.signature(GRAPHS[kind]).parameters if name != "inputs"]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        options_known = ", ".join(known) or "none"
-        raise ValueError(
-            f"topology {kind!r} does not know {', '.join(unknown)}; its options are: {options_known}"
-        )
-    return GRAPHS[kind]
+        laid = _relayed(laid, links)
+    return _assemble(kind, positions, weights, links, laid)
 
 
 def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:
@@ -102,21 +98,21 @@ def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:
         raise ValueError("mixture must hold finite weights ≥ 0 with a positive one in every row")
 
 
-def _relayed(plan: GraphLinks, links: Links) -> GraphLinks:
+def _relayed(laid: GraphLinks, links: Links) -> GraphLinks:
     """Carry the links that are out of reach over candidate links; those with no route are left out."""
-    edges, _ = as_pairs(plan.edges, links.nodes)
+    edges, _ = as_pairs(laid.edges, links.nodes)
     direct = links.lookup(edges) >= 0
     paths = routes(links.nodes, links.pairs, links.airtime_s_per_mb, edges[~direct])
     relays = tuple((ANY_TASK, path) for path in paths if path is not None)
     hops = [np.stack([path[:-1], path[1:]], axis=1) for _, path in relays]
-    return GraphLinks(edges[direct], np.concatenate([plan.hops, *hops]), relays, plan.cluster)
+    return GraphLinks(edges[direct], np.concatenate([laid.hops, *hops]), relays, laid.cluster)
 
 
 def _assemble(
-    kind: str, positions: np.ndarray, mixture: np.ndarray, links: Links, plan: GraphLinks
+    kind: str, positions: np.ndarray, mixture: np.ndarray, links: Links, laid: GraphLinks
 ) -> Topology:
     nodes = len(positions)
-    edges, first = as_pairs(np.concatenate([plan.edges, plan.hops]), nodes)
+    edges, first = as_pairs(np.concatenate([laid.edges, laid.hops]), nodes)
     row = links.lookup(edges)
     known = row >= 0
 
@@ -125,8 +121,8 @@ def _assemble(
         result[known] = values[row[known]]
         return result
 
-    cluster = by_tasks(mixture, edges) if plan.cluster is None else plan.cluster
-    relayed, task, start, hops = _relay_table(plan.relays)
+    cluster = by_tasks(mixture, edges) if laid.cluster is None else laid.cluster
+    relayed, task, start, hops = _relay_table(laid.relays)
     return Topology(
         name=kind,
         positions_m=positions,
@@ -137,7 +133,7 @@ def _assemble(
         mean_snr_db=column(links.mean_snr_db),
         airtime_s_per_mb=column(links.airtime_s_per_mb),
         energy_j_per_mb=column(links.energy_j_per_mb),
-        kind_code=_kinds(mixture, edges, first >= len(plan.edges)),
+        kind_code=_kinds(mixture, edges, first >= len(laid.edges)),
         relayed=relayed,
         relayed_task=task,
         relay_start=start,

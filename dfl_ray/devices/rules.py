@@ -1,0 +1,125 @@
+"""The inference rules: how a device answers a held-out prompt with the experts it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dfl_ray.devices.merging import MergeTask
+from dfl_ray.devices.routing import Router
+from dfl_ray.evaluation.scorer import Adapter
+from dfl_ray.experts.gates import arrow_gate, prototype, soft_gate
+from dfl_ray.experts.merging import ties_merge
+from dfl_ray.experts.routing import filtered_factors
+from dfl_ray.experts.table import RULES
+from dfl_ray.methods.base import Device
+from dfl_ray.methods.shared import merged_factors
+
+Routes = Sequence[np.ndarray]
+"""For each task the task whose expert answers each of its held-out rows, or `routing.OPEN` where none does alone."""
+
+
+@dataclass(frozen=True)
+class InferenceRule:
+    """One way to answer; at least one of `route` and `merge` is given.
+
+    Attributes:
+        route: Which expert alone answers each row; its answer None means that of the row's own task. None: none does.
+        merge: The one adapter that answers the rows that no expert answers alone. None: every row has its expert.
+        key: What else than the experts tells devices apart that answer alike by `merge`; None = nothing.
+        chooses: Whether `route` is a choice that can be wrong, so that its accuracy is recorded.
+    """
+
+    route: Callable[[Router, Device], Routes | None] | None = None
+    merge: Callable[[MergeTask], Adapter] | None = None
+    key: Callable[[Router, Device], Hashable] | None = None
+    chooses: bool = False
+
+
+def inference_rule(name: str) -> InferenceRule:
+    """The rule of this name; `single` is that of methods with one adapter a device.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return SINGLE if name == "single" else RULES[name]
+
+
+def _own_task(router: Router, device: Device) -> Routes | None:
+    del router, device
+    return None
+
+
+def _sum(task: MergeTask) -> Adapter:
+    return Adapter(task.a, task.joined)
+
+
+def _average(task: MergeTask) -> Adapter:
+    return Adapter(task.a, [b / len(task.factors) for b in task.joined])
+
+
+def _filter(task: MergeTask) -> Adapter:
+    matrices = task.merger.filter_matrices(task.references)
+    return Adapter(task.a, filtered_factors(task.factors, matrices, task.merger.rank))
+
+
+def _filter_full(task: MergeTask) -> Adapter:
+    return Adapter(task.merger.filtered_projections(), task.joined)
+
+
+def _soft(task: MergeTask) -> Adapter:
+    shares = task.merger.router.shares(task.device)[1]
+    return Adapter(task.a, task.joined, soft_gate(shares, task.merger.rank))
+
+
+def _arrow(task: MergeTask) -> Adapter:
+    merger, settings = task.merger, task.merger.settings
+    prototypes = [
+        torch.stack([prototype(a, f[i]) for a, f in zip(stack, task.factors, strict=True)])
+        for i, stack in enumerate(merger.projections())
+    ]
+    gate = arrow_gate(
+        prototypes, merger.rank, top_k=settings.arrow_top_k, temperature=settings.arrow_temperature
+    )
+    return Adapter(task.a, task.joined, gate)
+
+
+def _ties(task: MergeTask) -> Adapter:
+    merger = task.merger
+    layout = merger.method.layout
+    merger.check_size("ties", sum(s.out_features * s.in_features for s in layout.layers))
+    scale = merger.section.alpha / merger.rank
+    updates = np.stack(
+        [
+            np.concatenate(
+                [
+                    (scale * b @ stack[t]).numpy().ravel()
+                    for b, stack in zip(mine, merger.projections(), strict=True)
+                ]
+            )
+            for t, mine in enumerate(task.factors)
+        ]
+    )
+    settings = merger.settings
+    merged = ties_merge(updates, density=settings.ties_density, scale=settings.ties_scale)
+    pairs = merged_factors(layout, merged, scale)
+    return Adapter([p[0] for p in pairs], [p[1] for p in pairs])
+
+
+SINGLE = InferenceRule(route=_own_task)
+ORACLE = InferenceRule(route=_own_task)
+LIKELIHOOD = InferenceRule(route=lambda router, device: router.choices(device), chooses=True)
+LIKELIHOOD_SOFT = InferenceRule(
+    route=lambda router, device: router.sole_experts(device),
+    merge=_soft,
+    key=lambda router, device: router.shares(device)[0],
+)
+SUM = InferenceRule(merge=_sum)
+AVERAGE = InferenceRule(merge=_average)
+FILTER = InferenceRule(merge=_filter)
+FILTER_FULL = InferenceRule(merge=_filter_full)
+ARROW = InferenceRule(merge=_arrow)
+TIES = InferenceRule(merge=_ties)

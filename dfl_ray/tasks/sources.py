@@ -1,0 +1,25 @@
+"""The sources of tasks by name; importing this reads no data.
+
+A new one is one file and one line here, or an entry point in the group `dfl_ray.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from channels.registry import Registry
+
+if TYPE_CHECKING:
+    from dfl_ray.tasks.assemble import LoadedTasks
+
+TASK_SOURCES: Registry[Callable[..., LoadedTasks]] = Registry(
+    "source of tasks",
+    "dfl_ray.tasks",
+    {
+        "synthetic": "dfl_ray.tasks.load:synthetic",
+        "files": "dfl_ray.tasks.load:files",
+        "hub": "dfl_ray.tasks.load:hub",
+    },
+)
+"""Loaders: `(tasks: TasksConfig, *, seed, options) -> LoadedTasks`."""

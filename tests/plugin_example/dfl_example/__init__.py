@@ -1,0 +1,1 @@
+"""What the recipes of docs/extending.md make, as a package."""

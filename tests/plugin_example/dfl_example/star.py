@@ -1,0 +1,20 @@
+"""`star`: everyone linked with one device."""
+
+from typing import Annotated
+
+import numpy as np
+
+from topology.graphs import GraphInput, GraphLinks
+from topology.registry import Within
+
+
+def star(inputs: GraphInput, *, centre: Annotated[int, Within(ge=0)] = 0) -> GraphLinks:
+    """Link everyone with one device, where the radio can carry it.
+
+    Args:
+        inputs: Devices and candidate links.
+        centre: The device in the middle.
+    """
+    others = np.delete(np.arange(inputs.nodes), centre)
+    edges = np.stack([np.full(len(others), centre), others], axis=1)
+    return GraphLinks(edges[inputs.possible(edges)])

@@ -1,0 +1,60 @@
+"""Schedulers, path-loss models and device mixes by name and with options."""
+
+import numpy as np
+import pytest
+
+from channels.pathloss import get_model, path_loss_db
+from channels.pathloss.model import PathLossModel
+from channels.scheduling.problem import Scheduler
+from channels.scheduling.table import get_scheduler
+from channels.settings import CHOICES, RadioSettings
+from channels.tables import DEVICE_MIXES, PATH_LOSS, SCHEDULERS
+
+
+def test_every_name_leads_to_an_object_of_that_name():
+    assert all(get_scheduler(name).name == name for name in SCHEDULERS.own)
+    assert all(get_model(name).name == name for name in PATH_LOSS.own)
+    assert all(
+        sum(kind.share for kind in DEVICE_MIXES[name]) == pytest.approx(1.0) for name in DEVICE_MIXES.own
+    )
+
+
+def test_the_settings_take_the_names_of_the_tables():
+    assert CHOICES["scheduler"] is SCHEDULERS and CHOICES["path_loss"] is PATH_LOSS
+    for name in SCHEDULERS.own:
+        assert RadioSettings(scheduler=name).scheduler == name
+    with pytest.raises(ValueError, match=r"unknown scheduler 'tmda'.*Did you mean 'tdma'"):
+        RadioSettings(scheduler="tmda")
+
+
+def test_options_reach_a_model_that_has_some():
+    settings = RadioSettings(path_loss="log_distance", path_loss_options={"reference_loss_db": 40.0})
+    model = get_model("log_distance", settings.all_path_loss_options())
+    assert isinstance(model, PathLossModel)
+    # 40 dB at 1 m and ten times the exponent of 3.5 a decade.
+    assert path_loss_db(model, 100.0, 2e9) == pytest.approx(40.0 + 35.0 * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"path_loss": "umi", "path_loss_options": {"exponent": 2.0}}, "'umi' takes no parameters"),
+        ({"path_loss": "log_distance", "path_loss_options": {"exponnt": 2.0}}, "Did you mean 'exponent'"),
+        ({"path_loss": "log_distance", "path_loss_options": {"exponent": -2.0}}, "exponent is -2.0"),
+        ({"scheduler": "tdma", "scheduler_options": {"p": 1}}, "'tdma' has no options"),
+    ],
+)
+def test_wrong_options_are_refused_when_the_settings_are_made(fields, said):
+    with pytest.raises(ValueError, match=said):
+        RadioSettings(**fields)
+
+
+def test_options_reach_a_scheduler_that_is_a_function_of_them(monkeypatch):
+    def every(*, step: int = 2) -> Scheduler:
+        return Scheduler("every", lambda task: [np.full(step, -1)])
+
+    monkeypatch.setitem(SCHEDULERS._loaded, "every", every)
+    assert len(get_scheduler("every", {"step": 3}).select(None)[0]) == 3
+    assert len(get_scheduler("every").select(None)[0]) == 2
+    with pytest.raises(ValueError, match=r"option of scheduler 'every' 'stp'.*Did you mean 'step'"):
+        get_scheduler("every", {"stp": 3})

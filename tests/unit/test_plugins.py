@@ -1,0 +1,165 @@
+"""A package of a researcher's own, run from the command line: config, plan, run, resume and report."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.plugins import EXAMPLE, environment, install
+
+SMALL = (
+    "rounds=2", "devices.count=5", "devices.min_holders=2", "devices.area_m=[60,60]", "tasks.source=letters",
+    "tasks.options.rows=80", "method.local_steps=1", "method.batch_rows=4", "method.precision=float32",
+    "evaluate.every=2", "evaluate.rows_per_task=4", "track.wandb.mode=disabled",
+)  # fmt: skip
+OWN = (
+    "method=alternate", "method.stride=3", "topology=star", "topology.centre=2",
+    "radio.scheduler=last_first", "radio.scheduler_options.skip=1", "radio.path_loss=warehouse",
+    "radio.path_loss_options.clutter_db=3.0", "devices.placement=line", "devices.placement.at=0.25",
+    "track.trackers=[wandb, text_file]", "track.options.text_file.file=log.txt",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(EXAMPLE, tmp_path_factory.mktemp("site"))
+
+
+def dfl_ray(place: Path, *words: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "dfl_ray", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(place), cwd=place, timeout=500
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path: Path) -> None:
+    text = dfl_ray(place, "config", *SMALL, *OWN)
+    for line in (
+        r"stride: 3 +# one in so many neighbours is spoken to in a round \(an integer of at least 1\)",
+        r"centre: 2 +# the device in the middle \(an integer of at least 0\)",
+        r"at: 0\.25 +# height of the row as a share of the area's",
+        r"path_loss: warehouse +# path-loss model \(one of .*`warehouse`\)",
+        r"scheduler: last_first +# .*`last_first`\)",
+        r"type: alternate +# the method's name \(one of .*`alternate`\)",
+    ):
+        assert re.search(line, text), line
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    assert dfl_ray(place, "config", str(tmp_path / "own.yaml")) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("method=alternat",), "did you mean `alternate`?"),
+        (("method=alternate", "method.strde=2"), "did you mean `method.stride`?"),
+        (("method=alternate", "method.stride=0"), "an integer of at least 1"),
+        (("topology=star", "topology.center=1"), "did you mean `topology.centre`?"),
+        (("radio.scheduler=last_first", "radio.scheduler_options={skp: 1}"), "Did you mean 'skip'?"),
+        (("radio.scheduler=last_first", "radio.scheduler_options={skip: -1}"), "skip must be >= 0"),
+        (("radio.path_loss=warehouse", "radio.path_loss_options={cluter_db: 1}"), "Did you mean 'clutter_db'?"),
+        (("tasks.source=letters", "tasks.options={row: 1}"), "Did you mean 'rows'?"),
+        (("track.trackers=[text_file]", "track.options={text_file: {fil: a}}"), "Did you mean 'file'?"),
+        (("evaluate.rules=[strongst]",), "did you mean `strongest`?"),
+    ],
+)  # fmt: skip
+def test_slips_in_own_keys_are_named(place: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in dfl_ray(place, "config", *words, code=2)
+
+
+def test_plan_asks_the_own_method_and_graph(place: Path) -> None:
+    text = dfl_ray(place, "plan", "--json", *SMALL, *OWN)
+    figures, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+    assert (figures["method"], figures["links"]) == ("alternate", 4)
+
+
+def run_whole(place: Path, runs: Path, backend: str) -> Path:
+    """Run one round, prolong the run to two in its own file, go on with it, and write the report."""
+    words = (*SMALL, *OWN, f"runtime.runs_dir={runs}", f"runtime.backend={backend}")
+    dfl_ray(place, "run", *words, "name=own", "rounds=1")
+    folder = runs / "own"
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^rounds: 1\b", "rounds: 2", config), encoding="utf-8")
+    dfl_ray(place, "resume", str(folder))
+    dfl_ray(place, "report", str(folder))
+    assert (folder / "report.html").stat().st_size > 10_000
+    return folder
+
+
+def check_records(folder: Path) -> None:
+    from dfl_ray.records import load_run
+
+    run = load_run(folder)
+    # One in three neighbours is spoken to: of the middle 1 in round 1 and 3 in round 2; the others have one alone.
+    sent = run.transfers[["round", "source", "destination"]].to_numpy().tolist()
+    assert sent == [[1, 2, 1], [2, 2, 3]]
+    assert set(run.topology_nodes["y_m"]) == {15.0}
+    lines = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+
+
+def test_run_resume_and_report(place: Path, tmp_path: Path) -> None:
+    check_records(run_whole(place, tmp_path, "local"))
+
+
+@pytest.mark.ray
+def test_run_resume_and_report_on_ray(place: Path, tmp_path: Path) -> None:
+    check_records(run_whole(place, tmp_path, "ray"))
+
+
+def test_an_own_inference_rule_is_asked(place: Path, tmp_path: Path) -> None:
+    words = (*SMALL, f"runtime.runs_dir={tmp_path}", "runtime.backend=local", "name=rules", "rounds=1")
+    dfl_ray(place, "run", *words, "evaluate.rules=[sum, strongest]", "method.exchange_every=1")
+    from dfl_ray.records import load_run
+
+    assert {"likelihood", "sum", "strongest"} <= set(load_run(tmp_path / "rules").evaluation["rule"])
+
+
+def test_two_packages_with_one_name_are_refused(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other-1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n", encoding="utf-8")
+    (other / "entry_points.txt").write_text("[dfl_ray.graphs]\nstar = somewhere:else\n", encoding="utf-8")
+    program = "from topology.tables import GRAPHS; GRAPHS['star']"
+    env = environment(place)
+    env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert "two installed packages name 'star'" in done.stderr
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken-1.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n", encoding="utf-8")
+    (broken / "entry_points.txt").write_text("[dfl_ray.graphs]\nlost = nowhere.at:all\n", encoding="utf-8")
+    text = dfl_ray(tmp_path, "config", "topology=lost", code=2)
+    assert "'lost'" in text and "nowhere.at:all" in text and "cannot be imported" in text
+
+
+def test_help_reads_no_entry_points(place: Path) -> None:
+    program = (
+        "import sys, importlib.metadata as m\n"
+        "def refuse(**k): raise SystemExit('entry points were read')\n"
+        "m.entry_points = refuse\n"
+        "from dfl_ray.cli import main\n"
+        "main(['--help'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(place)
+    )
+    assert "entry points were read" not in done.stderr and done.returncode == 0
+    assert "usage" in done.stdout.lower()
+
+
+def test_the_two_registries_are_one_text() -> None:
+    import channels.registry
+    import topology.registry
+
+    assert Path(channels.registry.__file__).read_text() == Path(topology.registry.__file__).read_text()

@@ -1,0 +1,178 @@
+"""Choices by name: those of this project, and those that installed packages add through entry points.
+
+`topology` and `channels` know neither each other nor `dfl_ray`, so each has this file; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownName(ValueError, KeyError):
+    """A name that is in no table; also a `KeyError`, so that a `Registry` is a proper mapping."""
+
+    def __str__(self) -> str:
+        """The message as it was given; a `KeyError` would quote it."""
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of an option, for `Annotated[float, Within(gt=0)]` in the signature of what it belongs to.
+
+    Attributes:
+        ge: Least value.
+        gt: All values are above this one.
+        le: Greatest value.
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Objects by name, imported when they are first asked for.
+
+    Names come in the order of `places`, then those of installed packages in alphabetical order. The project's own
+    names win, so that an installed package cannot change what a shipped configuration means. Any process finds an
+    installed object by its name alone, hence so does a Ray worker.
+
+    Args:
+        what: The kind of thing in words, for messages ("graph").
+        group: Entry-point group in which installed packages name theirs ("dfl_ray.graphs").
+        places: Name -> "module:attribute" of the project's own.
+    """
+
+    def __init__(self, what: str, group: str, places: Mapping[str, str]) -> None:
+        self.what = what
+        self.group = group
+        self.own = tuple(places)
+        self._points = {name: EntryPoint(name, place, group) for name, place in places.items()}
+        self._loaded: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        """The object of this name.
+
+        Raises:
+            ValueError: There is none of this name (it is a `KeyError` too), or the package that has it cannot be
+                imported.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """All names."""
+        yield from self.own
+        yield from sorted(name for name in installed(self.group) if name not in self._points)
+
+    def __len__(self) -> int:
+        """Number of names."""
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an object of this name; imports nothing."""
+        return name in self._points or name in installed(self.group)
+
+    def _load(self, name: str) -> T:
+        if name in self._points:
+            module, _, attribute = self._points[name].value.partition(":")
+            return getattr(import_module(module), attribute)
+        found = installed(self.group)
+        if name not in found:
+            raise unknown_name(self.what, name, self)
+        try:
+            return found[name].load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{self.what} {name!r} is named by an installed package as {found[name].value!r} "
+                f"(entry-point group {self.group}) but cannot be imported: {error}"
+            ) from error
+
+
+@cache
+def installed(group: str) -> Mapping[str, EntryPoint]:
+    """Entry points of a group by name; read once in a process, when a name is asked for that is not our own.
+
+    Raises:
+        ValueError: Two packages have different objects of one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    points: EntryPoints = _all_points().select(group=group)
+    for point in points:
+        if point.name in found and found[point.name].value != point.value:
+            raise ValueError(
+                f"two installed packages name {point.name!r} in the entry-point group {group}: "
+                f"{found[point.name].value} and {point.value}; uninstall one of them"
+            )
+        found[point.name] = point
+    return found
+
+
+@cache
+def _all_points() -> Any:
+    return entry_points()
+
+
+def unknown_name(what: str, got: str, known: Iterable[str]) -> UnknownName:
+    """Build the error for a name that is in no table, naming the nearest known one.
+
+    Args:
+        what: Kind of thing, as the user calls it ("scheduler").
+        got: The name that was given.
+        known: The names that exist.
+
+    Returns:
+        A ValueError ready to raise.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownName(f"unknown {what} {got!r}; expected one of {', '.join(names) or 'none'}.{hint}")
+
+
+def options_of(builder: Callable[..., Any], given: Iterable[str]) -> tuple[str, ...]:
+    """Names of a builder's own options: its parameters without those that every builder of its kind is given.
+
+    Args:
+        builder: A function or class.
+        given: Parameters that are not the user's.
+    """
+    import inspect
+
+    return tuple(name for name in inspect.signature(builder).parameters if name not in set(given))
+
+
+def check_options(
+    what: str, builder: Callable[..., Any], given: Iterable[str], options: Iterable[str]
+) -> None:
+    """Refuse an option that the builder does not know, and the lack of one that it cannot do without.
+
+    Args:
+        what: The chosen thing in words ("graph 'ring'").
+        builder: Its builder.
+        given: Parameters that are not the user's.
+        options: Names of the options that were set.
+
+    Raises:
+        ValueError: Naming the unknown option with the nearest known one and all known ones, or the missing one.
+    """
+    import inspect
+
+    known, wanted = options_of(builder, given), tuple(options)
+    for option in wanted:
+        if option not in known:
+            raise unknown_name(f"option of {what}", option, known)
+    parameters = inspect.signature(builder).parameters
+    for option in known:
+        if option not in wanted and parameters[option].default is inspect.Parameter.empty:
+            raise ValueError(f"{what} needs the option {option!r}; set {option}=")
