@@ -110,7 +110,13 @@ def _represent_none(representer: Any, data: None) -> Any:
     return representer.represent_scalar(_TAG + "null", "null")
 
 
+def _represent_text(representer: Any, data: str) -> Any:
+    # Inside brackets a plain `?` at the start is read as the sign of a complex key, whatever follows it.
+    return representer.represent_scalar(_TAG + "str", data, style="'" if data.startswith("?") else None)
+
+
 _Representer.add_representer(type(None), _represent_none)
+_Representer.add_representer(str, _represent_text)
 
 
 Lines = Mapping[tuple[str, ...], int]
