@@ -23,12 +23,11 @@ from dfl_ray.config.baselines import (
     RoloraConfig,
 )
 from dfl_ray.config.choices import Choice
-from dfl_ray.config.training import Aggregation, GossipConfig, Precision, TrainingConfig
+from dfl_ray.config.training import GossipConfig, Precision, TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.experts.table import RULES
 
 __all__ = [
-    "Aggregation",
     "CentralizedConfig",
     "ChocoConfig",
     "DloraConfig",

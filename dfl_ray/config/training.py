@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dfl_ray.config.choices import Choice
+from dfl_ray.methods.aggregation_table import AGGREGATIONS
+
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-Aggregation = Literal["gossip", "push_sum"]
 
 
 class TrainingConfig(BaseModel):
@@ -48,7 +50,7 @@ class TrainingConfig(BaseModel):
 class GossipConfig(TrainingConfig):
     """What the methods share that average values with neighbours."""
 
-    aggregation: Aggregation = Field(
+    aggregation: Annotated[str, Choice(AGGREGATIONS)] = Field(
         default="gossip",
         description="`gossip` keeps a lost message's weight at home; `push_sum` also keeps the exact average "
         "under losses and on directed graphs",

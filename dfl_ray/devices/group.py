@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl_ray.config.methods import experts_settings
 from dfl_ray.devices.evaluate import Evaluator
 from dfl_ray.devices.records import (
     EvaluationReport,
@@ -95,7 +96,7 @@ class DeviceGroup:
         """A device's own input sketch of a task it holds, on a seeded draw of its training rows."""
         held = self.setup.held[device]
         mine = self.setup.rows[device][held.index(task)]
-        count = min(len(mine), getattr(self.config, "sketch_prompts", 128))
+        count = min(len(mine), experts_settings(self.config).sketch_prompts)
         rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, device)
         rows = training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
         tasks_a = self._projections()

@@ -22,8 +22,9 @@ import torch
 
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.lora.layout import Layout
+from dfl_ray.methods.aggregations import gossip_mean
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
-from dfl_ray.methods.gossip import collect, finite_values, gossip_mean
+from dfl_ray.methods.gossip import collect, finite_values
 from dfl_ray.methods.laws import ChocoLaw
 from dfl_ray.methods.shared import SharedAdapter
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -131,22 +131,3 @@ def collect(
         else:
             note_seen(device, message)
     return arrived, refused
-
-
-def gossip_mean(
-    own: np.ndarray, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]
-) -> np.ndarray:
-    """x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in float64.
-
-    The weight of a lost message stays with the device itself, so rows of W still sum to one.
-
-    Args:
-        own: (size,) the device's own values.
-        arrived: Sender -> (size,) values.
-        weights: Neighbour -> W_ij.
-    """
-    start = own.astype(np.float64)
-    total = start.copy()
-    for sender in sorted(arrived):
-        total += weights.get(sender, 0.0) * (arrived[sender] - start)
-    return total

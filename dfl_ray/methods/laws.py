@@ -16,12 +16,10 @@ from typing import Any, Protocol
 
 from dfl_ray.config.methods import ChocoConfig, GossipConfig, TrainingConfig
 from dfl_ray.lora.layout import Factor, Layout
+from dfl_ray.methods.aggregation_table import AGGREGATIONS
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind
-
-PUSH_SUM_MASS_BYTES = 8
-"""Bytes of the mass that every push-sum message carries."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,9 @@ def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
 
 
 def adapter_bytes(config: TrainingConfig, values: int) -> int:
-    """Bytes of an adapter message of so many values: header, push-sum mass where there is one, encoded values."""
-    push = isinstance(config, GossipConfig) and config.aggregation == "push_sum"
-    return HEADER_BYTES + PUSH_SUM_MASS_BYTES * push + encoded_size(values, config.precision)
+    """Bytes of an adapter message of so many values: header, what the aggregation rule adds, encoded values."""
+    added = AGGREGATIONS[config.aggregation].header_bytes if isinstance(config, GossipConfig) else 0
+    return HEADER_BYTES + added + encoded_size(values, config.precision)
 
 
 @dataclass(frozen=True)

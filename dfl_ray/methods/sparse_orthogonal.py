@@ -21,8 +21,9 @@ from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import effective_rank
 from dfl_ray.lora.projection import task_projections
 from dfl_ray.methods import published
+from dfl_ray.methods.aggregations import Arrival
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
-from dfl_ray.methods.exchange import Arrival, Exchange, Part
+from dfl_ray.methods.exchange import Exchange, Part
 from dfl_ray.methods.expert_law import PUBLISHED_KINDS, ExpertLaw
 from dfl_ray.methods.gossip import note_seen, sort_by_kind
 from dfl_ray.methods.laws import Planned

@@ -36,6 +36,7 @@ def test_every_file_of_the_example_package_is_a_recipe():
 def test_every_group_of_entry_points_is_on_the_page():
     from channels.tables import DEVICE_MIXES, PATH_LOSS, SCHEDULERS
     from dfl_ray.experts.table import RULES
+    from dfl_ray.methods.aggregation_table import AGGREGATIONS
     from dfl_ray.methods.table import METHODS
     from dfl_ray.tasks.sources import TASK_SOURCES
     from dfl_ray.tracking.table import TRACKERS
@@ -43,7 +44,7 @@ def test_every_group_of_entry_points_is_on_the_page():
 
     tables = (
         DEVICE_MIXES, PATH_LOSS, SCHEDULERS, RULES, METHODS, TASK_SOURCES, TRACKERS, GRAPHS, MIXINGS, MOBILITY,
-        PARTITIONS, PLACEMENTS,
+        PARTITIONS, PLACEMENTS, AGGREGATIONS,
     )  # fmt: skip
     named = set(re.findall(r"`(dfl_ray\.\w+)` \|", (ROOT / "docs/extending.md").read_text()))
     assert named == {table.group for table in tables}

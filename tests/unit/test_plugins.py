@@ -67,16 +67,23 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path
         (("tasks.source=letters", "tasks.options={row: 1}"), "Did you mean 'rows'?"),
         (("track.trackers=[text_file]", "track.options={text_file: {fil: a}}"), "Did you mean 'file'?"),
         (("evaluate.rules=[strongst]",), "did you mean `strongest`?"),
+        (("method.aggregation=midle",), "Did you mean `middle`?"),
     ],
 )  # fmt: skip
 def test_slips_in_own_keys_are_named(place: Path, words: tuple[str, ...], said: str) -> None:
     assert said in dfl_ray(place, "config", *words, code=2)
 
 
-def test_plan_asks_the_own_method_and_graph(place: Path) -> None:
+def test_plan_and_run_ask_the_own_traffic_law(place: Path, tmp_path: Path) -> None:
     text = dfl_ray(place, "plan", "--json", *SMALL, *OWN)
     figures, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
     assert (figures["method"], figures["links"]) == ("alternate", 4)
+    words = (*SMALL, *OWN, f"runtime.runs_dir={tmp_path}", "runtime.backend=local", "name=lawful")
+    dfl_ray(place, "run", *words)
+    from dfl_ray.records import load_run
+
+    rounds = load_run(tmp_path / "lawful").rounds
+    assert figures["run"]["payload_bytes"] == rounds["payload_bytes"].sum() > 0
 
 
 def run_whole(place: Path, runs: Path, backend: str) -> Path:
@@ -115,7 +122,14 @@ def test_run_resume_and_report_on_ray(place: Path, tmp_path: Path) -> None:
 
 def test_an_own_inference_rule_is_asked(place: Path, tmp_path: Path) -> None:
     words = (*SMALL, f"runtime.runs_dir={tmp_path}", "runtime.backend=local", "name=rules", "rounds=1")
-    dfl_ray(place, "run", *words, "evaluate.rules=[sum, strongest]", "method.exchange_every=1")
+    dfl_ray(
+        place,
+        "run",
+        *words,
+        "evaluate.rules=[sum, strongest]",
+        "method.exchange_every=1",
+        "method.aggregation=middle",
+    )
     from dfl_ray.records import load_run
 
     assert {"likelihood", "sum", "strongest"} <= set(load_run(tmp_path / "rules").evaluation["rule"])
