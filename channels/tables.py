@@ -2,22 +2,17 @@
 
 A new one is one file and one line here, or, in a package of one's own, an entry point in the group of the table
 (docs/extending.md). A path-loss model or scheduler with options is a function whose keyword arguments are the
-options; its range checks raise `ValueError`.
+options; its range checks raise `ValueError`. The tables name no types, so that nothing that is chosen by name has to
+be imported where names are read; `get_model` and `get_scheduler` give typed objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from channels.energy import DeviceClass
-    from channels.pathloss.model import PathLossModel
-    from channels.scheduling.problem import Scheduler
-
-PATH_LOSS: Registry[PathLossModel | Callable[..., PathLossModel]] = Registry(
+PATH_LOSS: Registry[Any] = Registry(
     "path-loss model",
     "dfl_ray.path_loss",
     {
@@ -31,9 +26,9 @@ PATH_LOSS: Registry[PathLossModel | Callable[..., PathLossModel]] = Registry(
         "d2d_outdoor": "channels.pathloss.d2d:D2D_OUTDOOR",
     },
 )
-"""A `PathLossModel`, or a function of options that gives one."""
+"""A `channels.pathloss.model.PathLossModel`, or a function of options that gives one."""
 
-SCHEDULERS: Registry[Scheduler | Callable[..., Scheduler]] = Registry(
+SCHEDULERS: Registry[Any] = Registry(
     "scheduler",
     "dfl_ray.schedulers",
     {
@@ -47,11 +42,11 @@ SCHEDULERS: Registry[Scheduler | Callable[..., Scheduler]] = Registry(
         "proportional_fair": "channels.scheduling.weighted:PROPORTIONAL_FAIR",
     },
 )
-"""A `Scheduler`, or a function of options that gives one."""
+"""A `channels.scheduling.problem.Scheduler`, or a function of options that gives one."""
 
-DEVICE_MIXES: Registry[tuple[DeviceClass, ...]] = Registry(
+DEVICE_MIXES: Registry[Any] = Registry(
     "mix of device classes",
     "dfl_ray.device_mixes",
     {"uniform": "channels.device_mixes:UNIFORM", "mixed": "channels.device_mixes:MIXED"},
 )
-"""Classes that devices are drawn from, each with its share."""
+"""Tuples of `channels.energy.DeviceClass` that devices are drawn from, each with its share."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from channels.registry import check_options
-from channels.scheduling.problem import Scheduler
+from channels.scheduling.rule import Scheduler
 from channels.tables import SCHEDULERS
 
 

@@ -29,8 +29,8 @@ from dfl_ray.experts.sketch import sketch, training_rows
 from dfl_ray.lora.inject import inject
 from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.laws import Planned
-from dfl_ray.methods.table import make_method
 from dfl_ray.models.build import build_model
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.seeds import Stream, generator

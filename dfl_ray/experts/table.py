@@ -6,14 +6,11 @@ A new one is an `InferenceRule` (`dfl_ray.devices.rules`) and a line here, or an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from dfl_ray.devices.rules import InferenceRule
-
-RULES: Registry[InferenceRule] = Registry(
+RULES: Registry[Any] = Registry(
     "inference rule",
     "dfl_ray.rules",
     {

@@ -6,14 +6,11 @@ point in the group `dfl_ray.aggregations`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from dfl_ray.methods.aggregations import Aggregation
-
-AGGREGATIONS: Registry[Aggregation] = Registry(
+AGGREGATIONS: Registry[Any] = Registry(
     "aggregation rule",
     "dfl_ray.aggregations",
     {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from dfl_ray.config import baselines
 from dfl_ray.config.methods import SparseOrthogonalConfig
@@ -67,19 +67,29 @@ LOCAL = MethodEntry(baselines.LocalConfig, f"{_HERE}.unsent:Unsent", MethodSpec(
 CENTRALIZED = MethodEntry(baselines.CentralizedConfig, f"{_HERE}.unsent:Unsent", MethodSpec(laws.joint))
 
 
-def method_section(name: str) -> type[TrainingConfig]:
-    """The config section of a method.
+def method_entry(name: str) -> MethodEntry:
+    """Everything a method consists of.
 
     Raises:
-        InputError: The entry of an installed package is not a `MethodEntry`, or its section is not its own.
+        InputError: The entry point of an installed package gives something else.
     """
-    entry: Any = METHODS[name]
+    entry = METHODS[name]
     if not isinstance(entry, MethodEntry):
         raise InputError(
             f"The method `{name}` of an installed package is not usable",
             got=f"its entry point gives a {type(entry).__name__}",
             expected="a dfl_ray.methods.entries.MethodEntry",
         )
+    return entry
+
+
+def method_section(name: str) -> type[TrainingConfig]:
+    """The config section of a method.
+
+    Raises:
+        InputError: The entry of an installed package is not a `MethodEntry`, or its section is not its own.
+    """
+    entry = method_entry(name)
     field = entry.section.model_fields.get("type")
     if field is None or get_args(field.annotation) != (name,) or field.default != name:
         raise InputError(
@@ -87,3 +97,8 @@ def method_section(name: str) -> type[TrainingConfig]:
             expected=f'type: Literal["{name}"] = "{name}"',
         )
     return entry.section
+
+
+def make_method(context: Context) -> Method:
+    """The method that the context's config section names."""
+    return method_entry(context.config.name).make(context)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from dfl_ray.methods.base import Context, Method
-    from dfl_ray.methods.entries import MethodEntry
-
-METHODS: Registry[MethodEntry] = Registry(
+METHODS: Registry[Any] = Registry(
     "method",
     "dfl_ray.methods",
     {
@@ -27,9 +23,4 @@ METHODS: Registry[MethodEntry] = Registry(
         "centralized": "dfl_ray.methods.entries:CENTRALIZED",
     },
 )
-"""Every method by name."""
-
-
-def make_method(context: Context) -> Method:
-    """The method that the context's config section names."""
-    return METHODS[context.config.name].make(context)
+"""Every method by name: a `dfl_ray.methods.entries.MethodEntry`."""

@@ -6,14 +6,11 @@ A new one is one file and one line here, or an entry point in the group `dfl_ray
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from dfl_ray.tasks.assemble import LoadedTasks
-
-TASK_SOURCES: Registry[Callable[..., LoadedTasks]] = Registry(
+TASK_SOURCES: Registry[Callable[..., Any]] = Registry(
     "source of tasks",
     "dfl_ray.tasks",
     {

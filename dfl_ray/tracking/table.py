@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from channels.registry import Registry
 
-if TYPE_CHECKING:
-    from dfl_ray.tracking.tracker import Tracker
-
-TRACKERS: Registry[Callable[..., Tracker]] = Registry(
+TRACKERS: Registry[Callable[..., Any]] = Registry(
     "tracker", "dfl_ray.trackers", {"wandb": "dfl_ray.tracking.wandb_tracker:wandb_tracker"}
 )
 """Makers: `(track: TrackConfig, *, name, say, verbose, options) -> Tracker`."""

@@ -20,7 +20,7 @@ from dfl_ray.config.methods import (
 )
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.methods.table import make_method
+from dfl_ray.methods.entries import make_method
 from tests.network import LINE, complete, make_devices, plain_context, play
 
 ONE = (LayerShape("x", 3, 4),)

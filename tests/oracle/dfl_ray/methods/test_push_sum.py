@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dfl_ray.config.methods import DloraConfig, RoloraConfig, SparseOrthogonalConfig
-from dfl_ray.methods.table import make_method
+from dfl_ray.methods.entries import make_method
 from tests.network import HELD, LINE, make_context, make_devices, plain_context, play
 
 DIRECTED = {0: {1: 0.4}, 1: {2: 0.5}, 2: {3: 0.3, 0: 0.3}, 3: {0: 0.6}}

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfl_ray.methods.entries import method_section
-from dfl_ray.methods.table import METHODS, make_method
+from dfl_ray.methods.entries import make_method, method_section
+from dfl_ray.methods.table import METHODS
 from dfl_ray.wire.message import pack, unpack
 from tests.network import HELD, make_context, make_devices
 

@@ -10,8 +10,8 @@ import torch
 
 from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
 from dfl_ray.methods.bidding import share_out
+from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.expert_law import update_rounds
-from dfl_ray.methods.table import make_method
 from dfl_ray.wire.message import Kind, Message, pack
 from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
 

@@ -1,0 +1,35 @@
+"""A scheduling rule by name; what it is asked is in `channels.scheduling.problem`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from channels.arrays import IntArray
+
+Select = Callable[[Any], list[IntArray]]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A named scheduling rule.
+
+    Attributes:
+        name: Name used in configurations.
+        select: Gives the next slots in order, at least one: for each, (U,) sub-channel of every unit, -1
+            where the unit is not in the slot. Slots after the first are dropped when new senders become
+            ready.
+        groups: Whether transfers with the same source and message form one unit.
+        segments: Whether a slot ends with its first completed unit, the others keeping what they carried.
+        spreads: Whether `select` uses all sub-channels itself; otherwise it fills one, and is asked again
+            for each further one with the devices that are left.
+        keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
+    """
+
+    name: str
+    select: Select
+    groups: bool = False
+    segments: bool = False
+    spreads: bool = False
+    keeps_threshold: bool = True
