@@ -27,7 +27,7 @@ def _section(name: str, settings: type[Any]) -> type[BaseModel]:
         f.name: (hints[f.name], Field(f.default, description=meanings.get(f.name, "")))
         for f in dataclasses.fields(settings)
     }
-    config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
 
 

@@ -7,6 +7,7 @@ variants (`method`, `topology`) is told apart by its `type`.
 from __future__ import annotations
 
 import sys
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dfl_ray.config.methods import MethodConfig, SparseOrthogonalConfig
 from dfl_ray.config.radio import RadioConfig
 
+Score = Literal["auto", "exact_match", "choice"]
+
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused, defaults checked too."""
+    """Base of all sections: frozen, unknown keys refused, numbers finite, defaults checked too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -70,8 +73,18 @@ class TasksConfig(Section):
         default="prompt", description="`files`: name of the field with the model's input"
     )
     answer_field: str = Field(default="answer", description="`files`: name of the field with the answer")
+    template: str | None = Field(
+        default=None,
+        description='`files`: format string that joins fields into the prompt, e.g. "{instruction}\\n{input}"; none '
+        "= the prompt field alone",
+    )
+    score: Score | dict[str, Score] = Field(
+        default="auto",
+        description="how answers are scored, for all tasks or by task, {trec: choice, gsm8k: exact_match}; tasks not "
+        "named and `auto` follow `evaluate.score`",
+    )
     max_choices: int = Field(
-        default=32, ge=1, description="a task with at most so many distinct answers is a closed label set"
+        default=32, ge=1, description="a task with at most so many distinct answers may be a closed label set"
     )
     on_bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse", description="refuse the file, or count and skip"
@@ -79,6 +92,25 @@ class TasksConfig(Section):
     templates: dict[str, PromptTemplate] = Field(
         default_factory=dict, description="`hub`: prompt template of each task that has no ready one"
     )
+
+    @model_validator(mode="after")
+    def _template_is_read(self) -> TasksConfig:
+        if self.template is None:
+            return self
+        if self.source != "files":
+            raise ValueError(f"`template` is read with `source: files` only, got `source: {self.source}`")
+        if self.prompt_field != "prompt":
+            raise ValueError("set either `template` or `prompt_field`, not both")
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"`template` is not a format string: {error}") from None
+        bad = [name for name in names if not name.isidentifier()]
+        if bad or not names:
+            raise ValueError(
+                f"`template` must name fields in braces, e.g. {{instruction}}, got {self.template!r}"
+            )
+        return self
 
 
 class DevicesConfig(Section):
@@ -233,9 +265,10 @@ class EvaluateConfig(Section):
     rows_per_task: int | None = Field(
         default=64, ge=1, description="held-out rows asked of every device; none = all"
     )
-    score: Literal["auto", "exact_match", "choice"] = Field(
+    score: Score = Field(
         default="auto",
-        description="`choice` for closed label sets (label likelihood), `exact_match` of greedy decoding",
+        description="`choice` = label likelihood, `exact_match` of greedy decoding; `auto` = `choice` for closed label "
+        "sets, `exact_match` for open answers and generated tasks",
     )
     rules: tuple[str, ...] | None = Field(
         default=None, description="inference rules to compare at the end; none = the method's own list"

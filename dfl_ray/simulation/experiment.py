@@ -69,6 +69,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         InputError: Whatever is wrong with data, model or layout.
     """
     from dfl_ray.tasks.load import read_tasks
+    from dfl_ray.tasks.scoring import score_lines
 
     if loaded is None:
         with step("tasks"):
@@ -81,7 +82,8 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
     adapter = sum(config.method.rank * (s.in_features + s.out_features) for s in layers)
-    notes = (*loaded.notes, *_graph_notes(deployment.topology))
+    told = (*score_lines(tokens), *(note for task in tokens for note in task.notes))
+    notes = (*loaded.notes, *told, *_graph_notes(deployment.topology))
     return Experiment(
         config, setup, deployment.channel, deployment.topology, 4.0 * parameters + 6.0 * adapter, notes
     )
@@ -90,16 +92,22 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
 def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[TokenTask, ...]]:
     from dfl_ray.models.base import load_base
     from dfl_ray.models.tokenizer import load_tokenizer
+    from dfl_ray.tasks.scoring import asked_score
     from dfl_ray.tasks.tokens import tokenize_task
 
     path = model_path(config)
     weights = load_base(path, dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
-    score = config.evaluate.score
-    if score == "auto" and config.tasks.source == "synthetic":
-        score = "exact_match"
+    asked = {t.name: asked_score(config, t.name) for t in tasks}
     tokens = tuple(
-        tokenize_task(t, tokenizer, max_tokens=config.model.max_tokens, score=score) for t in tasks
+        tokenize_task(
+            t,
+            tokenizer,
+            max_tokens=config.model.max_tokens,
+            score=asked[t.name][0],
+            asked_by=asked[t.name][1],
+        )
+        for t in tasks
     )
     return weights, tokens
 

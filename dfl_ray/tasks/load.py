@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
 from dfl_ray.tasks.assemble import LoadedTasks
 from dfl_ray.tasks.data import Task
+from dfl_ray.tasks.scoring import check_score_names
 
 
 def load_tasks(config: Config) -> list[Task]:
@@ -29,6 +31,9 @@ def read_tasks(config: Config) -> LoadedTasks:
         InputError: The data are not there or not usable, or the devices hold more tasks than there are.
     """
     loaded = _read(config)
+    names = tuple(task.name for task in loaded.tasks)
+    _check_names(names)
+    check_score_names(config.tasks, names)
     _check_places(config, loaded.tasks)
     return loaded
 
@@ -50,6 +55,19 @@ def _read(config: Config) -> LoadedTasks:
         names, seed=config.seed, train_rows=tasks.train_rows, test_rows=tasks.test_rows, cue=tasks.cue
     )
     return LoadedTasks(tuple(made))
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Refuse names that cannot stand in the records: lists of names have commas, adapters have folders."""
+    for name in names:
+        bad = [letter for letter in name if letter in ",/\\" or not letter.isprintable()]
+        if bad or name != name.strip() or name.startswith("."):
+            raise InputError(
+                f"The task name `{name}` cannot be used in the records",
+                got=f"{bad[0]!r} in it" if bad else "a blank at an end or a dot in front",
+                expected="no comma, slash, backslash or line break, no blank at an end, no dot in front",
+                change="Rename the task's folder, or its entry in `tasks.templates`.",
+            )
 
 
 def _check_places(config: Config, tasks: tuple[Task, ...]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dfl_ray.records import RunFolder
+
+Mode = Literal["auto", "online", "offline", "disabled"]
 
 METRIC_OF_COLUMN: dict[str, str] = {
     "round": "round",
@@ -105,11 +108,37 @@ def make_tracker(
         say: Prints one line to the user.
         verbose: Let W&B speak for itself.
     """
-    if settings.mode == "disabled":
+    mode, asked_by = wandb_mode(settings.mode, os.environ)
+    if mode == "disabled":
+        if asked_by:
+            say(f"W&B is off ({asked_by}).")
         return NullTracker()
     from dfl_ray.tracking.wandb_tracker import WandbTracker
 
-    return WandbTracker(settings, name=name, say=say, verbose=verbose)
+    return WandbTracker(settings, mode=mode, name=name, say=say, verbose=verbose)
+
+
+def wandb_mode(mode: Mode, environment: Mapping[str, str]) -> tuple[Mode, str]:
+    """The mode in which W&B is used, and the environment variable that decides it, or an empty text.
+
+    `WANDB_DISABLED=true` and `WANDB_MODE=disabled` turn W&B off whatever the configuration says, as they do
+    wherever W&B is used; other values of `WANDB_MODE` decide where the configuration says `auto`.
+
+    Args:
+        mode: `track.wandb.mode`.
+        environment: The environment's variables.
+    """
+    if mode == "disabled":
+        return mode, ""
+    off, asked = environment.get("WANDB_DISABLED", ""), environment.get("WANDB_MODE", "").strip().lower()
+    if off.strip().lower() in ("true", "1", "yes", "on", "y", "t"):
+        return "disabled", f"WANDB_DISABLED={off}"
+    if asked == "disabled":
+        return "disabled", f"WANDB_MODE={asked}"
+    known: Mapping[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline"}
+    if mode == "auto" and asked in known:
+        return known[asked], f"WANDB_MODE={asked}"
+    return mode, ""
 
 
 def scalar_metrics(row: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, float | int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.tracking.tracker import HISTOGRAM_OF_EXTRA, scalar_metrics
+from dfl_ray.tracking.tracker import HISTOGRAM_OF_EXTRA, Mode, scalar_metrics
 
 INIT_TIMEOUT_S = 12.0
 FINISH_TIMEOUT_S = 60.0
@@ -25,20 +25,22 @@ _BINS = 64
 class WandbTracker:
     """Follows a run with Weights & Biases; see `Tracker`.
 
-    Mode `auto` and `online` are online when a key is found (environment, settings or netrc, as W&B looks for
-    it) and the server answers within 12 s; otherwise the run is written to `<run folder>/wandb` and the line
-    that uploads it later is printed at the end.
+    `mode` is what `tracker.wandb_mode` decided; None takes that of the settings. `auto` and `online` are online
+    when a key is found (environment, settings or netrc, as W&B looks for it) and the server answers within 12 s;
+    otherwise the run is written to `<run folder>/wandb` and the line that uploads it later is printed at the end.
     """
 
     def __init__(
         self,
         settings: Any,
         *,
+        mode: Mode | None = None,
         name: str | None = None,
         say: Callable[[str], None] = print,
         verbose: bool = False,
     ) -> None:
         self._settings = settings
+        self._mode: Mode = settings.mode if mode is None else mode
         self._name = name
         self._say = say
         self._verbose = verbose
@@ -58,7 +60,7 @@ class WandbTracker:
             import wandb
 
             self._quiet_setup(wandb)
-            online = self._settings.mode != "offline" and self._has_key(wandb)
+            online = self._mode != "offline" and self._has_key(wandb)
             run_id = resume_id or new_id()
             if online:
                 try:
@@ -86,7 +88,7 @@ class WandbTracker:
         except Exception as error:  # a malformed key must not stop a run
             self._warn(f"key is not usable ({_first_line(error)}); the run is written to disk instead")
             return False
-        if not found and self._settings.mode == "online":
+        if not found and self._mode == "online":
             self._warn("has no key (`wandb login`); the run is written to disk instead")
         return found
 
