@@ -10,7 +10,7 @@ import sys
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dfl_ray.config.methods import MethodConfig, SparseOrthogonalConfig
 from dfl_ray.config.radio import RadioConfig
@@ -78,10 +78,10 @@ class TasksConfig(Section):
         description='`files`: format string that joins fields into the prompt, e.g. "{instruction}\\n{input}"; none '
         "= the prompt field alone",
     )
-    score: Score | dict[str, Score] = Field(
-        default="auto",
-        description="how answers are scored, for all tasks or by task, {trec: choice, gsm8k: exact_match}; tasks not "
-        "named and `auto` follow `evaluate.score`",
+    score: dict[str, Score] = Field(
+        default_factory=dict,
+        description="how single tasks are scored, {trec: choice, gsm8k: exact_match}; the others, and `auto`, follow "
+        "`evaluate.score`",
     )
     max_choices: int = Field(
         default=32, ge=1, description="a task with at most so many distinct answers may be a closed label set"
@@ -92,6 +92,17 @@ class TasksConfig(Section):
     templates: dict[str, PromptTemplate] = Field(
         default_factory=dict, description="`hub`: prompt template of each task that has no ready one"
     )
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _by_task(cls, value: object) -> object:
+        if value == "auto":
+            return {}
+        if isinstance(value, str):
+            raise ValueError(
+                f"name the tasks, {{trec: {value}}}, or set `evaluate.score: {value}` for all of them"
+            )
+        return value
 
     @model_validator(mode="after")
     def _template_is_read(self) -> TasksConfig:

@@ -206,7 +206,7 @@ def _carry_out(
 ) -> Outcome:
     from dfl_ray.records import topology_tables
     from dfl_ray.simulation.driver import Driver
-    from dfl_ray.tasks.scoring import score_records
+    from dfl_ray.tasks.scoring import score_lines, score_records
 
     config = experiment.config
     tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
@@ -218,7 +218,11 @@ def _carry_out(
         if checkpoint is None:
             nodes, edges = topology_tables(experiment.topology, [t.name for t in experiment.setup.tasks])
             folder.write_topology(nodes, edges, round=1)
-        folder.update_info(warnings=list(experiment.notes), scores=score_records(experiment.setup.tasks))
+        told = score_lines(experiment.setup.tasks)
+        folder.update_info(
+            warnings=[note for note in experiment.notes if note not in told],
+            scores=score_records(experiment.setup.tasks),
+        )
         tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with _stop_on_interrupt(progress) as stop_wanted:
             driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted)

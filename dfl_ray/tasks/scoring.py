@@ -47,10 +47,9 @@ def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
 
 def asked_score(config: Config, name: str) -> tuple[Score, str]:
     """The score the configuration asks for a task, and the key that does: the task's own, else `evaluate.score`."""
-    own = config.tasks.score
-    score = own.get(name, "auto") if isinstance(own, dict) else own
-    if score != "auto":
-        return score, f"tasks.score.{name}" if isinstance(own, dict) else "tasks.score"
+    own = config.tasks.score.get(name, "auto")
+    if own != "auto":
+        return own, f"tasks.score.{name}"
     if config.evaluate.score != "auto":
         return config.evaluate.score, "evaluate.score"
     return ("exact_match", "generated tasks") if config.tasks.source == "synthetic" else ("auto", "auto")

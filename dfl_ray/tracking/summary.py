@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import mean_of, share, size, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, mean_of, share, size, summary, task_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -72,14 +72,15 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
     table.add_column("task")
     for name in ("all devices", "its holders", "before tuning", "chance"):
         table.add_column(name, justify="right")
+    table.add_column("score")
     lines = task_lines(run)
     for line in lines:
         values = (line.accuracy, line.holders_accuracy, line.before, line.chance)
-        table.add_row(line.task, *(share(value) for value in values))
+        table.add_row(line.task, *(share(value) for value in values), SCORE_WORDS[line.score])
     table.add_section()
     columns = zip(*((x.accuracy, x.holders_accuracy, x.before, x.chance) for x in lines), strict=True)
     means = [share(mean_of(column)) for column in columns] or ["–"] * 4
-    table.add_row("mean", *means, style="bold")
+    table.add_row("mean", *means, "", style="bold")
     return table
 
 

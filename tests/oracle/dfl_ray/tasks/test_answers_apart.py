@@ -181,7 +181,7 @@ def test_text_that_cannot_be_read_is_counted_and_above_half_refused() -> None:
     answers = ["yes", "no"] * 4
     some = tokenize_task(task_of(answers, ["Say : please"] * 8), words("yes", "no"), max_tokens=16)
     assert "task coin, prompts: 16 of 48 tokens are the unknown token" in some.notes
-    with pytest.raises(InputError, match="cannot read the prompts. Got: 48 of 64 tokens"):
+    with pytest.raises(InputError, match=r"cannot read the prompts\. Got: 48 of 64 tokens"):
         tokenize_task(task_of(answers, ["Bitte sag es :"] * 8), words("yes", "no"), max_tokens=16)
     with pytest.raises(InputError, match="cannot read the answers"):
         tokenize_task(

@@ -78,7 +78,8 @@ def test_the_score_asked_for_a_task() -> None:
         "choice",
         "evaluate.score",
     )
-    assert score_of(["tasks.score=exact_match", "evaluate.score=choice"]) == ("exact_match", "tasks.score")
+    assert score_of(["tasks.score.trec=auto", "evaluate.score=choice"]) == ("choice", "evaluate.score")
+    assert score_of(["tasks.score=auto"]) == ("auto", "auto")
     assert asked_score(load_config(None), "topic") == ("exact_match", "generated tasks")
     assert asked_score(load_config(None, ["tasks.score.topic=choice"]), "topic") == (
         "choice",

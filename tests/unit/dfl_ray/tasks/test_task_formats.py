@@ -121,7 +121,7 @@ def test_every_latin1_line_of_a_file_is_named(tmp_path: Path) -> None:
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("latin-1")
     told = complaint(task(tmp_path / "a", "train.jsonl", data))
     assert (
-        "2 bad rows\n  line 3: not UTF-8 (byte 18): 0xdf, which is `\u00df` in Windows-1252\n  line 6:"
+        "2 bad rows\n  line 3: not UTF-8 (byte 19): 0xdf, which is `\u00df` in Windows-1252\n  line 6:"
         in told
     )
     assert "iconv -f WINDOWS-1252" in told
@@ -133,7 +133,7 @@ def test_every_latin1_line_of_a_file_is_named(tmp_path: Path) -> None:
     told = complaint(
         task(tmp_path / "c", "train.json", json.dumps(rows, ensure_ascii=False, indent=0).encode("latin-1"))
     )
-    assert "train.json is not UTF-8. Got: line 10: not UTF-8 (byte 18)" in told
+    assert "train.json is not UTF-8. Got: line 11: not UTF-8 (byte 18)" in told
     told = complaint(task(tmp_path / "d", "train.csv", "prompt,answer,gr\u00f6\u00dfe\n".encode("latin-1")))
     assert "is not UTF-8. Got: line 1 (the header)" in told
 
@@ -234,7 +234,11 @@ def test_a_template_says_what_a_row_lacks(tmp_path: Path) -> None:
         (["tasks.template='no field'"], "`template` must name fields in braces"),
         (["tasks.template='{a}'", "tasks.prompt_field=b"], "either `template` or `prompt_field`"),
         (["tasks.template='{a}'", "tasks.source=synthetic"], "`source: files` only"),
-        (["tasks.score={odd: chance}"], "`tasks.score` has a wrong value"),
+        (["tasks.score={odd: chance}"], "`tasks.score.odd` has a wrong value"),
+        (
+            ["tasks.score=choice"],
+            "`tasks.score`: name the tasks, {trec: choice}, or set `evaluate.score: choice`",
+        ),
     ],
 )
 def test_keys_that_cannot_be_meant_are_refused(words: list[str], said: str, tmp_path: Path) -> None:
@@ -273,7 +277,9 @@ def test_a_task_name_that_would_break_a_table_is_refused(name: str, tmp_path: Pa
     put(tmp_path / name, "test.jsonl", lines(ROWS[14:]))
     overrides = ["tasks.source=files", f"tasks.path={tmp_path}", f"tasks.names=[{json.dumps(name)}]"]
     config = load_config(None, [*overrides, "devices.tasks_per_device=1"])
-    with pytest.raises(InputError, match="cannot be used in the records|There is no task|There are no tasks"):
+    with pytest.raises(
+        InputError, match=r"cannot be used in the records|There is no task|There are no tasks"
+    ):
         read_tasks(config)
 
 

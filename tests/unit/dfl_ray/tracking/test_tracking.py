@@ -26,7 +26,7 @@ from dfl_ray.tracking.progress import (
     make_progress,
 )
 from dfl_ray.tracking.summary import closing_table
-from dfl_ray.tracking.tracker import METRIC_OF_COLUMN, scalar_metrics
+from dfl_ray.tracking.tracker import METRIC_OF_COLUMN, Mode, scalar_metrics, wandb_mode
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 NAMES = {
@@ -327,3 +327,56 @@ def test_a_run_without_any_round_has_a_summary_and_a_table(tmp_path: Path):
     run = load_run(RunFolder.create(tmp_path, "x", {"method": {"type": "dlora"}}).path)
     assert summary(run)["accuracy_mean"] is None and len(last_evaluation(run)) == 0
     Console(file=io.StringIO()).print(closing_table(run))
+
+
+@pytest.mark.parametrize("width", [20, 34, 80, 200])
+def test_no_figure_is_lost_on_a_narrow_terminal(run: Run, width: int):
+    """What stands in the tables at 200 columns stands on a terminal of any width, without an ellipsis."""
+    texts = []
+    for columns in (200, width):
+        out = io.StringIO()
+        Console(file=out, width=columns, color_system=None).print(closing_table(run))
+        texts.append(out.getvalue())
+    wide, narrow = texts
+    assert "\u2026" not in narrow
+    joined = "".join(narrow.split())
+    for figure in re.findall(r"[0-9][0-9.,]* (?:%|s|J|[kMG]?B)", wide):
+        assert figure.replace(" ", "") in joined
+    assert all(task in joined for task in TASKS) and "beforetuning" in joined
+
+
+def test_live_progress_hides_no_figure_on_20_columns(run: Run):
+    out = io.StringIO()
+    progress = LiveProgress(Console(file=out, width=20, force_terminal=True, color_system=None))
+    progress.rounds(6)
+    for row in run.rounds.to_dict("records"):
+        progress.update({str(k): v for k, v in row.items()})
+    progress.finish()
+    assert "\u2026" not in out.getvalue() and "loss" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "env", "expected"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"WANDB_MODE": "disabled"}, "disabled"),
+        ("online", {"WANDB_MODE": "Disabled"}, "disabled"),
+        ("auto", {"WANDB_DISABLED": "true"}, "disabled"),
+        ("offline", {"WANDB_DISABLED": "1"}, "disabled"),
+        ("auto", {"WANDB_DISABLED": "false"}, "auto"),
+        ("auto", {"WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_MODE": "online"}, "online"),
+        ("offline", {"WANDB_MODE": "online"}, "offline"),
+        ("auto", {"WANDB_MODE": "nonsense"}, "auto"),
+    ],
+)
+def test_the_environment_of_wandb_is_obeyed(mode: Mode, env: dict[str, str], expected: Mode):
+    assert wandb_mode(mode, env)[0] == expected
+
+
+def test_wandb_off_by_the_environment_is_said_and_tracks_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    said: list[str] = []
+    assert isinstance(make_tracker(WandbConfig(mode="auto"), say=said.append), NullTracker)
+    assert said == ["W&B is off (WANDB_MODE=disabled)."]
