@@ -98,7 +98,7 @@ def task_lines(run: Run) -> list[TaskLine]:
             _at(before, task),
             _at(chance, task),
             scores.get(task, {}).get("score"),
-        )  # fmt: skip
+        )
         for task, mean in means.items()
     ]
 

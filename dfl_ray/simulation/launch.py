@@ -206,7 +206,6 @@ def _carry_out(
 ) -> Outcome:
     from dfl_ray.records import topology_tables
     from dfl_ray.simulation.driver import Driver
-    from dfl_ray.tasks.scoring import score_lines, score_records
 
     config = experiment.config
     tracker = make_tracker(config.track.wandb, name=folder.path.name, say=progress.say, verbose=verbose)
@@ -218,11 +217,7 @@ def _carry_out(
         if checkpoint is None:
             nodes, edges = topology_tables(experiment.topology, [t.name for t in experiment.setup.tasks])
             folder.write_topology(nodes, edges, round=1)
-        told = score_lines(experiment.setup.tasks)
-        folder.update_info(
-            warnings=[note for note in experiment.notes if note not in told],
-            scores=score_records(experiment.setup.tasks),
-        )
+        _record_notes(folder, experiment)
         tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with _stop_on_interrupt(progress) as stop_wanted:
             driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted)
@@ -245,6 +240,15 @@ def _carry_out(
         if state != "done":
             tracker.finish(None, failed=True)
     return _close(folder, tracker, progress)
+
+
+def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
+    """Write into `run.json` what was told when the run was set up, and how each task is scored."""
+    from dfl_ray.tasks.scoring import score_lines, score_records
+
+    tasks = experiment.setup.tasks
+    warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
+    folder.update_info(warnings=warnings, scores=score_records(tasks))
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

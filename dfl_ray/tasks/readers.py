@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.rows import NOT_UTF8, BadRow, DoubledFields
@@ -42,7 +42,7 @@ def read_records(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
     Raises:
         InputError: The file as a whole cannot be read: another encoding, no header, not Parquet, cut short.
     """
-    reader = READERS[suffix_of(path.name)]
+    reader = READERS[suffix_of(path.name) or ""]
     try:
         if reader is not _parquet:
             _refuse_foreign_encoding(path)
@@ -65,7 +65,7 @@ def stem_of(name: str) -> str:
     return name.lower().removesuffix(_COMPRESSED).removesuffix(suffix_of(name) or "")
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path, "rb") if path.name.lower().endswith(_COMPRESSED) else path.open("rb")
 
 

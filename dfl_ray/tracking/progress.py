@@ -240,12 +240,12 @@ class LiveProgress:
 
     def rounds(self, total: int, start: int = 0) -> None:
         """Show the bar; see `Progress.rounds`."""
-        from rich.progress import BarColumn, TextColumn
+        from rich.progress import BarColumn, ProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
         from rich.table import Column
 
         self._tally.begin(total, start)
-        columns = [TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/]")]
+        columns: list[ProgressColumn] = [TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/]")]
         if self.console.width >= LEAST_WIDTH_OF_BAR:
             columns.append(BarColumn(bar_width=18))
         fold = Column(no_wrap=False, overflow="fold")

@@ -189,7 +189,9 @@ def accuracy_table(run: Run) -> str:
     columns += [[x.before for x in lines], [x.chance for x in lines]]
     rows = [[x.task, *(share(c[i]) for c in columns), SCORE_WORDS[x.score]] for i, x in enumerate(lines)]
     rows.append(["mean", *(share(mean_of(column)) for column in columns), ""])
-    return _table(["task", "all devices", "its holders", "before tuning", "chance", "score"], rows, mean_last=True)
+    return _table(
+        ["task", "all devices", "its holders", "before tuning", "chance", "score"], rows, mean_last=True
+    )
 
 
 def compared_accuracy_table(runs: Sequence[Run]) -> str:

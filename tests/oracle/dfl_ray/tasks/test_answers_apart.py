@@ -223,3 +223,14 @@ def test_a_likelihood_that_is_no_number_is_wrong() -> None:
         np.array([False] * 2),
     )
     assert key.right(np.array([np.nan, -1.0, -1.0, -2.0]), None).tolist() == [False, True]
+
+
+def test_the_tokenizer_read_without_transformers_knows_its_unknown_token() -> None:
+    from dfl_ray.models.paths import embedded_path
+    from dfl_ray.models.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(embedded_path())
+    assert tokenizer.unk_token_id == 3
+    assert tokenizer(["antidisestablishment"], add_special_tokens=False)["input_ids"] == [[3]]
+    with pytest.raises(InputError, match="cannot read the prompts"):
+        tokenize_task(task_of(["yes", "no"] * 3, ["Bitte sag es"] * 6), tokenizer, max_tokens=16)
