@@ -113,7 +113,15 @@ def _read_source(source: str | Path | None) -> tuple[Document, str]:
         _refuse_missing(name, path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"The configuration file `{name}` is not UTF-8",
+            got=f"byte 0x{error.object[error.start]:02x} in line {line}",
+            expected="text in UTF-8",
+            change="Save it as UTF-8, or convert it with iconv.",
+        ) from None
+    except OSError as error:
         raise InputError(
             f"The configuration file `{name}` cannot be read",
             got=str(error),

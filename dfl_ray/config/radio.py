@@ -20,7 +20,7 @@ def _section(name: str, settings: type[Any]) -> type[BaseModel]:
         factory = None if f.default_factory is dataclasses.MISSING else f.default_factory
         default: dict[str, Any] = {"default_factory": factory} if factory else {"default": f.default}
         fields[f.name] = (kind, Field(**default, description=meanings.get(f.name, "")))
-    config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     return create_model(name, __config__=config, __doc__=settings.__doc__, **fields)
 
 

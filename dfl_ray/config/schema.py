@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from channels.tables import DEVICE_MIXES
 from dfl_ray.config.choices import Choice, Variants
@@ -24,11 +25,13 @@ from dfl_ray.tasks.sources import TASK_SOURCES
 from dfl_ray.tracking.table import TRACKERS
 from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
 
+Score = Literal["auto", "exact_match", "choice"]
+
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused, defaults checked too."""
+    """Base of all sections: frozen, unknown keys refused, numbers finite, defaults checked too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -83,8 +86,18 @@ class TasksConfig(Section):
         default="prompt", description="`files`: name of the field with the model's input"
     )
     answer_field: str = Field(default="answer", description="`files`: name of the field with the answer")
+    template: str | None = Field(
+        default=None,
+        description='`files`: format string that joins fields into the prompt, e.g. "{instruction}\\n{input}"; none '
+        "= the prompt field alone",
+    )
+    score: dict[str, Score] = Field(
+        default_factory=dict,
+        description="how single tasks are scored, {trec: choice, gsm8k: exact_match}; the others, and `auto`, follow "
+        "`evaluate.score`",
+    )
     max_choices: int = Field(
-        default=32, ge=1, description="a task with at most so many distinct answers is a closed label set"
+        default=32, ge=1, description="a task with at most so many distinct answers may be a closed label set"
     )
     on_bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse", description="refuse the file, or count and skip"
@@ -92,6 +105,36 @@ class TasksConfig(Section):
     templates: dict[str, PromptTemplate] = Field(
         default_factory=dict, description="`hub`: prompt template of each task that has no ready one"
     )
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _by_task(cls, value: object) -> object:
+        if value == "auto":
+            return {}
+        if isinstance(value, str):
+            raise ValueError(
+                f"name the tasks, {{trec: {value}}}, or set `evaluate.score: {value}` for all of them"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _template_is_read(self) -> TasksConfig:
+        if self.template is None:
+            return self
+        if self.source != "files":
+            raise ValueError(f"`template` is read with `source: files` only, got `source: {self.source}`")
+        if self.prompt_field != "prompt":
+            raise ValueError("set either `template` or `prompt_field`, not both")
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"`template` is not a format string: {error}") from None
+        bad = [name for name in names if not name.isidentifier()]
+        if bad or not names:
+            raise ValueError(
+                f"`template` must name fields in braces, e.g. {{instruction}}, got {self.template!r}"
+            )
+        return self
 
 
 class PlacementConfig(Section):
@@ -298,9 +341,10 @@ class EvaluateConfig(Section):
     rows_per_task: int | None = Field(
         default=64, ge=1, description="held-out rows asked of every device; none = all"
     )
-    score: Literal["auto", "exact_match", "choice"] = Field(
+    score: Score = Field(
         default="auto",
-        description="`choice` for closed label sets (label likelihood), `exact_match` of greedy decoding",
+        description="`choice` = label likelihood, `exact_match` of greedy decoding; `auto` = `choice` for closed label "
+        "sets, `exact_match` for open answers and generated tasks",
     )
     rules: tuple[str, ...] | None = Field(
         default=None, description="inference rules to compare at the end; none = the method's own list"

@@ -15,7 +15,7 @@ Precision = Literal["float32", "float16", "bfloat16", "int8"]
 class TrainingConfig(BaseModel):
     """What every method shares: the adapter's size and the local optimisation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     rank: int = Field(default=8, ge=1, le=1024, description="rank r of one adapter")
     alpha: float = Field(default=16.0, gt=0, description="adapter scale: s = alpha / rank")

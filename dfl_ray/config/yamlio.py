@@ -82,9 +82,22 @@ class _Constructor(SafeConstructor):
             reason = f"`{text if len(text) <= 40 else text[:40] + '…'}` cannot be read as {kind}"
             raise ConstructorError(None, None, reason, node.start_mark) from None
 
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            reason = "half of a surrogate pair stands in a text, which no encoding can write"
+            raise ConstructorError(None, None, reason, node.start_mark)
+        return value
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                kind = "a list" if isinstance(key, SequenceNode) else "a mapping"
+                problem = f"{kind} stands here as a key; keys are words"
+                raise ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
     def check_mapping_key(self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any) -> bool:
-        if isinstance(key, tuple):
-            raise ConstructorError(None, None, "a list cannot be a key", key_node.start_mark)
         if key in mapping:
             problem = f"the key `{key}` stands here a second time"
             raise ConstructorError(None, None, problem, key_node.start_mark)

@@ -27,7 +27,7 @@ class AnswerKey:
         row: (candidates,) the row of each candidate.
         place: (candidates,) its place among the row's candidates.
         label: (rows,) the right place.
-        greedy: (rows,) bool, whether the row is asked by greedy exact match: it has but one candidate.
+        greedy: (rows,) bool, whether the row is asked by greedy exact match.
     """
 
     candidate: np.ndarray
@@ -51,7 +51,9 @@ class AnswerKey:
             sums = np.bincount(self.candidate, weights=likelihood, minlength=len(self.row))
             table = np.full((len(out), int(self.place.max()) + 1), -np.inf)
             table[self.row, self.place] = sums
-            out[~self.greedy] = (table.argmax(axis=1) == self.label)[~self.greedy]
+            # A likelihood that is no number compares with nothing: such a row is wrong, whatever its label.
+            right = (table.argmax(axis=1) == self.label) & ~np.isnan(table).any(axis=1)
+            out[~self.greedy] = right[~self.greedy]
         return out
 
 
@@ -117,7 +119,7 @@ def _answer_key(rows: Sequence[Sequence[PackedPrompt]]) -> AnswerKey:
             token.append(pack.answer + first)
             first += int(pack.answer.max()) + 1
     place = np.arange(first) - np.repeat(np.cumsum(candidates) - candidates, candidates)
-    greedy = np.array([len(row) == 1 and row[0].plain for row in rows])
+    greedy = np.array([row[0].greedy for row in rows])
     label = np.array([row[0].label for row in rows])
     return AnswerKey(np.concatenate(token), np.repeat(np.arange(len(rows)), candidates), place, label, greedy)
 

@@ -30,6 +30,7 @@ class PackedPrompt:
         targets: (scored,) the tokens to predict.
         answer: (scored,) index of the candidate answer each scored token belongs to.
         label: Index of the right candidate.
+        greedy: Whether it is right if greedy decoding yields its one answer, and not by comparing candidates.
     """
 
     ids: np.ndarray
@@ -39,6 +40,7 @@ class PackedPrompt:
     targets: np.ndarray
     answer: np.ndarray
     label: int
+    greedy: bool = False
 
     @property
     def plain(self) -> bool:
@@ -46,8 +48,10 @@ class PackedPrompt:
         return int(self.block.max()) <= 1
 
 
-def pack_prompt(prompt: np.ndarray, answers: Sequence[np.ndarray], label: int) -> PackedPrompt:
-    """PackedPrompt one prompt with its candidate answers (token ids, end token included)."""
+def pack_prompt(
+    prompt: np.ndarray, answers: Sequence[np.ndarray], label: int, *, greedy: bool = False
+) -> PackedPrompt:
+    """Pack one prompt with its candidate answers (token ids, end token included)."""
     ids, positions, block = [prompt], [np.arange(len(prompt))], [np.zeros(len(prompt), np.int64)]
     source: list[np.ndarray] = []
     at = len(prompt)
@@ -61,7 +65,7 @@ def pack_prompt(prompt: np.ndarray, answers: Sequence[np.ndarray], label: int) -
     owner = np.repeat(np.arange(len(answers)), [len(a) for a in answers])
     return PackedPrompt(
         np.concatenate(ids).astype(np.int64), np.concatenate(positions), np.concatenate(block),
-        np.concatenate(source), np.concatenate(answers).astype(np.int64), owner, label,
+        np.concatenate(source), np.concatenate(answers).astype(np.int64), owner, label, greedy,
     )  # fmt: skip
 
 
@@ -80,7 +84,7 @@ def pack_task(task: TokenTask, rows: np.ndarray, *, packed: bool = True) -> list
     for i in rows:
         prompt = task.test.prompt(int(i))
         if task.choices is None or task.labels is None:
-            out.append([pack_prompt(prompt, [task.test.answer(int(i))], 0)])
+            out.append([pack_prompt(prompt, [task.test.answer(int(i))], 0, greedy=True)])
         elif packed:
             out.append([pack_prompt(prompt, task.choices, int(task.labels[i]))])
         else:

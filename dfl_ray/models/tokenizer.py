@@ -32,11 +32,13 @@ class PlainTokenizer:
         backend: What encodes.
         bos_token_id: Begin token, or None.
         eos_token_id: End token, or None.
+        unk_token_id: What stands for text it does not know, or None.
     """
 
     backend: Tokenizer
     bos_token_id: int | None
     eos_token_id: int | None
+    unk_token_id: int | None = None
 
     def __call__(
         self, texts: Sequence[str], *, add_special_tokens: bool = True, **_: object
@@ -95,4 +97,4 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
     known = [None if t is None else backend.token_to_id(t) if isinstance(t, str) else -1 for t in special]
     if any(t is not None and i in (None, -1) for t, i in zip(special, known, strict=True)):
         return None
-    return PlainTokenizer(backend, known[0], known[1])
+    return PlainTokenizer(backend, known[0], known[1], known[3])

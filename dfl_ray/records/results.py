@@ -97,6 +97,7 @@ class TaskLine:
         holders_accuracy: Mean over the devices that hold the task.
         before: Mean over all devices before tuning.
         chance: Accuracy of guessing.
+        score: How answers are scored, `choice` (label likelihood) or `exact_match`; None where it is not recorded.
     """
 
     task: str
@@ -104,6 +105,7 @@ class TaskLine:
     holders_accuracy: float | None
     before: float | None
     chance: float | None
+    score: str | None = None
 
 
 def task_lines(run: Run) -> list[TaskLine]:
@@ -123,8 +125,16 @@ def task_lines(run: Run) -> list[TaskLine]:
     own_mean = rows[pd.Series(own, index=rows.index, dtype=bool)].groupby("task")["accuracy"].mean()
     chance = rows.groupby("task")["chance"].mean()
     means = rows.groupby("task", sort=False)["accuracy"].mean()
+    scores = run.info.get("scores", {})
     return [
-        TaskLine(str(task), float(mean), _at(own_mean, task), _at(before, task), _at(chance, task))
+        TaskLine(
+            str(task),
+            float(mean),
+            _at(own_mean, task),
+            _at(before, task),
+            _at(chance, task),
+            scores.get(task, {}).get("score"),
+        )
         for task, mean in means.items()
     ]
 
@@ -132,6 +142,10 @@ def task_lines(run: Run) -> list[TaskLine]:
 def _at(values: pd.Series, key: Any) -> float | None:
     value = values.get(key)
     return None if value is None or pd.isna(value) else float(value)
+
+
+SCORE_WORDS = {"choice": "likelihood", "exact_match": "exact match", None: "–"}
+"""What a table says of a task's score."""
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import EvaluationReport, TrainReport
-from dfl_ray.errors import Interrupted
+from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.records import RunFolder
@@ -80,6 +80,7 @@ class Driver:
 
         Raises:
             Interrupted: The user stopped the run; it has been saved.
+            RunError: Training diverged on every device, or no device is left.
         """
         if done == 0:
             self._evaluate_base()
@@ -87,6 +88,7 @@ class Driver:
         for round_index in range(done + 1, self.config.rounds + 1):
             row = self._round(round_index)
             self.progress.update(row)
+            self._stop_if_diverged(row)
             stopping = self.stop_wanted() and round_index < self.config.rounds
             self._checkpoint(round_index, forced=stopping or round_index == self.config.rounds)
             if stopping:
@@ -94,6 +96,19 @@ class Driver:
                     f"Stopped after round {round_index} of {self.config.rounds} and saved. "
                     f"Go on with: dfl-ray resume {self.folder.path}"
                 )
+
+    def _stop_if_diverged(self, row: dict[str, Any]) -> None:
+        """Stop after a recorded round in which no device that trained had a finite loss.
+
+        Raises:
+            RunError: It names the round and the learning rate.
+        """
+        if row["skipped_devices"] and row["train_loss"] is None:
+            raise RunError(
+                f"Training diverged: no device had a finite loss in round {row['round']} "
+                f"({row['skipped_devices']} devices trained). Lower `method.learning_rate` "
+                f"(now {self.config.method.learning_rate:g}), or raise `method.warmup_rounds`."
+            )
 
     def _evaluate_base(self) -> None:
         table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)

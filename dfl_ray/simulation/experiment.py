@@ -91,6 +91,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     """
     from dfl_ray.engines.adapted_layers import targets_of
     from dfl_ray.tasks.load import read_tasks
+    from dfl_ray.tasks.scoring import score_lines
 
     if loaded is None:
         with step("tasks"):
@@ -104,7 +105,8 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
     flops = flops_per_token(config.method, layers, targets.parameters)
-    notes = (*loaded.notes, *graph_notes(deployment.topology))
+    told = (*score_lines(tokens), *(note for task in tokens for note in task.notes))
+    notes = (*loaded.notes, *told, *graph_notes(deployment.topology))
     return Experiment(config, setup, deployment.channel, deployment.topology, flops, notes)
 
 
@@ -128,13 +130,21 @@ def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
         InputError: There is no tokenizer, or it cannot read the rows.
     """
     from dfl_ray.models.tokenizer import load_tokenizer
+    from dfl_ray.tasks.scoring import asked_score
     from dfl_ray.tasks.tokens import tokenize_task
 
     tokenizer = load_tokenizer(model_path(config), trust_remote_code=config.model.trust_remote_code)
-    score = config.evaluate.score
-    if score == "auto" and config.tasks.source == "synthetic":
-        score = "exact_match"
-    return tuple(tokenize_task(t, tokenizer, max_tokens=config.model.max_tokens, score=score) for t in tasks)
+    asked = {t.name: asked_score(config, t.name) for t in tasks}
+    return tuple(
+        tokenize_task(
+            t,
+            tokenizer,
+            max_tokens=config.model.max_tokens,
+            score=asked[t.name][0],
+            asked_by=asked[t.name][1],
+        )
+        for t in tasks
+    )
 
 
 def model_path(config: Config) -> str:

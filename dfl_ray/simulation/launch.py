@@ -277,6 +277,7 @@ def _carry_out(
         if checkpoint is None:
             nodes, edges = topology_tables(experiment.topology, [t.name for t in experiment.setup.tasks])
             folder.write_topology(nodes, edges, round=1)
+        _record_notes(folder, experiment)
         tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with _stop_on_interrupt(progress) as stop_wanted:
             driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted)
@@ -305,6 +306,15 @@ def _end(backend: Backend | None, folder: RunFolder, state: State) -> None:
         folder.update_info(restarts=restarts, forked_actors=backend.forked)
         backend.close()
     folder.finish(state)
+
+
+def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
+    """Write into `run.json` what was told when the run was set up, and how each task is scored."""
+    from dfl_ray.tasks.scoring import score_lines, score_records
+
+    tasks = experiment.setup.tasks
+    warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
+    folder.update_info(warnings=warnings, scores=score_records(tasks))
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

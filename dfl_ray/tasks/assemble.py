@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.labels import label_remarks, label_set, prompt_key
+from dfl_ray.tasks.rows import RowTable
 
 
 @dataclass(frozen=True)
@@ -19,27 +20,68 @@ class LoadedTasks:
         tasks: The tasks in the order asked for.
         skipped: Bad rows skipped, by file or split; only where there were some (`tasks.on_bad_rows: skip`).
         leaked: Test rows left out because their prompt also stands in the training rows, by task.
+        remarks: Whatever else the user should be told, one sentence each.
     """
 
     tasks: tuple[Task, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     leaked: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One sentence for each thing left out, for the log."""
+        """One sentence for each thing left out or odd, for the log."""
         skipped = [f"{place}: {count} bad rows skipped" for place, count in self.skipped.items()]
         leaked = [
             f"task {name}: {count} test rows left out, since their prompts are trained on"
             for name, count in self.leaked.items()
         ]
-        return (*skipped, *leaked)
+        return (*skipped, *leaked, *self.remarks)
 
 
-def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: TasksConfig) -> tuple[Task, int]:
+@dataclass(frozen=True)
+class Assembled:
+    """One task made of rows.
+
+    Attributes:
+        task: The task.
+        leaked: Test rows left out because their prompt is trained on.
+        remarks: What the user should be told, one sentence each.
+    """
+
+    task: Task
+    leaked: int
+    remarks: tuple[str, ...]
+
+
+def assemble_all(
+    tables: Mapping[str, tuple[RowTable, RowTable]], config: TasksConfig, remarks: Iterable[str] = ()
+) -> LoadedTasks:
+    """Make tasks of their training and test rows.
+
+    Args:
+        tables: Task name -> training rows and test rows.
+        config: Caps and `max_choices`.
+        remarks: What there is to tell already.
+
+    Raises:
+        InputError: See `assemble`.
+    """
+    made = {name: assemble(name, train.rows, test.rows, config) for name, (train, test) in tables.items()}
+    everything = [table for pair in tables.values() for table in pair]
+    return LoadedTasks(
+        tuple(x.task for x in made.values()),
+        {table.source: len(table.bad) for table in everything if table.bad},
+        {name: x.leaked for name, x in made.items() if x.leaked},
+        (*remarks, *(remark for x in made.values() for remark in x.remarks)),
+    )
+
+
+def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: TasksConfig) -> Assembled:
     """Make a task of rows.
 
-    Test rows whose prompt is trained on are no held-out rows and are left out. The label set is read from all
+    Test rows whose prompt is trained on are no held-out rows and are left out; prompts are compared in Unicode form
+    NFC with blanks and line breaks joined, so that a trailing blank hides nothing. The label set is read from all
     rows, before the caps, so that a smaller run scores against the same answers; caps keep the first rows.
 
     Args:
@@ -47,9 +89,6 @@ def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: Tasks
         train: Training rows, at least one.
         test: Held-out rows, at least one.
         config: Caps and `max_choices`.
-
-    Returns:
-        The task and the number of test rows left out.
 
     Raises:
         InputError: No training or no test row.
@@ -59,21 +98,24 @@ def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: Tasks
             raise InputError(
                 f"The task `{name}` has no {split} rows", expected="at least one row in each split"
             )
-    known = {row.prompt for row in train}
-    held_out = [row for row in test if row.prompt not in known]
+    known = {prompt_key(row.prompt) for row in train}
+    held_out = [row for row in test if prompt_key(row.prompt) not in known]
     if not held_out:
         raise InputError(
             f"The task `{name}` has no held-out rows",
             got=f"all {len(test)} test prompts also stand in the training rows",
             expected="test rows that are not trained on",
         )
-    choices = closed_choices([*train, *held_out], config.max_choices)
+    found = label_set([*train, *held_out], config.max_choices)
     kept_train, kept_test = tuple(train[: config.train_rows]), tuple(held_out[: config.test_rows])
-    return Task(name, kept_train, kept_test, choices), len(test) - len(held_out)
+    choices = found.labels if found.closed else None
+    task = Task(name, kept_train, kept_test, choices, found.labels, found.why)
+    remarks = (*_case_remark(name, known, held_out), *label_remarks(task, found.single))
+    return Assembled(task, len(test) - len(held_out), remarks)
 
 
-def closed_choices(rows: Sequence[Row], max_choices: int) -> tuple[str, ...] | None:
-    """The closed label set, sorted: all distinct answers, if few and each given at least twice; else None."""
-    counts = Counter(row.answer for row in rows)
-    closed = len(counts) <= max_choices and min(counts.values(), default=0) >= 2
-    return tuple(sorted(counts)) if closed else None
+def _case_remark(name: str, known: set[str], held_out: Sequence[Row]) -> tuple[str, ...]:
+    """Test prompts that differ from a training prompt only in case are kept, since case may matter, and told."""
+    folded = {prompt.casefold() for prompt in known}
+    count = sum(prompt_key(row.prompt).casefold() in folded for row in held_out)
+    return (f"task {name}: {count} test prompts differ from training prompts only in case",) if count else ()

@@ -1,6 +1,6 @@
 """Rows and tasks: plain records that every source (synthetic, files, hub) produces.
 
-Text fed to a model is `prompt + " " + answer` and the end token; the loss stands on the answer and the end
+Text fed to a model is the prompt, a blank, the answer and the end token; the loss stands on the answer and the end
 token only. This module imports neither torch nor a tokenizer.
 """
 
@@ -27,16 +27,21 @@ class Task:
         train: Rows that devices may train on.
         test: Held-out rows; none of their prompts occurs in `train`.
         choices: The closed label set in a fixed order, or None for open answers.
+        labels: All distinct answers, sorted, also where they are no closed label set; None if there are more than
+            `tasks.max_choices`, or if the source does not say.
+        why: Why the answers are, or are not, a closed label set, in words.
     """
 
     name: str
     train: tuple[Row, ...]
     test: tuple[Row, ...]
     choices: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = None
+    why: str = ""
 
     @property
     def chance(self) -> float:
-        """Exact-match accuracy in [0, 1] of the best answer that ignores the prompt.
+        """Accuracy in [0, 1] of the best constant answer, by label likelihood and by exact match alike.
 
         A closed label set gives max(1 / len(choices), share of the commonest test answer); open answers
         give the share of the commonest test answer. A task without test rows has 1 / len(choices), or 0.

@@ -1,30 +1,27 @@
-"""Tasks from a folder: `<task>/train.jsonl|csv|parquet` and `<task>/test.*`."""
+"""Tasks from a folder: `<task>/train.*` and `<task>/test.*` in any format that `tasks.readers` reads."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError, nearest
-from dfl_ray.tasks.assemble import LoadedTasks, assemble
-from dfl_ray.tasks.data import Task
-from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of
+from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
+from dfl_ray.tasks.readers import READERS, read_records, stem_of, suffix_of
+from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of, template_fields
 
-Record = tuple[str, Any]
-"""Place in the file, and the record there or the BadRow it is."""
+SPLITS = ("train", "test")
+_TEST_LIKE = ("validation", "valid", "val", "dev", "eval", "heldout")
 
 
 def load_file_tasks(config: TasksConfig) -> LoadedTasks:
     """Read the tasks of a folder.
 
-    Every subfolder with a train or test file is a task. A file holds one row each line (`.jsonl`, UTF-8;
-    blank lines are passed over), or is a CSV with a header line, or Parquet. `config.prompt_field` and
-    `config.answer_field` name its two fields; others are ignored.
+    Every subfolder with a train or test file is a task. A file holds one row each line (`.jsonl`, `.ndjson`), an
+    array of rows (`.json`), or is a CSV with a header line, or Parquet; suffixes are read in whatever case, text in
+    UTF-8, and `.gz` is unpacked. `config.prompt_field` and `config.answer_field` name the two fields, or
+    `config.template` joins several into the prompt; others are ignored.
 
     Args:
         config: The `tasks` section with `source: files`.
@@ -41,24 +38,15 @@ def load_file_tasks(config: TasksConfig) -> LoadedTasks:
             "`tasks.path` is not set", expected="a folder with <task>/train.jsonl and <task>/test.jsonl"
         )
     folder = Path(config.path).expanduser()
-    names = _chosen(folder, config.names)
+    names, passed_over = _chosen(folder, config.names)
     # All splits are looked for before any is read, so that a missing one is told at once.
-    files = {
-        name: {split: _split_file(folder / name, split) for split in ("train", "test")} for name in names
-    }
-    tables = {name: {s: read_rows(path, config) for s, path in pair.items()} for name, pair in files.items()}
-    everything = [table for pair in tables.values() for table in pair.values()]
+    files = {name: [_split_file(folder / name, split) for split in SPLITS] for name in names}
+    tables = {name: (read_rows(pair[0], config), read_rows(pair[1], config)) for name, pair in files.items()}
     if config.on_bad_rows == "refuse":
-        refuse_bad_rows(everything)
-    tasks: list[Task] = []
-    leaked: dict[str, int] = {}
+        refuse_bad_rows([table for pair in tables.values() for table in pair])
     for name, pair in tables.items():
-        _refuse_empty(name, pair)
-        task, count = assemble(name, pair["train"].rows, pair["test"].rows, config)
-        tasks.append(task)
-        if count:
-            leaked[name] = count
-    return LoadedTasks(tuple(tasks), {t.source: len(t.bad) for t in everything if t.bad}, leaked)
+        _refuse_empty(name, dict(zip(SPLITS, pair, strict=True)))
+    return assemble_all(tables, config, passed_over)
 
 
 def read_rows(path: Path, config: TasksConfig) -> RowTable:
@@ -67,62 +55,100 @@ def read_rows(path: Path, config: TasksConfig) -> RowTable:
     Raises:
         InputError: The file as a whole cannot be read (no header, not Parquet, no permission).
     """
+    prompt_fields = (config.prompt_field,) if config.template is None else template_fields(config.template)
     rows, bad = [], []
-    try:
-        for place, record in _READERS[path.suffix](path, (config.prompt_field, config.answer_field)):
-            row = (
-                record.reason
-                if isinstance(record, BadRow)
-                else row_of(record, config.prompt_field, config.answer_field)
-            )
-            if isinstance(row, str):
-                bad.append(BadRow(place, row))
-            else:
-                rows.append(row)
-    except OSError as error:
-        raise InputError(f"The task file {path} cannot be read", got=str(error)) from None
+    for place, record in read_records(path, tuple(dict.fromkeys((*prompt_fields, config.answer_field)))):
+        row = (
+            record.reason
+            if isinstance(record, BadRow)
+            else row_of(record, config.prompt_field, config.answer_field, config.template)
+        )
+        if isinstance(row, str):
+            bad.append(BadRow(place, row))
+        else:
+            rows.append(row)
     return RowTable(str(path), tuple(rows), tuple(bad))
 
 
-def _chosen(folder: Path, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def _chosen(folder: Path, names: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tasks' names, and a remark on each subfolder that holds files but none that is read."""
     if not folder.is_dir():
         raise InputError(
             "`tasks.path` is not a folder", got=str(folder), expected="a folder with one subfolder a task"
         )
-    found = sorted(item.name for item in folder.iterdir() if item.is_dir() and _has_split(item))
+    inside = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+    found = [item.name for item in inside if any(_split_files(item, split) for split in SPLITS)]
+    others = {item.name: _listing(item) for item in inside if item.name not in found}
     if not found:
         raise InputError(
             f"There are no tasks in {folder}",
-            got=", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "an empty folder",
-            expected="subfolders <task> with train.jsonl and test.jsonl (or .csv, .parquet)",
-        )
+            got="; ".join(f"{name}: {files}" for name, files in list(others.items())[:5] if files)
+            or _listing(folder) or "an empty folder",
+            expected=f"subfolders <task> with {_read_names('train')} and the same for test",
+        )  # fmt: skip
     for name in names or ():
         if name not in found:
-            inside = (folder / name).is_dir()
             raise InputError(
                 f"There is no task `{name}` in {folder}"
-                + (": its folder has no train or test file" if inside else ""),
+                + (": its folder has no train or test file" if name in others else ""),
+                got=others.get(name, ""),
                 expected=nearest(name, found),
                 change="Change tasks.names.",
             )
-    return names or tuple(found)
+    if names:
+        return names, ()
+    remarks = (
+        f"{folder / n} passed over: no train or test file, but {files}"
+        for n, files in others.items()
+        if files
+    )
+    return tuple(found), tuple(remarks)
 
 
-def _has_split(folder: Path) -> bool:
-    return any((folder / f"{split}{suffix}").is_file() for split in ("train", "test") for suffix in _READERS)
+def _split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split that a reader takes, in the order of the readers."""
+    order = list(READERS)
+    found = [p for p in folder.iterdir() if stem_of(p.name) == split and suffix_of(p.name) and p.is_file()]
+    return sorted(found, key=lambda path: (order.index(str(suffix_of(path.name))), path.name))
 
 
 def _split_file(folder: Path, split: str) -> Path:
-    found = [path for suffix in _READERS if (path := folder / f"{split}{suffix}").is_file()]
+    found = _split_files(folder, split)
     if len(found) == 1:
         return found[0]
-    got = ", ".join(path.name for path in found) or f"no {split} file"
+    if found:
+        raise InputError(
+            f"The task `{folder.name}` has several {split} rows files",
+            got=f"{', '.join(path.name for path in found)} in {folder}",
+            expected=f"one of {_read_names(split)}",
+        )
+    there = _listing(folder)
+    meant = _meant(folder, split)
     raise InputError(
-        f"The task `{folder.name}` has {'several' if found else 'no'} {split} rows"
-        + (" files" if found else ""),
-        got=f"{got} in {folder}",
-        expected=f"one of {', '.join(split + suffix for suffix in _READERS)}",
+        f"The task `{folder.name}` has no {split} rows",
+        got=f"no {split} file in {folder}" + (f", but {there}" if there else ""),
+        expected=f"one of {_read_names(split)}",
+        change=f"If `{meant.name}` holds them, call it `{split}{meant.name[len(stem_of(meant.name)) :]}`."
+        if meant
+        else "",
     )
+
+
+def _meant(folder: Path, split: str) -> Path | None:
+    """The file that a missing split may be: readable and named as test rows often are, or as the split in part."""
+    readable = [p for p in sorted(folder.iterdir()) if p.is_file() and suffix_of(p.name)]
+    likely = [
+        p for p in readable if split in stem_of(p.name) or (split == "test" and stem_of(p.name) in _TEST_LIKE)
+    ]
+    return likely[0] if likely else None
+
+
+def _read_names(split: str) -> str:
+    return ", ".join(f"{split}{suffix}" for suffix in READERS)
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))[:10])
 
 
 def _refuse_empty(name: str, pair: Mapping[str, RowTable]) -> None:
@@ -135,79 +161,3 @@ def _refuse_empty(name: str, pair: Mapping[str, RowTable]) -> None:
                 got=f"{got}: {table.source}{first}",
                 expected="at least one row",
             )
-
-
-def _jsonl(path: Path, fields: tuple[str, str]) -> Iterator[Record]:
-    del fields
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            place = f"line {number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if text.strip():
-                    yield place, json.loads(text)
-            except UnicodeDecodeError as error:
-                yield place, BadRow(place, f"not UTF-8 (byte {error.start + 1})")
-            except json.JSONDecodeError as error:
-                yield place, BadRow(place, f"not JSON: {error.msg} at column {error.colno}")
-            except RecursionError:
-                yield place, BadRow(place, "not JSON that can be read: nested too deeply")
-
-
-def _csv(path: Path, fields: tuple[str, str]) -> Iterator[Record]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _refuse_missing_columns(path, reader.fieldnames or (), fields)
-            while True:
-                start = reader.line_num + 1
-                try:
-                    record = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield f"line {start}", BadRow(f"line {start}", f"not CSV: {error}")
-                    continue
-                if None in record:
-                    yield f"line {start}", BadRow(f"line {start}", "more cells than the header has columns")
-                elif None in record.values():
-                    yield f"line {start}", BadRow(f"line {start}", "fewer cells than the header has columns")
-                else:
-                    yield f"line {start}", record
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"The task file {path} is not UTF-8", got=f"byte {error.start + 1} of a block"
-        ) from None
-
-
-def _parquet(path: Path, fields: tuple[str, str]) -> Iterator[Record]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            _refuse_missing_columns(path, file.schema_arrow.names, fields)
-            number = 0
-            for batch in file.iter_batches(columns=list(dict.fromkeys(fields))):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", record
-    except pyarrow.ArrowException as error:
-        raise InputError(f"The task file {path} is not Parquet", got=str(error).splitlines()[0]) from None
-
-
-def _refuse_missing_columns(path: Path, columns: Any, fields: tuple[str, str]) -> None:
-    for name in fields:
-        if name not in columns:
-            got = ", ".join(columns) or "an empty file"
-            raise InputError(
-                f"The task file {path} has no column `{name}`",
-                got=got,
-                expected=nearest(name, columns) if columns else "a header line and rows",
-                change="Map it with tasks.prompt_field or tasks.answer_field." if columns else "",
-            )
-
-
-_READERS: Mapping[str, Callable[[Path, tuple[str, str]], Iterator[Record]]] = MappingProxyType(
-    {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-)

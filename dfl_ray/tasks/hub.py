@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from dfl_ray.config.schema import PromptTemplate, TasksConfig
 from dfl_ray.errors import InputError, nearest
-from dfl_ray.tasks.assemble import LoadedTasks, assemble
-from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
+from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of
 from dfl_ray.tasks.templates import READY, Fields, Template, pick
 
@@ -36,17 +36,9 @@ def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
     tables = {
         name: (_table(name, t, t.train_split), _table(name, t, t.test_split)) for name, t in templates.items()
     }
-    everything = [table for pair in tables.values() for table in pair]
     if config.on_bad_rows == "refuse":
-        refuse_bad_rows(everything)
-    tasks: list[Task] = []
-    leaked: dict[str, int] = {}
-    for name, (train, test) in tables.items():
-        task, count = assemble(name, train.rows, test.rows, config)
-        tasks.append(task)
-        if count:
-            leaked[name] = count
-    return LoadedTasks(tuple(tasks), {t.source: len(t.bad) for t in everything if t.bad}, leaked)
+        refuse_bad_rows([table for pair in tables.values() for table in pair])
+    return assemble_all(tables, config)
 
 
 def template_of(name: str, config: TasksConfig) -> Template:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dfl_ray.config.schema import Config, TasksConfig
+from dfl_ray.errors import InputError
 from dfl_ray.tasks.assemble import LoadedTasks
 from dfl_ray.tasks.data import Task
+from dfl_ray.tasks.scoring import check_score_names
 from dfl_ray.tasks.sources import TASK_SOURCES
 
 
@@ -30,6 +32,9 @@ def read_tasks(config: Config) -> LoadedTasks:
         InputError: The data are not there or not usable, or the devices hold more tasks than there are.
     """
     loaded = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
+    names = tuple(task.name for task in loaded.tasks)
+    _check_names(names)
+    check_score_names(config.tasks, names)
     _check_places(config, loaded.tasks)
     return loaded
 
@@ -57,6 +62,19 @@ def hub(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
     from dfl_ray.tasks.hub import load_hub_tasks
 
     return load_hub_tasks(tasks)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Refuse names that cannot stand in the records: lists of names have commas, adapters have folders."""
+    for name in names:
+        bad = [letter for letter in name if letter in ",/\\" or not letter.isprintable()]
+        if bad or name != name.strip() or name.startswith("."):
+            raise InputError(
+                f"The task name `{name}` cannot be used in the records",
+                got=f"{bad[0]!r} in it" if bad else "a blank at an end or a dot in front",
+                expected="no comma, slash, backslash or line break, no blank at an end, no dot in front",
+                change="Rename the task's folder, or its entry in `tasks.templates`.",
+            )
 
 
 def _check_places(config: Config, tasks: tuple[Task, ...]) -> None:

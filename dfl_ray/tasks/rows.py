@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any, NamedTuple
 
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.data import Row
 
 SHOWN_ROWS = 20
+NOT_UTF8 = "not UTF-8"
 
 
 class BadRow(NamedTuple):
@@ -34,25 +36,81 @@ class RowTable:
     bad: tuple[BadRow, ...]
 
 
-def row_of(record: Any, prompt_field: str, answer_field: str) -> Row | str:
-    """Make a row of one record, or say in words why it cannot be.
+def row_of(record: Any, prompt_field: str, answer_field: str, template: str | None = None) -> Row | str:
+    r"""Make a row of one record, or say in words why it cannot be.
 
-    Both fields must be text with more than white space. White space around the answer is dropped, since the
-    text fed to a model is prompt + " " + answer.
+    Both parts must be text with more than white space, every character whole. White space around the answer is
+    dropped, since a blank stands between prompt and answer in the text fed to a model.
+
+    Args:
+        record: A mapping of field to value; anything else is a bad row.
+        prompt_field: Field of the prompt; not read with a template.
+        answer_field: Field of the answer.
+        template: Format string that joins fields into the prompt, `"{instruction}\n{input}"`.
     """
     if not isinstance(record, Mapping):
-        return f"not an object but {_kind(record)}"
-    values: list[str] = []
-    for name in (prompt_field, answer_field):
-        if name not in record:
-            return f"no field `{name}`; {_meant(name, [str(key) for key in record])}"
-        value = record[name]
-        if not isinstance(value, str):
-            return f"field `{name}` is {_kind(value)}, not text"
-        if not value.strip():
-            return f"field `{name}` is empty"
-        values.append(value)
-    return Row(values[0], values[1].strip())
+        return f"not an object but {kind(record)}"
+    try:
+        prompt = _text(record, prompt_field) if template is None else _joined(record, template)
+        answer = _text(record, answer_field)
+    except _Unusable as error:
+        return str(error)
+    return Row(prompt, answer.strip())
+
+
+class _Unusable(ValueError):
+    """A record that is no row; the text says why."""
+
+
+class DoubledFields(dict[str, Any]):
+    """A record in which some fields stand twice; they have no value."""
+
+    doubled: frozenset[str] = frozenset()
+
+
+def _text(record: Mapping[Any, Any], name: str) -> str:
+    value = _value(record, name)
+    if not isinstance(value, str):
+        raise _Unusable(f"field `{name}` is {kind(value)}, not text")
+    if not value.strip():
+        raise _Unusable(f"field `{name}` is empty")
+    return _whole(value, f"field `{name}`")
+
+
+def _joined(record: Mapping[Any, Any], template: str) -> str:
+    """The prompt of a template; its fields may be empty, numbers or text, but not null, a list or an object."""
+    for name in template_fields(template):
+        value = _value(record, name)
+        if not isinstance(value, str | int | float):
+            raise _Unusable(f"field `{name}` is {kind(value)}, neither text nor a number")
+    prompt = template.format_map(record)
+    if not prompt.strip():
+        raise _Unusable("`tasks.template` gives an empty prompt")
+    return _whole(prompt, "the prompt")
+
+
+def _value(record: Mapping[Any, Any], name: str) -> Any:
+    if isinstance(record, DoubledFields) and name in record.doubled:
+        raise _Unusable(f"field `{name}` stands in it twice")
+    if name not in record:
+        raise _Unusable(f"no field `{name}`; {_meant(name, [str(key) for key in record])}")
+    return record[name]
+
+
+def _whole(text: str, where: str) -> str:
+    """The text itself, unless it holds half of a surrogate pair, which no encoding can write."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _Unusable(
+            f"{where} holds half a character, \\u{ord(text[error.start]):04x}, at place {error.start + 1}"
+        ) from None
+    return text
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """Names of the fields a format string reads, each once; `TasksConfig` has checked that it is one."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name is not None))
 
 
 def refuse_bad_rows(tables: Sequence[RowTable]) -> None:
@@ -69,9 +127,13 @@ def refuse_bad_rows(tables: Sequence[RowTable]) -> None:
             if len(table.bad) > SHOWN_ROWS:
                 told.append(f"  and {len(table.bad) - SHOWN_ROWS} more")
     if told:
+        if any(NOT_UTF8 in line for line in told):
+            told.append(
+                "A file in another encoding can be converted, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE"
+            )
         told.append(
-            "Mend them, map the fields with tasks.prompt_field and tasks.answer_field, or skip and count them "
-            "with tasks.on_bad_rows=skip."
+            "Mend them, map the fields with tasks.prompt_field, tasks.answer_field or tasks.template, or skip "
+            "and count them with tasks.on_bad_rows=skip."
         )
         raise InputError("Bad rows in the task data:\n" + "\n".join(told))
 
@@ -84,7 +146,8 @@ def _meant(name: str, fields: Sequence[str]) -> str:
     return nearest(name, fields) if fields else "the row is empty"
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """What a value is, in the words of JSON."""
     if value is None:
         return "null"
     names = {
@@ -92,6 +155,7 @@ def _kind(value: Any) -> str:
         int: "a number",
         float: "a number",
         str: "text",
+        bytes: "bytes",
         list: "a list",
         dict: "an object",
     }

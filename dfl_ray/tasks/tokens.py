@@ -1,24 +1,30 @@
 """Tasks as token ids: made once by the driver, so that no actor ever needs a tokenizer.
 
-The text of a row is `prompt + " " + answer` with the end token behind it. Loss and accuracy count the answer's
-tokens and the end token; the prompt's tokens are the longest common prefix of the tokenised prompt and row.
+A row is its prompt, its answer and the end, each tokenised by itself (`tasks.encoding`). Loss and accuracy count the
+answer's tokens and the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from dfl_ray.config.schema import Score
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.encoding import TextEncoder
+from dfl_ray.tasks.labels import quoted
+from dfl_ray.tasks.scoring import choose_score, refuse_endless_labels, refuse_equal_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Score = Literal["auto", "exact_match", "choice"]
+MOST_UNREAD = 0.5
+"""Largest share of the prompts, or of the answers, that a tokenizer may not be able to represent."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,11 @@ class TokenTask:
         name: The task's name.
         train: Rows to train on.
         test: Held-out rows.
-        choices: Token ids of every answer of a closed label set (end token included), or None for exact match.
+        choices: Token ids of every answer of a closed label set (end included), or None for exact match.
         labels: (test rows,) int32 index of the right choice, or None.
         chance: Accuracy of the best constant answer.
+        why: Why it is scored as it is, in words.
+        notes: What the user should be told, one sentence each.
     """
 
     name: str
@@ -79,10 +87,22 @@ class TokenTask:
     choices: tuple[np.ndarray, ...] | None
     labels: np.ndarray | None
     chance: float
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> Literal["choice", "exact_match"]:
+        """How answers are scored: by the likelihood of all labels, or by exact match of greedy decoding."""
+        return "exact_match" if self.choices is None else "choice"
 
 
 def tokenize_task(
-    task: Task, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, score: Score
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    score: Score = "auto",
+    asked_by: str = "tasks.score",
 ) -> TokenTask:
     """Turn a task's rows into tokens and decide how its answers are scored.
 
@@ -90,76 +110,143 @@ def tokenize_task(
         task: The task; `task.choices` names a closed label set.
         tokenizer: The base model's tokenizer.
         max_tokens: Longest row; longer prompts lose their head, the start token stays.
-        score: "choice" compares the likelihood of all labels, "exact_match" takes the greedy answer, "auto" is
-            "choice" for closed label sets.
+        score: See `scoring.choose_score`.
+        asked_by: The key of the configuration that asks for the score.
 
     Raises:
-        InputError: "choice" is asked for and the task has no closed label set, or an answer alone is too long.
+        InputError: "choice" is asked for and the task has no closed label set, an answer alone is too long, the
+            tokenizer cannot read most of the text, or does not tell labels apart.
     """
-    train = _encode(task, task.train, tokenizer, max_tokens)
-    test = _encode(task, task.test, tokenizer, max_tokens)
-    closed = task.choices is not None and score != "exact_match"
-    if score == "choice" and task.choices is None:
-        raise InputError(
-            f"`evaluate.score=choice` needs a closed label set, and task `{task.name}` has none",
-            expected="few distinct answers (see `tasks.max_choices`)",
-            change="Use `evaluate.score=auto` or raise `tasks.max_choices`.",
-        )
-    if not closed or task.choices is None:
-        return TokenTask(task.name, train, test, None, None, task.chance)
-    index = {c: i for i, c in enumerate(task.choices)}
+    chosen = choose_score(task, score, asked_by)
+    encoder = TextEncoder(tokenizer)
+    texts = [row.answer for row in (*task.train, *task.test)]
+    answers = {
+        text: (*ids, *encoder.end) for text, ids in encoder.answers([*texts, *(chosen.choices or ())]).items()
+    }
+    encoded = _Encoded(task.name, encoder, answers, max_tokens)
+    # With a label set every prompt has the same room, since the right answer must not show in what is cut.
+    longest = None if chosen.choices is None else max(len(answers[c]) for c in chosen.choices)
+    train, test = encoded.rows(task.train, longest), encoded.rows(task.test, longest)
+    notes = (*_cut_notes(task, max_tokens, train, test), *_unread_notes(task, encoder, train, test, answers))
+    rows = TokenTask(
+        task.name,
+        train.rows,
+        test.rows,
+        None,
+        None,
+        task.chance,
+        chosen.why,
+        (*notes, *_end_notes(task, encoder)),
+    )
+    if chosen.choices is None:
+        return replace(rows, notes=(*rows.notes, *_alike_notes(task, answers)))
+    bare = [answers[label][: len(answers[label]) - len(encoder.end)] for label in chosen.choices]
+    refuse_equal_labels(task.name, chosen.choices, bare, encoder.unknown)
+    if not encoder.end:
+        refuse_endless_labels(task.name, chosen.choices, bare)
+    index = {c: i for i, c in enumerate(chosen.choices)}
     labels = np.array([index[row.answer] for row in task.test], dtype=np.int32)
-    reference = task.test[0].prompt
-    rows = _encode(task, [Row(reference, c) for c in task.choices], tokenizer, max_tokens)
-    choices = tuple(rows.answer(i) for i in range(len(rows)))
-    return TokenTask(task.name, train, test, choices, labels, task.chance)
+    return replace(rows, choices=tuple(np.array(answers[c], np.int32) for c in chosen.choices), labels=labels)
 
 
-def _encode(
-    task: Task, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> TokenRows:
-    prompts = _ids(tokenizer, [r.prompt for r in rows])
-    wholes = _ids(tokenizer, [f"{r.prompt} {r.answer}" for r in rows])
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded: list[np.ndarray] = []
-    starts = np.zeros(len(rows), np.int32)
-    for i, (prompt, whole) in enumerate(zip(prompts, wholes, strict=True)):
-        start = _common_prefix(prompt, whole)
-        answer = [*whole[start:], *end]
-        if len(answer) >= max_tokens:
+class _Split(NamedTuple):
+    """Rows of one split, their prompts' tokens before any cut, and how many were cut."""
+
+    rows: TokenRows
+    prompts: list[list[int]]
+    cut: int
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What turns rows of one task into tokens: answers with their end, room for a row."""
+
+    name: str
+    encoder: TextEncoder
+    answers: Mapping[str, tuple[int, ...]]
+    max_tokens: int
+
+    def rows(self, rows: Sequence[Row], longest: int | None) -> _Split:
+        """Encode rows; with `longest`, room for an answer of so many tokens is kept behind every prompt."""
+        prompts = self.encoder.prompts([r.prompt for r in rows])
+        encoded: list[np.ndarray] = []
+        starts, cut = np.zeros(len(rows), np.int32), 0
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            answer = self.answers[row.answer]
+            room = self.max_tokens - (longest or len(answer))
+            if room < 1:
+                raise InputError(
+                    f"Task `{self.name}`: an answer of {longest or len(answer)} tokens does not fit into a row",
+                    expected=f"fewer than `model.max_tokens` = {self.max_tokens}",
+                    change="Raise `model.max_tokens` or shorten the answers.",
+                )
+            head = self._shorten([*self.encoder.start, *prompt], room)
+            if not head:
+                raise InputError(
+                    f"Task `{self.name}`: the model's tokenizer gives no token for a prompt",
+                    got=ascii(row.prompt[:60]),
+                    expected="at least one token for an answer to follow",
+                    change="Leave the row out, or use a model whose tokenizer reads it.",
+                )
+            cut += len(head) < len(self.encoder.start) + len(prompt)
+            starts[i] = len(head)
+            encoded.append(np.array([*head, *answer], np.int32))
+        offsets = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.int64)
+        return _Split(TokenRows(np.concatenate(encoded), offsets, starts), prompts, cut)
+
+    def _shorten(self, prompt: list[int], room: int) -> list[int]:
+        """Cut the head off a prompt that is too long; the start stays where there is room for more than it."""
+        start = len(self.encoder.start)
+        if len(prompt) <= room:
+            return prompt
+        if room > start:
+            return [*prompt[:start], *prompt[len(prompt) - room + start :]]
+        return prompt[len(prompt) - room :]
+
+
+def _cut_notes(task: Task, max_tokens: int, train: _Split, test: _Split) -> tuple[str, ...]:
+    if not train.cut and not test.cut:
+        return ()
+    return (
+        f"task {task.name}: prompts that lose their head, since a row has at most {max_tokens} tokens: {train.cut} of "
+        f"{len(task.train)} training rows, {test.cut} of {len(task.test)} test rows",
+    )
+
+
+def _unread_notes(
+    task: Task, encoder: TextEncoder, train: _Split, test: _Split, answers: Mapping[str, tuple[int, ...]]
+) -> tuple[str, ...]:
+    """What of prompts and of answers the tokenizer cannot represent; refused above half."""
+    rows, end = (*task.train, *task.test), len(encoder.end)
+    given = Counter(row.answer for row in rows)
+    prompts = ((ids, 1) for split in (train, test) for ids in split.prompts)
+    bare = ((answers[a][: len(answers[a]) - end], count) for a, count in given.items())
+    found = {
+        "prompts": encoder.unread(Counter(row.prompt for row in rows), prompts),
+        "answers": encoder.unread(given, bare),
+    }
+    for what, unread in found.items():
+        if unread.share > MOST_UNREAD:
             raise InputError(
-                f"Task `{task.name}`: an answer of {len(answer)} tokens does not fit into a row",
-                expected=f"fewer than `model.max_tokens` = {max_tokens}",
-                change="Raise `model.max_tokens` or shorten the answers.",
+                f"Task `{task.name}`: the model's tokenizer cannot read the {what}",
+                got=str(unread),
+                expected=f"at most {100 * MOST_UNREAD:.0f} % of them",
+                change="Use a model whose tokenizer knows this language and script.",
             )
-        head = _shorten(whole[:start], max_tokens - len(answer), tokenizer.bos_token_id)
-        starts[i] = len(head)
-        encoded.append(np.array([*head, *answer], np.int32))
-    offsets = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.int64)
-    return TokenRows(np.concatenate(encoded), offsets, starts)
+    return tuple(f"task {task.name}, {what}: {unread}" for what, unread in found.items() if unread.share > 0)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(
-        texts, add_special_tokens=True, return_attention_mask=False, verbose=False
-    )["input_ids"]  # type: ignore[assignment]
-    end = tokenizer.eos_token_id
-    return [row[:-1] if row and end is not None and row[-1] == end else row for row in ids]
+def _end_notes(task: Task, encoder: TextEncoder) -> tuple[str, ...]:
+    if encoder.end_in_words == "the end token":
+        return ()
+    return (f"task {task.name}: the tokenizer has no end token; {encoder.end_in_words} ends an answer",)
 
 
-def _common_prefix(prompt: list[int], whole: list[int]) -> int:
-    """Length of the shared start; at least 1, since the first answer token needs something to follow."""
-    length = 0
-    for a, b in zip(prompt, whole, strict=False):
-        if a != b:
-            break
-        length += 1
-    return max(1, min(length, len(whole) - 1))
-
-
-def _shorten(prompt: list[int], room: int, bos: object) -> list[int]:
-    if len(prompt) <= room:
-        return prompt
-    if bos is not None and prompt[0] == bos and room > 1:
-        return [prompt[0], *prompt[len(prompt) - room + 1 :]]
-    return prompt[len(prompt) - room :]
+def _alike_notes(task: Task, answers: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Open answers that are different texts and the same tokens, so that one counts for the other."""
+    asked = sorted({row.answer for row in task.test})
+    same = Counter(answers[answer] for answer in asked)
+    alike = [answer for answer in asked if same[answers[answer]] > 1]
+    if not alike:
+        return ()
+    return (f"task {task.name}: different answers that are the same tokens: {quoted(alike)}",)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], float]
 
+LEAST_WIDTH_OF_BAR = 70
+"""Columns of a terminal below which the bar gives way to the figures."""
+
 
 class Progress(Protocol):
     """What the driver tells about a run while it goes."""
@@ -249,15 +252,16 @@ class LiveProgress:
 
     def rounds(self, total: int, start: int = 0) -> None:
         """Show the bar; see `Progress.rounds`."""
-        from rich.progress import BarColumn, TextColumn
+        from rich.progress import BarColumn, ProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self._tally.begin(total, start)
-        columns = (
-            TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/]"),
-            BarColumn(bar_width=18),
-            TextColumn("{task.fields[figures]}"),
-        )
+        columns: list[ProgressColumn] = [TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}[/]")]
+        if self.console.width >= LEAST_WIDTH_OF_BAR:
+            columns.append(BarColumn(bar_width=18))
+        fold = Column(no_wrap=False, overflow="fold")
+        columns.append(TextColumn("{task.fields[figures]}", table_column=fold))
         self._bar = RichProgress(*columns, console=self.console, transient=True)
         self._task = self._bar.add_task("rounds", total=total, completed=start, figures="")
         self._bar.start()

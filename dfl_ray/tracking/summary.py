@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import mean_of, share, size, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, mean_of, share, size, summary, task_lines
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
+    from rich.text import Text
 
 
 def closing_table(run: Run, report: Path | None = None) -> Group:
@@ -26,12 +28,43 @@ def closing_table(run: Run, report: Path | None = None) -> Group:
     from rich.text import Text
 
     figures = summary(run)
-    parts: list[Any] = [_accuracy_table(run, figures), _cost_table(figures)]
+    parts: list[Any] = [Fitting(_accuracy_table(run, figures)), Fitting(_cost_table(figures))]
     if len(figures["rules"]) > 1:
-        parts.append(_rule_table(figures["rules"]))
+        parts.append(Fitting(_rule_table(figures["rules"])))
     if report is not None:
         parts.append(Text(f"Report: {report}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+class Fitting:
+    """A table where it fits, elsewhere its cells below each other, so that a narrow terminal hides no figure.
+
+    Args:
+        table: A `rich.table.Table` of text cells with a header.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, or its cells as lines; see `rich.console.Console`."""
+        from rich.measure import Measurement
+
+        needed = Measurement.get(console, options.update(max_width=10_000), self.table).minimum
+        if needed <= options.max_width:
+            yield self.table
+            return
+        yield from self._lines()
+
+    def _lines(self) -> Iterator[Text]:
+        from rich.text import Text
+
+        columns = [list(column.cells) for column in self.table.columns]
+        heads = [str(column.header) for column in self.table.columns]
+        yield Text(str(self.table.title), style="italic", overflow="fold")
+        for row in zip(*columns, strict=True):
+            for head, cell in zip(heads, row, strict=True):
+                yield Text(f"{head}: {cell}", overflow="fold")
 
 
 def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
@@ -42,14 +75,15 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
     table.add_column("task")
     for name in ("all devices", "its holders", "before tuning", "chance"):
         table.add_column(name, justify="right")
+    table.add_column("score")
     lines = task_lines(run)
     for line in lines:
         values = (line.accuracy, line.holders_accuracy, line.before, line.chance)
-        table.add_row(line.task, *(share(value) for value in values))
+        table.add_row(line.task, *(share(value) for value in values), SCORE_WORDS[line.score])
     table.add_section()
     columns = zip(*((x.accuracy, x.holders_accuracy, x.before, x.chance) for x in lines), strict=True)
     means = [share(mean_of(column)) for column in columns] or ["–"] * 4
-    table.add_row("mean", *means, style="bold")
+    table.add_row("mean", *means, "", style="bold")
     return table
 
 

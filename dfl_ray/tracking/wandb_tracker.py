@@ -9,7 +9,7 @@ import shlex
 import string
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from dfl_ray.tracking.tracker import NullTracker, Tracker
 if TYPE_CHECKING:
     from dfl_ray.config.schema import TrackConfig, WandbConfig
 
+Mode = Literal["auto", "online", "offline", "disabled"]
+
 INIT_TIMEOUT_S = 12.0
 FINISH_TIMEOUT_S = 60.0
 MOST_TABLE_ROWS = 10_000
@@ -29,29 +31,57 @@ _BINS = 64
 def wandb_tracker(
     track: TrackConfig, *, name: str | None, say: Callable[[str], None], verbose: bool
 ) -> Tracker:
-    """The tracker for the section `track.wandb`: none where its mode is `disabled`."""
-    if track.wandb.mode == "disabled":
+    """The tracker for the section `track.wandb`: none where its mode, or the environment, says `disabled`."""
+    mode, asked_by = wandb_mode(track.wandb.mode, os.environ)
+    if mode == "disabled":
+        if asked_by:
+            say(f"W&B is off ({asked_by}).")
         return NullTracker()
-    return WandbTracker(track.wandb, name=name, say=say, verbose=verbose)
+    return WandbTracker(track.wandb, mode=mode, name=name, say=say, verbose=verbose)
+
+
+def wandb_mode(mode: Mode, environment: Mapping[str, str]) -> tuple[Mode, str]:
+    """The mode in which W&B is used, and the environment variable that decides it, or an empty text.
+
+    `WANDB_DISABLED=true` and `WANDB_MODE=disabled` turn W&B off whatever the configuration says, as they do
+    wherever W&B is used; other values of `WANDB_MODE` decide where the configuration says `auto`.
+
+    Args:
+        mode: `track.wandb.mode`.
+        environment: The environment's variables.
+    """
+    if mode == "disabled":
+        return mode, ""
+    off, asked = environment.get("WANDB_DISABLED", ""), environment.get("WANDB_MODE", "").strip().lower()
+    if off.strip().lower() in ("true", "1", "yes", "on", "y", "t"):
+        return "disabled", f"WANDB_DISABLED={off}"
+    if asked == "disabled":
+        return "disabled", f"WANDB_MODE={asked}"
+    known: Mapping[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline"}
+    if mode == "auto" and asked in known:
+        return known[asked], f"WANDB_MODE={asked}"
+    return mode, ""
 
 
 class WandbTracker:
     """Follows a run with Weights & Biases; see `Tracker`.
 
-    Mode `auto` and `online` are online when a key is found (environment, settings or netrc, as W&B looks for
-    it) and the server answers within 12 s; otherwise the run is written to `<run folder>/wandb` and the line
-    that uploads it later is printed at the end.
+    `mode` is what `wandb_mode` decided; None takes that of the settings. `auto` and `online` are online
+    when a key is found (environment, settings or netrc, as W&B looks for it) and the server answers within 12 s;
+    otherwise the run is written to `<run folder>/wandb` and the line that uploads it later is printed at the end.
     """
 
     def __init__(
         self,
         settings: WandbConfig,
         *,
+        mode: Mode | None = None,
         name: str | None = None,
         say: Callable[[str], None] = print,
         verbose: bool = False,
     ) -> None:
         self._settings = settings
+        self._mode: Mode = settings.mode if mode is None else mode
         self._name = name
         self._say = say
         self._verbose = verbose
@@ -71,7 +101,7 @@ class WandbTracker:
             import wandb
 
             self._quiet_setup(wandb)
-            online = self._settings.mode != "offline" and self._has_key(wandb)
+            online = self._mode != "offline" and self._has_key(wandb)
             run_id = resume_id or new_id()
             if online:
                 try:
@@ -99,7 +129,7 @@ class WandbTracker:
         except Exception as error:  # a malformed key must not stop a run
             self._warn(f"key is not usable ({_first_line(error)}); the run is written to disk instead")
             return False
-        if not found and self._settings.mode == "online":
+        if not found and self._mode == "online":
             self._warn("has no key (`wandb login`); the run is written to disk instead")
         return found
 

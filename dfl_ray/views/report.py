@@ -183,21 +183,23 @@ def cost_table(runs: Sequence[Run]) -> str:
 
 
 def accuracy_table(run: Run) -> str:
-    """Write one run's accuracy per task as an HTML table: all devices, holders, before tuning, chance.
+    """Write one run's accuracy per task as an HTML table: all devices, holders, before tuning, chance, score.
 
     Args:
         run: The run, complete or not.
     """
-    from dfl_ray.records.results import mean_of
+    from dfl_ray.records.results import SCORE_WORDS, mean_of
 
     lines = task_lines(run)
     if not lines:
         return '<p class="faint">Nothing has been evaluated yet.</p>'
     columns = [[x.accuracy for x in lines], [x.holders_accuracy for x in lines]]
     columns += [[x.before for x in lines], [x.chance for x in lines]]
-    rows = [[x.task, *(share(c[i]) for c in columns)] for i, x in enumerate(lines)]
-    rows.append(["mean", *(share(mean_of(column)) for column in columns)])
-    return _table(["task", "all devices", "its holders", "before tuning", "chance"], rows, mean_last=True)
+    rows = [[x.task, *(share(c[i]) for c in columns), SCORE_WORDS[x.score]] for i, x in enumerate(lines)]
+    rows.append(["mean", *(share(mean_of(column)) for column in columns), ""])
+    return _table(
+        ["task", "all devices", "its holders", "before tuning", "chance", "score"], rows, mean_last=True
+    )
 
 
 def compared_accuracy_table(runs: Sequence[Run]) -> str:

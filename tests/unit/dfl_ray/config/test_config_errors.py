@@ -151,7 +151,7 @@ def test_a_missing_required_key_is_named() -> None:
         ("a: &a [*a]\n", ("not YAML", "line 1", "inside its own anchor")),
         ("a: 1\nb: !!int x\n", ("not YAML", "line 2", "`x` cannot be read as int")),
         ("a: " + "9" * 5000, ("not YAML", "line 1", "cannot be read as int")),
-        ("? [a, b]\n: 1\n", ("not YAML", "line 1", "a list cannot be a key")),
+        ("? [a, b]\n: 1\n", ("not YAML", "line 1", "a list stands here as a key")),
         ("a: 1\n---\nb: 2\n", ("not YAML", "another document")),
         ("[" * 20_000, ("not YAML", "more than 50 levels")),
         ("\n".join(" " * n + "a:" for n in range(2000)), ("not YAML", "line 50", "more than 50 levels")),
@@ -212,3 +212,52 @@ def test_text_is_never_taken_for_a_number() -> None:
     with pytest.raises(InputError, match="`seed`"):
         from_data({"seed": "7"})
     assert from_data({"method": {"learning_rate": 1}}).method.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "method.alpha=.inf",
+        "method.alpha=-.inf",
+        "method.alpha=.nan",
+        "method.learning_rate=1e999",
+        "radio.path_loss_exponent=.inf",
+        "devices.area_m=[300, .inf]",
+        "topology.min_snr_db=.nan",
+        "runtime.actor_timeout_s=.inf",
+    ],
+)
+def test_a_number_must_be_finite(words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, [words])
+    assert f"`{words.split('=')[0]}" in str(caught.value) and "no key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rounds: 3\n? [a, b]\n: 1\n", "line 2, column 3. Got: a list stands here as a key"),
+        ("rounds: {{ rounds }}\n", "line 1, column 10. Got: a mapping stands here as a key"),
+        ("tasks:\n  {[x]: 1}\n", "line 2, column 4. Got: a list stands here as a key"),
+    ],
+)
+def test_a_key_that_is_no_word_is_named_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("rounds: 3\n# Stra\u00dfe\n".encode("latin-1"), "is not UTF-8. Got: byte 0xdf in line 2"),
+        ("rounds: 3\n".encode("utf-16"), "is not UTF-8. Got: byte 0xff in line 1"),
+        (b"name: \"\\ud83d\"\n", "line 1, column 7. Got: half of a surrogate pair stands in a text"),
+    ],
+)  # fmt: skip
+def test_a_file_in_another_encoding_is_named_with_its_line(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert said in str(caught.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfl_ray.errors import InputError, Interrupted
+from dfl_ray.errors import InputError, Interrupted, RunError
 from dfl_ray.methods.table import METHODS
 from dfl_ray.records import load_run
 from dfl_ray.simulation.backend import LocalBackend
@@ -233,3 +233,23 @@ def test_a_non_finite_device_is_left_out_and_shown(tmp_path, monkeypatch):
     assert run.devices.groupby("device")["loss"].count().tolist() == [2, 0, 2, 2]
     assert not (run.transfers["source"] == 1).any()
     assert np.isfinite(run.rounds["train_loss"]).all()
+
+
+def test_training_that_diverges_on_every_device_stops_the_run(tmp_path):
+    with pytest.raises(
+        RunError, match=r"no device had a finite loss in round 1 .*method.learning_rate.*1e\+30"
+    ):
+        launch(small_config(tmp_path, "name=far", LOCAL, "method.learning_rate=1e30"), json=True)
+    run = load_run(tmp_path / "far")
+    assert run.info["state"] == "failed" and run.last_round == 1
+    assert run.rounds["skipped_devices"].tolist() == [4] and run.rounds["train_loss"].isna().all()
+
+
+def test_how_tasks_are_scored_stands_in_the_records(finished):
+    scores = finished.info["scores"]
+    assert set(scores) == {"topic", "agree"}
+    chance = finished.evaluation.groupby("task")["chance"].first()
+    for task, said in scores.items():
+        assert said["score"] == "exact_match" and said["why"] == "generated tasks" and said["labels"] is None
+        assert said["chance"] == chance[task]
+    assert finished.info["warnings"] == []

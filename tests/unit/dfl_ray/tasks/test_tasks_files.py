@@ -14,9 +14,9 @@ import pytest
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
-from dfl_ray.tasks.assemble import closed_choices
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.files import load_file_tasks
+from dfl_ray.tasks.labels import label_set
 from dfl_ray.tasks.load import load_tasks, read_tasks
 
 ROWS = [{"prompt": f"Is {n} odd?\nAnswer:", "answer": "yes" if n % 2 else "no"} for n in range(20)]
@@ -92,10 +92,12 @@ def test_a_label_set_is_closed_when_it_is_small_and_every_answer_comes_twice() -
     def rows(*answers: str) -> list[Row]:
         return [Row(str(n), answer) for n, answer in enumerate(answers)]
 
-    assert closed_choices(rows("b", "a", "b", "a"), 2) == ("a", "b")
-    assert closed_choices(rows("b", "a", "b", "a"), 1) is None
-    assert closed_choices(rows("b", "a", "b"), 9) is None
-    assert closed_choices([], 9) is None
+    assert label_set(rows("b", "a", "b", "a"), 2).labels == ("a", "b")
+    assert label_set(rows("b", "a", "b", "a"), 2).closed
+    assert not label_set(rows("b", "a", "b", "a"), 1).closed
+    assert label_set(rows("b", "a", "b", "a"), 1).labels is None
+    assert not label_set(rows("b", "a", "b"), 9).closed
+    assert not label_set([], 9).closed
 
 
 def test_white_space_and_blank_lines(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_files_that_cannot_be_read_as_a_whole(tmp_path: Path) -> None:
     assert "is not Parquet" in complaint(tmp_path / "p")
     make(tmp_path / "c", suffix=".csv")
     (tmp_path / "c/odd/train.csv").write_bytes(b"prompt,answer\n\xff,no\n")
-    assert "is not UTF-8" in complaint(tmp_path / "c")
+    assert "line 2: not UTF-8 (byte 1): 0xff" in complaint(tmp_path / "c")
 
 
 def test_missing_and_doubled_splits(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_the_three_sources_are_dispatched(tmp_path: Path) -> None:
 
 
 AGNEWS = ("Business", "Sci/Tech", "Sports", "World")
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real text tasks are not on this machine")

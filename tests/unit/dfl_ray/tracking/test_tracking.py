@@ -28,6 +28,7 @@ from dfl_ray.tracking.progress import (
 from dfl_ray.tracking.summary import closing_table
 from dfl_ray.tracking.table import TRACKERS
 from dfl_ray.tracking.tracker import NullTracker, Trackers, make_tracker
+from dfl_ray.tracking.wandb_tracker import Mode, wandb_mode
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 NAMES = {
@@ -368,3 +369,56 @@ def test_a_run_without_trackers_tells_nobody():
     nobody = make_tracker(TrackConfig(trackers=()))
     assert isinstance(nobody, Trackers) and nobody.trackers == ()
     nobody.finish()
+
+
+@pytest.mark.parametrize("width", [20, 34, 80, 200])
+def test_no_figure_is_lost_on_a_narrow_terminal(run: Run, width: int):
+    """What stands in the tables at 200 columns stands on a terminal of any width, without an ellipsis."""
+    texts = []
+    for columns in (200, width):
+        out = io.StringIO()
+        Console(file=out, width=columns, color_system=None).print(closing_table(run))
+        texts.append(out.getvalue())
+    wide, narrow = texts
+    assert "\u2026" not in narrow
+    joined = "".join(narrow.split())
+    for figure in re.findall(r"[0-9][0-9.,]* (?:%|s|J|[kMG]?B)", wide):
+        assert figure.replace(" ", "") in joined
+    assert all(task in joined for task in TASKS) and "beforetuning" in joined
+
+
+def test_live_progress_hides_no_figure_on_20_columns(run: Run):
+    out = io.StringIO()
+    progress = LiveProgress(Console(file=out, width=20, force_terminal=True, color_system=None))
+    progress.rounds(6)
+    for row in run.rounds.to_dict("records"):
+        progress.update({str(k): v for k, v in row.items()})
+    progress.finish()
+    assert "\u2026" not in out.getvalue() and "loss" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "env", "expected"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"WANDB_MODE": "disabled"}, "disabled"),
+        ("online", {"WANDB_MODE": "Disabled"}, "disabled"),
+        ("auto", {"WANDB_DISABLED": "true"}, "disabled"),
+        ("offline", {"WANDB_DISABLED": "1"}, "disabled"),
+        ("auto", {"WANDB_DISABLED": "false"}, "auto"),
+        ("auto", {"WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_MODE": "online"}, "online"),
+        ("offline", {"WANDB_MODE": "online"}, "offline"),
+        ("auto", {"WANDB_MODE": "nonsense"}, "auto"),
+    ],
+)
+def test_the_environment_of_wandb_is_obeyed(mode: Mode, env: dict[str, str], expected: Mode):
+    assert wandb_mode(mode, env)[0] == expected
+
+
+def test_wandb_off_by_the_environment_is_said_and_tracks_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    said: list[str] = []
+    assert isinstance(make_tracker(TrackConfig(wandb=WandbConfig(mode="auto")), say=said.append), NullTracker)
+    assert said == ["W&B is off (WANDB_MODE=disabled)."]

@@ -1,0 +1,148 @@
+"""How a task's answers are scored, why so, and how that is told and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dfl_ray.config.schema import Config, Score, TasksConfig
+from dfl_ray.errors import InputError, nearest
+from dfl_ray.tasks.data import Task
+from dfl_ray.tasks.labels import quoted
+
+if TYPE_CHECKING:
+    from dfl_ray.tasks.tokens import TokenTask
+
+WORDS = {"choice": "label likelihood", "exact_match": "exact match of greedy decoding"}
+"""A score's name in words."""
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """How one task is scored.
+
+    Attributes:
+        choices: The labels whose likelihoods are compared, or None for exact match.
+        why: The reason, in words.
+    """
+
+    choices: tuple[str, ...] | None
+    why: str
+
+
+def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
+    """Refuse a score for a task that is not there.
+
+    Raises:
+        InputError: It names the key.
+    """
+    if isinstance(config.score, dict):
+        for name in config.score:
+            if name not in names:
+                raise InputError(
+                    f"`tasks.score.{name}` names no task of this run", expected=nearest(name, names)
+                )
+
+
+def asked_score(config: Config, name: str) -> tuple[Score, str]:
+    """The score the configuration asks for a task, and the key that does: the task's own, else `evaluate.score`."""
+    own = config.tasks.score.get(name, "auto")
+    if own != "auto":
+        return own, f"tasks.score.{name}"
+    if config.evaluate.score != "auto":
+        return config.evaluate.score, "evaluate.score"
+    return ("exact_match", "generated tasks") if config.tasks.source == "synthetic" else ("auto", "auto")
+
+
+def choose_score(task: Task, score: Score, asked_by: str = "tasks.score") -> ScoreChoice:
+    """Decide how a task is scored.
+
+    Args:
+        task: The task; `choices` is its closed label set, `labels` all its answers if they are few.
+        score: "choice" compares the likelihoods of all labels, "exact_match" takes the greedy answer, "auto" is
+            "choice" for closed label sets.
+        asked_by: The key that asks, for the words.
+
+    Raises:
+        InputError: "choice" is asked for and the answers are more than `tasks.max_choices`.
+    """
+    if score == "exact_match":
+        return ScoreChoice(None, asked_by if asked_by == "generated tasks" else f"{asked_by} = exact_match")
+    if score == "auto":
+        return ScoreChoice(task.choices, task.why)
+    labels = task.choices or task.labels
+    if labels is None:
+        raise InputError(
+            f"`{asked_by}` = choice needs a closed label set, and task `{task.name}` has none",
+            got=task.why,
+            expected="at most `tasks.max_choices` different answers",
+            change=f"Set tasks.score.{task.name}=exact_match, or raise `tasks.max_choices`.",
+        )
+    return ScoreChoice(labels, f"{asked_by} = choice")
+
+
+def refuse_equal_labels(
+    name: str, labels: Sequence[str], tokens: Sequence[Sequence[int]], unknown: int | None
+) -> None:
+    """Refuse labels that are the same tokens: all of them would always be as likely, and the first would win.
+
+    Raises:
+        InputError: It names the labels and their tokens.
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for label, ids in zip(labels, tokens, strict=True):
+        groups.setdefault(tuple(ids), []).append(label)
+    for ids, same in groups.items():
+        if len(same) > 1:
+            what = f"{list(ids)}" + (f" ({unknown} is the unknown token)" if unknown in ids else "")
+            raise InputError(
+                f"Task `{name}`: the model's tokenizer does not tell the labels {quoted(same)} apart",
+                got=f"the same tokens for each: {what}",
+                expected="a different token sequence for each label",
+                change="Write the labels in words that the tokenizer knows, or use a model whose tokenizer reads them.",
+            )
+
+
+def refuse_endless_labels(name: str, labels: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    """Refuse, where nothing ends an answer, a label that begins with another: it could never be likelier.
+
+    Raises:
+        InputError: It names the two labels.
+    """
+    for short, a in zip(labels, tokens, strict=True):
+        for long, b in zip(labels, tokens, strict=True):
+            if len(a) < len(b) and tuple(b[: len(a)]) == tuple(a):
+                raise InputError(
+                    f"Task `{name}`: the label `{long}` begins with the label `{short}`, and the model's tokenizer has "
+                    "neither an end token nor a line break to end an answer with",
+                    expected="labels of which none begins with another",
+                    change=f"Rename one of them, or set tasks.score.{name}=exact_match.",
+                )
+
+
+def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
+    """How the tasks are scored, one sentence for each score and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for task in tasks:
+        labels = f"{len(task.choices)} labels, " if task.choices is not None else ""
+        groups.setdefault((task.score, task.why), []).append(
+            f"{task.name} ({labels}chance {100 * task.chance:.1f} %)"
+        )
+    return tuple(
+        f"scored by {WORDS[score]}: {', '.join(names)}" + (f"; {why}" if why else "")
+        for (score, why), names in groups.items()
+    )
+
+
+def score_records(tasks: Sequence[TokenTask]) -> dict[str, dict[str, Any]]:
+    """What `run.json` says of each task's score: name -> score, why, chance, number of labels or None."""
+    return {
+        task.name: {
+            "score": task.score,
+            "why": task.why,
+            "chance": task.chance,
+            "labels": None if task.choices is None else len(task.choices),
+        }
+        for task in tasks
+    }
