@@ -151,12 +151,9 @@ def _tensor_files(folder: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        names = [single.name]
-    else:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    listed = {} if single.is_file() else json.loads(index.read_bytes())["weight_map"]
     out: dict[str, str] = {}
-    for name in names:
+    for name in sorted(set(listed.values())) or [single.name]:
         with safe_open(folder / name, framework="np") as file:
             out |= dict.fromkeys(file.keys(), name)
     return out

@@ -79,7 +79,11 @@ def layers_beyond(
     unknown: list[str] = []
     for name in left:
         found = [m for m in _NUMBER.finditer(name) if int(m[0]) >= layers]
-        twins = [m for m in found if any(name[: m.start()] + f"{k}" + name[m.end() :] in used for k in range(layers))]
+        twins = [
+            m
+            for m in found
+            if any(name[: m.start()] + f"{k}" + name[m.end() :] in used for k in range(layers))
+        ]
         numbers |= {int(m[0]) for m in twins}
         if not twins:
             unknown.append(name)

@@ -40,11 +40,19 @@ def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> Ba
             arrays[name] = parameter.detach().contiguous()
         else:
             aliases[name] = first
-    if model.config.get_text_config().tie_word_embeddings and _own_head(model):
+    text = model.config.get_text_config().to_dict()
+    if text.get("tie_word_embeddings") and _own_head(model):
         notes = (*notes, own_head_note(path))
     code = str(path) if type(model).__module__.startswith("transformers_modules") else ""
     return BaseWeights(
-        config_json, as_arrays(arrays), dtype, trust_remote_code, _persistent_buffers(model), aliases, notes, code
+        config_json,
+        as_arrays(arrays),
+        dtype,
+        trust_remote_code,
+        _persistent_buffers(model),
+        aliases,
+        notes,
+        code,
     )
 
 
@@ -87,10 +95,12 @@ def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tu
     """Refuse a file that is not the model's; notes on what of it is not used."""
     missing = sorted(report["missing_keys"])
     mismatched = [
-        f"{name} {tuple(there)} instead of {tuple(wanted)}" for name, there, wanted in report["mismatched_keys"]
+        f"{name} {tuple(there)} instead of {tuple(wanted)}"
+        for name, there, wanted in report["mismatched_keys"]
     ]
     extra = [n for n in report["unexpected_keys"] if not rests_of_old_files(n)]
-    layers = int(model.config.get_text_config().num_hidden_layers)
+    text = model.config.get_text_config()
+    layers = int(text.num_hidden_layers) if hasattr(text, "num_hidden_layers") else 2**31
     beyond, unknown = layers_beyond(extra, [*model.state_dict(), *extra], layers)
     wrong = {"missing": missing, "of another shape": mismatched, "not the model's": unknown}
     found = [f"{len(names)} {what}: {shortened(names)}" for what, names in wrong.items() if names]
@@ -98,12 +108,14 @@ def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tu
         raise InputError(
             f"The weights of `{path}` are not those of its {type(model).__name__}",
             got="; ".join(found),
-            expected="every parameter of the model in the file, and nothing else: missing ones would be drawn at random",
-            change="Check `model.name`, the names in the file and the sizes in config.json; save the whole causal model "
-            "with save_pretrained (a classifier's, encoder's or bare model's folder has no language-model head)",
+            expected="every parameter of the model in the file, and nothing else: missing ones would be random",
+            change="Check `model.name`, the names in the file and the sizes in config.json; save the whole causal "
+            "model with save_pretrained (a classifier's, encoder's or bare model's folder has no language-model head)",
         )
     if report.get("error_msgs"):
-        raise InputError(f"The weights of `{path}` can't be read", got=shortened(map(str, report["error_msgs"])))
+        raise InputError(
+            f"The weights of `{path}` can't be read", got=shortened(map(str, report["error_msgs"]))
+        )
     return () if not beyond else (fewer_layers_note(path, layers, beyond),)
 
 

@@ -75,13 +75,13 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
             loaded = read_tasks(config)
     with step("base model"):
         weights, tokens = _model_and_tokens(config, loaded.tasks)
-        layers, router_layers, parameters = _layers(config, weights, len(tokens))
+        layers, router_layers, parameters, model_notes = _layers(config, weights, tokens)
     with step("radio and topology"):
         deployment = build_deployment(config, len(tokens))
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
     adapter = sum(config.method.rank * (s.in_features + s.out_features) for s in layers)
-    notes = (*loaded.notes, *_graph_notes(deployment.topology))
+    notes = (*loaded.notes, *model_notes, *_gpu_notes(config), *_graph_notes(deployment.topology))
     return Experiment(
         config, setup, deployment.channel, deployment.topology, 4.0 * parameters + 6.0 * adapter, notes
     )
@@ -115,24 +115,24 @@ def model_path(config: Config) -> str:
 
 
 def _layers(
-    config: Config, weights: BaseWeights, tasks: int
-) -> tuple[tuple[LayerShape, ...], tuple[int, ...], int]:
-    """Adapted layers, the router's layers, and the number of base parameters."""
-    from dfl_ray.engines.adapted_layers import targets_of
+    config: Config, weights: BaseWeights, tokens: tuple[TokenTask, ...]
+) -> tuple[tuple[LayerShape, ...], tuple[int, ...], int, tuple[str, ...]]:
+    """Adapted layers, the router's layers, the number of base parameters, and what is to be said about the model."""
+    from dfl_ray.engines.adapted_layers import row_sizes, targets_of
     from dfl_ray.lora.masks import check_disjoint
     from dfl_ray.lora.projection import check_room
 
-    targets = targets_of(weights, config.model.target_modules)
-    layers, method = targets.layers, config.method
+    targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
+    layers, method, tasks = targets.layers, config.method, len(tokens)
     if not isinstance(method, SparseOrthogonalConfig):
-        return layers, (), targets.parameters
+        return layers, (), targets.parameters, targets.notes
     if method.disjoint:
         check_disjoint(method.density, tasks)
     if method.projection != "gaussian":
         for layer in layers:
             check_room(layer, tasks=tasks, rank=method.rank)
     router = range(len(layers)) if method.rule == "filter" else targets.distinct[: method.sketch_layers]
-    return layers, tuple(router), targets.parameters
+    return layers, tuple(router), targets.parameters, targets.notes
 
 
 def _group_setup(
@@ -186,6 +186,20 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
         ]
         digest.update(projection_hash(drawn).encode())
     return int.from_bytes(digest.digest(), "little")
+
+
+def _gpu_notes(config: Config) -> tuple[str, ...]:
+    """Said where the local backend is to use a GPU and this machine has none; Ray refuses by itself."""
+    if config.runtime.backend != "local" or config.runtime.gpus_per_actor == 0:
+        return ()
+    import torch
+
+    if torch.cuda.is_available():
+        return ()
+    return (
+        f"`runtime.gpus_per_actor` is {config.runtime.gpus_per_actor:g}, but this machine has no CUDA device: the "
+        "local backend computes on the CPU.",
+    )
 
 
 def _graph_notes(topology: Topology) -> tuple[str, ...]:

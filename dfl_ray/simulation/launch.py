@@ -64,6 +64,7 @@ def launch(config: Config, *, verbose: bool = False, json: bool = False) -> Outc
             config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(config),
             suffix_if_taken=config.name is None,
         )  # fmt: skip
+        folder.update_info(warnings=list(experiment.notes))
         return _carry_out(experiment, folder, None, make_backend, progress, verbose)
 
 

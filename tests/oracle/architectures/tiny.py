@@ -23,7 +23,8 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("hidden_size", "d_model", "n_embd", "embedding_size", "n_embed", "dim", "model_dim", "emb_dim"), 32),
     (("attention_hidden_size", "word_embed_proj_dim", "lru_width", "attention_dim"), 32),
     (("hidden_size_per_layer_input",), 8),
-    (("intermediate_size", "ffn_dim", "d_inner", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim", "ffn_hidden_size"), 48),
+    (("intermediate_size", "ffn_dim", "d_inner", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim"), 48),
+    (("ffn_hidden_size", "expert_ffn_hidden_size", "dim_ff"), 48),
     (("moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"), 16),
     (("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), LAYERS),
     (("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads",
@@ -33,7 +34,8 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("qk_rope_head_dim", "rotary_dim"), 8),
     (("qk_head_dim",), 16),
     (("q_lora_rank", "kv_lora_rank", "o_lora_rank"), 16),
-    (("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length"), POSITIONS),
+    (("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"), POSITIONS),
+    (("max_sequence_length",), POSITIONS),
     (("sliding_window", "sliding_window_size", "window_size", "attention_window_size", "attention_chunk_size"), WINDOW),
     (("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     (("num_experts_per_tok", "moe_k", "num_experts_per_token", "moe_top_k", "top_k"), 2),
@@ -56,6 +58,15 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
 )  # fmt: skip
 """Key -> value, whatever architecture it stands in."""
 
+ALSO: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
+    "mamba2": {"num_heads": 8, "n_groups": 2},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "zaya": {"num_experts_per_tok": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
+}
+"""What a configuration checks against other keys."""
+
 _SMALL = {key: value for keys, value in SIZES for key in keys}
 
 
@@ -68,12 +79,17 @@ def causal_types() -> list[str]:
 
 def small_values(config: Any) -> dict[str, Any]:
     """Arguments that make a configuration of this class small."""
-    names = set(inspect.signature(type(config).__init__).parameters) | set(config.to_dict())
+    there = config.to_dict()
+    names = set(inspect.signature(type(config).__init__).parameters) | set(there)
     out: dict[str, Any] = {}
-    for name in names:
-        present = getattr(config, name, None)
-        if name in _SMALL and isinstance(present, int) and not isinstance(present, bool):
+    for name in names & set(_SMALL):
+        present = there.get(name)
+        if present is None and name not in ("head_dim", "num_key_value_heads"):
+            continue
+        if not isinstance(present, (bool, list, dict)):
             out[name] = _SMALL[name]
+    if "kv_lora_rank" in out and "num_key_value_heads" in out:
+        out["num_key_value_heads"] = _SMALL["num_attention_heads"]  # latent attention has no groups
     out |= {n: k for k, n in enumerate(("bos_token_id", "eos_token_id"), start=1) if n in names}
     if "pad_token_id" in names:
         out["pad_token_id"] = 0
@@ -94,7 +110,7 @@ def _shrunk(kind: type) -> Any:
         found = getattr(config, name, None)
         if found is not None and sub is not None and type(found).__name__ != "AutoConfig":
             values[name] = _shrunk(type(found)).to_dict()
-    return kind(**values)
+    return kind(**values | ALSO.get(kind.model_type, {}))
 
 
 def tiny_model(model_type: str, seed: int = 0) -> Any:
