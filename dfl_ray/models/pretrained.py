@@ -63,10 +63,11 @@ def _from_pretrained(
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code,
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
+        return loaded
     except Exception as error:  # a broken or foreign folder makes the library raise anything
         reason = " ".join(str(error).split())[:300] or "no reason given"
         raise InputError(
@@ -121,8 +122,9 @@ def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tu
 
 def _own_head(model: Any) -> bool:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    weights = [getattr(m, "weight", None) for m in (head, embedding)]
-    return None not in weights and weights[0] is not weights[1] and weights[0].shape == weights[1].shape
+    if head is None or embedding is None:
+        return False
+    return head.weight is not embedding.weight and head.weight.shape == embedding.weight.shape
 
 
 def _persistent_buffers(model: Any) -> dict[str, np.ndarray]:

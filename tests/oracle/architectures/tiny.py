@@ -84,7 +84,12 @@ def small_values(config: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in names & set(_SMALL):
         present = there.get(name)
-        if present is None and name not in ("head_dim", "num_key_value_heads"):
+        if present is None and name not in (
+            "head_dim",
+            "num_key_value_heads",
+            "num_experts_per_tok",
+            "n_routed_experts",
+        ):
             continue
         if not isinstance(present, (bool, list, dict)):
             out[name] = _SMALL[name]
