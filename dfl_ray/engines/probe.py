@@ -21,8 +21,8 @@ from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import other_names
 from dfl_ray.models.checks import not_causal, shortened
 
-LENGTHS = (40, 29, 18)
-"""Tokens of the rows tried, no two alike and longer than the windows of small models."""
+LENGTHS = (42, 36, 33, 27, 18)
+"""Tokens of the rows tried: longer than the windows of small models, each padded by another number of tokens."""
 
 RANK = 2
 EXACT, ROUNDED = 1e-3, 0.1
@@ -48,11 +48,34 @@ def probe(model: ScoredModel, layers: Sequence[LayerShape], *, longest: int, voc
     rng = np.random.default_rng(0)
     most = model.most_positions or LENGTHS[0]
     rows = [rng.integers(0, vocabulary, max(2, min(n, most))) for n in LENGTHS]
+    _check_runs(model, rows[:1])
     _check_longest(model, rng.integers(0, vocabulary, longest))
     _check_causal(model, rows[0], rng.integers(0, vocabulary, len(rows[0])))
     distinct = _check_called(model, rows, layers)
     _check_rows(model, rows, layers)
     return distinct
+
+
+def _check_runs(model: ScoredModel, rows: Sequence[np.ndarray]) -> None:
+    """The model computes logits from token ids alone."""
+    try:
+        _run(model, rows, None)
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The base model ({_kind(model)}) can't compute logits from token ids alone",
+            got=f"{type(error).__name__}: {said}",
+            expected="a causal language model of text",
+            change="Choose another model for `model.name`",
+        ) from error
 
 
 def _check_longest(model: ScoredModel, row: np.ndarray) -> None:
@@ -83,7 +106,7 @@ def _check_causal(model: ScoredModel, row: np.ndarray, other: np.ndarray) -> Non
         )
     moved = (before - after).abs()
     if float(moved[:cut].mean()) > _allowed(model) * float(moved[cut:].mean()):
-        raise not_causal("model.name", _kind(model))
+        raise not_causal(_kind(model))
 
 
 def _check_called(model: ScoredModel, rows: Sequence[np.ndarray], layers: Sequence[LayerShape]) -> list[int]:
@@ -148,19 +171,19 @@ def inputs_seen(model: ScoredModel, rows: Sequence[np.ndarray]) -> tuple[list[in
 
 
 def _check_rows(model: ScoredModel, rows: Sequence[np.ndarray], layers: Sequence[LayerShape]) -> None:
-    """Each row under an adapter of its own gives what it gives alone under that adapter."""
+    """Each row under an adapter of its own gives what it gives alone and without padding under that adapter."""
     a, b = ([x.to(model.device) for x in f] for f in random_adapters(model.model, layers, len(rows)))
     together = _run(model, rows, Binding(a, b, torch.arange(len(rows), device=model.device), 1.0))
     for k, row in enumerate(rows):
         mine = Binding([x[k : k + 1] for x in a], [x[k : k + 1] for x in b], None, 1.0)
-        alone, bare = _run(model, [row], mine)[0], _run(model, [row], None)[0]
+        alone, bare = _run(model, [row], mine, most=1)[0], _run(model, [row], None, most=1)[0]
         found = together[k][: len(row)]
         effect, error = float((alone - bare).abs().mean()), float((alone - found).abs().mean())
         if not error <= _allowed(model) * effect:
             raise InputError(
                 f"The base model ({_kind(model)}) does not treat the rows of a batch apart",
-                got=f"a row's logits differ by {error:.3g} between a batch and alone, where its adapter's whole effect "
-                f"is {effect:.3g}",
+                got=f"a row's logits differ by {error:.3g} between a padded batch and alone, where its adapter's "
+                f"whole effect is {effect:.3g}",
                 expected="rows that depend on their own tokens and adapter alone",
                 change="Choose another model, or other layers with `model.target_modules`",
             )
@@ -182,9 +205,14 @@ def random_adapters(
     return a, b
 
 
-def _run(model: ScoredModel, rows: Sequence[np.ndarray], binding: Binding | None) -> list[torch.Tensor]:
-    """Logits (length, vocabulary) of every row, asked at all its tokens as scoring asks them."""
-    batch, _ = prompt_batch(rows, most=model.most_positions, every=True)
+def _run(
+    model: ScoredModel, rows: Sequence[np.ndarray], binding: Binding | None, most: int | None = None
+) -> list[torch.Tensor]:
+    """Logits (length, vocabulary) of every row, asked at all its tokens as scoring asks them.
+
+    Padding reaches to `most` tokens at the furthest, by default as in a run; 1 leaves the longest row unpadded.
+    """
+    batch, _ = prompt_batch(rows, most=most or model.most_positions, every=True)
     with torch.no_grad():
         logits = model.logits(batch.to(model.device), binding).cpu()
     return list(torch.split(logits, [len(r) for r in rows]))

@@ -44,10 +44,10 @@ def check_kind(config_json: bytes | str, path: str) -> None:
         )
 
 
-def not_causal(path: str, model_type: object) -> InputError:
+def not_causal(model_type: object) -> InputError:
     """The error for a model whose earlier positions see later tokens."""
     return InputError(
-        f"The model `{path}` is not a causal language model",
+        "The base model is not a causal language model",
         got=f"model_type {model_type!r}: changing a later token changes the logits before it (an encoder or another "
         "bidirectional model), so it would read the answer it is asked for",
         expected="a decoder whose logits at a position depend on earlier tokens alone",

@@ -195,5 +195,5 @@ def reason(error: InputError) -> str:
 
 
 def _short(text: str) -> str:
-    plain = re.sub(r"/\S+/", "", " ".join(text.split()))
+    plain = re.sub(r"/\S+/(tmp\w+)?", "", " ".join(text.split()))
     return plain[:160].replace("|", "/").replace("`", "")

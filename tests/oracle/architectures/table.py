@@ -1,4 +1,4 @@
-"""The table of docs/models.md: `python -m tests.oracle.architectures.table` tries every architecture and writes it."""
+"""The table of docs/models.md: `python -m tests.oracle.architectures.table [MODEL_TYPE ...]` tries all or some."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def write(verdicts: Sequence[Verdict]) -> None:
 
 
 def main() -> None:
-    """Try all and write."""
-    verdicts: list[Verdict] = []
-    for model_type in causal_types():
+    """Try the named architectures, or all, and write the table."""
+    known = documented()
+    verdicts = {n: Verdict(n, *known[n]) for n in causal_types() if n in known}
+    for model_type in sys.argv[1:] or causal_types():
         with TemporaryDirectory() as folder:
-            verdicts.append(judge(model_type, Path(folder)))
-        print(line(verdicts[-1]), file=sys.stderr, flush=True)
-    write(verdicts)
+            verdicts[model_type] = judge(model_type, Path(folder))
+        print(line(verdicts[model_type]), file=sys.stderr, flush=True)
+    write([verdicts[n] for n in sorted(verdicts)])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 VOCABULARY = 64
 POSITIONS = 96
 WINDOW = 8
-MOST_PARAMETERS = 3_000_000
+MOST_PARAMETERS = 7_000_000
 LAYERS = 4
 
 SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -128,7 +128,9 @@ def tiny_model(model_type: str, seed: int = 0) -> Any:
         count = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     if count > MOST_PARAMETERS:
         raise ValueError(f"{count} parameters")
-    model = AutoModelForCausalLM.from_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         drawn = torch.randn(parameter.shape, generator=generator) * 0.1

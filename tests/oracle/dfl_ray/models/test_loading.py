@@ -263,11 +263,11 @@ def test_learnt_positions_shorter_than_the_rows(tmp_path):
 
 def test_padding_stays_inside_learnt_positions(tmp_path):
     """Rows of 92 tokens pad to 96, one past a model with 95 positions."""
+    import transformers
+
     from dfl_ray.engines.batches import prompt_batch
     from dfl_ray.engines.training import ScoredModel
     from dfl_ray.lora.inject import inject
-
-    import transformers
 
     config = transformers.GPT2Config(vocab_size=64, n_positions=93, n_embd=16, n_layer=1, n_head=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
