@@ -48,6 +48,9 @@ class ModelConfig(Section):
     max_tokens: int = Field(
         default=256, ge=8, le=32768, description="longest row in tokens; longer prompts lose their head"
     )
+    verify_export: bool = Field(
+        default=False, description="load the exported adapters with PEFT and compare logits"
+    )
 
 
 class PromptTemplate(Section):

@@ -8,16 +8,30 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.lora.targets import choose_layers
+from dfl_ray.lora.targets import choose_layers, unmatched_note
 from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder
+from dfl_ray.models.positions import check_row_length
 from dfl_ray.models.shapes import linear_layers
 
 if TYPE_CHECKING:
-    import torch
-
     from dfl_ray.engines.training import ScoredModel
     from dfl_ray.models.base import BaseWeights
+    from dfl_ray.tasks.tokens import TokenTask
+
+
+@dataclass(frozen=True)
+class RowSizes:
+    """What a run asks of its base model.
+
+    Attributes:
+        longest: Tokens of the longest row.
+        largest_id: The largest token id in any row.
+    """
+
+    longest: int = 1
+    largest_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,44 +42,73 @@ class Targets:
         layers: The adapted layers, in model order.
         distinct: Indices of those that see an input of their own, the first of each.
         parameters: Number of the base model's parameters.
+        notes: What the user should be told about model and layers, in words.
     """
 
     layers: tuple[LayerShape, ...]
     distinct: tuple[int, ...]
     parameters: int
+    notes: tuple[str, ...] = ()
 
 
-def targets_of(weights: BaseWeights, target_modules: str | Sequence[str]) -> Targets:
+def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
+    """Longest row and largest token id of all rows of all tasks, candidate answers included."""
+    longest = largest = 1
+    for task in tasks:
+        choices = task.choices or ()
+        answer = max((len(c) for c in choices), default=0)
+        prompts = int(task.test.answer_start.max()) if len(task.test) else 0
+        longest = max(
+            longest, prompts + answer, *(int(t.lengths.max()) for t in (task.train, task.test) if len(t))
+        )
+        ids = [task.train.ids, task.test.ids, *choices]
+        largest = max(largest, *(int(i.max()) for i in ids if len(i)))
+    return RowSizes(longest, largest)
+
+
+def targets_of(
+    weights: BaseWeights, target_modules: str | Sequence[str], rows: RowSizes | None = None
+) -> Targets:
     """The adapted layers of a base model: of the Llama family by its shape alone, of others by trying it.
 
     Args:
         weights: The base model.
         target_modules: "all-linear" for every linear layer but the output head (as in PEFT), or name suffixes.
+        rows: The rows the model is to read.
 
     Raises:
-        InputError: Nothing matches.
+        InputError: Nothing matches, the rows do not fit the model, or the model is none that can be fine-tuned by this
+            simulator; see `dfl_ray.engines.probe`.
     """
+    rows = rows or RowSizes()
     shape = weights.decoder
     parameters = sum(prod(a.shape) for a in weights.arrays.values())
+    notes = (*weights.notes, *check_row_length(weights.config_json, rows.longest))
     if shape is None:
-        return _targets_by_trial(weights, target_modules, parameters)
-    return targets_by_shape(shape, target_modules, parameters)
+        return _targets_by_trial(weights, target_modules, parameters, rows, notes)
+    _check_ids(rows, shape.vocab_size)
+    return targets_by_shape(shape, target_modules, parameters, notes)
 
 
-def targets_by_shape(shape: DecoderShape, target_modules: str | Sequence[str], parameters: int) -> Targets:
+def targets_by_shape(
+    shape: DecoderShape, target_modules: str | Sequence[str], parameters: int, notes: tuple[str, ...] = ()
+) -> Targets:
     """The adapted layers of a model of the Llama family.
 
     Args:
         shape: Its shape, from its configuration.
         target_modules: See `targets_of`.
         parameters: Number of its parameters.
+        notes: What is to be said of the model already.
 
     Raises:
         InputError: Nothing matches.
     """
-    layers = choose_layers(shape.linear_layers(), target_modules)
+    found = shape.linear_layers()
+    layers = choose_layers(found, target_modules)
     inputs = [input_of(s.name) for s in layers]
-    return Targets(tuple(layers), tuple(inputs.index(x) for x in dict.fromkeys(inputs)), parameters)
+    distinct = tuple(inputs.index(x) for x in dict.fromkeys(inputs))
+    return Targets(tuple(layers), distinct, parameters, (*notes, *unmatched_note(found, target_modules)))
 
 
 def planned_targets(folder: Path, target_modules: str | Sequence[str]) -> Targets:
@@ -89,30 +132,45 @@ def planned_targets(folder: Path, target_modules: str | Sequence[str]) -> Target
     return Targets(tuple(layers), tuple(range(len(layers))), parameters)
 
 
-def _targets_by_trial(weights: BaseWeights, target_modules: str | Sequence[str], parameters: int) -> Targets:
+def _check_ids(rows: RowSizes, vocabulary: int) -> None:
+    if rows.largest_id >= vocabulary:
+        raise InputError(
+            "The tokenizer is larger than the base model's embedding",
+            got=f"token id {rows.largest_id} in the tasks' rows, for an embedding of {vocabulary} rows",
+            expected=f"ids below {vocabulary}",
+            change="Use the tokenizer that belongs to the model, or resize the model's embedding and save it",
+        )
+
+
+def _targets_by_trial(
+    weights: BaseWeights,
+    target_modules: str | Sequence[str],
+    parameters: int,
+    rows: RowSizes,
+    notes: tuple[str, ...],
+) -> Targets:
+    from dfl_ray.engines.peft_check import check_expressible
+    from dfl_ray.engines.probe import probe, random_adapters
     from dfl_ray.engines.training import ScoredModel
-    from dfl_ray.lora.inject import find_targets, inject
+    from dfl_ray.lora.inject import find_targets, inject, linear_layers
     from dfl_ray.models.build import build_model
 
     model = build_model(weights)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    _check_ids(rows, vocabulary)
+    notes = (*notes, *unmatched_note(linear_layers(model), target_modules))
     layers = tuple(find_targets(model, target_modules))
-    return Targets(layers, tuple(distinct_inputs(ScoredModel(model, inject(model, layers)))), parameters)
+    scored = ScoredModel(model, inject(model, layers))
+    distinct = probe(scored, layers, longest=rows.longest, vocabulary=vocabulary)
+    a, b = random_adapters(model, layers, 1)
+    check_expressible(weights, scored, layers, [x[0] for x in a], [x[0] for x in b])
+    return Targets(layers, tuple(distinct), parameters, notes)
 
 
 def distinct_inputs(model: ScoredModel) -> list[int]:
     """Indices of the adapted layers that see an input of their own (q, k and v share one, so do gate and up)."""
-    seen: dict[int, tuple[int, torch.Tensor]] = {}
-    order: list[int] = []
-
-    def see(layer: int, x: torch.Tensor) -> None:
-        if x.data_ptr() not in seen:
-            order.append(layer)
-        seen[x.data_ptr()] = (layer, x)  # kept alive, so that no address is used twice
-
     import numpy as np
 
-    from dfl_ray.engines.batches import prompt_batch
+    from dfl_ray.engines.probe import inputs_seen
 
-    batch, _ = prompt_batch([np.array([1, 2, 3])])
-    model.observe(batch.to(model.device), see)
-    return order
+    return inputs_seen(model, [np.array([1, 2, 3])])[0]

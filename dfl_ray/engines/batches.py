@@ -78,14 +78,42 @@ def collate(rows: Sequence[tuple[TokenRows, int]]) -> Batch:
     )
 
 
-def prompt_batch(rows: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor]:
-    """Rows of token ids as one batch, and the (rows, length) bool of real tokens."""
-    length = padded_length(max(len(r) for r in rows))
+def within(batch: Batch, most: int | None) -> Batch:
+    """The batch with less padding, if it reaches past a model's positions and its rows do not.
+
+    Args:
+        batch: Rows padded on the right.
+        most: Number of positions the model has; None = any.
+    """
+    width = batch.input_ids.shape[1]
+    if most is None or width <= most or batch.lengths is None:
+        return batch
+    kept = max(most, int(batch.lengths.max()))
+    return replace(
+        batch,
+        input_ids=batch.input_ids[:, :kept],
+        mask=None if batch.mask is None else batch.mask[..., :kept, :kept],
+        positions=None if batch.positions is None else batch.positions[:, :kept],
+    )
+
+
+def prompt_batch(
+    rows: Sequence[np.ndarray], *, most: int | None = None, every: bool = False
+) -> tuple[Batch, torch.Tensor]:
+    """Rows of token ids as one batch, and the (rows, length) bool of real tokens.
+
+    Args:
+        rows: Token ids of each row.
+        most: Number of positions the model has, past which padding must not reach; None = any.
+        every: Whether all real tokens are scored positions, row by row; else the first alone, as a place-holder.
+    """
+    longest = max(len(r) for r in rows)
+    length = padded_length(longest) if most is None else max(longest, min(padded_length(longest), most))
     ids = np.zeros((len(rows), length), np.int64)
     real = np.zeros((len(rows), length), bool)
     for k, row in enumerate(rows):
         ids[k, : len(row)] = row
         real[k, : len(row)] = True
-    source = torch.zeros((1, 2), dtype=torch.int64)
-    batch = Batch(torch.from_numpy(ids), source, torch.zeros(1, dtype=torch.int64), int(real.sum()))
+    source = torch.from_numpy(np.argwhere(real)) if every else torch.zeros((1, 2), dtype=torch.int64)
+    batch = Batch(torch.from_numpy(ids), source, torch.zeros(len(source), dtype=torch.int64), int(real.sum()))
     return batch, torch.from_numpy(real)

@@ -6,6 +6,7 @@ element-wise, so K devices together are exactly K separate runs up to the order 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dfl_ray.engines.batches import Batch, collate
+from dfl_ray.engines.batches import Batch, collate, within
 from dfl_ray.engines.cpu.decoder import MergedDecoder
 from dfl_ray.engines.cpu.linear import Factors
 from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
@@ -24,6 +25,8 @@ from dfl_ray.engines.gpu.step import step_gradients
 from dfl_ray.lora.inject import Binding, BindingCell
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.models.llama import CausalDecoder
+from dfl_ray.models.positions import longest_constant
 from dfl_ray.tasks.tokens import TokenRows
 
 
@@ -35,6 +38,9 @@ class ScoredModel:
         cell: The cell that `inject` gave.
         large: Whether training takes `dfl_ray.engines.gpu`: "auto" on CUDA, "on" wherever it can, "off" never.
         compile: Whether that path compiles its passes over memory on CUDA.
+
+    Attributes:
+        most_positions: Length beyond which padding might change a row; None where it never does.
     """
 
     def __init__(
@@ -44,16 +50,22 @@ class ScoredModel:
         self.cell = cell
         self.device = next(model.parameters()).device
         self._source: torch.Tensor | None = None
+        self._shape = (0, 0)
+        self._gathered = False
         self.large = large_decoder(model, large, compile)
         self._merged = merged_decoder(model)
-        model.get_output_embeddings().register_forward_pre_hook(self._gather)  # type: ignore[operator]
+        self.most_positions = _positions_of(model)
+        head: torch.nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+        if head is not None:
+            head.register_forward_pre_hook(self._gather)
 
     def _gather(
         self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...] | None:
-        if self._source is None:
-            return None
         hidden = inputs[0]
+        if self._source is None or tuple(hidden.shape[:2]) != self._shape:
+            return None
+        self._gathered = True
         return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
 
     @property
@@ -80,13 +92,16 @@ class ScoredModel:
             adapters = 1 if binding is None or not binding.b else len(binding.b[0])
             if fits(self._merged, adapters):
                 return self._merged_logits(self._merged, batch, binding, adapters, plan)
-        self.cell.current, self._source = binding, batch.source
+        batch = within(batch, self.most_positions)
+        self._shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        self.cell.current, self.cell.shape, self._source = binding, self._shape, batch.source
+        self._gathered = False
         extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
         try:
-            out = self.model(input_ids=batch.input_ids, use_cache=False, **extra)
+            logits = self.model(input_ids=batch.input_ids, use_cache=False, **extra).logits
         finally:
-            self.cell.current, self._source = None, None
-        return out.logits[0].float()
+            self.cell.current, self.cell.shape, self._source = None, None, None
+        return (logits[0] if self._gathered else logits[batch.source[:, 0], batch.source[:, 1]]).float()
 
     def _merged_logits(
         self, decoder: MergedDecoder, batch: Batch, binding: Binding | None, adapters: int, plan: Plan | None
@@ -102,6 +117,13 @@ class ScoredModel:
         """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""
         with torch.no_grad():
             self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
+
+
+def _positions_of(model: torch.nn.Module) -> int | None:
+    """Length beyond which padding might change a row or has no position; None for the project's own decoder."""
+    if isinstance(model, CausalDecoder):
+        return None
+    return longest_constant(json.dumps(model.config.to_dict(), default=str))  # type: ignore[union-attr,operator]
 
 
 def _adapter_of_row(rows: int, binding: Binding | None, adapters: int) -> np.ndarray:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from dfl_ray.engines.batches import PAD_MULTIPLE
+from dfl_ray.engines.block_masks import takes_block_masks
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.eval_batches import EvalBatch, EvalBatchCache, make_eval_batch
-from dfl_ray.evaluation.packed_prompts import collate_prompts, pack_prompt, pack_task
+from dfl_ray.evaluation.packed_prompts import PackedPrompt, collate_prompts, pack_task
 from dfl_ray.experts.gates import GateOf
 from dfl_ray.lora.inject import Binding
 from dfl_ray.seeds import Stream, generator
@@ -73,9 +74,14 @@ class Scorer:
     ) -> None:
         self.model = model
         self.scale = scale
-        packed = takes_block_masks(model.model)
         self.rows = [evaluation_rows(t, i, seed=seed, rows=rows_per_task) for i, t in enumerate(tasks)]
-        self.packs = [pack_task(t, r, packed=packed) for t, r in zip(tasks, self.rows, strict=True)]
+        self.packs = [pack_task(t, r) for t, r in zip(tasks, self.rows, strict=True)]
+        at = longest_choice(self.packs)
+        if at is not None:
+            alone = pack_task(tasks[at[0]], self.rows[at[0]][at[1] : at[1] + 1], packed=False)[0]
+            together = collate_prompts(self.packs[at[0]][at[1]])
+            if not takes_block_masks(model, together, collate_prompts(alone)):
+                self.packs = [pack_task(t, r, packed=False) for t, r in zip(tasks, self.rows, strict=True)]
         self._longest = [np.array([max(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._tokens = [np.array([sum(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
@@ -203,27 +209,12 @@ def _cuts(cost: np.ndarray, limit: int) -> list[int]:
     return [*cuts, len(cost)]
 
 
-def takes_block_masks(model: torch.nn.Module) -> bool:
-    """Whether the model obeys a block mask with position ids, tried on it: two ways to score must agree."""
-    import inspect
-
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        return False
-    prompt, first, second = np.array([1, 2, 1]), np.array([2, 1]), np.array([1, 2])
-    together = collate_prompts([pack_prompt(prompt, [first, second], 0)])
-    alone = collate_prompts([pack_prompt(prompt, [second], 0)])
-    device = next(model.parameters()).device
-    try:
-        with torch.no_grad():
-            both = model(
-                input_ids=together.input_ids.to(device),
-                attention_mask=together.mask.to(device),  # type: ignore[union-attr]
-                position_ids=together.positions.to(device),  # type: ignore[union-attr]
-                use_cache=False,
-            ).logits[0, 4]
-            one = model(input_ids=alone.input_ids.to(device), use_cache=False).logits[0, 3]
-    except (RuntimeError, ValueError, TypeError):
-        return False
-    return bool(
-        torch.allclose(both.float(), one.float(), rtol=2e-2, atol=1e-2 * float(one.float().abs().max()))
-    )
+def longest_choice(packs: Sequence[Sequence[Sequence[PackedPrompt]]]) -> tuple[int, int] | None:
+    """(task, row) of the longest packed row with several candidates; None if there is none."""
+    sizes = {
+        (t, i): len(row[0].ids)
+        for t, rows in enumerate(packs)
+        for i, row in enumerate(rows)
+        if not row[0].plain
+    }
+    return max(sizes, key=sizes.__getitem__, default=None)

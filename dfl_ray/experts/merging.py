@@ -54,7 +54,7 @@ def input_correlations(
     total = [torch.zeros(d, d, dtype=torch.float64) for d in sizes]
     tokens = 0
     for start in range(0, len(rows), ROWS_PER_BATCH):
-        batch, real = prompt_batch(rows[start : start + ROWS_PER_BATCH])
+        batch, real = prompt_batch(rows[start : start + ROWS_PER_BATCH], most=model.most_positions)
         real = real.to(model.device)
 
         def see(layer: int, x: torch.Tensor, real: torch.Tensor = real) -> None:

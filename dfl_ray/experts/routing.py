@@ -37,7 +37,7 @@ def prompt_features(
     out: list[np.ndarray] = []
     for start in range(0, len(prompts), ROWS_PER_BATCH):
         part = prompts[start : start + ROWS_PER_BATCH]
-        batch, real = prompt_batch(part)
+        batch, real = prompt_batch(part, most=model.most_positions)
         found: list[torch.Tensor] = [torch.empty(0)] * len(layers)
 
         def see(layer: int, x: torch.Tensor, found: list[torch.Tensor] = found) -> None:

@@ -42,7 +42,7 @@ def sketch(
     total = torch.zeros(len(layers), width, width, dtype=torch.float64)
     tokens = 0
     for start in range(0, len(rows), ROWS_PER_BATCH):
-        batch, real = prompt_batch(rows[start : start + ROWS_PER_BATCH])
+        batch, real = prompt_batch(rows[start : start + ROWS_PER_BATCH], most=model.most_positions)
         real = real.to(model.device)
 
         def see(layer: int, x: torch.Tensor, real: torch.Tensor = real) -> None:

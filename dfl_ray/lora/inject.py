@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import choose_layers
 
@@ -41,32 +42,101 @@ class Binding:
 
 
 class BindingCell:
-    """Holds the binding of the forward pass under way; shared by all adapted layers of one model."""
+    """What adapted layers need to know of the forward pass under way; shared by all of one model.
+
+    Attributes:
+        current: Its binding; None is the bare base model.
+        shape: Rows and length of its batch; None where nobody says.
+    """
 
     def __init__(self) -> None:
         self.current: Binding | None = None
+        self.shape: tuple[int, int] | None = None
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer with the adapters of the current binding added."""
+    """A frozen linear layer with the adapters of the current binding added.
 
-    def __init__(self, base: nn.Module, index: int, cell: BindingCell) -> None:
+    To the rest of the model it looks like the layer it stands for: attributes it has not itself (`weight`, `bias`,
+    `in_features`) are those of that layer.
+
+    Args:
+        base: The linear layer.
+        layer: Its name and sizes.
+        index: Its place among the adapted layers.
+        cell: Says what is bound.
+    """
+
+    def __init__(self, base: nn.Module, layer: LayerShape, index: int, cell: BindingCell) -> None:
         super().__init__()
         self.base = base
+        self.layer = layer
         self.index = index
         self.cell = cell
 
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the module, else of the layer it stands for."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`W0 x + s B_a A_a x` for x of shape (rows, length, d)."""
+        """`W0 x + s B_a A_a x` for x of shape (rows, length, d), or (rows * length, d) as routers flatten it.
+
+        Raises:
+            InputError: The model gives the layer something else than its batch's tokens in order.
+        """
         y = self.base(x)
         binding = self.cell.current
         if binding is None:
             return y
+        shape = self.cell.shape
+        if shape is not None:
+            wrong = self.misfit(x, y, shape)
+            if wrong:
+                raise misfit_error([self.layer.name], wrong)
+            if x.dim() == 2:
+                x = x.reshape(*shape, -1)
         if binding.observe is not None:
             binding.observe(self.index, x)
         if not binding.b:
             return y
         return _add_adapters(y, x, binding, self.index)
+
+    def misfit(self, x: torch.Tensor, y: object, shape: tuple[int, int]) -> str:
+        """What keeps a call from being adapted row by row; empty if nothing does.
+
+        Args:
+            x: What the layer was given.
+            y: What it gave.
+            shape: Rows and length of the batch.
+        """
+        layer, leading = self.layer, tuple(x.shape[:-1])
+        fits = isinstance(y, torch.Tensor) and tuple(y.shape) == (*leading, layer.out_features)
+        if fits and leading in (shape, (shape[0] * shape[1],)) and x.shape[-1] == layer.in_features:
+            return ""
+        given = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+        return (
+            f"input {tuple(x.shape)} and output {given} for a batch of {shape[0]} rows of {shape[1]} tokens"
+        )
+
+
+def misfit_error(names: Sequence[str], wrong: str, change: str = "Name others") -> InputError:
+    """The error for layers that a model does not give its batch's tokens in order.
+
+    Args:
+        names: The layers.
+        wrong: What `AdaptedLinear.misfit` says of the first.
+        change: What to do about it.
+    """
+    return InputError(
+        "`model.target_modules` names layers that can't be adapted row by row, since the model does not give them its "
+        f"tokens in order: {', '.join(names)}",
+        got=wrong,
+        expected="input and output of one vector a token",
+        change=change,
+    )
 
 
 def _add_adapters(y: torch.Tensor, x: torch.Tensor, binding: Binding, index: int) -> torch.Tensor:
@@ -103,11 +173,14 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
     Raises:
         InputError: Nothing matches.
     """
+    return choose_layers(linear_layers(model), target_modules)
+
+
+def linear_layers(model: nn.Module) -> list[LayerShape]:
+    """All linear layers of a model but its output head, in the order of its modules."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = [(n, m, _features(m)) for n, m in model.named_modules()]
-    return choose_layers(
-        [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head], target_modules
-    )
+    return [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head]
 
 
 def inject(model: nn.Module, layers: Sequence[LayerShape]) -> BindingCell:
@@ -121,5 +194,5 @@ def inject(model: nn.Module, layers: Sequence[LayerShape]) -> BindingCell:
     for index, layer in enumerate(layers):
         parent_name, _, child = layer.name.rpartition(".")
         parent = model.get_submodule(parent_name)
-        setattr(parent, child, AdaptedLinear(getattr(parent, child), index, cell))
+        setattr(parent, child, AdaptedLinear(getattr(parent, child), layer, index, cell))
     return cell

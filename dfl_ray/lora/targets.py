@@ -16,8 +16,8 @@ def choose_layers(found: Sequence[LayerShape], target_modules: str | Sequence[st
     """
     chosen = list(found)
     if target_modules != "all-linear":
-        wanted = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
-        chosen = [s for s in found if any(s.name == w or s.name.endswith("." + w) for w in wanted)]
+        wanted = _names(target_modules)
+        chosen = [s for s in found if any(_is_meant(s, w) for w in wanted)]
     if not chosen:
         suffixes = sorted({s.name.rsplit(".", 1)[-1] for s in found})
         raise InputError(
@@ -27,3 +27,48 @@ def choose_layers(found: Sequence[LayerShape], target_modules: str | Sequence[st
             change="Change `model.target_modules`.",
         )
     return chosen
+
+
+def unmatched_note(found: Sequence[LayerShape], target_modules: str | Sequence[str]) -> tuple[str, ...]:
+    """Said where some names of `model.target_modules` match no layer though others do.
+
+    Args:
+        found: All of the model's linear layers.
+        target_modules: "all-linear" or name suffixes.
+    """
+    if target_modules == "all-linear":
+        return ()
+    idle = [w for w in _names(target_modules) if not any(_is_meant(s, w) for s in found)]
+    if not idle:
+        return ()
+    there = ", ".join(sorted({s.name.rsplit(".", 1)[-1] for s in found}))
+    return (
+        f"`model.target_modules`: {', '.join(idle)} match{'es' if len(idle) == 1 else ''} no linear layer of the model "
+        f"and adapt{'s' if len(idle) == 1 else ''} nothing; its layers are {there}.",
+    )
+
+
+def _names(target_modules: str | Sequence[str]) -> tuple[str, ...]:
+    return (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
+
+
+def _is_meant(layer: LayerShape, name: str) -> bool:
+    return layer.name == name or layer.name.endswith("." + name)
+
+
+def other_names(bad: Sequence[str], layers: Sequence[LayerShape]) -> list[str]:
+    """Shortest suffixes that name layers of a model and none of some bad ones.
+
+    Args:
+        bad: Names of layers to leave out.
+        layers: All layers.
+    """
+    out: set[str] = set()
+    for name in {s.name for s in layers} - set(bad):
+        parts = name.split(".")
+        for count in (1, 2):
+            suffix = ".".join(parts[-count:])
+            if not any(b.endswith("." + suffix) or b == suffix for b in bad):
+                out.add(suffix)
+                break
+    return sorted(out)

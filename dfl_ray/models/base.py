@@ -6,20 +6,21 @@ Reading a float32 model of the Llama family needs no torch, which would cost the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.errors import InputError
+from dfl_ray.models.checks import check_finite, check_kind, layers_beyond, rests_of_old_files
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 
 if TYPE_CHECKING:
     import torch
 
 _NUMPY_READS = frozenset({"F16", "F32", "F64"})
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,25 @@ class BaseWeights:
         arrays: Parameter name -> array; bfloat16 is stored as uint16 bits.
         dtype: "float32" or "bfloat16".
         trust_remote_code: Whether code shipped with a hub model may run.
+        buffers: Persistent buffer name -> array, in the buffer's own type; they are part of the file.
+        aliases: Further names of tied parameters -> the name they are stored under.
+        notes: What the user should be told about the folder, in words.
+        code: Folder or hub id whose own code makes the model; empty where `transformers` has it.
     """
 
     config_json: str
     arrays: Mapping[str, np.ndarray]
     dtype: str
     trust_remote_code: bool = False
+    buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    code: str = ""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all parameters."""
-        return sum(a.nbytes for a in self.arrays.values())
+        """Bytes of all parameters and persistent buffers."""
+        return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values()))
 
     @property
     def decoder(self) -> DecoderShape | None:
@@ -54,6 +63,8 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
     """Read a causal language model's folder (or hub id) into plain arrays.
 
     A folder of the Llama family is read straight from its safetensors; anything else goes through `transformers`.
+    Either way the file holds all that the model computes with: nothing is drawn at random and nothing is dropped
+    without a note.
 
     Args:
         path: Folder with config.json and safetensors weights, or a hub id.
@@ -61,52 +72,111 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
         trust_remote_code: Run code shipped with the model.
 
     Raises:
-        InputError: The model can't be loaded; the message holds the library's reason.
+        InputError: The model can't be loaded, is no causal decoder, lacks weights or has others than its
+            configuration says, or holds values that are not finite.
     """
     folder = Path(path)
+    weights = None
     if (folder / "config.json").is_file():
-        direct = _load_decoder(folder, dtype)
-        if direct is not None:
-            return direct
-    return _load_with_transformers(path, dtype, trust_remote_code)
+        check_kind((folder / "config.json").read_bytes(), str(path))
+        weights = _load_decoder(folder, dtype)
+    if weights is None:
+        from dfl_ray.models.pretrained import load_pretrained
+
+        weights = load_pretrained(path, dtype, trust_remote_code)
+    check_finite(weights.arrays, str(path))
+    return replace(weights, notes=(*weights.notes, *_adapter_beside(folder)))
+
+
+def _adapter_beside(folder: Path) -> tuple[str, ...]:
+    if not (folder / "adapter_config.json").is_file():
+        return ()
+    return (
+        f"`model.name`: {folder} also holds an adapter (adapter_config.json), which is not loaded: the run starts from "
+        "the base weights alone. Merge it into the base and save that to start from both.",
+    )
 
 
 def _load_decoder(folder: Path, dtype: str) -> BaseWeights | None:
-    """A Llama-family folder's weights, or None if it is of another kind or not whole."""
+    """A Llama-family folder's weights, or None if it is of another kind or holds anything but just these."""
     from safetensors import SafetensorError
 
     try:
         config_json = (folder / "config.json").read_text(encoding="utf-8")
         shape = read_decoder(config_json)
-        arrays = None if shape is None else _read_arrays(folder, shape.parameter_shapes(), dtype)
+        return None if shape is None else _read_decoder_arrays(folder, config_json, shape, dtype)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None  # `transformers` says what is wrong better than we could
-    return None if arrays is None else BaseWeights(config_json, arrays, dtype)
+
+
+def _read_decoder_arrays(
+    folder: Path, config_json: str, shape: DecoderShape, dtype: str
+) -> BaseWeights | None:
+    files = _tensor_files(folder)
+    untied = replace(shape, tied=False).parameter_shapes() if _HEAD in files else shape.parameter_shapes()
+    extra = [n for n in files if n not in untied and not rests_of_old_files(n)]
+    beyond, unknown = layers_beyond(extra, files, shape.layers)
+    arrays = None if unknown else _read_arrays(folder, untied, files, dtype)
+    if arrays is None:
+        return None
+    notes = () if not beyond else (fewer_layers_note(folder, shape.layers, beyond),)
+    if not shape.tied:
+        return BaseWeights(config_json, arrays, dtype, notes=notes)
+    if _HEAD in arrays and not np.array_equal(arrays[_HEAD], arrays[_EMBEDDING]):
+        config = json.loads(config_json) | {"tie_word_embeddings": False}
+        return BaseWeights(json.dumps(config), arrays, dtype, notes=(*notes, own_head_note(folder)))
+    arrays.pop(_HEAD, None)
+    return BaseWeights(config_json, arrays, dtype, aliases={_HEAD: _EMBEDDING}, notes=notes)
+
+
+def own_head_note(path: str | Path) -> str:
+    """Said where a configuration ties the head to the embedding and the file holds another head."""
+    return (
+        f"`model.name`: the configuration of {path} says tie_word_embeddings=true, but the file holds an output head "
+        "that differs from the embedding; the file's head is used, as `transformers` 5 does."
+    )
+
+
+def fewer_layers_note(path: str | Path, layers: int, beyond: Iterable[int]) -> str:
+    """Said where a file holds more layers than its configuration asks for."""
+    unused = ", ".join(map(str, sorted(set(beyond))))
+    return (
+        f"`model.name`: the configuration of {path} asks for {layers} layers and the file holds more; layers {unused} "
+        "(counted from 0) are not used."
+    )
+
+
+def _tensor_files(folder: Path) -> dict[str, str]:
+    """Name of every tensor of a folder -> the file it stands in."""
+    from safetensors import safe_open
+
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    listed = {} if single.is_file() else json.loads(index.read_bytes())["weight_map"]
+    out: dict[str, str] = {}
+    for name in sorted(set(listed.values())) or [single.name]:
+        with safe_open(folder / name, framework="np") as file:
+            out |= dict.fromkeys(file.keys(), name)
+    return out
 
 
 def _read_arrays(
-    folder: Path, wanted: Mapping[str, tuple[int, ...]], dtype: str
+    folder: Path, wanted: Mapping[str, tuple[int, ...]], files: Mapping[str, str], dtype: str
 ) -> dict[str, np.ndarray] | None:
     """The wanted parameters, or None if some are missing or of another shape."""
     from safetensors import safe_open
 
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        where = dict.fromkeys(wanted, single.name)
-    else:
-        listed = json.loads(index.read_bytes())["weight_map"]
-        where = {n: listed[n] for n in wanted if n in listed}
+    if not set(wanted) <= set(files):
+        return None
     out: dict[str, np.ndarray] = {}
-    for name in sorted(set(where.values())):
+    for name in sorted({files[n] for n in wanted}):
+        keys = [n for n in wanted if files[n] == name]
         with safe_open(folder / name, framework="np") as file:
-            there = set(file.keys())
-            keys = [n for n, f in where.items() if f == name and n in there]
             plain = dtype == "float32" and all(file.get_slice(k).get_dtype() in _NUMPY_READS for k in keys)
             if plain:
                 out |= {k: np.ascontiguousarray(file.get_tensor(k), np.float32) for k in keys}
         if not plain:
             out |= _read_with_torch(folder / name, keys, dtype)
-    right = all(n in out and out[n].shape == s for n, s in wanted.items())
+    right = all(out[n].shape == s for n, s in wanted.items())
     return {n: out[n] for n in wanted} if right else None
 
 
@@ -116,31 +186,10 @@ def _read_with_torch(path: Path, keys: Sequence[str], dtype: str) -> dict[str, n
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return _as_arrays({k: file.get_tensor(k).to(getattr(torch, dtype)).contiguous() for k in keys})
+        return as_arrays({k: file.get_tensor(k).to(getattr(torch, dtype)).contiguous() for k in keys})
 
 
-def _load_with_transformers(path: str | Path, dtype: str, trust_remote_code: bool) -> BaseWeights:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"The base model `{path}` can't be loaded",
-            got=reason,
-            expected="a folder that AutoModelForCausalLM.from_pretrained reads, with safetensors weights",
-            change="Check `model.name`.",
-        ) from error
-    tensors = {n: p.detach().contiguous() for n, p in model.named_parameters()}
-    config_json = json.dumps(model.config.to_dict(), default=str)
-    return BaseWeights(config_json, _as_arrays(tensors), dtype, trust_remote_code)
-
-
-def _as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Tensors as arrays over the same memory, bfloat16 as its bits."""
     import torch
 

@@ -36,9 +36,16 @@ def build_model(weights: BaseWeights, device: str = "cpu") -> Any:
 def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
     """The `transformers` model around the arrays, whatever its kind; see `build_model`."""
     config = json.loads(weights.config_json)
-    model = empty_transformer(config, weights.dtype, trust_remote_code=weights.trust_remote_code)
+    model = empty_transformer(
+        config, weights.dtype, trust_remote_code=weights.trust_remote_code, code=weights.code
+    )
     _fill(model, weights, device)
-    model.tie_weights()
+    for name, stored in weights.aliases.items():
+        _set(model, name, model.get_parameter(stored))
+    if any(p.is_meta for p in model.parameters()):
+        model.tie_weights()
+    for name, array in weights.buffers.items():
+        _set(model, name, shared_tensor(array).to(device).clone())
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -52,33 +59,48 @@ def build_decoder(weights: BaseWeights, shape: DecoderShape, device: str = "cpu"
     return model.eval().requires_grad_(False)
 
 
-def empty_transformer(config: Mapping[str, Any], dtype: str, *, trust_remote_code: bool = False) -> Any:
+def empty_transformer(
+    config: Mapping[str, Any], dtype: str, *, trust_remote_code: bool = False, code: str = ""
+) -> Any:
     """A model of `transformers` whose parameters have shapes and no memory.
 
     Args:
         config: Its configuration, with `model_type`.
         dtype: Precision of its parameters.
         trust_remote_code: Run code shipped with it.
+        code: Where that code is, if the model is made by it.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    made = (
+        AutoConfig.from_pretrained(code, trust_remote_code=trust_remote_code)
+        if code
+        else AutoConfig.for_model(**config)
+    )
     with init_empty_weights(include_buffers=False):
         return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**config), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+            made, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
 
 
 def _fill(model: Any, weights: BaseWeights, device: str) -> None:
     for name, array in weights.arrays.items():
-        parent_name, _, leaf = name.rpartition(".")
-        tensor = shared_tensor(array, weights.dtype).to(device)
-        setattr(model.get_submodule(parent_name), leaf, torch.nn.Parameter(tensor, requires_grad=False))
+        tensor = shared_tensor(array).to(device)
+        _set(model, name, torch.nn.Parameter(tensor, requires_grad=False))
 
 
-def shared_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
-    """A tensor over the array's own memory, read-only memory included (nothing ever writes to the base)."""
+def _set(model: Any, name: str, tensor: torch.Tensor) -> None:
+    parent_name, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent_name), leaf, tensor)
+
+
+def shared_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array's own memory, read-only memory included (nothing ever writes to the base).
+
+    Bits of bfloat16, kept as uint16, become bfloat16 again; a model may hold some parameters in another type.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from dfl_ray.lora.layout import LayerShape
 
@@ -58,3 +58,24 @@ def write_peft_folder(
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1))
     return folder
+
+
+def read_peft_folder(
+    folder: Path, layers: Sequence[LayerShape]
+) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+    """Read back what `write_peft_folder` wrote.
+
+    Args:
+        folder: The folder.
+        layers: The adapted layers.
+
+    Returns:
+        One (rank, in_features) and one (out_features, rank) factor a layer, and the scale.
+    """
+    tensors = load_file(folder / "adapter_model.safetensors")
+    said = json.loads((folder / "adapter_config.json").read_bytes())
+    a, b = (
+        [tensors[f"base_model.model.{layer.name}.lora_{factor}.weight"] for layer in layers]
+        for factor in "AB"
+    )
+    return a, b, said["lora_alpha"] / said["r"]

@@ -23,6 +23,13 @@ _WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 """Keys of tokenizer_config.json that change no token of an untruncated, unpadded text."""
 
+_TAKES_GENERIC = (None, "llama")
+"""Model types for which `AutoTokenizer` takes a generic class at its word. For others it may choose the model type's
+own class, which normalises and splits as that class says and not as tokenizer.json does."""
+
+_LARGEST = 100_000
+"""Above so many tokens `transformers` may replace the way a text is split."""
+
 
 @dataclass(frozen=True)
 class PlainTokenizer:
@@ -85,6 +92,8 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
         return None
     if any((folder / name).exists() for name in others) or not (folder / "tokenizer.json").is_file():
         return None
+    if _model_type(folder) not in _TAKES_GENERIC:
+        return None
     from tokenizers import Tokenizer
 
     try:
@@ -94,7 +103,20 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
     backend.no_truncation()
     backend.no_padding()
     special = [config.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")]
-    known = [None if t is None else backend.token_to_id(t) if isinstance(t, str) else -1 for t in special]
-    if any(t is not None and i in (None, -1) for t, i in zip(special, known, strict=True)):
+    # A special token that tokenizer.json does not mark as one is added by `transformers`, and then cut out of texts.
+    marked = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
+    if backend.get_vocab_size() > _LARGEST or any(t is not None and t not in marked for t in special):
         return None
-    return PlainTokenizer(backend, known[0], known[1], known[3])
+    return PlainTokenizer(
+        backend, *(None if t is None else marked[t] for t in (special[0], special[1], special[3]))
+    )
+
+
+def _model_type(folder: Path) -> object:
+    """The folder's model type; None without a configuration."""
+    try:
+        return json.loads((folder / "config.json").read_bytes()).get("model_type", "")
+    except OSError:
+        return None
+    except (ValueError, AttributeError):
+        return ""

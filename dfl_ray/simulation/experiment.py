@@ -89,7 +89,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     Raises:
         InputError: Whatever is wrong with data, model or layout.
     """
-    from dfl_ray.engines.adapted_layers import targets_of
+    from dfl_ray.engines.adapted_layers import row_sizes, targets_of
     from dfl_ray.tasks.load import read_tasks
     from dfl_ray.tasks.scoring import score_lines
 
@@ -98,7 +98,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
             loaded = read_tasks(config)
     with step("base model"):
         weights, tokens = _model_and_tokens(config, loaded.tasks)
-        targets = targets_of(weights, config.model.target_modules)
+        targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
         layers, router_layers = checked_layers(config.method, targets, len(tokens))
     with step("radio and topology"):
         deployment = build_deployment(config, len(tokens))
@@ -106,6 +106,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
     flops = flops_per_token(config.method, layers, targets.parameters)
     told = (*score_lines(tokens), *(note for task in tokens for note in task.notes))
+    told = (*told, *targets.notes, *_gpu_notes(config))
     notes = (*loaded.notes, *told, *graph_notes(deployment.topology))
     return Experiment(config, setup, deployment.channel, deployment.topology, flops, notes)
 
@@ -290,6 +291,20 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
         ]
         digest.update(projection_hash(drawn).encode())
     return int.from_bytes(digest.digest(), "little")
+
+
+def _gpu_notes(config: Config) -> tuple[str, ...]:
+    """Said where the local backend is to use a GPU and this machine has none; Ray refuses by itself."""
+    if config.runtime.backend != "local" or config.runtime.gpus_per_actor == 0:
+        return ()
+    import torch
+
+    if torch.cuda.is_available():
+        return ()
+    return (
+        f"`runtime.gpus_per_actor` is {config.runtime.gpus_per_actor:g}, but this machine has no CUDA device: the "
+        "local backend computes on the CPU.",
+    )
 
 
 def graph_notes(topology: Topology) -> tuple[str, ...]:

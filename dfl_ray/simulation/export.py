@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.projection import common_factors, task_projections
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.simulation.backend import BackendState
-from dfl_ray.simulation.experiment import Experiment, model_path
+from dfl_ray.simulation.experiment import Experiment
 from dfl_ray.wire.message import SHARED_TASK
 
 MOST_BYTES = 2**29
@@ -34,6 +38,9 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
 
     Returns:
         The folder, or None when float32 copies would be too large to be sensible (> 512 MB).
+
+    Raises:
+        RunError: `model.verify_export` is set and PEFT computes something else from a folder.
     """
     setup, config = experiment.setup, experiment.config
     layout = Layout(setup.layers, config.method.rank, method_spec(config.method).trains)
@@ -52,8 +59,52 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
         update = merged[device]
         if update is not None:
             a, b, s = *_with_merged(layout, a, b, scale, update), 1.0
-        write_peft_folder(folder / name, setup.layers, a, b, scale=s, base_model=model_path(config))
+        write_peft_folder(folder / name, setup.layers, a, b, scale=s, base_model=base_reference(config))
+    if config.model.verify_export:
+        _verify(experiment, [folder / name for name in owners])
     return folder
+
+
+def base_reference(config: Config) -> str:
+    """What an adapter's configuration says of its base, meant to be understood on another machine.
+
+    The hub id that the base's own config.json names, else `model.name` as it was given: a path of this machine is no
+    use elsewhere, so that of a folder inside the working directory is made relative, and of the embedded model only
+    the word `embedded` is kept.
+    """
+    name = config.model.name
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    try:
+        origin = json.loads((folder / "config.json").read_bytes()).get("_name_or_path", "")
+    except (OSError, ValueError):
+        origin = ""
+    if (
+        isinstance(origin, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", origin)
+        and not Path(origin).exists()
+    ):
+        return origin
+    here = Path.cwd()
+    return str(folder.resolve().relative_to(here)) if folder.resolve().is_relative_to(here) else name
+
+
+def _verify(experiment: Experiment, folders: Sequence[Path]) -> None:
+    """Load each folder with PEFT and compare logits with the simulator's own."""
+    from dfl_ray.engines.peft_check import verify_folder
+    from dfl_ray.engines.training import ScoredModel
+    from dfl_ray.lora.inject import inject
+    from dfl_ray.models.build import build_model
+
+    setup = experiment.setup
+    model = build_model(setup.weights)
+    scored = ScoredModel(model, inject(model, setup.layers))
+    for folder in folders:
+        try:
+            verify_folder(setup.weights, scored, setup.layers, folder)
+        except InputError as error:
+            raise RunError(f"The exported adapter {folder} is not what was trained. {error}") from error
 
 
 def _with_merged(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dfl_ray.evaluation.eval_batches import EvalBatchCache
-from dfl_ray.evaluation.scorer import Adapter, Scorer, _cuts, takes_block_masks
+from dfl_ray.evaluation.scorer import Adapter, Scorer, _cuts
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.layout import Layout
 from dfl_ray.tasks.tokens import TokenTask
@@ -109,11 +109,11 @@ def test_choice_equals_separate_rows(adapted, token_tasks):
 def test_unpacked_choices_give_the_same(adapted, token_tasks, monkeypatch):
     task = choice_task(token_tasks[0])
     scorer = Scorer(adapted.model, [task], scale=2.0, seed=0, rows_per_task=None)
-    assert takes_block_masks(adapted.model.model)
+    assert len(scorer.packs[0][0]) == 1
     adapter = strong_adapter(adapted, 1)
     asked = {"k": {0: np.ones(30, bool)}}
     packed = scorer.score(asked, lambda _: adapter)["k"][0]
-    monkeypatch.setattr("dfl_ray.evaluation.scorer.takes_block_masks", lambda _: False)
+    monkeypatch.setattr("dfl_ray.evaluation.scorer.takes_block_masks", lambda *_: False)
     apart = Scorer(adapted.model, [task], scale=2.0, seed=0, rows_per_task=None)
     assert len(apart.packs[0][0]) == len(task.choices)
     np.testing.assert_array_equal(apart.score(asked, lambda _: adapter)["k"][0], packed)

@@ -62,3 +62,28 @@ def test_what_may_mean_more_is_left_to_transformers(change, tmp_path):
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert plain_tokenizer(folder) is None
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gpt2", "nemotron", "mistral"])
+def test_a_generic_class_means_what_auto_tokenizer_makes_of_it(model_type, tmp_path):
+    """tokenizer_config.json names no class of its own; for some model types AutoTokenizer then takes theirs."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(embedded_path(), tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert plain_tokenizer(folder) is None
+    expected = AutoTokenizer.from_pretrained(str(folder))(texts())["input_ids"]
+    assert load_tokenizer(folder)(texts())["input_ids"] == expected
+
+
+def test_special_tokens_that_the_file_does_not_mark(tmp_path):
+    """`transformers` adds them, and then cuts them out of a text."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(embedded_path(), tmp_path / "model")
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    raw["added_tokens"] = [t for t in raw["added_tokens"] if t["content"] != "</s>"]
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    assert plain_tokenizer(folder) is None
+    expected = AutoTokenizer.from_pretrained(str(folder))(texts())["input_ids"]
+    assert load_tokenizer(folder)(texts())["input_ids"] == expected

@@ -1,0 +1,139 @@
+"""An adapter folder read back with PEFT: does it give the logits that the simulator computes itself?
+
+PEFT renames, fuses or drops what some architectures' adapters are called, with no more than a warning, and refuses
+some layers. So a folder is only right when it has been loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from dfl_ray.engines.batches import prompt_batch
+from dfl_ray.engines.training import ScoredModel
+from dfl_ray.errors import InputError
+from dfl_ray.lora.inject import Binding
+from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.targets import other_names
+from dfl_ray.models.base import BaseWeights
+from dfl_ray.models.build import build_transformer
+from dfl_ray.models.checks import shortened
+from dfl_ray.models.peft_folder import read_peft_folder, write_peft_folder
+
+EXACT, ROUNDED = 1e-3, 0.1
+"""Largest mean difference of logits, as a share of what the adapter changes, in float32 and in coarser types."""
+
+
+def check_expressible(
+    weights: BaseWeights,
+    model: ScoredModel,
+    layers: Sequence[LayerShape],
+    a: Sequence[torch.Tensor],
+    b: Sequence[torch.Tensor],
+) -> None:
+    """Write one adapter as a PEFT folder, load it with PEFT and compare.
+
+    Args:
+        weights: The base model.
+        model: The same as devices use it.
+        layers: Its adapted layers.
+        a: One (r, d) factor a layer.
+        b: One (m, r) factor a layer.
+
+    Raises:
+        InputError: PEFT refuses, drops or changes some layer's adapter.
+    """
+    with TemporaryDirectory() as made:
+        factors = [[x.numpy() for x in f] for f in (a, b)]
+        folder = write_peft_folder(Path(made) / "adapter", layers, *factors, scale=1.0, base_model="")
+        verify_folder(weights, model, layers, folder)
+
+
+def verify_folder(
+    weights: BaseWeights, model: ScoredModel, layers: Sequence[LayerShape], folder: Path
+) -> float:
+    """Compare an adapter folder as PEFT loads it with the simulator's own computation.
+
+    Args:
+        weights: The base model.
+        model: The same as devices use it, on the CPU.
+        layers: Its adapted layers.
+        folder: What `write_peft_folder` wrote.
+
+    Returns:
+        Largest difference of a logit.
+
+    Raises:
+        InputError: PEFT refuses, drops or changes some layer's adapter.
+    """
+    a, b, scale = read_peft_folder(folder, layers)
+    row = np.random.default_rng(0).integers(0, _vocabulary(weights), min(24, model.most_positions or 24))
+    batch, _ = prompt_batch([row], most=model.most_positions, every=True)
+    binding = Binding(
+        [torch.from_numpy(x)[None] for x in a], [torch.from_numpy(x)[None] for x in b], None, scale
+    )
+    with torch.no_grad():
+        mine, bare = model.logits(batch, binding), model.logits(batch, None)
+        loaded = _load(weights, folder)
+        theirs = loaded(input_ids=torch.from_numpy(row)[None], use_cache=False).logits[0].float()
+    error, effect = (mine - theirs).abs(), (mine - bare).abs()
+    exact = weights.dtype == "float32"
+    if float(error.mean()) > (EXACT if exact else ROUNDED) * float(effect.mean()) + (1e-6 if exact else 1e-2):
+        lost = _lost(loaded, layers, b)
+        dropped = f"PEFT drops the adapters of {shortened(lost)}"
+        raise _refusal(dropped if lost else f"logits differ by up to {float(error.max()):.3g}", layers, lost)
+    return float(error.max())
+
+
+def _load(weights: BaseWeights, folder: Path) -> Any:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return PeftModel.from_pretrained(build_transformer(weights), str(folder)).eval()
+        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError) as error:
+            said = " ".join(str(error).split())[:200]
+            layers = [
+                LayerShape(name, 0, 0)
+                for name in json.loads((folder / "adapter_config.json").read_bytes())["target_modules"]
+            ]
+            named = [s.name for s in layers if f"'{s.name.rsplit('.', 1)[-1]}'" in said]
+            raise _refusal(f"PEFT refuses: {said}", layers, named) from error
+
+
+def _refusal(why: str, layers: Sequence[LayerShape], bad: Sequence[str]) -> InputError:
+    good = other_names(bad, layers) if bad else []
+    return InputError(
+        "Adapters of these layers can't be exported as a PEFT folder",
+        got=why,
+        expected="layers whose adapters PEFT loads as they were trained",
+        change=f"Set model.target_modules=[{','.join(good)}]"
+        if good
+        else "Choose other `model.target_modules`",
+    )
+
+
+def _lost(loaded: Any, layers: Sequence[LayerShape], b: Sequence[np.ndarray]) -> list[str]:
+    """Layers whose trained factors are not where PEFT computes with them."""
+    modules = dict(loaded.base_model.model.named_modules())
+    out: list[str] = []
+    for layer, up in zip(layers, b, strict=True):
+        held = getattr(modules.get(layer.name), "lora_B", None)
+        there = held is not None and "default" in held and bool(held["default"].weight.any())
+        if bool(up.any()) and not there:
+            out.append(layer.name)
+    return out
+
+
+def _vocabulary(weights: BaseWeights) -> int:
+    raw = json.loads(weights.config_json)
+    sizes = [c.get("vocab_size") for c in (raw, raw.get("text_config") or {})]
+    return min((s for s in sizes if isinstance(s, int)), default=2)
