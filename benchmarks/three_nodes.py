@@ -31,7 +31,7 @@ TOKEN = ("env", "RAY_AUTH_MODE=token")
 PORT = 6399
 SUBNET = "10.213.47"
 DEFAULTS = (
-    "devices.count=60", "devices.partition=one_each", "rounds=10", "method.local_steps=2", "evaluate.every=10",
+    "devices.count=60", "devices.partition={type: one_each}", "rounds=10", "method.local_steps=2", "evaluate.every=10",
     "evaluate.rows_per_task=2", "evaluate.rules=[oracle]", "track.wandb.mode=disabled", "runtime.micro_devices=1",
 )  # fmt: skip
 """Six clusters of ten devices: a graph that three nodes can share; trained one by one, so that sums have one order."""

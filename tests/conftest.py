@@ -24,8 +24,8 @@ settings.load_profile("dfl-ray")
 SMALL_RUN = [
     "rounds=4",
     "devices.count=4",
-    "devices.tasks_per_device=1",
-    "devices.min_holders=2",
+    "devices.partition.tasks_per_device=1",
+    "devices.partition.min_holders=2",
     "tasks.names=[topic,agree]",
     "tasks.train_rows=200",
     "tasks.test_rows=40",
@@ -42,7 +42,9 @@ def small_config(tmp_path: Path, *overrides: str) -> Any:
     """The configuration of a small run inside `tmp_path`."""
     from dfl_ray.config.load import load_config
 
-    return load_config(None, [*SMALL_RUN, f"runtime.runs_dir={tmp_path}", *overrides])
+    partitioned = any(text.startswith("devices.partition=") for text in overrides)
+    own = [text for text in SMALL_RUN if not (partitioned and text.startswith("devices.partition."))]
+    return load_config(None, [*own, f"runtime.runs_dir={tmp_path}", *overrides])
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_rounds_are_those_of_the_usual_path(method, place, tmp_path):
         np.testing.assert_array_equal(one.tokens, two.tokens)
         assert one.finite.all() and two.finite.all()
         for field in ("source", "destination", "message"):
-            np.testing.assert_array_equal(getattr(one.wanted, field), getattr(two.wanted, field))
+            np.testing.assert_array_equal(getattr(one.requests, field), getattr(two.requests, field))
     # AdamW's first steps go by the gradient's sign, so entries with none to speak of may part.
     change = (state.theta - other.theta.cpu()).norm() / state.theta.norm()
     assert change < 0.02

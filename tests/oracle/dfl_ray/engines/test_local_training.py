@@ -87,7 +87,7 @@ def test_a_sample_leaves_the_other_expert_alone(adapted, token_tasks):
 def dirichlet(tmp_path_factory):
     """A experiment whose devices hold several tasks in uneven shares."""
     path = tmp_path_factory.mktemp("dirichlet")
-    mixed = ("devices.partition=dirichlet", "devices.dirichlet_alpha=2.0", "method.batch_rows=7", "seed=1")
+    mixed = ("devices.partition={type: dirichlet, alpha: 2.0}", "method.batch_rows=7", "seed=1")
     return build_experiment(small_config(path, "runtime.backend=local", *mixed))
 
 
@@ -112,7 +112,7 @@ def test_dirichlet_batches_go_to_the_experts_of_their_tasks(dirichlet):
 
 
 def test_central_learner_takes_the_rows_all_devices_would_have_drawn(dirichlet, tmp_path):
-    mixed = ("devices.partition=dirichlet", "devices.dirichlet_alpha=2.0", "method.batch_rows=7", "seed=1")
+    mixed = ("devices.partition={type: dirichlet, alpha: 2.0}", "method.batch_rows=7", "seed=1")
     experiment = build_experiment(
         small_config(tmp_path, "runtime.backend=local", "method=centralized", *mixed)
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfl_ray.records import RunFolder, load_run, parts
+from dfl_ray.records.schema import TABLES
 
 STEPS = st.lists(
     st.one_of(
@@ -41,7 +42,7 @@ def test_rows_on_disk_equal_a_plain_list(steps):
                 done = min(done, number)
                 expected = [row for row in expected if row[0] <= number]
             elif step == "compact":
-                parts.compact(folder.path / "devices.parquet")
+                parts.compact(folder.path / "devices.parquet", TABLES["devices"])
             else:
                 folder.close()
                 folder = RunFolder.open(folder.path)
