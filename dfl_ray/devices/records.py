@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:  # the channel's process reads these records too and must not import torch for them
     from dfl_ray.config.schema import Config
     from dfl_ray.lora.layout import LayerShape
-    from dfl_ray.models.base import BaseWeights
+    from dfl_ray.models.weights import BaseWeights
     from dfl_ray.network.comm_graph import CommGraph
     from dfl_ray.network.traffic import TransferRequests
     from dfl_ray.tasks.tokens import TokenTask

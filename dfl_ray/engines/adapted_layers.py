@@ -17,7 +17,7 @@ from dfl_ray.models.shapes import linear_layers
 
 if TYPE_CHECKING:
     from dfl_ray.engines.training import ScoredModel
-    from dfl_ray.models.base import BaseWeights
+    from dfl_ray.models.weights import BaseWeights
     from dfl_ray.tasks.tokens import TokenTask
 
 

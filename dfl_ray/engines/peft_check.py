@@ -22,10 +22,10 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import other_names
-from dfl_ray.models.base import BaseWeights
 from dfl_ray.models.build import build_transformer
 from dfl_ray.models.checks import shortened
 from dfl_ray.models.peft_folder import read_peft_folder, write_peft_folder
+from dfl_ray.models.weights import BaseWeights
 
 EXACT, ROUNDED = 1e-3, 0.1
 """Largest mean difference of logits, as a share of what the adapter changes, in float32 and in coarser types."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfl_ray.models.base import BaseWeights
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.models.llama import empty_decoder
+from dfl_ray.models.weights import BaseWeights
 
 
 def build_model(weights: BaseWeights, device: str = "cpu") -> Any:

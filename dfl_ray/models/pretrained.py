@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from dfl_ray.errors import InputError
-from dfl_ray.models.base import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 from dfl_ray.models.checks import check_kind, layers_beyond, rests_of_old_files, shortened
+from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 
 
 def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> BaseWeights:

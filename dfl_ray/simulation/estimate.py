@@ -202,7 +202,8 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("simulated time, whole run", f"{run['simulated_s']:.4g} s"),
         ("energy, whole run", f"{run['energy_j']:.4g} J: radio {run['radio_energy_j']:.4g} J, computing "
          f"{run['compute_energy_j']:.4g} J"),
-        ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"),
+        ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
+         if run["transfers"] else "nothing is sent"),
         (f"typical round ({one['round']})", f"{one['transfers']:,} transfers in {one['slots']:,} slots, "
          f"{size(one['payload_bytes'])}, {one['airtime_s']:.3g} s of airtime, {one['energy_j']:.3g} J"),
         ("  simulated", f"{one['round_s']:.3g} s ({one['compute_s_max']:.3g} s of it the slowest training)"),
@@ -217,4 +218,5 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("planning took", ", ".join(f"{k} {v:.2f} s" for k, v in f["seconds"].items())
          + f"; peak memory {f['planning_memory_mb']:.0f} MB"),
     ]  # fmt: skip
-    return [*lines, *(("note", text) for text in f["notes"])]
+    told = [(name, value) for name, value in lines if value]
+    return [*told, *(("note", text) for text in f["notes"])]

@@ -28,7 +28,7 @@ from dfl_ray.seeds import Stream, generator
 
 if TYPE_CHECKING:
     from dfl_ray.engines.adapted_layers import Targets
-    from dfl_ray.models.base import BaseWeights
+    from dfl_ray.models.weights import BaseWeights
     from dfl_ray.tasks.assemble import LoadedTasks
     from dfl_ray.tasks.data import Task
     from dfl_ray.tasks.tokens import TokenTask
@@ -91,7 +91,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     """
     from dfl_ray.engines.adapted_layers import row_sizes, targets_of
     from dfl_ray.tasks.load import read_tasks
-    from dfl_ray.tasks.scoring import score_lines
+    from dfl_ray.tasks.score_words import score_lines
 
     if loaded is None:
         with step("tasks"):

@@ -310,7 +310,7 @@ def _end(backend: Backend | None, folder: RunFolder, state: State) -> None:
 
 def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
     """Write into `run.json` what was told when the run was set up, and how each task is scored."""
-    from dfl_ray.tasks.scoring import score_lines, score_records
+    from dfl_ray.tasks.score_words import score_lines, score_records
 
     tasks = experiment.setup.tasks
     warnings = [note for note in experiment.notes if note not in score_lines(tasks)]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.schema import Config, Score, TasksConfig
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.data import Task
 from dfl_ray.tasks.labels import quoted
-
-if TYPE_CHECKING:
-    from dfl_ray.tasks.tokens import TokenTask
 
 WORDS = {"choice": "label likelihood", "exact_match": "exact match of greedy decoding"}
 """A score's name in words."""
@@ -119,30 +115,3 @@ def refuse_endless_labels(name: str, labels: Sequence[str], tokens: Sequence[Seq
                     expected="labels of which none begins with another",
                     change=f"Rename one of them, or set tasks.score.{name}=exact_match.",
                 )
-
-
-def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
-    """How the tasks are scored, one sentence for each score and reason."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for task in tasks:
-        labels = f"{len(task.choices)} labels, " if task.choices is not None else ""
-        groups.setdefault((task.score, task.why), []).append(
-            f"{task.name} ({labels}chance {100 * task.chance:.1f} %)"
-        )
-    return tuple(
-        f"scored by {WORDS[score]}: {', '.join(names)}" + (f"; {why}" if why else "")
-        for (score, why), names in groups.items()
-    )
-
-
-def score_records(tasks: Sequence[TokenTask]) -> dict[str, dict[str, Any]]:
-    """What `run.json` says of each task's score: name -> score, why, chance, number of labels or None."""
-    return {
-        task.name: {
-            "score": task.score,
-            "why": task.why,
-            "chance": task.chance,
-            "labels": None if task.choices is None else len(task.choices),
-        }
-        for task in tasks
-    }

@@ -296,3 +296,35 @@ def test_files_are_at_most_400_lines_and_functions_40() -> None:
                 if lines > 40:
                     long.append(f"{path}:{node.lineno} {node.name}: {lines} lines below its docstring")
     assert long == []
+
+
+def imports_of(path: Path, known: dict[str, Path]) -> set[Path]:
+    """The project's files that a file imports, anywhere in it, for types included."""
+    import ast
+
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else node.module for name in names]
+        found |= {known[name] for name in names if name in known}
+    return found - {path}
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    import graphlib
+
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    known = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+    graph = {path: imports_of(path, known) for path in files}
+    assert sum(map(len, graph.values())) > 500
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        raise AssertionError([str(path.relative_to(ROOT)) for path in error.args[1]]) from None

@@ -21,9 +21,10 @@ from dfl_ray.errors import InputError
 from dfl_ray.evaluation.eval_batches import make_eval_batch
 from dfl_ray.evaluation.scorer import Scorer
 from dfl_ray.lora.inject import Binding, inject
-from dfl_ray.models.base import BaseWeights, load_base
+from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.peft_folder import write_peft_folder
+from dfl_ray.models.weights import BaseWeights
 from dfl_ray.tasks.tokens import TokenRows, TokenTask
 from tests.oracle.architectures.tiny import VOCABULARY, tiny_model
 

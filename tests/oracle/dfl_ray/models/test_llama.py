@@ -13,10 +13,11 @@ import torch
 from dfl_ray.engines.adapted_layers import Targets, distinct_inputs, targets_of
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.lora.inject import find_targets, inject
-from dfl_ray.models.base import BaseWeights, load_base
+from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.llama import CausalDecoder
+from dfl_ray.models.weights import BaseWeights
 
 SMALL = {
     "vocab_size": 50,

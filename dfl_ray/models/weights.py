@@ -1,0 +1,75 @@
+"""The frozen base model's weights as plain arrays, and what is to be said of how they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dfl_ray.models.decoder import DecoderShape, read_decoder
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """A base model as data, so that an object store can hold it once and every process map it.
+
+    Attributes:
+        config_json: The `transformers` configuration.
+        arrays: Parameter name -> array; bfloat16 is stored as uint16 bits.
+        dtype: "float32" or "bfloat16".
+        trust_remote_code: Whether code shipped with a hub model may run.
+        buffers: Persistent buffer name -> array, in the buffer's own type; they are part of the file.
+        aliases: Further names of tied parameters -> the name they are stored under.
+        notes: What the user should be told about the folder, in words.
+        code: Folder or hub id whose own code makes the model; empty where `transformers` has it.
+    """
+
+    config_json: str
+    arrays: Mapping[str, np.ndarray]
+    dtype: str
+    trust_remote_code: bool = False
+    buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    code: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parameters and persistent buffers."""
+        return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values()))
+
+    @property
+    def decoder(self) -> DecoderShape | None:
+        """The Llama-family decoder that these arrays fill exactly, or None."""
+        shape = read_decoder(self.config_json)
+        return shape if shape is not None and set(self.arrays) == set(shape.parameter_shapes()) else None
+
+
+def own_head_note(path: str | Path) -> str:
+    """Said where a configuration ties the head to the embedding and the file holds another head."""
+    return (
+        f"`model.name`: the configuration of {path} says tie_word_embeddings=true, but the file holds an output head "
+        "that differs from the embedding; the file's head is used, as `transformers` 5 does."
+    )
+
+
+def fewer_layers_note(path: str | Path, layers: int, beyond: Iterable[int]) -> str:
+    """Said where a file holds more layers than its configuration asks for."""
+    unused = ", ".join(map(str, sorted(set(beyond))))
+    return (
+        f"`model.name`: the configuration of {path} asks for {layers} layers and the file holds more; layers {unused} "
+        "(counted from 0) are not used."
+    )
+
+
+def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Tensors as arrays over the same memory, bfloat16 as its bits."""
+    import torch
+
+    return {n: (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}
