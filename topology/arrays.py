@@ -98,7 +98,14 @@ def both_ends(mask: BoolArray, pairs: IntArray) -> BoolArray:
 
 
 def all_pairs(nodes: int) -> IntArray:
-    """List every pair of ``nodes`` devices, canonical, shape (nodes·(nodes−1)/2, 2)."""
+    """List every pair of ``nodes`` devices.
+
+    Args:
+        nodes: Number of devices N, ≥ 0.
+
+    Returns:
+        (N·(N−1)/2, 2) int64 canonical pairs.
+    """
     i, j = np.triu_indices(nodes, 1)
     return np.stack([i, j], axis=1).astype(np.int64)
 
@@ -123,7 +130,15 @@ def adjacency(nodes: int, pairs: IntArray, weights: FloatArray | None = None) ->
 
 
 def degrees(nodes: int, pairs: IntArray) -> IntArray:
-    """Number of links at each device, (nodes,)."""
+    """Number of links at each device.
+
+    Args:
+        nodes: Number of devices N.
+        pairs: (E, 2) links, each once.
+
+    Returns:
+        (N,) int64 numbers of links.
+    """
     return np.bincount(pairs.ravel(), minlength=nodes).astype(np.int64)
 
 
@@ -160,6 +175,9 @@ def spanning_forest(nodes: int, pairs: IntArray, cost: FloatArray) -> IntArray:
 
     Returns:
         Rows of ``pairs`` in the forest, ascending.
+
+    Source: Kruskal, "On the shortest spanning subtree of a graph and the traveling salesman problem", Proc.
+        Amer. Math. Soc. 7, 1956, as SciPy implements it.
     """
     if len(pairs) == 0:
         return np.empty(0, np.int64)

@@ -139,6 +139,12 @@ class Topology:
     def holders(self, task: int) -> IntArray:
         """Devices that hold ``task``, ascending.
 
+        Args:
+            task: Task number, 0..T−1.
+
+        Returns:
+            (holders,) int64 device numbers.
+
         Raises:
             ValueError: If there is no such task.
         """
@@ -170,6 +176,12 @@ class Topology:
 
     def task_components(self, task: int) -> list[IntArray]:
         """Connected groups of a task's holders in G_t, each ascending, by their smallest device.
+
+        Args:
+            task: Task number, 0..T−1.
+
+        Returns:
+            One int64 array of device numbers for each group; their union is `holders`.
 
         Raises:
             ValueError: If there is no such task.
@@ -244,7 +256,11 @@ class Topology:
         return [(parent, child) for parent, child in hops.tolist()]
 
     def crossing(self) -> BoolArray:
-        """Which links join devices of different cluster labels, (E,)."""
+        """Which links join devices of different cluster labels.
+
+        Returns:
+            (E,) mask on `edges`.
+        """
         ends = self.cluster[self.edges]
         return ends[:, 0] != ends[:, 1]
 
@@ -259,6 +275,12 @@ class Topology:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Topology:
         """Rebuild a topology from `to_arrays`, bit for bit.
+
+        Args:
+            arrays: Field name -> array, shaped as in the attributes of this class; further names are ignored.
+
+        Returns:
+            The topology.
 
         Raises:
             ValueError: If a field is missing.

@@ -33,7 +33,14 @@ class Links:
     energy_j_per_mb: FloatArray
 
     def lookup(self, pairs: IntArray) -> IntArray:
-        """Row of each given pair among the candidates, −1 where the radio cannot serve it, (Q,)."""
+        """Find given pairs among the candidates.
+
+        Args:
+            pairs: (Q, 2) device numbers, ends in either order.
+
+        Returns:
+            (Q,) int64 row of each pair in `pairs`, −1 where the radio cannot serve it.
+        """
         return find_pairs(pairs, self.pairs, self.nodes)
 
 

@@ -55,6 +55,9 @@ def uniform(edges: ArrayLike, nodes: int) -> csr_array:
 
     Raises:
         ValueError: If the edges are not pairs of devices 0..N−1.
+
+    Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53,
+        2004, §4 (maximum-degree weights 1/d_max). Departure: 1/(1 + d_max), so that the diagonal is positive.
     """
     pairs, _ = as_pairs(edges, nodes)
     largest = int(degrees(nodes, pairs).max(initial=0))
@@ -119,6 +122,9 @@ def spectral_gap(weights: csr_array) -> float:
 
     Raises:
         ValueError: If the matrix is not square.
+
+    Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53,
+        2004 (for a symmetric W the convergence factor is the spectral radius of W − 11ᵀ/N).
     """
     nodes = weights.shape[0]
     if weights.shape[1] != nodes:
@@ -145,6 +151,8 @@ def slow_mode(weights: csr_array) -> FloatArray:
     Returns:
         (N,) unit vector; its sign is arbitrary but the same every time. Above 5,000 devices it is loose: a
         smooth vector of slow disagreement, good enough to choose links by.
+
+    Source: Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
     """
     nodes = weights.shape[0]
     if nodes <= DENSE_MODE_NODES:

@@ -294,6 +294,9 @@ def split_rows(
 
     Raises:
         ValueError: If a task has fewer rows than holders (and ``reuse`` is off), or a value is out of range.
+
+    Source: largest remainders (Hamilton's method) as in Balinski and Young, "Fair Representation", 1982.
+        Departure: every holder gets one row beforehand.
     """
     counts = np.asarray(row_counts, dtype=np.int64).reshape(-1)
     devices, tasks = len(mixture), int(mixture.shape[1])

@@ -24,25 +24,42 @@ class LinkSet:
             self.add(row)
 
     def ends(self, row: int) -> tuple[int, int]:
-        """The two devices of a link."""
+        """The two devices of a link.
+
+        Args:
+            row: Row of the link in the candidate pairs.
+
+        Returns:
+            The device numbers, in the order of the row.
+        """
         return int(self._pairs[row, 0]), int(self._pairs[row, 1])
 
     def add(self, row: int) -> None:
-        """Put a link in."""
+        """Put a link in, by its row in the candidate pairs."""
         a, b = self.ends(row)
         self.near[a].add(b)
         self.near[b].add(a)
         self.chosen.add(row)
 
     def drop(self, row: int) -> None:
-        """Take a link out."""
+        """Take a link out, by its row in the candidate pairs."""
         a, b = self.ends(row)
         self.near[a].discard(b)
         self.near[b].discard(a)
         self.chosen.discard(row)
 
     def redundant(self, row: int) -> bool:
-        """Whether every group that uses the link stays connected without it."""
+        """Whether every group that uses the link stays connected without it.
+
+        For each group that both ends belong to, another path between the ends inside the group is sought by
+        breadth-first search from both sides.
+
+        Args:
+            row: Row of a link in the candidate pairs.
+
+        Returns:
+            True if there is such a path in every shared group; true as well if the ends share no group.
+        """
         a, b = self.ends(row)
         shared = self.groups[a] & self.groups[b]
         while shared:
@@ -73,11 +90,26 @@ class LinkSet:
         return False
 
     def excess(self, row: int, max_degree: int) -> int:
-        """How many of the link's ends have more neighbours than wanted."""
+        """How many of the link's ends have more neighbours than wanted.
+
+        Args:
+            row: Row of the link in the candidate pairs.
+            max_degree: Wanted largest number of neighbours.
+
+        Returns:
+            0, 1 or 2.
+        """
         return sum(len(self.near[end]) > max_degree for end in self.ends(row))
 
     def total_excess(self, max_degree: int) -> int:
-        """Neighbours above the wanted number, over all devices."""
+        """Neighbours above the wanted number, over all devices: Σ_i max(d_i − max_degree, 0).
+
+        Args:
+            max_degree: Wanted largest number of neighbours.
+
+        Returns:
+            The sum; 0 if every device keeps the bound.
+        """
         return sum(max(len(near) - max_degree, 0) for near in self.near)
 
 
@@ -121,7 +153,15 @@ def polish(
 
 
 def small(pairs: IntArray, chosen: BoolArray) -> bool:
-    """Whether an instance is small enough for exchanges."""
+    """Whether an instance is small enough for exchanges: E · (chosen links) ≤ `EXCHANGE_BUDGET`.
+
+    Args:
+        pairs: (E, 2) candidate links.
+        chosen: (E,) mask of the chosen links.
+
+    Returns:
+        True if exchanges are tried.
+    """
     return len(pairs) * int(chosen.sum()) <= EXCHANGE_BUDGET
 
 

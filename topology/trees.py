@@ -27,6 +27,8 @@ def cheapest_path(nodes: int, pairs: IntArray, cost: FloatArray, source: int, ta
 
     Returns:
         Device numbers from source to target, both included; None if there is no path.
+
+    Source: Dijkstra, "A note on two problems in connexion with graphs", Numer. Math. 1, 1959.
     """
     from scipy.sparse.csgraph import dijkstra
 
@@ -136,6 +138,9 @@ def steiner_tree(
 
     Returns:
         (H, 2) int64 hops (parent, child), every parent reached before it sends; the same for the same input.
+
+    Source: Mehlhorn, "A faster approximation algorithm for the Steiner problem in graphs", Inf. Process.
+        Lett. 27, 1988, for the second of the two trees.
     """
     spanning = spanning_forest(nodes, pairs, cost)
     hops = _directed(nodes, pairs[spanning], root)

@@ -36,7 +36,14 @@ class GraphInput:
         return len(self.positions_m)
 
     def possible(self, pairs: IntArray) -> BoolArray:
-        """Which of the given pairs may be linked, (Q,)."""
+        """Which of the given pairs may be linked: all with free choice, else the candidate links.
+
+        Args:
+            pairs: (Q, 2) device numbers, ends in either order.
+
+        Returns:
+            (Q,) mask on ``pairs``.
+        """
         if self.free_choice:
             return np.ones(len(pairs), np.bool_)
         return self.links.lookup(pairs) >= 0

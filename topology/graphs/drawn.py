@@ -24,6 +24,9 @@ def erdos_renyi(
 ) -> GraphLinks:
     """Each possible link is there with the same probability.
 
+    The links are drawn independently with p = ``probability``, or p = min(1, ``mean_degree``·N/2/M), M being
+    the number of possible links: N·(N−1)/2 with free reach, else the number of candidates.
+
     Args:
         inputs: Devices and candidate links.
         probability: Chance of a link; none = derived from ``mean_degree``.
@@ -34,6 +37,9 @@ def erdos_renyi(
 
     Raises:
         ValueError: If a value is out of range.
+
+    Source: Gilbert, "Random graphs", Ann. Math. Statist. 30, 1959, the model G(N, p). Departure: without free
+        reach only candidate links are drawn.
     """
     nodes = inputs.nodes
     possible = nodes * (nodes - 1) // 2 if inputs.free_choice else len(inputs.links.pairs)

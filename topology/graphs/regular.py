@@ -16,7 +16,14 @@ Order = Literal["tour", "index", "random"]
 
 
 def complete(inputs: GraphInput) -> GraphLinks:
-    """Link everyone with everyone, or with everyone in reach."""
+    """Link everyone with everyone, or with everyone in reach.
+
+    Args:
+        inputs: Devices and candidate links.
+
+    Returns:
+        The plan: all N·(N−1)/2 pairs with free reach, else every candidate link.
+    """
     return GraphLinks(all_pairs(inputs.nodes) if inputs.free_choice else inputs.links.pairs)
 
 
@@ -41,6 +48,13 @@ def ring(inputs: GraphInput, *, order: Order = "tour") -> GraphLinks:
 
 def visiting_order(inputs: GraphInput, order: str) -> IntArray:
     """Put the devices in a row: ``tour`` (Hilbert curve), ``index`` or ``random``.
+
+    Args:
+        inputs: Devices; ``random`` draws from ``inputs.rng``.
+        order: One of the three orders.
+
+    Returns:
+        (N,) int64 device numbers, a permutation of 0..N−1.
 
     Raises:
         ValueError: If the order is unknown.
@@ -124,6 +138,14 @@ def grid(
 
 def exponential(inputs: GraphInput) -> GraphLinks:
     """Static exponential graph: device i is linked with i + 1, i + 2, i + 4, … (modulo N), both ways.
+
+    The jumps are the powers of two below N, so a device has about 2·log₂ N neighbours.
+
+    Args:
+        inputs: Devices and candidate links.
+
+    Returns:
+        The plan; links out of reach are left out unless reach is free.
 
     Source: Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS
         2021. Departure: undirected, as radio links are.

@@ -83,7 +83,18 @@ def k_nearest(inputs: GraphInput, *, degree: Annotated[int, Within(ge=1)] = 4) -
 def minimum_spanning_tree(inputs: GraphInput) -> GraphLinks:
     """The tree of least total airtime over the candidates; of least length with free reach.
 
-    With free reach the links come from the Delaunay triangulation, which contains the Euclidean tree.
+    With free reach the links come from the Delaunay triangulation, which contains the Euclidean tree; below 50
+    devices, or where the triangulation fails, from all pairs. Where the candidates leave the devices
+    partitioned, each component gets a tree of its own.
+
+    Args:
+        inputs: Devices and candidate links.
+
+    Returns:
+        The plan.
+
+    Source: Preparata and Shamos, "Computational Geometry", 1985 (the Delaunay triangulation contains the
+        Euclidean minimum spanning tree).
     """
     if not inputs.free_choice:
         links = inputs.links

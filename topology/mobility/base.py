@@ -21,11 +21,18 @@ class Mobility(Protocol):
         ...
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), inside the area."""
+        """Let time pass and move the devices.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+        """
         ...
 
     def snapshot(self) -> Snapshot:
-        """All state as arrays, enough to go on bit for bit."""
+        """All state as arrays by name, enough to go on bit for bit."""
         ...
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -36,8 +43,16 @@ class Mobility(Protocol):
 def check_start(positions_m: ArrayLike, area_m: tuple[float, float]) -> FloatArray:
     """Check starting positions and copy them.
 
+    Args:
+        positions_m: (N, 2) positions, metres.
+        area_m: Width and height of the area, metres; it spans [0, width] × [0, height].
+
+    Returns:
+        (N, 2) float64 copy of the positions, metres.
+
     Raises:
-        ValueError: If a device stands outside the area or the area is not positive.
+        ValueError: If a device stands outside the area, the area is not positive, or the positions are not
+            finite numbers of that shape.
     """
     width, height = area_m
     if not (width > 0 and height > 0):
@@ -57,6 +72,12 @@ def check_start(positions_m: ArrayLike, area_m: tuple[float, float]) -> FloatArr
 def check_step(dt_s: float) -> float:
     """Check a time step.
 
+    Args:
+        dt_s: The step, seconds.
+
+    Returns:
+        The step as a float, seconds.
+
     Raises:
         ValueError: If it is negative or not finite.
     """
@@ -66,10 +87,15 @@ def check_step(dt_s: float) -> float:
 
 
 def check_speeds(low_mps: float, high_mps: float, *, above_zero: bool) -> None:
-    """Check a range of speeds in m/s.
+    """Check a range of speeds.
+
+    Args:
+        low_mps: Lowest speed, m/s.
+        high_mps: Highest speed, m/s.
+        above_zero: Whether the lowest speed must be > 0.
 
     Raises:
-        ValueError: If it is empty, negative, or touches 0 where that is not allowed.
+        ValueError: If the range is empty, negative, not finite, or touches 0 where that is not allowed.
     """
     if not (np.isfinite([low_mps, high_mps]).all() and 0 <= low_mps <= high_mps):
         raise ValueError(f"speeds must satisfy 0 ≤ min ≤ max in m/s, got {low_mps} and {high_mps}")
@@ -83,8 +109,17 @@ def check_speeds(low_mps: float, high_mps: float, *, above_zero: bool) -> None:
 def take(snapshot: Snapshot, state: dict[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
     """Pick the arrays of `state` from a snapshot, checking names and shapes.
 
+    Args:
+        snapshot: Arrays by name, as a model's `snapshot` gives them.
+        state: Present state of the model: the names and shapes that are wanted.
+        model: Name of the model, for the message.
+
+    Returns:
+        Copies of the snapshot's arrays under the names of `state`.
+
     Raises:
-        ValueError: If the snapshot is of another model or another number of devices.
+        ValueError: If a name is missing or a shape differs: the snapshot is of another model or another number
+            of devices.
     """
     taken: dict[str, np.ndarray] = {}
     for name, now in state.items():

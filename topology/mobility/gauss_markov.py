@@ -78,7 +78,17 @@ class GaussMarkov:
         return self._state["position_m"].copy()
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), metres."""
+        """Let time pass and move the devices, changing velocities at every tick of the clock.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
         rest = check_step(dt_s)
         while rest > 0:
             run = min(rest, float(self._state["left_s"]))
@@ -112,6 +122,9 @@ class GaussMarkov:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model with as many devices.
 
         Raises:
             ValueError: If it does not fit.

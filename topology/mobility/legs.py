@@ -99,7 +99,17 @@ class RandomDirection:
         return self._legs.state["position_m"].copy()
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), metres."""
+        """Let time pass and move the devices, drawing a new leg wherever one ends.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
         return self._legs.advance(dt_s, self._next)
 
     def _next(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -115,6 +125,9 @@ class RandomDirection:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model with as many devices.
 
         Raises:
             ValueError: If it does not fit.
@@ -193,7 +206,17 @@ class RandomWaypoint:
         return self._legs.state["position_m"].copy()
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), metres."""
+        """Let time pass and move the devices, drawing a pause or a new leg wherever one ends.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
         return self._legs.advance(dt_s, self._next)
 
     def _next(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -213,6 +236,9 @@ class RandomWaypoint:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model with as many devices.
 
         Raises:
             ValueError: If it does not fit.
@@ -238,9 +264,12 @@ def _long_legs(key: int, devices: IntArray, side: FloatArray) -> tuple[FloatArra
 def mean_distance_m(width_m: float, height_m: float) -> float:
     """Mean distance of two uniform points in a rectangle (0.5214 for the unit square).
 
+    With sides w, h and diagonal d = √(w² + h²): (w³/h² + h³/w² + d·(3 − w²/h² − h²/w²)
+    + 5/2·(h²/w·ln((w + d)/h) + w²/h·ln((h + d)/w)))/15.
+
     Args:
-        width_m: One side, metres, > 0.
-        height_m: The other.
+        width_m: One side w, metres, > 0.
+        height_m: The other, h, metres, > 0.
 
     Returns:
         Metres.

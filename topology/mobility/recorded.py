@@ -38,7 +38,17 @@ class Static:
         return self._state["position_m"].copy()
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the positions (N, 2), metres."""
+        """Let time pass; nobody moves.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) positions, metres, the same as before.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
         check_step(dt_s)
         return self.positions_m
 
@@ -48,6 +58,9 @@ class Static:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model with as many devices.
 
         Raises:
             ValueError: If it does not fit.
@@ -93,7 +106,17 @@ class Trace:
         return _at(self._points, float(self._state["t_s"]))
 
     def step(self, dt_s: float) -> FloatArray:
-        """Let ``dt_s`` ≥ 0 seconds pass; returns the new positions (N, 2), metres."""
+        """Let time pass and read the positions off the trace, linear in time between its points.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
         self._state["t_s"] = self._state["t_s"] + check_step(dt_s)
         return self.positions_m
 
@@ -102,7 +125,10 @@ class Trace:
         return {name: value.copy() for name, value in self._state.items()}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot.
+        """Take the state of a snapshot: the time reached in the trace.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model.
 
         Raises:
             ValueError: If it does not fit.
