@@ -182,6 +182,9 @@ def receive_order(line: socket.socket) -> dict[str, Any]:
     Args:
         line: A connection just accepted.
 
+    Returns:
+        The order by those four names; `streams` is empty for a probe, whose `arguments` are empty too.
+
     Raises:
         OSError: The client broke off or paused for longer than `ORDER_WAIT_S`.
         ValueError: It sent something else. Descriptors that came with it are closed.
@@ -210,7 +213,10 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
     Standard input brings configurations of models to prepare for, a JSON string a line; they go before orders.
 
     Args:
-        listener: Where orders come from.
+        listener: Where orders come from; closed in a fork.
+
+    Returns:
+        In a fork the order it is to carry out; in the server None, once standard input has ended.
     """
     import selectors
 

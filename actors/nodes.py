@@ -108,6 +108,9 @@ class NodePlacement:
 
         Args:
             number: The actor's place in `Packing.groups`.
+
+        Returns:
+            CPUs, GPUs and, on several nodes, a scheduling strategy.
         """
         from ray.util.scheduling_strategies import (
             NodeAffinitySchedulingStrategy,
@@ -143,6 +146,9 @@ class NodePlacement:
 
         Args:
             number: The actor's place in `Packing.groups`.
+
+        Returns:
+            True if it is; always False on one node. The nodes are asked for at most every `NODES_CACHE_S` seconds.
         """
         return self._group is not None and self.node_of[number] not in {n.name for n in self._alive()}
 

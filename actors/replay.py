@@ -94,7 +94,14 @@ class ActorSet:
         self._node_placement = node_placement
 
     def on_lost_node(self, actor: RecoverableActor) -> bool:
-        """Whether the node an actor was started on is lost."""
+        """Whether the node an actor was started on is lost.
+
+        Args:
+            actor: An actor of this set.
+
+        Returns:
+            True if it is; False for an actor without a number or where placement does not matter.
+        """
         return (
             self._node_placement is not None
             and actor.number is not None
@@ -172,14 +179,28 @@ class RecoverableActor:
         self.handle = create(0)
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
-        """Start a call; it is kept for replay until the next `set_recovery_point`."""
+        """Start a call; it is kept for replay until the next `set_recovery_point`.
+
+        Args:
+            method: Name of the actor's method.
+            *args: Its arguments; an `Answer` stands for what another call gives, as of the moment of sending.
+            returns: Number of answers.
+            changes_state: Whether a replacement of the actor must repeat the call even if its answer was fetched.
+
+        Returns:
+            The call, to be handed to `result`.
+        """
         call = Call(method, args, returns, changes_state, next(self._actor_set.numbers))
         self.start(call)
         self._log.append(call)
         return call
 
     def start(self, call: Call) -> None:
-        """Send a call to the actor's present process."""
+        """Send a call to the actor's present process; its references are replaced by new ones.
+
+        Args:
+            call: A call of this actor, new or to be repeated.
+        """
         args = [a.ref if isinstance(a, Answer) else a for a in call.args]
         refs = getattr(self.handle, call.method).options(num_returns=call.returns).remote(*args)
         call.refs = refs if call.returns > 1 else [refs]

@@ -18,25 +18,38 @@ class DloraConfig(GossipConfig):
 
 
 class FfaConfig(GossipConfig):
-    """FFA-LoRA: one common frozen A, B trained and gossiped, which is exact (2403.12313)."""
+    """FFA-LoRA: one common frozen A, B trained and gossiped, which is exact.
+
+    Source: Sun et al., "Improving LoRA in privacy-preserving federated learning", ICLR 2024, arXiv 2403.12313.
+    """
 
     type: Literal["ffa"] = Field(default="ffa", description="the method's name")
 
 
 class RoloraConfig(GossipConfig):
-    """RoLoRA: A and B in turn; only the active factor is trained, sent and mixed (2409.02346)."""
+    """RoLoRA: A and B in turn; only the active factor is trained, sent and mixed.
+
+    Source: arXiv 2409.02346.
+    """
 
     type: Literal["rolora"] = Field(default="rolora", description="the method's name")
 
 
 class FedsaConfig(GossipConfig):
-    """FedSA-LoRA: A and B trained, only A shared, B stays personal (2410.01463)."""
+    """FedSA-LoRA: A and B trained, only A shared, B stays personal.
+
+    Source: Guo et al., "Selective aggregation for low-rank adaptation in federated learning", arXiv 2410.01463.
+    """
 
     type: Literal["fedsa"] = Field(default="fedsa", description="the method's name")
 
 
 class ChocoConfig(TrainingConfig):
-    """CHOCO-SGD on LoRA: A and B trained, top-k compressed differences sent (1902.00340)."""
+    """CHOCO-SGD on LoRA: A and B trained, top-k compressed differences sent.
+
+    Source: Koloskova, Stich and Jaggi, "Decentralized stochastic optimization and gossip algorithms with
+        compressed communication", ICML 2019, arXiv 1902.00340.
+    """
 
     type: Literal["choco"] = Field(default="choco", description="the method's name")
     keep_share: float = Field(
@@ -46,7 +59,11 @@ class ChocoConfig(TrainingConfig):
 
 
 class FloraConfig(TrainingConfig):
-    """FLoRA: neighbours' modules are stacked and merged into the own base without noise (2409.05976)."""
+    """FLoRA: neighbours' modules are stacked and merged into the own base without noise.
+
+    Source: Wang et al., "FLoRA: federated fine-tuning large language models with heterogeneous low-rank
+        adaptations", arXiv 2409.05976.
+    """
 
     type: Literal["flora"] = Field(default="flora", description="the method's name")
 
@@ -67,13 +84,21 @@ class RankedConfig(TrainingConfig):
 
 
 class FlexloraConfig(RankedConfig):
-    """FlexLoRA: the mean product, cut back to each device's rank by SVD (2402.11505); all ranks equal by default."""
+    """FlexLoRA: the mean product, cut back to each device's rank by SVD; all ranks equal by default.
+
+    Source: Bai et al., "Federated fine-tuning of large language models under heterogeneous tasks and client
+        resources", arXiv 2402.11505.
+    """
 
     type: Literal["flexlora"] = Field(default="flexlora", description="the method's name")
 
 
 class HetloraConfig(RankedConfig):
-    """HetLoRA: ranks differ, zero padding, sparsity-weighted mean, truncation (2401.06432); r and r/2 by default."""
+    """HetLoRA: ranks differ, zero padding, sparsity-weighted mean, truncation; r and r/2 by default.
+
+    Source: Cho et al., "Heterogeneous LoRA for federated fine-tuning of on-device foundation models",
+        arXiv 2401.06432.
+    """
 
     type: Literal["hetlora"] = Field(default="hetlora", description="the method's name")
 

@@ -33,6 +33,9 @@ _FILES: tuple[Choice, ...] = (
 def check_values(config: Config) -> list[Problem]:
     """Find contradictions between keys.
 
+    Args:
+        config: A configuration whose types and ranges are right.
+
     Returns:
         One problem for each; empty for a sound configuration.
     """
@@ -51,6 +54,9 @@ def check_values(config: Config) -> list[Problem]:
 
 def check_inputs(config: Config) -> None:
     """Refuse a configuration whose files are missing: tasks, placement, traces, graph, model folder.
+
+    Args:
+        config: The whole configuration.
 
     Raises:
         InputError: All that is missing, in one message.
@@ -180,7 +186,14 @@ def _check_model(config: Config) -> None:
 
 
 def task_names(config: Config) -> tuple[str, ...] | None:
-    """Names of the tasks as far as the configuration alone tells; None where the data must be read."""
+    """Names of the tasks as far as the configuration alone tells; None where the data must be read.
+
+    Args:
+        config: The whole configuration; only `tasks` is used.
+
+    Returns:
+        `tasks.names`, else the synthetic tasks or the names of the templates of a `hub` source.
+    """
     tasks = config.tasks
     if tasks.names is not None:
         return tasks.names
@@ -197,6 +210,9 @@ def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
     Args:
         config: The whole configuration; only `devices` is used.
         names: The tasks' names.
+
+    Yields:
+        At most one problem; none for partitions other than `balanced`.
     """
     devices, tasks = config.devices, len(names)
     wanted = devices.partition.options()

@@ -63,7 +63,17 @@ class Variants:
         return self.section(self.default)()
 
     def chosen(self, data: Any) -> type[BaseModel] | None:
-        """The class that plain data name by `type`, None if they name none that exists."""
+        """The class that plain data name by `type`, None if they name none that exists.
+
+        Args:
+            data: The section as plain data; without a `type`, or no mapping at all, the default is meant.
+
+        Returns:
+            The section's class, or None.
+
+        Raises:
+            InputError: An installed package that offers the variant cannot be imported.
+        """
         name = data.get("type", self.default) if isinstance(data, Mapping) else self.default
         try:
             return self.section(name) if isinstance(name, str) and name in self.names else None

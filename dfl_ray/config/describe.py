@@ -20,6 +20,12 @@ def describe(config: Config) -> str:
 
     Keys that differ from the schema's default say so and name it. The text loads back with `load_config` to
     an equal configuration, so that it can be saved as a file and edited.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The YAML text.
     """
     data = config.model_dump(mode="python")
     document = CommentedMap()

@@ -57,7 +57,15 @@ def is_section(field: FieldInfo) -> bool:
 
 
 def section_class(field: FieldInfo, data: Any) -> type[BaseModel] | None:
-    """The class of the section that a field holds, as `data` choose it; None for a value or an unknown `type`."""
+    """The class of the section that a field holds, as `data` choose it.
+
+    Args:
+        field: A field of a section.
+        data: The field's value as plain data; it chooses among variants by its `type`.
+
+    Returns:
+        The class; None for a field that holds a value, or an unknown `type`.
+    """
     chooser = variants(field)
     if chooser is not None:
         return chooser.chosen(data)
@@ -79,6 +87,9 @@ def keys(
         data: The section's values as plain data, used only to choose among variants; may be incomplete.
         prefix: Path of the section itself.
         chooser: The variants the section is one of.
+
+    Yields:
+        Every key, `type` first in each section, a section before the keys in it.
     """
     for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] != "type"):
         path, inner = (*prefix, name), data.get(name) if isinstance(data, Mapping) else None
@@ -95,7 +106,16 @@ def default(field: FieldInfo) -> Any:
 
 
 def find(section: type[BaseModel], path: Path, data: Any) -> FieldInfo | None:
-    """The field at a path, following the variants that `data` names; None if there is no such key."""
+    """The field at a path, following the variants that `data` names.
+
+    Args:
+        section: Class of the section where the path begins, e.g. `Config`.
+        path: Names from that section down.
+        data: The section's values as plain data; may be incomplete.
+
+    Returns:
+        The field, or None if there is no such key.
+    """
     field = section.model_fields.get(path[0]) if path else None
     if field is None or len(path) == 1:
         return field
@@ -118,7 +138,15 @@ def _choice(marks: Any) -> str:
 
 
 def in_words(annotation: Any, limits: str = "") -> str:
-    """An annotation in words; `limits` goes behind the numbers in it."""
+    """An annotation in words.
+
+    Args:
+        annotation: The type of a key.
+        limits: Range in words, put behind the numbers in it.
+
+    Returns:
+        For example "an integer from 1 to 1024 or null".
+    """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return _quoted(parts) if len(parts) == 1 else "one of " + _quoted(parts)

@@ -118,7 +118,10 @@ class _SparseConfig(GossipConfig):
 
 
 class SparseOrthogonalConfig(ExpertsConfig, _SparseConfig):
-    """Static orthogonal A, masked B, one expert per task, exact averaging inside the task (2602.20492)."""
+    """Static orthogonal A, masked B, one expert per task, exact averaging inside the task.
+
+    Source: arXiv 2602.20492.
+    """
 
     rule: Annotated[str, Choice(RULES)] = Field(
         default="likelihood", description="inference rule whose accuracy is reported as the method's"
@@ -132,6 +135,12 @@ class SparseOrthogonalConfig(ExpertsConfig, _SparseConfig):
 
 def experts_settings(section: TrainingConfig) -> ExpertsConfig:
     """The part of a `method` section that sets the inference rules over experts.
+
+    Args:
+        section: A `method` section.
+
+    Returns:
+        The same section, known to have those keys.
 
     Raises:
         InputError: The method's section has no such keys.

@@ -33,6 +33,9 @@ def section_of(
         given: Parameters that are not the user's.
         base: The section with the keys all variants share.
 
+    Returns:
+        A new pydantic class derived from `base`.
+
     Raises:
         InputError: The builder's parameters have no types, or one has the name of a key of `base`.
     """
@@ -51,7 +54,22 @@ def section_of(
 def option_fields(
     kind: str, name: str, builder: Callable[..., Any], given: Iterable[str]
 ) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, pydantic field) of every option of a builder that YAML can give."""
+    """Name -> (type, pydantic field) of every option of a builder that YAML can give.
+
+    The meaning of an option is its entry under `Args` in the builder's docstring, its range a `Within`.
+
+    Args:
+        kind: What the builder is, for messages ("graph").
+        name: Its name.
+        builder: Function or class.
+        given: Parameters that are not the user's.
+
+    Returns:
+        The fields, in the order of the signature.
+
+    Raises:
+        InputError: A parameter has no type, or one that cannot be read at run time.
+    """
     function = builder.__init__ if isinstance(builder, type) else builder
     try:
         hints = get_type_hints(function, include_extras=True)
@@ -116,6 +134,9 @@ def documented(thing: Any, heading: str) -> Mapping[str, str]:
     Args:
         thing: Function or class.
         heading: `Args` or `Attributes`.
+
+    Returns:
+        The entries, each on one line without a full stop at its end; empty without the heading.
     """
     found: dict[str, list[str]] = {}
     inside, current = False, None

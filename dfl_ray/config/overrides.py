@@ -36,6 +36,12 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         >>> parse_override("tasks.names=[trec, sst2]")
         (('tasks', 'names'), ['trec', 'sst2'])
 
+    Args:
+        text: `a.b=c`; the first `=` ends the key.
+
+    Returns:
+        The key's path and the value as plain data.
+
     Raises:
         InputError: No `=`, no key before it, or a value that is not YAML.
     """
@@ -68,6 +74,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     Args:
         data: Plain data of a YAML file or preset.
         overrides: Texts `a.b=c`.
+
+    Returns:
+        The new data, keys by their full names; `data` is not changed.
 
     Raises:
         InputError: One of them is not an override.

@@ -15,7 +15,14 @@ from dfl_ray.errors import InputError, nearest, paragraph
 
 
 class Problem(NamedTuple):
-    """One thing wrong, in the four parts of `InputError`."""
+    """One thing wrong, in the four parts of `InputError`.
+
+    Attributes:
+        what: What is wrong.
+        got: What was found; empty where that says nothing more.
+        expected: What would be right.
+        change: What the user should change.
+    """
 
     what: str
     got: str = ""
@@ -29,6 +36,9 @@ def as_error(problems: Sequence[Problem], source: str) -> InputError:
     Args:
         problems: At least one.
         source: Where the configuration comes from, e.g. "preset `default` with 2 overrides".
+
+    Returns:
+        The error, ready to raise; several problems are numbered.
     """
     if len(problems) == 1:
         what, got, expected, change = problems[0]
@@ -52,6 +62,9 @@ def of_validation(
         schema: The class that was validated, e.g. `Config`.
         data: The plain data that was validated, sections with variants carrying their `type`.
         lines: Lines of the keys in their file; a problem with a key that is in it names the line.
+
+    Returns:
+        The problems in pydantic's order, of each key the first.
     """
     found: dict[fields.Path, Problem] = {}
     for item in error.errors(include_url=False):
@@ -71,6 +84,9 @@ def unknown_key(path: fields.Path, schema: type[BaseModel], data: Any) -> str:
         path: The key that does not exist.
         schema: Class of the whole configuration.
         data: The whole configuration as plain data, to know which variants are chosen.
+
+    Returns:
+        A question or a list, as a part of a message.
     """
     known = list(fields.keys(schema, data))
     siblings = [key.path[-1] for key in known if key.path[:-1] == path[:-1]]

@@ -152,6 +152,12 @@ class Document:
 def parse(text: str) -> Any:
     """Read one YAML document as plain data; an empty one is None.
 
+    Args:
+        text: The document.
+
+    Returns:
+        Its plain data.
+
     Raises:
         YAMLError: See `read`.
     """
@@ -160,6 +166,12 @@ def parse(text: str) -> Any:
 
 def read(text: str) -> Document:
     """Read one YAML document with the lines of its keys.
+
+    Args:
+        text: The document.
+
+    Returns:
+        Its plain data, None if it is empty, and the lines, counted from 1.
 
     Raises:
         YAMLError: The text is not YAML, a mapping has a key twice, a tag is not one of the core schema, or the
@@ -180,7 +192,14 @@ def read(text: str) -> Document:
 
 
 def place_and_reason(error: YAMLError) -> tuple[str, str]:
-    """Where a document is wrong, as ", line 2, column 5" or "" if that is not known, and why, in one line."""
+    """Where a document is wrong, and why.
+
+    Args:
+        error: What `read` raised.
+
+    Returns:
+        The place as ", line 2, column 5", or "" if it is not known; and the reason in one line.
+    """
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     problem = error.problem if isinstance(error, MarkedYAMLError) else None
     if isinstance(error, MaxDepthExceededError):
@@ -228,6 +247,9 @@ def dump(value: Any, *, flow: bool = False, width: int = 100) -> str:
         value: Plain data; tuples are written as lists.
         flow: One line in JSON-like brackets in place of an indented block.
         width: Line width in characters.
+
+    Returns:
+        YAML text; without a line break at its end if `flow`.
     """
     text = write(plain(value), flow=flow, width=width)
     return text.removesuffix("\n...\n").removesuffix("\n") if flow else text
@@ -240,6 +262,9 @@ def write(value: Any, *, flow: bool = False, width: int = 100) -> str:
         value: Plain data without tuples, or a `CommentedMap`.
         flow: One line in brackets in place of an indented block.
         width: Line width in characters.
+
+    Returns:
+        YAML text, as the library ends it.
     """
     yaml = YAML(typ="rt", pure=True)
     yaml.Resolver = _Resolver

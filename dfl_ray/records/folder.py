@@ -46,6 +46,9 @@ class RunFolder:
             config: The resolved configuration, as YAML text or as a mapping.
             suffix_if_taken: For automatic names: take `name-2`, `name-3`, ... instead of refusing.
 
+        Returns:
+            The folder, locked, with empty tables.
+
         Raises:
             InputError: The name is no plain folder name, the folder is in use or is not empty.
         """
@@ -69,7 +72,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Lock an existing run folder to go on with it (state `running` again).
+        """Lock an existing run folder to go on with it (state `running` again, of this schema version).
+
+        Args:
+            path: The run folder.
+
+        Returns:
+            The folder, locked.
 
         Raises:
             InputError: No run folder, one of a newer schema, or one in use.

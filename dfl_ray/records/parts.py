@@ -30,7 +30,13 @@ _ROW_GROUP = 1 << 17
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """One part file and the range of appends it holds, both ends included."""
+    """One part file and the range of appends it holds, both ends included.
+
+    Attributes:
+        first: Number of the first append in it.
+        last: Number of the last one.
+        path: The file.
+    """
 
     first: int
     last: int

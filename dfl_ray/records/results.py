@@ -248,7 +248,14 @@ def rule_means(run: Run) -> dict[str, float]:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Give the mean of the values that are known; None when none is."""
+    """Give the mean of the values that are known; None when none is.
+
+    Args:
+        values: Numbers; None is left out.
+
+    Returns:
+        Their unweighted mean, in their unit.
+    """
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -269,6 +276,9 @@ def size(count: float) -> str:
 
     Args:
         count: Bytes.
+
+    Returns:
+        The number and its unit, from B to TB.
     """
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackendState:
-    """Everything that must be saved at a round boundary besides the driver's own state."""
+    """Everything that must be saved at a round boundary besides the driver's own state.
+
+    Attributes:
+        devices: State of each group of devices, in the order of the groups.
+        channel: State of the channel, by name.
+    """
 
     devices: Sequence[Snapshot]
     channel: ChannelState
@@ -66,7 +71,16 @@ class Backend(RoundBackend, Protocol):
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
     ) -> list[EvaluationReport]:
-        """Accuracy of all devices; round 0 asks the bare base model."""
+        """Accuracy of all devices; round 0 asks the bare base model.
+
+        Args:
+            round_index: The round just finished, 0 before the first.
+            rules: Inference rules to ask.
+            references: Task -> sketch of all layers, for the rule `filter`; None without it.
+
+        Returns:
+            Reports that together hold every device.
+        """
         ...
 
     def full_sketches(self) -> dict[int, np.ndarray]:

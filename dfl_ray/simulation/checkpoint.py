@@ -48,6 +48,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         folder: The run's `checkpoints` folder.
         checkpoint: What to save.
         keep: Newest checkpoints to keep, >= 1.
+
+    Returns:
+        Folder of the checkpoint written.
     """
     folder.mkdir(exist_ok=True)
     target = folder / f"{_PREFIX}{checkpoint.round_index:06d}"
@@ -82,8 +85,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint of a run, or None.
 
+    Args:
+        folder: The run's `checkpoints` folder; it may be missing or empty.
+
+    Returns:
+        The checkpoint; None if there is none with a manifest.
+
     Raises:
-        RunError: It was written by a newer version, or a file of it is damaged.
+        RunError: It was written in another format, or a file of it is damaged.
     """
     found = _existing(folder)
     if not found:

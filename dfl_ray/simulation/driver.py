@@ -70,13 +70,20 @@ class Driver:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state of a checkpoint."""
+        """Take up the state of a checkpoint.
+
+        Args:
+            checkpoint: A checkpoint of this run, of the same configuration.
+        """
         self.backend.restore(checkpoint.state)
         self.history.best = dict(checkpoint.driver["best_accuracy"])
         self.loop.absent = tuple(checkpoint.driver["absent"])
 
     def run(self, done: int = 0) -> None:
-        """Run the rounds after `done` to the end.
+        """Run the rounds after `done` to the end; with `done` 0 the base model is evaluated first.
+
+        Args:
+            done: Rounds already finished, 0 for a new run.
 
         Raises:
             Interrupted: The user stopped the run; it has been saved.
@@ -199,12 +206,28 @@ class Driver:
 
 
 def evaluation_due(config: Config, round_index: int) -> bool:
-    """Whether a round ends with an evaluation: every `evaluate.every` rounds, and the last."""
+    """Whether a round ends with an evaluation: every `evaluate.every` rounds, and the last.
+
+    Args:
+        config: The experiment.
+        round_index: The round, from 1.
+
+    Returns:
+        True if it does.
+    """
     return round_index % config.evaluate.every == 0 or round_index == config.rounds
 
 
 def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
-    """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted."""
+    """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted.
+
+    Args:
+        config: The experiment; `evaluate.rules`, or the method's own choice, says what the last round asks.
+        round_index: The round, from 1.
+
+    Returns:
+        Names of rules, each once. Before the last round: the method's own, and `oracle` if the method has it.
+    """
     spec = method_spec(config.method)
     if round_index == config.rounds:
         asked = config.evaluate.rules or spec.compared
@@ -213,7 +236,15 @@ def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
 
 
 def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
-    """Mean loss over the devices that trained, and how many were left out for a non-finite one."""
+    """Mean loss over the devices that trained, and how many were left out for a non-finite one.
+
+    Args:
+        trained: Reports of the local steps, together of all devices.
+
+    Returns:
+        `train_loss`, the unweighted mean over devices of finite loss in nats a token, None if there is none; and
+        `skipped_devices`.
+    """
     loss = np.concatenate([np.where(r.finite, r.loss, np.nan) for r in trained])
     finite = np.concatenate([r.finite for r in trained])
     return {
@@ -223,7 +254,15 @@ def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
 
 
 def smallest_gap(experiment: Experiment) -> float | None:
-    """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one."""
+    """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one.
+
+    Args:
+        experiment: The run; `topology.mixing` names the weights.
+
+    Returns:
+        A number in [0, 1], 0 for a partitioned graph; None if no task has two holders. See
+        `topology.mixing.spectral_gap`.
+    """
     from topology import mixing
     from topology.tables import MIXINGS
 

@@ -107,7 +107,16 @@ class TokenCount:
     mean: np.ndarray
 
     def of(self, device: int, round_index: int) -> float:
-        """Tokens of all local steps of one device in a round."""
+        """Tokens of all local steps of one device in a round.
+
+        Args:
+            device: Device number.
+            round_index: The round, from 1.
+
+        Returns:
+            The sum over the devices whose rows it trains on: of the rows drawn, or local steps · rows of a batch ·
+            mean tokens of a row.
+        """
         return sum(self._own(d, round_index) for d in self.law.sources(device))
 
     def _own(self, device: int, round_index: int) -> float:
@@ -155,7 +164,7 @@ class DryBackend:
         )
 
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
-        """Tell the traffic law what arrived."""
+        """Tell the traffic law what arrived; there are no reports."""
         self.network.deliver(outcomes)
         return []
 
@@ -197,6 +206,9 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     Args:
         config: Any configuration; its model must be `embedded` or a local folder.
         step: Shows a step while it runs.
+
+    Returns:
+        The run's shapes, network and traffic law.
 
     Raises:
         InputError: The layout is impossible or the model's shapes are not known.
@@ -262,6 +274,9 @@ def chosen_rounds(law: TrafficLaw, devices: int, rounds: int, wanted: int | None
         devices: Number of devices.
         rounds: Number of rounds R.
         wanted: How many to plan; None plans as many as take a few minutes at most.
+
+    Returns:
+        Round numbers from 1, ascending; fewer than wanted where fewer rounds send something new.
     """
     count = max(1, PLANNED_DEVICE_ROUNDS // devices) if wanted is None else wanted
     if count >= rounds:
@@ -278,6 +293,9 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
         config: The experiment.
         step: Shows a step while it runs.
         rounds: How many rounds to plan; see `chosen_rounds`.
+
+    Returns:
+        What was found; it ends early, with a note, when all batteries are empty.
 
     Raises:
         InputError: The layout is impossible or the model's shapes are not known.
@@ -316,6 +334,12 @@ def _skip(found: DryRun, loop: RoundLoop, backend: DryBackend, round_index: int)
 
 def totals(found: DryRun) -> Mapping[str, Any]:
     """Whole-run sums; what was skipped is scaled by the planned rounds' cost for each byte asked for.
+
+    With m = bytes asked for in skipped rounds / bytes asked for in planned ones, sums of the radio are multiplied
+    by 1 + m; skipped rounds add their own computing.
+
+    Args:
+        found: The dry run.
 
     Returns:
         `payload_bytes` on air, `airtime_s`, `radio_energy_j`, `compute_energy_j`, `energy_j`, `simulated_s`,

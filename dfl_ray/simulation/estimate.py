@@ -88,6 +88,10 @@ def typical_round(found: DryRun) -> dict[str, Any]:
 
     Args:
         found: The dry run.
+
+    Returns:
+        Name -> figure, units in the names (s, J, bytes, dB), percentiles None where nothing was measured; empty if
+        no round was planned.
     """
     asked = {r: int(p.requests.payload_bytes.sum()) for r, p in found.played.items()}
     busy = sorted((size, r) for r, size in asked.items() if size) or [(0, r) for r in asked]
@@ -128,8 +132,14 @@ def _percentiles(name: str, values: np.ndarray, wanted: Sequence[int]) -> dict[s
 def machine_figures(run: Outline) -> dict[str, Any]:
     """Actors, memory, start-up and wall time on this machine; what would not fit is said, not refused.
 
+    A round's wall time is taken as tokens · FLOPs per token / (`FLOPS_PER_S_PER_CPU` · CPUs).
+
     Args:
         run: The run without its weights.
+
+    Returns:
+        `cpus`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part) and
+        `expected_round_wall_s`.
     """
     from dfl_ray.packing.actors import pack
     from dfl_ray.packing.machine import usable_cpus
@@ -182,7 +192,14 @@ def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
 
 
 def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The figures in words, as (name, value) lines for a table."""
+    """The figures in words, as (name, value) lines for a table.
+
+    Args:
+        figures: What `plan` returns.
+
+    Returns:
+        The lines in the order they are shown, the notes last.
+    """
     from dfl_ray.records.results import share, size
 
     f, run, one = figures, figures["run"], figures["typical_round"]

@@ -86,6 +86,9 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         step: Shows a set-up step while it runs.
         loaded: The tasks' rows, if they have been read already.
 
+    Returns:
+        The experiment, the same for the same configuration and data.
+
     Raises:
         InputError: Whatever is wrong with data, model or layout.
     """
@@ -126,6 +129,9 @@ def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
     Args:
         config: The experiment.
         tasks: Their rows.
+
+    Returns:
+        The tasks in the same order.
 
     Raises:
         InputError: There is no tokenizer, or it cannot read the rows.
@@ -168,6 +174,10 @@ def checked_layers(
         targets: What can be adapted.
         tasks: Number of tasks T.
 
+    Returns:
+        The layers; and of `sparse_orthogonal` all indices for the rule `filter`, else the first
+        `method.sketch_layers` with distinct inputs. No index for other methods.
+
     Raises:
         InputError: There is no room for the tasks' projections or masks.
     """
@@ -191,12 +201,16 @@ def flops_per_token(method: TrainingConfig, layers: Sequence[LayerShape], parame
     """Floating-point operations of training on one token: 4 P for the frozen base, 6 for each adapter value.
 
     A frozen weight costs a multiplication and an addition forward, and as many for the gradient of its input; an
-    adapter value also those for its own gradient.
+    adapter value also those for its own gradient: 4·P + 6·Σ_layers r·(d_in + d_out). Attention scores, which grow
+    with the length of a row, are not counted.
 
     Args:
         method: The `method` section.
         layers: The adapted layers.
         parameters: Number of the base model's parameters P.
+
+    Returns:
+        Operations, > 0.
     """
     return 4.0 * parameters + 6.0 * sum(method.rank * (s.in_features + s.out_features) for s in layers)
 
@@ -242,6 +256,9 @@ def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndar
         tasks: Name and number of training rows of every task.
         mixture: (devices, tasks) shares.
 
+    Returns:
+        The rows of each device; see `topology.partition.split_rows`.
+
     Raises:
         InputError: A task has fewer rows than holders.
     """
@@ -274,6 +291,9 @@ def held_tasks(mixture: np.ndarray) -> dict[int, tuple[int, ...]]:
 
     Args:
         mixture: (devices, tasks) shares.
+
+    Returns:
+        For every device the numbers of the tasks with a positive share, ascending.
     """
     return {d: tuple(int(t) for t in np.flatnonzero(row > 0)) for d, row in enumerate(mixture)}
 
@@ -308,7 +328,14 @@ def _gpu_notes(config: Config) -> tuple[str, ...]:
 
 
 def graph_notes(topology: Topology) -> tuple[str, ...]:
-    """What the user should know of the graph, in words."""
+    """What the user should know of the graph, in words.
+
+    Args:
+        topology: The graph.
+
+    Returns:
+        One sentence if it falls into parts, else nothing.
+    """
     parts = int(topology.components.max()) + 1
     if parts == 1:
         return ()

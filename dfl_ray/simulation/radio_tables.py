@@ -181,7 +181,14 @@ def transmissions(plan: RoundPlan) -> pd.DataFrame:
 
 
 def bytes_on_air(plan: RoundPlan) -> int:
-    """Bytes put on air in the round: every attempt counted, a broadcast once, one cut by the deadline whole."""
+    """Bytes put on air in the round: every attempt counted, a broadcast once, one cut by the deadline whole.
+
+    Args:
+        plan: What the radio did.
+
+    Returns:
+        Payload bytes.
+    """
     return int(transmissions(plan)["payload_bytes"].sum())
 
 
@@ -191,13 +198,24 @@ def sent_bytes(plan: RoundPlan, count: int) -> np.ndarray:
     Args:
         plan: What the radio did.
         count: Number of devices.
+
+    Returns:
+        (count,) int64 payload bytes; they sum to `bytes_on_air`.
     """
     once = transmissions(plan)
     return np.bincount(once["source"], weights=once["payload_bytes"], minlength=count).astype(np.int64)
 
 
 def attempt_sinr_db(plan: RoundPlan) -> np.ndarray:
-    """SINR in dB of every attempt of the round; those without any signal (minus infinity) are left out."""
+    """SINR of every attempt of the round.
+
+    Args:
+        plan: What the radio did.
+
+    Returns:
+        (attempts,) dB, one value a transmission and receiver; those without any signal (minus infinity) and
+        those without a value are left out.
+    """
     values = plan.table["sinr_db"].to_numpy(float)
     return values[np.isfinite(values)]
 

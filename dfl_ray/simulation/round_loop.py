@@ -24,23 +24,53 @@ class RoundBackend(Protocol):
     """What a round needs of whoever hosts the devices and the channel."""
 
     def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
-        """Local steps everywhere but on absent devices; the payloads stay where they were made."""
+        """Local steps everywhere but on absent devices; the payloads stay where they were made.
+
+        Args:
+            round_index: The round, from 1.
+            absent: Devices that are out of the run.
+
+        Returns:
+            Reports that together hold every device.
+        """
         ...
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
     ) -> RoundPlan:
-        """Let the channel schedule the round's transfers."""
+        """Let the channel schedule the round's transfers.
+
+        Args:
+            round_index: The round, from 1.
+            transfers: What is to be sent, one row a radio hop.
+            ready_s: (devices,) seconds of computing before each device can send.
+            compute_energy_j: (devices,) energy of that computing, joules.
+
+        Returns:
+            What the radio did.
+        """
         ...
 
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
-        """Bring delivered payloads to their receivers, which mix them."""
+        """Bring delivered payloads to their receivers, which mix them.
+
+        Args:
+            round_index: The round, from 1.
+            outcomes: The requests and whether each arrived.
+
+        Returns:
+            Reports of the receivers.
+        """
         ...
 
 
 @dataclass
 class WallTimes:
-    """Real seconds of the parts of one round."""
+    """Real time of the parts of one round.
+
+    Attributes:
+        parts: Name of a part -> seconds spent in it so far.
+    """
 
     parts: dict[str, float] = field(default_factory=dict)
 
@@ -98,11 +128,17 @@ class RoundLoop:
     absent: tuple[int, ...] = ()
 
     def play(self, round_index: int, wall_times: WallTimes) -> PlayedRound:
-        """Play a round.
+        """Play a round: train, expand the requests to radio hops, let the channel plan them, exchange what arrived.
+
+        Computing takes a device tokens · `flops_per_token` operations; a request that takes several hops arrives
+        if all of them are delivered.
 
         Args:
             round_index: The round, from 1.
             wall_times: Gets the real seconds of `train`, `plan` and `exchange`.
+
+        Returns:
+            What happened. `absent` then holds the devices without energy.
 
         Raises:
             RunError: All batteries are empty.

@@ -43,6 +43,9 @@ def scalar_metrics(row: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[st
     Args:
         row: One row of `rounds`.
         extras: As in `Tracker.log_round`; arrays are left to the histograms.
+
+    Returns:
+        Metric name -> plain number, in the units of the column or extra.
     """
     found: dict[str, Any] = {metric: row.get(column) for column, metric in METRIC_OF_COLUMN.items()}
     for name, value in extras.items():

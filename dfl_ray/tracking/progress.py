@@ -103,13 +103,14 @@ class Tally:
     """Running totals behind the display; wall time is measured here, so that resumed rounds do not count.
 
     Attributes:
+        clock: Gives real time in seconds.
         total: Rounds of the whole run.
         done: Rounds done, with those before a resume.
         payload_bytes: Bytes put on air since the display began; a broadcast counts once.
-        simulated_s: Virtual clock.
-        accuracy: Last measured mean accuracy.
-        loss: Training loss of the last round.
-        delivered: Delivered share of the last round.
+        simulated_s: Virtual clock, seconds.
+        accuracy: Last measured mean accuracy, a share in [0, 1].
+        loss: Training loss of the last round, nats a token.
+        delivered: Delivered share of the last round, in [0, 1].
     """
 
     clock: Clock = time.monotonic
@@ -291,6 +292,9 @@ def duration(seconds: float) -> str:
 
     Args:
         seconds: The span in s, >= 0.
+
+    Returns:
+        The text; minutes and hours are cut, not rounded.
     """
     if seconds < 10:
         return f"{seconds:.2f} s"

@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
         Args:
             row: One row of `rounds`; columns that are None or NaN are left out.
-            extras: `accuracy_by_task` (task to mean accuracy), `sinr_db` (array, one value a transfer),
+            extras: `accuracy_by_task` (task to mean accuracy), `sinr_db` (array in dB, one value an attempt),
                 `device_accuracy` (array, one value a device), `actors` (count); any further number goes under
                 its own name.
         """
@@ -112,6 +112,9 @@ def make_tracker(
         name: Name shown for the run; none = that of its folder.
         say: Prints one line to the user.
         verbose: Let a tracker's library speak for itself.
+
+    Returns:
+        The tracker itself if one is named, else `Trackers`, which tells each of them.
     """
     made = [
         TRACKERS[kind](track, name=name, say=say, verbose=verbose, **track.options.get(kind, {}))

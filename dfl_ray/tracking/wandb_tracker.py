@@ -31,7 +31,17 @@ _BINS = 64
 def wandb_tracker(
     track: TrackConfig, *, name: str | None, say: Callable[[str], None], verbose: bool
 ) -> Tracker:
-    """The tracker for the section `track.wandb`: none where its mode, or the environment, says `disabled`."""
+    """The tracker for the section `track.wandb`: none where its mode, or the environment, says `disabled`.
+
+    Args:
+        track: The section `track`; only `wandb` is used.
+        name: Name shown for the run; None = that of its folder.
+        say: Prints one line to the user.
+        verbose: Let the library speak for itself.
+
+    Returns:
+        A `WandbTracker`, or a `NullTracker` where W&B is off.
+    """
     mode, asked_by = wandb_mode(track.wandb.mode, os.environ)
     if mode == "disabled":
         if asked_by:
@@ -49,6 +59,9 @@ def wandb_mode(mode: Mode, environment: Mapping[str, str]) -> tuple[Mode, str]:
     Args:
         mode: `track.wandb.mode`.
         environment: The environment's variables.
+
+    Returns:
+        The mode, and the deciding variable as `NAME=value`.
     """
     if mode == "disabled":
         return mode, ""

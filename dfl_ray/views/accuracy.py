@@ -65,6 +65,9 @@ def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
     Args:
         run: The run, complete or not.
         over: What the x axis shows.
+
+    Returns:
+        The picture; an empty one before the first evaluation.
     """
     what, label, unit = AXES[over]
     title = f"Accuracy per task over {what}"
@@ -105,6 +108,9 @@ def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
     Args:
         runs: The runs; those of one method share a colour.
         over: What the x axis shows.
+
+    Returns:
+        The picture; an empty one where nothing has been evaluated.
     """
     what, label, unit = AXES[over]
     title = f"Mean accuracy over {what}"
@@ -168,6 +174,9 @@ def accuracy_heatmap(run: Run) -> go.Figure:
 
     Args:
         run: The run, complete or not.
+
+    Returns:
+        The picture; an empty one before the first evaluation.
     """
     title = "Accuracy by device and task"
     rows = last_evaluation(run)

@@ -30,6 +30,9 @@ def cost_bars(runs: Sequence[Run]) -> go.Figure:
 
     Args:
         runs: At least one run.
+
+    Returns:
+        The picture, one panel a cost and one for accuracy.
     """
     labels, groups = group_runs(runs)
     several = any(len(group) > 1 for group in groups)
@@ -122,6 +125,9 @@ def wall_split(run: Run) -> go.Figure:
 
     Args:
         run: The run, complete or not.
+
+    Returns:
+        The picture, in seconds a round; an empty one with the reason where no times were recorded.
     """
     title = "Where the real time went"
     table = run.rounds
@@ -149,6 +155,9 @@ def loss_and_delivery(run: Run) -> go.Figure:
 
     Args:
         run: The run, complete or not.
+
+    Returns:
+        The picture: loss in nats a token above, share in [0, 1] below; an empty one before the first round.
     """
     title = "Training loss and delivered share"
     table = run.rounds

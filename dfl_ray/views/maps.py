@@ -24,11 +24,14 @@ def device_map(run: Run, round: int | None = None) -> go.Figure:
 
     Colour and marker of a device show its cluster; a black frame marks a gateway (up to 500 devices). The
     colour of a link is the median SINR of its attempts over the ten rounds up to `round`; a dashed one joins
-    two clusters.
+    two clusters. At most `MOST_DEVICES` devices and `MOST_LINKS` links are drawn, and the picture says so.
 
     Args:
         run: The run.
         round: Round whose topology is drawn; none = the last.
+
+    Returns:
+        The picture, axes in metres; an empty one where no topology was recorded.
     """
     title = "Devices, clusters and links"
     number = run.last_round if round is None else round

@@ -145,6 +145,9 @@ def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
 
     Args:
         runs: At least one run.
+
+    Returns:
+        The picture, in dB; an empty one where nothing was on air.
     """
     return _distribution(runs, "sinr_db", "SINR of the attempts", "dB")
 
@@ -154,6 +157,9 @@ def rate_distribution(runs: Sequence[Run]) -> go.Figure:
 
     Args:
         runs: At least one run.
+
+    Returns:
+        The picture, in bit/s or a multiple of it; an empty one where nothing was on air.
     """
     return _distribution(runs, "rate_bps", "Rate of the attempts", "bit/s")
 

@@ -169,6 +169,9 @@ def cost_table(runs: Sequence[Run]) -> str:
 
     Args:
         runs: The runs.
+
+    Returns:
+        HTML; the columns name their units.
     """
     head = ["run", "method", "mean accuracy", "worst task", "bytes", "airtime (s)", "energy (J)"]
     head += ["simulated (s)", "delivered", "lost", "refused", "wall (s)"]
@@ -187,6 +190,9 @@ def accuracy_table(run: Run) -> str:
 
     Args:
         run: The run, complete or not.
+
+    Returns:
+        HTML, the tasks' unweighted mean in the last line; a sentence where nothing has been evaluated.
     """
     from dfl_ray.records.results import SCORE_WORDS, mean_of
 
@@ -207,6 +213,9 @@ def compared_accuracy_table(runs: Sequence[Run]) -> str:
 
     Args:
         runs: The runs.
+
+    Returns:
+        HTML, the mean of each run in the last line.
     """
     found = [summary(run) for run in runs]
     tasks = list(dict.fromkeys(task for f in found for task in f["accuracy_by_task"]))

@@ -47,6 +47,9 @@ def figure(title: str, *, x: str = "", y: str = "", note: str = "", height: int 
         y: Title of the y axis with its unit.
         note: Second line under the title, for example what was left out.
         height: Height in pixels; the width follows the page.
+
+    Returns:
+        The figure, without data.
     """
     heading: dict[str, Any] = {"text": escape(title), "x": 0, "xref": "paper", "font": {"size": 19}}
     if note:
@@ -103,6 +106,9 @@ def empty(title: str, why: str) -> go.Figure:
     Args:
         title: What would have been shown.
         why: One sentence.
+
+    Returns:
+        The figure, 180 pixels high.
     """
     picture = figure(title, height=180)
     picture.add_annotation(text=escape(why), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
@@ -142,6 +148,9 @@ def evenly(count: int, most: int) -> list[int]:
     Args:
         count: Number of indices to pick from.
         most: Most that are picked, >= 1.
+
+    Returns:
+        min(count, most) ascending indices, the k-th being ⌊k·count/most⌋ where some are left out.
     """
     if count <= most:
         return list(range(count))
