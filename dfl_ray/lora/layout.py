@@ -33,7 +33,14 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Segment:
-    """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`."""
+    """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`.
+
+    Attributes:
+        layer: Index of the layer.
+        factor: "a" or "b".
+        start: First index.
+        shape: (r, d) of A or (m, r) of B.
+    """
 
     layer: int
     factor: Factor
