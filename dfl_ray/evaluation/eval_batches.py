@@ -82,7 +82,7 @@ class EvalBatch:
 
     @property
     def bytes(self) -> int:
-        """Memory it holds, about: its largest parts are masks and index tables."""
+        """Memory it holds, about, in bytes: its largest parts are masks and index tables."""
         b = self.batch
         tensors = [t for t in (b.input_ids, b.source, b.targets, b.mask, b.positions) if t is not None]
         layouts = 0 if self.plan is None else self.plan.full.layout.bytes + self.plan.last.layout.bytes

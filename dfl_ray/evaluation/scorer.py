@@ -33,7 +33,7 @@ class Adapter:
     Attributes:
         a: A of every layer, (R, d) each.
         b: B of every layer, (m, R) each.
-        gate: Gives, for the (task, row) of each row of a batch, what weighs A x (`experts.gates`); None = nothing.
+        gate: Gives, for the (task, place) of each row of a batch, what weighs A x (`experts.gates`); None = nothing.
     """
 
     a: Sequence[torch.Tensor]

@@ -84,7 +84,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Number of values of one adapter."""
+        """Number of values of one adapter: the sum over layers of r d if A is stored and of m r if B is."""
         return self.segments[-1].stop if self.segments else 0
 
     def of(self, factor: Factor) -> tuple[Segment, ...]:

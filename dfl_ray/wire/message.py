@@ -65,7 +65,12 @@ class Refusal(Enum):
 
 
 class MessageError(ValueError):
-    """A message that must not be used; `refusal` says why."""
+    """A message that must not be used.
+
+    Args:
+        refusal: Why.
+        detail: What was found, in words.
+    """
 
     def __init__(self, refusal: Refusal, detail: str) -> None:
         self.refusal = refusal
