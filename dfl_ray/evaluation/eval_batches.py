@@ -37,11 +37,18 @@ class AnswerKey:
     greedy: np.ndarray
 
     def right(self, likelihood: np.ndarray | None, exact: np.ndarray | None) -> np.ndarray:
-        """Right or not, (rows,) bool.
+        """Decide which rows are answered right.
+
+        A greedy row is right if all tokens of its answer are the likeliest ones. Another is right if the candidate
+        with the largest sum of token log-likelihoods, the first of equal ones, is its label; a row with a NaN is
+        wrong.
 
         Args:
-            likelihood: (scored,) log-likelihood of each token; None if no row needs it.
+            likelihood: (scored,) log-likelihood of each token in nats; None if no row needs it.
             exact: (scored,) bool, whether each token is the likeliest; None if no row needs it.
+
+        Returns:
+            (rows,) bool.
         """
         out = np.zeros(len(self.label), bool)
         if exact is not None:
@@ -75,14 +82,23 @@ class EvalBatch:
 
     @property
     def bytes(self) -> int:
-        """Memory it holds, about: its largest parts are masks and index tables."""
+        """Memory it holds, about, in bytes: its largest parts are masks and index tables."""
         b = self.batch
         tensors = [t for t in (b.input_ids, b.source, b.targets, b.mask, b.positions) if t is not None]
         layouts = 0 if self.plan is None else self.plan.full.layout.bytes + self.plan.last.layout.bytes
         return sum(t.numel() * t.element_size() for t in tensors) + layouts
 
     def judge(self, logits: torch.Tensor) -> np.ndarray:
-        """Right or not of each row, (rows,) bool, from logits (scored, vocabulary)."""
+        """Decide which rows are answered right from the logits of their scored tokens.
+
+        The log-likelihood of a token is its logit minus the log-sum-exp of all logits.
+
+        Args:
+            logits: (scored, vocabulary), on the model's device.
+
+        Returns:
+            (rows,) bool.
+        """
         likelihood = exact = None
         if not self.answer_key.greedy.all():
             chosen = logits.gather(1, self.batch.targets.unsqueeze(1)).squeeze(1)
@@ -95,12 +111,15 @@ class EvalBatch:
 def make_eval_batch(
     model: ScoredModel, adapters: Sequence[Sequence[Sequence[PackedPrompt]]], *, merged: bool
 ) -> EvalBatch:
-    """Make rows ready.
+    """Make rows ready for one forward pass.
 
     Args:
         model: The shared base.
-        adapters: For each adapter its rows, each as its packs (`packs.pack_task`).
+        adapters: For each adapter its rows, each as its packs (`packed_prompts.pack_task`).
         merged: Whether the pass takes the merged path.
+
+    Returns:
+        The batch on the model's device, with its plan where it is merged and its answer key.
     """
     rows = [row for adapter in adapters for row in adapter]
     packs = [pack for row in rows for pack in row]
@@ -125,14 +144,22 @@ def _answer_key(rows: Sequence[Sequence[PackedPrompt]]) -> AnswerKey:
 
 
 class EvalBatchCache:
-    """Portions by what they are made of, at most `KEPT_BYTES` of them."""
+    """Keeps eval batches by what they are made of, about `KEPT_BYTES` of them at most, but always the newest."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], EvalBatch] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple[object, ...], make: Callable[[], EvalBatch]) -> EvalBatch:
-        """The eval_batch of a key, made if it is not there."""
+        """Give the eval batch of a key, made if it is not kept; the least recently used ones are dropped for room.
+
+        Args:
+            key: What the batch is made of.
+            make: Makes it.
+
+        Returns:
+            The batch.
+        """
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]

@@ -51,7 +51,20 @@ class PackedPrompt:
 def pack_prompt(
     prompt: np.ndarray, answers: Sequence[np.ndarray], label: int, *, greedy: bool = False
 ) -> PackedPrompt:
-    """Pack one prompt with its candidate answers (token ids, end token included)."""
+    """Pack one prompt with its candidate answers.
+
+    The first token of every answer is predicted at the prompt's last position; each further one where the token
+    before it is fed in. An answer's last token is predicted and never fed in.
+
+    Args:
+        prompt: (p,) token ids, p >= 1.
+        answers: Token ids of each candidate, end token included.
+        label: Index of the right candidate.
+        greedy: Whether the row is asked by greedy exact match.
+
+    Returns:
+        The packed prompt, p + sum (len(answer) - 1) positions long.
+    """
     ids, positions, block = [prompt], [np.arange(len(prompt))], [np.zeros(len(prompt), np.int64)]
     source: list[np.ndarray] = []
     at = len(prompt)
@@ -70,7 +83,7 @@ def pack_prompt(
 
 
 def pack_task(task: TokenTask, rows: np.ndarray, *, packed: bool = True) -> list[list[PackedPrompt]]:
-    """Packed prompts of the given held-out rows.
+    """Pack the given held-out rows of a task.
 
     Args:
         task: The task.
@@ -78,7 +91,8 @@ def pack_task(task: TokenTask, rows: np.ndarray, *, packed: bool = True) -> list
         packed: Whether the model takes block masks; if not, every label becomes a pack of its own.
 
     Returns:
-        For each row its packs: one, or one a label when not `packed`.
+        For each row its packs: one, or one a label when not `packed`. A row without a closed label set is asked by
+        greedy exact match.
     """
     out: list[list[PackedPrompt]] = []
     for i in rows:
@@ -93,7 +107,15 @@ def pack_task(task: TokenTask, rows: np.ndarray, *, packed: bool = True) -> list
 
 
 def collate_prompts(packs: Sequence[PackedPrompt]) -> Batch:
-    """One batch of packs; adds a block mask only when some pack has several candidates."""
+    """Join packs to one batch, padded at the end with token id 0.
+
+    Args:
+        packs: The packs, at least one.
+
+    Returns:
+        The batch; token ids are (packs, padded length), and block mask (packs, 1, length, length) and position ids
+        are there only when some pack has several candidates.
+    """
     length = padded_length(max(len(p.ids) for p in packs))
     ids = np.zeros((len(packs), length), np.int64)
     for k, pack in enumerate(packs):

@@ -28,12 +28,12 @@ MERGED_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as the model takes it: one (R, d) and one (m, R) factor a layer; rank R may differ by rule.
+    """An adapter as the model takes it; its rank R may differ by inference rule.
 
     Attributes:
-        a: A of every layer.
-        b: B of every layer.
-        gate: Gives, for the (task, row) of each row of a batch, what weighs A x (`experts.gates`); None = nothing.
+        a: A of every layer, (R, d) each.
+        b: B of every layer, (m, R) each.
+        gate: Gives, for the (task, place) of each row of a batch, what weighs A x (`experts.gates`); None = nothing.
     """
 
     a: Sequence[torch.Tensor]
@@ -42,7 +42,17 @@ class Adapter:
 
 
 def evaluation_rows(task: TokenTask, task_index: int, *, seed: int, rows: int | None) -> np.ndarray:
-    """The held-out rows asked of every device: a seeded draw without replacement, the same for all."""
+    """Draw the held-out rows asked of every device: without replacement, from the seed, the same for all.
+
+    Args:
+        task: The task.
+        task_index: Its index; each task has a draw of its own.
+        seed: The run's seed.
+        rows: Rows to draw; None, or as many as there are, takes all.
+
+    Returns:
+        (rows,) row indices, ascending.
+    """
     if rows is None or rows >= len(task.test):
         return np.arange(len(task.test))
     drawn = generator(seed, Stream.EVALUATION_ROWS, task_index).choice(len(task.test), rows, replace=False)
@@ -92,14 +102,14 @@ class Scorer:
         wanted: Mapping[Hashable, Mapping[int, np.ndarray]],
         adapter: Callable[[Hashable], Adapter | None],
     ) -> dict[Hashable, dict[int, np.ndarray]]:
-        """Which held-out rows are answered right.
+        """Score which held-out rows are answered right.
 
         Args:
-            wanted: adapter key -> task index -> (rows,) bool, the rows (by place in `self.rows[task]`) to ask.
+            wanted: Adapter key -> task index -> (rows,) bool, the rows (by place in `self.rows[task]`) to ask.
             adapter: Gives the adapter of a key; None is the bare base model.
 
         Returns:
-            adapter key -> task index -> (rows,) bool, right or not; rows not asked are False.
+            Adapter key -> task index -> (rows,) bool, right or not; rows not asked are False.
         """
         out = {k: {t: np.zeros(len(m), bool) for t, m in ts.items()} for k, ts in wanted.items()}
         together: list[_Piece] = []
@@ -210,7 +220,14 @@ def _cuts(cost: np.ndarray, limit: int) -> list[int]:
 
 
 def longest_choice(packs: Sequence[Sequence[Sequence[PackedPrompt]]]) -> tuple[int, int] | None:
-    """(task, row) of the longest packed row with several candidates; None if there is none."""
+    """Find the longest packed row with several candidates.
+
+    Args:
+        packs: For each task and row its packs, the first of which counts.
+
+    Returns:
+        (task, row) of the longest, the first of equal ones; None if no row has several candidates.
+    """
     sizes = {
         (t, i): len(row[0].ids)
         for t, rows in enumerate(packs)

@@ -18,13 +18,15 @@ GateOf = Callable[[Sequence[tuple[int, int]]], Gate]
 
 
 def posterior(log_likelihoods: np.ndarray, temperature: float) -> np.ndarray:
-    """Softmax over tasks of the log-likelihoods divided by a temperature, equal priors.
+    """Turn log-likelihoods into shares of the tasks: softmax over tasks of L / temperature, with equal priors.
 
     The tokens of a prompt are not independent and neither are the layers, so at temperature 1 the posterior is
     far too sure of itself; a higher one makes it softer and leaves its order.
 
+    Source: temperature scaling, Guo et al. 2017 (arXiv 1706.04599). Departure: the temperature is set, not fitted.
+
     Args:
-        log_likelihoods: (prompts, T); -inf for tasks whose sketch is unknown.
+        log_likelihoods: L, (prompts, T); -inf for tasks whose sketch is unknown.
         temperature: > 0.
 
     Returns:
@@ -37,11 +39,16 @@ def posterior(log_likelihoods: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def soft_gate(shares: Mapping[int, np.ndarray], rank: int) -> GateOf:
-    """Every prompt has its own mixture of experts, the same in all layers and for all its tokens.
+    """Give every prompt its own mixture of experts, the same in all layers and for all its tokens.
+
+    g(x) * z with g of the prompt: the r entries of z that belong to task t are multiplied by the prompt's share of t.
 
     Args:
-        shares: Task -> (held-out rows, T) weights of the experts.
+        shares: Task -> (held-out rows, T) weights of the experts, in [0, 1].
         rank: r.
+
+    Returns:
+        Makes the gate of a batch from the (task, place) of its rows.
     """
 
     def of(rows: Sequence[tuple[int, int]]) -> Gate:
@@ -57,10 +64,12 @@ def soft_gate(shares: Mapping[int, np.ndarray], rank: int) -> GateOf:
 
 
 def prototype(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The direction of input that an expert answers most strongly: the top right singular vector of B A.
+    """Find the input direction that an expert answers most strongly: the top right singular vector of B A.
 
     With the QR factors A^T = Q R it is Q v, v the top right singular vector of the small B R^T; no (m, d) matrix
     is formed and no iteration is needed. Unique up to its sign; 0 for an expert that does nothing.
+
+    Source: Ostapenko et al. 2024, arXiv 2405.11157, section 3.2.
 
     Args:
         a: (r, d).
@@ -75,15 +84,18 @@ def prototype(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def arrow_gate(prototypes: Sequence[torch.Tensor], rank: int, *, top_k: int, temperature: float) -> GateOf:
-    """Arrow routing: every token in every layer weighs experts by |v_t . x|, softmax over the largest `top_k`.
+    """Weigh experts by Arrow routing: for every token in every layer, softmax over the `top_k` largest |v_t . x|.
 
     Source: Ostapenko et al. 2024, arXiv 2405.11157, section 3.2; as in PEFT's `ArrowLoraLinearLayer`.
 
     Args:
-        prototypes: One (T, d) stack a layer.
+        prototypes: v_t, one (T, d) stack a layer.
         rank: r.
-        top_k: Experts a token uses.
-        temperature: Divides the scores.
+        top_k: Experts a token uses, >= 1; at most all are used.
+        temperature: Divides the scores, > 0.
+
+    Returns:
+        Makes the gate of a batch; it is the same for every batch.
     """
 
     def gate(layer: int, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

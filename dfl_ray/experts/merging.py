@@ -12,7 +12,7 @@ from dfl_ray.experts.sketch import ROWS_PER_BATCH, prompt_batch
 
 
 def ties_merge(updates: np.ndarray, *, density: float, scale: float = 1.0) -> np.ndarray:
-    """Trim, elect sign, and merge.
+    """Merge updates by trimming, electing a sign and averaging what agrees with it.
 
     Trim: of each update only its largest `density` share by magnitude stays. Elect: an entry's sign is that of the
     sum of the trimmed updates. Merge: the mean over the updates that are not 0 and have the elected sign, times
@@ -22,11 +22,11 @@ def ties_merge(updates: np.ndarray, *, density: float, scale: float = 1.0) -> np
 
     Args:
         updates: (T, size) float, one task's whole update a row.
-        density: Share in (0, 1].
+        density: Share in (0, 1]; at least one entry stays.
         scale: lambda.
 
     Returns:
-        (size,).
+        (size,) merged update; 0 where no update agrees with the elected sign.
     """
     count = max(1, round(density * updates.shape[1]))
     trimmed = np.zeros_like(updates)
@@ -41,15 +41,15 @@ def ties_merge(updates: np.ndarray, *, density: float, scale: float = 1.0) -> np
 def input_correlations(
     model: ScoredModel, sizes: Sequence[int], rows: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """C = mean of x x^T over the tokens of the rows, on the bare base model, for every adapted layer.
+    """Measure C = mean of x x^T over the tokens of the rows, on the bare base model, for every adapted layer.
 
     Args:
         model: The shared base.
         sizes: d of every layer.
-        rows: Token ids, prompt and answer.
+        rows: Token ids, prompt and answer; at least one token in all.
 
     Returns:
-        One (d, d) float64 a layer.
+        One (d, d) float64 a layer, symmetric positive semi-definite.
     """
     total = [torch.zeros(d, d, dtype=torch.float64) for d in sizes]
     tokens = 0
@@ -69,16 +69,17 @@ def input_correlations(
 def filtered_projections(
     projections: Sequence[np.ndarray], correlations: Sequence[np.ndarray], *, ridge: float
 ) -> np.ndarray:
-    """A_t C_t (sum_s C_s + lambda I)^-1 of all tasks, stacked: the filter that sees all of x.
+    """Compute A_t C_t R^-1 of all tasks, stacked, with R = sum_s C_s + lambda tr(sum_s C_s) / d I.
 
-    y = W0 x + s sum_t B_t A_t C_t R^-1 x, RegMean's closed form for the updates B_t A_t; an upper bound on what the
-    filter can do with sketches of z alone.
+    y = W0 x + s sum_t B_t A_t C_t R^-1 x is RegMean's closed form for the updates B_t A_t: the filter that sees all
+    of x, and so an upper bound on what the filter can do with sketches of z alone.
 
-    Source: Jin et al. 2023, arXiv 2212.09849, equation 2 (RegMean), with a ridge relative to the mean eigenvalue.
+    Source: Jin et al. 2023, arXiv 2212.09849, equation 2 (RegMean). Departure: a ridge relative to the mean
+    eigenvalue (1e-9 is added to lambda) in place of the paper's scaled-down off-diagonal entries.
 
     Args:
-        projections: (r, d) of each task, one layer.
-        correlations: (d, d) of each task, the same layer.
+        projections: A_t, (r, d) of each task, one layer.
+        correlations: C_t, (d, d) of each task, the same layer.
         ridge: lambda >= 0, relative.
 
     Returns:

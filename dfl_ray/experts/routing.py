@@ -15,7 +15,20 @@ EIGENVALUE_FLOOR = 1e-6
 
 
 def shrink(correlation: np.ndarray, amount: float) -> np.ndarray:
-    """(1 - rho) C + rho tr(C)/n I, for a stack (..., n, n): keeps estimates from few tokens invertible."""
+    """Shrink correlations towards a multiple of I: (1 - rho) C + (rho + 1e-6) tr(C)/n I.
+
+    This keeps estimates from few tokens invertible.
+
+    Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices". Departure:
+    rho is set, not estimated, and 1e-6 is added to it in the second term.
+
+    Args:
+        correlation: C, (..., n, n), symmetric positive semi-definite.
+        amount: rho in [0, 1].
+
+    Returns:
+        (..., n, n).
+    """
     n = correlation.shape[-1]
     mean = np.trace(correlation, axis1=-2, axis2=-1)[..., None, None] / n
     return (1 - amount) * correlation + (amount + 1e-6) * mean * np.eye(n)
@@ -27,7 +40,13 @@ def prompt_features(
     layers: Sequence[int],
     prompts: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """Z of every prompt token on the bare base model.
+    """Compute z = [A_1; ...; A_T] x of every prompt token on the bare base model.
+
+    Args:
+        model: The shared base.
+        projections: (T, r, d) of every adapted layer.
+        layers: Indices of the layers to look at.
+        prompts: Token ids of each prompt.
 
     Returns:
         For each prompt (layers, tokens, T*r) float32.
@@ -53,17 +72,21 @@ def prompt_features(
 def log_likelihoods(
     features: Sequence[np.ndarray], correlations: np.ndarray, *, shrinkage: float
 ) -> np.ndarray:
-    """Gaussian log-likelihood of each prompt under each task.
+    """Compute the Gaussian log-likelihood of each prompt under each task.
 
-    L[p, t] = -1/2 sum_layers sum_tokens (z^T C_t^-1 z + ln |C_t|), constants left out.
+    L[p, t] = -1/2 sum_layers sum_tokens (z^T C_t^-1 z + ln |C_t|), constants left out. Layers and tokens count as
+    independent, and z as having mean 0 and covariance C_t.
+
+    Source: the multivariate normal density, Bishop 2006, "Pattern Recognition and Machine Learning", equation 2.43.
+    Departure: C_t is shrunk (`shrink`) and its eigenvalues are at least `EIGENVALUE_FLOOR` times their mean.
 
     Args:
-        features: For each prompt (layers, tokens, n).
-        correlations: (T, layers, n, n), raw.
-        shrinkage: rho of `shrink`.
+        features: z, for each prompt (layers, tokens, n) with at least one token.
+        correlations: C_t, (T, layers, n, n), raw.
+        shrinkage: rho of `shrink`, in [0, 1].
 
     Returns:
-        (prompts, T) float64; NaN correlations (a task whose sketch is unknown) give -inf.
+        (prompts, T) float64, in nats; NaN correlations (a task whose sketch is unknown) give -inf.
     """
     known = ~np.isnan(correlations).any(axis=(1, 2, 3))
     out = np.full((len(features), len(correlations)), -np.inf)
@@ -80,13 +103,14 @@ def log_likelihoods(
 
 
 def filter_matrices(correlations: np.ndarray, *, ridge: float) -> np.ndarray:
-    """M_t = C_t (sum_s C_s + lambda I)^-1, the linear filter that keeps a task's part of z.
+    """Compute M_t = C_t R^-1, the linear filter that keeps a task's part of z, with R = sum_s C_s + lambda mean I.
 
-    Minimises sum over tasks of the own error |M_t z - z|^2 on own tokens plus the foreign response |M_t z|^2 on
-    the others' plus lambda |M_t|^2. lambda is relative to the mean eigenvalue of the sum.
+    M_t minimises the own error |M_t z - z|^2 on the task's own tokens plus the foreign response |M_t z|^2 on the
+    others' plus lambda mean |M_t|^2, "mean" being the mean eigenvalue of sum_s C_s; 1e-9 is added to lambda. These
+    are the normal equations of ridge regression.
 
     Args:
-        correlations: (T, layers, n, n).
+        correlations: C_t, (T, layers, n, n), symmetric.
         ridge: lambda >= 0, relative.
 
     Returns:
@@ -103,7 +127,7 @@ def filter_matrices(correlations: np.ndarray, *, ridge: float) -> np.ndarray:
 def filtered_factors(
     experts: Sequence[Sequence[torch.Tensor]], matrices: np.ndarray, rank: int
 ) -> list[torch.Tensor]:
-    """B of the one adapter of rank T*r that the filter makes of all experts.
+    """Compute B of the one adapter of rank T*r that the filter makes of all experts.
 
     B_eff = sum_t B_t [M_t]_{rows of t}, so that y = W0 x + s B_eff [A_1; ...; A_T] x.
 
@@ -113,7 +137,7 @@ def filtered_factors(
         rank: r.
 
     Returns:
-        One (m, T*r) factor a layer.
+        One (m, T*r) factor a layer, on the CPU.
     """
     out: list[torch.Tensor] = []
     for layer in range(len(experts[0])):

@@ -15,23 +15,29 @@ ROWS_PER_BATCH = 64
 
 
 def stacked(projections: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """(T, r, d) of each layer to (T*r, d), the rows of z in task order."""
+    """Join the projections of all tasks, whose rows give z in task order.
+
+    Args:
+        projections: (T, r, d) of each layer.
+
+    Returns:
+        One (T*r, d) view a layer.
+    """
     return [a.reshape(-1, a.shape[-1]) for a in projections]
 
 
 def sketch(
     model: ScoredModel, projections: Sequence[torch.Tensor], layers: Sequence[int], rows: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """C = mean of z z^T over the tokens of the rows, on the bare base model.
+    """Measure C = mean of z z^T over the tokens of the rows, on the bare base model.
 
-    The base model's inputs (not the adapted model's) are used, so that a sketch never goes stale while experts
-    learn: a departure from nothing the paper fixes.
+    The inputs are the base model's and not the adapted model's, so that a sketch stays valid while experts learn.
 
     Args:
         model: The shared base.
         projections: (T, r, d) of every adapted layer.
         layers: Indices of the layers to sketch.
-        rows: Token ids, prompt and answer.
+        rows: Token ids, prompt and answer; at least one token in all.
 
     Returns:
         (layers, T*r, T*r) float64, symmetric positive semi-definite.
@@ -56,5 +62,13 @@ def sketch(
 
 
 def training_rows(rows: TokenRows, wanted: np.ndarray) -> list[np.ndarray]:
-    """Prompt and answer of the given training rows, end token left out."""
+    """Take prompt and answer of the given training rows, each without its last token, which is the end token.
+
+    Args:
+        rows: The task's training rows.
+        wanted: (n,) int row indices.
+
+    Returns:
+        n arrays of token ids.
+    """
     return [rows.row(int(i))[:-1] for i in wanted]

@@ -82,7 +82,16 @@ class AdaptedLinear(nn.Module):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`W0 x + s B_a A_a x` for x of shape (rows, length, d), or (rows * length, d) as routers flatten it.
+        """Compute `y = W0 x + s B_a A_a x` under the current binding, and `y = W0 x` where there is none.
+
+        Source: Hu et al. 2021 (arXiv 2106.09685), equation 3, with an adapter a row and the scale s = alpha / r of
+        its section 4.1.
+
+        Args:
+            x: (rows, length, d), or (rows * length, d) as the routers of expert layers flatten it.
+
+        Returns:
+            (rows, length, m), or (rows * length, m); what the base layer gives.
 
         Raises:
             InputError: The model gives the layer something else than its batch's tokens in order.
@@ -105,12 +114,15 @@ class AdaptedLinear(nn.Module):
         return _add_adapters(y, x, binding, self.index)
 
     def misfit(self, x: torch.Tensor, y: object, shape: tuple[int, int]) -> str:
-        """What keeps a call from being adapted row by row; empty if nothing does.
+        """Say what keeps a call from being adapted row by row.
 
         Args:
             x: What the layer was given.
             y: What it gave.
             shape: Rows and length of the batch.
+
+        Returns:
+            The shapes in words; empty if nothing is wrong.
         """
         layer, leading = self.layer, tuple(x.shape[:-1])
         fits = isinstance(y, torch.Tensor) and tuple(y.shape) == (*leading, layer.out_features)
@@ -123,12 +135,15 @@ class AdaptedLinear(nn.Module):
 
 
 def misfit_error(names: Sequence[str], wrong: str, change: str = "Name others") -> InputError:
-    """The error for layers that a model does not give its batch's tokens in order.
+    """Make the error for layers that a model does not give its batch's tokens in order.
 
     Args:
         names: The layers.
         wrong: What `AdaptedLinear.misfit` says of the first.
         change: What to do about it.
+
+    Returns:
+        The error, to be raised.
     """
     return InputError(
         "`model.target_modules` names layers that can't be adapted row by row, since the model does not give them its "
@@ -164,11 +179,14 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
 
 
 def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[LayerShape]:
-    """The linear layers to adapt.
+    """Find the linear layers to adapt.
 
     Args:
         model: A causal language model.
         target_modules: "all-linear" for every linear layer but the output head (as in PEFT), or name suffixes.
+
+    Returns:
+        Their names and sizes, in the order of the model's modules.
 
     Raises:
         InputError: Nothing matches.
@@ -177,7 +195,14 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
 
 
 def linear_layers(model: nn.Module) -> list[LayerShape]:
-    """All linear layers of a model but its output head, in the order of its modules."""
+    """List all linear layers of a model but its output head, GPT-2's transposed `Conv1D` included.
+
+    Args:
+        model: A causal language model; `get_output_embeddings` names its head where it has that method.
+
+    Returns:
+        Names and sizes, in the order of the model's modules.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = [(n, m, _features(m)) for n, m in model.named_modules()]
     return [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head]
@@ -185,6 +210,10 @@ def linear_layers(model: nn.Module) -> list[LayerShape]:
 
 def inject(model: nn.Module, layers: Sequence[LayerShape]) -> BindingCell:
     """Replace the named layers by adapted ones, in place, and freeze the model.
+
+    Args:
+        model: The base model; none of its parameters needs a gradient any more.
+        layers: The layers to adapt; their order gives the layer indices of a `Binding`.
 
     Returns:
         The cell through which a binding is given to the next forward pass.

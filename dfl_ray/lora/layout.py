@@ -33,7 +33,14 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Segment:
-    """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`."""
+    """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`.
+
+    Attributes:
+        layer: Index of the layer.
+        factor: "a" or "b".
+        start: First index.
+        shape: (r, d) of A or (m, r) of B.
+    """
 
     layer: int
     factor: Factor
@@ -77,7 +84,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Number of values of one adapter."""
+        """Number of values of one adapter: the sum over layers of r d if A is stored and of m r if B is."""
         return self.segments[-1].stop if self.segments else 0
 
     def of(self, factor: Factor) -> tuple[Segment, ...]:

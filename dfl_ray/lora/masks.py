@@ -17,12 +17,15 @@ Budget = Literal["uniform", "global", "effective_rank"]
 def cubic_density(step: int, steps: int, final: float) -> float:
     """Density after the given pruning step: k + (1 - k)(1 - step/steps)^3.
 
-    Source: Zhu and Gupta 2017, "To prune, or not to prune", equation 1, for density instead of sparsity.
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1, for density instead of sparsity.
 
     Args:
         step: 0 (dense) to `steps` (final).
         steps: Number of pruning steps, >= 1.
         final: k in (0, 1].
+
+    Returns:
+        Share of entries kept, in [k, 1].
     """
     return final + (1.0 - final) * (1.0 - step / steps) ** 3
 
@@ -56,15 +59,18 @@ def layer_densities(
 
 
 def effective_rank(correlation: np.ndarray) -> float:
-    """Exp of the entropy of the normalised eigenvalues: exp(-sum p ln p), p = lambda / sum lambda.
+    """Exponential of the entropy of the normalised eigenvalues: exp(-sum p ln p), p = lambda / sum lambda.
 
-    Source: Roy and Vetterli 2007, "The effective rank".
+    Negative eigenvalues, which rounding can make, count as 0.
+
+    Source: Roy and Vetterli 2007, "The effective rank", for the eigenvalues of a symmetric matrix in place of the
+    singular values.
 
     Args:
         correlation: (d, d) symmetric positive semi-definite.
 
     Returns:
-        A value in [1, d].
+        A value in [1, d]; 1 for the zero matrix.
     """
     eigenvalues = np.clip(np.linalg.eigvalsh(correlation), 0, None)
     total = eigenvalues.sum()
@@ -88,20 +94,23 @@ def choose_mask(
 ) -> np.ndarray:
     """Keep the largest entries or rows of B.
 
+    Equal values are ranked by position, so that every device would choose the same mask.
+
     Args:
-        magnitude: (size,) |B|, averaged over the task's cluster.
+        magnitude: (size,) |B| of the device that chooses, >= 0.
         allowed: (size,) bool, entries still in play; the result is a subset of them.
         layout: Where the layers' B lie.
-        density: Share of all entries to keep.
+        density: Share of all entries to keep, in (0, 1].
         kind: "element" keeps single entries, "row" whole rows (output neurons) by their norm.
         budget: "uniform" the same share in every layer, "global" one threshold over all layers,
             "effective_rank" by `scores`.
-        scores: s_l for "effective_rank".
+        scores: s_l > 0 for "effective_rank"; None gives every layer the same.
         exponent: tau for "effective_rank".
         least: k_min for "effective_rank".
 
     Returns:
-        (size,) bool with exactly round(k_l * n_l) entries a layer (rounded to whole rows for "row").
+        (size,) bool. A layer keeps round(k_l n_l) of its n_l entries (of its rows for "row"), with "global" all
+        layers together round(density n); fewer where fewer are allowed.
     """
     segments = layout.of("b")
     worth = [_worth(magnitude, allowed, s, kind) for s in segments]
@@ -163,11 +172,11 @@ def collision_rates(masks: Sequence[np.ndarray], layout: Layout) -> tuple[float,
 
     Args:
         masks: One (size,) bool mask a task.
-        layout: Where the layers' B lie.
+        layout: Where the layers' B lie; it stores B alone.
 
     Returns:
-        (rate of B, rate of Delta W): the share of entries that two tasks both touch. With a dense A, an entry of
-        Delta W is touched when any entry of its row of B is kept.
+        (rate of B, rate of Delta W), each in [0, 1]: the share of entries that two tasks both touch. With a dense A,
+        an entry of Delta W is touched when any entry of its row of B is kept. Both are 0 for fewer than two tasks.
     """
     if len(masks) < 2:
         return 0.0, 0.0

@@ -31,19 +31,40 @@ class AdapterState:
 
     @classmethod
     def from_theta(cls, theta: torch.Tensor) -> AdapterState:
-        """A fresh state around given parameters."""
+        """Make a fresh state around given parameters: both moments and all step counts are 0.
+
+        Args:
+            theta: (S, size) float32, kept and not copied.
+
+        Returns:
+            The state, on the device of `theta`.
+        """
         zeros = torch.zeros(theta.shape[0], dtype=torch.int64, device=theta.device)
         return cls(theta, torch.zeros_like(theta), torch.zeros_like(theta), zeros)
 
     def rows(self, start: int, stop: int) -> AdapterState:
-        """A view of some adapters; writing to it writes to this state."""
+        """View some of the adapters; writing to the view writes to this state.
+
+        Args:
+            start: First adapter.
+            stop: First adapter behind the last.
+
+        Returns:
+            State of `stop - start` adapters.
+        """
         part = slice(start, stop)
         return AdapterState(self.theta[part], self.exp_avg[part], self.exp_avg_sq[part], self.steps[part])
 
 
 @dataclass(frozen=True)
 class StepSize:
-    """Settings of one update: `learning_rate`, decoupled `weight_decay`, largest gradient norm `clip_norm`."""
+    """Settings of one update.
+
+    Attributes:
+        learning_rate: lr, >= 0.
+        weight_decay: wd, >= 0; decoupled from the gradient.
+        clip_norm: Largest norm of an adapter's gradient, > 0.
+    """
 
     learning_rate: float
     weight_decay: float
@@ -51,7 +72,16 @@ class StepSize:
 
 
 def clip_(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Scale each adapter's gradient to norm <= clip_norm, in place.
+    """Scale each adapter's gradient g to norm <= clip_norm, in place.
+
+    g <- g min(1, clip_norm / (|g| + 1e-6)), one norm an adapter.
+
+    Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063), algorithm 1, with the 1e-6 of
+    `torch.nn.utils.clip_grad_norm_`.
+
+    Args:
+        gradient: (S, size), changed in place.
+        clip_norm: Largest norm, > 0.
 
     Returns:
         (S,) norms before clipping.
@@ -68,10 +98,13 @@ def adamw_(
     active: torch.Tensor,
     keep: torch.Tensor | None = None,
 ) -> None:
-    """One AdamW step of the active adapters, in place.
+    """Make one AdamW step of the active adapters, in place.
 
     m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2,
     theta <- theta (1 - lr wd) - lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), with t counted per adapter.
+
+    Source: Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2. Departure: the decay is multiplied by the
+    learning rate, as in `torch.optim.AdamW`.
 
     Args:
         state: The adapters.

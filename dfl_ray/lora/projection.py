@@ -27,10 +27,13 @@ def _layer_key(name: str) -> int:
 
 
 def orthogonal_matrix(seed: int, layer: str, size: int) -> np.ndarray:
-    """Haar-distributed orthogonal matrix of one layer.
+    """Draw the Haar-distributed orthogonal matrix of one layer.
 
     QR of a Gaussian matrix in float64 on the CPU, with the sign of R's diagonal fixed to plus, which makes the
-    factorisation unique and Q Haar (Mezzadri 2007, "How to generate random matrices from the classical groups").
+    factorisation unique and Q Haar.
+
+    Source: Mezzadri 2007 (arXiv math-ph/0609050), "How to generate random matrices from the classical compact
+    groups".
 
     Args:
         seed: The run's seed.
@@ -48,22 +51,25 @@ def orthogonal_matrix(seed: int, layer: str, size: int) -> np.ndarray:
 def task_projections(
     seed: int, layer: LayerShape, *, tasks: int, rank: int, kind: Projection = "exact", device: int = 0
 ) -> np.ndarray:
-    """A_t of every task for one layer.
+    """Draw A_t of every task for one layer.
+
+    Source: arXiv 2602.20492 for "gaussian"; the other two are this project's (see the module's text).
 
     Args:
         seed: The run's seed.
         layer: The layer; d = layer.in_features.
         tasks: T.
         rank: r.
-        kind: "exact" (rows of one orthogonal matrix), "gaussian" (N(0, 1/d) entries, as the paper writes it),
-            "per_device" (an orthogonal matrix of the device's own: the ablation in which nothing is shared).
+        kind: "exact" (rows of one orthogonal matrix, each of norm 1/sqrt(3)), "gaussian" (independent N(0, 1/d)
+            entries), "per_device" (an orthogonal matrix of the device's own: the ablation in which nothing is
+            shared).
         device: The device, for "per_device" only.
 
     Returns:
         (T, r, d) float64.
 
     Raises:
-        InputError: "exact" with T*r > d, where no such rows exist.
+        InputError: "exact" or "per_device" with T*r > d, where no such rows exist.
     """
     d = layer.in_features
     if kind == "gaussian":
@@ -76,7 +82,10 @@ def task_projections(
 
 
 def common_factors(seed: int, layers: Sequence[LayerShape], rank: int, *key: int) -> list[np.ndarray]:
-    """A of every layer as plain LoRA starts: U(-1/sqrt(d), 1/sqrt(d)), PEFT's Kaiming start, equal on all devices.
+    """Draw A of every layer as plain LoRA starts: A ~ U(-1/sqrt(d), 1/sqrt(d)), equal on all devices.
+
+    Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1. Departure: the paper draws a Gaussian A; this is the
+    Kaiming start of PEFT.
 
     Args:
         seed: The run's seed.
@@ -96,7 +105,16 @@ def common_factors(seed: int, layers: Sequence[LayerShape], rank: int, *key: int
 
 
 def check_room(layer: LayerShape, *, tasks: int, rank: int) -> None:
-    """Refuse T*r > d: more mutually orthogonal rows than dimensions cannot exist."""
+    """Refuse T*r > d: more mutually orthogonal rows than dimensions cannot exist.
+
+    Args:
+        layer: The layer; d = layer.in_features.
+        tasks: T, >= 1.
+        rank: r, >= 1.
+
+    Raises:
+        InputError: T*r > d.
+    """
     d = layer.in_features
     if tasks * rank > d:
         raise InputError(
@@ -110,7 +128,16 @@ def check_room(layer: LayerShape, *, tasks: int, rank: int) -> None:
 
 
 def projection_hash(projections: Sequence[np.ndarray]) -> str:
-    """Hash of all A_t rounded to float32, by which devices check that they drew the same (16 hex digits)."""
+    """Hash all A_t rounded to float32, so that devices can check that they drew the same.
+
+    Source: BLAKE2b (RFC 7693) with a digest of 8 bytes, over the layers' values one after the other.
+
+    Args:
+        projections: One array of any shape a layer.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for a in projections:
         digest.update(np.ascontiguousarray(a, dtype=np.float32).tobytes())

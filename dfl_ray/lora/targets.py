@@ -9,7 +9,16 @@ from dfl_ray.lora.layout import LayerShape
 
 
 def choose_layers(found: Sequence[LayerShape], target_modules: str | Sequence[str]) -> list[LayerShape]:
-    """Those of a model's linear layers that are to be adapted; see `engines.adapted_layers.targets_of`.
+    """Choose those of a model's linear layers that are to be adapted.
+
+    A name is meant if it is the whole module path or its end, cut at a dot.
+
+    Args:
+        found: All of the model's linear layers but its output head.
+        target_modules: "all-linear" for all of them (as in PEFT), or name suffixes.
+
+    Returns:
+        The chosen layers, in the order of `found`.
 
     Raises:
         InputError: Nothing matches.
@@ -30,11 +39,14 @@ def choose_layers(found: Sequence[LayerShape], target_modules: str | Sequence[st
 
 
 def unmatched_note(found: Sequence[LayerShape], target_modules: str | Sequence[str]) -> tuple[str, ...]:
-    """Said where some names of `model.target_modules` match no layer though others do.
+    """Tell which names of `model.target_modules` match no layer though others do.
 
     Args:
         found: All of the model's linear layers.
         target_modules: "all-linear" or name suffixes.
+
+    Returns:
+        One sentence for the user, or nothing where every name matches.
     """
     if target_modules == "all-linear":
         return ()
@@ -57,11 +69,14 @@ def _is_meant(layer: LayerShape, name: str) -> bool:
 
 
 def other_names(bad: Sequence[str], layers: Sequence[LayerShape]) -> list[str]:
-    """Shortest suffixes that name layers of a model and none of some bad ones.
+    """Find the shortest suffixes, of one or two name parts, that name layers of a model and none of some bad ones.
 
     Args:
         bad: Names of layers to leave out.
         layers: All layers.
+
+    Returns:
+        The suffixes, sorted, each once; a layer that no such suffix tells from the bad ones is left out.
     """
     out: set[str] = set()
     for name in {s.name for s in layers} - set(bad):

@@ -50,7 +50,12 @@ class PartState:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A neighbour's values, (size,) with zeros where it sent none, and its push-sum mass (1 under other rules)."""
+    """A neighbour's values and its push-sum mass.
+
+    Attributes:
+        values: (size,) float32, zeros where the neighbour sent none.
+        mass: w_j > 0 before it gave shares away; 1 under rules without one.
+    """
 
     values: np.ndarray
     mass: float = 1.0
@@ -103,7 +108,16 @@ class Aggregation(Protocol):
     def outgoing(
         self, kept: PartState, values: np.ndarray, keep: np.ndarray | None
     ) -> tuple[np.ndarray, bytes]:
-        """The (size,) float32 values to go on with and to send, and the bytes before them."""
+        """Prepare what a message says.
+
+        Args:
+            kept: The part's state.
+            values: (size,) float32 after the local steps.
+            keep: (size,) bool of the exchanged entries; None = all.
+
+        Returns:
+            (size,) float32 to go on with and to send, and the `header_bytes` bytes before them.
+        """
         ...
 
     def sent(self, kept: PartState, said: np.ndarray) -> None:
@@ -121,7 +135,17 @@ class Aggregation(Protocol):
     def mix(
         self, kept: PartState, own: np.ndarray, arrived: Mapping[int, Arrival], mixing: Mixing
     ) -> np.ndarray:
-        """The (size,) float64 mixture of the device's own values with those that arrived."""
+        """Mix the device's own values with those that arrived.
+
+        Args:
+            kept: The part's state.
+            own: (size,) float32 the device's own values.
+            arrived: Sender -> its values and mass.
+            mixing: Says the weights, who got the own message, and which entries are exchanged.
+
+        Returns:
+            (size,) float64.
+        """
         ...
 
     def mixed(self, kept: PartState, values: np.ndarray) -> None:
@@ -132,14 +156,17 @@ class Aggregation(Protocol):
 def gossip_mean(
     own: np.ndarray, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]
 ) -> np.ndarray:
-    """x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in float64.
+    """Compute x_i + sum_j W_ij (x_j - x_i) over the neighbours whose message arrived, in float64.
 
     The weight of a lost message stays with the device itself, so rows of W still sum to one.
 
+    Source: Xiao and Boyd 2004, "Fast linear iterations for distributed averaging". Departure: only what arrived
+    counts.
+
     Args:
-        own: (size,) the device's own values.
-        arrived: Sender -> (size,) values.
-        weights: Neighbour -> W_ij.
+        own: x_i, (size,) the device's own values.
+        arrived: Sender -> x_j, (size,).
+        weights: Neighbour -> W_ij in [0, 1]; a sender that is none has weight 0.
 
     Returns:
         (size,) float64.
@@ -153,7 +180,7 @@ def gossip_mean(
 
 @final
 class Gossip:
-    """See the module's text."""
+    """Gossip averaging of what arrived; see the module's text."""
 
     header_bytes = 0
     feedback = True
@@ -178,7 +205,17 @@ class Gossip:
     def mix(
         self, kept: PartState, own: np.ndarray, arrived: Mapping[int, Arrival], mixing: Mixing
     ) -> np.ndarray:
-        """The gossip mean."""
+        """Mix by `gossip_mean`.
+
+        Args:
+            kept: Not used.
+            own: (size,) the device's own values.
+            arrived: Sender -> its values.
+            mixing: Says the weights W_ij.
+
+        Returns:
+            (size,) float64.
+        """
         return gossip_mean(own, {sender: a.values for sender, a in arrived.items()}, mixing.own_weights)
 
     def mixed(self, kept: PartState, values: np.ndarray) -> None:
@@ -187,7 +224,7 @@ class Gossip:
 
 @final
 class PushSum:
-    """See the module's text."""
+    """Push-sum averaging, which keeps sums over devices under losses; see the module's text."""
 
     header_bytes = _MASS.size
     feedback = False
@@ -201,7 +238,18 @@ class PushSum:
     def outgoing(
         self, kept: PartState, values: np.ndarray, keep: np.ndarray | None
     ) -> tuple[np.ndarray, bytes]:
-        """x = (w start + update) / w = start + update / w on the exchanged entries, and the mass."""
+        """Enter the local update u_i into the average: x = start + u / w on the exchanged entries.
+
+        This is (w start + u) / w: the update counts the same whatever the device's mass w.
+
+        Args:
+            kept: The part's state; `begin` has set its start.
+            values: (size,) float32 after the local steps, start + u.
+            keep: (size,) bool of the exchanged entries; None = all. The others stay as they are.
+
+        Returns:
+            (size,) float32 to go on with and to send, and the 8 bytes of the mass w.
+        """
         return self._debiased(kept, values, keep), _MASS.pack(kept.mass)
 
     def sent(self, kept: PartState, said: np.ndarray) -> None:
@@ -209,7 +257,13 @@ class PushSum:
         kept.said = said
 
     def read_head(self, head: bytes) -> float:
-        """The sender's mass, > 0.
+        """Read the sender's mass.
+
+        Args:
+            head: The first bytes of a message's body, a little-endian float64.
+
+        Returns:
+            The mass, finite and > 0.
 
         Raises:
             MessageError: Bytes that hold none, or one that cannot be.
@@ -224,7 +278,24 @@ class PushSum:
     def mix(
         self, kept: PartState, own: np.ndarray, arrived: Mapping[int, Arrival], mixing: Mixing
     ) -> np.ndarray:
-        """(w_i x_i)' / w_i', keeping both sums exactly."""
+        """Mix the weighted values and the masses, and set the new mass.
+
+        w' = w_i (1 - sum_{reached} p_ij) + sum_{arrived} p_ji w_j, with p_ij = W_ij, and
+        (w x)' = w_i (x_i - sum_{reached} p_ij said_i) + sum_{arrived} p_ji w_j x_j; x' = (w x)' / w'.
+
+        Source: Kempe, Dobra and Gehrke 2003, protocol Push-Sum; Assran et al. 2019 (arXiv 1811.10792), algorithm 1.
+        Departure: shares that were not acknowledged stay with the sender, and what is subtracted is what the message
+        said after rounding.
+
+        Args:
+            kept: The part's state; its mass becomes w'.
+            own: x_i, (size,) float32. Where no message was made in this round, the local update is entered first.
+            arrived: Sender -> x_j and w_j.
+            mixing: Says the weights, who got the own message, and which entries are exchanged.
+
+        Returns:
+            x', (size,) float64.
+        """
         mass, mine = kept.mass, mixing.own_weights
         given = sum(mine.get(n, 0.0) for n in sorted(mixing.reached))
         said, kept.said = kept.said, None

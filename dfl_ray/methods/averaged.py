@@ -53,7 +53,16 @@ class AveragedParts:
     def outgoing(
         self, device: Device[ExchangeState], part: Part, planned: Sequence[Planned]
     ) -> list[Outgoing]:
-        """The part, in each of the messages that the traffic law asks for."""
+        """Fill each of the messages that the traffic law asks for with the part's values.
+
+        Args:
+            device: The sender.
+            part: The part that travels.
+            planned: The messages the law asks for.
+
+        Returns:
+            One message with bytes for each planned one.
+        """
         return [self.exchange.message(device, part, message) for message in planned]
 
     def incoming(
@@ -64,7 +73,18 @@ class AveragedParts:
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average the part with what arrived; returns refusals by reason."""
+        """Average the part with what arrived, x_i <- sum_j W_ij x_j, by the run's aggregation rule.
+
+        Args:
+            device: The receiver.
+            part: The part that is averaged, in place.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         arrived, refused = collect(
             device, self.context, round_index, received, lambda m: self.exchange.read(m, part.keep)
         )

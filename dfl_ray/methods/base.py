@@ -63,7 +63,12 @@ class Device(Generic[S_co]):
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One message a device wants sent: what its law says of it, and its bytes."""
+    """One message a device wants sent.
+
+    Attributes:
+        planned: What the traffic law says of it.
+        payload: Its bytes, as many as the law says.
+    """
 
     planned: Planned
     payload: bytes
@@ -78,7 +83,12 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of one of a device's own messages: who of its destinations got it."""
+    """What became of one of a device's own messages.
+
+    Attributes:
+        planned: What the traffic law said of it.
+        reached: Those of its destinations that got it.
+    """
 
     planned: Planned
     reached: tuple[int, ...]
@@ -128,10 +138,13 @@ class Context:
     router_layers: tuple[int, ...]
 
     def law_context(self, layout: Layout) -> LawContext:
-        """What the method's traffic law knows of the run.
+        """Make what the method's traffic law knows of the run.
 
         Args:
             layout: Where the trained factors lie in one adapter.
+
+        Returns:
+            The same run without seed, layers and sketches.
         """
         return LawContext(
             self.config, self.rounds, self.tasks, self.held, self.graph, layout, len(self.router_layers)
@@ -164,11 +177,25 @@ class Method(Protocol):
         ...
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """A of each (device, adapter task), one (owners, r, d) stack a layer; None when A is in the layout."""
+        """Give A of each adapter where it is not trained.
+
+        Args:
+            owners: (device, adapter task) of each adapter.
+
+        Returns:
+            One (owners, r, d) stack a layer; None when A is in the layout.
+        """
         ...
 
     def frozen(self, devices: Sequence[Device[Any]]) -> list[Factors] | None:
-        """What each device adds to its adapter without training it: (adapters, R, d) and (adapters, m, R) a layer."""
+        """Give what each device adds to its adapter without training it.
+
+        Args:
+            devices: The devices of a group.
+
+        Returns:
+            One pair (adapters, R, d) and (adapters, m, R) a layer; None = nothing.
+        """
         ...
 
     def begin(self, device: Device[Any], round_index: int) -> None:
@@ -191,6 +218,12 @@ class Method(Protocol):
         sent: Sequence[Delivery],
     ) -> Counter[str]:
         """Take in what arrived and what became of own messages.
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
 
         Returns:
             Refused messages, counted by reason.

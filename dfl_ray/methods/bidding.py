@@ -21,7 +21,15 @@ from dfl_ray.wire.message import Kind, Message, MessageError, Refusal
 
 
 def row_worths(values: np.ndarray, layout: Layout) -> list[np.ndarray]:
-    """Norm of every row of B over the sum of its layer's norms, (m,) a layer; equal where B is 0."""
+    """Compute what every row of B is worth to a task: |B_k| / sum_l |B_l| over the rows of its layer.
+
+    Args:
+        values: (size,) values of one adapter.
+        layout: Where the layers' B lie.
+
+    Returns:
+        One (m,) float64 a layer, each summing to 1; equal shares where B is 0.
+    """
     out: list[np.ndarray] = []
     for s in layout.of("b"):
         norms = np.linalg.norm(values[s.start : s.stop].reshape(s.shape).astype(np.float64), axis=1)
@@ -31,13 +39,16 @@ def row_worths(values: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 
 def share_out(worths: np.ndarray) -> np.ndarray:
-    """Which task owns each row.
+    """Decide which task owns each row of one layer, by row-proposing deferred acceptance.
 
     Every row asks the tasks in the order of its worth to them; a task holds on to the best of those that ask, up to
-    its share floor(m / T), one more for the first m mod T tasks. No row and task would rather have each other.
+    its share floor(m / T), one more for the first m mod T tasks. No row and task would rather have each other. Equal
+    worths go to the task, and the row, of the lower index.
+
+    Source: Gale and Shapley 1962, "College admissions and the stability of marriage".
 
     Args:
-        worths: (T, m).
+        worths: (T, m), finite.
 
     Returns:
         (m,) int64 task of each row.
@@ -71,7 +82,17 @@ class Bidding:
         self.rows = sum(s.shape[0] for s in layout.of("b"))
 
     def message(self, device: Device[Any], task: int, adapter_index: int, round_index: int) -> Message:
-        """What every row is worth to a task this device is the author of."""
+        """Make the bid of a task this device is the author of: `row_worths` of all layers in float16.
+
+        Args:
+            device: The author.
+            task: The task.
+            adapter_index: Row of the device's adapters that holds the task.
+            round_index: The round, which becomes the version.
+
+        Returns:
+            The message.
+        """
         worths = np.concatenate(row_worths(device.state.theta[adapter_index].cpu().numpy(), self.layout))
         body = encode_values(worths.astype(np.float32), "float16")
         return Message(Kind.BID, task, device.index, round_index, self.context.run, 0, "float16", body)
@@ -79,13 +100,24 @@ class Bidding:
     def check(self, message: Message) -> None:
         """Refuse a bid that does not decode.
 
+        Args:
+            message: The bid.
+
         Raises:
-            MessageError: Wrong length or values that cannot be.
+            MessageError: Wrong length, or values that are negative, NaN or infinite.
         """
         self._decode(message)
 
     def owned(self, device: Device[Any], task: int) -> np.ndarray | None:
-        """(size,) bool of the entries in the rows a task owns; None until all bids are there."""
+        """Work out the entries of B in the rows that a task owns.
+
+        Args:
+            device: The device, whose held bids are used; all authors come to the same result from the same bids.
+            task: The task.
+
+        Returns:
+            (size,) bool; None until the bids of all tasks in the device's part of the graph are there.
+        """
         present = [t for t in range(self.context.tasks) if (t, device.index) in self.context.graph.authority]
         bids = [published.held(device.memory, Kind.BID, t) for t in present]
         if any(b is None for b in bids):

@@ -50,7 +50,7 @@ class ChocoState(MethodState):
 
 @final
 class Choco(SharedAdapter[ChocoState]):
-    """See the module's text.
+    """CHOCO-SGD with one adapter a device; see the module's text.
 
     Args:
         context: The run.
@@ -68,7 +68,7 @@ class Choco(SharedAdapter[ChocoState]):
         return ChocoState(self.law.start(device))
 
     def begin(self, device: Device[ChocoState], round_index: int) -> None:
-        """Public copies start at the common first adapter."""
+        """Start all public copies, the own and the neighbours', at the common first adapter, in the first round."""
         if device.memory.own is None:
             first = self.fresh(device.index)[0].numpy()
             device.memory.own = first.copy()
@@ -80,7 +80,18 @@ class Choco(SharedAdapter[ChocoState]):
         return None
 
     def outgoing(self, device: Device[ChocoState], round_index: int) -> list[Outgoing]:
-        """The compressed difference; the whole copy to neighbours that missed an earlier one."""
+        """Send q_i = Q(x_i - xh_i) to neighbours with the last public copy, and the whole xh_i to the others.
+
+        The own public copy first moves by what the bytes say after rounding: xh_i <- xh_i + q_i. A difference names
+        the version of the copy it builds on.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most two messages, as the traffic law asks.
+        """
         last = device.memory.traffic.version
         planned = self.planned(device, round_index)
         body = self._difference(device) if planned else b""
@@ -102,7 +113,19 @@ class Choco(SharedAdapter[ChocoState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Move the public copies on, then the gossip step on them."""
+        """Move the public copies on, then make the gossip step x_i <- x_i + gamma sum_j W_ij (xh_j - xh_i) on them.
+
+        The sum is over neighbours whose message of this round was used.
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         for delivery in sent:
             self.law.delivered(device.index, device.memory.traffic, delivery.planned, delivery.reached)
         copies, refused = collect(

@@ -23,7 +23,7 @@ from dfl_ray.methods.shared import SharedAdapter
 
 @final
 class Dlora(SharedAdapter[ExchangeState]):
-    """See the module's text.
+    """Traditional decentralised LoRA; see the module's text.
 
     Args:
         context: The run.
@@ -46,7 +46,15 @@ class Dlora(SharedAdapter[ExchangeState]):
         return None
 
     def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
-        """A and B, dense, the same bytes to all neighbours."""
+        """Encode A and B, dense, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return self.parts.outgoing(device, self.parts.whole, self.planned(device, round_index))
 
     def incoming(
@@ -56,5 +64,17 @@ class Dlora(SharedAdapter[ExchangeState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average of A and of B."""
+        """Average both factors with what arrived: A_i <- sum_j W_ij A_j and B_i <- sum_j W_ij B_j.
+
+        The formula is that of gossip; the aggregation rule of the run may be another (`methods.aggregations`).
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         return self.parts.incoming(device, self.parts.whole, round_index, received, sent)

@@ -41,7 +41,14 @@ class MethodEntry:
     spec: MethodSpec = field(default_factory=MethodSpec)
 
     def make(self, context: Context) -> Method:
-        """The method for a run."""
+        """Make the method for a run, importing it first.
+
+        Args:
+            context: The run.
+
+        Returns:
+            The method.
+        """
         module, _, attribute = self.place.partition(":")
         made: Callable[[Context], Method] = getattr(import_module(module), attribute)
         return made(context)
@@ -68,7 +75,13 @@ CENTRALIZED = MethodEntry(baselines.CentralizedConfig, f"{_HERE}.unsent:Unsent",
 
 
 def method_entry(name: str) -> MethodEntry:
-    """Everything a method consists of.
+    """Find everything a method consists of.
+
+    Args:
+        name: Its name in `dfl_ray.methods.table`, or that of an installed package's entry point.
+
+    Returns:
+        Its entry.
 
     Raises:
         InputError: The entry point of an installed package gives something else.
@@ -84,7 +97,13 @@ def method_entry(name: str) -> MethodEntry:
 
 
 def method_section(name: str) -> type[TrainingConfig]:
-    """The config section of a method.
+    """Find the config section of a method.
+
+    Args:
+        name: The method's name.
+
+    Returns:
+        The section's class, whose `type` is the name.
 
     Raises:
         InputError: The entry of an installed package is not a `MethodEntry`, or its section is not its own.

@@ -72,12 +72,29 @@ class Exchange:
         self.size = size
 
     def begin(self, device: Device[ExchangeState], part: Part) -> None:
-        """Let the rule remember where a part's local updates start from."""
+        """Let the aggregation rule remember where a part's local updates start from.
+
+        Args:
+            device: The device, before its local steps.
+            part: The part.
+        """
         values = device.state.theta[part.adapter_index].cpu().numpy()
         self.rule.begin(device.memory.part(part.name), values)
 
     def message(self, device: Device[ExchangeState], part: Part, planned: Planned) -> Outgoing:
-        """The part's values, to whom the traffic law says."""
+        """Encode the part's values as the message that the traffic law asks for.
+
+        What the aggregation rule makes of the values also becomes what the device goes on with. Rounding errors are
+        carried into the next message under int8, where `method.error_feedback` is on and the rule allows it.
+
+        Args:
+            device: The sender; its adapter and the part's state change.
+            part: The part.
+            planned: To whom, and how many bytes.
+
+        Returns:
+            The message with its bytes.
+        """
         row, own = device.state.theta[part.adapter_index], device.memory.part(part.name)
         values, head = self.rule.outgoing(own, row.cpu().numpy(), part.keep)
         row.copy_(torch.from_numpy(values))
@@ -101,10 +118,13 @@ class Exchange:
 
         Args:
             message: The message.
-            keep: The entries its sender kept.
+            keep: (size,) bool of the entries its sender kept; None = all.
+
+        Returns:
+            The values, (size,) float32 with zeros where nothing was sent, and the sender's mass.
 
         Raises:
-            MessageError: Wrong length, or values that are not finite.
+            MessageError: Wrong length, values that are not finite, or no usable mass where the rule needs one.
         """
         cut = self.rule.header_bytes
         mass = self.rule.read_head(message.body[:cut])
@@ -119,14 +139,14 @@ class Exchange:
         weights: Weights,
         sent: Sequence[Delivery],
     ) -> None:
-        """Average the part with what arrived, in place.
+        """Average the part with what arrived, in place, by the aggregation rule; entries that are not exchanged stay.
 
         Args:
             device: The device.
             part: Its part.
-            arrived: Sender -> values.
+            arrived: Sender -> its values, (size,), and its mass.
             weights: Device -> neighbour -> W_ij of the graph in use.
-            sent: What became of the device's own messages.
+            sent: What became of the device's own messages; those of other parts' tasks are passed over.
         """
         row, kept = device.state.theta[part.adapter_index], device.memory.part(part.name)
         own = row.cpu().numpy()

@@ -31,7 +31,13 @@ ROUND_BYTES, LENGTH_BYTES = 4, 4
 
 @dataclass(frozen=True)
 class HeldUpdate:
-    """The published update of one (kind, task) that a device holds: its version and encoded length in bytes."""
+    """The published update of one (kind, task) that a device holds.
+
+    Attributes:
+        version: Round in which it was made, or 1 for what never changes.
+        payload_bytes: Encoded length, in bytes.
+        exact, kept, in_force: See `laws.Planned`.
+    """
 
     version: int
     payload_bytes: int
@@ -42,7 +48,12 @@ class HeldUpdate:
 
 @dataclass(frozen=True)
 class AnnouncedMask:
-    """A mask that has been announced: entries it keeps, and the round in which it comes into force."""
+    """A mask that has been announced.
+
+    Attributes:
+        kept: Entries it keeps.
+        in_force: Round in which it comes into force.
+    """
 
     kept: int
     in_force: int
@@ -79,7 +90,20 @@ class ExpertTraffic:
 
 
 def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, float]:
-    """Round -> density of the mask announced in it, by the cubic schedule; empty when nothing is pruned."""
+    """Lay out the pruning schedule: steps spread evenly from `prune_start` to `prune_end` of the run.
+
+    Step k of K falls in round start + (end - start) k / K, rounded, and asks for the density of
+    `lora.masks.cubic_density`.
+
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1.
+
+    Args:
+        config: The method's section; `prune_start` and `prune_end` are shares of the run in [0, 1].
+        rounds: Rounds of the run.
+
+    Returns:
+        Round -> density of the mask announced in it; empty when nothing is pruned.
+    """
     if config.density >= 1.0:
         return {}
     start, end = config.prune_start * rounds, config.prune_end * rounds
@@ -89,7 +113,7 @@ def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, floa
 
 
 class ExpertLaw:
-    """See the module's text.
+    """The traffic law of sparse-and-orthogonal LoRA; see the module's text.
 
     Args:
         context: The run.
@@ -141,10 +165,15 @@ class ExpertLaw:
             self.activate(state, task, round_index)
 
     def activate(self, state: ExpertTraffic, task: int, round_index: int) -> int:
-        """Put the newest mask of a task whose round has come into force.
+        """Put the newest mask of a task whose round has come into force; of older ones keep `KEPT_PAST_VERSIONS`.
+
+        Args:
+            state: The device's traffic state.
+            task: A task it holds.
+            round_index: The round, from 1.
 
         Returns:
-            Its version, or 0 where none was due.
+            The mask's version, or 0 where none was due.
         """
         masks = state.masks[task]
         due = [v for v, m in masks.known.items() if v > masks.current and m.in_force <= round_index]
@@ -156,7 +185,16 @@ class ExpertLaw:
         return masks.current
 
     def publications(self, device: int, state: ExpertTraffic, round_index: int) -> Iterator[Planned]:
-        """What a device publishes in a round, one after the other; `publish` each before the next is asked for."""
+        """List what a device publishes in a round, one after the other; `publish` each before the next is asked for.
+
+        Args:
+            device: The device.
+            state: Its traffic state.
+            round_index: The round, from 1.
+
+        Yields:
+            Updates of the tasks it is the author of, without destinations.
+        """
         for task in self.context.held[device]:
             author = self.context.graph.authority[task, device] == device
             if not author:
@@ -182,14 +220,33 @@ class ExpertLaw:
             state.masks[update.task].announced = max(r for r in self.schedule if r <= update.version)
 
     def density_due(self, state: ExpertTraffic, task: int, round_index: int) -> float | None:
-        """Density of the mask that the schedule asks for, if one is due that has not been announced."""
+        """Find the density of the mask that the schedule asks for, if one is due that has not been announced.
+
+        Args:
+            state: The author's traffic state.
+            task: The task.
+            round_index: The round, from 1. Only with `disjoint`, where bids may come late, are masks of past rounds
+                made up for.
+
+        Returns:
+            Share of entries to keep, in (0, 1]; None where no mask is due.
+        """
         due = [r for r in self.schedule if state.masks[task].announced < r <= round_index]
         if not self.config.disjoint:
             due = [r for r in due if r == round_index]
         return self.schedule[max(due)] if due else None
 
     def messages(self, device: int, state: ExpertTraffic, round_index: int) -> list[Planned]:
-        """Updates owed to tree children, then the kept values to same-task neighbours."""
+        """List updates owed to tree children, then the kept values to same-task neighbours.
+
+        Args:
+            device: The device.
+            state: Its traffic state; new publications are entered into it.
+            round_index: The round, from 1.
+
+        Returns:
+            The messages, in the order in which they are sent.
+        """
         for update in self.publications(device, state, round_index):
             self.publish(state, update)
         out = list(self._forwards(device, state))
@@ -244,7 +301,15 @@ class ExpertLaw:
             self.accept(state, message)
 
     def accept(self, state: ExpertTraffic, update: Planned) -> bool:
-        """Keep an update if it is newer than what is held; says whether it was."""
+        """Keep an update if it is newer than what is held.
+
+        Args:
+            state: The device's traffic state.
+            update: The update.
+
+        Returns:
+            Whether it was newer.
+        """
         held = state.held.get((update.kind, update.task))
         if held is not None and update.version <= held.version:
             return False

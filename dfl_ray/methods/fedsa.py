@@ -22,7 +22,7 @@ from dfl_ray.methods.shared import SharedAdapter
 
 @final
 class Fedsa(SharedAdapter[ExchangeState]):
-    """See the module's text.
+    """FedSA-LoRA; see the module's text.
 
     Args:
         context: The run.
@@ -45,7 +45,15 @@ class Fedsa(SharedAdapter[ExchangeState]):
         return None
 
     def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
-        """A, dense, the same bytes to all neighbours."""
+        """Encode A, dense, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return self.parts.outgoing(device, self.parts.factor("a"), self.planned(device, round_index))
 
     def incoming(
@@ -55,5 +63,17 @@ class Fedsa(SharedAdapter[ExchangeState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average of A."""
+        """Average A alone with what arrived: A_i <- sum_j W_ij A_j.
+
+        The formula is that of gossip; the aggregation rule of the run may be another (`methods.aggregations`).
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         return self.parts.incoming(device, self.parts.factor("a"), round_index, received, sent)

@@ -22,16 +22,22 @@ from dfl_ray.methods.shared import SharedAdapter, reset_moments
 
 
 def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best factors of rank <= `rank` of the product b @ a.
+    """Compute the best factors of rank <= `rank` of the product b a: b a = U S V^T, cut to U_r S_r and V_r^T.
+
+    Q_b R_b = b and Q_a R_a = a^T reduce it to the small decomposition of R_b R_a^T; no (m, d) matrix is formed. It
+    equals `numpy.linalg.svd(b @ a)` cut to r, up to signs.
+
+    Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank"; Bai et al. 2024, arXiv
+    2402.11505.
 
     Args:
         b: (m, R).
         a: (R, d).
-        rank: r.
+        rank: r >= 1.
 
     Returns:
-        (m, r) U_r S_r and (r, d) V_r^T with orthonormal rows; the largest entry of each row is positive, so that
-        the factors are unique where the singular values differ.
+        (m, r) U_r S_r and (r, d) V_r^T with orthonormal rows, r at most the decomposition's own size; the largest
+        entry of each row is positive, so that the factors are unique where the singular values differ.
     """
     q_b, r_b = np.linalg.qr(b)
     q_a, r_a = np.linalg.qr(a.T)
@@ -44,7 +50,7 @@ def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, 
 
 @final
 class Flexlora(SharedAdapter[MethodState]):
-    """See the module's text.
+    """FlexLoRA; see the module's text.
 
     Args:
         context: The run.
@@ -58,12 +64,28 @@ class Flexlora(SharedAdapter[MethodState]):
         """Nothing to prepare."""
 
     def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """What lies inside the device's rank."""
+        """Let the entries inside the device's rank change.
+
+        Args:
+            device: The device.
+            round_index: Not used.
+
+        Returns:
+            (1, size) bool; None where the rank is the layout's.
+        """
         keep = self.rank_keep(device.index)
         return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
 
     def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
-        """The module inside the device's rank, to all neighbours."""
+        """Encode the module inside the device's rank, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return send_module(self, device, round_index)
 
     def incoming(
@@ -73,7 +95,19 @@ class Flexlora(SharedAdapter[MethodState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Mean product, SVD, own rank."""
+        """Replace the module by the best one of the own rank for the mean product P_i = sum_j W_ij B_j A_j.
+
+        The weight of modules that did not arrive counts for the device's own. Nothing changes where none arrived.
+
+        Args:
+            device: The receiver; its optimiser starts afresh after a change.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: Not used.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         arrived, refused = receive_modules(self, device, round_index, received)
         if arrived:
             parts = [(w, products(self, values)) for w, values in shares(self, device, arrived)]

@@ -41,7 +41,7 @@ class FloraState(MethodState):
 
 @final
 class Flora(SharedAdapter[FloraState]):
-    """See the module's text.
+    """FLoRA; see the module's text.
 
     Args:
         context: The run.
@@ -52,13 +52,21 @@ class Flora(SharedAdapter[FloraState]):
         return FloraState(self.law.start(device))
 
     def begin(self, device: Device[FloraState], round_index: int) -> None:
-        """Room for the merged update, from the first round on."""
+        """Make room for the merged update, zeros of all layers' m d entries, in the first round."""
         if device.memory.merged is None:
             size = sum(s.out_features * s.in_features for s in self.context.layers)
             device.memory.merged = np.zeros(size, np.float32)
 
     def frozen(self, devices: Sequence[Device[FloraState]]) -> list[Factors] | None:
-        """The dense updates devices have merged into their own base."""
+        """Give the dense updates that devices have merged into their own base.
+
+        Args:
+            devices: The devices of a group.
+
+        Returns:
+            One pair a layer of stacks (devices, R, d) and (devices, m, R), R = min(m, d); see
+            `shared.merged_factors`.
+        """
         pairs = [merged_factors(self.layout, d.memory.merged, self.scale) for d in devices]
         return [
             (torch.stack([p[i][0] for p in pairs]), torch.stack([p[i][1] for p in pairs]))
@@ -75,7 +83,15 @@ class Flora(SharedAdapter[FloraState]):
         return None
 
     def outgoing(self, device: Device[FloraState], round_index: int) -> list[Outgoing]:
-        """The module, to all neighbours."""
+        """Encode the module, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return send_module(self, device, round_index)
 
     def incoming(
@@ -85,7 +101,20 @@ class Flora(SharedAdapter[FloraState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Merge the stack, start a new module."""
+        """Merge the stack, M_i <- M_i + s sum_j W_ij B_j A_j, and start a new module.
+
+        The weight of modules that did not arrive counts for the device's own. In rounds without an exchange nothing
+        changes.
+
+        Args:
+            device: The receiver; its merged update, module and optimiser change.
+            round_index: The round, from 1; part of the key of the new A's draw.
+            received: Messages that arrived, as bytes.
+            sent: Not used.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         arrived, refused = receive_modules(self, device, round_index, received)
         if self.law.busy(round_index):
             assert device.memory.merged is not None, "begin has not been called"

@@ -21,9 +21,9 @@ def quantise(
 ) -> tuple[bytes, np.ndarray]:
     """Encode values with error feedback: what rounding took away is added to the next message.
 
-    e <- x + e - Q(x + e).
+    The message says Q(x + e), and e <- x + e - Q(x + e).
 
-    Source: Seide et al. 2014; Karimireddy et al. 2019 (arXiv 1901.09847).
+    Source: Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847).
 
     Args:
         values: x, (n,) float32.
@@ -41,8 +41,18 @@ def quantise(
 def receive(device: Device[Any], data: bytes | memoryview, *, run: int, round_index: int) -> Message:
     """Decode one message and refuse what must not be used.
 
+    Args:
+        device: The receiver, which remembers the versions it has used.
+        data: The bytes.
+        run: Low 32 bits of the run's identity.
+        round_index: The round, from 1.
+
+    Returns:
+        The message.
+
     Raises:
-        MessageError: Corrupted, truncated, of another run, or not newer than the last of its sender and kind.
+        MessageError: Corrupted, truncated, of another run, of a later round, or not newer than the last that was used
+            of its kind, task and sender.
     """
     message = unpack(data)
     if message.run != run:
@@ -66,6 +76,14 @@ def _sender_of(message: Message) -> tuple[int, int, int]:
 def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
     """Decode values and insist on finite ones.
 
+    Args:
+        body: The bytes.
+        precision: Number format.
+        count: Number of values.
+
+    Returns:
+        (count,) float32.
+
     Raises:
         MessageError: Wrong length, or NaN or infinity inside.
     """
@@ -86,7 +104,18 @@ def sort_by_kind(
     round_index: int,
     refused: Counter[str],
 ) -> dict[Kind, list[Message]]:
-    """Decode and check everything that arrived; what is wrong is counted in `refused`."""
+    """Decode and check everything that arrived.
+
+    Args:
+        device: The receiver.
+        received: Messages that arrived, as bytes.
+        run: Low 32 bits of the run's identity.
+        round_index: The round, from 1.
+        refused: Counts what is wrong by reason, in place.
+
+    Returns:
+        Kind -> its good messages, in the order of arrival.
+    """
     out: dict[Kind, list[Message]] = {}
     for data in received:
         try:
@@ -110,12 +139,12 @@ def collect(
     Args:
         device: The receiver.
         context: The run.
-        round_index: The round.
+        round_index: The round, from 1.
         received: What arrived.
         read: Decodes one checked message; raises `MessageError` for what must not be used.
 
     Returns:
-        Sender -> what `read` made of its newest message, and the refused messages by reason.
+        Sender -> what `read` made of its message, the last to arrive of several, and the refused messages by reason.
     """
     refused: Counter[str] = Counter()
     messages = sort_by_kind(device, received, run=context.run, round_index=round_index, refused=refused)

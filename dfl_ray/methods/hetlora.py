@@ -25,7 +25,7 @@ from dfl_ray.methods.shared import SharedAdapter
 
 @final
 class Hetlora(SharedAdapter[MethodState]):
-    """See the module's text.
+    """HetLoRA; see the module's text.
 
     Args:
         context: The run.
@@ -39,12 +39,28 @@ class Hetlora(SharedAdapter[MethodState]):
         """Nothing to prepare."""
 
     def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """What lies inside the device's rank."""
+        """Let the entries inside the device's rank change.
+
+        Args:
+            device: The device.
+            round_index: Not used.
+
+        Returns:
+            (1, size) bool; None where the rank is the layout's.
+        """
         keep = self.rank_keep(device.index)
         return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
 
     def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
-        """The module inside the device's rank, to all neighbours."""
+        """Encode the module inside the device's rank, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return send_module(self, device, round_index)
 
     def incoming(
@@ -54,7 +70,20 @@ class Hetlora(SharedAdapter[MethodState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Padded, weighted mean; truncated to the own rank."""
+        """Average the padded modules and truncate the mean to the own rank.
+
+        x_i <- sum_j w_j x_j with w_j = W_ij |B_j A_j|_F / sum_k W_ik |B_k A_k|_F, for A and B; w = W where all norms
+        are 0. The W of modules that did not arrive counts for the device's own. Nothing changes where none arrived.
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: Not used.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         arrived, refused = receive_modules(self, device, round_index, received)
         if arrived:
             parts = shares(self, device, arrived)
@@ -68,6 +97,15 @@ class Hetlora(SharedAdapter[MethodState]):
         return refused
 
     def update_norm(self, values: np.ndarray) -> float:
-        """|B A|_F over all layers, from r x r matrices: |B A|^2 = tr((B^T B)(A A^T))."""
+        """Compute |B A|_F over all layers together, without the scale s.
+
+        |B A|_F^2 = tr((B^T B)(A A^T)), so that only (r, r) matrices are formed.
+
+        Args:
+            values: (size,) one module, padded with zeros.
+
+        Returns:
+            The norm, >= 0.
+        """
         squares = [float(((b.T @ b) * (a @ a.T)).sum()) for b, a in products(self, values)]
         return float(np.sqrt(max(0.0, sum(squares))))

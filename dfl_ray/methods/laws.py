@@ -112,12 +112,29 @@ class TrafficLaw(Protocol):
 
 
 def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
-    """Whether adapters are exchanged in this round: every `exchange_every` rounds and in the last one."""
+    """Say whether adapters are exchanged in a round: every `exchange_every` rounds, and in the last one.
+
+    Args:
+        config: The `method` section.
+        round_index: The round, from 1.
+        rounds: Rounds of the run.
+
+    Returns:
+        Whether an exchange is due.
+    """
     return round_index % config.exchange_every == 0 or round_index == rounds
 
 
 def adapter_bytes(config: TrainingConfig, values: int) -> int:
-    """Bytes of an adapter message of so many values: header, what the aggregation rule adds, encoded values."""
+    """Bytes of an adapter message: header, what the aggregation rule adds, and the encoded values.
+
+    Args:
+        config: The `method` section.
+        values: Number of values it carries.
+
+    Returns:
+        Length in bytes.
+    """
     added = AGGREGATIONS[config.aggregation].header_bytes if isinstance(config, GossipConfig) else 0
     return HEADER_BYTES + added + encoded_size(values, config.precision)
 
@@ -156,7 +173,7 @@ class NeighbourLaw:
         """Nothing."""
 
     def messages(self, device: int, state: NoTraffic, round_index: int) -> list[Planned]:
-        """The message, where an exchange is due and there is a neighbour."""
+        """The one message, where an exchange is due and there is a chosen neighbour."""
         if not self.busy(round_index):
             return []
         neighbours = tuple(sorted(self.context.graph.weights.get(device, {})))
@@ -246,7 +263,7 @@ class ChocoLaw:
 
     @property
     def kept(self) -> int:
-        """Entries a difference carries: top-k of the adapter's values, at least one."""
+        """Entries a difference carries: max(1, round(`keep_share` size)), the k of top-k."""
         config = self.context.config
         assert isinstance(config, ChocoConfig)
         return max(1, round(config.keep_share * self.context.layout.size))
@@ -271,7 +288,16 @@ class ChocoLaw:
         """Nothing."""
 
     def messages(self, device: int, state: ChocoTraffic, round_index: int) -> list[Planned]:
-        """The difference first (`kept` > 0), then the whole copy (`kept` = 0)."""
+        """List the difference first (`kept` > 0), then the whole copy (`kept` = 0), each where a neighbour needs it.
+
+        Args:
+            device: The sender.
+            state: Its traffic state; its version becomes this round.
+            round_index: The round, from 1.
+
+        Returns:
+            At most two messages; none without a neighbour or where no exchange is due.
+        """
         neighbours = tuple(sorted(self.context.graph.weights.get(device, {})))
         if not neighbours or not self.busy(round_index):
             return []
@@ -299,49 +325,57 @@ class ChocoLaw:
 
 
 def whole_adapter(context: LawContext) -> NeighbourLaw:
-    """All values of the adapter: traditional LoRA sends A and B, FFA-LoRA B, FLoRA its module."""
+    """Law of all values of the adapter: traditional LoRA sends A and B, FFA-LoRA B, FLoRA its module."""
     return NeighbourLaw(context, lambda _device, _round: context.layout.size)
 
 
 def factor_size(layout: Layout, factor: Factor) -> int:
-    """Values of one factor over all layers."""
+    """Values of one factor over all layers: sum r d for A, sum m r for B."""
     return sum(s.stop - s.start for s in layout.of(factor))
 
 
 def shared_factor(context: LawContext) -> NeighbourLaw:
-    """FedSA-LoRA: A alone."""
+    """Law of FedSA-LoRA: A alone."""
     size = factor_size(context.layout, "a")
     return NeighbourLaw(context, lambda _device, _round: size)
 
 
 def active_factor(config: TrainingConfig, round_index: int) -> Factor:
-    """RoLoRA's factor whose turn it is: B first, then A, each up to and including one exchange."""
+    """Name RoLoRA's factor whose turn it is: B first, then A, each up to and including one exchange.
+
+    Args:
+        config: The `method` section.
+        round_index: The round, from 1.
+
+    Returns:
+        "b" where floor((round - 1) / `exchange_every`) is even, else "a".
+    """
     return "b" if (round_index - 1) // config.exchange_every % 2 == 0 else "a"
 
 
 def alternating_factor(context: LawContext) -> NeighbourLaw:
-    """RoLoRA: the active factor alone."""
+    """Law of RoLoRA: the active factor alone."""
     size: dict[Factor, int] = {f: factor_size(context.layout, f) for f in context.layout.trains}
     return NeighbourLaw(context, lambda _device, r: size[active_factor(context.config, r)])
 
 
 def rank_of(ranks: Sequence[int], device: int) -> int:
-    """A device's own rank where ranks are handed to the devices in turn."""
+    """A device's own rank where ranks are handed to the devices in turn: ranks[device mod len(ranks)]."""
     return ranks[device % len(ranks)]
 
 
 def ranked_module(context: LawContext) -> NeighbourLaw:
-    """FlexLoRA and HetLoRA: A and B inside the device's own rank."""
+    """Law of FlexLoRA and HetLoRA: A and B inside the device's own rank, r_i sum (d + m) values."""
     width = sum(s.in_features + s.out_features for s in context.layout.layers)
     ranks = context.config.device_ranks
     return NeighbourLaw(context, lambda device, _round: width * rank_of(ranks, device))
 
 
 def silent(context: LawContext) -> SilentLaw:
-    """`local`: every device for itself."""
+    """Law of `local`: every device for itself."""
     return SilentLaw(context)
 
 
 def joint(context: LawContext) -> SilentLaw:
-    """`centralized`: one learner with everybody's rows."""
+    """Law of `centralized`: one learner with everybody's rows."""
     return SilentLaw(context, joint=True)

@@ -68,7 +68,15 @@ class Pruning:
         return self._stored(device, task, version) if version else None
 
     def by_hash(self, device: Device[ExpertState], task: int, wanted: int) -> np.ndarray | None:
-        """The mask with a hash, among those the device knows; None while dense.
+        """Find the mask with a hash, among those the device knows.
+
+        Args:
+            device: The device.
+            task: The task.
+            wanted: The hash, see `wire.message.mask_hash`.
+
+        Returns:
+            (size,) bool; None where the hash says that everything is kept.
 
         Raises:
             MessageError: The device does not know it.
@@ -83,7 +91,14 @@ class Pruning:
         raise MessageError(Refusal.UNKNOWN_MASK, f"mask {wanted:#x} of task {task}")
 
     def apply(self, device: Device[ExpertState], task: int, adapter_index: int, version: int) -> None:
-        """Clear what a mask that has come into force drops, moments included, and forget masks of the past."""
+        """Clear what a mask that has come into force drops, moments included, and forget masks of the past.
+
+        Args:
+            device: A holder of the task; its residual of the task starts from zero again.
+            task: The task.
+            adapter_index: Row of the device's adapters that holds the task.
+            version: The mask's version.
+        """
         mask = self._stored(device, task, version)
         for values in (device.state.theta, device.state.exp_avg, device.state.exp_avg_sq):
             values[adapter_index, ~mask] = 0
@@ -95,12 +110,12 @@ class Pruning:
     def message(
         self, device: Device[ExpertState], planned: Planned, density: float, scores: Sequence[float] | None
     ) -> tuple[Message, np.ndarray]:
-        """Choose the mask that the traffic law has planned.
+        """Choose the mask that the traffic law has planned: the largest |B| among what the newest mask keeps.
 
         Args:
             device: The task's author.
             planned: The announcement.
-            density: Share of all entries to keep.
+            density: Share of all entries to keep, in (0, 1].
             scores: The layers' scores, where the budget goes by them.
 
         Returns:
@@ -124,10 +139,16 @@ class Pruning:
         return message, mask
 
     def read(self, message: Message) -> tuple[np.ndarray, int]:
-        """The mask of an announcement, (size,) bool, and the round in which it comes into force.
+        """Decode an announcement.
+
+        Args:
+            message: The announcement.
+
+        Returns:
+            The mask, (size,) bool, and the round in which it comes into force.
 
         Raises:
-            MessageError: It does not decode.
+            MessageError: It does not decode, or its hash is not the mask's.
         """
         try:
             (in_force,) = _BODY.unpack(message.body[: _BODY.size])

@@ -24,13 +24,16 @@ def store(memory: MethodState, message: Message, data: bytes) -> None:
 
 
 def as_planned(message: Message, payload_bytes: int, *, kept: int = 0, in_force: int = 0) -> Planned:
-    """A decoded update as the traffic law speaks of it.
+    """Describe a decoded update as the traffic law does.
 
     Args:
         message: The update.
-        payload_bytes: Its encoded length.
+        payload_bytes: Its encoded length, in bytes.
         kept: Entries its mask keeps.
         in_force: Round in which its mask comes into force.
+
+    Returns:
+        The description, without destinations.
     """
     return Planned(
         message.kind, message.task, (), payload_bytes, message.version, kept=kept, in_force=in_force

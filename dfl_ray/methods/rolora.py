@@ -26,7 +26,7 @@ from dfl_ray.methods.shared import SharedAdapter, reset_moments
 
 @final
 class Rolora(SharedAdapter[ExchangeState]):
-    """See the module's text.
+    """RoLoRA; see the module's text.
 
     Args:
         context: The run.
@@ -45,17 +45,38 @@ class Rolora(SharedAdapter[ExchangeState]):
         return active_factor(self.context.config, round_index)
 
     def begin(self, device: Device[ExchangeState], round_index: int) -> None:
-        """A fresh optimiser for each turn."""
+        """Start a fresh optimiser in the first round of each turn.
+
+        Args:
+            device: The device.
+            round_index: The round, from 1.
+        """
         self.parts.begin(device, self.parts.factor("a"), self.parts.factor("b"))
         if round_index > 1 and self.active(round_index) != self.active(round_index - 1):
             reset_moments(device)
 
     def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
-        """The active factor."""
+        """Let the entries of the active factor change.
+
+        Args:
+            device: Not used.
+            round_index: The round, from 1.
+
+        Returns:
+            (1, size) bool.
+        """
         return self.parts.keep(self.active(round_index))
 
     def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
-        """The active factor, dense, the same bytes to all neighbours."""
+        """Encode the active factor, dense, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
         return self.parts.outgoing(
             device, self.parts.factor(self.active(round_index)), self.planned(device, round_index)
         )
@@ -67,6 +88,18 @@ class Rolora(SharedAdapter[ExchangeState]):
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average of the active factor."""
+        """Average the active factor F with what arrived: F_i <- sum_j W_ij F_j.
+
+        The formula is that of gossip; the aggregation rule of the run may be another (`methods.aggregations`).
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         part = self.parts.factor(self.active(round_index))
         return self.parts.incoming(device, part, round_index, received, sent)

@@ -60,7 +60,14 @@ class SharedAdapter(ABC, Generic[S]):
         return rank_of(self.ranks, device)
 
     def rank_keep(self, device: int) -> np.ndarray | None:
-        """(size,) bool of the entries inside a device's own rank; None = all."""
+        """Mark the entries inside a device's own rank r_i: the first r_i rows of A and columns of B.
+
+        Args:
+            device: The device.
+
+        Returns:
+            (size,) bool; None where r_i is the layout's rank.
+        """
         rank = self.rank_of(device)
         if rank == self.layout.rank:
             return None
@@ -71,11 +78,26 @@ class SharedAdapter(ABC, Generic[S]):
         return keep
 
     def start(self, device: int) -> torch.Tensor:
-        """A ~ U(-1/sqrt(d), 1/sqrt(d)) (PEFT's Kaiming start), the same on every device; B = 0."""
+        """Draw the first adapter: A ~ U(-1/sqrt(d), 1/sqrt(d)), the same on every device inside its rank; B = 0.
+
+        Args:
+            device: The device.
+
+        Returns:
+            (1, size) float32; see `lora.projection.common_factors`.
+        """
         return self.fresh(device)
 
     def fresh(self, device: int, *key: int) -> torch.Tensor:
-        """A start of its own for each `key`, (1, size)."""
+        """Draw a start of its own for each `key`, as `start` does.
+
+        Args:
+            device: The device, whose rank counts.
+            key: Numbers that name the draw.
+
+        Returns:
+            (1, size) float32, 0 outside the device's rank.
+        """
         flat = torch.zeros(1, self.layout.size)
         if "a" in self.layout.trains:
             for view, a in zip(self.layout.views(flat, "a"), self._common_a(*key), strict=True):
@@ -89,7 +111,14 @@ class SharedAdapter(ABC, Generic[S]):
         return common_factors(self.context.seed, self.context.layers, self.layout.rank, *key)
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """The common A where it is not trained."""
+        """Give the common A where it is not trained.
+
+        Args:
+            owners: (device, adapter task) of each adapter.
+
+        Returns:
+            One (owners, r, d) float32 stack a layer, without copies; None where A is trained.
+        """
         if "a" in self.layout.trains:
             return None
         return [torch.from_numpy(a).float().expand(len(owners), -1, -1) for a in self._common_a()]
@@ -100,7 +129,7 @@ class SharedAdapter(ABC, Generic[S]):
 
     @property
     def scale(self) -> float:
-        """S = alpha / r."""
+        """Scale of the adapter's product, s = alpha / r (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
         return self.context.config.alpha / self.context.config.rank
 
     @abstractmethod
@@ -134,7 +163,7 @@ class SharedAdapter(ABC, Generic[S]):
         return None
 
     def density(self, device: Device[S]) -> float:
-        """Share of the adapter inside the device's rank."""
+        """Share of the adapter's entries inside the device's rank, in (0, 1]."""
         keep = self.rank_keep(device.index)
         return 1.0 if keep is None else float(keep.mean())
 
@@ -144,7 +173,18 @@ class SharedAdapter(ABC, Generic[S]):
 
 
 def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> list[Factors]:
-    """The merged update as a frozen pair a layer: A0 = I, B0 = update / s where d <= m, else the other way."""
+    """Write a merged update M as a frozen pair a layer: A0 = I, B0 = M / s where d <= m, else A0 = M / s, B0 = I.
+
+    Either way s B0 A0 = M, so that the update is added like an adapter.
+
+    Args:
+        layout: Says the layers' sizes.
+        merged: All layers' (m, d) one after the other; None is 0.
+        scale: s > 0.
+
+    Returns:
+        One (R, d) and (m, R) pair a layer, R = min(m, d).
+    """
     out: list[Factors] = []
     start = 0
     for layer in layout.layers:
@@ -158,13 +198,25 @@ def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> l
 
 
 def reset_moments(device: Device[Any]) -> None:
-    """A fresh optimiser, for adapters whose values have been replaced by others."""
+    """Set both moments and the step counts to 0, for adapters whose values have been replaced by others.
+
+    Args:
+        device: The device; its optimiser state changes in place.
+    """
     for values in (device.state.exp_avg, device.state.exp_avg_sq, device.state.steps):
         values.zero_()
 
 
 def factor_keep(layout: Layout, factor: Factor) -> np.ndarray:
-    """(size,) bool of one factor's entries."""
+    """Mark the entries of one factor.
+
+    Args:
+        layout: Where the factors lie.
+        factor: "a" or "b"; none is marked if it is not stored.
+
+    Returns:
+        (size,) bool.
+    """
     keep = np.zeros(layout.size, bool)
     for s in layout.of(factor):
         keep[s.start : s.stop] = True

@@ -4,7 +4,7 @@ Delta W_t = s B_t A_t with A_i A_j^T = 0 between tasks, A_t shared by all holder
 is exact: mean(B) A = mean(B A). Only the kept values of B_t travel. Experts of tasks a device does not hold are
 versioned read-only replicas that the task's author publishes every E rounds.
 
-Source: arXiv 2602.20492; departures are named in `lora.projection`, `lora.codec` and `methods.pruning`.
+Source: arXiv 2602.20492; departures are named in `lora.projection`, `wire.codec` and `methods.pruning`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dfl_ray.wire.sketch import decode_sketch, encode_sketch
 
 
 class SparseOrthogonal:
-    """See the module's text.
+    """Sparse-and-orthogonal LoRA; see the module's text.
 
     Args:
         context: The run.
@@ -68,7 +68,14 @@ class SparseOrthogonal:
         return torch.zeros(len(self.adapter_tasks(device)), self.layout.size)
 
     def projections(self, device: int = 0) -> list[np.ndarray]:
-        """(T, r, d) float64 of every layer, as this device draws them; drawn once."""
+        """Draw A of all tasks for every layer, once; see `lora.projection.task_projections`.
+
+        Args:
+            device: Whose draw; it matters under `method.projection: per_device` alone.
+
+        Returns:
+            One (T, r, d) float64 a layer.
+        """
         drawn = device if self.config.projection == "per_device" else 0
         if drawn not in self._drawn:
             self._drawn[drawn] = [
@@ -81,7 +88,14 @@ class SparseOrthogonal:
         return self._drawn[drawn]
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """A_t of each owner's task, cut from the layer's projections."""
+        """Give A_t of each owner's task, cut from the layer's projections.
+
+        Args:
+            owners: (device, task) of each adapter.
+
+        Returns:
+            One (owners, r, d) float32 stack a layer.
+        """
         return [
             torch.from_numpy(np.stack([self.projections(d)[i][t] for d, t in owners])).float()
             for i in range(len(self.context.layers))
@@ -100,7 +114,15 @@ class SparseOrthogonal:
             self.exchange.begin(device, self._part(device, task))
 
     def keep(self, device: Device[ExpertState], round_index: int) -> torch.Tensor | None:
-        """The masks in force."""
+        """Give the masks in force, outside which B may not change.
+
+        Args:
+            device: The device.
+            round_index: Not used.
+
+        Returns:
+            (adapters, size) bool; None while all its tasks are dense.
+        """
         masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         if all(m is None for m in masks):
             return None
@@ -108,7 +130,15 @@ class SparseOrthogonal:
         return torch.from_numpy(np.stack([full if m is None else m for m in masks]))
 
     def outgoing(self, device: Device[ExpertState], round_index: int) -> list[Outgoing]:
-        """Fill what the traffic law asks for: published updates owed to tree children, kept values to neighbours."""
+        """Fill what the traffic law asks for: published updates owed to tree children, kept values to neighbours.
+
+        Args:
+            device: The sender; what it publishes in this round is made first and kept.
+            round_index: The round, from 1.
+
+        Returns:
+            The messages with their bytes, in the law's order.
+        """
         traffic = device.memory.law
         for update in self.law.publications(device.index, traffic, round_index):
             self.law.publish(traffic, self._publish(device, update, round_index))
@@ -126,7 +156,17 @@ class SparseOrthogonal:
         received: Sequence[bytes | memoryview],
         sent: Sequence[Delivery],
     ) -> Counter[str]:
-        """Average B_t with same-task neighbours; keep newer published updates."""
+        """Average B_t with same-task neighbours, B_t,i <- sum_j W_ij B_t,j, and keep newer published updates.
+
+        Args:
+            device: The receiver.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: What became of the device's own messages.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
         for delivery in sent:
             self.law.delivered(device.index, device.memory.law, delivery.planned, delivery.reached)
         refused: Counter[str] = Counter()
@@ -147,7 +187,18 @@ class SparseOrthogonal:
         return refused
 
     def expert(self, device: Device[ExpertState], task: int) -> Expert | None:
-        """Own B_t if the device holds the task, else the newest replica it has received."""
+        """Give own B_t if the device holds the task, else the newest replica it has received.
+
+        Args:
+            device: The device.
+            task: The task.
+
+        Returns:
+            The expert; None where no replica has arrived yet.
+
+        Raises:
+            MessageError: The replica held does not decode.
+        """
         if task in device.adapter_tasks:
             return Expert(("own", device.index, task), device.state.theta[device.adapter_tasks.index(task)])
         message = published.held(device.memory, Kind.EXPERT, task)
@@ -157,7 +208,15 @@ class SparseOrthogonal:
         return Expert(key, torch.from_numpy(self._expert_values(message)))
 
     def sketches(self, device: Device[ExpertState]) -> tuple[tuple[object, ...], np.ndarray] | None:
-        """The published sketches the device holds; NaN for tasks whose sketch has not arrived."""
+        """Give the published sketches the device holds.
+
+        Args:
+            device: The device.
+
+        Returns:
+            A key, author and version of each task's sketch, and (T, layers, T*r, T*r) float64, NaN for tasks whose
+            sketch has not arrived.
+        """
         held = [published.held(device.memory, Kind.SKETCH, t) for t in range(self.context.tasks)]
         key = tuple(None if m is None else (m.sender, m.version) for m in held)
         if key not in self._decoded:
@@ -170,12 +229,12 @@ class SparseOrthogonal:
         return key, self._decoded[key]
 
     def density(self, device: Device[ExpertState]) -> float:
-        """Share of B's entries that may be non-zero, mean over the device's tasks."""
+        """Share of B's entries that may be non-zero, mean over the device's tasks, in (0, 1]."""
         masks = [self.pruning.current(device, task) for task in device.adapter_tasks]
         return float(np.mean([1.0 if m is None else m.mean() for m in masks]))
 
     def masks(self, device: Device[ExpertState]) -> dict[int, np.ndarray]:
-        """Masks in force of the tasks this device is the author of."""
+        """Task -> (size,) bool of the masks in force, where this device is the author; all True while dense."""
         dense = np.ones(self.layout.size, bool)
         found = {t: self.pruning.current(device, t) for t in self.law.authored(device.index)}
         return {t: dense if m is None else m for t, m in found.items()}

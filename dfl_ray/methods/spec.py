@@ -33,6 +33,13 @@ class MethodSpec:
 
 
 def method_spec(config: TrainingConfig) -> MethodSpec:
-    """The specification of the configured method, with the rule that its section names."""
+    """Find the specification of the configured method, with the rule that its section names.
+
+    Args:
+        config: The `method` section.
+
+    Returns:
+        The specification.
+    """
     spec = METHODS[config.name].spec
     return spec if config.reported_rule is None else replace(spec, rule=config.reported_rule)

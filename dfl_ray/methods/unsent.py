@@ -20,7 +20,9 @@ from dfl_ray.methods.shared import SharedAdapter
 
 @final
 class Unsent(SharedAdapter[MethodState]):
-    """See the module's text; whose rows a device trains on is said by the traffic law (`laws.SilentLaw`).
+    """Training without messages; see the module's text.
+
+    Whose rows a device trains on is said by the traffic law (`laws.SilentLaw`).
 
     Args:
         context: The run.

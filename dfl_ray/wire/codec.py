@@ -21,20 +21,36 @@ class CodecError(ValueError):
 
 
 def encoded_size(count: int, precision: Precision) -> int:
-    """Bytes that `encode_values` makes of `count` values."""
+    """Bytes that `encode_values` makes of `count` values.
+
+    4 n for float32, 2 n for float16 and bfloat16, n + 2 ceil(n / 64) for int8.
+
+    Args:
+        count: n, >= 0.
+        precision: Number format.
+
+    Returns:
+        Length in bytes.
+    """
     if precision == "int8":
         return 2 * -(-count // BLOCK) + count
     return count * (4 if precision == "float32" else 2)
 
 
 def encode_values(values: np.ndarray, precision: Precision) -> bytes:
-    """Encode a flat float32 array, little endian.
+    """Encode a flat float32 array, little endian, rounding to nearest even.
 
-    Values beyond float16's range are clipped to it; rounding is to nearest even.
+    int8: for each block of 64 values a scale c = max|x| / 127, rounded up to float16, then round(x / c) in [-127,
+    127]. Values beyond what float16 can hold, or its scales in int8, are clipped.
+
+    Source: float16 is binary16 of IEEE 754; bfloat16 is the upper half of a float32.
 
     Args:
         values: (n,) float32, finite.
         precision: Number format.
+
+    Returns:
+        `encoded_size(n, precision)` bytes; for int8 all scales come before the values.
     """
     x = np.ascontiguousarray(values, dtype=np.float32)
     if precision == "float32":
@@ -49,6 +65,11 @@ def encode_values(values: np.ndarray, precision: Precision) -> bytes:
 
 def decode_values(data: bytes | memoryview, precision: Precision, count: int) -> np.ndarray:
     """Decode what `encode_values` made.
+
+    Args:
+        data: The bytes.
+        precision: Number format.
+        count: Number of values.
 
     Returns:
         (count,) float32.
@@ -92,12 +113,17 @@ def _quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """Encode a boolean mask as a bitmask or as sorted indices, whichever is smaller.
+    """Encode a boolean mask as a bitmask or as the gaps between kept entries, whichever is smaller.
 
-    Layout: one byte (0 = all kept, 1 = bitmask, 2 = delta-coded uint16 indices), then the data.
+    Layout: one byte (0 = all kept, 1 = bitmask, 2 = gaps), then the data. The bitmask has the first entry in the
+    lowest bit of the first byte; a gap is a little-endian uint16, the number of dropped entries before the next kept
+    one.
 
     Args:
         mask: (n,) bool.
+
+    Returns:
+        1 byte if all is kept, else 1 + ceil(n / 8) or, for k kept entries, 1 + 2 k bytes.
     """
     if bool(mask.all()):
         return b"\x00"
@@ -113,6 +139,13 @@ def mask_size(kept: int, size: int) -> int:
 
     Exact, but for one case that depends on where the entries lie: fewer than one in sixteen kept and a run of
     65,536 or more dropped entries in a row, where the mask is a bitmask after all.
+
+    Args:
+        kept: Kept entries, 0 to `size`.
+        size: All entries.
+
+    Returns:
+        Length in bytes.
     """
     if kept == size:
         return 1
@@ -121,7 +154,14 @@ def mask_size(kept: int, size: int) -> int:
 
 
 def decode_mask(data: bytes | memoryview, size: int) -> np.ndarray:
-    """Decode what `encode_mask` made, to (size,) bool.
+    """Decode what `encode_mask` made.
+
+    Args:
+        data: The bytes.
+        size: Number of entries.
+
+    Returns:
+        (size,) bool.
 
     Raises:
         CodecError: Wrong kind, length or index.

@@ -25,7 +25,16 @@ SHARED_TASK = -1
 
 
 class Kind(IntEnum):
-    """What a message carries."""
+    """What a message carries.
+
+    Attributes:
+        ADAPTER: Values of a sender's own adapter, for its neighbours.
+        EXPERT: A task's expert, published by the task's author with its mask.
+        SKETCH: A task's input sketch.
+        MASK: A task's mask and the round in which it comes into force.
+        PROJECTION: A task's A.
+        BID: What every row of B is worth to a task.
+    """
 
     ADAPTER = 1
     EXPERT = 2
@@ -36,7 +45,16 @@ class Kind(IntEnum):
 
 
 class Refusal(Enum):
-    """Why a message was refused."""
+    """Why a message was refused.
+
+    Attributes:
+        CORRUPTED: The checksum differs, or the body does not decode.
+        TRUNCATED: It is shorter or longer than its header says.
+        FOREIGN: It is of another format, run, task, author or sender than could have sent it.
+        REPLAYED: It is not newer than one already used, or builds on a version the receiver does not have.
+        UNKNOWN_MASK: Its values were taken under a mask the receiver does not know.
+        NOT_FINITE: It holds NaN, infinity or a number out of range.
+    """
 
     CORRUPTED = "corrupted"
     TRUNCATED = "truncated"
@@ -47,7 +65,12 @@ class Refusal(Enum):
 
 
 class MessageError(ValueError):
-    """A message that must not be used; `refusal` says why."""
+    """A message that must not be used.
+
+    Args:
+        refusal: Why.
+        detail: What was found, in words.
+    """
 
     def __init__(self, refusal: Refusal, detail: str) -> None:
         self.refusal = refusal
@@ -80,7 +103,16 @@ class Message:
 
 
 def pack(message: Message) -> bytes:
-    """Encode a message; its length is what the radio is charged for."""
+    """Encode a message; its length is what the radio is charged for.
+
+    Source: the checksum is zlib's CRC-32, over the header before it and the body.
+
+    Args:
+        message: The message; its fields fit the header's formats, e.g. task in int16 and version in uint32.
+
+    Returns:
+        `HEADER_BYTES` + len(body) bytes.
+    """
     head = _HEAD.pack(
         MAGIC, FORMAT, int(message.kind), PRECISIONS.index(message.precision), 0, message.task, message.sender,
         message.version, message.run, message.mask_hash, len(message.body),
@@ -90,6 +122,12 @@ def pack(message: Message) -> bytes:
 
 def unpack(data: bytes | memoryview) -> Message:
     """Decode and check a message.
+
+    Args:
+        data: Header, checksum and body.
+
+    Returns:
+        The message, its body copied.
 
     Raises:
         MessageError: Truncated, corrupted or foreign bytes.
@@ -111,7 +149,16 @@ def unpack(data: bytes | memoryview) -> Message:
 
 
 def mask_hash(mask: np.ndarray) -> int:
-    """64-bit hash of a boolean mask; 0 stands for "everything kept"."""
+    """Hash a boolean mask to 64 bits; 0 stands for "everything kept".
+
+    Source: BLAKE2b (RFC 7693) with a digest of 8 bytes, over the packed bits.
+
+    Args:
+        mask: (n,) bool.
+
+    Returns:
+        0 if all is kept, else 1 to 2^64 - 1. The length n is no part of the hash.
+    """
     if bool(mask.all()):
         return 0
     digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).digest()

@@ -12,18 +12,37 @@ FLOAT16_TINY = 2.0**-28
 
 
 def sketch_size(precision: Precision, layers: int, width: int) -> int:
-    """Bytes that `encode_sketch` makes of `layers` matrices of `width` rows, in bytes."""
+    """Bytes that `encode_sketch` makes of L matrices of n rows.
+
+    L n (n + 1) / 2 values in the given format; for int8, 2 L n bytes of diagonals and L n (n - 1) / 2 of
+    coefficients.
+
+    Args:
+        precision: Number format.
+        layers: L.
+        width: n.
+
+    Returns:
+        Length in bytes.
+    """
     if precision != "int8":
         return encoded_size(layers * width * (width + 1) // 2, precision)
     return 2 * layers * width + layers * width * (width - 1) // 2
 
 
 def encode_sketch(correlation: np.ndarray, precision: Precision) -> bytes:
-    """What a sketch message carries of C, (layers, n, n).
+    """Encode the symmetric matrices C of a sketch.
 
     The upper triangles in the given format, or, for int8, of every layer the n root diagonals as float16 and above
     the diagonal the correlation coefficients C_ij / sqrt(C_ii C_jj) in steps of 1/127: coefficients are all of one
     size, so that small directions keep their precision, which a block scale would take from them.
+
+    Args:
+        correlation: C, (layers, n, n), symmetric positive semi-definite.
+        precision: Number format.
+
+    Returns:
+        `sketch_size(precision, layers, n)` bytes.
     """
     rows, columns = np.triu_indices(correlation.shape[1], 1 if precision == "int8" else 0)
     if precision != "int8":
@@ -35,7 +54,16 @@ def encode_sketch(correlation: np.ndarray, precision: Precision) -> bytes:
 
 
 def decode_sketch(data: bytes | memoryview, precision: Precision, layers: int, width: int) -> np.ndarray:
-    """Rebuild (layers, width, width) float64 from what `encode_sketch` made.
+    """Rebuild the symmetric matrices that `encode_sketch` encoded.
+
+    Args:
+        data: The bytes.
+        precision: Number format.
+        layers: Number of matrices.
+        width: n, rows of each.
+
+    Returns:
+        (layers, n, n) float64, symmetric; rounding may leave small negative eigenvalues.
 
     Raises:
         CodecError: The length is wrong.
