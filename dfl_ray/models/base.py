@@ -71,6 +71,9 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
         dtype: Precision to hold the weights in.
         trust_remote_code: Run code shipped with the model.
 
+    Returns:
+        The weights, with notes on what the user should know.
+
     Raises:
         InputError: The model can't be loaded, is no causal decoder, lacks weights or has others than its
             configuration says, or holds values that are not finite.
@@ -130,7 +133,7 @@ def _read_decoder_arrays(
 
 
 def own_head_note(path: str | Path) -> str:
-    """Said where a configuration ties the head to the embedding and the file holds another head."""
+    """Say that a configuration ties the head to the embedding and the file holds another head, which is used."""
     return (
         f"`model.name`: the configuration of {path} says tie_word_embeddings=true, but the file holds an output head "
         "that differs from the embedding; the file's head is used, as `transformers` 5 does."
@@ -138,7 +141,16 @@ def own_head_note(path: str | Path) -> str:
 
 
 def fewer_layers_note(path: str | Path, layers: int, beyond: Iterable[int]) -> str:
-    """Said where a file holds more layers than its configuration asks for."""
+    """Say that a file holds more layers than its configuration asks for.
+
+    Args:
+        path: The model.
+        layers: Number of layers of the configuration.
+        beyond: Numbers of the layers that are not used, counted from 0.
+
+    Returns:
+        One sentence.
+    """
     unused = ", ".join(map(str, sorted(set(beyond))))
     return (
         f"`model.name`: the configuration of {path} asks for {layers} layers and the file holds more; layers {unused} "
@@ -190,7 +202,14 @@ def _read_with_torch(path: Path, keys: Sequence[str], dtype: str) -> dict[str, n
 
 
 def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Tensors as arrays over the same memory, bfloat16 as its bits."""
+    """Turn CPU tensors into arrays over the same memory; bfloat16 becomes its bits as uint16.
+
+    Args:
+        tensors: Name -> tensor, contiguous and on the CPU.
+
+    Returns:
+        Name -> array of the same shape.
+    """
     import torch
 
     return {n: (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}

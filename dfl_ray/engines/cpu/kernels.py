@@ -117,15 +117,15 @@ def forward_kernel(head_dim: int, width: int) -> Callable[..., None]:
 
 @cache
 def query_kernel(head_dim: int, width: int) -> Callable[..., None]:
-    """Compile the gradient of the queries, dQ = ds K; it also writes sum(dO O) of each query and head for `key_kernel`.
+    """Compile the gradient of the queries, dQ = ds K; it also writes sum(dO O) of each query and head.
 
     Args:
         head_dim: Features of one head.
         width: Floats in a vector.
 
     Returns:
-        The kernel. Its arrays are q, k, v, out, dout, largest, inverse, dq, product, positions and blocks; the rest
-        is as in `forward_kernel`.
+        The kernel. Its arrays are q, k, v, out, dout, largest, inverse, dq, product (sum(dO O), for `key_kernel`),
+        positions and blocks; the rest is as in `forward_kernel`.
     """
 
     def write(vec: VectorIR, q: Any, k: Any, v: Any, out: Any, dout: Any, largest: Any, inverse: Any, dq: Any,

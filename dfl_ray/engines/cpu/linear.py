@@ -107,7 +107,7 @@ class Joined:
         wanted: Sequence[bool],
         into: list[torch.Tensor | None],
     ) -> None:
-        """Turn the gradient G of the merged weights into those of the factors: dA = s B^T G and dB = s G A^T where wanted.
+        """Turn the gradient G of the merged weights into those of the factors: dA = s B^T G and dB = s G A^T.
 
         Args:
             whole: (S, m, d), or None where nothing is adapted.
