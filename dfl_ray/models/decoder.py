@@ -173,7 +173,7 @@ class DecoderShape:
 
 
 def input_of(layer: str) -> str:
-    """Name what a decoder's linear layer reads; the name is equal where layers read the same: q, k and v; gate and up.
+    """Name what a decoder's linear layer reads: one name for q, k and v, and one for gate and up.
 
     Args:
         layer: The layer's name, for example `model.layers.0.self_attn.q_proj`.

@@ -239,7 +239,7 @@ class CausalDecoder(nn.Module):
         return DecoderOutput(self.lm_head(hidden))
 
     def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation:
-        """Compute cosines and sines of the rotary angles, position * frequency, each frequency for both halves of a head.
+        """Compute cosines and sines of the rotary angles, position * frequency, the same for both halves of a head.
 
         Args:
             positions: (rows, length) int64.

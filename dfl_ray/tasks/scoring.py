@@ -34,6 +34,10 @@ class ScoreChoice:
 def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
     """Refuse a score for a task that is not there.
 
+    Args:
+        config: The configuration's `tasks`.
+        names: Names of the tasks there are.
+
     Raises:
         InputError: It names the key.
     """
@@ -46,7 +50,15 @@ def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
 
 
 def asked_score(config: Config, name: str) -> tuple[Score, str]:
-    """The score the configuration asks for a task, and the key that does: the task's own, else `evaluate.score`."""
+    """Find the score that the configuration asks for a task: its own, else `evaluate.score`.
+
+    Args:
+        config: The experiment.
+        name: The task's name.
+
+    Returns:
+        The score, and the key that asks for it; generated tasks without either are scored by exact match.
+    """
     own = config.tasks.score.get(name, "auto")
     if own != "auto":
         return own, f"tasks.score.{name}"
@@ -63,6 +75,9 @@ def choose_score(task: Task, score: Score, asked_by: str = "tasks.score") -> Sco
         score: "choice" compares the likelihoods of all labels, "exact_match" takes the greedy answer, "auto" is
             "choice" for closed label sets.
         asked_by: The key that asks, for the words.
+
+    Returns:
+        The labels to compare, if any, and the reason.
 
     Raises:
         InputError: "choice" is asked for and the answers are more than `tasks.max_choices`.
@@ -87,6 +102,12 @@ def refuse_equal_labels(
 ) -> None:
     """Refuse labels that are the same tokens: all of them would always be as likely, and the first would win.
 
+    Args:
+        name: The task's name.
+        labels: The labels.
+        tokens: Token ids of each label, end left out.
+        unknown: Id of the unknown token, or None.
+
     Raises:
         InputError: It names the labels and their tokens.
     """
@@ -107,6 +128,11 @@ def refuse_equal_labels(
 def refuse_endless_labels(name: str, labels: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
     """Refuse, where nothing ends an answer, a label that begins with another: it could never be likelier.
 
+    Args:
+        name: The task's name.
+        labels: The labels.
+        tokens: Token ids of each label.
+
     Raises:
         InputError: It names the two labels.
     """
@@ -122,7 +148,14 @@ def refuse_endless_labels(name: str, labels: Sequence[str], tokens: Sequence[Seq
 
 
 def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
-    """How the tasks are scored, one sentence for each score and reason."""
+    """Say how the tasks are scored.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        One sentence for each pair of score and reason, with the tasks and their chance accuracy in percent.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for task in tasks:
         labels = f"{len(task.choices)} labels, " if task.choices is not None else ""
@@ -136,7 +169,14 @@ def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
 
 
 def score_records(tasks: Sequence[TokenTask]) -> dict[str, dict[str, Any]]:
-    """What `run.json` says of each task's score: name -> score, why, chance, number of labels or None."""
+    """Collect what `run.json` says of each task's score.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        Name -> score, why, chance in [0, 1], and number of labels or None.
+    """
     return {
         task.name: {
             "score": task.score,

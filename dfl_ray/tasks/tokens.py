@@ -113,6 +113,9 @@ def tokenize_task(
         score: See `scoring.choose_score`.
         asked_by: The key of the configuration that asks for the score.
 
+    Returns:
+        The task as tokens, with what the user should be told in `notes`.
+
     Raises:
         InputError: "choice" is asked for and the task has no closed label set, an answer alone is too long, the
             tokenizer cannot read most of the text, or does not tell labels apart.

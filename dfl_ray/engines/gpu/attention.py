@@ -31,9 +31,9 @@ class Attended:
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buckets: Sequence[Bucket]
 ) -> tuple[torch.Tensor, tuple[Attended, ...]]:
-    """Compute causal attention of every token over itself and the earlier ones of its row, softmax(Q K^T / sqrt(n)) V.
+    """Compute causal attention, softmax(Q K^T / sqrt(head_dim)) V over the token itself and the earlier ones of its row.
 
-    n = head_dim; a key head serves heads / kv_heads query heads.
+    A key head serves heads / kv_heads query heads.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245) for shared key
     heads.
