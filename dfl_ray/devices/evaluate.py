@@ -42,7 +42,14 @@ class Evaluator:
         self.merger = Merger(setup, model, method, self.router, self._projections)
 
     def base(self, began: float) -> EvaluationReport:
-        """The bare base model on every task, as device -1 by rule `base`."""
+        """Evaluate the bare base model on every task, as device -1 by rule `base`.
+
+        Args:
+            began: When the evaluation began, in seconds of `time.perf_counter`.
+
+        Returns:
+            One row a task; the state metrics are empty.
+        """
         asked = {t: np.ones(len(r), bool) for t, r in enumerate(self.scorer.rows)}
         right = self.scorer.score({"base": asked}, lambda _key: None)["base"]
         rows = _Rows()
@@ -58,7 +65,18 @@ class Evaluator:
         references: Mapping[int, np.ndarray] | None,
         began: float,
     ) -> EvaluationReport:
-        """Every device on every task by every rule; see `DeviceGroup.evaluate`."""
+        """Evaluate every device on every task by every rule; each pair of adapter and held-out row is scored once.
+
+        Args:
+            devices: The devices.
+            round_index: The round.
+            rules: Names of inference rules.
+            references: Task -> all layers' sketches (layers, T*r, T*r), for rules that need them, or None.
+            began: When the evaluation began, in seconds of `time.perf_counter`.
+
+        Returns:
+            One row a (rule, device, task), and the state metrics.
+        """
         experts = {
             (d.index, t): self.method.expert(d, t) for d in devices for t in range(len(self.setup.tasks))
         }

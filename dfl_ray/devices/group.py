@@ -93,7 +93,21 @@ class DeviceGroup:
         self.starts = np.cumsum([0, *[len(adapter_tasks[d]) for d in devices]])
 
     def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:
-        """A device's own input sketch of a task it holds, on a seeded draw of its training rows."""
+        """Compute a device's own input sketch of a task it holds, on a seeded draw of its training rows.
+
+        C = mean of z z^T over tokens with z = [A_1; ...; A_T] x; see `experts.sketch.sketch`.
+
+        Args:
+            device: The device.
+            task: A task it holds.
+            layers: Indices of the layers; None = all.
+
+        Returns:
+            (layers, T*r, T*r) float64.
+
+        Raises:
+            ValueError: The device does not hold the task, or the method has no static projections.
+        """
         held = self.setup.held[device]
         mine = self.setup.rows[device][held.index(task)]
         count = min(len(mine), experts_settings(self.config).sketch_prompts)
@@ -112,7 +126,11 @@ class DeviceGroup:
         return stack
 
     def full_sketches(self) -> dict[int, np.ndarray]:
-        """All layers' sketches of the tasks authored here: a reference for `filter`, not charged to the radio."""
+        """Compute all layers' sketches of the tasks authored here: a reference for `filter`, not charged to the radio.
+
+        Returns:
+            Task -> (layers, T*r, T*r) float64.
+        """
         graph = self.setup.graph
         mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
         return {t: self.sketch(d, t, None) for t, d in mine}
@@ -136,6 +154,9 @@ class DeviceGroup:
         Args:
             round_index: The round.
             absent: See `train`.
+
+        Returns:
+            One callable for each micro-batch; each makes its local steps in place and is to be called once.
         """
         self._absent = frozenset(absent)
         for device in self.devices.values():
@@ -151,6 +172,10 @@ class DeviceGroup:
             round_index: The round.
             parts: What the steps of `prepare` gave, in their order.
             began: When the round began.
+
+        Returns:
+            The report, and the payloads of messages that leave this group; devices whose loss or gradient was not
+            finite send nothing.
         """
         loss, norm, tokens, finite = self._per_device(parts)
         self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
@@ -277,6 +302,9 @@ class DeviceGroup:
             round_index: The round.
             outcomes: Outcomes of all transfers that start or end here.
             bundles: Payloads that other groups sent out.
+
+        Returns:
+            Bytes received and messages refused of each device.
         """
         began = time.perf_counter()
         payloads: dict[tuple[int, int], bytes] = dict(self._outbox)
@@ -313,6 +341,9 @@ class DeviceGroup:
             round_index: The round; 0 asks the bare base model once, as device -1, by rule `base`.
             rules: Inference rules.
             references: Task -> all layers' sketches, for rules that need them.
+
+        Returns:
+            Accuracies, and state metrics of the devices that are present and have a model.
         """
         began = time.perf_counter()
         if self._evaluator is None:
@@ -331,7 +362,11 @@ class DeviceGroup:
         return collect_snapshot(self.devices)
 
     def restore(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take the state of the devices hosted here out of the snapshots of any groups."""
+        """Take the state of the devices hosted here out of the snapshots of any groups.
+
+        Raises:
+            KeyError: No snapshot holds one of the devices.
+        """
         restore_snapshot(self.devices, snapshots)
         self._updates.share(self.devices.values())
         self._outbox, self._sent = {}, {}

@@ -43,12 +43,12 @@ class MergeTask:
 
     @property
     def a(self) -> list[torch.Tensor]:
-        """[A_1; ...; A_T] of every layer."""
+        """[A_1; ...; A_T] of every layer, (T*r, d)."""
         return stacked(self.merger.projections())
 
     @property
     def joined(self) -> list[torch.Tensor]:
-        """[B_1, ..., B_T] of every layer."""
+        """[B_1, ..., B_T] of every layer, (m, T*r)."""
         return [torch.cat([f[i] for f in self.factors], dim=1) for i in range(len(self.factors[0]))]
 
 
@@ -83,11 +83,20 @@ class Merger:
 
     @property
     def settings(self) -> ExpertsConfig:
-        """The rules' own keys."""
+        """The configuration keys of the rules."""
         return experts_settings(self.section)
 
     def task(self, device: Device, experts: Experts, references: References) -> MergeTask:
-        """What a rule makes the device's adapter of."""
+        """Collect what a rule makes the device's adapter of.
+
+        Args:
+            device: The device that answers.
+            experts: For each task the expert it holds, or None.
+            references: Task -> all layers' sketches (layers, T*r, T*r), or None.
+
+        Returns:
+            The rule's input.
+        """
         return MergeTask(self, device, self._factors(experts), references)
 
     def _factors(self, experts: Experts) -> list[list[torch.Tensor]]:
@@ -98,7 +107,16 @@ class Merger:
         return [[v[0] for v in layout.views(f, "b")] for f in flat]
 
     def filtered_projections(self) -> list[torch.Tensor]:
-        """The filtered projections of every layer: nothing in them changes in a run."""
+        """Compute A_t C_t (sum_s C_s + lambda I)^-1 of all tasks from full input correlations; computed once in a run.
+
+        See `experts.merging.filtered_projections` for the equation and its source.
+
+        Returns:
+            One (T*r, d) float32 a layer.
+
+        Raises:
+            ValueError: The correlations would hold more than `DENSE_LIMIT` values.
+        """
         if self._full_rows is None:
             correlations = self._full_correlations()
             self._full_rows = [
@@ -144,7 +162,19 @@ class Merger:
             )
 
     def filter_matrices(self, references: References) -> np.ndarray:
-        """The filters over sketched inputs: the same for all devices of one evaluation."""
+        """Compute the filters over sketched inputs, the same for all devices of one evaluation.
+
+        See `experts.routing.filter_matrices` for the equation.
+
+        Args:
+            references: Task -> all layers' sketches (layers, T*r, T*r).
+
+        Returns:
+            (T, layers, T*r, T*r) float64.
+
+        Raises:
+            ValueError: Some task's sketch is missing.
+        """
         if self._filter is None or self._filter[0] is not references:
             matrices = filter_matrices(self._all_layers(references), ridge=self.settings.filter_lambda)
             self._filter = (references, matrices)

@@ -51,7 +51,17 @@ class GroupSetup:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a group did in the local steps; arrays are per device, in the order of `devices`."""
+    """What a group did in the local steps; arrays are per device, in the order of `devices`.
+
+    Attributes:
+        devices: (devices,) int64, device numbers.
+        loss: (devices,) mean over the device's adapters of their mean token loss in nats; NaN without rows.
+        gradient_norm: (devices,) mean over its adapters of the mean gradient norm before clipping; NaN without rows.
+        tokens: (devices,) int64, tokens trained on, summed over its adapters.
+        finite: (devices,) bool, whether every loss and gradient norm was finite.
+        requests: The messages the devices want sent.
+        busy_s: Wall time of the work in seconds.
+    """
 
     devices: np.ndarray
     loss: np.ndarray
@@ -64,7 +74,14 @@ class TrainReport:
 
 @dataclass(frozen=True)
 class ExchangeReport:
-    """What a group took in: per device the refused messages by reason and the bytes received."""
+    """What a group took in.
+
+    Attributes:
+        devices: (devices,) int64, device numbers.
+        refused: For each device reason -> number of messages refused.
+        received_bytes: (devices,) int64, bytes of all messages that arrived, refused ones included.
+        busy_s: Wall time of the work in seconds.
+    """
 
     devices: np.ndarray
     refused: tuple[Mapping[str, int], ...]
@@ -78,7 +95,8 @@ class EvaluationReport:
 
     Attributes:
         rows: Columns device, task, rule, right, asked, routed_right (NaN unless a router chose).
-        sums: Adapter task -> (count, sum of B over holders (size,), sum of |B|^2), for the consensus distance.
+        sums: Adapter task -> (count, sum of the trained values theta over holders (size,) float64, sum of |theta|^2),
+            for the consensus distance.
         masks: Task -> (size,) bool mask in force, from the task's author.
         density: Device -> share of values kept.
         staleness: Device -> mean age in rounds of the replicas it answers with.

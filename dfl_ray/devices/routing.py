@@ -51,7 +51,18 @@ class Router:
         self._known: dict[Hashable, list[np.ndarray]] = {}
 
     def log_likelihoods(self, device: Device) -> tuple[Hashable, list[np.ndarray]]:
-        """What the device's sketches are called, and for each task the (rows, T) log-likelihoods of its prompts."""
+        """Compute how likely each held-out prompt is under each task's sketch; see `experts.routing.log_likelihoods`.
+
+        Args:
+            device: The device, whose sketches are used.
+
+        Returns:
+            A key that is equal for equal sketches, and for each task (rows, T) float64; -inf where a sketch is
+            unknown.
+
+        Raises:
+            ValueError: The method has no sketches.
+        """
         known = self.method.sketches(device)
         if known is None:
             raise ValueError("this method has no sketches to route by")
@@ -64,20 +75,40 @@ class Router:
         return key, self._known[key]
 
     def choices(self, device: Device) -> list[np.ndarray]:
-        """For each task the expert chosen for each of its prompts."""
+        """Choose for each prompt the expert with the largest log-likelihood, the first of equal ones.
+
+        Args:
+            device: The device.
+
+        Returns:
+            For each task (rows,) int64 task indices.
+        """
         return [found.argmax(axis=1) for found in self.log_likelihoods(device)[1]]
 
     def shares(self, device: Device) -> tuple[Hashable, dict[int, np.ndarray]]:
-        """What the device's sketches are called, and for each task its prompts' (rows, T) mixtures of experts."""
+        """Compute for each prompt its mixture of experts, softmax(log-likelihoods / `soft_temperature`).
+
+        Args:
+            device: The device.
+
+        Returns:
+            A key that is equal for equal sketches, and task -> (rows, T) float64, rows sum to 1.
+        """
         key, found = self.log_likelihoods(device)
         temperature = experts_settings(self.section).soft_temperature
         return key, {task: posterior(table, temperature) for task, table in enumerate(found)}
 
     def sole_experts(self, device: Device) -> list[np.ndarray]:
-        """For each task the expert that alone answers each of its prompts under the mixtures of `shares`.
+        """Find the expert that alone answers each prompt under the mixtures of `shares`.
 
-        An expert is alone where the others' shares together are less than float32 can tell from none beside it:
-        then the mixture is that expert, and need not be computed again. `OPEN` stands for prompts with more than one.
+        An expert is alone where the others' shares together are less than 2^-24, which float32 cannot tell from none
+        beside it: then the mixture is that expert, and need not be computed again.
+
+        Args:
+            device: The device.
+
+        Returns:
+            For each task (rows,) int64 task indices, `OPEN` for prompts with more than one expert.
         """
         found = self.shares(device)[1]
         return [np.where(_others(found[t]) < ALONE, found[t].argmax(axis=1), OPEN) for t in sorted(found)]

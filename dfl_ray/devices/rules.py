@@ -42,6 +42,12 @@ class InferenceRule:
 def inference_rule(name: str) -> InferenceRule:
     """The rule of this name; `single` is that of methods with one adapter a device.
 
+    Args:
+        name: Name of a rule, or `single`.
+
+    Returns:
+        The rule.
+
     Raises:
         ValueError: There is none.
     """

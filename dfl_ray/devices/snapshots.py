@@ -72,6 +72,9 @@ def rebuild(kind: type, name: str, tree: Mapping[str, Any], like: object = None)
         tree: Its fields: nested dictionaries by part of the name, arrays and numbers at the leaves (`as_tree`).
         like: An instance, whose values give the classes of fields that are declared as `Any`.
 
+    Returns:
+        The instance; its arrays are copies, and a field that was None takes its default.
+
     Raises:
         TypeError: A field without a default is missing.
     """
@@ -112,7 +115,14 @@ def _take_dict(key: Any, value: Any, name: str, held: Mapping[str, Any]) -> dict
 
 
 def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries from names with `/` between their parts."""
+    """Make nested dictionaries of names with `/` between their parts.
+
+    Args:
+        names: Name -> value; no name is the beginning of another up to a `/`.
+
+    Returns:
+        First part -> second part -> ... -> value.
+    """
     tree: dict[str, Any] = {}
     for name, value in names.items():
         *parents, last = name.split("/")
@@ -124,7 +134,14 @@ def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
-    """Copy the whole state of some devices."""
+    """Copy adapters, moments, step counts and the method's memory of some devices.
+
+    Args:
+        devices: Device number -> device.
+
+    Returns:
+        The snapshot; adapters and moments are copied to the CPU, arrays of the method's memory are shared.
+    """
     arrays: dict[str, np.ndarray] = {}
     numbers: dict[str, Numbers] = {}
     for index, device in devices.items():

@@ -52,7 +52,16 @@ class Targets:
 
 
 def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
-    """Longest row and largest token id of all rows of all tasks, candidate answers included."""
+    """Find the longest row and the largest token id over all rows of all tasks.
+
+    A test prompt counts with the longest candidate answer of its task behind it, since scoring reads them together.
+
+    Args:
+        tasks: The run's tasks as tokens.
+
+    Returns:
+        The sizes; both are at least 1.
+    """
     longest = largest = 1
     for task in tasks:
         choices = task.choices or ()
@@ -76,9 +85,12 @@ def targets_of(
         target_modules: "all-linear" for every linear layer but the output head (as in PEFT), or name suffixes.
         rows: The rows the model is to read.
 
+    Returns:
+        The adapted layers with the notes on the model.
+
     Raises:
-        InputError: Nothing matches, the rows do not fit the model, or the model is none that can be fine-tuned by this
-            simulator; see `dfl_ray.engines.probe`.
+        InputError: Nothing matches, the rows do not fit the model, or the model is none that can be fine-tuned by
+            this simulator; see `dfl_ray.engines.probe`.
     """
     rows = rows or RowSizes()
     shape = weights.decoder
@@ -101,6 +113,9 @@ def targets_by_shape(
         parameters: Number of its parameters.
         notes: What is to be said of the model already.
 
+    Returns:
+        The adapted layers; layers with equal `input_of` count as seeing one input.
+
     Raises:
         InputError: Nothing matches.
     """
@@ -120,6 +135,9 @@ def planned_targets(folder: Path, target_modules: str | Sequence[str]) -> Target
     Args:
         folder: The folder.
         target_modules: See `targets_of`.
+
+    Returns:
+        The adapted layers; `notes` is filled for the Llama family only.
 
     Raises:
         InputError: No weight files there, or nothing matches.
@@ -168,7 +186,17 @@ def _targets_by_trial(
 
 
 def distinct_inputs(model: ScoredModel) -> list[int]:
-    """Indices of the adapted layers that see an input of their own (q, k and v share one, so do gate and up)."""
+    """Find the adapted layers that see an input of their own.
+
+    In a decoder of the Llama family q, k and v share one input, and so do gate and up. The layers are watched in one
+    forward pass of the base model over a row of three tokens.
+
+    Args:
+        model: The model with adapted layers.
+
+    Returns:
+        Indices of the layers, the first of each group that shares an input, in the order in which they are called.
+    """
     import numpy as np
 
     from dfl_ray.engines.probe import inputs_seen

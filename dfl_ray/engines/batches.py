@@ -40,14 +40,28 @@ class Batch:
     lengths: np.ndarray | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Move the batch's tensors to another device; `lengths` stays a NumPy array.
+
+        Args:
+            device: The torch device.
+
+        Returns:
+            The batch with its tensors there.
+        """
         names = ("input_ids", "source", "targets", "mask", "positions")
         tensors = {n: getattr(self, n) for n in names}
         return replace(self, **{n: t.to(device) for n, t in tensors.items() if t is not None})
 
 
 def padded_length(longest: int) -> int:
-    """The length a batch is padded to: the next multiple of 8, so that shapes repeat."""
+    """Round a length up to the next multiple of 8, so that few different shapes occur.
+
+    Args:
+        longest: Tokens of the longest row.
+
+    Returns:
+        The length of the padded batch in tokens.
+    """
     return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
@@ -56,6 +70,10 @@ def collate(rows: Sequence[tuple[TokenRows, int]]) -> Batch:
 
     Args:
         rows: (table, row index) of each row, in batch order.
+
+    Returns:
+        The batch. A row of n tokens gives n - 1 inputs; scored are the positions from the one before the answer's
+        first token to the row's last input, each with the next token as its target.
     """
     begin = np.array([t.offsets[i] for t, i in rows])
     lengths = np.array([t.offsets[i + 1] for t, i in rows]) - begin - 1
@@ -84,6 +102,9 @@ def within(batch: Batch, most: int | None) -> Batch:
     Args:
         batch: Rows padded on the right.
         most: Number of positions the model has; None = any.
+
+    Returns:
+        The batch cut to max(most, longest row) positions, or the batch itself where nothing has to be cut.
     """
     width = batch.input_ids.shape[1]
     if most is None or width <= most or batch.lengths is None:
@@ -100,12 +121,15 @@ def within(batch: Batch, most: int | None) -> Batch:
 def prompt_batch(
     rows: Sequence[np.ndarray], *, most: int | None = None, every: bool = False
 ) -> tuple[Batch, torch.Tensor]:
-    """Rows of token ids as one batch, and the (rows, length) bool of real tokens.
+    """Collate rows of token ids that are only read, padded on the right with 0.
 
     Args:
         rows: Token ids of each row.
         most: Number of positions the model has, past which padding must not reach; None = any.
         every: Whether all real tokens are scored positions, row by row; else the first alone, as a place-holder.
+
+    Returns:
+        The batch, whose targets are all 0, and the (rows, length) bool mask of real tokens.
     """
     longest = max(len(r) for r in rows)
     length = padded_length(longest) if most is None else max(longest, min(padded_length(longest), most))

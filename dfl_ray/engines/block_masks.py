@@ -20,13 +20,17 @@ def takes_block_masks(model: ScoredModel, packed: Batch, alone: Batch) -> bool:
     """Whether a model obeys a block mask with position ids as it obeys separate rows.
 
     A block mask takes the place of the model's own mask, so that windowed, chunked or layer-mixed attention would see
-    more than in training. The configuration excludes windows shorter than the row; the rest (layers that heed no mask,
-    positions counted along the row) is tried out on the row itself.
+    more than in training. The configuration excludes windows shorter than the row; the rest (layers that heed no
+    mask, positions counted along the row) is tried out on the row itself.
 
     Args:
         model: The model, adapters unbound.
         packed: The longest row with all its candidate answers behind one prompt, with mask and positions.
         alone: The same row once for each candidate, scored tokens in the same order.
+
+    Returns:
+        True if the mean absolute difference of the logits is at most `EXACT` (float32) or `ROUNDED` (coarser types)
+        times the standard deviation of the logits of separate rows.
     """
     if isinstance(model.model, CausalDecoder):
         return True  # masks and positions are its arguments, and it has no windows

@@ -153,6 +153,10 @@ def _calls(model: ScoredModel, rows: Sequence[np.ndarray]) -> tuple[set[str], di
 def inputs_seen(model: ScoredModel, rows: Sequence[np.ndarray]) -> tuple[list[int], set[int]]:
     """Run the bare base model on rows and see what its adapted layers are given.
 
+    Args:
+        model: The model with adapted layers.
+        rows: Token ids of each row.
+
     Returns:
         The layers that see an input of their own (the first of each), and all layers that were called.
     """
@@ -192,7 +196,19 @@ def _check_rows(model: ScoredModel, rows: Sequence[np.ndarray], layers: Sequence
 def random_adapters(
     model: torch.nn.Module, layers: Sequence[LayerShape], count: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Random (count, r, d) and (count, m, r) stacks of every layer, their updates half as large as its weights."""
+    """Draw random adapters whose updates are half as large as the weights.
+
+    With r = `RANK`, A has independent normal entries of variance 1 / d and B of variance (rms(W) / 2)^2 d / r, so
+    that the root mean square of B A is expected to be rms(W) / 2. The seed is fixed.
+
+    Args:
+        model: The model; the weights of its layers set the scale.
+        layers: The adapted layers, (m, d) each.
+        count: Number of adapters.
+
+    Returns:
+        One (count, r, d) stack A a layer, and one (count, m, r) stack B a layer, float32 on the CPU.
+    """
     generator = torch.Generator().manual_seed(0)
     a, b = [], []
     for layer in layers:

@@ -2,6 +2,9 @@
 
 The loss is the sum over adapters of their own mean token loss, gradients are clipped per adapter and AdamW is
 element-wise, so K devices together are exactly K separate runs up to the order of floating-point sums.
+
+Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 (low-rank adapters); Loshchilov and Hutter 2019
+(arXiv 1711.05101) (AdamW); Pascanu et al. 2013 (arXiv 1211.5063), algorithm 1 (clipping by the norm).
 """
 
 from __future__ import annotations
@@ -70,22 +73,34 @@ class ScoredModel:
 
     @property
     def most_adapters(self) -> int:
-        """Adapters that one pass of the merged path may hold; 0 where the model does not take it."""
+        """Number of adapters whose merged weights fit into `MERGED_BYTES`; 0 where the merged path is not taken."""
         return 0 if self._merged is None else MERGED_BYTES // (4 * self._merged.merged_values)
 
     def plan(self, batch: Batch, adapter_of_row: np.ndarray, adapters: int) -> Plan | None:
-        """A batch laid out for the merged path, which `logits` would do anew each time; None where not taken."""
+        """Lay a batch out for the merged path, as `logits` would do anew at each call.
+
+        Args:
+            batch: The rows.
+            adapter_of_row: (rows,) int64, the adapter of each row.
+            adapters: Number of adapters S.
+
+        Returns:
+            The plan, or None where the model does not take the merged path or S is above `most_adapters`.
+        """
         if self._merged is None or adapters > self.most_adapters:
             return None
         return make_plan(batch, adapter_of_row, adapters, self._merged.shape, self._merged.frequencies)
 
     def logits(self, batch: Batch, binding: Binding | None, plan: Plan | None = None) -> torch.Tensor:
-        """Logits (scored, vocabulary) in float32 at the batch's source positions, under the given adapters.
+        """Compute the logits at the batch's source positions under the given adapters.
 
         Args:
             batch: The rows.
             binding: Their adapters; None is the bare base model.
-            plan: What `plan` made of the same batch and adapters; only saves time.
+            plan: What `plan` made of the same batch and adapters; it saves time and changes no result.
+
+        Returns:
+            (scored, vocabulary) float32.
         """
         watched = binding is not None and (binding.observe is not None or binding.gate is not None)
         if self._merged is not None and not watched:
@@ -114,7 +129,12 @@ class ScoredModel:
         return self.model.lm_head(self.model.model.norm(hidden)).float()  # type: ignore[union-attr,operator]
 
     def observe(self, batch: Batch, see: object) -> None:
-        """Run the bare base model only to show `see(layer index, input)` every adapted layer's input."""
+        """Run the bare base model without gradients, only to show every adapted layer's input.
+
+        Args:
+            batch: The rows.
+            see: Called as `see(layer index, input)` with the input (rows, length, d) of each adapted layer.
+        """
         with torch.no_grad():
             self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
 
@@ -138,16 +158,26 @@ def _adapter_of_row(rows: int, binding: Binding | None, adapters: int) -> np.nda
 
 @dataclass(frozen=True)
 class LocalWork:
-    """What one adapter trains on in a round: for each step the rows, as (table, row index)."""
+    """What one adapter trains on in a round.
+
+    Attributes:
+        steps: For each local step its rows, as (table, row index); a step may have none.
+    """
 
     steps: Sequence[Sequence[tuple[TokenRows, int]]]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Per adapter: mean loss over its steps, mean gradient norm, whether all stayed finite, tokens seen.
+    """What the local steps of S adapters gave.
 
-    All arrays have shape (adapters,); `loss` and `gradient_norm` are NaN for an adapter without rows.
+    Means are over an adapter's steps that had rows, up to the first whose loss or gradient was not finite.
+
+    Attributes:
+        loss: (S,) float32, mean of the mean token losses in nats; NaN for an adapter without such a step.
+        gradient_norm: (S,) float32, mean Euclidean norm of the masked gradient before clipping; NaN likewise.
+        finite: (S,) bool, whether loss and gradient norm stayed finite in every step.
+        tokens: (S,) int64, input tokens of all rows of all steps.
     """
 
     loss: np.ndarray
@@ -170,6 +200,11 @@ def train_adapters(
 ) -> TrainingResult:
     """Train S adapters together for their local steps, in place.
 
+    In each step the gradient of sum_k L_k is formed, with L_k the mean token loss of adapter k on its own rows, so
+    that each adapter gets the gradient of its own loss; then each gradient is masked by `keep`, clipped to
+    `size.clip_norm` and followed by one step of AdamW. An adapter without rows in a step, or whose loss or gradient
+    norm was not finite in this or an earlier step, is left as it is.
+
     Args:
         model: The shared base.
         layout: Where the factors lie in `state.theta`.
@@ -180,6 +215,9 @@ def train_adapters(
         static_a: One (S, r, d) stack a layer when A is not stored in the layout.
         frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
         keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
+
+    Returns:
+        Mean losses and gradient norms, finiteness and tokens of each adapter.
     """
     leaves = _Leaves(layout, state, static_a, frozen)
     adapters, steps = len(work), len(work[0].steps)

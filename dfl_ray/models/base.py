@@ -36,6 +36,9 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
         dtype: Precision to hold the weights in.
         trust_remote_code: Run code shipped with the model.
 
+    Returns:
+        The weights, with notes on what the user should know.
+
     Raises:
         InputError: The model can't be loaded, is no causal decoder, lacks weights or has others than its
             configuration says, or holds values that are not finite.

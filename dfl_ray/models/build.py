@@ -34,7 +34,15 @@ def build_model(weights: BaseWeights, device: str = "cpu") -> Any:
 
 
 def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
-    """The `transformers` model around the arrays, whatever its kind; see `build_model`."""
+    """Build the `transformers` model around the arrays, whatever its kind; see `build_model`.
+
+    Args:
+        weights: The arrays; `aliases` are tied again and `buffers` are copied.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        The `PreTrainedModel` in evaluation mode, frozen.
+    """
     config = json.loads(weights.config_json)
     model = empty_transformer(
         config, weights.dtype, trust_remote_code=weights.trust_remote_code, code=weights.code
@@ -50,7 +58,16 @@ def build_transformer(weights: BaseWeights, device: str = "cpu") -> Any:
 
 
 def build_decoder(weights: BaseWeights, shape: DecoderShape, device: str = "cpu") -> Any:
-    """The project's own decoder around the arrays; see `build_model`."""
+    """Build the project's own decoder around the arrays; see `build_model`.
+
+    Args:
+        weights: The arrays.
+        shape: The decoder that they fill.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        The `CausalDecoder` in evaluation mode, frozen.
+    """
     model = empty_decoder(shape)
     _fill(model, weights, device)
     if shape.tied:
@@ -69,6 +86,9 @@ def empty_transformer(
         dtype: Precision of its parameters.
         trust_remote_code: Run code shipped with it.
         code: Where that code is, if the model is made by it.
+
+    Returns:
+        The model; its parameters lie on torch's `meta` device, its buffers in memory.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -96,9 +116,14 @@ def _set(model: Any, name: str, tensor: torch.Tensor) -> None:
 
 
 def shared_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the array's own memory, read-only memory included (nothing ever writes to the base).
+    """Make a tensor over an array's own memory, read-only memory included (nothing ever writes to the base).
 
-    Bits of bfloat16, kept as uint16, become bfloat16 again; a model may hold some parameters in another type.
+    Args:
+        array: The array; uint16 stands for the bits of bfloat16, since a model may hold some parameters in another
+            type.
+
+    Returns:
+        The tensor, of the same shape.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

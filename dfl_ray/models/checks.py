@@ -45,7 +45,7 @@ def check_kind(config_json: bytes | str, path: str) -> None:
 
 
 def not_causal(model_type: object) -> InputError:
-    """The error for a model whose earlier positions see later tokens."""
+    """Make the error for a model whose earlier positions see later tokens; the caller raises it."""
     return InputError(
         "The base model is not a causal language model",
         got=f"model_type {model_type!r}: changing a later token changes the logits before it (an encoder or another "
@@ -56,7 +56,7 @@ def not_causal(model_type: object) -> InputError:
 
 
 def rests_of_old_files(name: str) -> bool:
-    """Whether a tensor is a buffer that older files hold and no model reads."""
+    """Tell whether a tensor's name is that of a buffer that older files hold and no model reads."""
     return _REMAINS.search(name) is not None
 
 
@@ -123,7 +123,15 @@ def _finite(array: np.ndarray) -> bool:
 
 
 def shortened(names: Iterable[str], most: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
+    """List the first names in sorted order, and say how many more there are.
+
+    Args:
+        names: The names.
+        most: Number of names to list.
+
+    Returns:
+        "a, b", or "a, b and 3 more".
+    """
     listed = sorted(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

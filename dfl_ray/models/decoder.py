@@ -45,7 +45,16 @@ _READ = frozenset(
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1's stretching of slow rotations; names as in its configuration."""
+    """Llama 3.1's scaling of low rotary frequencies; names as in its configuration.
+
+    See `DecoderShape.inverse_frequencies` for the equation.
+
+    Attributes:
+        factor: By how much the lowest frequencies are divided.
+        low_freq_factor: Turns within the original length below which a frequency is divided by the whole factor.
+        high_freq_factor: Turns within the original length above which a frequency is left as it is.
+        original_max_position_embeddings: The original length in tokens.
+    """
 
     factor: float
     low_freq_factor: float
@@ -92,9 +101,16 @@ class DecoderShape:
     scaling: Llama3Scaling | None
 
     def inverse_frequencies(self) -> torch.Tensor:
-        """(head_dim / 2,) float32 radians per position: theta^(-2i/head_dim), slowed as Llama 3 does if asked.
+        """Compute the rotary frequencies f_i = theta^(-2i/head_dim), the low ones divided as in Llama 3.1 if asked.
+
+        With n = f original_max_position_embeddings / (2 pi) turns within the original length, f becomes f / factor
+        for n below low_freq_factor, stays f for n above high_freq_factor, and is (1 - w) f / factor + w f between
+        them with w = (n - low_freq_factor) / (high_freq_factor - low_freq_factor).
 
         Source: Su et al. 2021 (arXiv 2104.09864), equation 15; the Llama 3.1 reference implementation.
+
+        Returns:
+            (head_dim / 2,) float32, radians per position.
         """
         import torch
 
@@ -110,7 +126,11 @@ class DecoderShape:
         return torch.where(between, (1 - share) * plain / s.factor + share * plain, slowed)
 
     def linear_layers(self) -> list[LayerShape]:
-        """All linear layers but the head, in the order of the model's modules."""
+        """List all linear layers but the head, in the order of the model's modules.
+
+        Returns:
+            Seven layers a block, each with its name and (outputs, inputs).
+        """
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         width, inner = self.hidden_size, self.intermediate_size
         one_block = {
@@ -125,7 +145,11 @@ class DecoderShape:
         ]
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every parameter, a tied head left out."""
+        """List every parameter, a tied head left out.
+
+        Returns:
+            Name, as in `transformers` -> shape; weights of linear layers are (outputs, inputs).
+        """
         biased = {
             "q_proj": self.qkv_bias,
             "k_proj": self.qkv_bias,
@@ -149,7 +173,14 @@ class DecoderShape:
 
 
 def input_of(layer: str) -> str:
-    """A name for what a decoder's linear layer sees, equal where layers see the same: q, k and v; gate and up."""
+    """Name what a decoder's linear layer reads: one name for q, k and v, and one for gate and up.
+
+    Args:
+        layer: The layer's name, for example `model.layers.0.self_attn.q_proj`.
+
+    Returns:
+        The name of the input, for example `model.layers.0.self_attn.in`.
+    """
     block, _, name = layer.rpartition(".")
     return f"{block}.{'in' if name in ('q_proj', 'k_proj', 'v_proj', 'gate_proj', 'up_proj') else name}"
 

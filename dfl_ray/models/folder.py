@@ -56,6 +56,9 @@ def check_safetensors(path: Path) -> None:
 
     The format is 8 bytes N (little endian), N bytes of JSON, then the data whose end the JSON names.
 
+    Args:
+        path: The file.
+
     Raises:
         InputError: What is wrong with it.
     """

@@ -21,7 +21,11 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """What a forward pass gives: `logits`, (rows, length, vocabulary)."""
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (rows, length, vocabulary), in the precision of the weights.
+    """
 
     logits: torch.Tensor
 
@@ -45,7 +49,14 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x / sqrt(mean(x^2) + eps) * weight, the mean taken in float32.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4, with eps under the root as in the Llama models.
+
+    Args:
+        width: Features, the last dimension of x.
+        eps: Added to the mean square, > 0.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -53,13 +64,23 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The normalised input, in its own dtype."""
+        """Norm x (..., width) over its last dimension; the result has the shape and dtype of x."""
         wide = x.float()
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions."""
+    """Causal grouped-query attention with rotary positions.
+
+    out = o_proj(softmax(Q K^T / sqrt(head_dim) + mask) V), with Q and K rotated by `rotate` and, in Qwen3, normed
+    head by head before. A key head serves heads / kv_heads query heads.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245) for shared key
+    heads.
+
+    Args:
+        shape: The model.
+    """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -75,7 +96,16 @@ class Attention(nn.Module):
         self.normed = shape.qk_norm
 
     def forward(self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
-        """Attention over x (rows, length, d); `mask` is additive, None is causal."""
+        """Compute attention.
+
+        Args:
+            x: (rows, length, d).
+            rotation: Cosines and sines, each broadcast to (rows, heads, length, head_dim).
+            mask: Additive, broadcast to (rows, heads, length, length); None is plain causal attention.
+
+        Returns:
+            (rows, length, d).
+        """
         q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.normed:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -88,7 +118,13 @@ class Attention(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+    """down(silu(gate(x)) * up(x)) with silu(g) = g / (1 + e^-g).
+
+    Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
+
+    Args:
+        shape: The model.
+    """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -97,12 +133,16 @@ class GatedLayer(nn.Module):
         self.down_proj = Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The gated layer's output for x (rows, length, d)."""
+        """Compute the gated layer's output (rows, length, d) for x (rows, length, d)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Block(nn.Module):
-    """One decoder block: attention and gated layer, each behind a norm and added to its input."""
+    """One decoder block: h = x + attention(norm(x)), then h + gated(norm(h)).
+
+    Args:
+        shape: The model.
+    """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -112,13 +152,17 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.eps)
 
     def forward(self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
-        """The block's output for x (rows, length, d)."""
+        """Compute the block's output; arguments and result as in `Attention.forward`."""
         x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm."""
+    """Embedding, blocks and final norm.
+
+    Args:
+        shape: The model.
+    """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -127,7 +171,16 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(shape.hidden_size, shape.eps)
 
     def forward(self, input_ids: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
-        """Hidden states (rows, length, d) behind the final norm."""
+        """Compute the hidden states behind the final norm.
+
+        Args:
+            input_ids: (rows, length) int64.
+            rotation: See `Attention.forward`.
+            mask: See `Attention.forward`.
+
+        Returns:
+            (rows, length, d).
+        """
         x = self.embed_tokens(input_ids)
         for block in self.layers:
             x = block(x, rotation, mask)
@@ -170,6 +223,9 @@ class CausalDecoder(nn.Module):
             position_ids: (rows, length) int64; None counts from 0.
             use_cache: Must be False; there is no cache.
 
+        Returns:
+            The logits, (rows, length, vocabulary).
+
         Raises:
             ValueError: A mask of another shape, or a cache asked for.
         """
@@ -183,16 +239,32 @@ class CausalDecoder(nn.Module):
         return DecoderOutput(self.lm_head(hidden))
 
     def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation:
-        """Cosines and sines for positions (rows, length): each (rows, 1, length, head_dim)."""
+        """Compute cosines and sines of the rotary angles, position * frequency, the same for both halves of a head.
+
+        Args:
+            positions: (rows, length) int64.
+            dtype: Precision of the results; the angles are float32.
+
+        Returns:
+            Cosines and sines, (rows, 1, length, head_dim) each.
+        """
         half = positions.unsqueeze(-1).float() * self.get_buffer("frequencies")
         angle = torch.cat((half, half), -1).unsqueeze(1)
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Rotary positions: pairs (i, i + head_dim/2) of x (..., length, head_dim) turned by their angle.
+    """Apply rotary positions: pairs (i, i + head_dim/2) of each head are turned by the angle of their token.
 
-    Source: Su et al. 2021 (arXiv 2104.09864), with `transformers`' pairing of the two halves.
+    Source: Su et al. 2021 (arXiv 2104.09864). Departure: the two halves of a head are paired, as in `transformers`,
+    in place of neighbouring features.
+
+    Args:
+        x: (..., length, head_dim).
+        rotation: Cosines and sines that broadcast to x.
+
+    Returns:
+        The rotated x, of its shape.
     """
     cos, sin = rotation
     first, second = x.chunk(2, -1)
@@ -200,6 +272,13 @@ def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
 
 
 def empty_decoder(shape: DecoderShape) -> CausalDecoder:
-    """A decoder whose parameters hold no memory yet."""
+    """Make a decoder whose parameters hold no memory yet (torch's `meta` device); its rotary frequencies do.
+
+    Args:
+        shape: The model.
+
+    Returns:
+        The decoder.
+    """
     with torch.device("meta"):
         return CausalDecoder(shape)

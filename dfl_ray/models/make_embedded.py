@@ -70,7 +70,12 @@ class Recipe:
 
 
 def make_tokenizer():
-    """Word-level fast tokenizer of the generated language: one token a word, `<s>` in front."""
+    """Make the word-level fast tokenizer of the generated language.
+
+    Returns:
+        The tokenizer: texts are split at white space, a word is one token, `<s>` stands in front, and the four
+        special tokens have the ids 0 to 3.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -92,7 +97,17 @@ def make_tokenizer():
 
 
 def make_model(recipe: Recipe, seed: int):
-    """Fresh LlamaForCausalLM, its weights drawn from `seed` without touching torch's global generator."""
+    """Make a fresh LlamaForCausalLM without touching torch's global generator.
+
+    Entries of the embedding are drawn from N(0, 1), those of the other matrices from N(0, 1 / inputs).
+
+    Args:
+        recipe: Sizes.
+        seed: Seeds the weights.
+
+    Returns:
+        The model in float32.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -134,6 +149,12 @@ def batches(draws: Draws, ids: dict[str, int], recipe: Recipe, progress: float) 
     """POOL batches of about equal length each, in random order: half the padding of unsorted ones.
 
     Each is a pair of token ids and loss weights, both (batch, longest document), padded on the right.
+
+    Args:
+        draws: Source of randomness.
+        ids: Word -> token id.
+        recipe: Sizes.
+        progress: Share of the curriculum done, >= 0.
     """
     lines = []
     for _ in range(POOL * recipe.batch):
@@ -157,12 +178,21 @@ def _padded(lines: Sequence[tuple[list[int], list[float]]]) -> Batch:
 
 
 def pretrain(recipe: Recipe, seed: int, *, log: Any = print):
-    """Train a fresh model on freshly generated text and return it with its tokenizer.
+    """Train a fresh model on freshly generated text.
+
+    AdamW minimises the weighted mean of -log p(token); the learning rate rises over the first 5 % of `recipe.horizon`
+    and follows a cosine from there, and gradients are clipped to norm 1.
+
+    Source: Loshchilov and Hutter 2017 (arXiv 1608.03983) for the cosine, without restarts; Loshchilov and Hutter 2019
+    (arXiv 1711.05101) for AdamW.
 
     Args:
         recipe: Sizes, steps and rates.
         seed: Seeds weights and text.
-        log: Called with one line now and then.
+        log: Called with one line every 500 steps and at the end.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
     """
     import torch
 
@@ -202,7 +232,17 @@ def _loss(logits: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor) -> 
 
 
 def answer_accuracy(model, ids: dict[str, int], recipe: Recipe, seed: int) -> dict[str, float]:
-    """Share of right answers to each pre-training question on fresh documents."""
+    """Measure the share of right answers to each pre-training question on fresh documents.
+
+    Args:
+        model: The model.
+        ids: Word -> token id.
+        recipe: Sizes.
+        seed: Seeds the documents, by another stream than training.
+
+    Returns:
+        Question word -> share in [0, 1], rounded to two digits; only questions that were asked.
+    """
     import torch
 
     draws = Draws(np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(2,)))))
@@ -223,7 +263,11 @@ def _question(line: np.ndarray, place: int, words: dict[int, str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line: pre-train and write the folder."""
+    """Pre-train the model and write its folder, as a command.
+
+    Args:
+        arguments: The command line; None means the process's own.
+    """
     parser = argparse.ArgumentParser(
         description="Pre-train the embedded model and save it as a transformers folder."
     )

@@ -9,6 +9,9 @@ from pathlib import Path
 def embedded_path() -> Path:
     """Folder of the embedded base model, a plain `transformers` folder shipped inside the package.
 
+    Returns:
+        The folder, with model.safetensors in it.
+
     Raises:
         FileNotFoundError: The folder is not there, e.g. in a partial checkout.
     """

@@ -16,7 +16,14 @@ _WINDOW = re.compile(r"sliding_window|window_size|attention_chunk|local_attentio
 
 
 def trained_positions(config_json: str) -> int | None:
-    """The longest row of the model's training, or None where the configuration doesn't say."""
+    """Find the longest row of the model's training.
+
+    Args:
+        config_json: The model's configuration.
+
+    Returns:
+        Tokens, the smallest number that the configuration names; None where it names none.
+    """
     named = [c.get(key) for c in _text_configs(json.loads(config_json)) for key in _POSITIONS]
     return min((n for n in named if isinstance(n, int) and n > 0), default=None)
 
@@ -24,8 +31,11 @@ def trained_positions(config_json: str) -> int | None:
 def scale_grows_from(config_json: str) -> tuple[int, str] | None:
     """Where rotary positions scale with the longest row of a batch: from which length on, and by which key.
 
-    Dynamic NTK scaling computes its base anew for every length, LongRoPE changes from short to long factors; both look
-    at the longest row of the batch, so that a row's result would depend on its neighbours.
+    Dynamic NTK scaling computes its base anew for every length, LongRoPE changes from short to long factors; both
+    look at the longest row of the batch, so that a row's result would depend on its neighbours.
+
+    Args:
+        config_json: The model's configuration.
 
     Returns:
         (length up to which the scale is constant, configuration key), or None where it is constant.
@@ -47,7 +57,16 @@ def scale_grows_from(config_json: str) -> tuple[int, str] | None:
 
 
 def least_window(config_json: str) -> int | None:
-    """The smallest number of earlier tokens that a windowed or chunked layer may be limited to; None without any."""
+    """Find the smallest number of earlier tokens that a windowed or chunked layer may be limited to.
+
+    Every key whose name speaks of a window or a chunk counts, whether or not the model heeds it.
+
+    Args:
+        config_json: The model's configuration.
+
+    Returns:
+        Tokens, or None if no such key holds a positive number.
+    """
     named = [
         value
         for config in _text_configs(json.loads(config_json))
@@ -59,7 +78,15 @@ def least_window(config_json: str) -> int | None:
 
 
 def longest_constant(config_json: str) -> int | None:
-    """Length beyond which padding might change a row: the trained positions, or where a scale begins to grow."""
+    """Find the length beyond which padding might change a row.
+
+    Args:
+        config_json: The model's configuration.
+
+    Returns:
+        The smaller of the trained positions and of the length from which a rotary scale grows, in tokens; None where
+        the configuration has neither.
+    """
     grows = scale_grows_from(config_json)
     limits = [trained_positions(config_json), None if grows is None else grows[0]]
     return min((n for n in limits if n is not None), default=None)

@@ -24,6 +24,9 @@ def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> Ba
         dtype: Precision to hold the weights in.
         trust_remote_code: Run code shipped with the model.
 
+    Returns:
+        The weights with persistent buffers, names of tied parameters, and notes.
+
     Raises:
         InputError: It can't be loaded, is no decoder, or its file lacks weights of the model or holds others.
     """

@@ -18,6 +18,12 @@ _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Parameter name -> shape, from the headers of all safetensors files of a folder.
 
+    Args:
+        folder: Local model folder.
+
+    Returns:
+        Shapes as stored; linear weights are (outputs, inputs) but for models that store them transposed.
+
     Raises:
         InputError: No such files; a hub id has to be downloaded first.
     """
@@ -47,6 +53,9 @@ def linear_layers(folder: Path, target_modules: str | Sequence[str]) -> tuple[li
     Args:
         folder: Local model folder.
         target_modules: As in the config.
+
+    Returns:
+        The layers in the order of the files' headers, and the number of values in all tensors.
 
     Raises:
         InputError: No such files, or nothing matches.

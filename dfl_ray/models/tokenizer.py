@@ -61,6 +61,13 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     A folder whose tokenizer is its tokenizer.json alone is read without `transformers`, whose import takes longer
     than everything else the driver does before the first round.
 
+    Args:
+        path: Model folder or hub id.
+        trust_remote_code: Run code shipped with the model.
+
+    Returns:
+        The tokenizer; a `PlainTokenizer` where `plain_tokenizer` can read it.
+
     Raises:
         InputError: There is none, or it can't be read.
     """
@@ -82,7 +89,14 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
 
 
 def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
-    """The folder's tokenizer if it is tokenizer.json and nothing more; None if `transformers` might do more."""
+    """Read a folder's tokenizer with `tokenizers` alone, if it is its tokenizer.json and nothing more.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        The tokenizer, or None if `transformers` might do more with the folder's files or says better what is wrong.
+    """
     try:
         config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_bytes())
     except (OSError, ValueError):

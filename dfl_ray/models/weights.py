@@ -52,7 +52,7 @@ class BaseWeights:
 
 
 def own_head_note(path: str | Path) -> str:
-    """Said where a configuration ties the head to the embedding and the file holds another head."""
+    """Say that a configuration ties the head to the embedding and the file holds another head, which is used."""
     return (
         f"`model.name`: the configuration of {path} says tie_word_embeddings=true, but the file holds an output head "
         "that differs from the embedding; the file's head is used, as `transformers` 5 does."
@@ -60,7 +60,16 @@ def own_head_note(path: str | Path) -> str:
 
 
 def fewer_layers_note(path: str | Path, layers: int, beyond: Iterable[int]) -> str:
-    """Said where a file holds more layers than its configuration asks for."""
+    """Say that a file holds more layers than its configuration asks for.
+
+    Args:
+        path: The model.
+        layers: Number of layers of the configuration.
+        beyond: Numbers of the layers that are not used, counted from 0.
+
+    Returns:
+        One sentence.
+    """
     unused = ", ".join(map(str, sorted(set(beyond))))
     return (
         f"`model.name`: the configuration of {path} asks for {layers} layers and the file holds more; layers {unused} "
@@ -69,7 +78,14 @@ def fewer_layers_note(path: str | Path, layers: int, beyond: Iterable[int]) -> s
 
 
 def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Tensors as arrays over the same memory, bfloat16 as its bits."""
+    """Turn CPU tensors into arrays over the same memory; bfloat16 becomes its bits as uint16.
+
+    Args:
+        tensors: Name -> tensor, contiguous and on the CPU.
+
+    Returns:
+        Name -> array of the same shape.
+    """
     import torch
 
     return {n: (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}

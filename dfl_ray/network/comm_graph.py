@@ -62,6 +62,9 @@ def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
     Args:
         topology: The built topology with its mixture.
         mixing: Name of the gossip weights in `topology.mixing`.
+
+    Returns:
+        The graph; of a task that nobody holds in a part there are no trees and no authority there.
     """
     held = np.asarray(topology.mixture) > 0
     devices, tasks = held.shape

@@ -41,7 +41,7 @@ class ChannelSetup:
     classes: DeviceClasses
 
     def make(self) -> Channel:
-        """The channel."""
+        """Make the channel; the same setup gives the same channel in every process."""
         from channels.channel import Channel
 
         return Channel(self.settings, self.positions_m, seed=self.seed, device_classes=self.classes)
@@ -69,6 +69,9 @@ def build_deployment(config: Config, tasks: int) -> Deployment:
         config: The experiment.
         tasks: Number of tasks.
 
+    Returns:
+        The deployment; the same seed gives the same one.
+
     Raises:
         InputError: The wanted layout is impossible.
     """
@@ -94,7 +97,14 @@ def build_deployment(config: Config, tasks: int) -> Deployment:
 
 
 def device_classes(section: DevicesConfig) -> tuple[DeviceClass, ...]:
-    """The classes devices are drawn from, with the battery the section gives them."""
+    """List the classes that devices are drawn from, with the battery in J that the section gives them, if it does.
+
+    Args:
+        section: The configuration's `devices`.
+
+    Returns:
+        The classes of the mix `section.classes`.
+    """
     classes = DEVICE_MIXES[section.classes]
     return (
         classes

@@ -1,7 +1,7 @@
 """What travels on the communication graph: requests to the channel, their outcomes, and whole-network traffic laws.
 
-`LawfulNetwork` plays all devices' traffic laws without a model: the plan schedules what it asks for, and the placement
-of devices on actors adds up how many bytes pass between which devices.
+`LawfulNetwork` plays all devices' traffic laws without a model: the plan schedules what it asks for, and the
+placement of devices on actors adds up how many bytes pass between which devices.
 """
 
 from __future__ import annotations
@@ -62,7 +62,14 @@ class TransferRequests:
 
     @classmethod
     def join(cls, parts: Sequence[TransferRequests]) -> TransferRequests:
-        """All transfers of several groups in the order of (source, message, destination)."""
+        """Join the transfers of several groups in the order of (source, message, destination).
+
+        Args:
+            parts: At least one.
+
+        Returns:
+            All transfers.
+        """
         columns = [np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)]
         order = np.lexsort((columns[1], columns[2], columns[0]))
         return cls(*(c[order] for c in columns))
@@ -89,7 +96,12 @@ class TransferOutcomes:
     delivered: np.ndarray
 
     def reached(self) -> dict[tuple[int, int], list[int]]:
-        """(source, message) -> the destinations that got it."""
+        """Group the deliveries by message.
+
+        Returns:
+            (source, message) -> the destinations that got it, in the order of the requests; messages that nobody got
+            are left out.
+        """
         out: dict[tuple[int, int], list[int]] = {}
         r = self.requests
         for i in np.flatnonzero(self.delivered).tolist():
@@ -120,6 +132,9 @@ class LawfulNetwork:
         Args:
             round_index: The round, from 1; rounds are asked for one after the other.
             absent: Devices that are out of the run.
+
+        Returns:
+            The transfers of all messages under the law.
         """
         for device in self.devices:
             self.law.begin(device, self._states[device], round_index)
@@ -129,7 +144,11 @@ class LawfulNetwork:
         return TransferRequests.of(self._sent)
 
     def deliver(self, outcomes: TransferOutcomes) -> None:
-        """Tell senders and receivers what has arrived."""
+        """Tell senders and receivers what has arrived.
+
+        Args:
+            outcomes: Outcomes of the transfers that the last call of `requests` gave.
+        """
         touched = self._owing | set(self._sent)
         for (source, number), destinations in outcomes.reached().items():
             message = self._sent[source][number]
@@ -140,7 +159,11 @@ class LawfulNetwork:
         self._owing = {d for d in touched if self.law.owes(d, self._states[d])}
 
     def deliver_all(self, requests: TransferRequests) -> None:
-        """Let everything that was asked for arrive."""
+        """Let everything arrive.
+
+        Args:
+            requests: What the last call of `requests` gave.
+        """
         self.deliver(TransferOutcomes(requests, np.ones(len(requests), bool)))
 
 
@@ -156,6 +179,9 @@ def message_graph(
         devices: Number of devices N.
         rounds: Number of rounds.
         most_messages: After so many transfers the rest of the run is taken to be like what has been seen.
+
+    Returns:
+        The bytes of each pair of devices, summed over the rounds played.
     """
     network, parts, seen = LawfulNetwork(law, range(devices)), [], 0
     for round_index in range(1, rounds + 1):

@@ -41,7 +41,14 @@ class Packing:
     inside: float = 1.0
 
     def actor_name(self, number: int) -> str:
-        """Readable name: `device-0003` for a single device, `devices-0000-0499` for several."""
+        """Make a readable name of an actor.
+
+        Args:
+            number: The actor.
+
+        Returns:
+            `device-0007` for an actor that hosts device 7 alone, `devices-0003` for actor 3 that hosts several.
+        """
         group = self.groups[number]
         return f"device-{group[0]:04d}" if len(group) == 1 else f"devices-{number:04d}"
 

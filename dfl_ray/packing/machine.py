@@ -109,7 +109,15 @@ def socket_folder(longest_name: str) -> str | None:
 
 
 def fits_a_socket(folder: str, name: str) -> bool:
-    """Whether a Unix socket of this name below a folder has a path that is short enough."""
+    """Tell whether a Unix socket below a folder has a path of at most `SOCKET_PATH_BYTES` bytes.
+
+    Args:
+        folder: The folder.
+        name: The socket's path below it.
+
+    Returns:
+        True if the path is short enough.
+    """
     return len(os.fsencode(os.path.join(folder, name))) <= SOCKET_PATH_BYTES
 
 

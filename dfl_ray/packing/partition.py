@@ -7,15 +7,15 @@ partitioning, which is NP-hard:
     minimise    cut(part) = sum over pairs {u, v} with part(u) != part(v) of w(u, v)
     subject to  |{u : part(u) = p}| <= limit_p   for every node p
 
-It is solved by local search from several starts: the topology's clusters laid out in a row in many orders and cut into
-blocks, and greedy graph growing from single devices. Each start is refined by Fiduccia-Mattheyses passes between two
-parts at a time: in a pass every device moves at most once, the move with the largest gain first even where that gain
-is negative, and the prefix of moves with the smallest cut is kept.
+It is solved by local search from several starts: the topology's clusters laid out in a row in many orders and cut
+into blocks, and greedy graph growing from single devices. Each start is refined by Fiduccia-Mattheyses passes between
+two parts at a time: in a pass every device moves at most once, the move with the largest gain first even where that
+gain is negative, and the prefix of moves with the smallest cut is kept.
 
 Source: B. W. Kernighan and S. Lin, "An efficient heuristic procedure for partitioning graphs", Bell System Technical
 Journal 49(2), 1970 (passes over pairs of parts, best prefix of moves); C. M. Fiduccia and R. M. Mattheyses, "A
-linear-time heuristic for improving network partitions", DAC 1982 (single moves, gains updated along neighbours);
-G. Karypis and V. Kumar, "A fast and high quality multilevel scheme for partitioning irregular graphs", SIAM Journal on
+linear-time heuristic for improving network partitions", DAC 1982 (single moves, gains updated along neighbours); G.
+Karypis and V. Kumar, "A fast and high quality multilevel scheme for partitioning irregular graphs", SIAM Journal on
 Scientific Computing 20(1), 1998 (greedy graph growing). Departures: gains in a heap instead of buckets, since bytes
 are no small integers; k parts by refining every pair of parts that has a cut; a pass ends after `LONGEST_DESCENT`
 moves without an improvement.
@@ -96,11 +96,18 @@ class MessageGraph:
 
         Args:
             part: (devices,) part of each device.
+
+        Returns:
+            Bytes a round; each pair counts once.
         """
         return float(self.bytes[part[self.pairs[:, 0]] != part[self.pairs[:, 1]]].sum())
 
     def neighbours(self) -> list[list[tuple[int, float]]]:
-        """For each device its partners and the bytes between them, in the order of `pairs`."""
+        """List each device's partners.
+
+        Returns:
+            For each device (partner, bytes a round), in the order of `pairs`.
+        """
         out: list[list[tuple[int, float]]] = [[] for _ in range(self.count)]
         for (a, b), w in zip(self.pairs.tolist(), self.bytes.tolist(), strict=True):
             out[a].append((b, w))

@@ -21,7 +21,11 @@ FORK_SOCKET = "dfl-ray-forks-12345678/socket"
 
 
 def why_no_forks_here() -> str | None:
-    """Why this machine cannot make actors as forks; None if it can."""
+    """Say why this machine cannot make actors as forks.
+
+    Returns:
+        The reason in words, or None if it can.
+    """
     if sys.platform != "linux":
         return f"forks are used on Linux only, and this is {sys.platform}"
     if socket_folder(FORK_SOCKET) is None:
@@ -50,5 +54,8 @@ def empty_actor_mb(forks: bool) -> float:
 
     Args:
         forks: Whether it is a fork.
+
+    Returns:
+        Memory in MB, measured with torch imported and without `transformers`.
     """
     return FORK_MB if forks else ACTOR_MB

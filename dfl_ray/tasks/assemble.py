@@ -64,6 +64,9 @@ def assemble_all(
         config: Caps and `max_choices`.
         remarks: What there is to tell already.
 
+    Returns:
+        The tasks with what was left out, and the remarks.
+
     Raises:
         InputError: See `assemble`.
     """
@@ -89,6 +92,9 @@ def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: Tasks
         train: Training rows, at least one.
         test: Held-out rows, at least one.
         config: Caps and `max_choices`.
+
+    Returns:
+        The task, the number of test rows left out, and the remarks.
 
     Raises:
         InputError: No training or no test row.

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One example: what the model is given and what it has to answer."""
+    """One example.
+
+    Attributes:
+        prompt: What the model is given.
+        answer: What it has to answer.
+    """
 
     prompt: str
     answer: str

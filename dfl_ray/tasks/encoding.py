@@ -1,10 +1,10 @@
 """Texts as tokens: prompts and answers apart, each by one rule that looks at nothing else.
 
 A row is `start + T(prompt) + C(answer) + end`. T(prompt) is the prompt's own tokenisation, so it is the same whatever
-the answer is. C(answer) are the tokens of a blank and the answer behind other text: `T(anchor + " " + answer)` without
-the leading `T(anchor)`, for an anchor whose tokens stay whole. So every candidate answer follows exactly the same
-prompt, and an answer has the same tokens behind every prompt, in training as in evaluation. Where no token of the
-vocabulary spans the blank, T(prompt) + C(answer) is the tokenisation of `prompt + " " + answer`.
+the answer is. C(answer) are the tokens of a blank and the answer behind other text: `T(anchor + " " + answer)`
+without the leading `T(anchor)`, for an anchor whose tokens stay whole. So every candidate answer follows exactly the
+same prompt, and an answer has the same tokens behind every prompt, in training as in evaluation. Where no token of
+the vocabulary spans the blank, T(prompt) + C(answer) is the tokenisation of `prompt + " " + answer`.
 """
 
 from __future__ import annotations
@@ -95,11 +95,25 @@ class TextEncoder:
         return "a line break" if self.end else "nothing"
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """T of each text, without the start."""
+        """Tokenise prompts, T(text), without the start.
+
+        Args:
+            texts: The prompts.
+
+        Returns:
+            Token ids of each.
+        """
         return self._ids(texts) if texts else []
 
     def answers(self, texts: Iterable[str]) -> dict[str, Tokens]:
-        """C of each different text, without the end."""
+        """Tokenise answers as they stand behind a prompt, C(text), without the end.
+
+        Args:
+            texts: The answers; repeats are tokenised once.
+
+        Returns:
+            Answer -> token ids.
+        """
         return self._behind(sorted(set(texts)), " ")
 
     def unread(self, texts: Mapping[str, int], tokens: Iterable[tuple[Sequence[int], int]]) -> Unread:
@@ -108,6 +122,9 @@ class TextEncoder:
         Args:
             texts: How often each text stands in the rows.
             tokens: The texts' tokens, with the same counts.
+
+        Returns:
+            The counts, each text and its tokens counted as often as it stands in the rows.
         """
         counts: dict[str, int] = {}
         for text, count in texts.items():

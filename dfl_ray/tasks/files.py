@@ -52,6 +52,13 @@ def load_file_tasks(config: TasksConfig) -> LoadedTasks:
 def read_rows(path: Path, config: TasksConfig) -> RowTable:
     """Read one file by its suffix into good and bad rows.
 
+    Args:
+        path: The file.
+        config: Names of fields, or a template.
+
+    Returns:
+        The rows of the file, good and bad.
+
     Raises:
         InputError: The file as a whole cannot be read (no header, not Parquet, no permission).
     """

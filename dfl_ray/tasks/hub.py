@@ -23,6 +23,12 @@ def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
 
     A template of the user's wins over the ready one of the same name.
 
+    Args:
+        config: The configuration's `tasks` with `source: hub`.
+
+    Returns:
+        The tasks in the order of their names, with what was skipped.
+
     Raises:
         InputError: No tasks named, no template, `datasets` not installed, a dataset or field that is not
             there, or bad rows unless `config.on_bad_rows` is `skip`.
@@ -44,6 +50,13 @@ def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
 def template_of(name: str, config: TasksConfig) -> Template:
     """The user's template of a task, else the ready one.
 
+    Args:
+        name: The task's name.
+        config: The configuration's `tasks`.
+
+    Returns:
+        The template.
+
     Raises:
         InputError: There is neither, or the user's names a field in a way that is not understood.
     """
@@ -63,6 +76,13 @@ def own_template(name: str, own: PromptTemplate) -> Template:
 
     The format strings name fields in braces, `"Question: {question}\nAnswer:"`. With `labels`, an integer
     field (or true and false) in `answer` stands for the label of that number.
+
+    Args:
+        name: The task's name, for messages.
+        own: The configuration's entry.
+
+    Returns:
+        The template.
 
     Raises:
         InputError: A format string that is not understood.

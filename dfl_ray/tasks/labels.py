@@ -41,6 +41,9 @@ def label_set(rows: Sequence[Row], max_choices: int) -> LabelSet:
     Args:
         rows: All rows of the task, before any cap.
         max_choices: `tasks.max_choices`.
+
+    Returns:
+        The labels, whether they are a closed set, and why.
     """
     counts = Counter(row.answer for row in rows)
     if not counts or len(counts) > max_choices:
@@ -61,6 +64,9 @@ def label_remarks(task: Task, single: Sequence[str]) -> tuple[str, ...]:
     Args:
         task: The task with the rows that are used, caps applied.
         single: Labels given in one row only, over all rows.
+
+    Returns:
+        The sentences, each beginning with the task's name.
     """
     if task.choices is None:
         return ()
@@ -84,7 +90,14 @@ def label_remarks(task: Task, single: Sequence[str]) -> tuple[str, ...]:
 
 
 def look_alikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of labels that are equal after NFKC, case folding and joining of blanks."""
+    """Group labels that are equal after Unicode form NFKC, case folding and joining of white space.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        The groups of two labels or more.
+    """
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[" ".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
@@ -92,12 +105,26 @@ def look_alikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def prompt_key(prompt: str) -> str:
-    """What two prompts share that are the same text: NFC, blanks and line breaks joined, none at the ends."""
+    """Normalise a prompt: Unicode form NFC, white space joined, none at the ends.
+
+    Args:
+        prompt: The prompt.
+
+    Returns:
+        The normalised text.
+    """
     return " ".join(unicodedata.normalize("NFC", prompt).split())
 
 
 def quoted(labels: Sequence[str]) -> str:
-    """Labels in back quotes, the first eight and how many more; those that only look alike with their codes."""
+    """Write labels in back quotes, the first eight and how many more there are.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        The list in words; labels that only look alike are followed by their characters' codes.
+    """
     alike = {label for group in look_alikes(labels) for label in group}
     shown = [
         f"`{x}`" if x not in alike or x.isascii() else f"`{x}` ({ascii(x)[1:-1]})" for x in labels[:_SHOWN]

@@ -40,7 +40,15 @@ def read_tasks(config: Config) -> LoadedTasks:
 
 
 def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
-    """Tasks that are generated from the seed."""
+    """Generate the tasks from the seed.
+
+    Args:
+        tasks: The configuration's `tasks`; without names the default tasks are made.
+        seed: The run's seed.
+
+    Returns:
+        The tasks; nothing is left out.
+    """
     from dfl_ray.tasks.synthetic import DEFAULT_TASKS, make_tasks
 
     names = tasks.names or DEFAULT_TASKS
@@ -49,7 +57,7 @@ def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
 
 
 def files(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
-    """Tasks of a folder of the user's; nothing is drawn."""
+    """Read the tasks of a folder of the user's; nothing is drawn. See `files.load_file_tasks`."""
     del seed
     from dfl_ray.tasks.files import load_file_tasks
 
@@ -57,7 +65,7 @@ def files(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
 
 
 def hub(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
-    """Tasks of the Hugging Face hub; nothing is drawn."""
+    """Read tasks of the Hugging Face hub; nothing is drawn. See `hub.load_hub_tasks`."""
     del seed
     from dfl_ray.tasks.hub import load_hub_tasks
 

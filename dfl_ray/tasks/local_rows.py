@@ -15,7 +15,8 @@ def draw_rows(
     """Draw the rows of one device's local steps.
 
     The number of rows of each task in a step follows the device's mixture: the whole part of `share * batch_rows`
-    is given, the rest is drawn, so that an even mixture has no noise.
+    is given, the rest is drawn, so that an even mixture has no noise. The rest is multinomial with probabilities in
+    proportion to the fractional parts; rows of a task are drawn with replacement, all equally likely.
 
     Args:
         rng: The stream of this (round, device).
@@ -49,6 +50,19 @@ def draw_steps(
     steps: int,
     batch_rows: int,
 ) -> list[list[tuple[int, int]]]:
-    """The rows of one device's local steps in one round; see `draw_rows`."""
+    """Draw the rows of one device's local steps in one round; see `draw_rows`.
+
+    Args:
+        seed: The run's seed.
+        round_index: The round.
+        device: The device.
+        shares: (held tasks,) mixture, sums to 1.
+        row_counts: Rows the device holds of each task.
+        steps: H.
+        batch_rows: Rows of one step.
+
+    Returns:
+        For each step a list of (held-task index, row index), sorted by task.
+    """
     rng = generator(seed, Stream.BATCHES, round_index, device)
     return draw_rows(rng, shares, row_counts, steps=steps, batch_rows=batch_rows)

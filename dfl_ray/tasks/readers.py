@@ -39,6 +39,9 @@ def read_records(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
         path: The file.
         fields: Names of the fields that will be used; a table must have each of them as one column.
 
+    Yields:
+        The place of each record, such as "line 12", and the record or the `BadRow` that it is.
+
     Raises:
         InputError: The file as a whole cannot be read: another encoding, no header, not Parquet, cut short.
     """
@@ -52,7 +55,14 @@ def read_records(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
 
 
 def suffix_of(name: str) -> str | None:
-    """The key of `READERS` of a file's name, or None if no reader takes it."""
+    """Find the suffix by which a file's reader goes, in whatever case and with or without `.gz`.
+
+    Args:
+        name: The file's name.
+
+    Returns:
+        The key of `READERS`, or None if no reader takes the file.
+    """
     name = name.lower()
     plain = name.removesuffix(_COMPRESSED)
     suffix = "." + plain.rpartition(".")[2]
@@ -61,7 +71,14 @@ def suffix_of(name: str) -> str | None:
 
 
 def stem_of(name: str) -> str:
-    """A file's name in small letters without the suffix its reader goes by: `Train.JSONL.gz` is `train`."""
+    """Take the suffix by which a file's reader goes, and `.gz`, off its name.
+
+    Args:
+        name: The file's name.
+
+    Returns:
+        The rest in small letters: `train` for `Train.JSONL.gz`.
+    """
     return name.lower().removesuffix(_COMPRESSED).removesuffix(suffix_of(name) or "")
 
 

@@ -15,7 +15,12 @@ NOT_UTF8 = "not UTF-8"
 
 
 class BadRow(NamedTuple):
-    """One row that cannot be used; `place` is its place in its file, e.g. "line 12"."""
+    """One row that cannot be used.
+
+    Attributes:
+        place: Its place in its file, for example "line 12".
+        reason: What is wrong with it, in words.
+    """
 
     place: str
     reason: str
@@ -47,6 +52,9 @@ def row_of(record: Any, prompt_field: str, answer_field: str, template: str | No
         prompt_field: Field of the prompt; not read with a template.
         answer_field: Field of the answer.
         template: Format string that joins fields into the prompt, `"{instruction}\n{input}"`.
+
+    Returns:
+        The row, or what is wrong with the record.
     """
     if not isinstance(record, Mapping):
         return f"not an object but {kind(record)}"
@@ -63,7 +71,11 @@ class _Unusable(ValueError):
 
 
 class DoubledFields(dict[str, Any]):
-    """A record in which some fields stand twice; they have no value."""
+    """A record in which some fields stand twice; they have no value.
+
+    Attributes:
+        doubled: Names of those fields.
+    """
 
     doubled: frozenset[str] = frozenset()
 
@@ -109,12 +121,22 @@ def _whole(text: str, where: str) -> str:
 
 
 def template_fields(template: str) -> tuple[str, ...]:
-    """Names of the fields a format string reads, each once; `TasksConfig` has checked that it is one."""
+    """List the fields that a format string reads, each once, in the order of their first use.
+
+    Args:
+        template: A valid format string; `TasksConfig` has checked that it is one.
+
+    Returns:
+        The names.
+    """
     return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name is not None))
 
 
 def refuse_bad_rows(tables: Sequence[RowTable]) -> None:
     """Raise one error that lists the bad rows of all tables, if there are any.
+
+    Args:
+        tables: What the files or splits hold.
 
     Raises:
         InputError: The first 20 bad rows of each file with their lines, and how many more there are.

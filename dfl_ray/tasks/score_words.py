@@ -10,7 +10,14 @@ from dfl_ray.tasks.tokens import TokenTask
 
 
 def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
-    """How the tasks are scored, one sentence for each score and reason."""
+    """Say how the tasks are scored.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        One sentence for each pair of score and reason, with the tasks and their chance accuracy in percent.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for task in tasks:
         labels = f"{len(task.choices)} labels, " if task.choices is not None else ""
@@ -24,7 +31,14 @@ def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
 
 
 def score_records(tasks: Sequence[TokenTask]) -> dict[str, dict[str, Any]]:
-    """What `run.json` says of each task's score: name -> score, why, chance, number of labels or None."""
+    """Collect what `run.json` says of each task's score.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        Name -> score, why, chance in [0, 1], and number of labels or None.
+    """
     return {
         task.name: {
             "score": task.score,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dfl_ray.config.schema import Config, Score, TasksConfig
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.data import Task
 from dfl_ray.tasks.labels import quoted
+
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config, Score, TasksConfig
 
 WORDS = {"choice": "label likelihood", "exact_match": "exact match of greedy decoding"}
 """A score's name in words."""
@@ -30,6 +33,10 @@ class ScoreChoice:
 def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
     """Refuse a score for a task that is not there.
 
+    Args:
+        config: The configuration's `tasks`.
+        names: Names of the tasks there are.
+
     Raises:
         InputError: It names the key.
     """
@@ -42,7 +49,15 @@ def check_score_names(config: TasksConfig, names: Sequence[str]) -> None:
 
 
 def asked_score(config: Config, name: str) -> tuple[Score, str]:
-    """The score the configuration asks for a task, and the key that does: the task's own, else `evaluate.score`."""
+    """Find the score that the configuration asks for a task: its own, else `evaluate.score`.
+
+    Args:
+        config: The experiment.
+        name: The task's name.
+
+    Returns:
+        The score, and the key that asks for it; generated tasks without either are scored by exact match.
+    """
     own = config.tasks.score.get(name, "auto")
     if own != "auto":
         return own, f"tasks.score.{name}"
@@ -59,6 +74,9 @@ def choose_score(task: Task, score: Score, asked_by: str = "tasks.score") -> Sco
         score: "choice" compares the likelihoods of all labels, "exact_match" takes the greedy answer, "auto" is
             "choice" for closed label sets.
         asked_by: The key that asks, for the words.
+
+    Returns:
+        The labels to compare, if any, and the reason.
 
     Raises:
         InputError: "choice" is asked for and the answers are more than `tasks.max_choices`.
@@ -83,6 +101,12 @@ def refuse_equal_labels(
 ) -> None:
     """Refuse labels that are the same tokens: all of them would always be as likely, and the first would win.
 
+    Args:
+        name: The task's name.
+        labels: The labels.
+        tokens: Token ids of each label, end left out.
+        unknown: Id of the unknown token, or None.
+
     Raises:
         InputError: It names the labels and their tokens.
     """
@@ -102,6 +126,11 @@ def refuse_equal_labels(
 
 def refuse_endless_labels(name: str, labels: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
     """Refuse, where nothing ends an answer, a label that begins with another: it could never be likelier.
+
+    Args:
+        name: The task's name.
+        labels: The labels.
+        tokens: Token ids of each label.
 
     Raises:
         InputError: It names the two labels.

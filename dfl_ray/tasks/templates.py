@@ -38,7 +38,13 @@ class Template:
 
 
 def gsm8k(record: Fields) -> Row:
-    """GSM8K: a question in words; the answer is the number behind `####`, without the reasoning before it."""
+    """GSM8K: a question in words; the answer is the number behind `####`, without the reasoning before it.
+
+    Source: Cobbe et al. 2021 (arXiv 2110.14168).
+
+    Raises:
+        ValueError: There is no `####` with a number behind it.
+    """
     found = re.search(r"####\s*(\S+)\s*$", record["answer"])
     if found is None:
         raise ValueError("no number behind #### in the field `answer`")
@@ -46,7 +52,13 @@ def gsm8k(record: Fields) -> Row:
 
 
 def boolq(record: Fields) -> Row:
-    """BoolQ: passage and question; yes or no. The passage comes first, since long prompts lose their head."""
+    """BoolQ: passage and question; yes or no. The passage comes first, since long prompts lose their beginning.
+
+    Source: Clark et al. 2019 (arXiv 1905.10044).
+
+    Raises:
+        ValueError: The answer is neither true nor false.
+    """
     if not isinstance(record["answer"], bool):
         raise ValueError("the field `answer` is not true or false")
     prompt = f"Passage: {record['passage']}\nQuestion: {record['question']}?\nYes or no:"
@@ -54,20 +66,33 @@ def boolq(record: Fields) -> Row:
 
 
 def sst2(record: Fields) -> Row:
-    """SST-2: a review's sentence; negative or positive."""
+    """SST-2: a review's sentence; negative or positive.
+
+    Source: Socher et al. 2013, "Recursive deep models for semantic compositionality over a sentiment treebank",
+    EMNLP.
+    """
     return Row(
         f"Review: {record['sentence'].strip()}\nSentiment:", pick(("negative", "positive"), record["label"])
     )
 
 
 def ag_news(record: Fields) -> Row:
-    """AG News: a news item; one of four topics."""
+    """AG News: a news item; one of four topics.
+
+    Source: Zhang, Zhao and LeCun 2015 (arXiv 1509.01626).
+    """
     names = ("World", "Sports", "Business", "Technology")
     return Row(f"News: {record['text'].strip()}\nTopic:", pick(names, record["label"]))
 
 
 def arc(record: Fields) -> Row:
-    """ARC: a question with lettered choices (some rows number them); the answer is the letter A to E."""
+    """ARC: a question with lettered choices (some rows number them); the answer is the letter A to E.
+
+    Source: Clark et al. 2018 (arXiv 1803.05457).
+
+    Raises:
+        ValueError: The answer is none of the choices, or there are more than five.
+    """
     choices = record["choices"]
     letters = "ABCDE"[: len(choices["text"])]
     lines = [f"{letter}. {text}" for letter, text in zip(letters, choices["text"], strict=True)]
@@ -76,13 +101,27 @@ def arc(record: Fields) -> Row:
 
 
 def mbpp(record: Fields) -> Row:
-    """MBPP: a task in words with its first test; the answer is the code."""
+    """MBPP: a task in words with its first test; the answer is the code.
+
+    Source: Austin et al. 2021 (arXiv 2108.07732).
+    """
     prompt = f"{record['text'].strip()}\nTest: {record['test_list'][0]}\nCode:"
     return Row(prompt, record["code"].replace("\r\n", "\n").strip())
 
 
 def pick(names: tuple[str, ...], label: Any) -> str:
-    """Name of an integer label; a negative one (hidden labels) or one out of range is refused."""
+    """Find the name of an integer label.
+
+    Args:
+        names: The names, by label.
+        label: The label.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: The label is no integer or out of range; a negative one stands for a hidden label.
+    """
     if not isinstance(label, int) or not 0 <= label < len(names):
         raise ValueError(f"label {label!r} is not one of 0 to {len(names) - 1}")
     return names[label]

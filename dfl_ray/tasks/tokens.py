@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from dfl_ray.config.schema import Score
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row, Task
 from dfl_ray.tasks.encoding import TextEncoder
@@ -22,6 +21,8 @@ from dfl_ray.tasks.scoring import choose_score, refuse_endless_labels, refuse_eq
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from dfl_ray.config.schema import Score
 
 MOST_UNREAD = 0.5
 """Largest share of the prompts, or of the answers, that a tokenizer may not be able to represent."""
@@ -112,6 +113,9 @@ def tokenize_task(
         max_tokens: Longest row; longer prompts lose their head, the start token stays.
         score: See `scoring.choose_score`.
         asked_by: The key of the configuration that asks for the score.
+
+    Returns:
+        The task as tokens, with what the user should be told in `notes`.
 
     Raises:
         InputError: "choice" is asked for and the task has no closed label set, an answer alone is too long, the

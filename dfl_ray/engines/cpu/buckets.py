@@ -1,7 +1,7 @@
 """Attention over buckets of rows, forward and backward written out in batched products; takes any mask.
 
-Rows of similar length form a bucket, and index tables made once a batch carry heads from token order into bucket order
-and back.
+Rows of similar length form a bucket, and index tables made once a batch carry heads from token order into bucket
+order and back.
 
 Scores are scale q k^T with the scale already in the queries' rotation, plus an additive mask. Backward is the
 textbook one: dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum(dP P)), dQ = dS K, dK = dS^T Q, then the rotation
@@ -79,25 +79,50 @@ class BucketLayout:
 
     @property
     def bytes(self) -> int:
-        """Memory it holds."""
+        """Bytes that its index tables and masks hold."""
         tables = (self.query_index, self.key_index, self.query_inverse, self.key_inverse)
         return sum(t.numel() * t.element_size() for t in (*tables, *(b.mask for b in self.buckets)))
 
     def attend(self, asked: Input, seen: Input, shape: DecoderShape) -> tuple[torch.Tensor, Attended]:
-        """Project to queries, keys and values, and attend; see `rows.RowLayout.attend`."""
+        """Project to queries, keys and values, and attend.
+
+        Args:
+            asked: Makes the queries.
+            seen: Makes keys, then values.
+            shape: The model.
+
+        Returns:
+            (queries, heads * head_dim) and what backward needs.
+        """
         q = apply_merged(asked.x, asked.weight, asked.bias, asked.groups, spare=1)
         kv = apply_merged(seen.x, seen.weight, seen.bias, seen.groups, spare=1)
         return attend(q, kv, self, shape.heads, swap_matrix(shape.head_dim))
 
     def pull(self, dy: Input, saved: Attended, shape: DecoderShape) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of queries, keys and values; see `rows.RowLayout.pull`."""
+        """Compute the gradients of queries, keys and values.
+
+        Args:
+            dy: Gradient of what follows the heads, with the weight that the heads went through.
+            saved: What `attend` kept.
+            shape: The model.
+
+        Returns:
+            dq (queries, heads * head_dim) and dkv (tokens, 2 * kv_heads * head_dim).
+        """
         dheads = dy.x.new_zeros(len(dy.x) + 1, dy.weight.shape[2])
         dheads[:-1] = pull_back(dy.x, dy.weight, dy.groups)
         return attend_backward(dheads, saved, self, shape.heads, shape.kv_heads, swap_matrix(shape.head_dim))
 
 
 def swap_matrix(head_dim: int) -> torch.Tensor:
-    """(head_dim, head_dim) with x @ swap = (-second half, first half) of x."""
+    """Make the matrix P with x P = (-second half, first half) of x.
+
+    Args:
+        head_dim: Features of one head, even.
+
+    Returns:
+        (head_dim, head_dim) float32.
+    """
     out = torch.zeros(head_dim, head_dim)
     first = torch.arange(head_dim // 2)
     out[first + head_dim // 2, first], out[first, first + head_dim // 2] = -1.0, 1.0
@@ -135,7 +160,13 @@ def _pieces(bucket: Bucket) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Attended:
-    """What backward needs: rotated heads in bucket order and the attention weights of each bucket's parts."""
+    """What backward needs, in bucket order.
+
+    Attributes:
+        queries: (head items, head_dim), rotated and times 1/sqrt(head_dim).
+        keys: (head items, head_dim), of each bucket the rotated keys and then the values.
+        weights: For each bucket the attention weights of its parts, (rows * heads, queries of the part, keys seen).
+    """
 
     queries: torch.Tensor
     keys: torch.Tensor
@@ -145,7 +176,10 @@ class Attended:
 def attend(
     q: torch.Tensor, kv: torch.Tensor, layout: BucketLayout, heads: int, swap: torch.Tensor
 ) -> tuple[torch.Tensor, Attended]:
-    """Attention of the asked tokens.
+    """Compute attention of the asked tokens, softmax(Q K^T + mask) V row by row, after rotating queries and keys.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, with the scale 1/sqrt(head_dim) in the queries'
+    rotation.
 
     Args:
         q: (queries + 1, heads * head_dim), the last row zero.

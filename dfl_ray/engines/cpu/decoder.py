@@ -21,7 +21,17 @@ from dfl_ray.models.decoder import DecoderShape
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """One frozen block: layers that share an input are joined."""
+    """One frozen block: layers that share an input are joined.
+
+    Attributes:
+        q: Query projection, (heads * head_dim, d).
+        kv: Key and value projections, (2 * kv_heads * head_dim, d).
+        o: Output projection, (d, heads * head_dim).
+        gate_up: Both halves of the gated layer, (2 * intermediate, d).
+        down: Its output layer, (d, intermediate).
+        norm_in: (d,) weight of the norm before attention.
+        norm_out: (d,) weight of the norm before the gated layer.
+    """
 
     q: Joined
     kv: Joined
@@ -55,13 +65,20 @@ class MergedDecoder:
 
     @property
     def merged_values(self) -> int:
-        """Weights one adapter's merged copy holds."""
+        """Number of weights in one adapter's merged copy."""
         return sum(j.size for b in self.blocks for j in b.joined)
 
     def hidden(self, plan: Plan, factors: Factors) -> torch.Tensor:
-        """Output of the last block, before the final norm, at the batch's scored positions: (scored, d).
+        """Compute the output of the last block, before the final norm, at the batch's scored positions.
 
         Differentiable in the factors.
+
+        Args:
+            plan: The batch.
+            factors: The adapters.
+
+        Returns:
+            (scored, d).
         """
         out: torch.Tensor = _Blocks.apply(self, plan, factors.scale, len(factors.a), *factors.a, *factors.b)  # type: ignore[assignment]
         return out.index_select(0, plan.scored)

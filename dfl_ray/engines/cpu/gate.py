@@ -1,6 +1,8 @@
 """The gated half of a block, silu(gate) * up, each way in one compiled pass over memory.
 
 silu(g) = g s(g) with s = 1 / (1 + e^-g); its derivative is s (1 + g (1 - s)).
+
+Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
 """
 
 # llvmlite ships no type information.
@@ -16,7 +18,14 @@ import torch
 
 
 def gated(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, (tokens, m), from gate and up side by side, (tokens, 2 m)."""
+    """Compute silu(gate) * up.
+
+    Args:
+        gate_up: (tokens, 2 m) float32, contiguous and on the CPU: gate, then up.
+
+    Returns:
+        (tokens, m) float32.
+    """
     tokens, both = gate_up.shape
     out = gate_up.new_empty(tokens, both // 2)
     _forward(_lanes(both // 2))(gate_up.data_ptr(), out.data_ptr(), tokens, both // 2)
@@ -24,7 +33,17 @@ def gated(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
-    """Gradient of gate and up side by side from that of `gated`'s result; both contiguous."""
+    """Compute the gradient of `gated`'s input.
+
+    dgate = dout up s (1 + gate (1 - s)) and dup = dout gate s, with s = 1 / (1 + e^-gate).
+
+    Args:
+        dout: (tokens, m) float32, contiguous: the gradient of `gated`'s result.
+        gate_up: (tokens, 2 m) float32, contiguous: `gated`'s input.
+
+    Returns:
+        (tokens, 2 m) float32: dgate, then dup.
+    """
     out = torch.empty_like(gate_up)
     tokens, width = dout.shape
     _backward(_lanes(width))(dout.data_ptr(), gate_up.data_ptr(), out.data_ptr(), tokens, width)
@@ -32,7 +51,11 @@ def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def compile_gate(width: int) -> None:
-    """Compile both ways for `width` features, which their first use would do else."""
+    """Compile the forward and the backward pass for a width, so that their first use need not.
+
+    Args:
+        width: Features m of the gated layer.
+    """
     _forward(_lanes(width))
     _backward(_lanes(width))
 

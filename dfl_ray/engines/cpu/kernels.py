@@ -1,11 +1,15 @@
 """Causal attention over ragged rows in compiled loops, forward and backward; each row and head is done in the caches.
 
 All arrays are laid out feature by feature, (features, tokens), so that a vector holds one feature of neighbouring
-tokens. Forward and dQ take a block of queries into a vector's lanes and go through the keys; dK and dV take a block of
-keys into the lanes and go through the queries. No lane ever needs another lane's sum, and no score goes to memory
+tokens. Forward and dQ take a block of queries into a vector's lanes and go through the keys; dK and dV take a block
+of keys into the lanes and go through the queries. No lane ever needs another lane's sum, and no score goes to memory
 beyond the block's own. Backward computes the weights anew from the scores, the largest score m and the sum l: p =
 exp(s - m) / l, dp = dO V^T, ds = p (dp - sum dO O), dQ = ds K, dK = ds^T Q, dV = p^T dO. `width` is how many floats a
 vector holds. Import only inside functions.
+
+Source: Dao et al. 2022 (arXiv 2205.14135), appendix B (weights computed anew from m and l, and the product dO O in
+place of the row sum of dP P). Departure: forward goes through the keys twice and keeps the scores of one block of
+queries, in place of a running maximum.
 """
 
 # llvmlite ships no type information.
@@ -36,7 +40,7 @@ class _Heads:
         return [self.vec.load(self.array, self.vec.builder.add(r, column)) for r in self.rows]
 
     def each(self, column: Any) -> list[Any]:
-        """Every feature of one column, in all vec."""
+        """Every feature of one column, in all lanes."""
         return [self.vec.each(self.array, self.vec.builder.add(r, column)) for r in self.rows]
 
     def store(self, values: list[Any], column: Any, where: Any) -> None:
@@ -64,11 +68,18 @@ def _add_to(variables: list[Variable], factor: Any, values: list[Any], vec: Vect
 
 @cache
 def forward_kernel(head_dim: int, width: int) -> Callable[..., None]:
-    """O = softmax(Q K^T) V, and for each query and head the largest score and 1 / sum.
+    """Compile the forward pass O = softmax(Q K^T) V; it also writes largest score m and 1 / l of each query and head.
 
-    Arrays: q, k, v, out, largest, inverse, scores (room for the longest row, a vector each), positions (int32), blocks
-    (int64: first query, queries, first key, keys). Numbers: blocks, heads, heads a key head serves, query columns, key
-    columns. The keys a query sees are those up to its position in its row.
+    The scale 1/sqrt(head_dim) must be in Q already. The keys a query sees are those up to its position in its row.
+
+    Args:
+        head_dim: Features of one head.
+        width: Floats in a vector.
+
+    Returns:
+        The kernel. Its arrays are q, k, v, out, largest, inverse, scores (room for the longest row, a vector each),
+        positions (int32) and blocks (int64: first query, queries, first key, keys). Its numbers are blocks, heads,
+        heads a key head serves, query columns, key columns.
     """
 
     def write(vec: VectorIR, q: Any, k: Any, v: Any, out: Any, largest: Any, inverse: Any, scores: Any, positions: Any,
@@ -106,9 +117,15 @@ def forward_kernel(head_dim: int, width: int) -> Callable[..., None]:
 
 @cache
 def query_kernel(head_dim: int, width: int) -> Callable[..., None]:
-    """DQ, and for each query and head sum(dO O), which `key_kernel` needs.
+    """Compile the gradient of the queries, dQ = ds K; it also writes sum(dO O) of each query and head.
 
-    Arrays: q, k, v, out, dout, largest, inverse, dq, product, positions, blocks; the rest as in `forward_kernel`.
+    Args:
+        head_dim: Features of one head.
+        width: Floats in a vector.
+
+    Returns:
+        The kernel. Its arrays are q, k, v, out, dout, largest, inverse, dq, product (sum(dO O), for `key_kernel`),
+        positions and blocks; the rest is as in `forward_kernel`.
     """
 
     def write(vec: VectorIR, q: Any, k: Any, v: Any, out: Any, dout: Any, largest: Any, inverse: Any, dq: Any,
@@ -143,11 +160,16 @@ def query_kernel(head_dim: int, width: int) -> Callable[..., None]:
 
 @cache
 def key_kernel(head_dim: int, width: int) -> Callable[..., None]:
-    """DK and dV.
+    """Compile the gradients of keys and values, dK = ds^T Q and dV = p^T dO, summed over the heads a key head serves.
 
-    Arrays: q, k, v, dout, largest, inverse, product, dk, dv, positions, blocks (int64: first key, keys, place of the
-    first key in its row, first query, query behind the last). Numbers: blocks, key heads, heads a key head serves,
-    query columns, key columns.
+    Args:
+        head_dim: Features of one head.
+        width: Floats in a vector.
+
+    Returns:
+        The kernel. Its arrays are q, k, v, dout, largest, inverse, product, dk, dv, positions and blocks (int64:
+        first key, keys, place of the first key in its row, first query, query behind the last). Its numbers are
+        blocks, key heads, heads a key head serves, query columns, key columns.
     """
 
     def write(vec: VectorIR, q: Any, k: Any, v: Any, dout: Any, largest: Any, inverse: Any, product: Any, dk: Any,

@@ -1,8 +1,10 @@
-"""Frozen linear layers with every adapter's adapter merged in: W_s = W0 + scale B_s A_s, one plain product an adapter.
+"""Frozen linear layers with each adapter merged in: W_k = W0 + s B_k A_k, one plain product an adapter.
 
 Merging costs 2 m d r operations an adapter and saves the two thin products per token, their activations and their
-backward: with n tokens an adapter the share is r / n of the layer's own product. The gradients come back the same way,
-through the adapter's whole weight gradient G = dy^T x: dB = scale G A^T, dA = scale B^T G.
+backward: with n tokens an adapter the share is r / n of the layer's own product. The gradients come back the same
+way, through the adapter's whole weight gradient G = dy^T x: dB = s G A^T, dA = s B^T G.
+
+Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.1 (scale s = alpha / r).
 """
 
 from __future__ import annotations
@@ -33,7 +35,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Factors:
-    """The adapters of a pass: one (S, r, d) and one (S, m, r) stack a layer, and the scale; empty = bare base."""
+    """The adapters of a pass; empty sequences stand for the bare base model.
+
+    Attributes:
+        a: One (S, r, d) stack a layer.
+        b: One (S, m, r) stack a layer.
+        scale: s = alpha / r.
+    """
 
     a: Sequence[torch.Tensor]
     b: Sequence[torch.Tensor]
@@ -42,7 +50,11 @@ class Factors:
 
 @dataclass(frozen=True)
 class Joined:
-    """Linear layers that read the same input, as one."""
+    """Linear layers that read the same input, as one layer.
+
+    Attributes:
+        parts: The layers, whose outputs stand one behind the other.
+    """
 
     parts: tuple[Part, ...]
 
@@ -52,7 +64,11 @@ class Joined:
         return sum(p.weight.numel() for p in self.parts)
 
     def bias(self) -> torch.Tensor | None:
-        """The joined bias, or None if no part has one."""
+        """Join the biases, zeros where a part has none.
+
+        Returns:
+            (m,) over all parts, or None if no part has a bias.
+        """
         if all(p.bias is None for p in self.parts):
             return None
         return torch.cat(
@@ -60,7 +76,14 @@ class Joined:
         )
 
     def merge(self, factors: Factors) -> torch.Tensor:
-        """(S, m, d) weights with each adapter's adapters added; (1, m, d) where nothing is adapted."""
+        """Add each adapter to the frozen weights: W_k = W0 + s B_k A_k.
+
+        Args:
+            factors: The adapters.
+
+        Returns:
+            (S, m, d), or (1, m, d) where nothing is adapted, which then serves all adapters.
+        """
         if not factors.b or all(p.index is None for p in self.parts):
             return torch.cat([p.weight for p in self.parts]).unsqueeze(0)
         adapters = factors.b[0].shape[0]
@@ -84,13 +107,13 @@ class Joined:
         wanted: Sequence[bool],
         into: list[torch.Tensor | None],
     ) -> None:
-        """Turn the gradient of the merged weights into those of the factors that want one.
+        """Turn the gradient G of the merged weights into those of the factors: dA = s B^T G and dB = s G A^T.
 
         Args:
             whole: (S, m, d), or None where nothing is adapted.
             factors: The adapters.
             wanted: For all A and then all B whether a gradient is wanted.
-            into: Where they go, in the same order.
+            into: Where they go, in the same order, (S, r, d) and (S, m, r).
         """
         layers, first = len(factors.b), 0
         for part in self.parts:
@@ -106,7 +129,14 @@ class Joined:
 
 @dataclass(frozen=True)
 class Input:
-    """What a merged layer is applied to: x (tokens, d) by adapter, weight (S, m, d), bias, the adapters' tokens."""
+    """What a merged layer is applied to, and the layer.
+
+    Attributes:
+        x: (tokens, d), sorted by adapter.
+        weight: (S, m, d), or (1, m, d) for all adapters alike.
+        bias: (m,), or None.
+        groups: The adapters' token ranges.
+    """
 
     x: torch.Tensor
     weight: torch.Tensor
@@ -115,7 +145,15 @@ class Input:
 
 
 def to_features(given: Input, *, spare: int) -> torch.Tensor:
-    """W_adapter x + bias laid out feature by feature, (m, tokens + spare), the spare columns zero."""
+    """Compute y = W_k x + bias, laid out feature by feature, with k the adapter of each token.
+
+    Args:
+        given: Input and layer.
+        spare: Number of zero columns behind the last token.
+
+    Returns:
+        (m, tokens + spare).
+    """
     x, weight, groups = given.x, given.weight, given.groups
     out = x.new_empty(weight.shape[1], len(x) + spare)
     out[:, len(x) :].zero_()
@@ -141,6 +179,9 @@ def apply_merged(
         bias: (m,) or None.
         groups: The adapters' token ranges.
         spare: Rows of zeros put behind the last token.
+
+    Returns:
+        (tokens + spare, m).
     """
     out = x.new_empty(len(x) + spare, weight.shape[1])
     if spare:
@@ -158,7 +199,17 @@ def apply_merged(
 def pull_back(
     dy: torch.Tensor, weight: torch.Tensor, groups: Groups, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Dx = W_adapter^T dy, or added to `out` where one is given."""
+    """Compute the gradient of a merged layer's input, dx = W_k^T dy, with k the adapter of each token.
+
+    Args:
+        dy: (tokens, m).
+        weight: (S, m, d), or (1, m, d) for all adapters alike.
+        groups: The adapters' token ranges.
+        out: (tokens, d) to which dx is added in place; None makes a new tensor.
+
+    Returns:
+        (tokens, d).
+    """
     if out is None:
         out = dy.new_empty(len(dy), weight.shape[2])
         if _even(weight, groups):
@@ -176,7 +227,17 @@ def pull_back(
 
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, adapters: int, groups: Groups) -> torch.Tensor:
-    """G = dy^T x of each adapter, (S, m, d); zero for adapters without tokens."""
+    """Compute the gradient of each adapter's whole weight, G_k = dy_k^T x_k over the adapter's own tokens.
+
+    Args:
+        dy: (tokens, m).
+        x: (tokens, d).
+        adapters: S.
+        groups: The adapters' token ranges.
+
+    Returns:
+        (S, m, d), zero for adapters without tokens.
+    """
     if len(groups) == adapters and _equal(groups):
         return torch.bmm(_by_adapter(dy, groups).transpose(1, 2), _by_adapter(x, groups))
     made = torch.empty if len(groups) == adapters else torch.zeros

@@ -38,7 +38,12 @@ def merged_decoder(model: nn.Module) -> MergedDecoder | None:
 
 
 def fits(decoder: MergedDecoder, adapters: int) -> bool:
-    """Whether so many adapters' merged weights stay within `MERGED_BYTES`."""
+    """Whether so many adapters' merged weights stay within `MERGED_BYTES`.
+
+    Args:
+        decoder: The model.
+        adapters: Number of adapters S; each holds `merged_values` float32 values.
+    """
     return 4 * adapters * decoder.merged_values <= MERGED_BYTES
 
 

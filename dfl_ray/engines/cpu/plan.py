@@ -105,6 +105,10 @@ def make_plan(
         adapters: S.
         shape: The model.
         frequencies: Its rotary frequencies, (head_dim / 2,).
+
+    Returns:
+        The plan; rows take the compiled loops where they have no mask and no positions of their own and the heads are
+        at most `WIDEST_HEAD` wide, and buckets elsewhere.
     """
     count, width = batch.input_ids.shape
     lengths = np.full(count, width) if batch.lengths is None else batch.lengths

@@ -1,7 +1,7 @@
 """Causal attention row by row in compiled loops: no padding, no copies into heads, no scores in memory.
 
-Queries, keys and values are made feature by feature, (features, tokens), with a vector's width of spare columns behind
-the last token, since a vector may read past a row's end. `kernels` has the loops.
+Queries, keys and values are made feature by feature, (features, tokens), with a vector's width of spare columns
+behind the last token, since a vector may read past a row's end. `kernels` has the loops.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ Turn = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Attended:
-    """What backward needs: rotated queries and keys, values, result, and of each softmax largest score and 1 / sum."""
+    """What backward needs; the columns are tokens with the spare ones behind them.
+
+    Attributes:
+        q: (heads * head_dim, query columns), rotated and times 1/sqrt(head_dim).
+        k: (kv_heads * head_dim, key columns), rotated.
+        kv: (2 * kv_heads * head_dim, key columns): keys before their rotation, then values.
+        out: (heads * head_dim, query columns), the result.
+        largest: (heads, query columns), largest score m of each softmax.
+        inverse: (heads, query columns), 1 / l with l the sum of exp(score - m).
+    """
 
     q: torch.Tensor
     k: torch.Tensor
@@ -59,7 +68,7 @@ class RowLayout:
 
     @property
     def bytes(self) -> int:
-        """Memory it holds."""
+        """Bytes that its tables hold."""
         tensors = (self.positions, *self.query_turn, *self.key_turn)
         return (
             sum(t.numel() * t.element_size() for t in tensors)
@@ -126,7 +135,11 @@ class RowLayout:
 
 
 def compile_attention(head_dim: int) -> None:
-    """Compile the loops for heads of a width, which their first use would do else."""
+    """Compile the loops for one width of heads, so that their first use need not.
+
+    Args:
+        head_dim: Features of one head.
+    """
     from dfl_ray.engines.cpu.kernels import forward_kernel, key_kernel, query_kernel
     from dfl_ray.engines.cpu.vector_ir import width
 
@@ -160,6 +173,9 @@ def lay_out_rows(
         positions: (query columns,) place of each query in its row; None where all tokens ask.
         columns: Query columns and key columns, without spare ones.
         angles: Cosines and sines of all positions, (positions, head_dim).
+
+    Returns:
+        The layout, with the processor's vector width as block size.
     """
     from dfl_ray.engines.cpu.vector_ir import width
 
@@ -183,7 +199,14 @@ def lay_out_rows(
 
 
 def steps(counts: np.ndarray) -> np.ndarray:
-    """0, 1, ... counted anew for each of the counts."""
+    """Count 0, 1, 2, ... anew for each of the counts.
+
+    Args:
+        counts: (n,) int64, none negative.
+
+    Returns:
+        (sum of counts,) int64; (2, 3) gives 0, 1, 0, 1, 2.
+    """
     return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 

@@ -29,7 +29,7 @@ LOWEST = -87.0
 
 @cache
 def width() -> int:
-    """Floats in a vector of this processor."""
+    """Number of floats in a vector of this processor: 16 with AVX-512, else 8."""
     return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
 
 
@@ -43,7 +43,12 @@ def _machine() -> Any:
 
 
 class Variable:
-    """A value that loops change."""
+    """A value that loops change, in a place of the kernel's stack.
+
+    Args:
+        vec: The kernel it belongs to.
+        initial: Its first value.
+    """
 
     def __init__(self, vec: VectorIR, initial: Any) -> None:
         self._vec = vec
@@ -52,16 +57,27 @@ class Variable:
         self.set(initial)
 
     def get(self) -> Any:
-        """Its value here."""
+        """Read its value at this point of the kernel."""
         return self._vec.builder.load(self._place)
 
     def set(self, value: Any) -> None:
-        """Change it."""
+        """Write its value at this point of the kernel."""
         self._vec.builder.store(value, self._place)
 
 
 class VectorIR:
-    """Builds one kernel's instructions; see `compile_kernel`."""
+    """Builds one kernel's instructions; see `compile_kernel`.
+
+    Args:
+        builder: The builder of llvmlite, at the place where instructions go.
+        module: Its module.
+        lanes: Floats in a vector.
+
+    Attributes:
+        width: Floats in a vector.
+        vector: The type of a vector of float32.
+        whole: The type of a vector of int32.
+    """
 
     def __init__(self, builder: Any, module: Any, lanes: int) -> None:
         self.builder, self.width = builder, lanes
@@ -69,7 +85,7 @@ class VectorIR:
         self._module = module
 
     def splat(self, scalar: Any) -> Any:
-        """A float, or a Python number, in every lane."""
+        """Put a float value, or a Python float, into every lane."""
         if isinstance(scalar, float):
             return ir.Constant(self.vector, [scalar] * self.width)
         return self._spread(scalar, self.vector)
@@ -79,59 +95,81 @@ class VectorIR:
         return self.builder.shuffle_vector(one, one, ir.Constant(self.whole, [0] * self.width))
 
     def count_from(self, first: Any) -> Any:
-        """`first`, `first` + 1, ... as 32-bit integers."""
+        """Make the vector `first`, `first` + 1, ... of int32 from an int64 value."""
         steps = ir.Constant(self.whole, list(range(self.width)))
         return self.builder.add(self._spread(self.builder.trunc(first, INT32), self.whole), steps)
 
     def at_most(self, left: Any, right: Any) -> Any:
-        """Where `left` <= `right`, both 32-bit integers; a single one stands for all vec."""
+        """Compare `left` <= `right` lane by lane, both int32; a single value stands for all lanes."""
         left, right = (
             x if isinstance(x.type, ir.VectorType) else self._spread(x, self.whole) for x in (left, right)
         )
         return self.builder.icmp_signed("<=", left, right)
 
     def load(self, base: Any, index: Any, kind: Any = None) -> Any:
-        """A vector from `base[index]` on, wherever it lies."""
+        """Load a vector from `base[index]` on; the address need not be a multiple of the vector's size.
+
+        Args:
+            base: Pointer to the array.
+            index: int64 element at which the vector begins.
+            kind: Type of the vector; None is float32.
+
+        Returns:
+            The vector.
+        """
         pointer = self.builder.gep(base, [index])
         wide = self.builder.bitcast(pointer, (kind or self.vector).as_pointer())
         return self.builder.load(wide, align=4)
 
     def scalar(self, base: Any, index: Any) -> Any:
-        """The number at `base[index]`."""
+        """Load the number at `base[index]`."""
         return self.builder.load(self.builder.gep(base, [index]))
 
     def each(self, base: Any, index: Any) -> Any:
-        """The float at `base[index]` in every lane."""
+        """Load the float at `base[index]` into every lane."""
         return self.splat(self.scalar(base, index))
 
     def store(self, value: Any, base: Any, index: Any, where: Any = None) -> None:
-        """Put a vector to `base[index]` and on, where `where` says so; the rest stays."""
+        """Store a vector from `base[index]` on; lanes in which `where` is false keep what memory holds.
+
+        Args:
+            value: The vector.
+            base: Pointer to the array.
+            index: int64 element at which the vector begins.
+            where: Vector of bool; None stores all lanes.
+        """
         if where is not None:
             value = self.builder.select(where, value, self.load(base, index))
         wide = self.builder.bitcast(self.builder.gep(base, [index]), self.vector.as_pointer())
         self.builder.store(value, wide, align=4)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """A b + c."""
+        """Compute a * b + c in each lane with one rounding."""
         return self._call("fma", a, b, c)
 
     def dot(self, left: Sequence[Any], right: Sequence[Any]) -> Any:
-        """Sum of products, first to last."""
+        """Compute left[0] * right[0] + left[1] * right[1] + ... in each lane, summed from the first to the last."""
         out = self.builder.fmul(left[0], right[0])
         for a, b in zip(left[1:], right[1:], strict=True):
             out = self.fma(a, b, out)
         return out
 
     def largest(self, a: Any, b: Any) -> Any:
-        """The larger of each lane."""
+        """Take the larger of `a` and `b` in each lane; where one is NaN, `b`."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
     def size(self, x: Any) -> Any:
-        """|x|."""
+        """Compute |x| in each lane."""
         return self._call("fabs", x)
 
     def exp(self, x: Any) -> Any:
-        """e^x for x <= 0, to about two units in the last place; what it gives above 0 means nothing."""
+        """Compute e^x in each lane for x <= 0, to about two units in the last place; above 0 the result is undefined.
+
+        With n = round(x / ln 2) and r = x - n ln 2, e^x = 2^n e^r; e^r is a polynomial in r, and 2^n is written into
+        the exponent bits. Arguments below `LOWEST` give e^LOWEST; NaN stays NaN.
+
+        Source: `expf` of the Cephes library (S. L. Moshier): the polynomial and the split of ln 2 into two parts.
+        """
         b = self.builder
         x = self.largest(self.splat(LOWEST), x)  # in this order a NaN stays one
         n = self._call("rint", b.fmul(x, self.splat(LOG2_E)))
@@ -152,7 +190,15 @@ class VectorIR:
 
     @contextmanager
     def loop(self, start: Any, stop: Any) -> Iterator[Any]:
-        """Count from `start` to below `stop`; the body is what stands inside."""
+        """Count from `start` to `stop` - 1; what is written inside the `with` block is the loop's body.
+
+        Args:
+            start: First int64 value.
+            stop: int64 value behind the last.
+
+        Yields:
+            The counter.
+        """
         counter = Variable(self, start)
         head, body, done = (self.builder.append_basic_block(n) for n in ("head", "body", "done"))
         self.builder.branch(head)

@@ -17,7 +17,12 @@ from dfl_ray.engines.gpu.plan import Bucket
 
 @dataclass(frozen=True)
 class Attended:
-    """One bucket's inputs (queries, keys, values) and output, with the graph between them."""
+    """One bucket's inputs and output, with the graph between them.
+
+    Attributes:
+        inputs: Queries, keys and values, (rows * length, heads or kv_heads, head_dim).
+        out: (rows, heads, length, head_dim).
+    """
 
     inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     out: torch.Tensor
@@ -26,7 +31,12 @@ class Attended:
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buckets: Sequence[Bucket]
 ) -> tuple[torch.Tensor, tuple[Attended, ...]]:
-    """Attention of every token over the earlier ones of its row.
+    """Compute causal attention, softmax(Q K^T / sqrt(head_dim)) V, over each token and the earlier ones of its row.
+
+    A key head serves heads / kv_heads query heads.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245) for shared key
+    heads.
 
     Args:
         q: (tokens, heads, head_dim), rotated.
@@ -70,12 +80,15 @@ def _target(bucket: Bucket) -> torch.Tensor:
 def attend_backward(
     dheads: torch.Tensor, kept: Sequence[Attended], buckets: Sequence[Bucket]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `attend` in q, k and v, each of its input's shape.
+    """Compute the gradients of `attend` in q, k and v.
 
     Args:
         dheads: (tokens, heads * head_dim).
         kept: What `attend` gave.
         buckets: The same buckets.
+
+    Returns:
+        dq, dk and dv, each of its input's shape; 0 for tokens of no row.
     """
     heads = kept[0].inputs[0].shape[1]
     split = dheads.view(len(dheads), heads, -1)

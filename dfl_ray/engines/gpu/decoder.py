@@ -31,7 +31,18 @@ from dfl_ray.models.decoder import DecoderShape
 
 @dataclass(frozen=True)
 class Block:
-    """One frozen block: layers that share an input are joined; head norms are None but for Qwen3."""
+    """One frozen block: layers that share an input are joined.
+
+    Attributes:
+        qkv: Query, key and value projections.
+        o: Output projection of attention.
+        gate_up: Both halves of the gated layer.
+        down: Its output layer.
+        norm_in: (d,) weight of the norm before attention.
+        norm_out: (d,) weight of the norm before the gated layer.
+        q_norm: (head_dim,) weight of the norm of each query head (Qwen3), or None.
+        k_norm: The same of each key head.
+    """
 
     qkv: Joined
     o: Joined
@@ -95,7 +106,9 @@ class _Tape:
 
 
 def train_step(decoder: LargeDecoder, plan: Plan, a: Stacks, b: Stacks, into: Gradients) -> torch.Tensor:
-    """Mean token loss of every adapter, and the gradients of their sum.
+    """Compute the mean token loss L_k of every adapter, and the gradients of sum_k L_k in the factors.
+
+    The loss of a token is -log p(token | earlier tokens of its row), in nats.
 
     Args:
         decoder: The base.
@@ -105,7 +118,7 @@ def train_step(decoder: LargeDecoder, plan: Plan, a: Stacks, b: Stacks, into: Gr
         into: Takes the gradients.
 
     Returns:
-        (K,) mean losses.
+        (K,) mean losses, float32 (float64 for a float64 model).
     """
     with torch.no_grad():
         x, change, tapes = _forward(decoder, plan, a, b, into.scale)

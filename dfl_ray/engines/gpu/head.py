@@ -25,6 +25,9 @@ def piece_rows(rows: int, vocabulary: int, most: int = PIECE_LOGITS) -> int:
         rows: Positions in all.
         vocabulary: Logits of one position.
         most: Most logits at once; at least one position is always taken.
+
+    Returns:
+        Number of positions, at least 1; a multiple of 128 where that stays within `most`.
     """
     pieces = -(-rows * vocabulary // most)
     even = -(-rows // max(1, pieces))
@@ -40,7 +43,9 @@ def loss_and_slope(
     kernels: Kernels,
     most: int = PIECE_LOGITS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses -log p(target), and the gradient of their weighted sum in the hidden states.
+    """Compute losses -log p(target), and the gradient of their weighted sum in the hidden states.
+
+    With logits z = W h, p = softmax(z) and weight w, dh = w W^T (p - onehot(target)).
 
     Args:
         hidden: (scored, d) behind the final norm.
@@ -51,7 +56,7 @@ def loss_and_slope(
         most: Most logits at once.
 
     Returns:
-        (scored,) losses, and (scored, d).
+        (scored,) losses in nats, and (scored, d).
     """
     size = piece_rows(len(hidden), len(head), most)
     losses: list[torch.Tensor] = []

@@ -18,14 +18,23 @@ Compile = Literal["auto", "off"]
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
-    """The values in the precision sums are done in."""
+    """Convert to the precision in which sums are done: float32, or float64 where the input is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """RMSNorm over the last dimension: x / sqrt(mean(x^2) + eps) * weight, and 1 / sqrt(...) for `norm_backward`.
+    """Compute RMSNorm over the last dimension, x / sqrt(mean(x^2) + eps) * weight.
 
-    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4.
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4, with eps under the root as in the Llama models.
+
+    Args:
+        x: (..., width).
+        weight: (width,).
+        eps: Added to the mean square, > 0.
+
+    Returns:
+        The normed input, in its precision, and (..., 1) 1 / sqrt(mean(x^2) + eps) for `norm_backward`, in float32
+        (float64).
     """
     inverse = torch.rsqrt(wide(x).square().mean(-1, keepdim=True) + eps)
     return renorm(x, inverse, weight), inverse
@@ -34,20 +43,51 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tenso
 def add_norm(
     x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The sum of both, and `norm` of it."""
+    """Add a change to the residual path and norm the sum.
+
+    Args:
+        x: (tokens, d).
+        change: (tokens, d).
+        weight: (d,) weight of the norm.
+        eps: See `norm`.
+
+    Returns:
+        x + change, and the two results of `norm` of it.
+    """
     total = x + change
     return total, *norm(total, weight, eps)
 
 
 def renorm(x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The norm's output once more, from its input and the inverse root."""
+    """Compute the norm's output once more, x * inverse * weight.
+
+    Args:
+        x: (..., width), the norm's input.
+        inverse: (..., 1), the second result of `norm`.
+        weight: (width,).
+
+    Returns:
+        (..., width), in the precision of x.
+    """
     return weight * (wide(x) * inverse).to(x.dtype)
 
 
 def norm_backward(
     dout: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Dx = inverse (g - x inverse^2 mean(g x)) with g = dout * weight; the weight is frozen."""
+    """Compute the gradient of the norm's input: dx = inverse (g - x inverse^2 mean(g x)) with g = dout * weight.
+
+    The weight is frozen and gets no gradient.
+
+    Args:
+        dout: (..., width), gradient of the norm's output.
+        x: (..., width), the norm's input.
+        inverse: (..., 1), the second result of `norm`.
+        weight: (width,).
+
+    Returns:
+        (..., width), in the precision of `dout`.
+    """
     g, input_ = wide(dout) * wide(weight), wide(x)
     mean = (g * input_).mean(-1, keepdim=True)
     return (inverse * (g - input_ * inverse.square() * mean)).to(dout.dtype)
@@ -56,14 +96,36 @@ def norm_backward(
 def norm_backward_add(
     dout: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor, beside: torch.Tensor
 ) -> torch.Tensor:
-    """`norm_backward` plus the gradient that comes past the norm."""
+    """Compute `norm_backward` plus the gradient that comes along the residual path.
+
+    Args:
+        dout: (tokens, d), gradient of the norm's output.
+        x: (tokens, d), the norm's input.
+        inverse: (tokens, 1), the second result of `norm`.
+        weight: (d,).
+        beside: (tokens, d), gradient of the norm's input along the residual path.
+
+    Returns:
+        (tokens, d).
+    """
     return beside + norm_backward(dout, x, inverse, weight)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions: pairs (i, i + head_dim/2) of x (tokens, heads, head_dim) turned by their angle.
+    """Apply rotary positions: pairs (i, i + head_dim/2) of each head are turned by the angle of their token.
 
-    The gradient's way is `rotate` with the sines negated. Source: Su et al. 2021 (arXiv 2104.09864).
+    The gradient's way is `rotate` with the sines negated.
+
+    Source: Su et al. 2021 (arXiv 2104.09864). Departure: the two halves of a head are paired, as in `transformers`,
+    in place of neighbouring features.
+
+    Args:
+        x: (tokens, heads, head_dim).
+        cos: (tokens, 1, head_dim) cosines.
+        sin: (tokens, 1, head_dim) sines.
+
+    Returns:
+        (tokens, heads, head_dim), in the precision of x.
     """
     first, second = wide(x).chunk(2, -1)
     turned = torch.cat((-second, first), -1)
@@ -73,7 +135,19 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def split_heads(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rotated queries, rotated keys and values, (tokens, heads, head_dim) each, none sharing the input's memory."""
+    """Split a joined projection into heads, and rotate queries and keys.
+
+    Args:
+        qkv: (tokens, (heads + 2 kv_heads) head_dim): queries, keys, values.
+        cos: (tokens, 1, head_dim) cosines of the rotary angles.
+        sin: The sines.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+
+    Returns:
+        Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim); none shares the input's
+        memory.
+    """
     by_head = qkv.view(len(qkv), heads + 2 * kv_heads, -1)
     q, k, v = by_head.split([heads, kv_heads, kv_heads], 1)
     return rotate(q, cos, sin), rotate(k, cos, sin), v.clone(memory_format=torch.contiguous_format)
@@ -82,18 +156,48 @@ def split_heads(
 def join_heads(
     dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of `split_heads`' input from those of its outputs."""
+    """Compute the gradient of `split_heads`' input from those of its outputs.
+
+    Args:
+        dq: (tokens, heads, head_dim).
+        dk: (tokens, kv_heads, head_dim).
+        dv: (tokens, kv_heads, head_dim).
+        cos: (tokens, 1, head_dim), as in `split_heads`.
+        sin: The sines.
+
+    Returns:
+        (tokens, (heads + 2 kv_heads) head_dim).
+    """
     return torch.cat((rotate(dq, cos, -sin), rotate(dk, cos, -sin), dv), 1).flatten(1)
 
 
 def gated(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of (tokens, 2 width) (Shazeer 2020, arXiv 2002.05202)."""
+    """Compute silu(gate) * up with silu(g) = g / (1 + e^-g).
+
+    Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
+
+    Args:
+        gate_up: (tokens, 2 m): gate, then up.
+
+    Returns:
+        (tokens, m), in the precision of the input.
+    """
     gate, up = gate_up.chunk(2, 1)
     return (F.silu(wide(gate)) * wide(up)).to(gate_up.dtype)
 
 
 def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradient of `gated`'s input, and `gated`'s output once more."""
+    """Compute the gradient of `gated`'s input, and `gated`'s output once more.
+
+    dgate = dout up s (1 + gate - gate s) and dup = dout gate s, with s = 1 / (1 + e^-gate).
+
+    Args:
+        dout: (tokens, m), gradient of `gated`'s output.
+        gate_up: (tokens, 2 m), `gated`'s input.
+
+    Returns:
+        (tokens, 2 m), dgate and then dup, and (tokens, m); both in the precision of `dout`.
+    """
     gate, up = (wide(t) for t in gate_up.chunk(2, 1))
     d, share = wide(dout), torch.sigmoid(gate)
     switched = gate * share
@@ -104,7 +208,7 @@ def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> tuple[torch.Ten
 def cross_entropy(
     logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log softmax(logits)[target] of each row, and the gradient of its weighted sum in the logits.
+    """Compute -log softmax(logits)[target] of each row, and the gradient of its weighted sum in the logits.
 
     Args:
         logits: (rows, vocabulary).
@@ -112,7 +216,8 @@ def cross_entropy(
         weights: (rows,).
 
     Returns:
-        (rows,) losses in float32 (float64 for float64), and weight (softmax - onehot) in the logits' precision.
+        (rows,) losses in nats, float32 (float64 for float64), and (rows, vocabulary) weight * (softmax - onehot) in
+        the logits' precision.
     """
     values = wide(logits)
     whole = torch.logsumexp(values, -1, keepdim=True)
@@ -174,6 +279,10 @@ def make_kernels(device: torch.device, compile: Compile = "auto") -> Kernels:
     Args:
         device: Where the tensors live; only CUDA is ever compiled for.
         compile: "off" takes them as written everywhere.
+
+    Returns:
+        The functions, each compiled at its first call on CUDA; one that cannot be compiled runs as written, with a
+        warning.
     """
     if device.type != "cuda" or compile == "off":
         return Kernels()

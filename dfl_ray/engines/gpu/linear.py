@@ -1,10 +1,12 @@
-"""Frozen linear layers that read the same input, as one product, with each adapter's adapters beside it.
+"""Frozen linear layers that read the same input, as one product, with each adapter beside it.
 
 y = W x + bias + B (s A x). The thin product s A x -> z (r numbers a token) is made for all joined layers at once;
 B z is written first and the frozen product is added onto it, so that the wide output is written once more and never
 read for the adapters alone, and rounding touches only the adapters' own part.
 
 Backward, with g = dy: dz = g B, dB = g^T z, dA = s dz^T x, dx = g W + dz (s A). A frozen A needs no x, only z.
+
+Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.1 (scale s = alpha / r).
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import torch
 
 @dataclass(frozen=True)
 class Part:
-    """Outputs `start` up to `stop` of a joined layer, and the number of the adapted layer there, if any."""
+    """Some outputs of a joined layer.
+
+    Attributes:
+        start: First output.
+        stop: Output behind the last.
+        index: Number of the adapted layer, or None where nothing is adapted.
+    """
 
     start: int
     stop: int
@@ -26,7 +34,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Joined:
-    """Frozen layers as one: `weight` (m, d), `bias` (m,) or None, and which outputs are whose."""
+    """Frozen layers that read the same input, as one layer.
+
+    Attributes:
+        weight: (m, d) in the precision of the products.
+        bias: (m,), or None.
+        parts: Which outputs are whose.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -81,7 +95,14 @@ class Gradients:
         return self.a is not None
 
     def put(self, into: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Write the gradients of the batch's adapters; directions behind the trained rank are frozen and left out."""
+        """Write the gradients of the batch's adapters into flat storage.
+
+        Directions behind the trained rank are frozen and left out.
+
+        Args:
+            into: (S, rows, columns), one of the views.
+            gradient: (K, at least rows, at least columns); what is beyond the view's rows and columns is not written.
+        """
         own = gradient[:, : into.shape[1], : into.shape[2]]
         if self.used is None:
             into.copy_(own)
@@ -92,7 +113,17 @@ class Gradients:
 def cast_adapters(
     joined: Joined, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], scale: float
 ) -> Adapters | None:
-    """The adapters of one joined layer from the master copies of all layers; None where nothing is adapted."""
+    """Make the adapters of one joined layer from the master copies of all layers.
+
+    Args:
+        joined: The frozen layers.
+        a: One (K, r, d) factor an adapted layer of the model.
+        b: One (K, m, r) factor an adapted layer of the model.
+        scale: s = alpha / r, with which A is multiplied.
+
+    Returns:
+        The adapters in the precision of the frozen weights, or None where nothing is adapted.
+    """
     own = [p.index for p in joined.parts if p.index is not None]
     if not own:
         return None
@@ -104,7 +135,7 @@ def cast_adapters(
 def apply(
     joined: Joined, x: torch.Tensor, adapters: Adapters | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Y = W x + bias + B z.
+    """Compute y = W x + bias + B z with z = s A x.
 
     Args:
         joined: The frozen layers.
@@ -112,7 +143,7 @@ def apply(
         adapters: What is added, or None.
 
     Returns:
-        (tokens, m), and z (K, tokens of an adapter, parts * r) for backward.
+        (tokens, m), and z (K, tokens of an adapter, parts * r) for backward, or None without adapters.
     """
     if adapters is None:
         return torch.nn.functional.linear(x, joined.weight, joined.bias), None
@@ -145,7 +176,7 @@ def _write(into: torch.Tensor, x: torch.Tensor, y: torch.Tensor, bias: torch.Ten
 def pull_back(
     joined: Joined, dy: torch.Tensor, adapters: Adapters | None, *, needed: bool = True
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Gradients on the way down.
+    """Compute the gradients of a joined layer's input and thin product: dz = dy B and dx = dy W + dz (s A).
 
     Args:
         joined: The frozen layers.
@@ -172,7 +203,15 @@ def pull_back(
 def put_b(
     joined: Joined, dy: torch.Tensor, z: torch.Tensor | None, adapters: Adapters | None, into: Gradients
 ) -> None:
-    """The gradients of all B of a joined layer."""
+    """Compute the gradients of all B of a joined layer, dB = dy^T z, and write them.
+
+    Args:
+        joined: The frozen layers.
+        dy: (tokens, m).
+        z: The second result of `apply`.
+        adapters: As in `apply`; None writes nothing.
+        into: Takes the gradients.
+    """
     if adapters is None or z is None:
         return
     grouped, r = dy.view(len(z), -1, dy.shape[1]), adapters.rank
@@ -185,7 +224,15 @@ def put_b(
 def put_a(
     joined: Joined, x: torch.Tensor, dz: torch.Tensor | None, adapters: Adapters | None, into: Gradients
 ) -> None:
-    """The gradients of all A of a joined layer, where A is trained."""
+    """Compute the gradients of all A of a joined layer, dA = s dz^T x, and write them where A is trained.
+
+    Args:
+        joined: The frozen layers.
+        x: (tokens, d), the layer's input.
+        dz: The second result of `pull_back`.
+        adapters: As in `apply`; None writes nothing.
+        into: Takes the gradients.
+    """
     if into.a is None or adapters is None or dz is None:
         return
     whole = exact_product((dz * into.scale).transpose(1, 2), x.view(len(dz), -1, x.shape[1]))
@@ -194,7 +241,15 @@ def put_a(
 
 
 def exact_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Batched x y whose float32 sums are kept as they are, where the machine can (CUDA); else rounded as usual."""
+    """Multiply batches of matrices without rounding the sums to half precision, where the machine can.
+
+    Args:
+        x: (K, m, n).
+        y: (K, n, d).
+
+    Returns:
+        (K, m, d): float32 for bfloat16 and float16 on CUDA, else of the inputs' type.
+    """
     if x.is_cuda and x.dtype in (torch.bfloat16, torch.float16):
         return torch.bmm(x, y, out_dtype=torch.float32)
     return torch.bmm(x, y)

@@ -86,12 +86,18 @@ def _join(*modules: nn.Module) -> Joined:
 
 
 def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
-    """What one token of a batch holds at the height of a step, by the tensors the large path keeps.
+    """Count the bytes that one token of a batch holds at the peak of a step, by the tensors the large path keeps.
+
+    width_bytes (layers * kept + passing): `kept` are the values that each block keeps for backward, `passing` the
+    values that exist while one block is computed.
 
     Args:
         shape: The model.
         rank: r with frozen directions; all seven layers of a block count as adapted.
         width_bytes: Bytes of one value.
+
+    Returns:
+        Bytes.
     """
     d, heads = shape.hidden_size, shape.heads * shape.head_dim
     keys = 2 * shape.kv_heads * shape.head_dim
@@ -104,7 +110,10 @@ def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
 def devices_that_fit(
     decoder: LargeDecoder, free_bytes: int, *, tokens: int, adapters: int, size: int, rank: int
 ) -> int:
-    """Devices in one batched forward and backward.
+    """Count the devices that can share one batched forward and backward.
+
+    The smaller of what `FREE_SHARE` of the free memory holds beside one piece of logits, and of what makes up
+    `ENOUGH_TOKENS`.
 
     Args:
         decoder: The base, already in memory, as are all adapters' parameters and moments.
@@ -127,11 +136,14 @@ def devices_that_fit(
 
 
 def free_memory(device: torch.device, share: float = 1.0) -> int:
-    """Bytes a CUDA device can still give this process, those that torch holds and does not use included.
+    """Count the bytes a CUDA device can still give this process, those that torch holds and does not use included.
 
     Args:
         device: A CUDA device.
-        share: Of the whole memory, what this process may use where several share a device.
+        share: Share in (0, 1] of the whole memory that this process may use, where several share a device.
+
+    Returns:
+        Bytes; negative where this process already uses more than its share.
     """
     free, total = torch.cuda.mem_get_info(device)
     used = torch.cuda.memory_allocated(device)

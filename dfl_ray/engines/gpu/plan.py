@@ -1,11 +1,11 @@
 """How a batch lies in memory on the large path: each adapter's tokens together, all adapters padded to equally many.
 
-Everything but attention works on tokens one after another, (adapters, tokens of an adapter, width), so that one product
-with the frozen weights serves all and the low-rank parts are batched products over adapters. Rows stand end to end
-inside their adapter: a short row costs what it holds, only an adapter with fewer tokens than the fullest is padded.
-Attention needs rows as rows: rows of similar length form a bucket, padded on the right with copies of their own last
-token, which plain causal attention never shows to a real one. Where all rows are equally long and all adapters hold
-equally many, nothing is padded and nothing is moved.
+Everything but attention works on tokens one after another, (adapters, tokens of an adapter, width), so that one
+product with the frozen weights serves all and the low-rank parts are batched products over adapters. Rows stand end
+to end inside their adapter: a short row costs what it holds, only an adapter with fewer tokens than the fullest is
+padded. Attention needs rows as rows: rows of similar length form a bucket, padded on the right with copies of their
+own last token, which plain causal attention never shows to a real one. Where all rows are equally long and all
+adapters hold equally many, nothing is padded and nothing is moved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Bucket:
 
     Attributes:
         rows: R.
-        length: Deployment of each row, padding included.
+        length: Positions of each row, padding included.
         source: (R * length,) int64 token in each place, a padded place naming its row's last token; None where
             the bucket is all tokens in their order.
         padded: (R * length, 1, 1) bool, True at padding; None where there is none.
@@ -83,6 +83,9 @@ def make_plan(
         rows_of_adapter: Rows of each adapter, none 0.
         frequencies: (head_dim / 2,) rotary frequencies in radians per position.
         device: Where the plan is to live.
+
+    Returns:
+        The plan, its tensors on `device`.
     """
     lengths = (
         np.full(len(batch.input_ids), batch.input_ids.shape[1]) if batch.lengths is None else batch.lengths

@@ -27,6 +27,9 @@ def document(
         segments: Number of different segments, 1..7, in random order.
         filler_share: Chance of a meaningless marker word in each gap between groups, in [0, 1).
         max_questions: At most so many of the questions that the segments can answer, in random order.
+
+    Returns:
+        The words, and for each whether it is an answer.
     """
     makers = list(dict.fromkeys(draws.some(TICKETS, len(TICKETS))))[:segments]
     parts = [make(draws) for make in makers]
@@ -43,7 +46,14 @@ def document(
 
 
 def repetition(draws: Draws) -> tuple[list[str], list[bool]]:
-    """Random words said twice; the second saying counts as answer. Teaches copying from the context."""
+    """Say 4 to 11 different random words twice, which teaches copying from the context.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The words, and for each whether it is an answer: all words of the second saying but the first.
+    """
     once = draws.some(WORDS, 4 + draws.below(8))
     return [*once, *once], [False] * (len(once) + 1) + [True] * (len(once) - 1)
 

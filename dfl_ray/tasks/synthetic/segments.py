@@ -22,28 +22,43 @@ class Draws:
 
     A scalar call of `Generator` costs microseconds and a text is made of hundreds of them; the stream of
     values depends on the generator alone.
+
+    Args:
+        generator: Source of randomness.
+        block: Values drawn at a time.
     """
 
     def __init__(self, generator: np.random.Generator, block: int = 4096) -> None:
         self._generator, self._block, self._left = generator, block, iter(())
 
     def unit(self) -> float:
-        """One uniform draw in [0, 1)."""
+        """Draw a uniform float64 in [0, 1)."""
         for value in self._left:
             return value
         self._left = iter(self._generator.random(self._block).tolist())
         return next(self._left)
 
     def below(self, n: int) -> int:
-        """One uniform integer in [0, n)."""
+        """Draw an integer in [0, n), all equally likely up to the rounding of a float64."""
         return int(self.unit() * n)
 
     def one(self, items: Sequence[T]) -> T:
-        """One item, all equally likely."""
+        """Draw one item, all equally likely."""
         return items[self.below(len(items))]
 
     def some(self, items: Sequence[T], k: int) -> list[T]:
-        """`k` different items in random order (partial Fisher-Yates)."""
+        """Draw different items in random order, by a shuffle that stops after `k` items.
+
+        Source: D. E. Knuth, The Art of Computer Programming, volume 2, section 3.4.2, algorithm P. Departure: it goes
+        from the front and ends after `k` exchanges.
+
+        Args:
+            items: The items; they are not changed.
+            k: How many, at most the number of items.
+
+        Returns:
+            `k` items; every ordered choice is equally likely.
+        """
         pool = list(items)
         for i in range(k):
             j = i + self.below(len(pool) - i)
@@ -69,7 +84,14 @@ class Segment:
 
 
 def topic(draws: Draws) -> Segment:
-    """Five words, three or four of one topic and the rest of others, never as many: `topic` 0..5."""
+    """Make five words, three or four of one topic and the others of as many other topics; class `topic` is 0 to 5.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment; the topic is drawn evenly.
+    """
     own = draws.below(len(w.TOPICS))
     count = 3 + draws.below(2)
     rest = [k for k in range(len(w.TOPICS)) if k != own]
@@ -79,7 +101,14 @@ def topic(draws: Draws) -> Segment:
 
 
 def mood(draws: Draws) -> Segment:
-    """Four judgements, each perhaps negated; `stars` is how many are favourable, 0..4, evenly drawn."""
+    """Make four judgements; class `stars` is how many are favourable, 0 to 4.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment; `stars` is drawn evenly, and each judgement is negated with probability 0.35.
+    """
     stars = draws.below(5)
     items: list[tuple[str, ...]] = []
     for favourable in draws.some([True] * stars + [False] * (4 - stars), 4):
@@ -90,7 +119,15 @@ def mood(draws: Draws) -> Segment:
 
 
 def pairs(draws: Draws) -> Segment:
-    """Three animals with colours; the question `of` one of them: colour `hue` 0..5, itself `beast`, its `clan`."""
+    """Make three different animals with colours, and the question `of` one of them.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the classes `hue` (the asked animal's colour, 0 to 5), `beast` (its index in `ANIMALS`) and
+        `clan` (0 to 5).
+    """
     animals = draws.some(range(len(w.ANIMALS)), 3)
     colours = [draws.below(len(w.COLOURS)) for _ in animals]
     asked = draws.below(3)
@@ -105,7 +142,14 @@ def pairs(draws: Draws) -> Segment:
 
 
 def numbers(draws: Draws) -> Segment:
-    """Two number words of 0..11; `sum` is their total modulo 6; `parity` and `thirds` modulo 2 and 3."""
+    """Make two number words of 0 to 11.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the classes `sum` (their total modulo 6), `parity` (modulo 2) and `thirds` (modulo 3).
+    """
     values = [draws.below(len(w.NUMBERS)) for _ in range(2)]
     total = sum(values)
     return Segment(
@@ -114,14 +158,29 @@ def numbers(draws: Draws) -> Segment:
 
 
 def nouns(draws: Draws) -> Segment:
-    """A noun, `by`, another noun; `form` is gender and number of the first, 0..5; the second misleads."""
+    """Make a noun, `by`, and another noun, which is a distractor.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the class `form`, gender and number of the first noun, 0 to 5, drawn evenly.
+    """
     form = draws.below(len(w.NOUNS))
     head, other = draws.one(w.NOUNS[form]), draws.one(draws.one(w.NOUNS))
     return Segment(((head,), (w.BY, other)), {"form": form})
 
 
 def digits(draws: Draws) -> Segment:
-    """Four digits; `top` is the largest of 1..6 (evenly drawn) less one; `least`, `start`, `end` as is."""
+    """Make four digits.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the classes `top` (the largest digit less one, 0 to 5, drawn evenly), `least` (the smallest),
+        `start` (the first) and `end` (the last).
+    """
     top = 1 + draws.below(6)
     values = [draws.below(top + 1) for _ in range(4)]
     values[draws.below(4)] = top
@@ -130,13 +189,27 @@ def digits(draws: Draws) -> Segment:
 
 
 def letters(draws: Draws) -> Segment:
-    """Three letters of the answer alphabet, first `head` and last `tail`: pre-training text only."""
+    """Make three letters of the answer alphabet, for pre-training text only.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the classes `head` and `tail`, the first and the last letter, 0 to 5.
+    """
     values = [draws.below(len(w.ANSWERS)) for _ in range(3)]
     return Segment(tuple((w.ANSWERS[v],) for v in values), {"head": values[0], "tail": values[-1]})
 
 
 def animal(draws: Draws) -> Segment:
-    """One animal and its `clan`, 0..5: the related pair only."""
+    """Make one animal, for the related pair of tasks only.
+
+    Args:
+        draws: Source of randomness.
+
+    Returns:
+        The segment with the classes `clan` (0 to 5) and `beast` (its index in `ANIMALS`).
+    """
     index = draws.below(len(w.ANIMALS))
     return Segment(((w.ANIMALS[index],),), {"clan": w.CLANS[index], "beast": index})
 

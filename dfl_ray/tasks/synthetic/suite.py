@@ -76,6 +76,8 @@ def make_tasks(
     Rows are drawn by Philox from (seed, task, cue, split). All prompts of a task differ, so train and test
     are disjoint. Every answer occurs equally often, up to rounding.
 
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
+
     Args:
         names: Tasks of `ALL_TASKS`, in the order wanted.
         seed: The run's seed, >= 0.
@@ -85,6 +87,9 @@ def make_tasks(
         cue: How far a prompt betrays its task. `strong`: the task's own segment among its own marker words.
             `weak`: common markers, the own segment and each other segment of the record with chance 1/4.
             `none`: the whole record, drawn alike for every task: no router can tell them apart.
+
+    Returns:
+        The tasks in the order of `names`.
 
     Raises:
         InputError: An unknown or repeated name, an unknown cue, a count below 1 or too many rows.

@@ -91,7 +91,11 @@ COMMON_MARKERS = ("note", "then", "also", "record", "item", "so")
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All words of the language in a fixed order without repeats; a word's place is its token id minus 4."""
+    """List all words of the language in a fixed order without repeats.
+
+    Returns:
+        The words; a word's token id is its index plus 4, behind the special tokens.
+    """
     fixed = (ARROW, COMMA, STOP, NOT, OF, BY, DYE)
     groups = [
         fixed, ANSWERS, *TOPICS, GOOD, BAD, COLOURS, TINTS, ANIMALS, DIGITS, NUMBERS,

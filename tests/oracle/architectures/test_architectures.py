@@ -1,6 +1,6 @@
 """Every causal architecture of the installed `transformers` agrees with it and with PEFT, or is refused by name.
 
-The names come from the registry itself. A representative few are tried in every round; `pytest -m slow` tries all.
+The names come from the registry itself. A representative few are tried in every round; `pytest -m exhaustive` tries all others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ chunks and routers; state space; a window; a mixture; positions with an offset."
 
 @pytest.mark.parametrize(
     "model_type",
-    [pytest.param(n, marks=() if n in FEW else pytest.mark.slow) for n in causal_types()],
+    [pytest.param(n, marks=() if n in FEW else pytest.mark.exhaustive) for n in causal_types()],
 )
 def test_agrees_or_is_refused(model_type, tmp_path):
     """`judge` compares base and adapted label scores, loss and gradients; what comes of it stands in docs/models.md."""
