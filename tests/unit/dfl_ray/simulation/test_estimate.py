@@ -59,3 +59,10 @@ def test_plan_grows_with_devices(devices):
 def test_too_few_rows_for_the_holders_are_told_not_refused():
     figures = plan(load_config(None, ["devices.count=30", "tasks.train_rows=5", "rounds=1"]))
     assert any("mean row lengths" in note for note in figures["notes"])
+
+
+def test_a_plan_of_empty_batteries_says_so(capsys):
+    assert main(["plan", "devices.battery_j=1e-6", "rounds=3"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no round was planned" in told
+    assert "empty batteries in round 1" in told
