@@ -103,6 +103,12 @@ class Registry(Mapping[str, T], Generic[T]):
 def installed(group: str) -> Mapping[str, EntryPoint]:
     """Entry points of a group by name; read once in a process, when a name is asked for that is not our own.
 
+    Args:
+        group: Entry-point group ("dfl_ray.graphs").
+
+    Returns:
+        Name -> entry point, not yet imported; empty if no installed package names one.
+
     Raises:
         ValueError: Two packages have different objects of one name.
     """
@@ -146,6 +152,9 @@ def options_of(builder: Callable[..., Any], given: Iterable[str]) -> tuple[str, 
     Args:
         builder: A function or class.
         given: Parameters that are not the user's.
+
+    Returns:
+        The names, in the order of the signature.
     """
     import inspect
 

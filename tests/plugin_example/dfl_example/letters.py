@@ -20,5 +20,5 @@ def letters(tasks: TasksConfig, *, seed: int, rows: int = 120) -> LoadedTasks:
         rng = np.random.default_rng([seed, place])
         words = ["".join(rng.permutation(list("abcdef"))[:4]) for _ in range(rows)]
         made = [Row(f"{' '.join(word)} ?", word[place]) for word in dict.fromkeys(words)]
-        found.append(assemble(name, made[len(made) // 4 :], made[: len(made) // 4], tasks)[0])
+        found.append(assemble(name, made[len(made) // 4 :], made[: len(made) // 4], tasks).task)
     return LoadedTasks(tuple(found))
