@@ -129,15 +129,16 @@ class Choco(SharedAdapter[ChocoState]):
         for delivery in sent:
             self.law.delivered(device.index, device.memory.traffic, delivery.planned, delivery.reached)
         copies, refused = collect(
-            device, self.context, round_index, received, lambda m: self._public_copy(device, m)
+            device, self.context, round_index, received, lambda m: (m.version, self._public_copy(device, m))
         )
-        for sender, values in copies.items():
+        for sender, (version, values) in copies.items():
             device.memory.copies[sender] = values
-            device.memory.copied[sender] = round_index
+            device.memory.copied[sender] = version
         if copies:
             own = self._own(device).astype(np.float64)
             weights = self.context.graph.weights[device.index]
-            step = self.config.consensus_step * (gossip_mean(own, copies, weights) - own)
+            public = {sender: values for sender, (_, values) in copies.items()}
+            step = self.config.consensus_step * (gossip_mean(own, public, weights) - own)
             row = device.state.theta[0]
             row.copy_(torch.from_numpy((row.cpu().numpy() + step).astype(np.float32)))
         return refused

@@ -59,9 +59,25 @@ def receive(device: Device[Any], data: bytes | memoryview, *, run: int, round_in
         raise MessageError(Refusal.FOREIGN, f"run {message.run:#x}, this is {run:#x}")
     if message.version > round_index:
         raise MessageError(Refusal.FOREIGN, f"version {message.version} in round {round_index}")
+    refuse_replay(device, message)
+    return message
+
+
+def refuse_replay(device: Device[Any], message: Message) -> None:
+    """Refuse a message that is not newer than the last that was used of its kind, task and sender.
+
+    `receive` asks this of what arrives; who uses messages one after another asks again before each, since several of
+    one sender may have arrived in one round.
+
+    Args:
+        device: The receiver.
+        message: The message.
+
+    Raises:
+        MessageError: It is a replay.
+    """
     if message.version <= device.memory.seen.get(_sender_of(message), -1):
         raise MessageError(Refusal.REPLAYED, f"version {message.version} of sender {message.sender} again")
-    return message
 
 
 def note_seen(device: Device[Any], message: Message) -> None:
@@ -144,7 +160,8 @@ def collect(
         read: Decodes one checked message; raises `MessageError` for what must not be used.
 
     Returns:
-        Sender -> what `read` made of its message, the last to arrive of several, and the refused messages by reason.
+        Sender -> what `read` made of its message, and the refused messages by reason. Of several messages of one
+        sender each must be newer than the one before; the newest is used.
     """
     refused: Counter[str] = Counter()
     messages = sort_by_kind(device, received, run=context.run, round_index=round_index, refused=refused)
@@ -154,6 +171,7 @@ def collect(
         try:
             if message.sender not in weights or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
+            refuse_replay(device, message)
             arrived[message.sender] = read(message)
         except MessageError as error:
             refused[error.refusal.value] += 1

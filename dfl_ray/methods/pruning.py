@@ -159,6 +159,20 @@ class Pruning:
             raise MessageError(Refusal.CORRUPTED, "mask hash differs")
         return mask, in_force
 
+    def check_bid(self, message: Message) -> None:
+        """Refuse a bid that does not decode, or any bid where masks are not bid for.
+
+        Args:
+            message: The bid.
+
+        Raises:
+            MessageError: Masks of this run need not be disjoint, or the bid's values are of another number, negative,
+                NaN or infinite.
+        """
+        if self.bidding is None:
+            raise MessageError(Refusal.FOREIGN, "a bid, but masks need not be disjoint in this run")
+        self.bidding.check(message)
+
     def store(self, device: Device[ExpertState], task: int, version: int, mask: np.ndarray) -> None:
         """Keep the bits of an announced mask of a held task."""
         device.memory.masks[task, version] = np.packbits(mask)

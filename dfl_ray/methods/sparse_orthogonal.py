@@ -25,7 +25,7 @@ from dfl_ray.methods.aggregations import Arrival
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
 from dfl_ray.methods.exchange import Exchange, Part
 from dfl_ray.methods.expert_law import PUBLISHED_KINDS, ExpertLaw
-from dfl_ray.methods.gossip import note_seen, sort_by_kind
+from dfl_ray.methods.gossip import finite_values, note_seen, refuse_replay, sort_by_kind
 from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.pruning import ExpertState, Pruning
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
@@ -303,6 +303,7 @@ class SparseOrthogonal:
         task = message.task
         if message.sender not in self.context.graph.task_weights.get(task, {}).get(device.index, {}):
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
+        refuse_replay(device, message)
         mask = self.pruning.by_hash(device, task, message.mask_hash)
         arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
         note_seen(device, message)
@@ -310,6 +311,7 @@ class SparseOrthogonal:
     def _take_update(self, device: Device[ExpertState], message: Message) -> None:
         if self.context.graph.authority.get((message.task, device.index)) != message.sender:
             raise MessageError(Refusal.FOREIGN, f"task {message.task} is not authored by {message.sender}")
+        refuse_replay(device, message)
         kept = in_force = 0
         mask: np.ndarray | None = None
         if message.kind is Kind.MASK:
@@ -320,8 +322,8 @@ class SparseOrthogonal:
                 raise MessageError(Refusal.NOT_FINITE, f"expert of task {message.task}")
             if message.kind is Kind.SKETCH and not np.isfinite(self._sketch_of(message)).all():
                 raise MessageError(Refusal.NOT_FINITE, f"sketch of task {message.task}")
-            if message.kind is Kind.BID and self.pruning.bidding is not None:
-                self.pruning.bidding.check(message)
+            if message.kind is Kind.BID:
+                self.pruning.check_bid(message)
             if message.kind is Kind.PROJECTION:
                 self._check_projection(device, message)
         data = pack(message)
@@ -352,7 +354,7 @@ class SparseOrthogonal:
 
     def _check_projection(self, device: Device[ExpertState], message: Message) -> None:
         own = self._projection(device, message.task)
-        if not np.array_equal(decode_values(message.body, "float32", len(own)), own):
+        if not np.array_equal(finite_values(message.body, "float32", len(own)), own):
             raise MessageError(Refusal.FOREIGN, f"A of task {message.task} differs from the device's own")
 
     def _scores(self, device: Device[ExpertState], task: int) -> list[float] | None:

@@ -53,6 +53,21 @@ class Packing:
         return f"device-{group[0]:04d}" if len(group) == 1 else f"devices-{number:04d}"
 
 
+def device_state_mb(values: int, adapters: int) -> float:
+    """Memory of one device's training state: adapters, two moments and a residual, in float32.
+
+    4 arrays · 4 bytes · values · adapters / 2^20.
+
+    Args:
+        values: Trained values of one adapter.
+        adapters: Most adapters that one device trains.
+
+    Returns:
+        Units of 2^20 bytes.
+    """
+    return 4 * 4 * values * adapters / 2**20
+
+
 def pack(
     runtime: RuntimeConfig,
     cluster: np.ndarray,

@@ -141,12 +141,12 @@ def machine_figures(run: Outline) -> dict[str, Any]:
         `cpus`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part) and
         `expected_round_wall_s`.
     """
-    from dfl_ray.packing.actors import pack
+    from dfl_ray.packing.actors import device_state_mb, pack
     from dfl_ray.packing.machine import usable_cpus
 
     config, deployment = run.config, run.deployment
     held = int((deployment.mixture > 0).sum(axis=1).max())
-    state_mb = 16 * run.layout.size * (held if method_spec(config.method).per_task else 1) / 2**20
+    state_mb = device_state_mb(run.layout.size, held if method_spec(config.method).per_task else 1)
     cpus = usable_cpus()
     packing = pack(config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
     tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
@@ -202,14 +202,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     from dfl_ray.records.results import share, size
 
-    f, run, one = figures, figures["run"], figures["typical_round"]
-
-    def spread(name: str, unit: str, keys: Sequence[str]) -> str:
-        return ", ".join(
-            f"{k} {one[f'{name}_{k}']:.3g} {unit}" for k in keys if one[f"{name}_{k}"] is not None
-        )
-
-    memory, start = f["memory"], f["start_up"]
+    f, run, memory, start = figures, figures["run"], figures["memory"], figures["start_up"]
     lines = [
         ("devices, links", f"{f['devices']:,}, {f['links']:,}"),
         ("mean degree, parts", f"{f['mean_degree']:.2f}, {f['parts']}"),
@@ -221,11 +214,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
          f"{run['compute_energy_j']:.4g} J"),
         ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
          if run["transfers"] else "nothing is sent"),
-        (f"typical round ({one['round']})", f"{one['transfers']:,} transfers in {one['slots']:,} slots, "
-         f"{size(one['payload_bytes'])}, {one['airtime_s']:.3g} s of airtime, {one['energy_j']:.3g} J"),
-        ("  simulated", f"{one['round_s']:.3g} s ({one['compute_s_max']:.3g} s of it the slowest training)"),
-        ("  latency", spread("latency_s", "s", ("p50", "p95", "p99"))),
-        ("  SINR", spread("sinr_db", "dB", ("p05", "p50", "p95"))),
+        *_typical_lines(figures["typical_round"]),
         ("actors here", f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MB each"),
         ("peak memory here", f"about {memory['peak_mb']:,.0f} MB ({memory['base_mb']:.0f} MB of it the base model)"),
         ("start-up here", f"about {start['total_s']:.3g} s: " + ", ".join(
@@ -237,3 +226,24 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
     told = [(name, value) for name, value in lines if value]
     return [*told, *(("note", text) for text in f["notes"])]
+
+
+def _typical_lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines of the typical round; one line that says so where no round was planned."""
+    from dfl_ray.records.results import size
+
+    if not one:
+        return [("typical round", "none: no round was planned")]
+
+    def spread(name: str, unit: str, keys: Sequence[str]) -> str:
+        return ", ".join(
+            f"{k} {one[f'{name}_{k}']:.3g} {unit}" for k in keys if one[f"{name}_{k}"] is not None
+        )
+
+    return [
+        (f"typical round ({one['round']})", f"{one['transfers']:,} transfers in {one['slots']:,} slots, "
+         f"{size(one['payload_bytes'])}, {one['airtime_s']:.3g} s of airtime, {one['energy_j']:.3g} J"),
+        ("  simulated", f"{one['round_s']:.3g} s ({one['compute_s_max']:.3g} s of it the slowest training)"),
+        ("  latency", spread("latency_s", "s", ("p50", "p95", "p99"))),
+        ("  SINR", spread("sinr_db", "dB", ("p05", "p50", "p95"))),
+    ]  # fmt: skip

@@ -217,7 +217,7 @@ def choose_packing(
         experiment.config.runtime,
         experiment.topology.cluster,
         resources,
-        device_state_mb(experiment),
+        _state_mb(experiment),
         nodes=nodes,
         messages=messages,
         forks=forks,
@@ -247,22 +247,15 @@ def _ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
     )
 
 
-def device_state_mb(experiment: Experiment) -> float:
-    """Memory of one device's state: adapters, two moments and a residual, in float32.
+def _state_mb(experiment: Experiment) -> float:
+    from dfl_ray.lora.layout import Layout
+    from dfl_ray.methods.spec import method_spec
+    from dfl_ray.packing.actors import device_state_mb
 
-    4 arrays · 4 bytes · Σ_layers r·(d_in + d_out) · most tasks held / 2^20, for every method alike.
-
-    Args:
-        experiment: The run.
-
-    Returns:
-        Units of 2^20 bytes.
-    """
-    values = sum(
-        experiment.config.method.rank * (s.out_features + s.in_features) for s in experiment.setup.layers
-    )
-    most_held = max(len(t) for t in experiment.setup.held.values())
-    return 4 * 4 * values * most_held / 2**20
+    setup, method = experiment.setup, experiment.config.method
+    spec = method_spec(method)
+    values = Layout(setup.layers, method.rank, spec.trains).size
+    return device_state_mb(values, max(map(len, setup.held.values())) if spec.per_task else 1)
 
 
 def _carry_out(

@@ -14,6 +14,7 @@ from dfl_ray.config.methods import Precision
 BLOCK = 64
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16", "int8")
 FLOAT16_MAX = 65504.0
+BFLOAT16_MAX = (2 - 2**-7) * 2.0**127
 
 
 class CodecError(ValueError):
@@ -41,7 +42,7 @@ def encode_values(values: np.ndarray, precision: Precision) -> bytes:
     """Encode a flat float32 array, little endian, rounding to nearest even.
 
     int8: for each block of 64 values a scale c = max|x| / 127, rounded up to float16, then round(x / c) in [-127,
-    127]. Values beyond what float16 can hold, or its scales in int8, are clipped.
+    127]. Values beyond what float16 or bfloat16 can hold, or float16 scales in int8, are clipped.
 
     Source: float16 is binary16 of IEEE 754; bfloat16 is the upper half of a float32.
 
@@ -58,7 +59,7 @@ def encode_values(values: np.ndarray, precision: Precision) -> bytes:
     if precision == "float16":
         return np.clip(x, -FLOAT16_MAX, FLOAT16_MAX).astype("<f2").tobytes()
     if precision == "bfloat16":
-        return _to_bfloat16(x).astype("<u2").tobytes()
+        return _to_bfloat16(np.clip(x, -BFLOAT16_MAX, BFLOAT16_MAX)).astype("<u2").tobytes()
     scales, codes = _quantise(x)
     return scales.astype("<f2").tobytes() + codes[: len(x)].tobytes()
 

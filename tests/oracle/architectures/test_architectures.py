@@ -1,7 +1,7 @@
 """Every causal architecture of the installed `transformers` agrees with it and with PEFT, or is refused by name.
 
-The names come from the registry itself. A representative few are tried in every round; `pytest -m exhaustive` tries
-all others.
+The names come from the registry itself. A representative few are always tried, all others by
+`pytest -m exhaustive`.
 """
 
 from __future__ import annotations

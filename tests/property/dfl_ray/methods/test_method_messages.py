@@ -96,3 +96,13 @@ def test_values_that_are_not_finite_are_refused(name):
     refused, untouched = taken_in(method, devices[1], [adapter_message(method, devices)])
     assert refused == {"not_finite": 1}
     assert untouched
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_a_message_that_comes_twice_in_a_round_counts_once(name):
+    method, devices = network(name)
+    data = adapter_message(method, devices)
+    once, twice = copy.deepcopy(devices[1]), copy.deepcopy(devices[1])
+    assert not method.incoming(once, 1, [data], [])
+    assert method.incoming(twice, 1, [data, data], []) == {"replayed": 1}
+    assert torch.equal(once.state.theta, twice.state.theta)

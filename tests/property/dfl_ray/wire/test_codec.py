@@ -178,3 +178,11 @@ def test_mask_hash_is_the_little_endian_blake2b_of_the_packed_mask():
     assert mask_hash(mask) == int.from_bytes(digest, "little")
     hashes = {mask_hash(np.arange(20) == n) for n in range(20)}
     assert len(hashes) == 20
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_largest_values_stay_finite(precision):
+    largest = np.finfo(np.float32).max
+    found = decode_values(encode_values(np.float32([largest, -largest]), precision), precision, 2)
+    assert np.isfinite(found).all()
+    assert (np.sign(found) == [1, -1]).all()

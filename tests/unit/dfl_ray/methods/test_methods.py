@@ -185,6 +185,13 @@ def test_sent_projections_are_checked():
         assert not play(method, devices, r)[0]
 
 
+def test_a_projection_of_another_length_is_refused():
+    method = make_method(make_context(so(a_exchange="send"), HELD))
+    device = make_devices(method)[1]
+    data = pack(craft(kind=Kind.PROJECTION, task=0, body=b"12345678"))
+    assert method.incoming(device, 1, [data], []) == Counter({"corrupted": 1})
+
+
 def craft(**changes):
     fields = {
         "kind": Kind.ADAPTER, "task": -1, "sender": 0, "version": 1, "run": 99, "mask_hash": 0,
@@ -286,3 +293,10 @@ def test_a_bid_that_cannot_be_is_refused():
     for body, reason in ((np.full(11, -1, "<f2").tobytes(), "not_finite"), (b"123", "corrupted")):
         data = pack(craft(kind=Kind.BID, task=0, precision="float16", body=body))
         assert method.incoming(device, 1, [data], []) == Counter({reason: 1})
+
+
+def test_a_bid_where_masks_need_not_be_disjoint_is_foreign():
+    method = make_method(make_context(so(density=0.3), HELD))
+    device = make_devices(method)[1]
+    data = pack(craft(kind=Kind.BID, task=0, precision="float16", body=np.ones(11, "<f2").tobytes()))
+    assert method.incoming(device, 1, [data], []) == Counter({"foreign": 1})

@@ -92,3 +92,10 @@ def test_a_plan_tells_what_a_run_tells(tmp_path):
                   "holds an adapter", "c_attn matches no", "gpus_per_actor"):  # fmt: skip
         assert any(words in note for note in notes), words
     assert plan(config)["notes"] == list(notes)
+
+
+def test_a_plan_of_empty_batteries_says_so(capsys):
+    assert main(["plan", "devices.battery_j=1e-6", "rounds=3"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no round was planned" in told
+    assert "empty batteries in round 1" in told
