@@ -12,8 +12,9 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import choose_layers, unmatched_note
 from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder
+from dfl_ray.models.planned import embedding_rows, planned_notes
 from dfl_ray.models.positions import check_row_length
-from dfl_ray.models.shapes import linear_layers
+from dfl_ray.models.shapes import all_linear_layers
 
 if TYPE_CHECKING:
     from dfl_ray.engines.training import ScoredModel
@@ -126,7 +127,9 @@ def targets_by_shape(
     return Targets(tuple(layers), distinct, parameters, (*notes, *unmatched_note(found, target_modules)))
 
 
-def planned_targets(folder: Path, target_modules: str | Sequence[str]) -> Targets:
+def planned_targets(
+    folder: Path, target_modules: str | Sequence[str], rows: RowSizes | None = None
+) -> Targets:
     """The adapted layers of a local model folder, from its configuration and its weight files' headers alone.
 
     Outside the Llama family it isn't known without trying which layers see the same input; each counts as one that
@@ -135,19 +138,28 @@ def planned_targets(folder: Path, target_modules: str | Sequence[str]) -> Target
     Args:
         folder: The folder.
         target_modules: See `targets_of`.
+        rows: The rows the model is to read.
 
     Returns:
-        The adapted layers; `notes` is filled for the Llama family only.
+        The adapted layers, with the notes of `dfl_ray.models.planned.planned_notes`.
 
     Raises:
-        InputError: No weight files there, or nothing matches.
+        InputError: No weight files there, nothing matches, or the rows do not fit the model.
     """
-    layers, parameters = linear_layers(folder, target_modules)
+    found, parameters = all_linear_layers(folder)
+    layers = choose_layers(found, target_modules)
+    rows = rows or RowSizes()
     described = folder / "config.json"
+    notes = planned_notes(folder, rows.longest) if described.is_file() else ()
     shape = read_decoder(described.read_text(encoding="utf-8")) if described.is_file() else None
     if shape is not None:
-        return targets_by_shape(shape, target_modules, parameters)
-    return Targets(tuple(layers), tuple(range(len(layers))), parameters)
+        _check_ids(rows, shape.vocab_size)
+        return targets_by_shape(shape, target_modules, parameters, notes)
+    vocabulary = embedding_rows(folder)
+    if vocabulary is not None:
+        _check_ids(rows, vocabulary)
+    notes = (*notes, *unmatched_note(found, target_modules))
+    return Targets(tuple(layers), tuple(range(len(layers))), parameters, notes)
 
 
 def _check_ids(rows: RowSizes, vocabulary: int) -> None:

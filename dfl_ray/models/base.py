@@ -52,11 +52,12 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
         from dfl_ray.models.pretrained import load_pretrained
 
         weights = load_pretrained(path, dtype, trust_remote_code)
-    check_finite(weights.arrays, str(path))
-    return replace(weights, notes=(*weights.notes, *_adapter_beside(folder)))
+    check_finite({**weights.arrays, **weights.buffers}, str(path))
+    return replace(weights, notes=(*weights.notes, *adapter_note(folder)))
 
 
-def _adapter_beside(folder: Path) -> tuple[str, ...]:
+def adapter_note(folder: Path) -> tuple[str, ...]:
+    """Say that a model's folder holds an adapter too, which is not loaded; nothing where there is none."""
     if not (folder / "adapter_config.json").is_file():
         return ()
     return (

@@ -94,7 +94,7 @@ def check_finite(arrays: Mapping[str, np.ndarray], path: str) -> None:
     """Refuse NaN and infinite weights.
 
     Args:
-        arrays: Parameter name -> array; bfloat16 as uint16 bits.
+        arrays: Name of a parameter or persistent buffer -> array; bfloat16 as uint16 bits. Integers are finite.
         path: The model, for the message.
 
     Raises:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
@@ -15,14 +20,39 @@ from dfl_ray.lora.targets import choose_layers
 _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 
 
-def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Parameter name -> shape, from the headers of all safetensors files of a folder.
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a weight file, not read.
+
+    Attributes:
+        path: The file.
+        shape: Its shape as stored.
+        start: Its first byte in the file.
+        stop: The byte behind its last.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def bytes(self) -> np.ndarray:
+        """Map its (stop - start,) uint8 bytes."""
+        return np.memmap(self.path, np.uint8, "r", self.start, (self.stop - self.start,))
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Parameter name -> where it lies, from the headers of all safetensors files of a folder but an adapter's.
 
     Args:
         folder: Local model folder.
 
     Returns:
-        Shapes as stored; linear weights are (outputs, inputs) but for models that store them transposed.
+        The tensors; linear weights are (outputs, inputs) but for models that store them transposed.
 
     Raises:
         InputError: No such files; a hub id has to be downloaded first.
@@ -35,35 +65,103 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             expected="`embedded` or a local model folder",
             change="Give `model.name` a local folder; planning does not download.",
         )
-    out: dict[str, tuple[int, ...]] = {}
+    out: dict[str, StoredTensor] = {}
     for path in files:
+        if path.name.startswith("adapter_"):
+            continue
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        out |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        out |= {
+            name: StoredTensor(
+                path, tuple(entry["shape"]), *(8 + length + at for at in entry["data_offsets"])
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
     return out
+
+
+def number_of_layers(config: Mapping[str, Any]) -> int | None:
+    """Find how many layers a configuration asks for; None where it does not say so by a common name."""
+    text = config.get("text_config")
+    for described in (config, text if isinstance(text, dict) else {}):
+        for key in _LAYER_KEYS:
+            if isinstance(described.get(key), int):
+                return int(described[key])
+    return None
+
+
+def layers_not_used(config: Mapping[str, Any], names: Iterable[str]) -> frozenset[int]:
+    """Find the layers of a file that lie behind the last one of its configuration.
+
+    The first number in a tensor's name is taken as its layer's, if a layer that is used has a tensor of that name.
+
+    Args:
+        config: The model's configuration.
+        names: Names of the file's tensors.
+
+    Returns:
+        Their numbers, counted from 0.
+    """
+    layers, there = number_of_layers(config), frozenset(names)
+    if layers is None:
+        return frozenset()
+    found = ((name, _NUMBER.search(name)) for name in there)
+    behind = ((name, m) for name, m in found if m is not None and int(m[0]) >= layers)
+    return frozenset(
+        int(m[0])
+        for name, m in behind
+        if any(f"{name[: m.start()]}{k}{name[m.end() :]}" in there for k in range(layers))
+    )
+
+
+def all_linear_layers(folder: Path) -> tuple[list[LayerShape], int]:
+    """Every layer that might be adapted, and the number of the model's parameters.
+
+    Two-dimensional `.weight` entries that are no embedding, head or norm count as linear layers (out, in). Models
+    that store theirs transposed (GPT-2) give the same sizes, since only m + d and m matter up to that. Layers of the
+    file that the configuration does not ask for are left out.
+
+    Args:
+        folder: Local model folder.
+
+    Returns:
+        The layers in the order of the files' headers, and the number of values in all tensors that are used.
+
+    Raises:
+        InputError: No such files.
+    """
+    tensors = stored_tensors(folder)
+    described = folder / "config.json"
+    config: Mapping[str, Any] = json.loads(described.read_bytes()) if described.is_file() else {}
+    beyond = layers_not_used(config, tensors)
+    numbers = {name: _NUMBER.search(name) for name in tensors}
+    shapes = {
+        name: tensor.shape
+        for name, tensor in tensors.items()
+        if (m := numbers[name]) is None or int(m[0]) not in beyond
+    }
+    layers = [
+        LayerShape(name.removesuffix(".weight"), shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and not any(word in name for word in _NOT_ADAPTED)
+    ]
+    return layers, sum(prod(shape) for shape in shapes.values())
 
 
 def linear_layers(folder: Path, target_modules: str | Sequence[str]) -> tuple[list[LayerShape], int]:
     """The layers that would be adapted, and the number of the model's parameters.
-
-    Two-dimensional `.weight` entries that are no embedding, head or norm count as linear layers (out, in). Models
-    that store theirs transposed (GPT-2) give the same sizes, since only m + d and m matter up to that.
 
     Args:
         folder: Local model folder.
         target_modules: As in the config.
 
     Returns:
-        The layers in the order of the files' headers, and the number of values in all tensors.
+        Those of `all_linear_layers` that are meant, and the number of values.
 
     Raises:
         InputError: No such files, or nothing matches.
     """
-    shapes = weight_shapes(folder)
-    layers = [
-        LayerShape(name.removesuffix(".weight"), shape[0], shape[1])
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and not any(word in name for word in _NOT_ADAPTED)
-    ]
-    return choose_layers(layers, target_modules), sum(prod(shape) for shape in shapes.values())
+    layers, parameters = all_linear_layers(folder)
+    return choose_layers(layers, target_modules), parameters

@@ -111,11 +111,13 @@ class Driver:
             RunError: It names the round and the learning rate.
         """
         if row["skipped_devices"] and row["train_loss"] is None:
-            raise RunError(
+            said = (
                 f"Training diverged: no device had a finite loss in round {row['round']} "
                 f"({row['skipped_devices']} devices trained). Lower `method.learning_rate` "
                 f"(now {self.config.method.learning_rate:g}), or raise `method.warmup_rounds`."
             )
+            self.folder.update_info(warnings=[*self.folder.info.get("warnings", ()), said])
+            raise RunError(said)
 
     def _evaluate_base(self) -> None:
         table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)

@@ -19,7 +19,7 @@ import numpy as np
 from channels.energy import compute_cost
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import ExchangeReport, TrainReport
-from dfl_ray.engines.adapted_layers import Targets, planned_targets
+from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
@@ -32,9 +32,9 @@ from dfl_ray.simulation.experiment import (
     checked_layers,
     deal_rows,
     flops_per_token,
-    graph_notes,
     held_tasks,
     model_path,
+    setup_notes,
     token_tasks,
 )
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
@@ -43,6 +43,7 @@ from dfl_ray.tasks.local_rows import draw_steps
 if TYPE_CHECKING:
     from channels.channel import Channel
     from channels.transfers import RoundPlan, Transfers
+    from dfl_ray.tasks.tokens import TokenTask
 
 TOKENS_PER_ROW = {"synthetic": 16, "files": 90, "hub": 256}
 """Mean tokens of a row, where no rows can be read: measured on the embedded suite and on short real text."""
@@ -214,9 +215,11 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         InputError: The layout is impossible or the model's shapes are not known.
     """
     method = config.method
-    targets = planned_targets(Path(model_path(config)), config.model.target_modules)
     with step("tasks"):
-        names, lengths, notes = _row_lengths(config)
+        names, tokens, told = _planned_rows(config)
+        lengths = [t.train.lengths - 1 for t in tokens]  # a row's last token is only predicted
+    folder = Path(model_path(config))
+    targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
     layers, router = checked_layers(method, targets, len(names))
     with step("topology"):
         deployment = build_deployment(config, len(names))
@@ -229,26 +232,34 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         [float(x.mean()) for x in lengths] or [float(TOKENS_PER_ROW[config.tasks.source])] * len(names)
     )
     dealt, more = _dealt(config, names, lengths, deployment.mixture)
-    tokens = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
+    counts = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
+    notes = setup_notes(config, told, tokens, targets.notes, deployment.topology)
     return Outline(
-        config, targets, layout, deployment, graph, law, tokens, float(means.mean()), len(names),
-        (*notes, *more, *graph_notes(deployment.topology)),
-    )  # fmt: skip
+        config,
+        targets,
+        layout,
+        deployment,
+        graph,
+        law,
+        counts,
+        float(means.mean()),
+        len(names),
+        (*notes, *more),
+    )
 
 
-def _row_lengths(config: Config) -> tuple[list[str], list[np.ndarray], list[str]]:
-    """Names of the tasks, tokens of their training rows if they can be read here, and what to tell."""
+def _planned_rows(config: Config) -> tuple[list[str], tuple[TokenTask, ...], tuple[str, ...]]:
+    """Names of the tasks, their rows as tokens if they can be read here, and what to tell of the rows."""
     from dfl_ray.config.check import task_names
     from dfl_ray.tasks.load import read_tasks
 
     names = task_names(config)
     if config.tasks.source == "hub" and names is not None:
         told = f"rows are taken to have {TOKENS_PER_ROW['hub']} tokens: hub data are not read for a plan"
-        return list(names), [], [told]
+        return list(names), (), (told,)
     loaded = read_tasks(config)
     tokens = token_tasks(config, loaded.tasks)
-    # A row's last token is only predicted, so training sees one token less.
-    return [t.name for t in tokens], [t.train.lengths - 1 for t in tokens], list(loaded.notes)
+    return [t.name for t in tokens], tokens, loaded.notes
 
 
 def _dealt(

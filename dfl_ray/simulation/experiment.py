@@ -94,7 +94,6 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     """
     from dfl_ray.engines.adapted_layers import row_sizes, targets_of
     from dfl_ray.tasks.load import read_tasks
-    from dfl_ray.tasks.score_words import score_lines
 
     if loaded is None:
         with step("tasks"):
@@ -108,9 +107,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
     flops = flops_per_token(config.method, layers, targets.parameters)
-    told = (*score_lines(tokens), *(note for task in tokens for note in task.notes))
-    told = (*told, *targets.notes, *_gpu_notes(config))
-    notes = (*loaded.notes, *told, *graph_notes(deployment.topology))
+    notes = setup_notes(config, loaded.notes, tokens, targets.notes, deployment.topology)
     return Experiment(config, setup, deployment.channel, deployment.topology, flops, notes)
 
 
@@ -311,6 +308,31 @@ def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) ->
         ]
         digest.update(projection_hash(drawn).encode())
     return int.from_bytes(digest.digest(), "little")
+
+
+def setup_notes(
+    config: Config,
+    rows: Sequence[str],
+    tokens: Sequence[TokenTask],
+    model: Sequence[str],
+    topology: Topology,
+) -> tuple[str, ...]:
+    """All that is told when a run is set up or planned.
+
+    Args:
+        config: The experiment.
+        rows: Notes on the tasks' rows as they were read.
+        tokens: The tasks as tokens; how they are scored is told first, then their own notes.
+        model: Notes on the base model and its layers.
+        topology: The graph.
+
+    Returns:
+        One sentence each, in the order in which they are told.
+    """
+    from dfl_ray.tasks.score_words import score_lines
+
+    texts = (note for task in tokens for note in task.notes)
+    return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph_notes(topology))
 
 
 def _gpu_notes(config: Config) -> tuple[str, ...]:

@@ -35,8 +35,9 @@ class LabelSet:
 def label_set(rows: Sequence[Row], max_choices: int) -> LabelSet:
     """Decide whether the answers of a task are a closed label set.
 
-    They are if there are at most `max_choices` different ones and the rows whose answer is given only once are at
-    most 5 % of all rows, so that one typo does not turn a classification into open answers.
+    They are if there are at most `max_choices` different ones, some of them more than once, and the rows whose
+    answer is given only once are at most 5 % of all rows, or one row, so that one typo does not turn a classification
+    into open answers, however few its rows are.
 
     Args:
         rows: All rows of the task, before any cap.
@@ -51,7 +52,7 @@ def label_set(rows: Sequence[Row], max_choices: int) -> LabelSet:
             None, False, (), f"{len(counts)} different answers, `tasks.max_choices` = {max_choices}"
         )
     single = tuple(sorted(answer for answer, count in counts.items() if count == 1))
-    closed = len(single) <= MOST_SINGLE * len(rows)
+    closed = len(single) <= max(1.0, MOST_SINGLE * len(rows)) and len(single) < len(counts)
     words = f"{len(counts)} different answers in {len(rows)} rows"
     if single:
         words += f", {len(single)} of them given once" + ("" if closed else " (more than 5 % of the rows)")

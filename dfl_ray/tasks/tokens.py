@@ -15,7 +15,7 @@ import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row, Task
-from dfl_ray.tasks.encoding import TextEncoder
+from dfl_ray.tasks.encoding import TextEncoder, Unread
 from dfl_ray.tasks.labels import quoted
 from dfl_ray.tasks.scoring import choose_score, refuse_endless_labels, refuse_equal_labels
 
@@ -131,7 +131,12 @@ def tokenize_task(
     # With a label set every prompt has the same room, since the right answer must not show in what is cut.
     longest = None if chosen.choices is None else max(len(answers[c]) for c in chosen.choices)
     train, test = encoded.rows(task.train, longest), encoded.rows(task.test, longest)
-    notes = (*_cut_notes(task, max_tokens, train, test), *_unread_notes(task, encoder, train, test, answers))
+    unread = _unread(task, encoder, train, test, answers)
+    _refuse_unread(task.name, "prompts", unread["prompts"])
+    bare = [answers[c][: len(answers[c]) - len(encoder.end)] for c in chosen.choices or ()]
+    refuse_equal_labels(task.name, chosen.choices or (), bare, encoder.unknown)
+    _refuse_unread(task.name, "answers", unread["answers"])
+    notes = (*_cut_notes(task, max_tokens, train, test), *_unread_notes(task.name, unread))
     rows = TokenTask(
         task.name,
         train.rows,
@@ -144,8 +149,6 @@ def tokenize_task(
     )
     if chosen.choices is None:
         return replace(rows, notes=(*rows.notes, *_alike_notes(task, answers)))
-    bare = [answers[label][: len(answers[label]) - len(encoder.end)] for label in chosen.choices]
-    refuse_equal_labels(task.name, chosen.choices, bare, encoder.unknown)
     if not encoder.end:
         refuse_endless_labels(task.name, chosen.choices, bare)
     index = {c: i for i, c in enumerate(chosen.choices)}
@@ -217,27 +220,32 @@ def _cut_notes(task: Task, max_tokens: int, train: _Split, test: _Split) -> tupl
     )
 
 
-def _unread_notes(
+def _unread(
     task: Task, encoder: TextEncoder, train: _Split, test: _Split, answers: Mapping[str, tuple[int, ...]]
-) -> tuple[str, ...]:
-    """What of prompts and of answers the tokenizer cannot represent; refused above half."""
+) -> dict[str, Unread]:
+    """What of prompts and of answers the tokenizer cannot represent."""
     rows, end = (*task.train, *task.test), len(encoder.end)
     given = Counter(row.answer for row in rows)
     prompts = ((ids, 1) for split in (train, test) for ids in split.prompts)
     bare = ((answers[a][: len(answers[a]) - end], count) for a, count in given.items())
-    found = {
+    return {
         "prompts": encoder.unread(Counter(row.prompt for row in rows), prompts),
         "answers": encoder.unread(given, bare),
     }
-    for what, unread in found.items():
-        if unread.share > MOST_UNREAD:
-            raise InputError(
-                f"Task `{task.name}`: the model's tokenizer cannot read the {what}",
-                got=str(unread),
-                expected=f"at most {100 * MOST_UNREAD:.0f} % of them",
-                change="Use a model whose tokenizer knows this language and script.",
-            )
-    return tuple(f"task {task.name}, {what}: {unread}" for what, unread in found.items() if unread.share > 0)
+
+
+def _refuse_unread(name: str, what: str, unread: Unread) -> None:
+    if unread.share > MOST_UNREAD:
+        raise InputError(
+            f"Task `{name}`: the model's tokenizer cannot read the {what}",
+            got=str(unread),
+            expected=f"at most {100 * MOST_UNREAD:.0f} % of them",
+            change="Use a model whose tokenizer knows this language and script.",
+        )
+
+
+def _unread_notes(name: str, found: Mapping[str, Unread]) -> tuple[str, ...]:
+    return tuple(f"task {name}, {what}: {unread}" for what, unread in found.items() if unread.share > 0)
 
 
 def _end_notes(task: Task, encoder: TextEncoder) -> tuple[str, ...]:

@@ -216,7 +216,7 @@ class PlainProgress:
     def finish(self, closing: Any = None) -> None:
         """Print the closing table."""
         if closing is not None:
-            self._console.print(closing)
+            self._console.print(closing, crop=False)  # a path stays whole in a narrow terminal
 
 
 class LiveProgress:
@@ -284,7 +284,7 @@ class LiveProgress:
             self._bar.stop()
             self._bar = None
         if closing is not None:
-            self.console.print(closing)
+            self.console.print(closing, crop=False)  # as above
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,8 @@ from dfl_ray.errors import InputError
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model, build_transformer
 from dfl_ray.models.llama import CausalDecoder
+from dfl_ray.models.planned import planned_notes
+from dfl_ray.models.shapes import linear_layers
 from tests.oracle.architectures.tiny import tiny_config, tiny_model
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -313,3 +315,43 @@ def test_scales_that_grow_with_the_batch(name, tmp_path):
     assert targets_of(weights, "all-linear", RowSizes(96, 5)).notes == ()
     with pytest.raises(InputError, match=rf"rope_type {name}"):
         targets_of(weights, "all-linear", RowSizes(97, 5))
+
+
+def test_a_buffer_that_is_not_finite_is_refused_by_name(tmp_path):
+    folder = saved("glm4_moe", tmp_path)
+    name = next(n for n in load_file(folder / "model.safetensors") if n.endswith("e_score_correction_bias"))
+
+    def spoil(tensors):
+        tensors[name][0] = float("nan")
+        return tensors
+
+    change_tensors(folder, spoil)
+    assert "NaN or infinite values. Got: in 1 of" in complaint(folder) and name in complaint(folder)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma", "mixtral"])
+def test_a_plan_says_of_a_folder_what_loading_says(model_type, tmp_path):
+    folder = saved(model_type, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    change_config(folder, **{"n_layer" if "n_layer" in config else "num_hidden_layers": 2})
+    if model_type in ("gpt2", "gemma"):
+
+        def untie(tensors):
+            (head,) = [t for n, t in tensors.items() if n.endswith(("wte.weight", "embed_tokens.weight"))]
+            return {**tensors, "lm_head.weight": head + 1.0}
+
+        change_tensors(folder, untie)
+    (folder / "adapter_config.json").write_text("{}")
+    weights = load_base(folder)
+    rows = RowSizes(200 if model_type in ("llama", "mixtral") else 8)
+    found = targets_of(weights, "k_proj" if model_type == "mixtral" else "all-linear", rows)
+    assert planned_notes(folder, rows.longest) == found.notes
+    assert "layers 2, 3" in found.notes[0] and len(found.notes) == 3
+    if model_type != "mixtral":  # what is not all linear layers differs in names
+        assert {s.name for s in linear_layers(folder, "all-linear")[0]} == {s.name for s in found.layers}
+
+
+def test_a_plan_refuses_what_its_folder_shows(tmp_path):
+    folder = saved("llama", tmp_path, is_encoder_decoder=True)
+    with pytest.raises(InputError, match="encoder–decoder model"):
+        planned_notes(folder, 8)

@@ -171,6 +171,8 @@ def test_labels_of_the_same_tokens_are_refused_by_name() -> None:
         tokenize_task(
             task_of(["ja", "nein", "yes", "yes", "yes", "yes"] * 2, ["Say :"] * 12), tokenizer, max_tokens=16
         )
+    with pytest.raises(InputError, match=r"labels `ja`, `nein` apart"):
+        tokenize_task(task_of(["ja", "nein"] * 4, ["Say :"] * 8), tokenizer, max_tokens=16)  # all are unknown
     lower = words("yes", "no")
     lower.backend_tokenizer.normalizer = normalizers.Lowercase()
     with pytest.raises(InputError, match=r"labels `YES`, `yes` apart.*\[5\]"):

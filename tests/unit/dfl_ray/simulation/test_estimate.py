@@ -61,6 +61,39 @@ def test_too_few_rows_for_the_holders_are_told_not_refused():
     assert any("mean row lengths" in note for note in figures["notes"])
 
 
+def test_a_plan_tells_what_a_run_tells(tmp_path):
+    """Rows, scores, texts, model, layers, GPU: the sentences of a run's set-up, in its order."""
+    from shutil import copytree
+
+    from dfl_ray.simulation.dry_run import outline
+    from dfl_ray.simulation.experiment import build_experiment
+
+    folder, task = tmp_path / "model", tmp_path / "tasks" / "t"
+    copytree(embedded_path(), folder)
+    described = json.loads((folder / "config.json").read_text())
+    layers = described["num_hidden_layers"]
+    (folder / "config.json").write_text(json.dumps(described | {"num_hidden_layers": layers - 1}))
+    (folder / "adapter_config.json").write_text("{}")
+    task.mkdir(parents=True)
+    for split, labels in (("train", "ab"), ("test", "abc")):
+        rows = [
+            {"prompt": f"{split} {n} " + "ball team goal coach race " * 5, "answer": labels[n % len(labels)]}
+            for n in range(12)
+        ]
+        (task / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    config = load_config(None, [
+        f"model.name={folder}", f"tasks.path={task.parent}", "tasks.source=files", "runtime.backend=local",
+        "runtime.gpus_per_actor=1", "model.target_modules=[q_proj,c_attn]", "model.max_tokens=20", "devices.count=3",
+        "devices.partition.tasks_per_device=1", "devices.area_m=[30,30]", "rounds=1", "method=dlora",
+    ])  # fmt: skip
+    notes = build_experiment(config).notes
+    assert outline(config).notes == notes
+    for words in ("scored by label likelihood", "no training row has", "lose their head", "are not used",
+                  "holds an adapter", "c_attn matches no", "gpus_per_actor"):  # fmt: skip
+        assert any(words in note for note in notes), words
+    assert plan(config)["notes"] == list(notes)
+
+
 def test_a_plan_of_empty_batteries_says_so(capsys):
     assert main(["plan", "devices.battery_j=1e-6", "rounds=3"]) == 0
     told = " ".join(capsys.readouterr().out.split())

@@ -243,6 +243,7 @@ def test_training_that_diverges_on_every_device_stops_the_run(tmp_path):
     run = load_run(tmp_path / "far")
     assert run.info["state"] == "failed" and run.last_round == 1
     assert run.rounds["skipped_devices"].tolist() == [4] and run.rounds["train_loss"].isna().all()
+    assert "no device had a finite loss in round 1" in run.info["warnings"][-1]
 
 
 def test_how_tasks_are_scored_stands_in_the_records(finished):

@@ -34,10 +34,16 @@ def test_one_typo_does_not_turn_labels_into_open_answers() -> None:
 
 
 def test_the_share_of_answers_given_once_decides() -> None:
-    twenty = rows(*["a", "b"] * 9, "b", "c")
-    assert label_set(twenty, 8).closed and label_set(twenty, 8).single == ("c",)
-    nineteen = label_set(twenty[1:], 8)
-    assert not nineteen.closed and nineteen.labels == ("a", "b", "c") and "more than 5 %" in nineteen.why
+    forty = rows(*["a", "b"] * 19, "c", "d")
+    assert label_set(forty, 8).closed and label_set(forty, 8).single == ("c", "d")
+    less = label_set(forty[1:], 8)
+    assert not less.closed and less.labels == ("a", "b", "c", "d") and "more than 5 %" in less.why
+
+
+def test_one_typo_changes_no_score_however_few_the_rows_are() -> None:
+    assert label_set(rows("a", "b", "a", "b", "c"), 8).closed
+    assert not label_set(rows("a", "b", "a", "c"), 8).closed
+    assert not label_set(rows("a"), 8).closed
 
 
 def test_labels_no_training_row_has_are_told_after_the_caps() -> None:

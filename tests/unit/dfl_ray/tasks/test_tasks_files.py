@@ -88,7 +88,7 @@ def test_caps_keep_the_first_rows_and_leave_the_label_set(tmp_path: Path) -> Non
     assert task.choices == ("no", "yes")
 
 
-def test_a_label_set_is_closed_when_it_is_small_and_every_answer_comes_twice() -> None:
+def test_a_label_set_is_closed_when_it_is_small_and_its_answers_come_twice() -> None:
     def rows(*answers: str) -> list[Row]:
         return [Row(str(n), answer) for n, answer in enumerate(answers)]
 
@@ -96,7 +96,7 @@ def test_a_label_set_is_closed_when_it_is_small_and_every_answer_comes_twice() -
     assert label_set(rows("b", "a", "b", "a"), 2).closed
     assert not label_set(rows("b", "a", "b", "a"), 1).closed
     assert label_set(rows("b", "a", "b", "a"), 1).labels is None
-    assert not label_set(rows("b", "a", "b"), 9).closed
+    assert not label_set(rows("b", "a", "b", "c"), 9).closed
     assert not label_set([], 9).closed
 
 

@@ -387,6 +387,14 @@ def test_no_figure_is_lost_on_a_narrow_terminal(run: Run, width: int):
     assert all(task in joined for task in TASKS) and "beforetuning" in joined
 
 
+@pytest.mark.parametrize("kind", [PlainProgress, LiveProgress])
+def test_the_reports_path_is_whole_on_20_columns(kind: type[PlainProgress], run: Run):
+    out = io.StringIO()
+    path = Path("runs/a-run-with-a-long-name/report.html")
+    kind(Console(file=out, width=20, color_system=None)).finish(closing_table(run, path))
+    assert f"Report: {path}" in out.getvalue()
+
+
 def test_live_progress_hides_no_figure_on_20_columns(run: Run):
     out = io.StringIO()
     progress = LiveProgress(Console(file=out, width=20, force_terminal=True, color_system=None))
