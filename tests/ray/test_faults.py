@@ -95,7 +95,7 @@ def command(runs: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for_checkpoint(run: Path, round_index: int) -> None:
-    for _ in range(1200):
+    for _ in range(3600):
         if (run / "checkpoints" / f"round-{round_index:06d}" / "manifest.json").exists():
             return
         time.sleep(0.05)
