@@ -14,7 +14,7 @@ from dfl_ray.lora.targets import choose_layers, unmatched_note
 from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder
 from dfl_ray.models.planned import embedding_rows, planned_notes
 from dfl_ray.models.positions import check_row_length
-from dfl_ray.models.shapes import all_linear_layers
+from dfl_ray.models.shapes import all_linear_layers, read_headers
 
 if TYPE_CHECKING:
     from dfl_ray.engines.training import ScoredModel
@@ -146,16 +146,16 @@ def planned_targets(
     Raises:
         InputError: No weight files there, nothing matches, or the rows do not fit the model.
     """
-    found, parameters = all_linear_layers(folder)
+    model = read_headers(folder)
+    found, parameters = all_linear_layers(model)
     layers = choose_layers(found, target_modules)
     rows = rows or RowSizes()
-    described = folder / "config.json"
-    notes = planned_notes(folder, rows.longest) if described.is_file() else ()
-    shape = read_decoder(described.read_text(encoding="utf-8")) if described.is_file() else None
+    notes = planned_notes(model, rows.longest)
+    shape = None if model.config_json is None else read_decoder(model.config_json)
     if shape is not None:
         _check_ids(rows, shape.vocab_size)
         return targets_by_shape(shape, target_modules, parameters, notes)
-    vocabulary = embedding_rows(folder)
+    vocabulary = embedding_rows(model)
     if vocabulary is not None:
         _check_ids(rows, vocabulary)
     notes = (*notes, *unmatched_note(found, target_modules))

@@ -117,14 +117,7 @@ class Choco(SharedAdapter[ChocoState]):
 
         The sum is over neighbours whose message of this round was used.
 
-        Args:
-            device: The receiver.
-            round_index: The round, from 1.
-            received: Messages that arrived, as bytes.
-            sent: What became of the device's own messages.
-
-        Returns:
-            Refused messages, counted by reason.
+        Arguments and result are those of `Method.incoming`.
         """
         for delivery in sent:
             self.law.delivered(device.index, device.memory.traffic, delivery.planned, delivery.reached)

@@ -67,13 +67,6 @@ class Fedsa(SharedAdapter[ExchangeState]):
 
         The formula is that of gossip; the aggregation rule of the run may be another (`methods.aggregations`).
 
-        Args:
-            device: The receiver.
-            round_index: The round, from 1.
-            received: Messages that arrived, as bytes.
-            sent: What became of the device's own messages.
-
-        Returns:
-            Refused messages, counted by reason.
+        Arguments and result are those of `Method.incoming`.
         """
         return self.parts.incoming(device, self.parts.factor("a"), round_index, received, sent)

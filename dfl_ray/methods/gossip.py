@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,11 +39,10 @@ def quantise(
     return data, (target - decode_values(data, precision, len(values))).astype(np.float32)
 
 
-def receive(device: Device[Any], data: bytes | memoryview, *, run: int, round_index: int) -> Message:
-    """Decode one message and refuse what must not be used.
+def receive(data: bytes | memoryview, *, run: int, round_index: int) -> Message:
+    """Decode one message and refuse what no device may use; `used_once` refuses replays where it is used.
 
     Args:
-        device: The receiver, which remembers the versions it has used.
         data: The bytes.
         run: Low 32 bits of the run's identity.
         round_index: The round, from 1.
@@ -51,42 +51,35 @@ def receive(device: Device[Any], data: bytes | memoryview, *, run: int, round_in
         The message.
 
     Raises:
-        MessageError: Corrupted, truncated, of another run, of a later round, or not newer than the last that was used
-            of its kind, task and sender.
+        MessageError: Corrupted, truncated, of another run or of a later round.
     """
     message = unpack(data)
     if message.run != run:
         raise MessageError(Refusal.FOREIGN, f"run {message.run:#x}, this is {run:#x}")
     if message.version > round_index:
         raise MessageError(Refusal.FOREIGN, f"version {message.version} in round {round_index}")
-    refuse_replay(device, message)
     return message
 
 
-def refuse_replay(device: Device[Any], message: Message) -> None:
-    """Refuse a message that is not newer than the last that was used of its kind, task and sender.
+@contextmanager
+def used_once(device: Device[Any], message: Message) -> Iterator[None]:
+    """Refuse a replay before a message is used, and remember the message if nothing was wrong with it.
 
-    `receive` asks this of what arrives; who uses messages one after another asks again before each, since several of
-    one sender may have arrived in one round.
+    A message must be newer than the last that was used of its kind, task and sender; several of one sender may arrive
+    in one round.
 
     Args:
-        device: The receiver.
+        device: The receiver, which remembers the versions it has used.
         message: The message.
 
     Raises:
         MessageError: It is a replay.
     """
-    if message.version <= device.memory.seen.get(_sender_of(message), -1):
+    key = int(message.kind), message.task, message.sender
+    if message.version <= device.memory.seen.get(key, -1):
         raise MessageError(Refusal.REPLAYED, f"version {message.version} of sender {message.sender} again")
-
-
-def note_seen(device: Device[Any], message: Message) -> None:
-    """Remember that a message was used, so that a replay of it is refused."""
-    device.memory.seen[_sender_of(message)] = message.version
-
-
-def _sender_of(message: Message) -> tuple[int, int, int]:
-    return int(message.kind), message.task, message.sender
+    yield
+    device.memory.seen[key] = message.version
 
 
 def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
@@ -113,7 +106,6 @@ def finite_values(body: bytes, precision: Precision, count: int) -> np.ndarray:
 
 
 def sort_by_kind(
-    device: Device[Any],
     received: Sequence[bytes | memoryview],
     *,
     run: int,
@@ -123,7 +115,6 @@ def sort_by_kind(
     """Decode and check everything that arrived.
 
     Args:
-        device: The receiver.
         received: Messages that arrived, as bytes.
         run: Low 32 bits of the run's identity.
         round_index: The round, from 1.
@@ -135,7 +126,7 @@ def sort_by_kind(
     out: dict[Kind, list[Message]] = {}
     for data in received:
         try:
-            message = receive(device, data, run=run, round_index=round_index)
+            message = receive(data, run=run, round_index=round_index)
         except MessageError as error:
             refused[error.refusal.value] += 1
         else:
@@ -164,17 +155,15 @@ def collect(
         sender each must be newer than the one before; the newest is used.
     """
     refused: Counter[str] = Counter()
-    messages = sort_by_kind(device, received, run=context.run, round_index=round_index, refused=refused)
+    messages = sort_by_kind(received, run=context.run, round_index=round_index, refused=refused)
     weights = context.graph.weights.get(device.index, {})
     arrived: dict[int, T] = {}
     for message in messages.get(Kind.ADAPTER, []):
         try:
             if message.sender not in weights or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
-            refuse_replay(device, message)
-            arrived[message.sender] = read(message)
+            with used_once(device, message):
+                arrived[message.sender] = read(message)
         except MessageError as error:
             refused[error.refusal.value] += 1
-        else:
-            note_seen(device, message)
     return arrived, refused

@@ -92,14 +92,7 @@ class Rolora(SharedAdapter[ExchangeState]):
 
         The formula is that of gossip; the aggregation rule of the run may be another (`methods.aggregations`).
 
-        Args:
-            device: The receiver.
-            round_index: The round, from 1.
-            received: Messages that arrived, as bytes.
-            sent: What became of the device's own messages.
-
-        Returns:
-            Refused messages, counted by reason.
+        Arguments and result are those of `Method.incoming`.
         """
         part = self.parts.factor(self.active(round_index))
         return self.parts.incoming(device, part, round_index, received, sent)

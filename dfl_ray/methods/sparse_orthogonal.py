@@ -25,7 +25,7 @@ from dfl_ray.methods.aggregations import Arrival
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
 from dfl_ray.methods.exchange import Exchange, Part
 from dfl_ray.methods.expert_law import PUBLISHED_KINDS, ExpertLaw
-from dfl_ray.methods.gossip import finite_values, note_seen, refuse_replay, sort_by_kind
+from dfl_ray.methods.gossip import finite_values, sort_by_kind, used_once
 from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.pruning import ExpertState, Pruning
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
@@ -158,21 +158,12 @@ class SparseOrthogonal:
     ) -> Counter[str]:
         """Average B_t with same-task neighbours, B_t,i <- sum_j W_ij B_t,j, and keep newer published updates.
 
-        Args:
-            device: The receiver.
-            round_index: The round, from 1.
-            received: Messages that arrived, as bytes.
-            sent: What became of the device's own messages.
-
-        Returns:
-            Refused messages, counted by reason.
+        Arguments and result are those of `Method.incoming`.
         """
         for delivery in sent:
             self.law.delivered(device.index, device.memory.law, delivery.planned, delivery.reached)
         refused: Counter[str] = Counter()
-        messages = sort_by_kind(
-            device, received, run=self.context.run, round_index=round_index, refused=refused
-        )
+        messages = sort_by_kind(received, run=self.context.run, round_index=round_index, refused=refused)
         for kind in PUBLISHED_KINDS:
             for message in messages.get(kind, []):
                 self._checked(refused, self._take_update, device, message)
@@ -303,15 +294,18 @@ class SparseOrthogonal:
         task = message.task
         if message.sender not in self.context.graph.task_weights.get(task, {}).get(device.index, {}):
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
-        refuse_replay(device, message)
-        mask = self.pruning.by_hash(device, task, message.mask_hash)
-        arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
-        note_seen(device, message)
+        with used_once(device, message):
+            mask = self.pruning.by_hash(device, task, message.mask_hash)
+            arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
 
     def _take_update(self, device: Device[ExpertState], message: Message) -> None:
         if self.context.graph.authority.get((message.task, device.index)) != message.sender:
             raise MessageError(Refusal.FOREIGN, f"task {message.task} is not authored by {message.sender}")
-        refuse_replay(device, message)
+        with used_once(device, message):
+            self._keep_update(device, message)
+
+    def _keep_update(self, device: Device[ExpertState], message: Message) -> None:
+        """Check what an update says and keep it if the traffic law accepts it."""
         kept = in_force = 0
         mask: np.ndarray | None = None
         if message.kind is Kind.MASK:
@@ -332,7 +326,6 @@ class SparseOrthogonal:
             published.store(device.memory, message, data)
             if mask is not None and message.task in device.adapter_tasks:
                 self.pruning.store(device, message.task, message.version, mask)
-        note_seen(device, message)
 
     def _sketch_of(self, message: Message) -> np.ndarray:
         layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,45 +10,45 @@ import numpy as np
 from dfl_ray.models.base import adapter_note
 from dfl_ray.models.checks import check_kind
 from dfl_ray.models.positions import check_row_length
-from dfl_ray.models.shapes import StoredTensor, layers_not_used, number_of_layers, stored_tensors
+from dfl_ray.models.shapes import StoredModel, StoredTensor, number_of_layers
 from dfl_ray.models.weights import fewer_layers_note, own_head_note
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 
 
-def planned_notes(folder: Path, longest: int) -> tuple[str, ...]:
+def planned_notes(model: StoredModel, longest: int) -> tuple[str, ...]:
     """Say of a local model folder what loading it would say, as far as its files show it.
 
     What only a forward pass shows (a model that is not causal, layers that can't be adapted) and what every value
     would have to be read for (NaN) is left to the run. Of the values only an output head is compared.
 
     Args:
-        folder: The folder, with config.json and safetensors files.
+        model: The folder.
         longest: Tokens of the longest row.
 
     Returns:
-        The sentences, in the order in which a run says them.
+        The sentences, in the order in which a run says them; none where the folder has no config.json.
 
     Raises:
         InputError: It is an encoder–decoder model, or its positions do not fit the rows.
     """
-    config_json = (folder / "config.json").read_text(encoding="utf-8")
-    check_kind(config_json, str(folder))
-    config: Mapping[str, Any] = json.loads(config_json)
-    tensors = stored_tensors(folder)
-    layers, beyond = number_of_layers(config), layers_not_used(config, tensors)
+    folder, config, beyond = model.folder, model.config, model.layers_not_used
+    if model.config_json is None:
+        return ()
+    check_kind(model.config_json, str(folder))
+    layers = number_of_layers(config)
     notes: list[str] = []
     if layers is not None and beyond:
         notes.append(fewer_layers_note(folder, layers, beyond))
-    if _has_own_head(tensors) and _says_tied(config):
+    if _has_own_head(model.tensors) and _says_tied(config):
         notes.append(own_head_note(folder))
-    return (*notes, *adapter_note(folder), *check_row_length(config_json, longest))
+    return (*notes, *adapter_note(folder), *check_row_length(model.config_json, longest))
 
 
-def embedding_rows(folder: Path) -> int | None:
-    """Find the number of rows of a folder's embedding; None where no tensor is called as embeddings mostly are."""
-    found = _named(stored_tensors(folder), _EMBEDDINGS)
+def embedding_rows(model: StoredModel) -> int | None:
+    """Find the number of rows of a model's embedding; None where no tensor is called as embeddings mostly are."""
+    found = _named(model.tensors, _EMBEDDINGS)
     return None if found is None else found.shape[0]
 
 

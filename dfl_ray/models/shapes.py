@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,8 @@ import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.lora.targets import choose_layers
 
 _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
-
-
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 
@@ -45,14 +43,40 @@ class StoredTensor:
         return np.memmap(self.path, np.uint8, "r", self.start, (self.stop - self.start,))
 
 
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Parameter name -> where it lies, from the headers of all safetensors files of a folder but an adapter's.
+@dataclass(frozen=True)
+class StoredModel:
+    """A local model folder, its weights not read.
+
+    Attributes:
+        folder: The folder.
+        config_json: Text of its config.json; None where there is none.
+        tensors: Parameter name -> where it lies; linear weights are (outputs, inputs) but for models that store them
+            transposed.
+    """
+
+    folder: Path
+    config_json: str | None
+    tensors: Mapping[str, StoredTensor]
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration; empty where there is no file."""
+        return {} if self.config_json is None else json.loads(self.config_json)
+
+    @cached_property
+    def layers_not_used(self) -> frozenset[int]:
+        """Numbers of the layers of the files that the configuration does not ask for, counted from 0."""
+        return layers_not_used(self.config, self.tensors)
+
+
+def read_headers(folder: Path) -> StoredModel:
+    """Read the configuration and the headers of all safetensors files of a folder but an adapter's.
 
     Args:
         folder: Local model folder.
 
     Returns:
-        The tensors; linear weights are (outputs, inputs) but for models that store them transposed.
+        The model.
 
     Raises:
         InputError: No such files; a hub id has to be downloaded first.
@@ -79,7 +103,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-    return out
+    described = folder / "config.json"
+    return StoredModel(folder, described.read_text(encoding="utf-8") if described.is_file() else None, out)
 
 
 def number_of_layers(config: Mapping[str, Any]) -> int | None:
@@ -116,7 +141,7 @@ def layers_not_used(config: Mapping[str, Any], names: Iterable[str]) -> frozense
     )
 
 
-def all_linear_layers(folder: Path) -> tuple[list[LayerShape], int]:
+def all_linear_layers(model: StoredModel) -> tuple[list[LayerShape], int]:
     """Every layer that might be adapted, and the number of the model's parameters.
 
     Two-dimensional `.weight` entries that are no embedding, head or norm count as linear layers (out, in). Models
@@ -124,23 +149,15 @@ def all_linear_layers(folder: Path) -> tuple[list[LayerShape], int]:
     file that the configuration does not ask for are left out.
 
     Args:
-        folder: Local model folder.
+        model: A local model folder.
 
     Returns:
         The layers in the order of the files' headers, and the number of values in all tensors that are used.
-
-    Raises:
-        InputError: No such files.
     """
-    tensors = stored_tensors(folder)
-    described = folder / "config.json"
-    config: Mapping[str, Any] = json.loads(described.read_bytes()) if described.is_file() else {}
-    beyond = layers_not_used(config, tensors)
-    numbers = {name: _NUMBER.search(name) for name in tensors}
     shapes = {
         name: tensor.shape
-        for name, tensor in tensors.items()
-        if (m := numbers[name]) is None or int(m[0]) not in beyond
+        for name, tensor in model.tensors.items()
+        if (m := _NUMBER.search(name)) is None or int(m[0]) not in model.layers_not_used
     }
     layers = [
         LayerShape(name.removesuffix(".weight"), shape[0], shape[1])
@@ -148,20 +165,3 @@ def all_linear_layers(folder: Path) -> tuple[list[LayerShape], int]:
         if name.endswith(".weight") and len(shape) == 2 and not any(word in name for word in _NOT_ADAPTED)
     ]
     return layers, sum(prod(shape) for shape in shapes.values())
-
-
-def linear_layers(folder: Path, target_modules: str | Sequence[str]) -> tuple[list[LayerShape], int]:
-    """The layers that would be adapted, and the number of the model's parameters.
-
-    Args:
-        folder: Local model folder.
-        target_modules: As in the config.
-
-    Returns:
-        Those of `all_linear_layers` that are meant, and the number of values.
-
-    Raises:
-        InputError: No such files, or nothing matches.
-    """
-    layers, parameters = all_linear_layers(folder)
-    return choose_layers(layers, target_modules), parameters

@@ -12,7 +12,6 @@ import pandas as pd
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import EvaluationReport, TrainReport
 from dfl_ray.errors import Interrupted, RunError
-from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend
@@ -60,7 +59,7 @@ class Driver:
         self.progress = progress
         self.stop_wanted = stop_wanted
         self.spec = method_spec(self.config.method)
-        self.layout = Layout(experiment.setup.layers, self.config.method.rank, self.spec.trains)
+        self.layout = experiment.layout
         self.history = AccuracyHistory({})
         self.spectral_gap = smallest_gap(experiment)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}

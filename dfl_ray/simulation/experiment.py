@@ -61,21 +61,24 @@ class Experiment:
     flops_per_token: float
     notes: tuple[str, ...]
 
+    @property
+    def layout(self) -> Layout:
+        """Where the trained factors of every layer lie in one adapter."""
+        return Layout(self.setup.layers, self.config.method.rank, method_spec(self.config.method).trains)
+
     def traffic_law(self) -> TrafficLaw:
         """What the method sends: who, to whom, when and how many bytes."""
         s = self.setup
-        spec = method_spec(self.config.method)
-        layout = Layout(s.layers, self.config.method.rank, spec.trains)
         context = LawContext(
             self.config.method,
             self.config.rounds,
             len(s.tasks),
             s.held,
             s.graph,
-            layout,
+            self.layout,
             len(s.router_layers),
         )
-        return spec.law(context)
+        return method_spec(self.config.method).law(context)
 
 
 def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks | None = None) -> Experiment:

@@ -43,7 +43,7 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
         RunError: `model.verify_export` is set and PEFT computes something else from a folder.
     """
     setup, config = experiment.setup, experiment.config
-    layout = Layout(setup.layers, config.method.rank, method_spec(config.method).trains)
+    layout = experiment.layout
     owners = _owners(experiment)
     arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
     merged = {device: arrays.get(f"{device}/memory/merged") for device, _ in owners.values()}

@@ -248,14 +248,13 @@ def _ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
 
 
 def _state_mb(experiment: Experiment) -> float:
-    from dfl_ray.lora.layout import Layout
     from dfl_ray.methods.spec import method_spec
     from dfl_ray.packing.actors import device_state_mb
 
-    setup, method = experiment.setup, experiment.config.method
-    spec = method_spec(method)
-    values = Layout(setup.layers, method.rank, spec.trains).size
-    return device_state_mb(values, max(map(len, setup.held.values())) if spec.per_task else 1)
+    per_task = method_spec(experiment.config.method).per_task
+    return device_state_mb(
+        experiment.layout.size, max(map(len, experiment.setup.held.values())) if per_task else 1
+    )
 
 
 def _carry_out(

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from dfl_ray.engines.adapted_layers import RowSizes, targets_of
 from dfl_ray.errors import InputError
+from dfl_ray.lora.targets import choose_layers
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model, build_transformer
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.models.planned import planned_notes
-from dfl_ray.models.shapes import linear_layers
+from dfl_ray.models.shapes import all_linear_layers, read_headers
 from tests.oracle.architectures.tiny import tiny_config, tiny_model
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -345,13 +346,15 @@ def test_a_plan_says_of_a_folder_what_loading_says(model_type, tmp_path):
     weights = load_base(folder)
     rows = RowSizes(200 if model_type in ("llama", "mixtral") else 8)
     found = targets_of(weights, "k_proj" if model_type == "mixtral" else "all-linear", rows)
-    assert planned_notes(folder, rows.longest) == found.notes
+    assert planned_notes(read_headers(folder), rows.longest) == found.notes
     assert "layers 2, 3" in found.notes[0] and len(found.notes) == 3
     if model_type != "mixtral":  # what is not all linear layers differs in names
-        assert {s.name for s in linear_layers(folder, "all-linear")[0]} == {s.name for s in found.layers}
+        assert {s.name for s in choose_layers(all_linear_layers(read_headers(folder))[0], "all-linear")} == {
+            s.name for s in found.layers
+        }
 
 
 def test_a_plan_refuses_what_its_folder_shows(tmp_path):
     folder = saved("llama", tmp_path, is_encoder_decoder=True)
     with pytest.raises(InputError, match="encoder–decoder model"):
-        planned_notes(folder, 8)
+        planned_notes(read_headers(folder), 8)

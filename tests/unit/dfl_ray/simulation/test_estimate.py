@@ -8,8 +8,9 @@ import pytest
 
 from dfl_ray.cli import main
 from dfl_ray.config.load import load_config
+from dfl_ray.lora.targets import choose_layers
 from dfl_ray.models.paths import embedded_path
-from dfl_ray.models.shapes import linear_layers
+from dfl_ray.models.shapes import all_linear_layers, read_headers
 from dfl_ray.simulation.estimate import plan
 
 
@@ -17,11 +18,12 @@ def test_shapes_equal_the_loaded_models(base):
     from dfl_ray.lora.inject import find_targets
     from dfl_ray.models.build import build_model
 
-    layers, parameters = linear_layers(embedded_path(), "all-linear")
+    found, parameters = all_linear_layers(read_headers(embedded_path()))
+    layers = choose_layers(found, "all-linear")
     model = build_model(base)
     assert set(layers) == set(find_targets(model, "all-linear"))
     assert parameters == sum(p.numel() for p in model.parameters())
-    some, _ = linear_layers(embedded_path(), ["q_proj", "down_proj"])
+    some = choose_layers(found, ["q_proj", "down_proj"])
     assert {s.name.rsplit(".", 1)[-1] for s in some} == {"q_proj", "down_proj"}
 
 
