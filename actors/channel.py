@@ -38,6 +38,10 @@ class ChannelActor:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
+    def move(self, positions_m: np.ndarray) -> None:
+        """See `Channel.move`."""
+        self._channel.move(positions_m)
+
     def snapshot(self) -> Snapshot:
         """See `Channel.snapshot`."""
         return self._channel.snapshot()

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
 from actors.forks import ForkServer
+from actors.joining import join, prepare_token
+from actors.session import hide_token, job_config, listen_only_here, private_folder
+from actors.starting import check_handles, explained, lost_service
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing import machine
 from dfl_ray.packing.partition import Node
 from dfl_ray.packing.workers import why_no_forks
+from dfl_ray.simulation.stopping import tell
 
-SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+SESSION_SOCKET = "dfl-12345678/r/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 """A socket of Ray's below the temporary folder, as long as it can get (process numbers have up to 7 digits)."""
 SHARED_MEMORY = "/dev/shm"
 """Where Ray keeps its object store on Linux if it is large enough."""
+WATCH_EVERY_S = 0.5
+"""Seconds between two looks at whether Ray's services live."""
 OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
+
+
+CALLERS = "the caller's Ray"
+"""In place of an address: the Ray that this process had initialised before the run."""
+
+
+def of_the_caller(runtime: RuntimeConfig) -> RuntimeConfig:
+    """Have a run join the Ray that this process has initialised already, if there is one: a notebook's, a trial's.
+
+    Args:
+        runtime: The run's settings.
+
+    Returns:
+        The settings with `CALLERS` as their address, or as they are. A Ray that was joined so is left up.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return runtime
+    return runtime.model_copy(update={"address": CALLERS})
 
 
 def local_resources() -> dict[str, float]:
@@ -42,7 +68,7 @@ def session_settings() -> tuple[dict[str, Any], list[str]]:
     does not exist or is too small, it lies in the session's folder.
 
     Returns:
-        Arguments of `ray.init`, and sentences for the user.
+        Arguments of `ray.init`, with the folder for Ray's folder as `_temp_dir`, and sentences for the user.
 
     Raises:
         InputError: No folder has a path that is short enough.
@@ -56,8 +82,8 @@ def session_settings() -> tuple[dict[str, Any], list[str]]:
         folder = machine.socket_folder(SESSION_SOCKET)
         if folder is None:
             raise _no_short_folder(name, wanted)
-        settings["_temp_dir"] = os.path.join(folder, "ray")
-        notes.append(f"{name}={wanted} is too long a path for Ray's sockets; its session is in {folder}/ray")
+        notes.append(f"{name}={wanted} is too long a path for Ray's sockets; its session is in {folder}")
+    settings["_temp_dir"] = folder
     least = min(OBJECT_STORE_SHARE * machine.total_memory_bytes(), OBJECT_STORE_MOST)
     shared = _shared_memory_bytes()
     if sys.platform == "linux" and shared < least:
@@ -106,33 +132,37 @@ def start(
     Raises:
         InputError: The address cannot be joined, or no folder serves for a session here.
     """
+    if runtime.address is None:
+        listen_only_here(True)
     import ray
 
+    if runtime.address == CALLERS:
+        return ray.cluster_resources()
     level = logging.INFO if verbose else logging.ERROR
     common = {"logging_level": level, "log_to_driver": verbose, "namespace": f"dfl-ray-{os.getpid()}"}
     if runtime.address is None:
-        ray.init(
-            address="local",
-            include_dashboard=runtime.ray_dashboard,
-            num_cpus=machine.usable_cpus(),
-            runtime_env=dict(workers or {}),
-            **(session_settings()[0] if session is None else session),
-            **common,
-        )
+        settings = _usual_settings() if session is None else session
+        with explained():
+            ray.init(
+                address="local",
+                include_dashboard=runtime.ray_dashboard,
+                num_cpus=machine.usable_cpus(),
+                runtime_env=dict(workers or {}),
+                job_config=job_config(),
+                **settings,
+                **common,
+            )
+        hide_token()
         return {**ray.cluster_resources(), "memory": float(machine.available_memory_bytes())}
-    _join(runtime.address, common)
+    join(runtime.address, common)
     return ray.cluster_resources()
 
 
-def _join(address: str, settings: Mapping[str, Any]) -> None:
-    import ray
-
-    _check_reachable(address)
-    try:
-        ray.init(address=address, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _not_joined(address, reason) from error
+def _usual_settings() -> dict[str, Any]:
+    """Settings with Ray's folder where Ray itself would have it."""
+    settings = session_settings()[0]
+    # Not the temporary folder itself: Ray lets everybody write to the folder it is given.
+    return {**settings, "_temp_dir": os.path.join(str(settings["_temp_dir"]), "ray")}
 
 
 class Starting:
@@ -147,25 +177,36 @@ class Starting:
         runtime: See `start`.
         verbose: See `start`.
         server: A fork server that was started earlier; it is closed here. None starts one where it is of use.
+        ends_process: Whether Ctrl-C while Ray starts ends this process, at once and with all that it has started.
 
     Attributes:
         notes: Sentences for the user about how Ray is started.
+        run_folder: The run's folder once it is made, for what is said if Ray dies.
 
     Raises:
         InputError: Nobody listens at `runtime.address`, or no folder serves for a session here.
     """
 
     def __init__(
-        self, runtime: RuntimeConfig, *, verbose: bool = False, server: ForkServer | None = None
+        self,
+        runtime: RuntimeConfig,
+        *,
+        verbose: bool = False,
+        server: ForkServer | None = None,
+        ends_process: bool = False,
     ) -> None:
         self._session: Mapping[str, Any] = {}
         self.notes: list[str] = []
         if runtime.address is not None:
-            _check_reachable(runtime.address)
+            prepare_token(runtime.address)
         else:
+            check_handles()
             self._session, self.notes = session_settings()
+        self._ends_process = ends_process
+        self._private = ExitStack()
+        self.run_folder: Path | None = None
         self._runtime, self._verbose = runtime, verbose
-        self._began, self._over = threading.Event(), threading.Event()
+        self._began, self._over, self._ending = threading.Event(), threading.Event(), threading.Event()
         self._resources: Mapping[str, float] = {}
         self._error: BaseException | None = None
         self._limits: Any = None
@@ -183,7 +224,23 @@ class Starting:
         except BaseException as error:  # raised where it is asked for
             self._error = error
         self._began.set()
+        if self._error is None and self._runtime.address is None:
+            self._watch()
         self._over.wait()
+
+    def _watch(self) -> None:
+        """Wait for the end, and say so if one of Ray's two services dies before: Ray then ends this process itself."""
+        import psutil
+
+        names = ("gcs_server", "raylet")
+        services = [p for p in psutil.Process().children() if p.name() in names]
+        while not self._over.wait(WATCH_EVERY_S):
+            dead = [p for p in services if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
+            if dead and not self._ending.is_set():
+                tell(lost_service(self.run_folder))
+                if self._ends_process:
+                    self._abandon(1)
+                return
 
     def prepare(self, config_json: str) -> None:
         """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`.
@@ -222,42 +279,47 @@ class Starting:
             self._server = self._server or ForkServer(verbose=self._verbose)
         elif self._server is not None:
             self._server.close(self._refusal)
+        if self._runtime.address is None:
+            folder = self._private.enter_context(private_folder(str(self._session["_temp_dir"])))
+            self._session = {**self._session, "_temp_dir": folder}
+            if self._server is not None:
+                self._server.note_session(os.path.dirname(folder))
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave the cluster; one started here is stopped.
 
         After an error too Ray is waited for: a second start beside one under way mixes the two up, and a minute later
         Ray ends the process, without an exception, since the control service it knew is gone.
         """
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and not self._began.is_set():
+            tell("dfl-ray: Interrupted while Ray was starting; it is ended. Nothing is lost.")
+            if self._ends_process:
+                self._abandon(130)
         self._began.wait()
-        stop()
+        self._ending.set()
+        if self._runtime.address != CALLERS:
+            stop()
+        self._private.close()
         self._over.set()
         if self._server is not None:
             self._server.close()
         self._limits.restore_original_limits()
 
+    def _abandon(self, code: int) -> NoReturn:
+        """End this process with all its children, without waiting for Ray; what was saved stays."""
+        import psutil
 
-def _check_reachable(address: str) -> None:
-    """Refuse a host:port nobody listens at, since Ray itself would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=5).close()
-    except OSError as error:
-        raise _not_joined(address, str(error)) from error
-
-
-def _not_joined(address: str, reason: str) -> InputError:
-    return InputError(
-        f"No Ray cluster can be joined at `runtime.address={address}`",
-        got=reason,
-        expected="`auto` beside a running cluster, or host:port of its head",
-        change="Start one with `ray start --head`, or leave `runtime.address` out to start one here. A cluster with "
-        "token authentication is joined at host:port with RAY_AUTH_MODE=token set and its token in ~/.ray/auth_token.",
-    )
+        if self._server is not None:
+            self._server.close()
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(children, timeout=5)
+        self._private.close()
+        os._exit(code)
 
 
 def nodes() -> list[Node]:
@@ -272,3 +334,4 @@ def stop() -> None:
     import ray
 
     ray.shutdown()
+    listen_only_here(False)

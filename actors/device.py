@@ -20,6 +20,8 @@ from dfl_ray.devices.records import (
 if TYPE_CHECKING:
     from actors.nodes import Started
     from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.network.comm_graph import CommGraph
+    from dfl_ray.network.local_rounds import LocalRounds
     from dfl_ray.network.traffic import TransferOutcomes
 
 
@@ -43,9 +45,25 @@ class DeviceActor:
 
         return started_here()
 
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
-        """See `DeviceGroup.train`."""
-        answer = self._group.train(round_index, absent)
+    def train(
+        self,
+        round_index: int,
+        absent: Sequence[int] = (),
+        ended: LocalRounds | None = None,
+        graph: CommGraph | None = None,
+    ) -> tuple[TrainReport, Payloads]:
+        """See `DeviceGroup.train`.
+
+        Args:
+            round_index: The round.
+            absent: Devices that are out of the run.
+            ended: The local rounds that end in this window, where devices do not wait for each other.
+            graph: The communication graph where devices have moved, given in every round since a replacement of this
+                actor may begin with any; None: the one of the run's start.
+        """
+        if graph is not None and graph.since != self._group.setup.graph.since:
+            self._group.rewire(graph)
+        answer = self._group.train(round_index, absent, ended)
         if not self._trained:  # what the first round draws is drawn once
             trim_heap()
             self._trained = True

@@ -26,6 +26,8 @@ ORDER_WAIT_S = 10.0
 """Longest pause the server grants a client within its order."""
 ANSWER_WAIT_S = 120.0
 """Longest time the driver waits for the server's imports before it counts on ordinary workers."""
+ORPHAN_WAIT_S = 20
+"""Seconds for which Ray's processes may outlive a driver that was killed."""
 LARGEST_ORDER = 1 << 24
 """Bytes; Linux lets arguments and environment together have a quarter of the stack, 2 MB as a rule."""
 
@@ -55,6 +57,7 @@ class ForkServer:
         import subprocess
         import tempfile
 
+        from actors.session import project_root, safe_path
         from dfl_ray.packing.machine import socket_folder
         from dfl_ray.packing.workers import FORK_SOCKET
 
@@ -64,14 +67,14 @@ class ForkServer:
         # OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. torch
         # starts its own at their first use, as many as the actor sets by then.
         settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        settings["PYTHONPATH"] = os.pathsep.join(safe_path(sys.path, os.getcwd(), project_root()))
         with socket.socket(
             socket.AF_UNIX
         ) as listener:  # open before the server is, so that early orders wait for it
             listener.bind(os.path.join(self._folder, "socket"))
             listener.listen(1024)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "actors.forks", "serve", str(listener.fileno()), self._folder],
+                [sys.executable, "-P", "-m", "actors.forks", "serve", str(listener.fileno()), self._folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=None if verbose else subprocess.DEVNULL,
@@ -99,6 +102,19 @@ class ForkServer:
             with suppress(OSError):  # it has died, which `check` finds
                 self._process.stdin.write(json.dumps(config_json).encode() + b"\n")
                 self._process.stdin.flush()
+
+    def note_session(self, session: str) -> None:
+        """Have the server remove the folder of Ray's session if this process is killed; otherwise it is left alone.
+
+        Args:
+            session: A folder made by `actors.session.private_folder`.
+        """
+        if self._process is not None:
+            with (
+                suppress(OSError),
+                open(os.path.join(self._folder, "session"), "w", encoding="utf-8") as file,
+            ):
+                file.write(session)
 
     def check(self) -> str | None:
         """Ask the server whether it can fork; waits for its imports. Returns and keeps the reason if it cannot."""
@@ -302,8 +318,22 @@ def _become_worker(order: dict[str, Any]) -> None:
     os.environ.update(order["environment"], **{FORK_MARK: "1"})
     os.chdir(order["folder"])
     sys.argv = order["arguments"]
-    sys.path[0] = os.path.dirname(sys.argv[0])
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _remove_session(folder: str) -> None:
+    """Remove the session of a driver that was killed, for as long as Ray's processes outlive it and write to it."""
+    import time
+
+    from actors.session import remove
+
+    with suppress(OSError):
+        with open(os.path.join(folder, "session"), encoding="utf-8") as file:
+            session = file.read()
+        for _ in range(ORPHAN_WAIT_S):
+            remove(session)
+            time.sleep(1.0)
 
 
 def main(listener: int, folder: str) -> None:
@@ -323,6 +353,7 @@ def main(listener: int, folder: str) -> None:
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:
+        _remove_session(folder)
         shutil.rmtree(folder, ignore_errors=True)
     else:
         _become_worker(order)

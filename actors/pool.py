@@ -20,7 +20,9 @@ from dfl_ray.devices.records import (
     GroupSetup,
     TrainReport,
 )
+from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import ChannelSetup
+from dfl_ray.network.local_rounds import LocalRounds
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.packing.actors import Packing
 from dfl_ray.simulation.backend import BackendState
@@ -57,7 +59,9 @@ class RayBackend:
             for k, group in enumerate(packing.groups)
         ]
         self._bundles: list[Call] = []
+        self._graph: Any = None
         self._stored_bytes = self._crossing_bytes = 0
+        self._advance: Callable[[int, int], None] = lambda _done, _total: None
         self._await_ready()
 
     def _recoverable(
@@ -102,13 +106,28 @@ class RayBackend:
         """Name of the actor that hosts a device."""
         return self._groups[self._host[device]].name
 
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+    def train(
+        self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
+    ) -> list[TrainReport]:
         """See `Backend.train`; the payloads stay in the object store."""
-        calls = [g.call("train", round_index, tuple(absent), returns=2) for g in self._groups]
-        reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+        graph = () if self._graph is None else (self._graph,)
+        calls = [g.call("train", round_index, tuple(absent), ended, *graph, returns=2) for g in self._groups]
+        reports = self._results(self._groups, calls)
         self._bundles = calls
         self._stored_bytes += sum(self._leaving_bytes(r.requests) for r in reports)
         return reports
+
+    def follow(self, advance: Callable[[int, int], None]) -> None:
+        """See `Backend.follow`; the parts are actors that have answered."""
+        self._advance = advance
+
+    def _results(self, groups: Sequence[RecoverableActor], calls: Sequence[Call]) -> list[Any]:
+        """The answers of all, in their order; tells how many have come."""
+        answers: list[Any] = []
+        for group, call in zip(groups, calls, strict=True):
+            self._advance(len(answers), len(groups))
+            answers.append(group.result(call))
+        return answers
 
     def _leaving_bytes(self, requests: TransferRequests) -> int:
         """Bytes of the messages that leave the actor they were made in, each once."""
@@ -126,6 +145,12 @@ class RayBackend:
         call = self._channel.call("plan", round_index, transfers, ready_s, compute_energy_j)
         return self._channel.result(call)
 
+    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+        """See `Backend.move`; the graph goes with every `train`, for replacements of actors that begin there."""
+        self._channel.result(self._channel.call("move", positions_m))
+        if graph is not None:
+            self._graph = ray.put(graph)
+
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
         requests, delivered = outcomes.requests, outcomes.delivered
@@ -142,11 +167,11 @@ class RayBackend:
                 group.call(
                     "exchange",
                     round_index,
-                    TransferOutcomes(requests.select(mine), delivered[mine]),
+                    outcomes.select(mine),
                     *bundles,
                 )
             )
-        reports = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+        reports = self._results(self._groups, calls)
         self._bundles = []
         return reports
 
@@ -157,7 +182,7 @@ class RayBackend:
         asked = self._groups[:1] if round_index == 0 else self._groups
         shared = None if references is None else ray.put(references)
         calls = [g.call("evaluate", round_index, tuple(rules), shared, changes_state=False) for g in asked]
-        return [g.result(c) for g, c in zip(asked, calls, strict=True)]
+        return self._results(asked, calls)
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """See `Backend.full_sketches`."""

@@ -221,7 +221,8 @@ class RecoverableActor:
         """
         tries = 0
         while True:
-            self._await_replacement()
+            for actor in self._needed_for(call):
+                actor._await_replacement()
             try:
                 value = ray.get(call.refs[0], timeout=self._timeout_s)
             except GetTimeoutError as error:
@@ -242,10 +243,14 @@ class RecoverableActor:
                     self._log.remove(call)
                 return value
 
+    def _needed_for(self, call: Call) -> list[RecoverableActor]:
+        """The actors without which a call has no answer: those whose answers it takes, and its own."""
+        return [*dict.fromkeys([*(a.actor for a in call.args if isinstance(a, Answer)), self])]
+
     def _recover_lost_answer(self, call: Call) -> None:
         """Replace the dead actors whose answers a call needs, then repeat the call."""
         before = call.refs
-        for actor in {a.actor: None for a in call.args if isinstance(a, Answer)} | {self: None}:
+        for actor in self._needed_for(call):
             try:
                 ray.get(actor.handle.ready.remote(), timeout=actor._timeout_s)
             except RayActorError as error:

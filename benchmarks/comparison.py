@@ -88,6 +88,7 @@ def curve_of(path: Path, label: str) -> Curve:
         "accuracy": float(points["accuracy"].iloc[-1]),
         "worst_task": float(points["worst_task"].iloc[-1]),
         "own_tasks": float(last.loc[held, "accuracy"].mean()),
+        "foreign_tasks": float(last.loc[~np.asarray(held), "accuracy"].mean()),
         "forgetting": float(rounds["forgetting_mean"].dropna().iloc[-1]),
         "routed_right": float(routed.mean()) if len(routed) else float("nan"),
         "tasks": float(last["task"].nunique()),

@@ -26,6 +26,8 @@ class Manner:
         name: What it is called in the table.
         wide: Adapters in float32, PEFT's default over a base of lower precision; else in the base's precision.
         autocast: Products in bfloat16 by torch's autocast.
+        every: Logits and softmax of all positions, as `model(input_ids, labels=labels)` computes them; else only of
+            those at the rows' ends that are scored, which needs answers of one length.
         switched: Every device has an adapter of its own and `set_adapter` goes from one to the next; else one
             adapter module serves all, so that changing adapters is not charged.
     """
@@ -33,6 +35,7 @@ class Manner:
     name: str
     wide: bool = False
     autocast: bool = False
+    every: bool = False
     switched: bool = False
 
 
@@ -96,7 +99,12 @@ class InTurn:
         """Mean loss of one device's scored tokens under the active adapter."""
         ids, scored = self.ids[device], self.work.scored
         with torch.autocast("cuda", torch.bfloat16) if self.manner.autocast else nullcontext():
-            logits = self.model(input_ids=ids[:, :-1], use_cache=False, logits_to_keep=scored).logits
+            kept = 0 if self.manner.every else scored
+            logits = self.model(input_ids=ids[:, :-1], use_cache=False, logits_to_keep=kept).logits
+        if self.manner.every:
+            labels = ids[:, 1:].clone()
+            labels[:, :-scored] = -100
+            return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
         return F.cross_entropy(logits.float().flatten(0, 1), ids[:, -scored:].flatten())
 
     def step(self, device: int) -> torch.Tensor:

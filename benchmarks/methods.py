@@ -54,14 +54,21 @@ def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str]
     """The run of one method and seed; its folder's name tells it from runs with other settings."""
     from dfl_ray.methods.table import METHODS
 
-    method, *settings = label.split(":")
+    method = label.split(":")[0]
     every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].spec.rules) > 1 else []
+    named, *settings = settings_of(label)
     arguments = (
-        *([preset] if preset else []), *BASE, *every_rule, f"method={method}", *overrides,
-        *(s if "." in s.split("=")[0] or s.startswith("rounds=") else f"method.{s}" for s in settings), f"seed={seed}",
+        *([preset] if preset else []), *BASE, *every_rule, named, *overrides, *settings, f"seed={seed}",
     )  # fmt: skip
     digest = hashlib.blake2b("\n".join(arguments).encode(), digest_size=4).hexdigest()
     return Job(label, seed, arguments, folder / f"{method}-s{seed}-{digest}")
+
+
+def settings_of(label: str) -> list[str]:
+    """A label as settings of the command line: `dlora:precision=int8` is `method=dlora method.precision=int8`."""
+    method, *settings = label.split(":")
+    own = (s if "." in s.split("=")[0] or s.startswith("rounds=") else f"method.{s}" for s in settings)
+    return [f"method={method}", *own]
 
 
 def state_of(path: Path) -> str | None:
@@ -239,15 +246,7 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
             f"% to reach {reference}",
         ]
         parts.append(table(f"Accuracy % at equal {axis}", rows, head))
-    gains = result.get("collaboration_gain", {})
-    state = {
-        label: [
-            *cells(result["equal_rounds"][label], STATE),
-            gains[label].text(100) if label in gains else "",
-        ]
-        for label in labels
-    }
-    parts.append(table("State at the end", state, [*(h for h, _, _ in STATE.values()), "gain over local %"]))
+    parts.append(state_table(result))
     for what in ("rule", "task"):
         rows = result[f"{what}s"]
         every = sorted({name for values in rows.values() for name in values})
@@ -259,6 +258,16 @@ def show(result: Mapping[str, Any], reference: str, ours: str) -> str:
             table(f"Accuracy % by {'inference rule' if what == 'rule' else what}, at the end", shown, every)
         )
     return "\n".join(parts)
+
+
+def state_table(result: Mapping[str, Any]) -> str:
+    """The state at the end of equal rounds, with each method's gain over training alone."""
+    gains = result.get("collaboration_gain", {})
+    rows = {
+        label: [*cells(figures, STATE), gains[label].text(100) if label in gains else ""]
+        for label, figures in result["equal_rounds"].items()
+    }
+    return table("State at the end", rows, [*(h for h, _, _ in STATE.values()), "gain over local %"])
 
 
 def draw(path: Path, curves: Curves) -> None:
@@ -279,6 +288,23 @@ def draw(path: Path, curves: Curves) -> None:
     save_chart(path, "Accuracy over bytes on air", x, y, lines, spreads)
 
 
+def told(result: Mapping[str, Any], asked: argparse.Namespace, **facts: Any) -> dict[str, Any]:
+    """Add what a result was measured with, and print it as one JSON object if that was asked for.
+
+    Args:
+        result: The figures.
+        asked: The command line: `seeds`, `overrides`, `json`.
+        **facts: What is told in place of the command line's.
+
+    Returns:
+        The figures with seeds, overrides and machine.
+    """
+    whole = {**result, "seeds": asked.seeds, "overrides": asked.overrides, "machine": machine(), **facts}
+    if asked.json:
+        print(json.dumps(plain(whole)))
+    return whole
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -293,6 +319,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/benchmarks/methods"), help="where runs are kept"
+    )
+    parser.add_argument(
+        "--tuned", type=Path, help="file of benchmarks/tuning.py: methods in it take their best settings"
     )
     parser.add_argument("--chart", type=Path, help="SVG file for accuracy over bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -309,8 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     unknown = [label for label in labels if label.split(":")[0] not in METHODS]
     if unknown:
         raise SystemExit(f"No method {', '.join(unknown)}; there are {', '.join(METHODS)}.")
+    best = json.loads(asked.tuned.read_text(encoding="utf-8")) if asked.tuned else {}
+    chosen = {label: best[label]["best"] if label in best else label for label in labels}
     ours = next((x for x in labels if x.startswith("sparse_orthogonal")), labels[0])
     reference = asked.reference or ("dlora" if "dlora" in labels else labels[0])
+    labels, ours, reference = list(chosen.values()), chosen[ours], chosen.get(reference, reference)
     folder = asked.folder.resolve()
     jobs = [
         make_job(x, seed, asked.preset, asked.overrides, folder)
@@ -322,15 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     print(show(result, reference, ours))
     if asked.chart:
         draw(asked.chart, curves)
-    result |= {
-        "seeds": asked.seeds,
-        "overrides": asked.overrides,
-        "preset": asked.preset,
-        "machine": machine(),
-    }
-    if asked.json:
-        print(json.dumps(plain(result)))
-    return result
+    return told(result | {"preset": asked.preset}, asked)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
         barrier: Shared with the other processes and with whoever takes the times.
         results: Queue for the seconds of each round's steps and evaluation.
     """
-    from dfl_ray.simulation.driver import evaluation_due, rules_asked
+    from dfl_ray.simulation.round_facts import evaluation_due, rules_asked
 
     groups, config = _groups(arguments)
     mine = groups[share[0] :: share[1]]

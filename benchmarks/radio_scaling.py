@@ -25,8 +25,8 @@ from channels.estimate import estimate_round, nearest_transfers
 from channels.gains import dense_gains, strong_gains
 from channels.interference import build_far_field
 from channels.largescale import build_large_scale
-from channels.pathloss import ValidityWarning
 from channels.settings import RadioSettings
+from channels.shadowing import build_sites
 
 DENSITY_M2 = 2e-4
 
@@ -37,7 +37,7 @@ def _place(devices: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 
 def one_size(devices: int) -> dict[str, Any]:
     """Plan one round of this size in this process, the gains included."""
-    warnings.simplefilter("ignore", ValidityWarning)
+    warnings.simplefilter("ignore", UserWarning)
     # A small round of the same kind loads the compiled code; loading is not planning.
     for dense in (5000, 10):
         small = _place(200)
@@ -54,13 +54,14 @@ def one_size(devices: int) -> dict[str, Any]:
 
 def interference_error(devices: int = 5000, share: float = 0.05) -> dict[str, dict[str, float]]:
     """|error| in dB of the interference at every silent device against the dense sum, by kind of far field."""
-    settings, place, nothing = RadioSettings(), _place(devices), np.zeros(devices)
+    settings, place = RadioSettings(), _place(devices)
     scale = build_large_scale(settings, seed=3)
-    near = strong_gains(scale, place, nothing, settings.near_neighbours)
+    sites = build_sites(scale, place)
+    near = strong_gains(scale, sites, settings.near_neighbours)
     active = np.sort(np.random.default_rng(1).choice(devices, int(share * devices), replace=False))
     sent = np.zeros(devices)
     sent[active] = 0.2
-    exact = sent @ dense_gains(scale, place, nothing).matrix()
+    exact = sent @ dense_gains(scale, sites).matrix()
     rows = np.repeat(np.arange(devices), np.diff(near.indptr))
     listed = np.bincount(rows, weights=sent[near.index] * near.in_gain, minlength=devices)
     receivers = np.setdiff1d(np.arange(devices), active)
@@ -76,7 +77,7 @@ def interference_error(devices: int = 5000, share: float = 0.05) -> dict[str, di
 
 def airtime_curve(picture: Path | None, devices: int = 120) -> dict[str, dict[str, list[float]]]:
     """Airtime and span of one round against the number of links, by scheduler."""
-    warnings.simplefilter("ignore", ValidityWarning)
+    warnings.simplefilter("ignore", UserWarning)
     place = np.random.default_rng(0).random((devices, 2)) * 700
     curves: dict[str, dict[str, list[float]]] = {}
     for name in ("tdma", "coloring", "greedy_sinr", "broadcast"):

@@ -22,10 +22,12 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dfl_ray.tracking.progress import QuietProgress
+
 PARTS = ("train", "plan", "exchange", "evaluate", "record")
 
 
-class Stopwatch:
+class Stopwatch(QuietProgress):
     """Times the set-up steps and the end of every round; a `Progress` that shows nothing.
 
     Args:
@@ -48,21 +50,12 @@ class Stopwatch:
         yield
         self.steps[name] = time.time() - start
 
-    def say(self, text: str) -> None:
-        """Say nothing."""
-
-    def rounds(self, total: int, start: int = 0) -> None:
-        """Nothing to prepare."""
-
     def update(self, row: Mapping[str, Any]) -> None:
         """A round ended."""
         self.ends.append(time.time() - self.began)
         self.rows.append(dict(row))
         if self._pace is not None:
             self._pace(row)
-
-    def finish(self, closing: Any = None) -> None:
-        """Nothing to close."""
 
 
 def run_here(

@@ -8,7 +8,7 @@ history give the same bits.
 from __future__ import annotations
 
 import math
-import warnings
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,24 +17,34 @@ from numpy.typing import ArrayLike, NDArray
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
-from channels.fading import quantile_factors, shape_parameter
 from channels.gains import NearGains, dense_gains, pair_gains, strong_gains, strong_pairs
 from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
-from channels.link import mean_rate_bps, noise_power_dbm
-from channels.pathloss import ValidityWarning
-from channels.rounds import decorrelations_per_s, fading_table, round_end_s, round_plan
+from channels.link import noise_power_dbm
+from channels.presence import Presence
+from channels.rounds import fading_table, round_end_s, round_plan, settings_law, slot_fading, training_times
 from channels.scheduling.engine import Request, run_slots
-from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio
+from channels.scheduling.state import idle_energy
 from channels.scheduling.table import get_scheduler
+from channels.service import LinkService
 from channels.settings import RadioSettings
+from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
+from channels.validity import (
+    check_origin,
+    checked_positions,
+    per_device,
+    warn_distances,
+    warn_out_of_reach,
+    warn_setting_range,
+)
 
-Snapshot: TypeAlias = "dict[str, NDArray[np.float64] | NDArray[np.bool_] | float | int | str]"
+Snapshot: TypeAlias = (
+    "dict[str, NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float | int | str]"
+)
 
-_FADING_KINDS = {"none": 0, "rayleigh": 1, "rician": 2, "nakagami": 3}
 _AIRTIME_REFERENCE_BYTES = 1_000_000
 
 
@@ -55,6 +65,7 @@ class Channel:
         *,
         seed: int,
         device_classes: DeviceClasses | None = None,
+        presence: Presence | None = None,
     ) -> None:
         """Place N devices.
 
@@ -63,13 +74,16 @@ class Channel:
             positions_m: (N, 2) positions in m, finite.
             seed: The experiment's seed; it keys shadowing, LOS states and fading.
             device_classes: Classes of the devices; None makes all of the default class.
+            presence: When devices are on and how fast they are; None where they always are, at their class's speed.
 
         Raises:
             ValueError: If positions are not (N, 2) finite numbers or the classes are for another N.
         """
         self.settings = settings
         self.seed = int(seed)
-        self._positions_m = _checked_positions(positions_m, None)
+        self.presence = presence
+        self._positions_m = checked_positions(positions_m, None)
+        settings.check_size(self._positions_m.shape[0])
         devices = self._positions_m.shape[0]
         classes = draw_classes((), devices, seed=self.seed) if device_classes is None else device_classes
         if len(classes) != devices:
@@ -77,11 +91,16 @@ class Channel:
         self.clock_s = 0.0
         self.battery_j: FloatArray = classes.battery_j.copy()
         self._power_w = classes.tx_power_w(settings.tx_power_dbm)
-        self._travelled_m: FloatArray = np.zeros(devices)
         self._scale = build_large_scale(settings, seed=self.seed)
+        self._sites = build_sites(self._scale, self._positions_m)
+        warn_setting_range(settings, self._scale.model)
         self._near: NearGains | None = None
         self._far: FarField | None = None
         self._fading_table = fading_table(settings)
+        self._law, self._warned = settings_law(settings), False
+        self._service = LinkService(devices)
+        self._average_bps: FloatArray = np.zeros(devices)
+        self._busy_until_s: FloatArray = np.zeros(devices)
 
     @property
     def devices(self) -> int:
@@ -112,14 +131,15 @@ class Channel:
         src, dst = np.broadcast_arrays(np.asarray(source, np.int64), np.asarray(destination, np.int64))
         self._check_devices(src, dst)
         flat_src, flat_dst = src.reshape(-1), dst.reshape(-1)
-        gain = pair_gains(self._scale, self._positions_m, self._travelled_m, flat_src, flat_dst)
+        gain = pair_gains(self._scale, self._sites, flat_src, flat_dst)
         power = np.minimum(self._power_w[flat_src], self._power_w[flat_dst])
         return (10 * np.log10(gain * power / self._noise_w())).reshape(src.shape)
 
     def airtime_s_per_mb(self, source: ArrayLike, destination: ArrayLike) -> FloatArray:
         """Mean airtime of 1e6 bytes on links without interference: the topology builder's link cost.
 
-        8e6 bits over the mean goodput E[R(g·h)·1(g·h >= beta)] over fading, on one sub-channel.
+        8e6 bits over the expected goodput of the rate a sender chooses (see `channels.adaptation`), on one
+        sub-channel.
 
         Args:
             source: Device indices, any shape.
@@ -128,18 +148,22 @@ class Channel:
         Returns:
             Seconds in the broadcast shape; inf for links that practically never decode.
         """
-        settings = self.settings
-        snr_db = np.asarray(self.mean_snr_db(source, destination)) + 10 * math.log10(settings.subchannels)
-        factors = quantile_factors(settings.fading, 400, **settings.fading_shape())
-        # Every link is read from one curve over dB: the mean over 400 quantiles costs too much per link.
-        grid_db = np.linspace(-60.0, 160.0, 2201)
-        rate = mean_rate_bps(
-            settings.rate, db_to_linear(grid_db), factors, settings.bandwidth_hz / settings.subchannels,
-            settings.snr_gap_db, float(db_to_linear(settings.sinr_min_db)),
-        )  # fmt: skip
-        mean = np.interp(snr_db, grid_db, rate)
+        # A sub-channel has its share of the noise, and all of the power.
+        snr_db = np.asarray(self.mean_snr_db(source, destination)) + 10 * math.log10(
+            self.settings.subchannels
+        )
+        mean = self._law.goodput(db_to_linear(snr_db))
         with np.errstate(divide="ignore"):
             return np.where(mean > 1.0, _AIRTIME_REFERENCE_BYTES * BITS_PER_BYTE / mean, np.inf)
+
+    def energy_j_per_mb(self, source: ArrayLike, destination: ArrayLike) -> FloatArray:
+        """Mean energy of 1e6 bytes on links without interference, in J: `airtime_s_per_mb` times drawn power.
+
+        Sending and receiving, the mean of both directions; arguments as there, inf likewise.
+        """
+        radiated_w = (self._power_w[np.asarray(source)] + self._power_w[np.asarray(destination)]) / 2
+        drawn_w = radiated_w / self.settings.amplifier_efficiency + self.settings.circuit_power_w
+        return self.airtime_s_per_mb(source, destination) * (drawn_w + self.settings.receive_power_w)
 
     def candidate_links(self, min_snr_db: float) -> tuple[IntArray, FloatArray]:
         """All pairs whose mean SNR reaches a bound.
@@ -158,7 +182,7 @@ class Channel:
         min_gain = float(db_to_linear(min_snr_db)) * noise_w / strongest_w
         dense = self.devices <= self.settings.dense_devices
         radius = math.inf if dense else qualifying_radius_m(self._scale, min_gain)
-        pairs, gain = strong_pairs(self._scale, self._positions_m, self._travelled_m, min_gain, radius)
+        pairs, gain = strong_pairs(self._scale, self._sites, min_gain, radius)
         power = np.minimum(self._power_w[pairs[:, 0]], self._power_w[pairs[:, 1]])
         snr_db = 10 * np.log10(gain * power / noise_w)
         kept = np.flatnonzero(snr_db >= min_snr_db)
@@ -166,7 +190,7 @@ class Channel:
         return pairs[order].astype(np.int64), snr_db[order]
 
     def move(self, positions_m: ArrayLike) -> None:
-        """Put the devices elsewhere; shadowing decorrelates with the distance both ends have moved.
+        """Put the devices elsewhere; shadowing and lines of sight follow from where both ends are.
 
         Args:
             positions_m: (N, 2) new positions in m.
@@ -174,12 +198,10 @@ class Channel:
         Raises:
             ValueError: If the shape differs from before or a value is not finite.
         """
-        new = _checked_positions(positions_m, self.devices)
-        step_m = np.hypot(*(new - self._positions_m).T)
-        if not step_m.any():
+        new = checked_positions(positions_m, self.devices)
+        if np.array_equal(new, self._positions_m):
             return
-        self._travelled_m = self._travelled_m + step_m
-        self._positions_m = new
+        self._positions_m, self._sites = new, build_sites(self._scale, new)
         self._near = self._far = None
 
     def plan_round(
@@ -192,8 +214,12 @@ class Channel:
     ) -> RoundPlan:
         """Run one round's transfers over the radio on the virtual clock.
 
-        Local training starts with the round; a device can send once its own is done, and can receive at any
-        time. A device whose battery its training empties takes no further part.
+        Local training starts with the round, or when what is left of the last round's is done; a device can
+        send once its own is done, and can receive at any time. A device that is not done by the deadline is
+        late: it sends nothing in this round, and its training runs on into the next. A device whose battery
+        its training empties stops there and takes no further part. While a device is off, its training stands
+        still and nothing is sent by it or to it; without a deadline a round waits for each device until it goes
+        off, and for one that is off only where all are.
 
         Args:
             round_index: Number of the round; with slot and link it keys the fading.
@@ -208,41 +234,76 @@ class Channel:
             ValueError: If arrays do not fit the devices, or a time or energy is negative.
         """
         self._check_devices(transfers.source, transfers.destination)
-        ready = self._per_device("ready_s", ready_s)
-        compute = np.where(self.alive, self._per_device("compute_energy_j", compute_energy_j), 0.0)
         start, deadline = self.clock_s, self.clock_s + (self.settings.deadline_s or math.inf)
+        work = per_device("ready_s", ready_s, self.devices)
+        times = training_times(self.presence, start, np.maximum(self._busy_until_s - start, 0.0), work)
+        ready = times.ready_s
+        compute = np.minimum(per_device("compute_energy_j", compute_energy_j, self.devices), self.battery_j)
         battery = np.maximum(self.battery_j - compute, 0.0)
-        gain = pair_gains(
-            self._scale, self._positions_m, self._travelled_m, transfers.source, transfers.destination
-        )  # fmt: skip
-        self._warn_range(transfers)
-        outcome = run_slots(
-            self._radio(),
-            get_scheduler(self.settings.scheduler, self.settings.scheduler_options),
-            Request(
-                transfers=transfers,
-                gain=gain,
-                start_s=start,
-                ready_s=start + ready,
-                deadline_s=deadline,
-                battery_j=battery,
-                fading=lambda slot, now_s: self._slot_fading(round_index, slot, now_s),
-            ),
+        radio = self._radio(round_index)
+        scheduler = get_scheduler(self.settings.scheduler, self.settings.scheduler_options)
+        living = battery > 0
+        waited = times.waited_s(living)
+        request = self._request(round_index, transfers, start + ready, deadline, battery)
+        if self.presence is not None:
+            until_s = start + float(waited.max(initial=0.0)) if deadline == math.inf else math.inf
+            request = replace(request, presence=self.presence, until_s=until_s)
+        outcome = run_slots(radio, scheduler, request)
+        self.clock_s = round_end_s(outcome, start, deadline, waited)
+        off_s = 0.0 if self.presence is None else self.presence.off_s(outcome.now_s, self.clock_s)
+        idle = idle_energy(radio, self.clock_s - outcome.now_s, outcome.awaiting, outcome.battery_j, off_s)
+        self.battery_j = np.maximum(outcome.battery_j - idle, 0.0)
+        self._average_bps = outcome.average_bps
+        self._busy_until_s = np.where(living, start + ready, 0.0)
+        self._service.update(transfers, outcome.schedule.outcome)
+        return replace(
+            round_plan(outcome, start, self.clock_s, compute, idle),
+            alive=self.alive,
+            late=living & times.late(self.clock_s, deadline),
+            starved_fraction=self._service.starved_fraction,
+            on=times.on,
+            training_s=times.training_s,
         )
-        self.battery_j = outcome.battery_j
-        self.clock_s = round_end_s(outcome, start, deadline, ready[battery > 0])
-        return round_plan(outcome, start, self.clock_s, compute, self.alive)
+
+    def _request(
+        self,
+        round_index: int,
+        transfers: Transfers,
+        ready_s: FloatArray,
+        deadline_s: float,
+        battery_j: FloatArray,
+    ) -> Request:
+        """What a round asks of the scheduler, by the virtual clock; says which links are out of a model's range."""
+        gain = pair_gains(self._scale, self._sites, transfers.source, transfers.destination)
+        self._warn_links(transfers, gain)
+        return Request(
+            transfers=transfers,
+            gain=gain,
+            start_s=self.clock_s,
+            ready_s=ready_s,
+            deadline_s=deadline_s,
+            battery_j=battery_j,
+            fading=lambda slot: slot_fading(self.settings, self.seed, self._fading_table, round_index, slot),
+            order_key=stream_key(self.seed, "transfer-order", round_index),
+            waited=self._service.waited_rounds(transfers),
+            average_bps=self._average_bps,
+        )
 
     def snapshot(self) -> Snapshot:
         """State that `restore` needs: arrays and numbers only.
 
         Returns:
-            Positions, ground covered, batteries, clock, seed and the settings as text.
+            Positions, batteries, served rates, unfinished training, service of the links,
+            clock, seed and the settings as text.
         """
         return {
             "positions_m": self._positions_m.copy(),
-            "travelled_m": self._travelled_m.copy(),
             "battery_j": self.battery_j.copy(),
+            "average_bps": self._average_bps.copy(),
+            "busy_until_s": self._busy_until_s.copy(),
+            "links": self._service.links.copy(),
+            "links_served": self._service.served.copy(),
+            "links_waited": self._service.waited.copy(),
             "clock_s": self.clock_s,
             "seed": self.seed,
             "settings": repr(self.settings),
@@ -257,15 +318,15 @@ class Channel:
         Raises:
             ValueError: If it is from another channel.
         """
-        for name, own in (("seed", self.seed), ("settings", repr(self.settings))):
-            if snapshot[name] != own:
-                raise ValueError(
-                    f"the snapshot's {name} is {snapshot[name]!r}, this channel's is {own!r};"
-                    " make the channel with the configuration of the run it is restored from"
-                )
-        self._positions_m = _checked_positions(np.asarray(snapshot["positions_m"]), self.devices)
-        self._travelled_m = np.array(snapshot["travelled_m"], dtype=np.float64)
+        check_origin(snapshot, {"seed": self.seed, "settings": repr(self.settings)})
+        self._positions_m = checked_positions(np.asarray(snapshot["positions_m"]), self.devices)
+        self._sites = build_sites(self._scale, self._positions_m)
         self.battery_j = np.array(snapshot["battery_j"], dtype=np.float64)
+        self._average_bps = np.array(snapshot["average_bps"], dtype=np.float64)
+        self._busy_until_s = np.array(snapshot["busy_until_s"], dtype=np.float64)
+        self._service.links = np.array(snapshot["links"], dtype=np.int64)
+        self._service.served = np.array(snapshot["links_served"], dtype=bool)
+        self._service.waited = np.array(snapshot["links_waited"], dtype=np.int64)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
 
@@ -274,15 +335,14 @@ class Channel:
 
     def _gains(self) -> tuple[NearGains, FarField | None]:
         if self._near is None:
-            place, moved = self._positions_m, self._travelled_m
             if self.devices <= self.settings.dense_devices:
-                self._near = dense_gains(self._scale, place, moved)
+                self._near = dense_gains(self._scale, self._sites)
             else:
-                self._near = strong_gains(self._scale, place, moved, self.settings.near_neighbours)
-            self._far = build_far_field(self._scale, place, self._near, self.settings.far_field)
+                self._near = strong_gains(self._scale, self._sites, self.settings.near_neighbours)
+            self._far = build_far_field(self._scale, self._positions_m, self._near, self.settings.far_field)
         return self._near, self._far
 
-    def _radio(self) -> Radio:
+    def _radio(self, round_index: int) -> Radio:
         settings = self.settings
         near, far = self._gains()
         return Radio(
@@ -294,8 +354,10 @@ class Channel:
             subchannels=settings.subchannels,
             sinr_min=float(db_to_linear(settings.sinr_min_db)),
             plan_min=float(db_to_linear(settings.sinr_min_db + settings.fade_margin_db)),
-            rate=settings.rate,
-            gap_db=settings.snr_gap_db,
+            law=self._law,
+            csi=settings.csi,
+            csi_delay_s=settings.csi_delay_s,
+            delayed_margin_db=3.0 if settings.rate_margin_db is None else settings.rate_margin_db,
             errors=settings.errors,
             waterfall_db=settings.waterfall_db,
             power_control=settings.power_control,
@@ -303,38 +365,17 @@ class Channel:
             amplifier_efficiency=settings.amplifier_efficiency,
             circuit_power_w=settings.circuit_power_w,
             receive_power_w=settings.receive_power_w,
+            listen_power_w=settings.listen_power_w,
+            idle_power_w=settings.idle_power_w,
             slot_s=settings.slot_s,
             seed=self.seed,
+            round_index=round_index,
+            multicast=settings.multicast,
             aloha_probability=settings.aloha_probability,
             conflict_factor=settings.conflict_factor,
             exponent=settings.path_loss_exponent,
             positions_m=self._positions_m,
         )
-
-    def _slot_fading(self, round_index: int, slot: int, now_s: float) -> SlotFading:
-        settings = self.settings
-        fresh = settings.speed_mps is None
-        kind = _FADING_KINDS[settings.fading]
-        return SlotFading(
-            time=-1.0 if fresh else now_s * decorrelations_per_s(settings),
-            kind=kind,
-            shape=shape_parameter("rician", k_db=settings.rician_k_db) if kind == 2 else 0.0,
-            table=self._fading_table,
-            key=stream_key(self.seed, "fading", round_index, slot)
-            if fresh
-            else stream_key(self.seed, "fading"),
-            success_key=stream_key(self.seed, "packet", round_index, slot),
-        )
-
-    def _per_device(self, name: str, values: ArrayLike | None) -> FloatArray:
-        array = np.zeros(self.devices) if values is None else np.asarray(values, dtype=np.float64)
-        if array.shape != (self.devices,):
-            raise ValueError(
-                f"{name} has shape {array.shape}; expected one value for each of {self.devices} devices"
-            )
-        if not np.all(array >= 0):
-            raise ValueError(f"{name} holds {float(np.min(array))!r}; expected values >= 0")
-        return array
 
     def _check_devices(self, *indices: IntArray) -> None:
         for array in indices:
@@ -344,26 +385,12 @@ class Channel:
                     f" expected 0 to {self.devices - 1}"
                 )
 
-    def _warn_range(self, transfers: Transfers) -> None:
+    def _warn_links(self, transfers: Transfers, gain: FloatArray) -> None:
         if not len(transfers):
             return
-        apart = np.hypot(*(self._positions_m[transfers.source] - self._positions_m[transfers.destination]).T)
-        near_m, far_m = self._scale.model.distance_range_m
-        outside = int(np.sum((apart < near_m) | (apart > far_m)))
-        if outside:
-            warnings.warn(
-                f"some links are outside the {near_m:g}-{far_m:g} m range of the path-loss model"
-                f" {self._scale.model.name} ({self._scale.model.source})",
-                ValidityWarning,
-                stacklevel=3,
-            )
-
-
-def _checked_positions(positions_m: ArrayLike, devices: int | None) -> FloatArray:
-    array = np.array(positions_m, dtype=np.float64)
-    count = array.shape[0] if devices is None and array.ndim == 2 else devices
-    if array.ndim != 2 or array.shape != (count, 2) or count == 0:
-        raise ValueError(f"positions_m has shape {array.shape}; expected ({count or 'N >= 1'}, 2) in metres")
-    if not np.isfinite(array).all():
-        raise ValueError("positions_m holds nan or infinite values; expected finite metres")
-    return array
+        source, place = transfers.source, self._positions_m
+        warn_distances(self._scale.model, np.hypot(*(place[source] - place[transfers.destination]).T))
+        noise_w = self._noise_w() / self.settings.subchannels
+        if not self._warned:
+            snr = self._power_w[source] * gain / noise_w
+            self._warned = warn_out_of_reach(self.settings, self._law, snr)

@@ -33,7 +33,17 @@ def _mix_int(word: int) -> int:
 
 
 def mix(words: KeyArray) -> KeyArray:
-    """SplitMix64's finaliser on an array of 64-bit words."""
+    """SplitMix64's finaliser: a bijection of 64-bit words that spreads every bit over all.
+
+    Args:
+        words: uint64, any shape.
+
+    Returns:
+        uint64, in the shape of `words`.
+
+    Source:
+        Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators (OOPSLA 2014).
+    """
     z = words + np.uint64(GOLDEN)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND)
@@ -76,17 +86,44 @@ def pair_words(key: int, first: ArrayLike, second: ArrayLike, *, ordered: bool =
 
 
 def words_to_uniform(words: KeyArray) -> FloatArray:
-    """Uniforms strictly inside (0, 1): (top 52 bits + 1/2)·2^-52, exact in a double."""
+    """Uniforms strictly inside (0, 1): (top 52 bits + 1/2)·2^-52, exact in a double.
+
+    Args:
+        words: uint64 hashes, any shape.
+
+    Returns:
+        Uniforms in the shape of `words`, from 2^-53 to 1 - 2^-53.
+    """
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def keyed_uniform(key: int, first: ArrayLike, second: ArrayLike, *, ordered: bool = False) -> FloatArray:
-    """Uniform of each pair of devices under a key, in (0, 1)."""
+    """Uniform of each pair of devices under a key.
+
+    Args:
+        key: A `stream_key`.
+        first: Device indices, >= 0, any shape.
+        second: Device indices, >= 0; broadcasts.
+        ordered: Whether (i, j) and (j, i) get different values.
+
+    Returns:
+        Uniforms in (0, 1), in the broadcast shape.
+    """
     return words_to_uniform(pair_words(key, first, second, ordered=ordered))
 
 
 def keyed_normal(key: int, first: ArrayLike, second: ArrayLike, *, ordered: bool = False) -> FloatArray:
-    """Standard normal of each pair of devices under a key."""
+    """Standard normal of each pair of devices under a key: the inverse normal CDF of `keyed_uniform`.
+
+    Args:
+        key: A `stream_key`.
+        first: Device indices, >= 0, any shape.
+        second: Device indices, >= 0; broadcasts.
+        ordered: Whether (i, j) and (j, i) get different values.
+
+    Returns:
+        Normals of mean 0 and variance 1, in the broadcast shape, within ±8.3.
+    """
     from scipy.special import ndtri
 
     return np.asarray(ndtri(keyed_uniform(key, first, second, ordered=ordered)))

@@ -7,15 +7,19 @@ E = (P_tx/eta + P_circuit)·t_tx + P_rx·t_rx. All time is virtual.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray, IntArray
 from channels.checks import require_positive
+from channels.registry import unknown_name
 from channels.units import dbm_to_watt
+
+HARDWARE_FIGURES = ("flops_per_s", "joules_per_flop", "watts")
+"""The processor's figures as tables of hardware give them; see `DeviceClass.at`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class DeviceClass:
         capacitance: Effective switched capacitance kappa in J·s²/cycle, >= 0.
         tx_power_dbm: Transmit power in dBm; None takes the radio settings'.
         battery_j: Battery at the start in J, > 0; inf is mains power.
+        step_overhead_s: Time that each local step takes beyond its operations in s, >= 0, at the same power.
     """
 
     name: str = "phone"
@@ -42,6 +47,7 @@ class DeviceClass:
     capacitance: float = 1e-27
     tx_power_dbm: float | None = None
     battery_j: float = float("inf")
+    step_overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -51,12 +57,74 @@ class DeviceClass:
         """
         for name in ("frequency_hz", "cycles_per_flop"):
             require_positive(f"device class {self.name!r}: {name}", getattr(self, name))
-        for name in ("share", "capacitance"):
+        for name in ("share", "capacitance", "step_overhead_s"):
             require_positive(f"device class {self.name!r}: {name}", getattr(self, name), zero_allowed=True)
         if not self.battery_j > 0:
             raise ValueError(
                 f"device class {self.name!r}: battery_j is {self.battery_j!r}; expected > 0 or inf"
             )
+
+    def at(self, figures: Mapping[str, float]) -> DeviceClass:
+        """The class with other figures.
+
+        Args:
+            figures: Field -> value, or the processor as tables of hardware give it: `flops_per_s` in FLOP/s and its
+                energy as `joules_per_flop` or `watts`. These set C = 1, f = FLOP/s and kappa = J per FLOP / f²; an
+                energy that is not given stays the class's own J per FLOP.
+
+        Returns:
+            The new class.
+
+        Raises:
+            ValueError: If a figure is unknown or out of range, or the processor is described in both ways.
+        """
+        known = tuple(f.name for f in fields(DeviceClass) if f.name != "name")
+        for one in figures:
+            if one not in (*known, *HARDWARE_FIGURES):
+                raise unknown_name(f"figure of device class {self.name!r}", one, (*known, *HARDWARE_FIGURES))
+        hardware = {name: figures[name] for name in HARDWARE_FIGURES if name in figures}
+        plain = {name: value for name, value in figures.items() if name in known}
+        both = sorted(set(plain) & {"frequency_hz", "cycles_per_flop", "capacitance"})
+        if hardware and (both or len(hardware.keys() & {"joules_per_flop", "watts"}) > 1):
+            raise ValueError(
+                f"device class {self.name!r} gives {', '.join([*hardware, *both])}; expected flops_per_s with one of "
+                "joules_per_flop and watts, or frequency_hz, cycles_per_flop and capacitance"
+            )
+        for name, value in hardware.items():
+            require_positive(f"device class {self.name!r}: {name}", value, zero_allowed=name != "flops_per_s")
+        return replace(self, **plain, **(self._processor(hardware) if hardware else {}))
+
+    def _processor(self, hardware: Mapping[str, float]) -> dict[str, float]:
+        """Clock, cycles and capacitance of a processor given by FLOP/s and J per FLOP or W."""
+        rate = hardware.get("flops_per_s", self.frequency_hz / self.cycles_per_flop)
+        own_j = self.capacitance * self.cycles_per_flop * self.frequency_hz**2
+        energy_j = hardware["watts"] / rate if "watts" in hardware else hardware.get("joules_per_flop", own_j)
+        return {"frequency_hz": rate, "cycles_per_flop": 1.0, "capacitance": energy_j / rate**2}
+
+
+def with_figures(
+    classes: Sequence[DeviceClass], figures: Mapping[str, Mapping[str, float]]
+) -> tuple[DeviceClass, ...]:
+    """Set figures of device classes.
+
+    Args:
+        classes: The classes of a mix.
+        figures: Class name -> figure -> value, see `DeviceClass.at`. A class that the mix does not have is added
+            and must state its share.
+
+    Returns:
+        The classes, the added ones last.
+
+    Raises:
+        ValueError: If a field is unknown or out of range, or a class that the mix lacks states no share.
+    """
+    made = {kind.name: kind for kind in classes}
+    for name, given in figures.items():
+        if name not in made and "share" not in given:
+            error = unknown_name("device class", name, made)
+            raise ValueError(f"{error} A new class must state its share")
+        made[name] = made.get(name, DeviceClass(name)).at(given)
+    return tuple(made.values())
 
 
 @dataclass(frozen=True)
@@ -71,6 +139,7 @@ class DeviceClasses:
         capacitance: (N,) effective switched capacitance in J·s²/cycle.
         tx_power_dbm: (N,) transmit power in dBm; nan takes the radio settings'.
         battery_j: (N,) battery at the start in J.
+        step_overhead_s: (N,) time of a local step beyond its operations in s.
     """
 
     names: tuple[str, ...]
@@ -80,13 +149,21 @@ class DeviceClasses:
     capacitance: FloatArray
     tx_power_dbm: FloatArray
     battery_j: FloatArray
+    step_overhead_s: FloatArray
 
     def __len__(self) -> int:
         """Number of devices."""
         return self.index.shape[0]
 
     def tx_power_w(self, default_dbm: float) -> FloatArray:
-        """(N,) transmit power in W, with a default in dBm for classes that set none."""
+        """Transmit power of each device.
+
+        Args:
+            default_dbm: Power in dBm for classes that set none.
+
+        Returns:
+            (N,) power in W.
+        """
         return dbm_to_watt(np.where(np.isnan(self.tx_power_dbm), default_dbm, self.tx_power_dbm))
 
 
@@ -143,18 +220,20 @@ def draw_classes(classes: Sequence[DeviceClass], devices: int, *, seed: int) -> 
         capacitance=column("capacitance"),
         tx_power_dbm=column("tx_power_dbm"),
         battery_j=column("battery_j"),
+        step_overhead_s=column("step_overhead_s"),
     )
 
 
-def compute_cost(classes: DeviceClasses, flops: ArrayLike) -> ComputeCost:
+def compute_cost(classes: DeviceClasses, flops: ArrayLike, steps: ArrayLike = 0) -> ComputeCost:
     """Time and energy of local training.
 
     Args:
         classes: The devices' classes.
         flops: Work in floating-point operations, scalar or (N,), >= 0.
+        steps: Local steps that the work is done in, scalar or (N,); a device without work makes none.
 
     Returns:
-        t = C·work/f in s and E = kappa·C·f²·work in J, each (N,).
+        t = C·work/f + steps·overhead in s and E = kappa·C·f²·work + kappa·f³·steps·overhead in J, each (N,).
 
     Raises:
         ValueError: If the work is negative.
@@ -166,7 +245,14 @@ def compute_cost(classes: DeviceClasses, flops: ArrayLike) -> ComputeCost:
     if np.any(~(work >= 0)):
         raise ValueError(f"flops holds {float(np.min(work))!r}; expected values >= 0")
     cycles = classes.cycles_per_flop * work
-    return ComputeCost(cycles / classes.frequency_hz, classes.capacitance * cycles * classes.frequency_hz**2)
+    seconds = cycles / classes.frequency_hz
+    energy_j = classes.capacitance * cycles * classes.frequency_hz**2
+    if classes.step_overhead_s.any():
+        more_s = np.where(work > 0, np.asarray(steps) * classes.step_overhead_s, 0.0)
+        return ComputeCost(
+            seconds + more_s, energy_j + classes.capacitance * classes.frequency_hz**3 * more_s
+        )
+    return ComputeCost(seconds, energy_j)
 
 
 def transmit_energy_j(
@@ -192,5 +278,13 @@ def transmit_energy_j(
 
 
 def receive_energy_j(duration_s: ArrayLike, *, receive_power_w: float = 0.1) -> FloatArray:
-    """Energy of receiving: P_rx·t in J, in the shape of `duration_s`."""
+    """Energy of receiving: P_rx·t.
+
+    Args:
+        duration_s: Time of reception in s, >= 0, any shape.
+        receive_power_w: Power of a receiving device P_rx in W, >= 0.
+
+    Returns:
+        Energy in J, in the shape of `duration_s`.
+    """
     return receive_power_w * np.asarray(duration_s, dtype=np.float64)

@@ -9,22 +9,19 @@ import numpy as np
 
 from channels.arrays import FloatArray, IntArray
 from channels.largescale import LargeScale, gain_reached, state_gains
+from channels.shadowing import Sites
 
 MISSED_SHARE = 0.01
-STILL_PAIRS = 6e8
-MOVED_PAIRS = 6e7
+MOST_PAIRS = 6e8
 _FILTER_BINS = 65536
 
 
-def pair_gains(
-    scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray, first: IntArray, second: IntArray
-) -> FloatArray:
+def pair_gains(scale: LargeScale, sites: Sites, first: IntArray, second: IntArray) -> FloatArray:
     """Linear gains of pairs of devices, without fading; symmetric.
 
     Args:
         scale: The tabulated model.
-        positions_m: (N, 2) positions in m.
-        travelled_m: (N,) ground each device has covered so far in m.
+        sites: Where the devices are.
         first: (pairs,) device indices.
         second: (pairs,) device indices.
 
@@ -33,16 +30,14 @@ def pair_gains(
     """
     from channels import kernels
 
-    x, y = _axes(positions_m)
     return kernels.pair_gains(
         np.ascontiguousarray(first),
         np.ascontiguousarray(second),
-        x,
-        y,
-        travelled_m,
+        sites.x_m,
+        sites.y_m,
+        sites.words,
         scale.curves,
         scale.numbers,
-        scale.keys,
     )
 
 
@@ -91,7 +86,14 @@ class NearGains:
 
 
 def matrix_gains(gains: FloatArray) -> NearGains:
-    """A complete near list from an (N, N) matrix of linear gains, gains[i, j] from i to j."""
+    """A complete near list from a matrix of gains.
+
+    Args:
+        gains: (N, N) linear power gains, gains[i, j] from i to j, not necessarily reciprocal; the diagonal counts as 0.
+
+    Returns:
+        The list, N entries a row.
+    """
     n = gains.shape[0]
     clean = gains.astype(np.float64, copy=True)
     np.fill_diagonal(clean, 0.0)
@@ -106,29 +108,25 @@ def matrix_gains(gains: FloatArray) -> NearGains:
     )
 
 
-def dense_gains(scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray) -> NearGains:
+def dense_gains(scale: LargeScale, sites: Sites) -> NearGains:
     """The complete near list of N devices: N² entries, for up to some 5,000 devices.
 
     Args:
         scale: The tabulated model.
-        positions_m: (N, 2) positions in m.
-        travelled_m: (N,) ground covered in m.
+        sites: Where the devices are.
 
     Returns:
         The list.
     """
     from channels import kernels
 
-    n = positions_m.shape[0]
-    x, y = _axes(positions_m)
-    gain = kernels.dense_list(x, y, travelled_m, scale.curves, scale.numbers, scale.keys)
+    n = sites.x_m.shape[0]
+    gain = kernels.dense_list(sites.x_m, sites.y_m, sites.words, scale.curves, scale.numbers)
     index = np.tile(np.arange(n, dtype=np.int32), n)
     return NearGains(np.arange(n + 1, dtype=np.int64) * n, index, gain, gain, math.inf)
 
 
-def strong_gains(
-    scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray, entries: int
-) -> NearGains:
+def strong_gains(scale: LargeScale, sites: Sites, entries: int) -> NearGains:
     """The near list of the strongest pairs: those above a gain bound set for `entries` per device on average.
 
     Choosing by gain and not by distance matters: with drawn LOS states and shadowing, a few far links in
@@ -136,27 +134,25 @@ def strong_gains(
 
     Args:
         scale: The tabulated model.
-        positions_m: (N, 2) positions in m.
-        travelled_m: (N,) ground covered in m.
+        sites: Where the devices are.
         entries: Wanted mean length of a row.
 
     Returns:
         The list, with its gain bound and search radius. The search stops where at most `MISSED_SHARE` of
-        the entries lie farther away, or where the number of pairs looked at reaches a budget
-        (`STILL_PAIRS`, or `MOVED_PAIRS` once devices have moved, whose draws cost more).
+        the entries lie farther away, or where the number of pairs looked at reaches a budget (`MOST_PAIRS`).
     """
     from channels import kernels
 
-    devices = positions_m.shape[0]
-    distance_m, pairs_each = _distance_profile(positions_m)
+    devices = sites.x_m.shape[0]
+    distance_m, pairs_each = _distance_profile(sites.positions_m)
     min_gain = _bound_for_entries(scale, distance_m, pairs_each, entries)
     strong = pairs_each * gain_reached(scale, distance_m, min_gain)
     beyond = strong[::-1].cumsum()[::-1]
-    budget = (MOVED_PAIRS if travelled_m.any() else STILL_PAIRS) / devices * 2
+    budget = MOST_PAIRS / devices * 2
     seen = pairs_each.cumsum()
     enough = (beyond <= MISSED_SHARE * entries) | (seen >= budget)
     radius_m = float(distance_m[int(np.argmax(enough))]) if enough.any() else float(distance_m[-1])
-    pairs, gain = strong_pairs(scale, positions_m, travelled_m, min_gain, radius_m)
+    pairs, gain = strong_pairs(scale, sites, min_gain, radius_m)
     indptr, index, value = kernels.symmetric_list(
         np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]), gain, devices
     )
@@ -194,14 +190,13 @@ def _bound_for_entries(
 
 
 def strong_pairs(
-    scale: LargeScale, positions_m: FloatArray, travelled_m: FloatArray, min_gain: float, radius_m: float
+    scale: LargeScale, sites: Sites, min_gain: float, radius_m: float
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], FloatArray]:
     """All pairs within a radius whose gain reaches a bound, found cell by cell.
 
     Args:
         scale: The tabulated model.
-        positions_m: (N, 2) positions in m.
-        travelled_m: (N,) ground covered in m.
+        sites: Where the devices are.
         min_gain: Lowest linear gain kept.
         radius_m: Longest distance looked at; inf looks at all pairs.
 
@@ -210,18 +205,17 @@ def strong_pairs(
     """
     from channels import kernels
 
-    x, y = _axes(positions_m)
+    x, y = sites.x_m, sites.y_m
     reach_m = min(radius_m, float(np.hypot(np.ptp(x), np.ptp(y))) + 1.0)
     cell_m = max(reach_m / 4, float(max(np.ptp(x), np.ptp(y))) / 2000)
     cells = kernels.cell_lists(x, y, cell_m)
     filters = _weak_filters(scale, min_gain, reach_m)
-    distance_m, pairs_each = _distance_profile(positions_m)
+    distance_m, pairs_each = _distance_profile(sites.positions_m)
     reached = pairs_each * gain_reached(scale, distance_m, min_gain) * (distance_m <= 1.1 * reach_m)
     capacity = int(0.6 * reached.sum() * x.shape[0]) + 4096
     while True:
         first, second, gain, found = kernels.strong_pairs(
-            x, y, travelled_m, reach_m, min_gain, cell_m, *cells, capacity, not travelled_m.any(), *filters,
-            scale.curves, scale.numbers, scale.keys,
+            x, y, sites.words, reach_m, min_gain, cell_m, *cells, capacity, *filters, scale.curves, scale.numbers,
         )  # fmt: skip
         if found <= capacity:
             return np.stack([first[:found], second[:found]], axis=1), gain[:found].copy()
@@ -234,15 +228,9 @@ def _weak_filters(scale: LargeScale, min_gain: float, reach_m: float) -> tuple[f
     Both curves fall with distance in every model (the loss curves by their formulas, P_LOS likewise), so the
     values at a bin's near edge bound the bin; a little slack covers the interpolation.
     """
-    from scipy.special import ndtr
-
     per_m2 = _FILTER_BINS / reach_m**2
     near_m = np.sqrt(np.arange(_FILTER_BINS + 1) / per_m2)
     (los, _, _), (_, log_gain, sigma) = state_gains(scale, near_m)
     slack = 1e-3
     needed = (math.log(min_gain) - log_gain - slack) / max(sigma, 1e-12)
-    return per_m2, np.minimum(los + slack * los, 1.0), np.asarray(ndtr(needed)) - 1e-12
-
-
-def _axes(positions_m: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return np.ascontiguousarray(positions_m[:, 0]), np.ascontiguousarray(positions_m[:, 1])
+    return per_m2, np.minimum(los + slack * los, 1.0), needed - 1e-9

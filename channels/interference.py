@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,6 +44,13 @@ class FarField:
     padded: tuple[int, int]
     tail_m2: float
     area_m2: float
+
+    @cached_property
+    def per_watt(self) -> FloatArray:
+        """(N,) mean interference power at each device for each watt sent by a device anywhere."""
+        devices = self.weight.shape[0]
+        even: FloatArray = np.ones(devices) / devices
+        return self.at_devices(np.arange(devices, dtype=np.int64), even)
 
     def at_devices(self, sources: IntArray, power_w: FloatArray) -> FloatArray:
         """Far interference power.

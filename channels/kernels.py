@@ -3,9 +3,9 @@
 Import this module only inside functions: it imports numba. All compiled callers of a function live in
 its file, because numba's cache does not notice a change in another file.
 
-Conventions: `x_m`, `y_m`, `travelled_m` are (N,) float64; `curves` is (3, points) float64 holding, over
-a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and P_LOS; `numbers` (see
-`LargeScale.numbers`) and `keys` are the scalar parameters. A near list is `indptr` (N + 1,) int64,
+Conventions: `x_m`, `y_m` are (N,) float64; `words` is (N, 17) uint64 (see `channels.shadowing.Sites`);
+`curves` is (3, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
+P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters. A near list is `indptr` (N + 1,) int64,
 `index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
@@ -25,9 +25,17 @@ _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _S12, _S27, _S30, _S31 = np.uint64(12), np.uint64(27), np.uint64(30), np.uint64(31)
 _TWO_M52 = 2.0**-52
-# Anchors of the exponential process stand this many decorrelation lengths apart: e^-8 counts as nothing.
-_ANCHOR_SPACING = 8.0
-_BISECTIONS = 12
+_S16, _S32 = np.uint64(16), np.uint64(32)
+_LANES, _LOW_LANE = np.uint64(0x0000FFFF0000FFFF), np.uint64(0xFFFFFFFF)
+# `channels.shadowing.TESSELLATIONS`; each gives 4 uniforms of 16 bits.
+_CELLS = 8
+_FIELD_MEAN = 4 * _CELLS * 65535 / 2
+_FIELD_SCALE = 1.0 / math.sqrt(4 * _CELLS * (65536.0**2 - 1) / 12)
+_FIELD_MOST = _FIELD_MEAN * _FIELD_SCALE
+_TWO_PI = 2.0 * math.pi
+# Sinusoids of a scattered gain. Its correlation is exact for any number; its power's fourth moment is short by
+# 1/48 of the exponential law's.
+_SINUSOIDS = 24
 
 
 @kernel
@@ -48,7 +56,7 @@ def pair_word(key, first, second):
 
 @kernel
 def uniform(word):
-    """Uniform in (0, 1) from a word."""
+    """Uniform in (0, 1) from a uint64 word (see `channels.draws.words_to_uniform`)."""
     return (np.float64(word >> _S12) + 0.5) * _TWO_M52
 
 
@@ -84,7 +92,11 @@ def _ratio(coefficients, r):
 
 @kernel
 def normal(word):
-    """Standard normal from a word: the inverse CDF by Wichura's AS 241 (PPND16), relative error 1e-16."""
+    """Standard normal from a uint64 word: the inverse CDF of its uniform, relative error 1e-16.
+
+    Source:
+        Wichura, Algorithm AS 241 (PPND16), Applied Statistics 37 (1988).
+    """
     q = uniform(word) - 0.5
     if abs(q) <= 0.425:
         return q * _ratio(_CENTRE, 0.180625 - q * q)
@@ -94,40 +106,56 @@ def normal(word):
 
 
 @kernel
-def exponential_process(key, x):
-    """A stationary unit Gaussian process with correlation exp(-|lag|), evaluated anywhere, without history.
+def _lines(word, counts):
+    """Number of lines in a unit: the quantile of its hash under the distribution function `counts`."""
+    drawn, number = uniform(word), 0
+    while counts[number] < drawn:
+        number += 1
+    return number
 
-    Independent anchors stand every 8 units; between them the value is found by bisection with the exact
-    conditional law of an AR(1) (Ornstein-Uhlenbeck) bridge, down to 1/512 of a unit, then linearly.
+
+@kernel
+def cell_words(x_m, y_m, axes, keys, counts):
+    """Hash (places,) of the cell of each place between random lines (see `channels.shadowing`).
+
+    `axes` (2, directions) turns positions into places along each direction, at one line a unit; `keys`
+    (directions,) draws the lines. A unit's number of lines and their places are hashes of the unit, so that the
+    last line at or below a place is found without a list.
     """
-    cell = math.floor(x / _ANCHOR_SPACING)
-    left = normal(mix(key ^ np.uint64(cell)))
-    offset = x - cell * _ANCHOR_SPACING
-    if offset == 0.0:
-        return left
-    right = normal(mix(key ^ np.uint64(cell + 1)))
-    node_key = mix(mix(key ^ np.uint64(cell)) + _FIRST)
-    node = np.uint64(1)
-    span = _ANCHOR_SPACING
-    for _ in range(_BISECTIONS):
-        span *= 0.5
-        rho = math.exp(-span)
-        scale = 1.0 / (1.0 + rho * rho)
-        spread = math.sqrt((1.0 - rho * rho) * scale)
-        middle = (left + right) * rho * scale + spread * normal(mix(node_key ^ node))
-        if offset < span:
-            right = middle
-            node = node * np.uint64(2)
-        else:
-            left = middle
-            offset -= span
-            node = node * np.uint64(2) + np.uint64(1)
-    return left + (right - left) * (offset / span)
+    out = np.zeros(x_m.shape[0], np.uint64)
+    for p in range(x_m.shape[0]):
+        for k in range(keys.shape[0]):
+            place = x_m[p] * axes[0, k] + y_m[p] * axes[1, k]
+            unit = math.floor(place)
+            word = mix(keys[k] ^ np.uint64(np.int64(unit)))
+            below = 0
+            for number in range(_lines(word, counts)):
+                below += uniform(mix(word + np.uint64(number + 1))) <= place - unit
+            while below == 0:
+                unit -= 1
+                word = mix(keys[k] ^ np.uint64(np.int64(unit)))
+                below = _lines(word, counts)
+            out[p] = mix(out[p] ^ mix(word ^ mix(np.uint64(below))))
+    return out
+
+
+@kernel
+def field_value(words, first, second, begin):
+    """Value of a field over pairs (see `channels.shadowing`) from the cells of both ends, nearly standard normal.
+
+    The sum of 32 uniforms of 16 bits, 4 from each cell pair's hash: its excess kurtosis is -0.0375.
+    """
+    total = np.uint64(0)
+    for t in range(begin, begin + _CELLS):
+        word = mix(words[first, t] + words[second, t])
+        total += (word & _LANES) + ((word >> _S16) & _LANES)
+    both = np.float64(total & _LOW_LANE) + np.float64(total >> _S32)
+    return (both - _FIELD_MEAN) * _FIELD_SCALE
 
 
 @kernel
 def curve_value(curves, row, position):
-    """Linear interpolation of one curve at a fractional grid position, clamped to the grid."""
+    """Linear interpolation of row `row` of `curves` at a fractional grid position, clamped to the grid (see above)."""
     last = curves.shape[1] - 1
     position = min(max(position, 0.0), last - 1e-9)
     k = int(position)
@@ -135,51 +163,45 @@ def curve_value(curves, row, position):
 
 
 @kernel
-def large_scale_gain(i, j, squared_m2, x, curves, numbers, keys):
-    """Linear gain of a pair without fading: path loss, LOS state and shadowing.
+def large_scale_gain(i, j, squared_m2, words, curves, numbers):
+    """Linear gain, > 0, of devices i and j `squared_m2` (m²) apart, without fading: path loss, LOS state, shadowing.
 
-    `x` is the ground both ends have travelled together in m.
+    ln G = curve of the state + sigma·field value + ln antenna gain; in sight iff the pair's uniform is below P_LOS.
     """
     position = (0.5 * math.log(max(squared_m2, numbers[9])) - numbers[0]) * numbers[1]
     probability = curve_value(curves, 2, position)
-    if numbers[7] == 0.0 and 0.0 < probability < 1.0:
-        word = pair_word(keys[1], i, j)
-        if x == 0.0:
-            los = uniform(mix(word ^ np.uint64(0))) < probability
-        else:
-            los = 0.5 * math.erfc(-exponential_process(word, x / numbers[6]) / math.sqrt(2.0)) < probability
-    elif numbers[7] == 0.0:
-        los = probability >= 1.0
+    if numbers[7] == 0.0:
+        los = uniform(mix(words[i, 2 * _CELLS] + words[j, 2 * _CELLS])) < probability
     else:
         los = numbers[7] > 0.0
     state = 0 if los else 1
     log_gain = curve_value(curves, state, position)
     sigma = numbers[2 + state]
     if sigma > 0.0:
-        log_gain += sigma * exponential_process(pair_word(keys[0], i, j), x / numbers[4 + state])
+        log_gain += sigma * field_value(words, i, j, state * _CELLS)
     return math.exp(log_gain + numbers[8])
 
 
 @kernel
-def pair_gains(first, second, x_m, y_m, travelled_m, curves, numbers, keys):
-    """Linear gains (pairs,) of index pairs."""
+def pair_gains(first, second, x_m, y_m, words, curves, numbers):
+    """Linear gains (pairs,) of the index pairs `first`, `second` (pairs,) (see `large_scale_gain`)."""
     out = np.empty(first.shape[0])
     for p in range(first.shape[0]):
         i, j = first[p], second[p]
         squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-        out[p] = large_scale_gain(i, j, squared, travelled_m[i] + travelled_m[j], curves, numbers, keys)
+        out[p] = large_scale_gain(i, j, squared, words, curves, numbers)
     return out
 
 
 @kernel
-def dense_list(x_m, y_m, travelled_m, curves, numbers, keys):
-    """Gains (N·N,) of all pairs, row by row; the diagonal is 0."""
+def dense_list(x_m, y_m, words, curves, numbers):
+    """Linear gains (N·N,) of all pairs, row by row, symmetric; the diagonal is 0 (see `large_scale_gain`)."""
     n = x_m.shape[0]
     gain = np.zeros(n * n)
     for i in range(n):
         for j in range(i + 1, n):
             squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-            value = large_scale_gain(i, j, squared, travelled_m[i] + travelled_m[j], curves, numbers, keys)
+            value = large_scale_gain(i, j, squared, words, curves, numbers)
             gain[i * n + j] = value
             gain[j * n + i] = value
     return gain
@@ -187,7 +209,11 @@ def dense_list(x_m, y_m, travelled_m, curves, numbers, keys):
 
 @kernel
 def cell_lists(x_m, y_m, cell_m):
-    """Sort devices into square cells: (columns, rows, cell starts, devices by cell, cell of each device)."""
+    """Sort devices into square cells of `cell_m` metres a side.
+
+    Returns columns and rows of the grid, (columns·rows + 1,) start of each cell in the list, (N,) devices by cell and
+    (N,) cell of each device.
+    """
     low_x, low_y = x_m.min(), y_m.min()
     columns = int((x_m.max() - low_x) / cell_m) + 1
     rows = int((y_m.max() - low_y) / cell_m) + 1
@@ -208,39 +234,14 @@ def cell_lists(x_m, y_m, cell_m):
 
 
 @kernel
-def _surely_weak(low_los, low_shadow, high, most_los, weakest_draw):
-    """Whether a still pair is certainly below the bound, from two hashes (`large_scale_gain` at x = 0)."""
-    if uniform(mix(mix(low_los ^ high))) < most_los:
-        return False
-    if weakest_draw >= 1.0:
-        return True
-    return uniform(mix(mix(low_shadow ^ high))) < weakest_draw
-
-
-@kernel
-def _sorted_copies(x_m, y_m, member, keys):
-    """Positions, names and half-made hashes in cell order, so that the scan is sequential in memory."""
-    n = member.shape[0]
-    xs, ys, names = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    los_words, shadow_words = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    for p in range(n):
-        i = member[p]
-        xs[p], ys[p], names[p] = x_m[i], y_m[i], i
-        los_words[p] = mix(keys[1] ^ np.uint64(i))
-        shadow_words[p] = mix(keys[0] ^ np.uint64(i))
-    return xs, ys, names, los_words, shadow_words
-
-
-@kernel
 def strong_pairs(
-    x_m, y_m, travelled_m, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, still,
-    bins_per_m2, most_los, weakest_draw, curves, numbers, keys,
+    x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, bins_per_m2,
+    most_los, weakest, curves, numbers,
 ):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
-    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest_draw` bounds from below the
-    shadowing uniform a pair out of sight needs. Only the first `capacity` pairs are stored. `still` says that
-    no device has moved, so that draws are plain hashes.
+    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest` bounds from below the shadowing
+    value a pair out of sight needs. Only the first `capacity` pairs are stored.
     """
     first = np.empty(capacity, np.int32)
     second = np.empty(capacity, np.int32)
@@ -249,10 +250,11 @@ def strong_pairs(
     reach = math.ceil(radius_m / cell_m)
     limit = radius_m * radius_m
     n = member.shape[0]
-    xs, ys, names, los_words, shadow_words = _sorted_copies(x_m, y_m, member, keys)
+    # Copies in cell order, so that the scan is sequential in memory.
+    xs, ys, sorted_words = x_m[member], y_m[member], words[member]
+    los_words, nlos_words = sorted_words[:, 2 * _CELLS].copy(), sorted_words[:, _CELLS : 2 * _CELLS].copy()
     for p in range(n):
-        i = names[p]
-        column, row = cell[i] % columns, cell[i] // columns
+        column, row = cell[member[p]] % columns, cell[member[p]] // columns
         left, right = max(column - reach, 0), min(column + reach, columns - 1)
         for r in range(row, min(row + reach, rows - 1) + 1):
             begin = p + 1 if r == row else start[r * columns + left]
@@ -260,17 +262,16 @@ def strong_pairs(
                 squared = (xs[p] - xs[q]) ** 2 + (ys[p] - ys[q]) ** 2
                 if squared >= limit:
                     continue
-                j = names[q]
-                low, high = (p, np.uint64(j)) if i < j else (q, np.uint64(i))
                 bin_ = int(squared * bins_per_m2)
-                if still and _surely_weak(
-                    los_words[low], shadow_words[low], high, most_los[bin_], weakest_draw[bin_]
+                in_sight = uniform(mix(los_words[p] + los_words[q])) < most_los[bin_]
+                if not in_sight and (
+                    weakest[bin_] > _FIELD_MOST or field_value(nlos_words, p, q, 0) < weakest[bin_]
                 ):
                     continue
-                moved = travelled_m[i] + travelled_m[j]
-                value = large_scale_gain(i, j, squared, moved, curves, numbers, keys)
+                value = large_scale_gain(p, q, squared, sorted_words, curves, numbers)
                 if value >= min_gain:
                     if found < capacity:
+                        i, j = member[p], member[q]
                         first[found], second[found], gain[found] = min(i, j), max(i, j), value
                     found += 1
     return first, second, gain, found
@@ -278,7 +279,7 @@ def strong_pairs(
 
 @kernel
 def symmetric_list(first, second, gain, devices):
-    """Turn pairs into a near list: (indptr, index, gain), each pair in both rows."""
+    """Turn E pairs with their `gain` into a near list, each pair in both rows (for its form see above)."""
     indptr = np.zeros(devices + 1, np.int64)
     for p in range(first.shape[0]):
         indptr[first[p] + 1] += 1
@@ -298,71 +299,93 @@ def symmetric_list(first, second, gain, devices):
 
 
 @kernel
-def fading_factor(i, j, time, kind, shape, table, key):
+def scattered(word, phase):
+    """Complex gain of isotropic scattering by a sum of sinusoids: (real, imaginary), each of variance 1.
+
+    h = sum over k of exp(j·(x·cos(a_k) + p_k))/sqrt(K), with x = 2·pi·f_D·t and angles a_k and phases p_k
+    independent and uniform, drawn from the link's word. Over links, E[h(t)·h*(t + tau)] = J0(2·pi·f_D·tau)
+    and the correlation of |h|² is J0², exactly and at every lag, for any number K of sinusoids.
+    """
+    real, imaginary = 0.0, 0.0
+    for k in range(_SINUSOIDS):
+        drawn = mix(word + np.uint64(k) * _GOLDEN)
+        angle = phase * math.cos(_TWO_PI * uniform(drawn)) + _TWO_PI * uniform(mix(drawn + _FIRST))
+        real += math.cos(angle)
+        imaginary += math.sin(angle)
+    scale = math.sqrt(2.0 / _SINUSOIDS)
+    return real * scale, imaginary * scale
+
+
+@kernel
+def fading_factor(i, j, time_s, doppler_hz, kind, shape, table, key):
     """Fading power factor of a pair. kind: 0 none, 1 Rayleigh, 2 Rician (linear K), 3 by quantile table.
 
-    `time` below 0 draws from the key alone; else the factor is taken at that time of AR(1) processes in
-    units of their decorrelation time.
+    `doppler_hz` below 0 draws from the key alone; else the factor is that of isotropic scattering at a time
+    (see `scattered`), which keys every link once and for all.
     """
     if kind == 0:
         return 1.0
     word = pair_word(key, i, j)
-    if time < 0.0:
-        if kind == 1:
-            return -math.log(uniform(word))
-        one = normal(word)
-        other = normal(mix(word + _FIRST)) if kind == 2 else 0.0
+    if doppler_hz < 0.0:
+        power, one, other = -math.log(uniform(word)), 0.0, 0.0
+        if kind == 2:
+            one, other = normal(word), normal(mix(word + _FIRST))
     else:
-        one = exponential_process(word, time)
-        other = exponential_process(mix(word + _FIRST), time) if kind < 3 else 0.0
+        one, other = scattered(word, _TWO_PI * doppler_hz * time_s)
+        power = 0.5 * (one * one + other * other)
     if kind == 1:
-        return 0.5 * (one * one + other * other)
+        return power
     if kind == 2:
         direct = one + math.sqrt(2.0 * shape)
         return (direct * direct + other * other) / (2.0 * (1.0 + shape))
-    return math.exp(curve_value(table, 0, (one + 8.0) * (table.shape[1] - 1) / 16.0))
+    # The table maps ln of a Rayleigh power to ln of the quantile with the same probability.
+    place = (math.log(max(power, 1e-300)) - table[1, 0]) * table[1, 1]
+    return math.exp(curve_value(table, 0, place))
 
 
 @kernel
-def fading_factors(first, second, time, kind, shape, table, key):
-    """Fading power factors (pairs,) of index pairs in one slot."""
+def fading_factors(first, second, time_s, doppler_hz, kind, shape, table, key):
+    """Power factors (pairs,) >= 0, mean 1, of index pairs at the times `time_s` (pairs,) in s (see `fading_factor`)."""
     out = np.empty(first.shape[0])
     for p in range(first.shape[0]):
-        out[p] = fading_factor(first[p], second[p], time, kind, shape, table, key)
+        out[p] = fading_factor(first[p], second[p], time_s[p], doppler_hz, kind, shape, table, key)
     return out
 
 
 @kernel
 def slot_sinr(
-    source,
-    destination,
-    band,
-    gain,
-    floor_w,
-    sending_band,
-    power_w,
-    indptr,
-    index,
-    in_gain,
-    time,
-    kind,
-    shape,
-    table,
-    key,
-):
-    """SINR (rows,) of the receptions of one slot.
+    source, destination, band, gain, floor_w, sending_band, power_w, indptr, index, in_gain, start_s, length_s,
+    samples, gap, doppler_hz, kind, shape, table, key,
+):  # fmt: skip
+    """Mean and faded SINR (rows,) of the receptions of one slot.
 
     Row r is a reception at `destination[r]` from `source[r]` on sub-channel `band[r]`, with mean gain
     `gain[r]` and noise plus far interference `floor_w[r]`. `sending_band` (N,) is the sub-channel each
-    device transmits on, -1 for none.
+    device transmits on, -1 for none. With several samples the fading is taken at the middles of equal parts
+    of each transmission, `length_s[r]` long from `start_s` on, and the faded SINR is the one whose rate (with
+    SNR gap `gap`) is the mean of theirs: coding runs over the whole transmission.
     """
-    out = np.empty(source.shape[0])
+    mean, faded = np.empty(source.shape[0]), np.empty(source.shape[0])
+    total = np.empty(samples)
     for r in range(source.shape[0]):
         s, d = source[r], destination[r]
-        total = floor_w[r]
+        total[:] = floor_w[r]
+        mean_total = floor_w[r]
         for q in range(indptr[d], indptr[d + 1]):
             n = index[q]
             if sending_band[n] == band[r] and n != s:
-                total += power_w[n] * in_gain[q] * fading_factor(n, d, time, kind, shape, table, key)
-        out[r] = power_w[s] * gain[r] * fading_factor(s, d, time, kind, shape, table, key) / total
-    return out
+                level = power_w[n] * in_gain[q]
+                mean_total += level
+                for k in range(samples):
+                    at = start_s + (k + 0.5) / samples * length_s[r]
+                    total[k] += level * fading_factor(n, d, at, doppler_hz, kind, shape, table, key)
+        own = power_w[s] * gain[r]
+        mean[r] = own / mean_total
+        efficiency = 0.0
+        for k in range(samples):
+            at = start_s + (k + 0.5) / samples * length_s[r]
+            faded[r] = own * fading_factor(s, d, at, doppler_hz, kind, shape, table, key) / total[k]
+            efficiency += math.log1p(faded[r] / gap)
+        if samples > 1:
+            faded[r] = gap * math.expm1(efficiency / samples)
+    return mean, faded

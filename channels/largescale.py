@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from channels.arrays import FloatArray, KeyArray
-from channels.draws import stream_key
+from channels.arrays import FloatArray
 from channels.pathloss import ValidityWarning, get_model, path_loss_db
 from channels.pathloss.model import PathLossModel
 from channels.settings import RadioSettings
@@ -33,13 +32,13 @@ class LargeScale:
         numbers: (10,) ln of the first distance, points per unit of ln(distance), shadowing sigma in ln
             gain (LOS, NLOS), decorrelation distances in m (LOS, NLOS, LOS state), LOS mode (0 drawn, 1
             always, -1 never), ln antenna gain, shortest distance squared in m².
-        keys: (2,) random streams of shadowing and LOS state.
+        seed: The experiment's seed; it keys shadowing and LOS states.
     """
 
     model: PathLossModel
     curves: FloatArray
     numbers: FloatArray
-    keys: KeyArray
+    seed: int
 
 
 def settings_model(settings: RadioSettings) -> PathLossModel:
@@ -112,12 +111,24 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
         model=model,
         curves=np.stack([los, nlos, probability]),
         numbers=np.asarray(numbers, dtype=np.float64),
-        keys=np.asarray([stream_key(seed, "shadowing"), stream_key(seed, "line-of-sight")], dtype=np.uint64),
+        seed=seed,
     )
 
 
 def gain_reached(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
-    """Probability, over LOS states and shadowing, that a link of a distance reaches a linear gain."""
+    """Probability, over LOS states and shadowing, that a link of a distance reaches a gain.
+
+    P_LOS·Phi((m_LOS - ln g)/s_LOS) + (1 - P_LOS)·Phi((m_NLOS - ln g)/s_NLOS), with m and s the mean and deviation
+    of the ln gain in each state.
+
+    Args:
+        scale: The tabulated model.
+        distance_m: Ground distances in m, any shape; those below the shortest count as it.
+        min_gain: Linear gain g, > 0.
+
+    Returns:
+        Probability in [0, 1], in the shape of `distance_m`.
+    """
     from scipy.special import ndtr
 
     reached = np.zeros(distance_m.shape)
@@ -150,7 +161,16 @@ def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -
 
 
 def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
-    """Probability, ln gain without shadowing, and ln-sigma of the two states at some distances."""
+    """The two states of a link at some distances, from the tabulated curves.
+
+    Args:
+        scale: The tabulated model.
+        distance_m: Ground distances in m, any shape; those below the shortest count as it.
+
+    Returns:
+        For LOS and then NLOS: its probability and the ln of its linear gain without shadowing, both in the shape of
+        `distance_m`, and the standard deviation of the ln gain.
+    """
     shortest_m = math.sqrt(scale.numbers[9])
     position: FloatArray = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
     grid: FloatArray = np.arange(scale.curves.shape[1], dtype=np.float64)

@@ -15,6 +15,7 @@ def foschini_miljanic(
     max_power_w: ArrayLike,
     *,
     iterations: int = 200,
+    group: ArrayLike | None = None,
 ) -> FloatArray:
     """Lowest powers that keep every link's SINR: p <- min(p_max, p·beta/SINR).
 
@@ -27,6 +28,9 @@ def foschini_miljanic(
         sinr_min: Target linear SINR beta, scalar or (links,).
         max_power_w: Power limit in W, scalar or (links,).
         iterations: Most steps taken; it stops earlier once powers change by less than 1e-12.
+        group: (links,) transmission each link belongs to: links of one transmission have the same transmitter
+            and one power, the largest any of them needs, and do not interfere with one another. None gives
+            each link its own.
 
     Returns:
         (links,) powers in W. Where the targets are feasible every link's SINR is at least beta, to the
@@ -38,11 +42,21 @@ def foschini_miljanic(
     gain = np.asarray(gains, dtype=np.float64)
     own = np.diagonal(gain)
     cross = gain.copy()
-    np.fill_diagonal(cross, 0.0)
+    together = np.arange(own.shape[0], dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
+    same = together[:, None] == together
+    cross[same] = 0.0
+    # The power of a transmission counts once, at its first link.
+    first = np.unique(together, return_index=True)[1]
+    silent = np.ones(own.shape[0], dtype=bool)
+    silent[first] = False
+    cross[silent] = 0.0
     target, limit, noise = np.asarray(sinr_min), np.asarray(max_power_w), np.asarray(noise_w)
     power = np.broadcast_to(limit, own.shape).astype(np.float64).copy()
     for _ in range(iterations):
-        wanted = np.minimum(limit, target * (power @ cross + noise) / own)
+        single = np.minimum(limit, target * (power @ cross + noise) / own)
+        largest = np.zeros(first.shape[0])
+        np.maximum.at(largest, together, single)
+        wanted = largest[together]
         done = np.allclose(wanted, power, rtol=1e-12, atol=0.0)
         power = wanted
         if done:

@@ -3,31 +3,149 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
+from channels.adaptation import RateLaw, RateRule, rate_law
 from channels.arrays import BoolArray, FloatArray
-from channels.fading import doppler_correlation, power_quantile
+from channels.draws import stream_key
+from channels.fading import doppler_hz, shape_parameter
+from channels.presence import Presence
 from channels.scheduling.engine import Outcome
+from channels.scheduling.levels import SlotFading
 from channels.settings import RadioSettings
 from channels.transfers import RoundPlan
+from channels.units import db_to_linear
+
+_FADING_KINDS = {"none": 0, "rayleigh": 1, "rician": 2, "nakagami": 3}
 
 
 def fading_table(settings: RadioSettings) -> FloatArray:
-    """(1, 4097) ln quantiles of nakagami over the normal from -8 to 8; (1, 2) zeros for other kinds."""
+    """(2, 4097) ln quantiles of nakagami over ln of a Rayleigh power; (2, 2) zeros for other kinds.
+
+    Row 1 starts with the first ln power and the points per unit.
+    """
     if settings.fading != "nakagami":
-        return np.zeros((1, 2))
-    from scipy.special import ndtr
+        return np.zeros((2, 2))
+    from scipy.special import gammainccinv, gammaincinv
 
-    normal = np.linspace(-8.0, 8.0, 4097)
-    probability = np.clip(np.asarray(ndtr(normal)), 1e-15, 1 - 1e-15)
-    return np.log(power_quantile("nakagami", probability, m=settings.nakagami_m))[None, :]
+    log_power = np.linspace(-30.0, 4.0, 4097)
+    power, m = np.exp(log_power), settings.nakagami_m
+    # The smaller of the two tail probabilities keeps its precision.
+    low = np.asarray(gammaincinv(m, -np.expm1(-power)))
+    high = np.asarray(gammainccinv(m, np.exp(-power)))
+    quantile = np.where(power < 0.7, low, high) / m
+    scale = np.zeros(log_power.size)
+    scale[:2] = log_power[0], 1.0 / (log_power[1] - log_power[0])
+    return np.stack([np.log(np.maximum(quantile, 1e-300)), scale])
 
 
-def decorrelations_per_s(settings: RadioSettings) -> float:
-    """Rate at which AR(1) fading forgets: -ln(rho)/slot_s with rho = J0(2·pi·f_D·slot_s), kept in (0, 1)."""
-    rho = float(doppler_correlation(settings.speed_mps or 0.0, settings.carrier_hz, settings.slot_s))
-    return -math.log(min(max(rho, 1e-6), 1.0)) / settings.slot_s
+def settings_law(settings: RadioSettings) -> RateLaw:
+    """The rates of one sub-channel under the settings (see `channels.adaptation`)."""
+    return rate_law(
+        RateRule(
+            kind=settings.rate,
+            bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
+            gap_db=settings.snr_gap_db,
+            sinr_min=float(db_to_linear(settings.sinr_min_db)),
+            fading=settings.fading,
+            shape=tuple(settings.fading_shape().items()),
+            margin_db=settings.rate_margin_db,
+            certain=settings.errors == "none",
+            waterfall=float(db_to_linear(settings.waterfall_db)) if settings.errors == "chen" else None,
+        )
+    )
+
+
+def slot_fading(
+    settings: RadioSettings, seed: int, table: FloatArray, round_index: int, slot: int
+) -> SlotFading:
+    """The fading of one slot, keyed by its round and number, or in time by the clock alone.
+
+    Args:
+        settings: The radio settings.
+        seed: The channel's seed.
+        table: What `fading_table` gave.
+        round_index: Number of the round.
+        slot: Number of the slot in it.
+    """
+    fresh = settings.speed_mps is None
+    doppler = -1.0 if settings.speed_mps is None else doppler_hz(settings.speed_mps, settings.carrier_hz)
+    kind = _FADING_KINDS[settings.fading]
+    return SlotFading(
+        doppler_hz=float(doppler),
+        kind=kind,
+        shape=shape_parameter("rician", k_db=settings.rician_k_db) if kind == 2 else 0.0,
+        table=table,
+        key=stream_key(seed, "fading", round_index, slot) if fresh else stream_key(seed, "fading"),
+        success_key=stream_key(seed, "packet", round_index, slot),
+    )
+
+
+@dataclass(frozen=True)
+class TrainingTimes:
+    """When the devices of a round have trained; times are seconds after its start.
+
+    Attributes:
+        start_s: Start of the round in s.
+        ready_s: (N,) when each device has trained.
+        presence: When devices are on; None where they always are.
+        on: (N,) devices that are on at the start; None where they always are.
+        training_s: (N,) length of each device's training; see `channels.transfers.RoundPlan`.
+    """
+
+    start_s: float
+    ready_s: FloatArray
+    presence: Presence | None = None
+    on: BoolArray | None = None
+    training_s: FloatArray | None = None
+
+    def waited_s(self, living: BoolArray) -> FloatArray:
+        """For how long a round without a deadline waits for each living device.
+
+        Args:
+            living: (N,) devices that have not run empty.
+
+        Returns:
+            (living devices,) until it has trained or goes off, whichever is first; for a device that is off at the
+            start no time, or, where all are, until it is on.
+        """
+        if self.presence is None or self.on is None:
+            return self.ready_s[living]
+        if not (self.on & living).any():
+            first = (self.presence.on_after(self.start_s)[living] - self.start_s).min(initial=math.inf)
+            return np.array([first if math.isfinite(first) else 0.0])
+        until_off = np.where(self.on, self.presence.off_after(self.start_s) - self.start_s, 0.0)
+        return np.minimum(self.ready_s, until_off)[living]
+
+    def late(self, end_s: float, deadline_s: float) -> BoolArray:
+        """(N,) devices that took part and were not done by the deadline, or, where they pause, by the end."""
+        if self.on is None:
+            return self.start_s + self.ready_s > deadline_s
+        return self.on & (self.start_s + self.ready_s > min(end_s, deadline_s))
+
+
+def training_times(
+    presence: Presence | None, start_s: float, left_s: FloatArray, work_s: FloatArray
+) -> TrainingTimes:
+    """When devices have trained that go on with what is left of earlier rounds first.
+
+    Args:
+        presence: When devices are on and how fast they are; None where they always are.
+        start_s: Start of the round in s.
+        left_s: (N,) seconds after it at which earlier rounds' training ends.
+        work_s: (N,) seconds that this round's takes at the speed of the device's class.
+    """
+    if presence is None:
+        return TrainingTimes(start_s, left_s + work_s)
+    begin = start_s + left_s
+    done = presence.done_s(begin, work_s)
+    ready = np.where(work_s > 0, done - start_s, left_s)
+    with np.errstate(invalid="ignore"):
+        until_off = np.where(np.isfinite(begin), np.maximum(presence.off_after(start_s) - begin, 0.0), 0.0)
+        length = np.where(np.isfinite(done), done - begin, until_off)
+    return TrainingTimes(start_s, ready, presence, presence.on_at(start_s), np.where(work_s > 0, length, 0.0))
 
 
 def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: FloatArray) -> float:
@@ -37,7 +155,7 @@ def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: Fl
         outcome: What the engine did.
         start_s: Start of the round in s.
         deadline_s: Its deadline in s, inf for none.
-        ready_s: Training times of the living devices in s.
+        ready_s: When the living devices have trained, or are no longer waited for, in s after the start.
 
     Returns:
         The end in s.
@@ -49,7 +167,7 @@ def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: Fl
 
 
 def round_plan(
-    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, alive: BoolArray
+    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, idle_j: FloatArray
 ) -> RoundPlan:
     """Put a round's plan together; radio and computing energy stay apart.
 
@@ -58,13 +176,14 @@ def round_plan(
         start_s: Start of the round in s.
         end_s: Its end in s.
         compute_j: (N,) energy of the round's training in J, 0 for devices that could not train.
-        alive: (N,) devices whose battery is not empty after the round.
+        idle_j: (N,) energy of waiting from the engine's end to the round's, in J.
 
     Returns:
-        The plan.
+        The plan, with everybody alive, nobody late and no link starved: the channel fills these in.
     """
     schedule = outcome.schedule
     sent = schedule.table
+    everybody: BoolArray = np.isfinite(compute_j)
     return RoundPlan(
         table=sent,
         delivered=schedule.delivered,
@@ -75,7 +194,10 @@ def round_plan(
         end_s=end_s,
         airtime_s=schedule.airtime_s,
         occupied_s=float(sent["end_s"].max() - sent["start_s"].min()) if len(sent) else 0.0,
-        radio_energy_j=outcome.energy_j,
+        radio_energy_j=outcome.energy_j + idle_j,
         compute_energy_j=compute_j,
-        alive=alive,
+        alive=everybody,
+        idle_energy_j=outcome.idle_energy_j + idle_j,
+        late=~everybody,
+        starved_fraction=0.0,
     )

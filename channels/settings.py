@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from channels.adaptation import CSI_KINDS
 from channels.checks import require_positive
 from channels.fading import KINDS
 from channels.link import CHEN_WATERFALL_DB, check_rate_names
@@ -23,16 +24,23 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "scheduler": SCHEDULERS,
         "power_control": ("fixed", "foschini_miljanic"),
         "far_field": ("grid", "mean", "none"),
+        "csi": CSI_KINDS,
     }
 )
 """The names that a field of `RadioSettings` takes."""
+
+PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "proportional_fair")
+"""Schedulers that compare all pairs of waiting links."""
 
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
 )  # fmt: skip
-_NOT_NEGATIVE = ("circuit_power_w", "receive_power_w", "speed_mps", "fade_margin_db", "dense_devices")
-_POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s")
+_NOT_NEGATIVE = (
+    "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
+    "dense_devices", "rate_margin_db",
+)  # fmt: skip
+_POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
 
 @dataclass(frozen=True)
@@ -61,25 +69,36 @@ class RadioSettings:
         fading: Block fading per link and slot: none, rayleigh, rician or nakagami.
         rician_k_db: K-factor of rician in dB.
         nakagami_m: Shape of nakagami, >= 0.5.
-        speed_mps: Relative speed in m/s for fading in time: None draws every slot afresh, a number makes
-            the fading an AR(1) in time with J0(2·pi·f_D·slot_s) per slot_s.
-        slot_s: Step of the AR(1) in s, > 0.
+        speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
+            every lag tau; None draws every attempt afresh, however soon it follows.
+        slot_s: Length of an empty slot of random access in s, > 0.
         rate: shannon (with the gap) or cqi (15 modes).
         snr_gap_db: Gap to capacity of shannon in dB, >= 0.
-        sinr_min_db: Decoding threshold beta in dB: below it a transmission is in outage.
-        fade_margin_db: Added to beta when links are put into one slot on mean gains, in dB, >= 0.
-        errors: outage (threshold), chen (packet errors) or none (every transmission is decoded).
+        sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
+            errors outage).
+        csi: What a sender knows when it chooses its rate: mean (mean gains and the fading law), delayed (the
+            SINR csi_delay_s ago; needs speed_mps), or genie (the outcome itself: an upper bound, not a system).
+        csi_delay_s: Age of the SINR that csi delayed knows, in s, > 0.
+        rate_margin_db: Margin in dB between the known SINR and the one the rate needs, >= 0; None takes the
+            margin of the largest expected goodput, and 3 dB under csi delayed.
+        fade_margin_db: Added to beta by schedulers that put links into one slot by a threshold on mean gains
+            (broadcast, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB, >= 0.
+        errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate) or none (every
+            transmission is decoded, no faster than its SINR carries).
         waterfall_db: Waterfall threshold m of chen in dB.
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
+        multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
         max_attempts: Attempts per transfer and round, >= 1.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
         amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
         circuit_power_w: Extra power of a transmitting device in W, >= 0.
         receive_power_w: Power of a receiving device in W, >= 0.
+        listen_power_w: Power of a device that waits for something sent to it, in W, >= 0.
+        idle_power_w: Power of a device that waits for nothing, training or not, in W, >= 0.
         dense_devices: Up to this many devices every pair's interference is exact.
         near_neighbours: Above that, exact interference comes from about this many nearest devices, > 0.
         far_field: Interference from beyond: grid (FFT of the transmitters on a grid), mean (uniform
@@ -112,6 +131,9 @@ class RadioSettings:
     rate: str = "shannon"
     snr_gap_db: float = 3.0
     sinr_min_db: float = 0.0
+    csi: str = "mean"
+    csi_delay_s: float = 5e-3
+    rate_margin_db: float | None = None
     fade_margin_db: float = 10.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
@@ -119,12 +141,15 @@ class RadioSettings:
     scheduler_options: dict[str, Any] = field(default_factory=dict[str, Any])
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
+    multicast: bool = True
     power_control: str = "fixed"
     max_attempts: int = 4
     deadline_s: float | None = None
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
     receive_power_w: float = 0.1
+    listen_power_w: float = 0.033
+    idle_power_w: float = 0.0067
     dense_devices: int = 5000
     near_neighbours: int = 600
     far_field: str = "grid"
@@ -151,6 +176,11 @@ class RadioSettings:
         self._check_options()
 
     def _check_options(self) -> None:
+        if self.csi == "delayed" and self.speed_mps is None:
+            raise ValueError(
+                "csi is 'delayed' but speed_mps is None, which draws every attempt's fading afresh, so that an"
+                " old SINR tells nothing; set speed_mps in m/s, or csi to 'mean'"
+            )
         # Only where there are options: a model or scheduler without any need not be imported to be checked.
         if self.path_loss_options:
             get_model(self.path_loss, self.all_path_loss_options())
@@ -184,6 +214,29 @@ class RadioSettings:
             value = getattr(self, knob.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{knob.name} is {value!r}; expected a finite number")
+
+    def check_size(self, devices: int) -> None:
+        """Refuse what a run of this many devices could not do.
+
+        Args:
+            devices: Number of devices.
+
+        Raises:
+            ValueError: If the scheduler or the power control compares all pairs of links and there are more
+                than `dense_devices` devices, whose far pairs are not listed one by one.
+        """
+        if devices <= self.dense_devices:
+            return
+        if self.scheduler in PAIRWISE_SCHEDULERS:
+            raise ValueError(
+                f"scheduler {self.scheduler!r} compares all pairs of links and {devices} devices are more than"
+                f" dense_devices ({self.dense_devices}); use greedy_sinr, broadcast, tdma or aloha"
+            )
+        if self.power_control != "fixed":
+            raise ValueError(
+                f"power_control {self.power_control!r} needs the gain of every pair and {devices} devices are"
+                f" more than dense_devices ({self.dense_devices}); use fixed, or raise dense_devices"
+            )
 
     def fading_shape(self) -> dict[str, float]:
         """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""

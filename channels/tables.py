@@ -21,7 +21,7 @@ PATH_LOSS: Registry[Any] = Registry(
         "umi": "channels.pathloss.cellular:UMI",
         "uma": "channels.pathloss.cellular:UMA",
         "inh": "channels.pathloss.indoor:INH",
-        "v2x_urban": "channels.pathloss.v2x:V2X_URBAN",
+        "v2x_urban": "channels.pathloss.v2x:v2x_urban_model",
         "v2x_highway": "channels.pathloss.v2x:V2X_HIGHWAY",
         "d2d_outdoor": "channels.pathloss.d2d:D2D_OUTDOOR",
     },
@@ -47,6 +47,10 @@ SCHEDULERS: Registry[Any] = Registry(
 DEVICE_MIXES: Registry[Any] = Registry(
     "mix of device classes",
     "dfl_ray.device_mixes",
-    {"uniform": "channels.device_mixes:UNIFORM", "mixed": "channels.device_mixes:MIXED"},
+    {
+        "uniform": "channels.device_mixes:UNIFORM",
+        "mixed": "channels.device_mixes:MIXED",
+        "hardware": "channels.device_mixes:HARDWARE",
+    },
 )
 """Tuples of `channels.energy.DeviceClass` that devices are drawn from, each with its share."""

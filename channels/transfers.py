@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,10 +19,11 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 """Columns of a schedule's table, in order; the first eleven are the stable ones."""
 
-OUTCOMES: tuple[str, ...] = ("delivered", "failed", "late", "dead", "unserved")
-"""Names of the outcome codes: delivered; attempts used up; deadline; dead battery; never scheduled."""
+OUTCOMES: tuple[str, ...] = ("delivered", "failed", "late", "dead", "unserved", "upstream", "off")
+"""Names of the outcome codes: delivered; attempts used up; deadline; dead battery; never scheduled; the
+transfer it was to forward (`Transfers.after`) was lost, so it was not sent; one of its ends was off."""
 
-DELIVERED, FAILED, LATE, DEAD, UNSERVED = range(5)
+DELIVERED, FAILED, LATE, DEAD, UNSERVED, UPSTREAM, OFF = range(7)
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,25 @@ class Transfers:
         payload_bytes: (M,) encoded length in bytes, >= 0.
         message: (M,) message id: transfers of one source with the same id carry the same bytes, so a
             broadcast may serve them with one transmission.
+        after: (M,) index of the transfer this one forwards, or -1: store and forward. It is sent once that
+            transfer was decoded, from the device that decoded it, and not at all if that transfer was lost.
     """
 
     source: IntArray
     destination: IntArray
     payload_bytes: IntArray
     message: IntArray
+    after: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        """Check lengths, self-transfers and sizes.
+        """Check lengths, self-transfers, sizes and precedences; an empty `after` becomes all -1.
 
         Raises:
-            ValueError: If the arrays differ in length, a device sends to itself, or a size is negative.
+            ValueError: If the arrays differ in length, a device sends to itself, a size is negative, or a
+                predecessor does not exist, ends elsewhere than the transfer starts, or forms a circle.
         """
+        if not self.after.size:
+            object.__setattr__(self, "after", np.full(self.source.shape, -1, dtype=np.int64))
         shapes = {array.shape for array in (self.source, self.destination, self.payload_bytes, self.message)}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             raise ValueError(
@@ -60,13 +67,81 @@ class Transfers:
             )
         if np.any(self.payload_bytes < 0):
             raise ValueError(f"payload_bytes holds {int(self.payload_bytes.min())}; expected sizes >= 0")
+        if self.after.shape != self.source.shape:
+            raise ValueError(f"after has shape {self.after.shape}; expected {self.source.shape}")
+        self._check_precedences()
+
+    def _check_precedences(self) -> None:
+        later = np.flatnonzero(self.after != -1)
+        if not later.size:
+            return
+        before = self.after[later]
+        if before.min() < 0 or before.max() >= len(self):
+            raise ValueError(
+                f"after holds {before.min()} to {before.max()}; expected transfers 0 to {len(self) - 1}, or -1"
+            )
+        wrong = later[self.destination[before] != self.source[later]]
+        if wrong.size:
+            one = int(wrong[0])
+            raise ValueError(
+                f"transfer {one} starts at device {self.source[one]} but the transfer before it, "
+                f"{self.after[one]}, ends at device {self.destination[self.after[one]]}; a hop is forwarded by "
+                "the device that received it"
+            )
+        self.hops_before()
+
+    def hops_before(self) -> IntArray:
+        """(M,) number of transfers that must have been decoded before each one.
+
+        Raises:
+            ValueError: If precedences form a circle.
+        """
+        hops = np.zeros(len(self), dtype=np.int64)
+        reached = self.after.copy()
+        for _ in range(len(self) + 1):
+            on_the_way = reached >= 0
+            if not on_the_way.any():
+                return hops
+            hops += on_the_way
+            reached = np.where(on_the_way, self.after[reached], -1)
+        raise ValueError("the precedences in `after` form a circle; a transfer cannot wait for itself")
+
+    def hops_after(self) -> IntArray:
+        """(M,) length of the longest chain of transfers that waits for each one."""
+        left = np.zeros(len(self), dtype=np.int64)
+        if not np.any(self.after >= 0):
+            return left
+        # Deepest first, so that each transfer is complete before it is handed to its predecessor.
+        for one in np.argsort(-self.hops_before(), kind="stable"):
+            if self.after[one] >= 0:
+                left[self.after[one]] = max(left[self.after[one]], left[one] + 1)
+        return left
+
+    def permuted(self, order: IntArray) -> Transfers:
+        """The transfers in another order.
+
+        Args:
+            order: (M,) index of the transfer at each new place.
+        """
+        place = np.empty(len(self) + 1, dtype=np.int64)
+        place[order] = np.arange(len(self), dtype=np.int64)
+        place[-1] = -1
+        return Transfers(
+            self.source[order],
+            self.destination[order],
+            self.payload_bytes[order],
+            self.message[order],
+            place[self.after[order]],
+        )
 
     def __len__(self) -> int:
         """Number of transfers."""
         return self.source.shape[0]
 
     @classmethod
-    def build(cls, source: Any, destination: Any, payload_bytes: Any, message: Any = None) -> Transfers:
+    def build(
+        cls, source: Any, destination: Any, payload_bytes: Any, message: Any = None, after: Any = None
+    ) -> Transfers:
         """Make transfers from anything array-like.
 
         Args:
@@ -74,6 +149,7 @@ class Transfers:
             destination: (M,) receiving devices.
             payload_bytes: (M,) sizes in bytes, or one size for all.
             message: (M,) message ids; None makes every transfer a message of its own.
+            after: (M,) predecessors, -1 for none; None for none at all.
 
         Returns:
             The transfers, as int64 arrays.
@@ -82,7 +158,14 @@ class Transfers:
         dst = np.atleast_1d(np.asarray(destination, dtype=np.int64))
         size = np.broadcast_to(np.asarray(payload_bytes, dtype=np.int64), src.shape).copy()
         given = np.arange(src.shape[0], dtype=np.int64) if message is None else message
-        return cls(src, dst, size, np.atleast_1d(np.asarray(given, dtype=np.int64)))
+        before = np.full(src.shape, -1) if after is None else after
+        return cls(
+            src,
+            dst,
+            size,
+            np.atleast_1d(np.asarray(given, dtype=np.int64)),
+            np.atleast_1d(np.asarray(before, dtype=np.int64)),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +186,8 @@ class Schedule:
             that a scheduler sends in segments are not among them.
         outcome: (M,) codes into `OUTCOMES`.
         end_s: When the last transmission ended.
-        airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too.
+        airtime_s: Sum over transmissions of their duration times the share of the band they occupy, a
+            broadcast counted once, failed ones too.
     """
 
     table: pd.DataFrame
@@ -129,14 +213,20 @@ class RoundPlan:
         start_s: Clock at the start of the round.
         end_s: Clock at its end: the later of the last transmission and the slowest living device's
             training, or the deadline.
-        airtime_s: Sum over transmissions of their duration, a broadcast counted once, failed ones too:
-            the cost axis on which methods are compared.
+        airtime_s: Sum over transmissions of their duration times the share of the band they occupy, a
+            broadcast counted once, failed ones too: the cost axis on which methods are compared.
         occupied_s: Span from the first transmission's start to the last one's end.
         radio_energy_j: (N,) energy of sending and receiving of each device in J; 0 for a device whose battery
             was empty when the radio phase began.
         compute_energy_j: (N,) energy of local training of each device in J; 0 for a device whose battery was
             empty before the round.
         alive: (N,) devices whose battery is not empty after the round.
+        idle_energy_j: (N,) part of `energy_j` spent listening and idle.
+        late: (N,) devices whose training was not done by the deadline: they sent nothing.
+        starved_fraction: Share of the links wanted so far in the run that have never delivered anything.
+        on: (N,) devices that were on when the round began; None where devices always are.
+        training_s: (N,) from beginning to end of each device's training in s, with its speed and its pauses; where it
+            never ends, until the device goes off. None where devices are always on at their class's speed.
     """
 
     table: pd.DataFrame
@@ -151,6 +241,16 @@ class RoundPlan:
     radio_energy_j: FloatArray
     compute_energy_j: FloatArray
     alive: BoolArray
+    idle_energy_j: FloatArray
+    late: BoolArray
+    starved_fraction: float
+    on: BoolArray | None = None
+    training_s: FloatArray | None = None
+
+    @property
+    def present(self) -> BoolArray:
+        """(N,) devices that were on when the round began."""
+        return np.ones_like(self.alive) if self.on is None else self.on
 
     @property
     def energy_j(self) -> FloatArray:
@@ -186,8 +286,10 @@ def _from_columns(columns: Any) -> Transfers:
     missing = [name for name in ("source", "destination", "payload_bytes") if name not in columns]
     if missing:
         raise ValueError(f"transfers lack the columns {missing}; expected source, destination, payload_bytes")
-    message = columns.get("message")
-    return Transfers.build(columns["source"], columns["destination"], columns["payload_bytes"], message)
+    message, after = columns.get("message"), columns.get("after")
+    return Transfers.build(
+        columns["source"], columns["destination"], columns["payload_bytes"], message, after
+    )
 
 
 def _from_entries(entries: Sequence[Any]) -> Transfers:

@@ -23,21 +23,49 @@ BITS_PER_BYTE = 8
 
 
 def db_to_linear(value_db: ArrayLike) -> FloatArray:
-    """Power ratio from decibels: 10^(x/10), any shape."""
+    """Power ratio from decibels: 10^(x/10).
+
+    Args:
+        value_db: Decibels, any shape.
+
+    Returns:
+        Ratio, >= 0, in the shape of `value_db`.
+    """
     return np.power(10.0, np.asarray(value_db, dtype=np.float64) / 10.0)
 
 
 def linear_to_db(value_linear: ArrayLike) -> FloatArray:
-    """Decibels from a power ratio: 10·lg x, any shape; 0 gives -inf without a warning."""
+    """Decibels from a power ratio: 10·lg x.
+
+    Args:
+        value_linear: Ratio, >= 0, any shape.
+
+    Returns:
+        Decibels; -inf at 0, without a warning, in the shape of `value_linear`.
+    """
     with np.errstate(divide="ignore"):
         return 10.0 * np.log10(np.asarray(value_linear, dtype=np.float64))
 
 
 def dbm_to_watt(power_dbm: ArrayLike) -> FloatArray:
-    """Watts from dBm: 10^((x-30)/10), any shape."""
+    """Watts from dBm: 10^((x - 30)/10).
+
+    Args:
+        power_dbm: Power in dBm, any shape.
+
+    Returns:
+        Power in W, in the shape of `power_dbm`.
+    """
     return db_to_linear(np.asarray(power_dbm, dtype=np.float64) - 30.0)
 
 
 def watt_to_dbm(power_w: ArrayLike) -> FloatArray:
-    """DBm from watts: 10·lg x + 30, any shape."""
+    """DBm from watts: 10·lg x + 30.
+
+    Args:
+        power_w: Power in W, >= 0, any shape.
+
+    Returns:
+        Power in dBm; -inf at 0, without a warning, in the shape of `power_w`.
+    """
     return linear_to_db(power_w) + 30.0

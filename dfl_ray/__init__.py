@@ -1,10 +1,12 @@
 """dfl-ray: wireless devices that fine-tune one language model together without a server, simulated on Ray.
 
-`load_run(path)` gives the records of a run as pandas tables. All else is reached through its own module.
+`run(load_config(...))` runs an experiment and returns its `Run`, `plan` says what it would cost, and `load_run(path)`
+gives the records of an earlier run as pandas tables. All else is reached through its own module.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 from dfl_ray.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from dfl_ray.records import load_run
+    from dfl_ray.config.load import load_config
+    from dfl_ray.records import Run, load_run
+    from dfl_ray.simulation.library import plan, run
 
-__all__ = ["__version__", "load_run"]
+__all__ = ["Run", "__version__", "load_config", "load_run", "plan", "run"]
+
+_LAZY = {
+    "Run": "dfl_ray.records",
+    "load_config": "dfl_ray.config.load",
+    "load_run": "dfl_ray.records",
+    "plan": "dfl_ray.simulation.library",
+    "run": "dfl_ray.simulation.library",
+}
 
 _NEIGHBOURS = ("topology", "channels", "actors")
 
@@ -51,11 +63,9 @@ def _location(name: str) -> Path | None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_run` when it is first asked for: pandas takes longer to import than `--help` may take."""
-    if name == "load_run":
-        from dfl_ray.records import load_run
-
-        return load_run
+    """Import what is asked for when it is first asked for: pandas takes longer to import than `--help` may take."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

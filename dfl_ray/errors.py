@@ -49,7 +49,17 @@ def _rebuild(kind: type[InputError], what: str, got: str, expected: str, change:
 
 
 def paragraph(what: str, *, got: str = "", expected: str = "", change: str = "") -> str:
-    """Join the four parts of an error into one paragraph, leaving out the empty ones."""
+    """Join the four parts of an error into one paragraph, leaving out the empty ones.
+
+    Args:
+        what: What is wrong.
+        got: What was found.
+        expected: What would be right.
+        change: What the user is to change.
+
+    Returns:
+        Sentences with a full stop each, separated by blanks.
+    """
     parts = [_sentence(what)]
     if got:
         parts.append(f"Got: {_sentence(got)}")

@@ -28,6 +28,9 @@ class Stream(IntEnum):
     DEVICE_CLASSES = 12
     MOBILITY = 13
     METHOD = 14
+    TEST_SPLIT = 15
+    FAULTS = 16
+    PRIVACY = 17
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

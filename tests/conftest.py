@@ -6,6 +6,9 @@ import os
 
 # One thread for each process, as in actors; read by BLAS and OpenMP when they are loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Coverage is that of the tests' own processes: the fifteen of a Ray take twice as long under a tracer.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ SMALL_RUN = [
     "evaluate.every=2",
     "evaluate.rows_per_task=12",
     "track.wandb.mode=disabled",
+    "runtime.report=false",
 ]
 """Overrides that make a run of a few seconds."""
 
@@ -45,6 +49,32 @@ def small_config(tmp_path: Path, *overrides: str) -> Any:
     partitioned = any(text.startswith("devices.partition=") for text in overrides)
     own = [text for text in SMALL_RUN if not (partitioned and text.startswith("devices.partition."))]
     return load_config(None, [*own, f"runtime.runs_dir={tmp_path}", *overrides])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that start Ray first, since they take longest; of them those first that share one."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("ray") is None,
+            "shared_ray" not in getattr(item, "fixturenames", ()),
+        )
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all that starts Ray to one worker, and to the other whole files, whose tests share fixtures.
+
+    Two clusters at a time on two cores only wait for each other.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayInOneWorker(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "ray" if file.startswith("tests/ray/") or "_on_ray" in nodeid else file
+
+    return RayInOneWorker(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dfl_ray.records import RunFolder
+from dfl_ray.records import RunFolder, load_run
 
 TASKS = ("parity", "lookup", "agree", "sum", "reverse", "topic")
 
@@ -46,17 +46,7 @@ def write_fake_run(runs_dir: Path, name: str = "fake", fake: Fake | None = None)
     folder.append({"evaluation": _evaluation(fake, nodes, 0, rng)}, 0)
     best = 0.0
     for number in range(1, fake.rounds + 1):
-        transfers = _transfers(fake, nodes, edges, number, rng)
-        attempts = _attempts(transfers)
-        tables = {
-            "transfers": transfers,
-            "attempts": attempts,
-            "devices": _devices(fake, nodes, transfers, attempts, number, rng),
-        }
-        evaluated = number % fake.every == 0 or number == fake.rounds
-        if evaluated:
-            tables["evaluation"] = _evaluation(fake, nodes, number, rng)
-        tables["rounds"] = _round(fake, tables, number, best, rng)
+        tables = _tables(fake, nodes, edges, number, best, rng)
         best = max(best, float(tables["rounds"]["accuracy_mean"].fillna(0).iloc[0]))
         folder.append(tables, number)
     if fake.state == "running":
@@ -64,6 +54,35 @@ def write_fake_run(runs_dir: Path, name: str = "fake", fake: Fake | None = None)
     else:
         folder.finish(fake.state)  # pyright: ignore[reportArgumentType]
     return folder.path
+
+
+def write_next_round(path: Path, fake: Fake) -> None:
+    """Add one more round to a made-up run that goes on, evaluated like its others."""
+    run = load_run(path)
+    nodes, edges = run.topology_at(run.last_round)
+    number = run.last_round + 1
+    tables = _tables(fake, nodes, edges, number, 0.0, np.random.default_rng([fake.seed, number]))
+    folder = RunFolder.open(path)
+    folder.append(tables, number)
+    folder.close()
+
+
+def _tables(fake: Fake, nodes, edges, number: int, best: float, rng: np.random.Generator) -> dict:
+    """The record tables of one round."""
+    transfers = _transfers(fake, nodes, edges, number, rng)
+    attempts = _attempts(transfers)
+    tables = {
+        "transfers": transfers,
+        "attempts": attempts,
+        "devices": _devices(fake, nodes, transfers, attempts, number, rng),
+    }
+    if number % fake.every == 0 or number == fake.rounds:
+        tables["evaluation"] = _evaluation(fake, nodes, number, rng)
+        tables["experts"] = _experts(fake, nodes, number)
+        if fake.method == "sparse_orthogonal":
+            tables["routing"] = _routing(fake, number)
+    tables["rounds"] = _round(fake, tables, number, best, rng)
+    return tables
 
 
 def _topology(fake: Fake, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -217,6 +236,43 @@ def _evaluation(fake: Fake, nodes, number: int, rng: np.random.Generator) -> pd.
                 )
             )
     return pd.concat(frames, ignore_index=True)
+
+
+def _experts(fake: Fake, nodes, number: int) -> pd.DataFrame:
+    """Experts: its own of the tasks it holds, replicas of the others, older from task to task; none of the last."""
+    count = len(fake.tasks)
+    held = [{fake.tasks.index(task) for task in tasks.split(",")} for tasks in nodes["tasks"]]
+    device, task = np.divmod(np.arange(fake.devices * count), count)
+    own = np.array([t in held[d] for d, t in zip(device, task, strict=True)])
+    one_adapter = fake.method != "sparse_orthogonal"
+    own |= one_adapter
+    none = ~own & (task == count - 1)
+    version = np.maximum(1, number - task)
+    return pd.DataFrame(
+        {
+            "device": device,
+            "task": np.array(fake.tasks, object)[task],
+            "holding": np.where(own, "own", np.where(none, "none", "replica")),
+            "author": pd.Series(np.where(own, device, task % fake.devices), dtype="Int64").mask(none),
+            "version": pd.Series(version, dtype="Int64").mask(own | none),
+            "age_rounds": pd.Series(np.where(own, 0, number - version), dtype="Int64").mask(none),
+        }
+    )
+
+
+def _routing(fake: Fake, number: int) -> pd.DataFrame:
+    """Of 64 rows of a task 60 go to its own expert and 4 to that of the next task."""
+    count = len(fake.tasks)
+    device, task = np.divmod(np.arange(fake.devices * count), count)
+    names = np.array(fake.tasks, object)
+    choices = ((task, 60), ((task + 1) % count, 4))
+    parts = [
+        pd.DataFrame(
+            {"device": device, "rule": "likelihood", "task": names[task], "chosen": names[to], "rows": rows}
+        )
+        for to, rows in choices
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _round(fake: Fake, tables, number: int, best: float, rng: np.random.Generator) -> pd.DataFrame:

@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 import torch
 
+from dfl_ray.config.schema import Config
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.network.comm_graph import CommGraph, Tree
+from dfl_ray.simulation.experiment import static_projections
 
 LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
 LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
@@ -19,6 +21,11 @@ LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 
 
 def sketch(device, task, layers):
     return np.stack([np.eye(8) * (1 + task)] * (len(layers) if layers is not None else len(LAYERS)))
+
+
+def projections_of(config, layers, tasks):
+    """What a run with seed 3 draws for its method."""
+    return static_projections(Config(seed=3, method=config), layers, tasks)
 
 
 def make_context(config, held, rounds=20):
@@ -37,7 +44,7 @@ def make_context(config, held, rounds=20):
             everyone={(0, 0): tree0, (1, 2): tree1},
             holders={(0, 0): Tree(0, {0: (1,), 1: (2,)}, 2), (1, 2): Tree(2, {2: (1, 3) if 1 in held[1] else (3,)}, 1)},
         ),
-        sketch=sketch, router_layers=(0,),
+        sketch=sketch, router_layers=(0,), projections=projections_of(config, LAYERS, 2),
     )  # fmt: skip
 
 
@@ -80,6 +87,7 @@ def plain_context(config, weights, layers=LAYERS, rounds=20):
     return Context(
         config=config, seed=3, run=99, rounds=rounds, layers=layers, tasks=1, held=dict.fromkeys(devices, (0,)),
         graph=CommGraph(weights, {0: weights}, {}, {}, {}), sketch=sketch, router_layers=(),
+        projections=projections_of(config, layers, 1),
     )  # fmt: skip
 
 

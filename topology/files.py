@@ -117,7 +117,10 @@ def read_edges(path: str | Path, nodes: int) -> IntArray:
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"topology file {source} does not exist; give the path of a .graphml or .csv file")
-    found = _read_graphml(source) if source.suffix.lower() in (".graphml", ".xml") else _read_csv(source)
+    try:
+        found = _read_graphml(source) if source.suffix.lower() in (".graphml", ".xml") else _read_csv(source)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{source} is no CSV in UTF-8 with columns source,target: {error}") from error
     return as_pairs(np.array(found, np.int64).reshape(-1, 2), nodes, str(source))[0]
 
 

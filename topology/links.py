@@ -154,21 +154,21 @@ def link_cost(
     """Cost of using each candidate link: α·airtime + β·energy + γ·collision.
 
     Each term is divided by its median over the candidates, so the weights are pure numbers and a cost of
-    about α + β + γ is an ordinary link. A term whose weight is 0, or whose values are unknown, is left out.
+    about α + β + γ is an ordinary link. A term whose weight is 0 is left out.
 
     Args:
         positions_m: (N, 2) positions, metres.
         links: Candidate links.
         airtime_weight: Weight α of airtime, ≥ 0.
         energy_weight: Weight β of energy, ≥ 0.
-        collision_weight: Weight γ of collision, ≥ 0.
+        collision_weight: Weight γ of the devices that a use of the link silences, ≥ 0.
         interference_factor: See `collision_count`.
 
     Returns:
         (E,) costs, positive.
 
     Raises:
-        ValueError: If a weight is negative or all are 0.
+        ValueError: If a weight is negative or all are 0, or energy is weighted and unknown.
 
     Departures: the design asks for collision without saying between what; a count of silenced devices keeps
         the objective a sum over links, so that it can be checked against exact solvers.
@@ -179,12 +179,17 @@ def link_cost(
             "airtime_weight, energy_weight and collision_weight must be ≥ 0 and not all 0, got "
             + ", ".join(f"{weight:g}" for weight in weights)
         )
+    if energy_weight > 0 and not np.isfinite(links.energy_j_per_mb).all():
+        raise ValueError(
+            f"energy_weight is {energy_weight:g} but the energy of some links is unknown; give energy_j_per_mb, or "
+            "set energy_weight to 0"
+        )
     terms = [(airtime_weight, links.airtime_s_per_mb), (energy_weight, links.energy_j_per_mb)]
     if collision_weight > 0:
         terms.append((collision_weight, collision_count(positions_m, links, interference_factor)))
     cost = np.zeros(len(links.pairs))
     for weight, values in terms:
-        if weight > 0 and len(values) and np.isfinite(values).all():
+        if weight > 0 and len(values):
             middle = float(np.median(values))
             cost += weight * values / (middle if middle > 0 else 1.0)
     return cost + 1e-9

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray, IntArray
 from topology.registry import Within, check_options
+from topology.row_file import SUFFIXES, read_row_file, row_shares
 from topology.tables import PARTITIONS
 
 TRADE_ROUNDS = 64
@@ -146,7 +147,8 @@ def from_file(
         devices: Number of devices.
         tasks: Number of tasks.
         rng: Not used; taken so that all partitions are called alike.
-        path: CSV ``device,task,weight`` with tasks numbered from 0.
+        path: CSV ``device,task,weight`` with tasks numbered from 0, or Parquet ``device,task,row``, of which a device's
+            weights are its numbers of rows; a run's own ``partition.parquet`` is one.
         min_holders: Least number of holders of a task.
 
     Returns:
@@ -229,15 +231,13 @@ def _read(path: str | Path, devices: int, tasks: int, min_holders: int) -> Float
     if not Path(path).is_file():
         raise ValueError(f"task mixture 'file' needs path= of an existing CSV device,task,weight; got {path}")
     mixture = np.zeros((devices, tasks))
-    problems: list[str] = []
-    with Path(path).open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if not {"device", "task", "weight"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected columns device,task,weight, got {reader.fieldnames}")
-        for line, row in enumerate(reader, start=2):
-            problem = _read_row(row, mixture)
-            if problem:
-                problems.append(f"line {line}: {problem}")
+    try:
+        if Path(path).suffix.lower() in SUFFIXES:
+            mixture, problems = row_shares(read_row_file(path, devices, tasks), tasks), []
+        else:
+            problems = _read_rows(Path(path), mixture)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 with columns device,task,weight: {error}") from error
     problems += [f"device {d} holds no task" for d in np.flatnonzero(mixture.sum(axis=1) <= 0)]
     holders = (mixture > 0).sum(axis=0)
     problems += [
@@ -247,6 +247,20 @@ def _read(path: str | Path, devices: int, tasks: int, min_holders: int) -> Float
     if problems:
         raise ValueError(f"{path}: " + "; ".join(problems[:20]) + "; correct these rows")
     return mixture / mixture.sum(axis=1, keepdims=True)
+
+
+def _read_rows(path: Path, mixture: FloatArray) -> list[str]:
+    """Fill in the weights; returns what is wrong, by line."""
+    problems: list[str] = []
+    with path.open(newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        if not {"device", "task", "weight"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path}: expected columns device,task,weight, got {reader.fieldnames}")
+        for line, row in enumerate(reader, start=2):
+            problem = _read_row(row, mixture)
+            if problem:
+                problems.append(f"line {line}: {problem}")
+    return problems
 
 
 def _read_row(row: dict[str, str], mixture: FloatArray) -> str:

@@ -201,7 +201,10 @@ def _read(path: str | Path, count: int, width: float, height: float) -> FloatArr
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"placement file {source} does not exist; give the path of a CSV or .npy file")
-    points = np.load(source, allow_pickle=False) if source.suffix == ".npy" else _read_csv(source)
+    try:
+        points = np.load(source, allow_pickle=False) if source.suffix == ".npy" else _read_csv(source)
+    except (UnicodeDecodeError, csv.Error, EOFError) as error:
+        raise ValueError(f"placement file {source} is neither a CSV in UTF-8 nor .npy: {error}") from error
     points = np.asarray(points, dtype=np.float64)
     if points.shape != (count, 2):
         raise ValueError(f"{source} holds positions of shape {points.shape}, expected ({count}, 2)")

@@ -70,6 +70,7 @@ MOBILITY: Registry[Callable[..., Mobility]] = Registry(
         "random_direction": "topology.mobility.legs:RandomDirection",
         "random_waypoint": "topology.mobility.legs:RandomWaypoint",
         "gauss_markov": "topology.mobility.gauss_markov:GaussMarkov",
+        "highway": "topology.mobility.highway:Highway",
         "trace": "topology.mobility.recorded:Trace",
     },
 )

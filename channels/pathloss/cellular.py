@@ -21,23 +21,67 @@ def _dual_slope_db(point: Geometry, near_db: float, near_slope: float, far_bend:
 
 
 def umi_los_db(point: Geometry) -> FloatArray:
-    """UMi LOS: 32.4 + 21·lg d3 + 20·lg f; beyond d_BP 32.4 + 40·lg d3 + 20·lg f - 9.5·lg(d_BP² + dh²)."""
+    """UMi LOS: 32.4 + 21·lg d3 + 20·lg f; beyond d_BP 32.4 + 40·lg d3 + 20·lg f - 9.5·lg(d_BP² + dh²).
+
+    Ground distances from 10 m to 5 km, a base station 10 m and terminals 1.5 to 22.5 m high.
+
+    Args:
+        point: Distances in m, carrier in GHz and heights in m; see `Geometry`.
+
+    Returns:
+        Loss in dB, in the broadcast shape of the point's arrays.
+
+    Source:
+        3GPP TR 38.901, table 7.4.1-1.
+    """
     return _dual_slope_db(point, 32.4, 21.0, 9.5)
 
 
 def umi_nlos_db(point: Geometry) -> FloatArray:
-    """UMi NLOS: max(LOS, 22.4 + 35.3·lg d3 + 21.3·lg f - 0.3·(h_UT - 1.5))."""
+    """UMi NLOS: max(LOS, 22.4 + 35.3·lg d3 + 21.3·lg f - 0.3·(h_UT - 1.5)).
+
+    Args:
+        point: Distances in m, carrier in GHz and heights in m; see `Geometry`.
+
+    Returns:
+        Loss in dB, in the broadcast shape of the point's arrays.
+
+    Source:
+        3GPP TR 38.901, table 7.4.1-1.
+    """
     blocked = 22.4 + 35.3 * np.log10(point.distance_3d_m) + 21.3 * np.log10(point.carrier_ghz)
     return np.maximum(umi_los_db(point), blocked - 0.3 * (point.rx_height_m - 1.5))
 
 
 def uma_los_db(point: Geometry) -> FloatArray:
-    """UMa LOS: 28 + 22·lg d3 + 20·lg f; beyond d_BP 28 + 40·lg d3 + 20·lg f - 9·lg(d_BP² + dh²)."""
+    """UMa LOS: 28 + 22·lg d3 + 20·lg f; beyond d_BP 28 + 40·lg d3 + 20·lg f - 9·lg(d_BP² + dh²).
+
+    Ground distances from 10 m to 5 km, a base station 25 m and terminals 1.5 to 13 m high.
+
+    Args:
+        point: Distances in m, carrier in GHz and heights in m; see `Geometry`.
+
+    Returns:
+        Loss in dB, in the broadcast shape of the point's arrays.
+
+    Source:
+        3GPP TR 38.901, table 7.4.1-1.
+    """
     return _dual_slope_db(point, 28.0, 22.0, 9.0)
 
 
 def uma_nlos_db(point: Geometry) -> FloatArray:
-    """UMa NLOS: max(LOS, 13.54 + 39.08·lg d3 + 20·lg f - 0.6·(h_UT - 1.5))."""
+    """UMa NLOS: max(LOS, 13.54 + 39.08·lg d3 + 20·lg f - 0.6·(h_UT - 1.5)).
+
+    Args:
+        point: Distances in m, carrier in GHz and heights in m; see `Geometry`.
+
+    Returns:
+        Loss in dB, in the broadcast shape of the point's arrays.
+
+    Source:
+        3GPP TR 38.901, table 7.4.1-1.
+    """
     blocked = 13.54 + 39.08 * np.log10(point.distance_3d_m) + 20 * np.log10(point.carrier_ghz)
     return np.maximum(uma_los_db(point), blocked - 0.6 * (point.rx_height_m - 1.5))
 
@@ -48,12 +92,32 @@ def _street_probability(distance_m: FloatArray, decay_m: float) -> FloatArray:
 
 
 def umi_probability(distance_m: FloatArray) -> FloatArray:
-    """UMi: 18/d + exp(-d/36)·(1 - 18/d), 1 up to 18 m."""
+    """UMi: 18/d + exp(-d/36)·(1 - 18/d), 1 up to 18 m.
+
+    Args:
+        distance_m: Ground distance in m, >= 0, any shape.
+
+    Returns:
+        Probability in [0, 1], in the shape of `distance_m`.
+
+    Source:
+        3GPP TR 38.901, table 7.4.2-1.
+    """
     return _street_probability(distance_m, 36.0)
 
 
 def uma_probability(distance_m: FloatArray) -> FloatArray:
-    """UMa: 18/d + exp(-d/63)·(1 - 18/d), 1 up to 18 m; terminals up to 13 m high (C' = 0)."""
+    """UMa: 18/d + exp(-d/63)·(1 - 18/d), 1 up to 18 m; terminals up to 13 m high (C' = 0).
+
+    Args:
+        distance_m: Ground distance in m, >= 0, any shape.
+
+    Returns:
+        Probability in [0, 1], in the shape of `distance_m`.
+
+    Source:
+        3GPP TR 38.901, table 7.4.2-1.
+    """
     return _street_probability(distance_m, 63.0)
 
 

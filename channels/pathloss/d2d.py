@@ -40,7 +40,17 @@ def d2d_nlos_db(point: Geometry) -> FloatArray:
 
 
 def d2d_probability(distance_m: FloatArray) -> FloatArray:
-    """Outdoor D2D: min(18/d, 1)·(1 - exp(-d/36)) + exp(-d/36)."""
+    """Outdoor D2D: min(18/d, 1)·(1 - exp(-d/36)) + exp(-d/36).
+
+    Args:
+        distance_m: Ground distance in m, >= 0, any shape.
+
+    Returns:
+        Probability in [0, 1], in the shape of `distance_m`.
+
+    Source:
+        3GPP TR 36.843, annex A.2.1.2.
+    """
     blocked = np.exp(-distance_m / 36.0)
     return 18.0 / np.maximum(distance_m, 18.0) * (1.0 - blocked) + blocked
 

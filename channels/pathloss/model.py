@@ -84,10 +84,29 @@ def free_space_db(point: Geometry) -> FloatArray:
 
 
 def always_los(distance_m: FloatArray) -> FloatArray:
-    """Probability 1 everywhere, for models without obstacles."""
+    """Probability of line of sight of models without obstacles: 1.
+
+    Args:
+        distance_m: Ground distance in m, any shape.
+
+    Returns:
+        Ones, in the shape of `distance_m`.
+    """
     return np.ones_like(distance_m)
 
 
 def breakpoint_m(point: Geometry, tx_effective_m: float, rx_effective_m: float) -> FloatArray:
-    """Two-ray breakpoint distance 4·h_tx·h_rx·f/c in m from effective antenna heights in m."""
+    """Two-ray breakpoint distance 4·h_tx·h_rx·f/c, with c = 3e8 m/s as the standards have it.
+
+    Args:
+        point: Its carrier is used.
+        tx_effective_m: Effective height of the transmitter's antenna in m.
+        rx_effective_m: Effective height of the receiver's antenna in m.
+
+    Returns:
+        Distance in m, in the shape of the point's carrier.
+
+    Source:
+        3GPP TR 38.901, table 7.4.1-1, note 1.
+    """
     return 4 * tx_effective_m * rx_effective_m * point.carrier_ghz * 1e9 / SPEED_OF_LIGHT_M_S

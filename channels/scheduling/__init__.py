@@ -7,17 +7,18 @@ schedulers over positions, shadowing, fading, retries, deadlines and batteries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from channels.adaptation import RateRule, rate_law
 from channels.arrays import FloatArray
 from channels.checks import require_positive
+from channels.draws import stream_key
 from channels.gains import matrix_gains
-from channels.link import check_rate_names
+from channels.link import CHEN_WATERFALL_DB, check_rate_names
 from channels.registry import unknown_name
 from channels.scheduling.problem import Radio
 from channels.scheduling.table import get_scheduler
@@ -28,9 +29,13 @@ from channels.units import db_to_linear
 __all__ = ["SCHEDULERS", "Schedule", "Transfers", "plan"]
 
 _PASSED_ON = frozenset(
-    {field.name for field in fields(Radio)} - {"near", "far", "power_w", "noise_w", "sinr_min", "plan_min"}
+    {field.name for field in fields(Radio)}
+    - {"near", "far", "power_w", "noise_w", "sinr_min", "plan_min", "law", "round_index", "csi_delay_s"}
+    - {"delayed_margin_db", "csi"}
 )
-_OWN = frozenset({"sinr_min_db", "beta_db", "fade_margin_db", "snr_gap_db", "max_slots", "deadline_s"})
+_OWN = frozenset(
+    {"sinr_min_db", "beta_db", "fade_margin_db", "rate", "snr_gap_db", "max_slots", "deadline_s"}
+)
 
 
 def plan(
@@ -49,12 +54,14 @@ def plan(
             (0), `bandwidth_hz` (1e6), `rate` (shannon), `snr_gap_db` (0), `errors` (outage), `subchannels`
             (1), `max_attempts` (1; 100 for aloha), `max_slots`, `deadline_s`, `power_control`,
             `positions_m` and `conflict_factor` (coloring), `exponent` (coloring without positions),
-            `aloha_probability`, `seed`, `slot_s`, `waterfall_db`, `amplifier_efficiency`,
-            `circuit_power_w`, `receive_power_w`, `scheduler_options` (the scheduler's own).
+            `aloha_probability`, `seed` (of random access, packet errors and tie-breaks), `multicast` (True),
+            `slot_s`, `waterfall_db`, `amplifier_efficiency`, `circuit_power_w`, `receive_power_w`,
+            `scheduler_options` (the scheduler's own).
 
     Returns:
-        The schedule. Every row's `sinr_db` is exact for the rows that share its slot and sub-channel. A
-        link that cannot reach the threshold alone appears once, undelivered.
+        The schedule; it does not depend on the order of the transfers. Every row's `sinr_db` is exact for the
+        rows that share its slot and sub-channel. A link that cannot reach the threshold alone appears
+        once, undelivered.
 
     Raises:
         ValueError: For an unknown scheduler or option, or arrays that do not fit.
@@ -77,7 +84,11 @@ def plan(
     wanted = as_transfers(transfers)
     gain, power, noise = _checked(wanted, gains, power_w, noise_w)
     radio = _radio(name, gain, power, noise, options)
-    never: Callable[[int, float], SlotFading] = lambda slot, now: SlotFading(success_key=slot + 1)  # noqa: E731
+    seed = int(options.get("seed", 0))
+
+    def unfaded(slot: int) -> SlotFading:
+        return SlotFading(success_key=stream_key(seed, "packet", 0, slot))
+
     request = Request(
         transfers=wanted,
         gain=gain[wanted.source, wanted.destination],
@@ -85,8 +96,9 @@ def plan(
         ready_s=np.zeros_like(power),
         deadline_s=float(options.get("deadline_s") or math.inf),
         battery_j=np.full_like(power, np.inf),
-        fading=never,
+        fading=unfaded,
         max_slots=options.get("max_slots"),
+        order_key=stream_key(seed, "transfer-order", 0),
     )
     return run_slots(radio, scheduler, request).schedule
 
@@ -122,14 +134,16 @@ def _radio(
     passed = {key: value for key, value in options.items() if key in _PASSED_ON}
     subchannels = int(passed.pop("subchannels", 1))
     bandwidth = float(passed.pop("bandwidth_hz", 1e6))
-    gap_db = float(options.get("snr_gap_db", passed.pop("gap_db", 0.0)))
+    gap_db, rate = float(options.get("snr_gap_db", 0.0)), str(options.get("rate", "shannon"))
+    errors = str(passed.get("errors", "outage"))
     require_positive("subchannels", subchannels)
     require_positive("bandwidth_hz", bandwidth)
-    check_rate_names(passed.get("rate", "shannon"), passed.get("errors", "outage"), gap_db)
+    check_rate_names(rate, errors, gap_db)
     default_db = -math.inf if name == "fplinq" else 5.0
     threshold_db = options.get("sinr_min_db", options.get("beta_db"))
     beta = float(db_to_linear(default_db if threshold_db is None else float(threshold_db)))
     passed.setdefault("max_attempts", 100 if name == "aloha" else 1)
+    waterfall = float(db_to_linear(passed.get("waterfall_db", CHEN_WATERFALL_DB)))
     return Radio(
         near=matrix_gains(gain),
         power_w=power,
@@ -138,6 +152,15 @@ def _radio(
         sinr_min=beta,
         plan_min=beta * float(db_to_linear(options.get("fade_margin_db", 0.0))),
         subchannels=subchannels,
-        gap_db=gap_db,
+        law=rate_law(
+            RateRule(
+                rate,
+                bandwidth / subchannels,
+                gap_db,
+                beta,
+                certain=errors == "none",
+                waterfall=waterfall if errors == "chen" else None,
+            )
+        ),
         **passed,
     )

@@ -19,7 +19,7 @@ from channels.scheduling.problem import Scheduler, SlotTask
 def select(task: SlotTask) -> list[IntArray]:
     """Draw the next slot (see `Scheduler.select`); it may be empty."""
     radio = task.radio
-    key = stream_key(radio.seed, "aloha", task.slot)
+    key = stream_key(radio.seed, "aloha", radio.round_index, task.slot)
     # Keyed by the link itself, so that a draw does not depend on who else waits.
     draw = keyed_uniform(key, task.source, task.destination, ordered=True)
     choice = keyed_uniform(stream_key(key, "band"), task.source, task.destination, ordered=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray
-from channels.link import rate_bps, sinr_for_rate
 from channels.scheduling import greedy_sinr
 from channels.scheduling.problem import Radio, Scheduler, SlotTask
 
@@ -22,10 +21,10 @@ def select(task: SlotTask) -> list[IntArray]:
     """Choose the next slots (see `Scheduler.select`)."""
     if task.first_row[-1] == task.units:
         return greedy_sinr.select(task)
-    return [greedy_sinr.peel_slot(task)]
+    return [greedy_sinr.fill_by_bound(task)]
 
 
-BROADCAST = Scheduler("broadcast", select, groups=True, spreads=True)
+BROADCAST = Scheduler("broadcast", select, groups=True, saves_airtime=True, spreads=True)
 
 
 def airtime_bound(radio: Radio, snr: FloatArray, bits: FloatArray, first_row: IntArray) -> FloatArray:
@@ -47,10 +46,10 @@ def airtime_bound(radio: Radio, snr: FloatArray, bits: FloatArray, first_row: In
     units = first_row.shape[0] - 1
     if not units or first_row[-1] == units:
         return np.zeros_like(bits)
-    rate = np.maximum(rate_bps(radio.rate, snr, radio.bandwidth_hz, radio.gap_db), 1e-12)
+    rate = np.maximum(radio.law.goodput(snr), 1e-12)
     alone_s = bits / np.minimum.reduceat(rate, first_row[:-1])
     linkwise_s = bits * np.add.reduceat(1.0 / rate, first_row[:-1])
     factor = float(linkwise_s.sum() / alone_s.sum()) if alone_s.sum() > 0 else 1.0
     needed = np.minimum.reduceat(rate, first_row[:-1]) / factor
-    bound = sinr_for_rate(radio.rate, needed, radio.bandwidth_hz, radio.gap_db)
+    bound = radio.law.mean_sinr_for(needed)
     return np.minimum(bound, np.minimum.reduceat(snr, first_row[:-1]) * (1 - 1e-9))

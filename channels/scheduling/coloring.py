@@ -2,7 +2,8 @@
 
 Two links conflict when they share a device or when one's sender is closer to the other's receiver than
 `conflict_factor` times the other's length. Colours are given in Welsh-Powell order. Links of a colour that
-break their SINR bound together are taken out, weakest first, and queue again.
+break their SINR bound together are taken out, weakest first, and queue again. Colours that hold the longest
+neglected links are sent first.
 
 Source:
     Gupta and Kumar, The Capacity of Wireless Networks (2000), protocol model; Welsh and Powell (1967).
@@ -29,7 +30,8 @@ def select(task: SlotTask) -> list[IntArray]:
     conflict = links.conflict | _too_close(task, links)
     affect = affectance(task, links)
     slots = [_keep_bound(band, affect) for band in slots_from_numbers(welsh_powell(conflict))]
-    return [band for band in slots if np.any(band >= 0)]
+    slots = [band for band in slots if np.any(band >= 0)]
+    return sorted(slots, key=lambda band: -int(task.waited[band >= 0].max()))
 
 
 def welsh_powell(conflict: BoolArray) -> IntArray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from channels.arrays import BoolArray, FloatArray
+from channels.arrays import BoolArray, FloatArray, IntArray
 
 _CLIP = 1.001
 _TOLERANCE = 1e-7
@@ -125,12 +125,21 @@ def fractional_slots(affect: FloatArray, *, time_limit_s: float = 60.0) -> float
 
 def _maximal_sets(affect: FloatArray) -> list[FloatArray]:
     """One maximal feasible set around every link: good first columns."""
-    from channels.scheduling.kernels import first_fit
-
     n = affect.shape[0]
     harmless = np.argsort(affect.sum(axis=0) + affect.sum(axis=1), kind="stable")
     orders = [np.concatenate(([k], harmless[harmless != k])) for k in range(n)]
-    return [(first_fit(order, affect) == 0).astype(np.float64) for order in orders]
+    return [_inserted(order, affect).astype(np.float64) for order in orders]
+
+
+def _inserted(order: IntArray, affect: FloatArray) -> BoolArray:
+    """(links,) members of a feasible set filled in the given order."""
+    inside = np.zeros(affect.shape[0], dtype=bool)
+    load = np.zeros(affect.shape[0])
+    for link in order:
+        joined = load + affect[link]
+        if load[link] <= 1.0 and np.all(joined[inside] <= 1.0):
+            inside[link], load = True, joined
+    return inside
 
 
 def best_sum_rate(received_w: FloatArray, noise_w: FloatArray, bandwidth_hz: float = 1.0) -> float:
@@ -155,3 +164,20 @@ def best_sum_rate(received_w: FloatArray, noise_w: FloatArray, bandwidth_hz: flo
     total = states @ received_w + noise_w
     sinr = states * own / (total - states * own)
     return float(np.log2(1 + sinr).sum(axis=1).max()) * bandwidth_hz
+
+
+def shortest_span(times_s: FloatArray) -> float:
+    """Least total time of splitting links into slots, by dynamic programming over subsets.
+
+    f(S) = min over A within S that holds S's first link of T(A) + f(S without A), with f of nothing 0.
+
+    Args:
+        times_s: (2^n,) time T(A) of a slot that holds the links of bit mask A, inf where they cannot share
+            one; entry 0 is unused. n up to about 14.
+
+    Returns:
+        The least total time in s.
+    """
+    from channels.scheduling.spans import least_total
+
+    return float(least_total(np.asarray(times_s, dtype=np.float64)))

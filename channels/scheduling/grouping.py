@@ -6,36 +6,52 @@ import numpy as np
 
 from channels.arrays import FloatArray, IntArray
 from channels.scheduling.broadcast import airtime_bound
-from channels.scheduling.problem import Radio, Scheduler
+from channels.scheduling.problem import Radio
 from channels.transfers import Transfers
 
 
-def unit_ids(radio: Radio, scheduler: Scheduler, wanted: Transfers, gain: FloatArray) -> IntArray:
+def unit_ids(radio: Radio, groups: bool, wanted: Transfers, gain: FloatArray) -> IntArray:
     """Number the transmissions that could serve the transfers.
 
     Args:
         radio: The physical side.
-        scheduler: The scheduling rule; only one that groups makes units of several transfers.
+        groups: Whether transfers with the same source and message form one unit.
         wanted: The transfers.
         gain: (M,) mean linear gain of each transfer's link.
 
     Returns:
-        (M,) unit of each transfer, from 0 without gaps. Receivers in outage even without interference get
-        a unit of their own.
+        (M,) unit of each transfer, from 0 without gaps, numbered by first appearance. Receivers that
+        practically never decode, even without interference, get a unit of their own, so they do not slow the
+        others.
     """
-    if not scheduler.groups:
+    if not groups or not len(wanted):
         return np.arange(len(wanted), dtype=np.int64)
     snr = radio.power_w[wanted.source] * gain / radio.noise_w[wanted.destination]
-    hopeless = np.where(snr < radio.sinr_min, np.arange(len(wanted)) + 1, 0)
+    alone = radio.law.hopeless(snr) | (snr < radio.sinr_min)
+    hopeless = np.where(alone, np.arange(len(wanted)) + 1, 0)
     # The same message wanted twice by one receiver is sent twice: a transmission has each receiver once.
     same = np.stack([wanted.source, wanted.message, wanted.payload_bytes, wanted.destination], axis=1)
-    groups = np.column_stack([same[:, :3], hopeless, _occurrence(same)])
-    return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    rows = np.column_stack([same[:, :3], wanted.after, hopeless, _occurrence(same)])
+    number = _kinds(rows)
+    first = np.full(int(number.max()) + 1, number.size, dtype=np.int64)
+    np.minimum.at(first, number, np.arange(number.size, dtype=np.int64))
+    rank = np.empty(first.shape[0], dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(first.shape[0], dtype=np.int64)
+    return rank[number]
+
+
+def _kinds(rows: IntArray) -> IntArray:
+    """(rows,) number of each distinct row, in lexical order."""
+    order = np.lexsort(rows.T[::-1])
+    new = np.any(rows[order[1:]] != rows[order[:-1]], axis=1)
+    out = np.empty(rows.shape[0], dtype=np.int64)
+    out[order] = np.concatenate(([0], np.cumsum(new)))
+    return out
 
 
 def _occurrence(keys: IntArray) -> IntArray:
     """(rows,) how many equal rows come before each row."""
-    kind = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    kind = _kinds(keys)
     order = np.argsort(kind, kind="stable")
     first = np.searchsorted(kind[order], kind[order])
     count = np.empty(kind.shape[0], dtype=np.int64)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from channels.adaptation import carried_bps
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import keyed_uniform
-from channels.link import lowest_rate_bps, packet_success_probability, rate_bps
+from channels.link import packet_success_probability
 from channels.power import foschini_miljanic
 from channels.scheduling.problem import Radio, SlotTask
+from channels.units import db_to_linear
 
-_NO_TABLE = np.zeros((1, 2))
+_NO_TABLE = np.zeros((2, 2))
+_MOST_SAMPLES = 16
+_SAMPLES_PER_PERIOD = 4.0
 
 
 @dataclass(frozen=True)
@@ -20,15 +25,16 @@ class SlotFading:
     """Fading of one slot, as the compiled loops take it (see `channels.kernels.fading_factor`).
 
     Attributes:
-        time: Time in decorrelation times, or below 0 for a fresh draw.
+        doppler_hz: Doppler shift of fading in time in Hz, or below 0 for a fresh draw in each slot.
         kind: 0 none, 1 Rayleigh, 2 Rician, 3 by quantile table.
         shape: Linear K of Rician.
-        table: (1, points) ln quantiles over the standard normal from -8 to 8.
-        key: Key of the slot's draws.
-        success_key: Key of the packet-error draws.
+        table: (2, points) ln quantiles over ln of a Rayleigh power; row 1 holds the first ln power and the
+            points per unit.
+        key: Key of the draws: of the slot, or of the run for fading in time.
+        success_key: Key of the slot's packet-error draws.
     """
 
-    time: float = -1.0
+    doppler_hz: float = -1.0
     kind: int = 0
     shape: float = 0.0
     table: FloatArray = field(default_factory=lambda: _NO_TABLE)
@@ -36,49 +42,118 @@ class SlotFading:
     success_key: int = 0
 
 
-def slot_levels(
-    task: SlotTask,
-    band: IntArray,
-    *,
-    fading: SlotFading | None = None,
-    power_w: FloatArray | None = None,
-) -> tuple[IntArray, FloatArray]:
-    """SINR of every reception of a slot.
+@dataclass(frozen=True)
+class SlotLevels:
+    """The receptions of a slot.
+
+    Attributes:
+        rows: (receptions,) rows of the task.
+        unit: (receptions,) unit of each.
+        mean: (receptions,) linear SINR on mean gains.
+        faded: (receptions,) linear SINR at the slot's start, fading included.
+        floor_w: (receptions,) noise plus far interference in W.
+    """
+
+    rows: IntArray
+    unit: IntArray
+    mean: FloatArray
+    faded: FloatArray
+    floor_w: FloatArray
+
+
+def slot_levels(task: SlotTask, band: IntArray) -> tuple[IntArray, FloatArray]:
+    """SINR of every reception of a slot on mean gains.
 
     Args:
         task: The task.
         band: (U,) sub-channel of each unit, -1 outside the slot.
-        fading: The slot's fading; None takes mean gains.
-        power_w: (N,) powers in W; None takes the radio's own.
 
     Returns:
         Row indices of the task, and their linear SINR.
     """
-    from channels import kernels
+    levels = mean_levels(task, band, SlotFading(), 0.0, task.radio.power_w)
+    return levels.rows, levels.mean
 
-    radio = task.radio
-    power = radio.power_w if power_w is None else power_w
-    faded = SlotFading() if fading is None else fading
+
+def mean_levels(
+    task: SlotTask, band: IntArray, fading: SlotFading, now_s: float, power_w: FloatArray
+) -> SlotLevels:
+    """SINR of every reception of a slot, on mean gains and with the fading at its start.
+
+    Args:
+        task: The task.
+        band: (U,) sub-channel of each unit, -1 outside the slot.
+        fading: The slot's fading.
+        now_s: Its start in s.
+        power_w: (N,) powers in W.
+    """
     unit = task.row_unit
     rows = np.flatnonzero(band[unit] >= 0)
+    far = far_field(task, band, power_w)
+    destination = task.destination[rows]
+    floor = task.radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
+    levels = SlotLevels(rows, unit[rows], floor, floor, floor)
+    mean, faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)
+    return SlotLevels(rows, unit[rows], mean, faded, floor)
+
+
+def faded_levels(
+    task: SlotTask,
+    band: IntArray,
+    levels: SlotLevels,
+    fading: SlotFading,
+    now_s: float,
+    power_w: FloatArray,
+    length_s: FloatArray,
+) -> FloatArray:
+    """(receptions,) linear SINR, fading included, over transmissions of the given lengths.
+
+    Fresh fading holds for the whole slot. Fading in time is sampled four times per Doppler period, at most
+    16 times a transmission.
+    """
+    if fading.doppler_hz < 0 or not length_s.size:
+        return levels.faded
+    periods = float(length_s.max()) * fading.doppler_hz
+    samples = int(min(max(math.ceil(_SAMPLES_PER_PERIOD * periods), 1), _MOST_SAMPLES))
+    return _sinr(task, band, levels, fading, now_s, power_w, length_s, samples)[1]
+
+
+def _sinr(
+    task: SlotTask,
+    band: IntArray,
+    levels: SlotLevels,
+    fading: SlotFading,
+    now_s: float,
+    power_w: FloatArray,
+    length_s: FloatArray,
+    samples: int,
+) -> tuple[FloatArray, FloatArray]:
+    from channels import kernels
+
+    radio, near = task.radio, task.radio.near
     inside = np.flatnonzero(band >= 0)
     # One byte per device: the loop over near lists reads it at random, and it should stay in cache.
     sending = np.full(radio.power_w.shape[0], -1, dtype=np.int8)
     sending[task.source[inside]] = band[inside]
-    far = far_field(task, band, power)
-    destination = task.destination[rows]
-    floor = radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
-    near = radio.near
-    sinr = kernels.slot_sinr(
-        task.source[unit[rows]], destination, band[unit[rows]], task.gain[rows], floor, sending, power,
-        near.indptr, near.index, near.in_gain, faded.time, faded.kind, faded.shape, faded.table,
-        np.uint64(faded.key),
+    gap = float(db_to_linear(radio.law.rule.gap_db))
+    return kernels.slot_sinr(
+        task.source[levels.unit], task.destination[levels.rows], band[levels.unit], task.gain[levels.rows],
+        levels.floor_w, sending, power_w, near.indptr, near.index, near.in_gain, now_s, length_s, samples, gap,
+        fading.doppler_hz, fading.kind, fading.shape, fading.table, np.uint64(fading.key),
     )  # fmt: skip
-    return rows, sinr
 
 
 def far_field(task: SlotTask, band: IntArray, power_w: FloatArray) -> FloatArray | None:
-    """Far interference per sub-channel and device, (subchannels, N) in W; None without a far field."""
+    """Far interference of a slot, sub-channel by sub-channel.
+
+    Args:
+        task: The task of U units.
+        band: (U,) sub-channel of each unit, -1 outside the slot.
+        power_w: (N,) radiated powers in W.
+
+    Returns:
+        (subchannels, N) mean interference at each device in W; None without a far field.
+    """
     radio = task.radio
     if radio.far is None:
         return None
@@ -93,8 +168,11 @@ def far_field(task: SlotTask, band: IntArray, power_w: FloatArray) -> FloatArray
 def controlled_power(task: SlotTask, band: IntArray) -> FloatArray:
     """Lowest powers that keep every unit's SINR bound on mean gains (Foschini-Miljanic), per sub-channel.
 
+    A unit's bound is `SlotTask.sinr_min`, or what it has at full power where that is less. A unit with several
+    receivers keeps it at all of them.
+
     Args:
-        task: The task, with unicast units.
+        task: The task; its near list is complete.
         band: (U,) sub-channel of each unit, -1 outside the slot.
 
     Returns:
@@ -102,33 +180,89 @@ def controlled_power(task: SlotTask, band: IntArray) -> FloatArray:
     """
     radio = task.radio
     power = radio.power_w.copy()
+    rows, full = slot_levels(task, band)
+    unit = task.row_unit[rows]
+    target = np.minimum(task.sinr_min[unit], full)
     for channel in range(radio.subchannels):
-        units = np.flatnonzero(band == channel)
-        if not units.size:
+        here = np.flatnonzero(band[unit] == channel)
+        if not here.size:
             continue
-        src, dst = task.source[units], task.destination[units]
-        cross = radio.near.matrix()[np.ix_(src, dst)]
-        np.fill_diagonal(cross, task.gain[units])
-        power[src] = foschini_miljanic(cross, radio.noise_w[dst], task.sinr_min[units], radio.power_w[src])
+        source, destination = task.source[unit[here]], task.destination[rows[here]]
+        cross = radio.near.matrix()[np.ix_(source, destination)]
+        np.fill_diagonal(cross, task.gain[rows[here]])
+        groups = np.unique(source, return_inverse=True)[1].reshape(-1)
+        power[source] = foschini_miljanic(
+            cross, radio.noise_w[destination], target[here], radio.power_w[source], group=groups
+        )
     return power
 
 
+def chosen_rates(
+    radio: Radio, task: SlotTask, levels: SlotLevels, fading: SlotFading, now_s: float
+) -> FloatArray:
+    """(U,) rate in bit/s of each unit, chosen before the outcome: that of its worst receiver.
+
+    `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, less a
+    margin; `genie` the SINR of the attempt itself, but for receivers that cannot decode even the lowest rate,
+    which it sends at the rate of the mean.
+    """
+    known, worst = levels.mean, np.full(task.units, np.inf)
+    if radio.csi == "mean":
+        np.minimum.at(worst, levels.unit, known)
+        return radio.law.chosen_rate(worst)
+    if radio.csi == "delayed":
+        known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
+        np.minimum.at(worst, levels.unit, known)
+        return radio.law.rate(worst / float(db_to_linear(radio.delayed_margin_db)))
+    able = levels.faded >= radio.law.needed_sinr(radio.law.lowest_bps) * (1 - 1e-12)
+    np.minimum.at(worst, levels.unit[able], levels.faded[able])
+    planned = np.full(task.units, np.inf)
+    np.minimum.at(planned, levels.unit, levels.mean)
+    return np.where(np.isfinite(worst), radio.law.rate(worst), radio.law.chosen_rate(planned))
+
+
+def _own_fading(task: SlotTask, levels: SlotLevels, fading: SlotFading, time_s: float) -> FloatArray:
+    from channels import kernels
+
+    return kernels.fading_factors(
+        task.source[levels.unit], task.destination[levels.rows], np.full(levels.rows.size, time_s),
+        fading.doppler_hz, fading.kind, fading.shape, fading.table, np.uint64(fading.key),
+    )  # fmt: skip
+
+
 def decoded_rows(
-    radio: Radio, sinr: FloatArray, source: IntArray, destination: IntArray, fading: SlotFading
-) -> BoolArray:
-    """Which receptions are decoded under the radio's error model, (rows,)."""
+    radio: Radio,
+    unit: IntArray,
+    sinr: FloatArray,
+    rate: FloatArray,
+    source: IntArray,
+    destination: IntArray,
+    fading: SlotFading,
+) -> tuple[FloatArray, BoolArray]:
+    """What an attempt comes to under the radio's error model.
+
+    `outage`: decoded iff the SINR reaches what the rate needs. `chen`: where the SINR carries the rate, threshold or
+    not, decoded with chance exp(-m/SINR). `none`: always decoded, no faster than the SINR of the moment carries.
+
+    Args:
+        radio: The physical side.
+        unit: (rows,) unit of each reception.
+        sinr: (rows,) linear SINR, fading included.
+        rate: (U,) chosen rates in bit/s.
+        source: (rows,) sender.
+        destination: (rows,) receiver.
+        fading: The slot's fading; it keys the packet-error draws.
+
+    Returns:
+        (U,) rates in bit/s and (rows,) whether each reception is decoded.
+    """
+    law = radio.law
     if radio.errors == "none":
-        return np.ones(sinr.shape, dtype=bool)
+        capacity = np.full(rate.shape, np.inf)
+        np.minimum.at(capacity, unit, carried_bps(law.rule, sinr))
+        return np.minimum(rate, capacity), np.ones(sinr.shape, dtype=bool)
     if radio.errors == "chen":
         draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
-        return draw < packet_success_probability(sinr, radio.waterfall_db)
-    return sinr >= radio.sinr_min * (1 - 1e-12)
-
-
-def unit_rates(radio: Radio, units: int, unit: IntArray, sinr: FloatArray, decoded: BoolArray) -> FloatArray:
-    """Rate of each unit: that of the worst receiver that decodes, or the lowest rate if none does."""
-    worst = np.full(units, np.inf)
-    np.minimum.at(worst, unit[decoded], sinr[decoded])
-    lowest = lowest_rate_bps(radio.rate, radio.sinr_min, radio.bandwidth_hz, radio.gap_db)
-    rate = rate_bps(radio.rate, np.where(np.isfinite(worst), worst, 0.0), radio.bandwidth_hz, radio.gap_db)
-    return np.where(np.isfinite(worst), np.maximum(rate, lowest), lowest)
+        within = sinr >= law.needed_sinr(rate)[unit] * (1 - 1e-9)
+        return rate, within & (draw < packet_success_probability(sinr, radio.waterfall_db))
+    return rate, sinr >= law.needed_sinr(rate)[unit] * (1 - 1e-9)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from channels.adaptation import RateLaw
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.gains import NearGains
 from channels.interference import FarField
@@ -30,8 +32,10 @@ class Radio:
         subchannels: Number of sub-channels.
         sinr_min: Decoding threshold beta, linear.
         plan_min: SINR the scheduler keeps on mean gains (beta times the fade margin), linear.
-        rate: `shannon` or `cqi`.
-        gap_db: SNR gap of `shannon` in dB.
+        law: Rates chosen from the mean SINR.
+        csi: What a sender knows: `mean`, `delayed` or `genie` (see `channels.adaptation`).
+        csi_delay_s: Age of the SINR that `delayed` knows, in s.
+        delayed_margin_db: Margin below that SINR in dB.
         errors: `outage`, `chen` or `none`.
         waterfall_db: Waterfall threshold of `chen` in dB.
         power_control: `fixed` or `foschini_miljanic`.
@@ -39,8 +43,12 @@ class Radio:
         amplifier_efficiency: Amplifier efficiency eta.
         circuit_power_w: Circuit power of a sender in W.
         receive_power_w: Power of a receiver in W.
+        listen_power_w: Power of a device that still awaits a reception, in W.
+        idle_power_w: Power of any other device that neither sends nor receives, in W.
         slot_s: Length of an idle slot in s.
         seed: Seed of random access.
+        round_index: Number of the round; with the slot it keys random access.
+        multicast: Whether schedulers that can serve all receivers of a message with one transmission.
         aloha_probability: Chance of trying in a slot.
         conflict_factor: Interference range over link length.
         exponent: Path-loss exponent that turns gains into lengths where positions are unknown.
@@ -53,10 +61,12 @@ class Radio:
     bandwidth_hz: float
     sinr_min: float
     plan_min: float
+    law: RateLaw
     far: FarField | None = None
     subchannels: int = 1
-    rate: str = "shannon"
-    gap_db: float = 0.0
+    csi: str = "mean"
+    csi_delay_s: float = 0.0
+    delayed_margin_db: float = 3.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
     power_control: str = "fixed"
@@ -64,8 +74,12 @@ class Radio:
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
     receive_power_w: float = 0.1
+    listen_power_w: float = 0.0
+    idle_power_w: float = 0.0
     slot_s: float = 1e-3
     seed: int = 0
+    round_index: int = 0
+    multicast: bool = True
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
     exponent: float = 3.5
@@ -87,11 +101,16 @@ class SlotTask:
         gain: (R,) mean linear gain of each row.
         signal_w: (R,) mean received power of each row in W.
         sinr_min: (U,) linear SINR each unit keeps at all its receivers.
-        bits: (U,) bits left to carry.
+        bits: (U,) bits to carry.
+        alone_s: (U,) expected time each unit needs with the band for itself, retries included, in s.
+        hopeless: (U,) units with a receiver that practically never decodes, even alone.
+        hops_after: (U,) length of the longest chain of transfers that waits for each unit.
+        waited: (U,) rounds in a row a link of the unit has gone unserved.
         far_w: (N,) expected far interference at each device in W.
         average_bps: (N,) exponential average of each sender's served rate in bit/s.
         slot: Number of the slot.
         wanted: Transfers of the whole round; a scheduler may work harder on small rounds.
+        left_s: Seconds left until the round's deadline; inf without one.
     """
 
     radio: Radio
@@ -102,10 +121,20 @@ class SlotTask:
     signal_w: FloatArray
     sinr_min: FloatArray
     bits: FloatArray
+    alone_s: FloatArray
+    hopeless: BoolArray
+    hops_after: IntArray
+    waited: IntArray
     far_w: FloatArray
     average_bps: FloatArray
     slot: int
     wanted: int
+    left_s: float = math.inf
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the round has a deadline."""
+        return math.isfinite(self.left_s)
 
     @property
     def units(self) -> int:
@@ -141,6 +170,10 @@ def subset(task: SlotTask, units: IntArray) -> SlotTask:
         signal_w=task.signal_w[rows],
         sinr_min=task.sinr_min[units],
         bits=task.bits[units],
+        alone_s=task.alone_s[units],
+        hopeless=task.hopeless[units],
+        hops_after=task.hops_after[units],
+        waited=task.waited[units],
     )
 
 
@@ -202,7 +235,14 @@ def affectance(task: SlotTask, links: LinkMatrix) -> FloatArray:
 
 
 def slots_from_numbers(numbers: IntArray) -> list[IntArray]:
-    """Turn (U,) slot numbers into one sub-channel array per slot, all on sub-channel 0."""
+    """Turn slot numbers into what `Scheduler.select` answers, all on sub-channel 0.
+
+    Args:
+        numbers: (U,) slot of each unit, from 0; -1 for none.
+
+    Returns:
+        For each slot, (U,) sub-channel 0 for its members and -1 for the others.
+    """
     return [
         np.where(numbers == slot, 0, -1).astype(np.int64) for slot in range(int(numbers.max(initial=-1)) + 1)
     ]

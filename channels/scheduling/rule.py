@@ -21,7 +21,7 @@ class Scheduler:
             where the unit is not in the slot. Slots after the first are dropped when new senders become
             ready.
         groups: Whether transfers with the same source and message form one unit.
-        segments: Whether a slot ends with its first completed unit, the others keeping what they carried.
+        saves_airtime: Whether units are kept within the airtime their receivers need one by one.
         spreads: Whether `select` uses all sub-channels itself; otherwise it fills one, and is asked again
             for each further one with the devices that are left.
         keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
@@ -30,6 +30,6 @@ class Scheduler:
     name: str
     select: Select
     groups: bool = False
-    segments: bool = False
+    saves_airtime: bool = False
     spreads: bool = False
     keeps_threshold: bool = True

@@ -1,4 +1,4 @@
-"""`tdma`: one link at a time, in the order the transfers were given."""
+"""`tdma`: one transmission at a time, in an order drawn anew each round; links unserved before go first."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def select(task: SlotTask) -> list[IntArray]:
     return [band]
 
 
-TDMA = Scheduler("tdma", select)
+TDMA = Scheduler("tdma", select, groups=True)

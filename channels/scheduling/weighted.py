@@ -1,7 +1,7 @@
 """`max_weight` and `proportional_fair`: greedy maximisation of a weighted sum rate, slot by slot.
 
-A slot ends when its first link is done; the others keep what they have carried and compete again, so that
-queues and averages matter.
+Averages of proportional fairness are kept over rounds. Every attempt carries its whole payload, as under the
+other schedulers, so a failed one costs the same under all of them.
 
 Source:
     Tassiulas and Ephremides, Stability Properties of Constrained Queueing Systems (1992); Kelly, Maulloo
@@ -13,18 +13,23 @@ from __future__ import annotations
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray
-from channels.link import rate_bps
 from channels.scheduling.problem import Scheduler, SlotTask, link_matrix
 
 
 def select_max_weight(task: SlotTask) -> list[IntArray]:
-    """Choose the slot with the largest sum of queue times rate (see `Scheduler.select`)."""
-    return [weighted_slot(task, task.bits)]
+    """Choose the slot with the largest sum of queue times rate (see `Scheduler.select`).
+
+    A link's queue is what it is to carry now and what it was to carry in each round in a row without a turn.
+    """
+    return [weighted_slot(task, task.bits * (1.0 + task.waited))]
 
 
 def select_proportional_fair(task: SlotTask) -> list[IntArray]:
-    """Choose the slot with the largest sum of rate over average rate (see `Scheduler.select`)."""
-    return [weighted_slot(task, 1.0 / np.maximum(task.average_bps[task.source], 1.0))]
+    """Choose the slot with the largest sum of rate over average rate (see `Scheduler.select`).
+
+    Averages are a sender's; of its links, those count more that had no turn for some rounds.
+    """
+    return [weighted_slot(task, (1.0 + task.waited) / np.maximum(task.average_bps[task.source], 1.0))]
 
 
 def weighted_slot(task: SlotTask, weight: FloatArray) -> IntArray:
@@ -39,7 +44,7 @@ def weighted_slot(task: SlotTask, weight: FloatArray) -> IntArray:
     Returns:
         (U,) sub-channel 0 for members, -1 for the others.
     """
-    radio, links = task.radio, link_matrix(task)
+    law, links = task.radio.law, link_matrix(task)
     signal = np.diagonal(links.received_w)
     cross = links.received_w.copy()
     np.fill_diagonal(cross, 0.0)
@@ -53,8 +58,8 @@ def weighted_slot(task: SlotTask, weight: FloatArray) -> IntArray:
         # (candidates, members): SINR of the members once each candidate has joined.
         joined = signal[members] / (load[members] + cross[np.ix_(new, members)])
         own = signal[new] / load[new]
-        value = (rate_bps(radio.rate, joined, radio.bandwidth_hz, radio.gap_db) * weight[members]).sum(axis=1)
-        value += rate_bps(radio.rate, own, radio.bandwidth_hz, radio.gap_db) * weight[new]
+        value = (law.goodput(joined) * weight[members]).sum(axis=1)
+        value += law.goodput(own) * weight[new]
         slack = 1 - 1e-9
         keeps = (joined >= task.sinr_min[members] * slack).all(axis=1) & (own >= task.sinr_min[new] * slack)
         if not members.size:
@@ -73,5 +78,5 @@ def weighted_slot(task: SlotTask, weight: FloatArray) -> IntArray:
     return np.where(inside, 0, -1).astype(np.int64)
 
 
-MAX_WEIGHT = Scheduler("max_weight", select_max_weight, segments=True)
-PROPORTIONAL_FAIR = Scheduler("proportional_fair", select_proportional_fair, segments=True)
+MAX_WEIGHT = Scheduler("max_weight", select_max_weight)
+PROPORTIONAL_FAIR = Scheduler("proportional_fair", select_proportional_fair)

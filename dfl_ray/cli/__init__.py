@@ -28,9 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
         from dfl_ray.cli.parser import parse_words
+        from dfl_ray.simulation.stopping import stopped_by_signals
 
         command, options = parse_words(words)
-        return command.execute(options)
+        with stopped_by_signals():
+            return command.execute(options)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_DONE if stop.code is None else EXIT_FAILED
     except BrokenPipeError:

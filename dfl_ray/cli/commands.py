@@ -20,28 +20,55 @@ def run(options: argparse.Namespace) -> int:
     """
     from actors.forks import ForkServer
 
+    if options.resume:
+        from dfl_ray.cli.again import begun
+
+        found = begun(_load(options.words))
+        if found is not None:
+            return found if isinstance(found, int) else resume(_of_run(found, options))
     with ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
         config = _load(options.words)
         check_inputs(config)
-        _silence_libraries(options.verbose)
+        silence(options.verbose)
         from dfl_ray.simulation.launch import launch
 
-        outcome = launch(config, verbose=options.verbose, json=options.json, server=server)
+        outcome = launch(
+            config, verbose=options.verbose, json=options.json, quiet=options.quiet, server=server
+        )
         return _finish(outcome, options.json)
+
+
+def _of_run(folder: Path, options: argparse.Namespace) -> argparse.Namespace:
+    return argparse.Namespace(
+        run=str(folder),
+        overrides=[],
+        verbose=options.verbose,
+        json=options.json,
+        quiet=options.quiet,
+        changed=False,
+    )
 
 
 def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
     from actors.forks import ForkServer
 
-    folder = _run_folder(options.run)
+    folder = run_folder(options.run)
     with ForkServer(verbose=options.verbose) as server:
-        _silence_libraries(options.verbose)
+        silence(options.verbose)
         from dfl_ray.simulation.launch import resume as resume_run
 
-        outcome = resume_run(folder, verbose=options.verbose, json=options.json, server=server)
+        outcome = resume_run(
+            folder,
+            options.overrides,
+            verbose=options.verbose,
+            json=options.json,
+            quiet=options.quiet,
+            changed=options.changed,
+            server=server,
+        )
         return _finish(outcome, options.json)
 
 
@@ -51,12 +78,12 @@ def plan(options: argparse.Namespace) -> int:
 
     config = _load(options.words)
     check_inputs(config)
-    _silence_libraries(options.verbose)
+    silence(options.verbose)
     from dfl_ray.simulation.estimate import plan as plan_run
     from dfl_ray.simulation.estimate import plan_lines
     from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json)
+    progress = make_progress(quiet=options.json or options.quiet)
     figures = plan_run(config, progress.step, rounds=options.rounds)
     lines = plan_lines(figures)
     width = max(len(name) for name, _ in lines) + 2
@@ -69,8 +96,17 @@ def plan(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
-    folders = [_run_folder(text) for text in options.runs]
-    _silence_libraries(options.verbose)
+    from dfl_ray.errors import InputError
+
+    folders = [run_folder(text) for text in options.runs]
+    if options.output and Path(options.output).is_dir():
+        raise InputError(
+            f"The report cannot be written to `{options.output}`",
+            got="a folder",
+            expected="the name of a file",
+            change=f"Give `-o {Path(options.output) / 'report.html'}`.",
+        )
+    silence(options.verbose)
     from dfl_ray.views.report import write_report
 
     one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
@@ -94,10 +130,10 @@ def presets(options: argparse.Namespace) -> int:
 
 
 def config(options: argparse.Namespace) -> int:
-    """`dfl-ray config`: the resolved configuration as commented YAML."""
+    """`dfl-ray config`: what differs from the defaults as commented YAML, or with `--all` every key."""
     from dfl_ray.config.describe import describe
 
-    print(describe(_load(options.words)), end="")
+    print(describe(_load(options.words), changed_only=not options.all), end="")
     return 0
 
 
@@ -114,10 +150,11 @@ def _load(words: Sequence[str]) -> Config:
     from dfl_ray.config.load import load_config
 
     source, overrides = split_words(words)
-    return load_config(source, overrides)
+    return load_config(source, overrides, say=lambda text: print(f"dfl-ray: {text}", file=sys.stderr))
 
 
-def _run_folder(text: str) -> Path:
+def run_folder(text: str) -> Path:
+    """The folder of a run that is named on the command line; refused if it is none."""
     from dfl_ray.errors import InputError
 
     folder = Path(text).expanduser()
@@ -127,7 +164,8 @@ def _run_folder(text: str) -> Path:
     return folder
 
 
-def _silence_libraries(verbose: bool) -> None:
+def silence(verbose: bool) -> None:
+    """Keep libraries from talking, unless asked to let them."""
     if not verbose:
         from dfl_ray.cli.quiet import silence_libraries
 

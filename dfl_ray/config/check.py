@@ -9,9 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from channels.registry import check_options
+from dfl_ray.config.asynchronous import asynchronous_problems
+from dfl_ray.config.class_table import class_problems, is_table
+from dfl_ray.config.faults import fault_problems
 from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
@@ -22,6 +27,23 @@ from dfl_ray.tasks.sources import TASK_SOURCES
 from dfl_ray.tracking.table import TRACKERS
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+
+LONGEST_M = 1e7
+"""Longest side of the area; half of the Earth's circumference is 2e7 m."""
+RADIO_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "path_loss_exponent": (0.0, 20.0), "path_loss_reference_m": (1e-6, 1e6), "min_distance_m": (1e-6, 1e6),
+        "los_decorrelation_m": (1e-6, 1e9), "tx_height_m": (1e-3, 1e6), "rx_height_m": (1e-3, 1e6),
+        "carrier_hz": (1e3, 1e15), "bandwidth_hz": (1.0, 1e13), "tx_power_dbm": (-200.0, 100.0),
+        "antenna_gain_db": (-200.0, 200.0), "noise_figure_db": (-100.0, 200.0), "shadowing_sigma_db": (0.0, 50.0),
+        "shadowing_decorrelation_m": (1e-6, 1e9), "rician_k_db": (-200.0, 200.0), "nakagami_m": (0.5, 1e6),
+        "speed_mps": (0.0, 3e8), "slot_s": (1e-9, 1e6), "snr_gap_db": (0.0, 100.0), "sinr_min_db": (-100.0, 100.0),
+        "fade_margin_db": (0.0, 200.0), "waterfall_db": (-100.0, 100.0), "conflict_factor": (1e-6, 1e6),
+        "max_attempts": (1, 1e6), "deadline_s": (1e-9, 1e12), "circuit_power_w": (0.0, 1e6),
+        "receive_power_w": (0.0, 1e6), "dense_devices": (0, 1e7), "near_neighbours": (1, 1e7),
+    }
+)  # fmt: skip
+"""Least and largest value of each number of the radio, far beyond what is built but well inside float64."""
 
 Choice = tuple[str, str, str, str]
 _FILES: tuple[Choice, ...] = (
@@ -41,13 +63,18 @@ def check_values(config: Config) -> list[Problem]:
     """
     checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
         _name,
+        _area,
         _radio,
+        lambda c: class_problems(c.devices.classes, c.devices.class_figures),
         _options,
         _unread_paths,
         _names,
         _pruning,
         _rules,
         _templates,
+        lambda c: fault_problems(c.devices.faults, c.method),
+        asynchronous_problems,
+        lambda c: privacy_problems(c.privacy, c.method),
     )
     return [problem for check in checks for problem in check(config)]
 
@@ -63,6 +90,7 @@ def check_inputs(config: Config) -> None:
     """
     found = [problem for row in _FILES for problem in _missing_path(config, row)]
     found += _missing_option_files(config)
+    found += _unnamed_model(config)
     try:
         _check_model(config)
     except InputError as error:
@@ -88,11 +116,37 @@ def _name(config: Config) -> Iterable[Problem]:
         )
 
 
+def _area(config: Config) -> Iterable[Problem]:
+    if not all(0 < side <= LONGEST_M for side in config.devices.area_m):
+        yield Problem(
+            "`devices.area_m` is no area",
+            got=str(list(config.devices.area_m)),
+            expected=f"width and height above 0 and at most {LONGEST_M:g} m",
+        )
+
+
+def _radio_ranges(config: Config) -> Iterable[Problem]:
+    """Numbers so large or small that the radio's own equations would leave the range of floating-point numbers."""
+    for name, (least, most) in RADIO_RANGES.items():
+        value = value_at(config, f"radio.{name}")
+        if isinstance(value, int | float) and not least <= value <= most:
+            yield Problem(
+                f"`radio.{name}` is outside the range that the radio is computed in",
+                got=f"{value:g}",
+                expected=f"a number from {least:g} to {most:g}",
+            )
+
+
 def _radio(config: Config) -> Iterable[Problem]:
     try:
-        radio_settings(config.radio)
+        radio_settings(config.radio).check_size(config.devices.count)
     except ValueError as error:
-        yield Problem(f"`radio`: {error}")
+        # The settings name their field first: "max_attempts is 0; expected ...".
+        field = str(error).partition(" ")[0]
+        named = f"`radio.{field}`" if field in type(config.radio).model_fields else "`radio`"
+        yield Problem(f"{named}: {error}")
+        return
+    yield from _radio_ranges(config)
 
 
 def _options(config: Config) -> Iterable[Problem]:
@@ -154,17 +208,34 @@ def _missing_path(config: Config, row: Choice) -> Iterable[Problem]:
 
 
 def _missing_option_files(config: Config) -> Iterable[Problem]:
-    """Files that options of placement, partition and graph name: those called `path` or `..._path`."""
+    """Files that options of placement, partition, mobility and graph name: those called `path` or `..._path`."""
     sections = {
         "devices.placement": config.devices.placement.options(),
         "devices.partition": config.devices.partition.options(),
+        "devices.mobility": config.devices.mobility.options(),
+        "devices.availability": {"path": config.devices.availability.path},
         "topology": config.topology.options(),
     }
+    classes = config.devices.classes
+    if is_table(classes) and not Path(classes).expanduser().exists():
+        expected = "an existing CSV or YAML file, or the name of a mix of classes"
+        yield Problem("`devices.classes` does not exist", got=classes, expected=expected)
     for section, options in sections.items():
         for name, value in options.items():
             is_path = name == "path" or name.endswith("_path")
             if is_path and isinstance(value, str) and not Path(value).expanduser().exists():
                 yield Problem(f"`{section}.{name}` does not exist", got=value, expected="an existing file")
+
+
+def _unnamed_model(config: Config) -> Iterable[Problem]:
+    """Text of the user's own needs a model of the user's choice: the embedded one knows only the generated tasks."""
+    if config.tasks.source in ("files", "hub") and "name" not in config.model.model_fields_set:
+        yield Problem(
+            f"`tasks.source` is `{config.tasks.source}` but `model.name` is not set",
+            expected="a local folder or a hub id of a causal language model",
+            change="Add model.name=PATH. The embedded model's word list knows only the generated tasks; "
+            "model.name=embedded takes it all the same.",
+        )
 
 
 def _check_model(config: Config) -> None:
@@ -177,6 +248,13 @@ def _check_model(config: Config) -> None:
             embedded_path()
         except FileNotFoundError as error:
             raise InputError(str(error)) from None
+        return
+    from dfl_ray.models.gguf_header import check_gguf, is_gguf
+    from dfl_ray.models.paths import packaged_file
+
+    file = packaged_file(name) or path
+    if is_gguf(file):
+        check_gguf(file)
         return
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if looks_like_path or path.exists():
@@ -278,7 +356,9 @@ def _pruning(config: Config) -> Iterable[Problem]:
 
 def _rules(config: Config) -> Iterable[Problem]:
     spec, kind = method_spec(config.method), value_at(config, "method.type")
-    known = tuple(RULES) if spec.per_task else spec.rules
+    # Rules of installed packages are for all methods with an expert a task.
+    more = tuple(name for name in RULES if name not in RULES.own) if spec.per_task else ()
+    known = (*spec.rules, *more)
     for rule in config.evaluate.rules or ():
         if len(known) < 2:
             expected = f"null: `{kind}` has one model and no rules"
@@ -298,7 +378,7 @@ def _templates(config: Config) -> Iterable[Problem]:
             expected="tasks.source: hub",
         )
     if tasks.source == "hub":
-        from dfl_ray.tasks.templates import READY
+        from dfl_ray.tasks.ready import READY
 
         for name in task_names(config) or ():
             if name not in READY and name not in tasks.templates:

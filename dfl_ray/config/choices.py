@@ -21,17 +21,19 @@ class Choice:
 
     Args:
         names: The names, usually a registry.
+        files: Endings of files that may be given instead of a name.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str], files: tuple[str, ...] = ()) -> None:
         self.names = names
+        self.files = files
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
         """The schema of the text, followed by the check."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def _check(self, name: str) -> str:
-        if name not in self.names:
+        if name not in self.names and not (self.files and name.lower().endswith(self.files)):
             raise PydanticCustomError("unknown_choice", "Input should be a known name")
         return name
 

@@ -134,7 +134,11 @@ def expected(field: FieldInfo) -> str:
 
 def _choice(marks: Any) -> str:
     """The names a `Choice` among the annotations allows, in words; empty without one."""
-    return next((f"one of {_quoted(mark.names)}" for mark in marks if isinstance(mark, Choice)), "")
+    mark = next((mark for mark in marks if isinstance(mark, Choice)), None)
+    if mark is None:
+        return ""
+    files = f", or the path of a file ({', '.join(mark.files)})" if mark.files else ""
+    return f"one of {_quoted(mark.names)}{files}"
 
 
 def in_words(annotation: Any, limits: str = "") -> str:

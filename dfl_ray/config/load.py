@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,27 @@ from dfl_ray.config.describe import describe
 from dfl_ray.config.overrides import apply_overrides, parse_override
 from dfl_ray.config.presets import DEFAULT_PRESET, preset_names, preset_text
 from dfl_ray.config.schema import Config
+from dfl_ray.config.switching import switch_types
 from dfl_ray.config.yamlio import Document, Lines, YAMLError, place_and_reason, read
 from dfl_ray.errors import InputError, nearest
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    source: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Config:
     """Load a configuration: source -> overrides -> schema -> checks across sections.
+
+    An override that gives `method`, `topology`, `devices.placement` or `devices.partition` another type drops the keys
+    of the source's section that belong to the old type; see `dfl_ray.config.switching`.
 
     Args:
         source: A preset's name, the path of a YAML file, or None for the preset `default`. A preset's name
             wins over a file of the same name; write `./name` for the file.
         overrides: Texts `a.b=c`, the value read as YAML (`5e-3`, `[a, b]`, `null`, `true`).
+        say: Is told, in a sentence, which keys a switched type has dropped.
 
     Returns:
         The frozen configuration. Whether the files it names exist is asked by `check.check_inputs`.
@@ -52,7 +62,10 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         for key, line in document.lines.items()
         if not any(key[: len(path)] == path or path[: len(key)] == key for path in replaced)
     }
-    return from_data(apply_overrides(document.data, overrides), label, lines)
+    data, notes = switch_types(document.data, overrides)
+    for note in notes:
+        say(note)
+    return from_data(apply_overrides(data, overrides), label, lines)
 
 
 def from_data(
@@ -74,6 +87,9 @@ def from_data(
         InputError: See `load_config`.
     """
     data = apply_overrides(data, ())
+    if isinstance(data.get("track"), str | list):
+        named = data["track"]
+        data["track"] = {"trackers": [named] if isinstance(named, str) else named}
     for name in ("method", "topology"):
         section = data.get(name)
         if isinstance(section, dict):

@@ -31,14 +31,18 @@ __all__ = [
     "CentralizedConfig",
     "ChocoConfig",
     "DloraConfig",
+    "DloraPerTaskConfig",
     "ExpertsConfig",
     "FedsaConfig",
     "FfaConfig",
+    "FfaPerTaskConfig",
     "FlexloraConfig",
     "FloraConfig",
     "GossipConfig",
     "HetloraConfig",
     "LocalConfig",
+    "LocalPerTaskConfig",
+    "PerTaskConfig",
     "Precision",
     "RankedConfig",
     "RoloraConfig",
@@ -131,6 +135,71 @@ class SparseOrthogonalConfig(ExpertsConfig, _SparseConfig):
     def reported_rule(self) -> str | None:
         """The rule named by the section."""
         return self.rule
+
+
+ROUTED_RULES = ("likelihood", "oracle", "likelihood_soft", "sum", "average", "arrow", "ties")
+"""Rules for experts whose A is not what the router sees inputs through: all but the linear filters over z = A x."""
+
+
+class _PerTaskConfig(ExpertsConfig, GossipConfig):
+    """What the controls share that have the task separation and the router of sparse-and-orthogonal LoRA."""
+
+    precision: Precision = Field(default="int8", description="number format of the values on air")
+    projection: Literal["exact", "gaussian"] = Field(
+        default="exact",
+        description="rows through which the router sees inputs, as those of sparse_orthogonal: orthogonal between "
+        "tasks, or N(0, 1/d); no adapter is trained on them",
+    )
+    rule: Annotated[str, Choice(ROUTED_RULES)] = Field(
+        default="likelihood", description="inference rule whose accuracy is reported as the method's"
+    )
+
+    @property
+    def reported_rule(self) -> str | None:
+        """The rule named by the section."""
+        return self.rule
+
+
+class _AveragedPerTaskConfig(_PerTaskConfig):
+    """The controls whose experts are averaged among the holders and refreshed elsewhere, as seldom as ours."""
+
+    exchange_every: int = Field(
+        default=10, ge=1, description="rounds between exchanges of same-task adapters"
+    )
+    replicas_every: int = Field(
+        default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
+    )
+
+
+class DloraPerTaskConfig(_AveragedPerTaskConfig):
+    """Traditional LoRA with task separation: A and B of one expert per task, both gossiped among its holders.
+
+    A control for sparse-and-orthogonal LoRA: the same replicas and the same router, no orthogonal A, no masks.
+    """
+
+    type: Literal["dlora_per_task"] = Field(default="dlora_per_task", description="the method's name")
+
+
+class FfaPerTaskConfig(_AveragedPerTaskConfig):
+    """FFA-LoRA with task separation: one common frozen A for all tasks, B of one expert per task, gossiped.
+
+    A control for sparse-and-orthogonal LoRA: the same replicas and the same router, but all tasks share A's rows.
+    """
+
+    type: Literal["ffa_per_task"] = Field(default="ffa_per_task", description="the method's name")
+
+
+class LocalPerTaskConfig(_PerTaskConfig):
+    """Local experts spread once: A and B of one expert per task, never averaged, with the same router.
+
+    Each task's author publishes its expert once, so late that the farthest device has it when the run ends.
+    """
+
+    type: Literal["local_per_task"] = Field(default="local_per_task", description="the method's name")
+
+
+PerTaskConfig = (SparseOrthogonalConfig, DloraPerTaskConfig, FfaPerTaskConfig, LocalPerTaskConfig)
+"""Sections of the methods with an expert a task that share `dfl_ray.methods.sparse_orthogonal.TaskExperts`."""
 
 
 def experts_settings(section: TrainingConfig) -> ExpertsConfig:

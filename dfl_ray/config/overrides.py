@@ -10,7 +10,8 @@ from typing import Any
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError
 
-SHORT_SECTIONS = (("method",), ("topology",), ("devices", "placement"), ("devices", "partition"))
+SHORT_SECTIONS = (("method",), ("topology",), ("devices", "placement"), ("devices", "partition"),
+                  ("devices", "mobility"))  # fmt: skip
 """Sections for which a bare word means `{type: word}`."""
 
 MOVED: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
@@ -91,7 +92,14 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def expand_short(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy plain data, writing `method: dlora` as `method: {type: dlora}`, and keys by their full names."""
+    """Copy plain data, writing `method: dlora` as `method: {type: dlora}`, and keys by their full names.
+
+    Args:
+        data: Sections of a configuration, as read from YAML; not changed.
+
+    Returns:
+        The copy, without short forms.
+    """
     result: dict[str, Any] = _moved({key: _copy(value) for key, value in data.items()})
     for *outer, name in SHORT_SECTIONS:
         holder = result
@@ -117,8 +125,16 @@ def _moved(data: dict[str, Any]) -> dict[str, Any]:
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     *outer, last = path
-    for name in outer:
-        if not isinstance(data.get(name), dict):
+    for depth, name in enumerate(outer, 1):
+        held = data.get(name)
+        if held is not None and not isinstance(held, dict):
+            raise InputError(
+                f"`{'.'.join(path)}` cannot be set, since `{'.'.join(path[:depth])}` holds no keys",
+                got=f"{name}: {str(held)[:80]}",
+                expected="a mapping of keys",
+                change=f"Leave out one of the two, or set `{'.'.join(path[:depth])}` to a mapping.",
+            )
+        if held is None:
             data[name] = {}
         data = data[name]
     data[last] = value

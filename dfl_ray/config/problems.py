@@ -164,6 +164,13 @@ def _advice(value: Any, field: Any) -> str:
     if isinstance(value, str) and field is not None and "one of" in (words := fields.expected(field)):
         close = get_close_matches(value, [word for word in words.split("`")[1::2]], n=1, cutoff=0.5)
         return f"Did you mean `{close[0]}`?" if close else ""
+    if (
+        isinstance(value, str)
+        and "," in value
+        and field is not None
+        and not fields.in_words(field.annotation).startswith("text")
+    ):
+        return "One run takes one value; several values are a sweep: `dfl-ray sweep CONFIG key=a,b,c`."
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and field is not None and fields.in_words(field.annotation).startswith("text"):
         return f"""Quote it to make it text: '"{value}"'."""

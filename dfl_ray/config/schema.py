@@ -6,43 +6,36 @@ variants (`method`, `topology`) is told apart by its `type`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from string import Formatter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from channels.tables import DEVICE_MIXES
 from dfl_ray.config.choices import Choice, Variants
+from dfl_ray.config.devices import DevicesConfig
 from dfl_ray.config.methods import SparseOrthogonalConfig
-from dfl_ray.config.options import section_of
+from dfl_ray.config.privacy import PrivacyConfig
 from dfl_ray.config.radio import RadioConfig
+from dfl_ray.config.section import Section
+from dfl_ray.config.tasks import Score, TasksConfig
 from dfl_ray.config.training import TrainingConfig
+from dfl_ray.config.variants import TopologyConfig, topology_section
 from dfl_ray.methods.entries import method_section
 from dfl_ray.methods.table import METHODS
-from dfl_ray.tasks.sources import TASK_SOURCES
 from dfl_ray.tracking.table import TRACKERS
-from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
-
-Score = Literal["auto", "exact_match", "choice"]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused, numbers finite, defaults checked too."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+from topology.tables import GRAPHS
 
 
 class ModelConfig(Section):
     """The frozen base model all devices share."""
 
-    name: str = Field(default="embedded", description="`embedded`, a local folder, or a hub id")
+    name: str = Field(
+        default="embedded", description="`embedded`, `smollm2-135m`, a local folder, a GGUF file, or a hub id"
+    )
     target_modules: str | tuple[str, ...] = Field(
         default="all-linear", description="linear layers to adapt, by name suffix as in PEFT, or `all-linear`"
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="precision of the frozen weights"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="precision of the frozen weights; `auto`: what is faster here"
     )
     trust_remote_code: bool = Field(default=False, description="run code shipped with a hub model")
     max_tokens: int = Field(
@@ -50,217 +43,6 @@ class ModelConfig(Section):
     )
     verify_export: bool = Field(
         default=False, description="load the exported adapters with PEFT and compare logits"
-    )
-
-
-class PromptTemplate(Section):
-    """How the rows of one `hub` task become prompt and answer."""
-
-    dataset: str = Field(description="datasets id or local folder")
-    subset: str | None = Field(default=None, description="configuration name of the dataset")
-    prompt: str = Field(description="format string over the row's fields")
-    answer: str = Field(description="format string over the row's fields")
-    labels: tuple[str, ...] | None = Field(default=None, description="names for integer labels, in order")
-    train_split: str = Field(default="train", description="split to train on")
-    test_split: str = Field(default="test", description="split held out")
-
-
-class TasksConfig(Section):
-    """What the devices learn and are asked."""
-
-    source: Annotated[str, Choice(TASK_SOURCES)] = Field(
-        default="synthetic", description="where rows come from"
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="options of a source of an installed package, by name"
-    )
-    path: str | None = Field(
-        default=None, description="`files`: folder with <task>/train.* and <task>/test.*"
-    )
-    names: tuple[str, ...] | None = Field(
-        default=None, description="tasks to use, in order; none = all found"
-    )
-    cue: Literal["strong", "weak", "none"] = Field(
-        default="strong", description="`synthetic`: how far a prompt betrays its task"
-    )
-    train_rows: int | None = Field(default=None, ge=1, description="at most so many training rows a task")
-    test_rows: int | None = Field(default=None, ge=1, description="at most so many test rows a task")
-    prompt_field: str = Field(
-        default="prompt", description="`files`: name of the field with the model's input"
-    )
-    answer_field: str = Field(default="answer", description="`files`: name of the field with the answer")
-    template: str | None = Field(
-        default=None,
-        description='`files`: format string that joins fields into the prompt, e.g. "{instruction}\\n{input}"; none '
-        "= the prompt field alone",
-    )
-    score: dict[str, Score] = Field(
-        default_factory=dict,
-        description="how single tasks are scored, {trec: choice, gsm8k: exact_match}; the others, and `auto`, follow "
-        "`evaluate.score`",
-    )
-    max_choices: int = Field(
-        default=32, ge=1, description="a task with at most so many distinct answers may be a closed label set"
-    )
-    on_bad_rows: Literal["refuse", "skip"] = Field(
-        default="refuse", description="refuse the file, or count and skip"
-    )
-    templates: dict[str, PromptTemplate] = Field(
-        default_factory=dict, description="`hub`: prompt template of each task that has no ready one"
-    )
-
-    @field_validator("score", mode="before")
-    @classmethod
-    def _by_task(cls, value: object) -> object:
-        if value == "auto":
-            return {}
-        if isinstance(value, str):
-            raise ValueError(
-                f"name the tasks, {{trec: {value}}}, or set `evaluate.score: {value}` for all of them"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _template_is_read(self) -> TasksConfig:
-        if self.template is None:
-            return self
-        if self.source != "files":
-            raise ValueError(f"`template` is read with `source: files` only, got `source: {self.source}`")
-        if self.prompt_field != "prompt":
-            raise ValueError("set either `template` or `prompt_field`, not both")
-        try:
-            names = [name for _, name, _, _ in Formatter().parse(self.template) if name is not None]
-        except ValueError as error:
-            raise ValueError(f"`template` is not a format string: {error}") from None
-        bad = [name for name in names if not name.isidentifier()]
-        if bad or not names:
-            raise ValueError(
-                f"`template` must name fields in braces, e.g. {{instruction}}, got {self.template!r}"
-            )
-        return self
-
-
-class PlacementConfig(Section):
-    """Where the devices stand; each placement adds its own keys."""
-
-    type: str = Field(default="uniform", description="the placement")
-
-    def options(self) -> dict[str, Any]:
-        """The keys that are the placement's own."""
-        return _own(self, PlacementConfig)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
-        return _again, (placement_section, self.type, dict(self))
-
-
-class PartitionConfig(Section):
-    """Which tasks a device holds; each partition adds its own keys."""
-
-    type: str = Field(default="balanced", description="the partition")
-
-    def options(self) -> dict[str, Any]:
-        """The keys that are the partition's own."""
-        return _own(self, PartitionConfig)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
-        return _again, (partition_section, self.type, dict(self))
-
-
-class TopologyConfig(Section):
-    """Who may talk to whom; each graph adds its own keys."""
-
-    type: str = Field(default="clustered", description="the graph")
-    mixing: Annotated[str, Choice(MIXINGS)] = Field(
-        default="metropolis_hastings", description="gossip weights"
-    )
-    min_snr_db: float = Field(default=3.0, description="least mean SNR of a link that may be used")
-    reach: Literal["respect", "relay", "ignore"] = Field(
-        default="respect",
-        description="`respect`: only links the radio can carry; `relay`: what is out of reach goes over several "
-        "hops; `ignore`: the textbook graph. `clustered` always respects reach and relays where needed",
-    )
-
-    def options(self) -> dict[str, Any]:
-        """The keys that are the graph's own."""
-        return _own(self, TopologyConfig)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the name of the variant: its class is made at run time, in every process anew."""
-        return _again, (topology_section, self.type, dict(self))
-
-
-def _again(section_for: Callable[[str], type[Section]], name: str, values: dict[str, Any]) -> Section:
-    return section_for(name)(**values)
-
-
-def _own(section: Section, base: type[Section]) -> dict[str, Any]:
-    return {name: value for name, value in section if name not in base.model_fields}
-
-
-@cache
-def placement_section(name: str) -> type[PlacementConfig]:
-    """The section of one placement."""
-    return _made("placement", name, PLACEMENTS[name], ("count", "area_m", "rng"), PlacementConfig)
-
-
-@cache
-def partition_section(name: str) -> type[PartitionConfig]:
-    """The section of one partition."""
-    return _made("partition", name, PARTITIONS[name], ("devices", "tasks", "rng"), PartitionConfig)
-
-
-@cache
-def topology_section(name: str) -> type[TopologyConfig]:
-    """The section of one graph."""
-    return _made("graph", name, GRAPHS[name], ("inputs",), TopologyConfig)
-
-
-@cache
-def mobility_section(name: str) -> type[Section]:
-    """The options of one mobility model as a section; no key of `Config` holds it, since no run moves its devices."""
-    return section_of("mobility model", name, MOBILITY[name], ("positions_m", "area_m", "rng"), Section)  # type: ignore[return-value]
-
-
-S = TypeVar("S", bound=Section)
-
-
-def _made(
-    kind: str, name: str, builder: Callable[..., Any], given: tuple[str, ...], base: type[S]
-) -> type[S]:
-    made = section_of(kind, name, builder, given, base)
-    assert issubclass(made, base)
-    return made
-
-
-class DevicesConfig(Section):
-    """The devices, where they stand and which tasks they hold."""
-
-    count: int = Field(default=10, ge=1, le=1_000_000, description="number of devices")
-    area_m: tuple[float, float] = Field(
-        default=(300.0, 300.0), description="width and height of the area in metres"
-    )
-    placement: Annotated[
-        PlacementConfig, Variants(PLACEMENTS, "uniform", PlacementConfig, placement_section)
-    ] = Field(default_factory=lambda: placement_section("uniform")(), description="where they stand")
-    partition: Annotated[
-        PartitionConfig, Variants(PARTITIONS, "balanced", PartitionConfig, partition_section)
-    ] = Field(
-        default_factory=lambda: partition_section("balanced")(),
-        description="which tasks a device holds, and in which mixture",
-    )
-    sizes: Literal["equal", "lognormal"] = Field(
-        default="equal", description="how a task's rows are split over holders"
-    )
-    lognormal_sigma: float = Field(
-        default=0.5, ge=0, description="`lognormal`: standard deviation of the logarithm of a holder's size"
-    )
-    battery_j: float | None = Field(
-        default=None, gt=0, description="energy of each device at the start; none = mains power"
-    )
-    classes: Annotated[str, Choice(DEVICE_MIXES)] = Field(
-        default="uniform", description="mix of device classes: all phones, or phones, tablets and sensors"
     )
 
 
@@ -281,7 +63,8 @@ class TrackConfig(Section):
     """Where metrics go besides the run folder."""
 
     trackers: tuple[Annotated[str, Choice(TRACKERS)], ...] = Field(
-        default=("wandb",), description="who follows the run"
+        default=("wandb",),
+        description="who follows the run; `track=[wandb, tensorboard]` for short",
     )
     wandb: WandbConfig = Field(default_factory=WandbConfig, description="Weights & Biases")
     options: dict[str, dict[str, Any]] = Field(
@@ -307,7 +90,7 @@ class RuntimeConfig(Section):
     compile: Literal["auto", "off"] = Field(
         default="auto", description="whether a GPU's passes over memory are compiled; never on a CPU"
     )
-    threads: int = Field(default=1, ge=1, description="torch threads in each actor")
+    threads: int = Field(default=1, ge=1, le=1024, description="torch threads in each actor")
     cpus_per_actor: float | None = Field(
         default=None,
         gt=0,
@@ -318,6 +101,9 @@ class RuntimeConfig(Section):
         default=None, gt=0, description="memory an actor reserves; none = estimated"
     )
     runs_dir: str = Field(default="runs", description="folder of all run folders")
+    report: bool = Field(
+        default=True, description="write report.html at the end; `dfl-ray report` makes it at any time"
+    )
     fork_actors: bool = Field(
         default=True,
         description="Ray started here: actors are forks of one process that has imported what they need",
@@ -325,6 +111,9 @@ class RuntimeConfig(Section):
     ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
     actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
     max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")
+    grace_s: float = Field(
+        default=20.0, gt=0, le=86_400, description="after SIGTERM or SIGHUP, time to save and to end"
+    )
 
     @model_validator(mode="after")
     def _positive(self) -> RuntimeConfig:
@@ -346,11 +135,48 @@ class EvaluateConfig(Section):
     )
     score: Score = Field(
         default="auto",
-        description="`choice` = label likelihood, `exact_match` of greedy decoding; `auto` = `choice` for closed label "
+        description="`choice` = label likelihood, `exact_match` of greedy decoding, or a free answer by "
+        "`generated_match`, `f1` or `rouge_l`; `auto` = `choice` for closed label "
         "sets, `exact_match` for open answers and generated tasks",
+    )
+    max_new_tokens: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description="most tokens of a free answer, for the scores `generated_match`, `f1` and `rouge_l`",
     )
     rules: tuple[str, ...] | None = Field(
         default=None, description="inference rules to compare at the end; none = the method's own list"
+    )
+
+
+class StopConfig(Section):
+    """What ends a run after a round, before `rounds` are done; what is reached first counts."""
+
+    simulated_s: float | None = Field(default=None, gt=0, description="virtual time, seconds")
+    joules: float | None = Field(default=None, gt=0, description="energy of all devices together")
+    accuracy: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="mean accuracy over devices and tasks, of the method's own rule, in an evaluated round",
+    )
+
+
+class AsyncConfig(Section):
+    """Gossip without a barrier, under `schedule: async`; see docs/time.md."""
+
+    staleness: Literal["constant", "polynomial", "hinge"] = Field(
+        default="polynomial",
+        description="factor s(age) on the weight of an old message, whose age is counted in local rounds of its "
+        "receiver: `constant` 1; `polynomial` (1 + age)^-exponent; `hinge` 1 up to `grace_rounds`, then "
+        "1 / (exponent (age - grace_rounds) + 1)",
+    )
+    exponent: float = Field(
+        default=0.5, ge=0, le=100, description="how fast an old message loses its weight, a in the formulas"
+    )
+    grace_rounds: int = Field(
+        default=4, ge=0, le=1_000_000, description="`hinge`: age up to which a message has its whole weight"
     )
 
 
@@ -368,7 +194,16 @@ class Config(Section):
 
     name: str | None = Field(default=None, description="run name; none = from method, seed and time")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random stream")
-    rounds: int = Field(default=20, ge=1, le=1_000_000, description="communication rounds")
+    rounds: int = Field(
+        default=20,
+        ge=1,
+        le=1_000_000,
+        description="communication rounds; under `schedule: async` windows, about a local round of the fastest devices",
+    )
+    schedule: Literal["sync", "async"] = Field(
+        default="sync",
+        description="`sync`: all devices wait for the round's last message; `async`: no device waits for another",
+    )
     method: Annotated[
         TrainingConfig, Variants(METHODS, "sparse_orthogonal", TrainingConfig, method_section)
     ] = Field(default_factory=SparseOrthogonalConfig, description="the learning method")
@@ -379,7 +214,20 @@ class Config(Section):
         Field(default_factory=lambda: topology_section("clustered")(), description="the graph")
     )
     radio: RadioConfig = Field(default_factory=RadioConfig, description="the radio")
+    # The key of the issue and of docs/time.md is a word that Python keeps for itself.
+    __annotations__["async"] = "AsyncConfig"
+    vars()["async"] = Field(default_factory=AsyncConfig, description="gossip without a barrier")
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="processes and machines")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="accuracy")
+    privacy: PrivacyConfig = Field(
+        default_factory=PrivacyConfig, description="differential privacy of what devices send"
+    )
+    stop: StopConfig = Field(default_factory=StopConfig, description="ends a run before its last round")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="saved state")
     track: TrackConfig = Field(default_factory=TrackConfig, description="tracking")
+
+    @property
+    def asynchrony(self) -> AsyncConfig | None:
+        """The section `async`; None under `schedule: sync`, where nothing reads it."""
+        section: AsyncConfig = getattr(self, "async")
+        return section if self.schedule == "async" else None

@@ -52,6 +52,13 @@ class GossipConfig(TrainingConfig):
 
     aggregation: Annotated[str, Choice(AGGREGATIONS)] = Field(
         default="gossip",
-        description="`gossip` keeps a lost message's weight at home; `push_sum` also keeps the exact average "
-        "under losses and on directed graphs",
+        description="`gossip`, the weighted mean, keeps a lost message's weight at home; `push_sum` also keeps the "
+        "exact average under losses and on directed graphs; `clip`, `trimmed_mean`, `median`, `krum` and `balance` "
+        "bear wrong neighbours",
+    )
+    faulty_share: float = Field(
+        default=0.25,
+        ge=0,
+        lt=0.5,
+        description="`trimmed_mean`, `krum`: share of those who are mixed that is taken to be wrong",
     )

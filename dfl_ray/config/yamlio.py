@@ -14,6 +14,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -124,8 +125,10 @@ def _represent_none(representer: Any, data: None) -> Any:
 
 
 def _represent_text(representer: Any, data: str) -> Any:
-    # Inside brackets a plain `?` at the start is read as the sign of a complex key, whatever follows it.
-    return representer.represent_scalar(_TAG + "str", data, style="'" if data.startswith("?") else None)
+    # Inside brackets a plain `?` or `:` at the start is read as the sign of a key or value, whatever follows it.
+    return representer.represent_scalar(
+        _TAG + "str", data, style="'" if data.startswith(("?", ":")) else None
+    )
 
 
 _Representer.add_representer(type(None), _represent_none)
@@ -251,8 +254,22 @@ def dump(value: Any, *, flow: bool = False, width: int = 100) -> str:
     Returns:
         YAML text; without a line break at its end if `flow`.
     """
+    if flow and (value is None or isinstance(value, bool | int | float | str)):
+        return _scalar(type(value), repr(value), value, width)
     text = write(plain(value), flow=flow, width=width)
-    return text.removesuffix("\n...\n").removesuffix("\n") if flow else text
+    return _bare(text) if flow else text
+
+
+@lru_cache(4096)
+def _scalar(kind: type, shown: str, value: Any, width: int) -> str:
+    """`dump` of one scalar, kept: most values of a configuration are the defaults; 1, 1.0 and True are told apart."""
+    del kind, shown
+    return _bare(write(value, flow=True, width=width))
+
+
+def _bare(text: str) -> str:
+    """A document of one line without the marks of its end."""
+    return text.removesuffix("\n...\n").removesuffix("\n")
 
 
 def write(value: Any, *, flow: bool = False, width: int = 100) -> str:
@@ -279,7 +296,14 @@ def write(value: Any, *, flow: bool = False, width: int = 100) -> str:
 
 
 def in_brackets(value: Any) -> Any:
-    """Plain data for `write` whose lists and mappings are written in brackets on one line."""
+    """Plain data for `write` whose lists and mappings are written in brackets on one line.
+
+    Args:
+        value: Lists, mappings and scalars, nested.
+
+    Returns:
+        The same data; scalars as they are.
+    """
     if isinstance(value, dict):
         result: Any = CommentedMap((key, in_brackets(item)) for key, item in value.items())
     elif isinstance(value, list | tuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
 
+from dfl_ray.devices.holdings import Choices, confusions, holdings
 from dfl_ray.devices.merging import Merger
 from dfl_ray.devices.records import EvaluationReport, GroupSetup
 from dfl_ray.devices.routing import OPEN, Router
@@ -15,9 +16,7 @@ from dfl_ray.devices.rules import InferenceRule, inference_rule
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.scorer import Adapter, Scorer
 from dfl_ray.methods.base import Device, Expert, Factors, Method
-
-Choices = dict[tuple[int, int], np.ndarray]
-"""(device, task) -> for each held-out row the task whose expert answers, or `OPEN`."""
+from dfl_ray.methods.spec import method_spec
 
 
 class Evaluator:
@@ -40,6 +39,14 @@ class Evaluator:
         )  # fmt: skip
         self.router = Router(setup, model, method, self.scorer, self._projections)
         self.merger = Merger(setup, model, method, self.router, self._projections)
+
+    def use(self, method: Method) -> None:
+        """Go on with the method of another communication graph.
+
+        Args:
+            method: The same method of the same run.
+        """
+        self.method = self.router.method = self.merger.method = method
 
     def base(self, began: float) -> EvaluationReport:
         """Evaluate the bare base model on every task, as device -1 by rule `base`.
@@ -90,7 +97,7 @@ class Evaluator:
             open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
             merged = self._score_merged(devices, experts, kind, references, open_rows)
             for place, ok in merged.items():
-                right[rule, *place] = right.get((rule, *place), np.zeros(len(ok), bool)) | ok
+                right[rule, *place] = np.maximum(right.get((rule, *place), np.zeros_like(ok)), ok)
         for rule in rules:
             for device, task in experts:
                 chosen = routed[rule][device, task] if kinds[rule].chooses else None
@@ -101,7 +108,30 @@ class Evaluator:
             rows.columns, self._sums(devices), _masks(self.method, devices),
             {d.index: self.method.density(d) for d in devices},
             {d.index: self._staleness(d, experts, round_index) for d in devices}, time.perf_counter() - began,
+            holdings(experts), confusions({r: c for r, c in routed.items() if kinds[r].chooses}),
         )  # fmt: skip
+
+    def answers(
+        self, device: Device, references: Callable[[], Mapping[int, np.ndarray]]
+    ) -> tuple[Adapter, dict[int, Adapter | None]]:
+        """What a device answers with; see `DeviceGroup.answers`.
+
+        Args:
+            device: The device.
+            references: Gives task -> all layers' sketches, for the rule `filter`.
+
+        Returns:
+            One adapter for all tasks, and that of each task.
+        """
+        experts = [self.method.expert(device, t) for t in range(len(self.setup.tasks))]
+        parts = {t: self._adapter(e) for t, e in enumerate(experts)}
+        if not method_spec(self.setup.config.method).per_task:
+            whole = parts[0]
+            assert whole is not None
+            return whole, parts
+        merge = inference_rule("filter").merge
+        assert merge is not None
+        return merge(self.merger.task(device, experts, references())), parts
 
     def _choices(self, devices: Sequence[Device], rule: InferenceRule) -> Choices:
         assert rule.route is not None
@@ -112,10 +142,10 @@ class Evaluator:
                 out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
         return out
 
-    def _projections(self) -> list[torch.Tensor]:
-        stack = self.method.static_a([(0, t) for t in range(len(self.setup.tasks))])
+    def _projections(self) -> Sequence[torch.Tensor]:
+        stack = self.method.router_a(0)
         if stack is None:
-            raise ValueError("this method has no static projections")
+            raise ValueError("this method has no router")
         return stack
 
     def _score_routed(
@@ -138,9 +168,7 @@ class Evaluator:
                     plan.append((rule, device, task, key, rows))
         right = self.scorer.score(wanted, lambda key: self._adapter(found[key]))
         out = {
-            (r, *place): np.zeros(len(c), bool)
-            for r, choices in routed.items()
-            for place, c in choices.items()
+            (r, *place): self.scorer.nothing(place[1]) for r, choices in routed.items() for place in choices
         }
         for rule, device, task, key, rows in plan:
             out[rule, device, task][rows] = right[key][task][rows]
@@ -179,7 +207,7 @@ class Evaluator:
             only: (device, task) -> the rows to ask; all where not named. The same for devices that answer alike.
 
         Returns:
-            (device, task) -> right or not of each row; rows not asked are False.
+            (device, task) -> score of each row (`Scorer.score`); rows not asked are False or 0.
         """
         merge = rule.merge
         assert merge is not None
@@ -196,7 +224,7 @@ class Evaluator:
             asked[key] = {
                 t: only.get((device.index, t), np.ones(len(self.scorer.rows[t]), bool)) for t in tasks
             }
-        right = {k: {t: np.zeros(len(m), bool) for t, m in rows.items()} for k, rows in asked.items()}
+        right = {k: {t: self.scorer.nothing(t) for t in rows} for k, rows in asked.items()}
         right |= self.scorer.score(
             {k: rows for k, rows in asked.items() if any(m.any() for m in rows.values())},
             lambda key: merge(self.merger.task(merged[key][0], merged[key][1], references)),
@@ -242,7 +270,7 @@ class _Rows:
 
     def add(self, device: int, task: int, rule: str, right: np.ndarray, routed: np.ndarray | None) -> None:
         share = float("nan") if routed is None else float(routed.mean())
-        values = (device, task, rule, int(right.sum()), len(right), share)
+        values = (device, task, rule, float(right.sum()), len(right), share)
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from dfl_ray.config.methods import experts_settings
+from dfl_ray.devices.attack import AttackMeter
 from dfl_ray.devices.evaluate import Evaluator
+from dfl_ray.devices.faulty import drawn_faults
+from dfl_ray.devices.figures import exchange_report, placed_means, trained_in_place
+from dfl_ray.devices.local_rows import LocalRows, sketch_rows
+from dfl_ray.devices.mail import round_mail, window_mail
 from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
@@ -24,18 +29,22 @@ from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
+from dfl_ray.engines.private import train_privately
 from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, train_adapters
-from dfl_ray.experts.sketch import sketch, training_rows
+from dfl_ray.evaluation.scorer import Adapter
+from dfl_ray.experts.sketch import sketch
 from dfl_ray.lora.inject import inject
-from dfl_ray.lora.optimizer import AdapterState, StepSize
-from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.lora.optimizer import AdapterState, StepSize, in_range
+from dfl_ray.methods.base import Context, Device
+from dfl_ray.methods.due import due_round
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.laws import Planned
+from dfl_ray.methods.private_updates import PrivateUpdates
 from dfl_ray.models.build import build_model
-from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
-from dfl_ray.seeds import Stream, generator
-from dfl_ray.tasks.local_rows import draw_steps
-from dfl_ray.tasks.tokens import TokenRows
+from dfl_ray.network.comm_graph import CommGraph
+from dfl_ray.network.local_rounds import LocalRound, LocalRounds
+from dfl_ray.network.traffic import TimedOutcomes, TransferOutcomes, TransferRequests
+from dfl_ray.tasks.triggered import WrongTasks
 
 TOKENS_PER_MICRO_BATCH = 2560
 """Tokens trained together: enough to spread the cost of calls, few enough for a core's cache and for memory."""
@@ -54,11 +63,12 @@ class DeviceGroup:
         torch.set_num_threads(setup.config.runtime.threads)
         self.setup = setup
         self.config = setup.config.method
-        if torch_device is None:
-            wanted = setup.config.runtime.gpus_per_actor > 0
-            torch_device = "cuda" if wanted and torch.cuda.is_available() else "cpu"
-        self.torch_device = torch_device
-        model = build_model(setup.weights, torch_device)
+        self.faults = drawn_faults(setup.config)
+        self._wrong = WrongTasks(setup.tasks, self.faults.fault.backdoor)
+        self._rows = LocalRows(setup, self.faults, self._wrong)
+        wanted = setup.config.runtime.gpus_per_actor > 0 and torch.cuda.is_available()
+        self.torch_device = torch_device or ("cuda" if wanted else "cpu")
+        model = build_model(setup.weights, self.torch_device)
         compile = setup.config.runtime.compile
         self.model = ScoredModel(model, inject(model, setup.layers), compile=compile)
         self.method = make_method(self._context())
@@ -66,9 +76,13 @@ class DeviceGroup:
         self._make_devices(sorted(devices))
         self._outbox: Payloads = {}
         self._sent: dict[tuple[int, int], Planned] = {}
+        self._rounds: dict[int, LocalRound] = {}
+        self._order: list[Device[Any]] = []
         self._finite: dict[int, bool] = {}
         self._absent: frozenset[int] = frozenset()
         self._evaluator: Evaluator | None = None
+        self._attack = AttackMeter(setup, self.faults, self._wrong, self.model)
+        self._advance: Callable[[int, int], None] | None = None
         self._updates = SharedUpdates()
 
     def _context(self) -> Context:
@@ -76,7 +90,20 @@ class DeviceGroup:
         return Context(
             config=self.config, seed=s.config.seed, run=s.run, rounds=s.config.rounds, layers=s.layers,
             tasks=len(s.tasks), held=s.held, graph=s.graph, sketch=self.sketch, router_layers=s.router_layers,
+            projections=s.projections, faults=self.faults, barrier=s.config.schedule == "sync",
+            privacy=PrivateUpdates(s.config.privacy, s.config.seed),
         )  # fmt: skip
+
+    def rewire(self, graph: CommGraph) -> None:
+        """Go on with another communication graph; what the devices hold stays.
+
+        Args:
+            graph: Who exchanges what with whom from the next round on.
+        """
+        self.setup = replace(self.setup, graph=graph)
+        self.method = make_method(self._context())
+        if self._evaluator is not None:
+            self._evaluator.use(self.method)
 
     def _make_devices(self, devices: list[int]) -> None:
         adapter_tasks = {d: self.method.adapter_tasks(d) for d in devices}
@@ -106,24 +133,24 @@ class DeviceGroup:
             (layers, T*r, T*r) float64.
 
         Raises:
-            ValueError: The device does not hold the task, or the method has no static projections.
+            ValueError: The device does not hold the task, or the method has no router.
         """
-        held = self.setup.held[device]
-        mine = self.setup.rows[device][held.index(task)]
-        count = min(len(mine), experts_settings(self.config).sketch_prompts)
-        rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, device)
-        rows = training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
-        tasks_a = self._projections()
         wanted = range(len(self.setup.layers)) if layers is None else layers
-        return sketch(self.model, tasks_a, list(wanted), rows)
+        return sketch(self.model, self._projections(), list(wanted), sketch_rows(self.setup, device, task))
 
-    def _projections(self) -> list[torch.Tensor]:
-        stack = self.method.static_a(
-            [(min(self.devices, default=0), t) for t in range(len(self.setup.tasks))]
-        )
+    def _projections(self) -> Sequence[torch.Tensor]:
+        stack = self.method.router_a(min(self.devices, default=0))
         if stack is None:
-            raise ValueError("this method has no static projections to sketch through")
+            raise ValueError("this method has no projections to sketch through")
         return stack
+
+    def follow(self, advance: Callable[[int, int], None]) -> None:
+        """Say whom to tell how far an evaluation is.
+
+        Args:
+            advance: Called with the parts scored so far and the parts in all.
+        """
+        self._advance = advance
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """Compute all layers' sketches of the tasks authored here: a reference for `filter`, not charged to the radio.
@@ -135,33 +162,47 @@ class DeviceGroup:
         mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
         return {t: self.sketch(d, t, None) for t, d in mine}
 
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> tuple[TrainReport, Payloads]:
+    def train(
+        self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
+    ) -> tuple[TrainReport, Payloads]:
         """Local steps of all devices, then the messages they want sent.
 
         Args:
             round_index: The round.
             absent: Devices that are out of the run (empty battery): they neither train, send nor answer.
+            ended: The local rounds that end in this window, where devices do not wait for each other: the others do
+                nothing. None: everybody's of this round.
 
         Returns:
             The report, and the payloads of messages that leave this group.
         """
         began = time.perf_counter()
-        return self.report(round_index, [steps() for steps in self.prepare(round_index, absent)], began)
+        return self.report(
+            round_index, [steps() for steps in self.prepare(round_index, absent, ended)], began
+        )
 
-    def prepare(self, round_index: int, absent: Sequence[int] = ()) -> Iterator[Callable[[], TrainingResult]]:
+    def prepare(
+        self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
+    ) -> Iterator[Callable[[], TrainingResult]]:
         """Begin a round: what `train` does before the steps, and the steps of each micro-batch, which a call makes.
 
         Args:
             round_index: The round.
             absent: See `train`.
+            ended: See `train`.
 
         Returns:
             One callable for each micro-batch; each makes its local steps in place and is to be called once.
         """
         self._absent = frozenset(absent)
-        for device in self.devices.values():
-            self.method.begin(device, round_index)
-        return (self._training(part, round_index) for part in self._micro_batches())
+        everyone = LocalRound(round_index, round_index - 1, round_index, 0.0)
+        rounds = dict(ended) if ended is not None else dict.fromkeys(self.devices, everyone)
+        self._rounds = {d: rounds[d] for d in self.devices if d in rounds}
+        for index, turn in self._rounds.items():
+            self.method.begin(self.devices[index], turn.begin_window)
+        parts = self._micro_batches()
+        self._order = [device for part in parts for device in part]
+        return (self._training(part) for part in parts)
 
     def report(
         self, round_index: int, parts: Sequence[TrainingResult], began: float
@@ -175,26 +216,31 @@ class DeviceGroup:
 
         Returns:
             The report, and the payloads of messages that leave this group; devices whose loss or gradient was not
-            finite send nothing.
+            finite, or whose adapters left the range of float16, send nothing.
         """
-        loss, norm, tokens, finite = self._per_device(parts)
+        loss, norm, tokens, finite = placed_means(
+            parts, [self._place[d.index] for d in self._order], self.starts, in_range(self.state.theta)
+        )
         self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
-        requests, leaving = self._collect(round_index)
+        requests, leaving = self._collect()
         report = TrainReport(
             np.array(list(self.devices)), loss, norm, tokens, finite, requests, time.perf_counter() - began
         )
         return report, leaving
 
     def _micro_batches(self) -> list[list[Device[Any]]]:
-        """The devices in the parts that are trained together."""
-        devices = list(self.devices.values())
+        """The devices that end a local round, in the parts that are trained together, all with one step size."""
+        devices = [self.devices[index] for index in self._rounds]
         size = self.setup.config.runtime.micro_devices
-        if size == "auto" and self.model.large is not None:
+        if size == "auto" and self.model.large is not None and self.model.device.type == "cuda":
             size = self._devices_that_fit(self.model.large)
         elif size == "auto":
             longest = max(float(t.train.lengths.mean()) for t in self.setup.tasks)
             size = int(max(1, TOKENS_PER_MICRO_BATCH // (self.config.batch_rows * longest)))
-        return [devices[i : i + size] for i in range(0, len(devices), size)]
+        alike: dict[float, list[Device[Any]]] = {}
+        for device in devices:
+            alike.setdefault(self._step_size(device.index).learning_rate, []).append(device)
+        return [part[i : i + size] for part in alike.values() for i in range(0, len(part), size)]
 
     def _devices_that_fit(self, base: LargeDecoder) -> int:
         longest = max(int(t.train.lengths.max()) for t in self.setup.tasks)
@@ -205,19 +251,11 @@ class DeviceGroup:
             size=self.method.layout.size, rank=self.config.rank,
         )  # fmt: skip
 
-    def _training(self, part: list[Device[Any]], round_index: int) -> Callable[[], TrainingResult]:
-        """The local steps of devices that are trained together, everything but the steps done.
-
-        Args:
-            part: One of `_micro_batches`.
-            round_index: The round.
-
-        Returns:
-            Makes the steps, in place, when called.
-        """
-        first = self._place[part[0].index]
-        start, stop = int(self.starts[first]), int(self.starts[first + len(part)])
-        keeps = [self.method.keep(d, round_index) for d in part]
+    def _training(self, part: list[Device[Any]]) -> Callable[[], TrainingResult]:
+        """What makes the local steps of devices that are trained together, in place, when called."""
+        places = [self._place[d.index] for d in part]
+        rows = [row for p in places for row in range(int(self.starts[p]), int(self.starts[p + 1]))]
+        keeps = [self.method.keep(d, self._rounds[d.index].begin_window) for d in part]
         keep = None
         if any(k is not None for k in keeps):
             size = self.method.layout.size
@@ -225,70 +263,52 @@ class DeviceGroup:
             keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)]).to(
                 self.torch_device
             )
-        static, frozen = self.method.static_a(self.owners[start:stop]), self.method.frozen(part)
-        return partial(
-            train_adapters, self.model, self.method.layout, self.state.rows(start, stop), self._work(part, round_index),
-            size=self._step_size(round_index), scale=self.scale, keep=keep,
-            static_a=None if static is None else [a.to(self.torch_device) for a in static],
-            frozen=None if frozen is None else [(a.to(self.torch_device), b.to(self.torch_device)) for a, b in frozen],
+        owners = [self.owners[row] for row in rows]
+        static, frozen = self.method.static_a(owners), self.method.frozen(part)
+        if static is not None and self.torch_device != "cpu":
+            static = [a.to(self.torch_device) for a in static]
+        number = self._rounds[part[0].index].number
+        noise = self._rows.noise([d.index for d in part], number, self._absent)
+        if noise is None:
+            gpu = self.torch_device
+            held = None if frozen is None else [(a.to(gpu), b.to(gpu)) for a, b in frozen]
+            train: Callable[..., TrainingResult] = partial(train_adapters, frozen=held)
+        else:
+            train = partial(train_privately, noise=noise)
+        steps = partial(
+            train, self.model, self.method.layout, work=self._work(part),
+            size=self._step_size(part[0].index), scale=self.scale, keep=keep, static_a=static,
         )  # fmt: skip
+        return partial(trained_in_place, self.state, rows, steps)
 
-    def _step_size(self, round_index: int) -> StepSize:
-        warm = min(1.0, round_index / self.config.warmup_rounds) if self.config.warmup_rounds else 1.0
+    def _step_size(self, device: int) -> StepSize:
+        number, warmup = self._rounds[device].number, self.config.warmup_rounds
+        warm = min(1.0, number / warmup) if warmup else 1.0
         return StepSize(self.config.learning_rate * warm, self.config.weight_decay, self.config.clip_norm)
 
-    def _work(self, part: list[Device[Any]], round_index: int) -> list[LocalWork]:
-        out: list[LocalWork] = []
+    def _work(self, part: list[Device[Any]]) -> list[LocalWork]:
+        work: list[LocalWork] = []
         for device in part:
-            present = () if device.index in self._absent else self.method.law.sources(device.index)
-            sources = [self._draw(d, round_index) for d in present]
-            for adapter_task in device.adapter_tasks:
-                steps = [
-                    [row for s in sources for task, row in s[step] if adapter_task in (-1, task)]
-                    for step in range(self.config.local_steps)
-                ]
-                out.append(LocalWork(steps))
-        return out
+            sources = () if device.index in self._absent else self.method.law.sources(device.index)
+            work += self._rows.work(sources, self._rounds[device.index].number, device.adapter_tasks)
+        return work
 
-    def _draw(self, device: int, round_index: int) -> list[list[tuple[int, tuple[TokenRows, int]]]]:
-        """For each local step the rows a device draws from its own data, as (task, row)."""
-        held, mine = self.setup.held[device], self.setup.rows[device]
-        drawn = draw_steps(
-            self.setup.config.seed, round_index, device, self.setup.shares[device], [len(r) for r in mine],
-            steps=self.config.local_steps, batch_rows=self.config.batch_rows,
-        )  # fmt: skip
-        tables = [self.setup.tasks[t].train for t in held]
-        return [[(held[k], (tables[k], int(mine[k][i]))) for k, i in step] for step in drawn]
-
-    def _per_device(
-        self, parts: Sequence[TrainingResult]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """From per adapter to per device: means over the adapters that had rows."""
-        loss, norm = (np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm"))
-        finite, tokens = (np.concatenate([getattr(p, f) for p in parts]) for f in ("finite", "tokens"))
-        cut = self.starts[:-1]
-        seen = ~np.isnan(loss)
-        trained = np.add.reduceat(seen, cut)
-        counts = np.where(trained > 0, trained, np.nan)  # no rows, no loss
-        return (
-            np.add.reduceat(np.where(seen, loss, 0), cut) / counts,
-            np.add.reduceat(np.where(seen, norm, 0), cut) / counts,
-            np.add.reduceat(tokens, cut),
-            np.logical_and.reduceat(finite, cut),
-        )
-
-    def _collect(self, round_index: int) -> tuple[TransferRequests, Payloads]:
+    def _collect(self) -> tuple[TransferRequests, Payloads]:
         self._outbox, self._sent = {}, {}
         planned: dict[int, list[Planned]] = {}
         leaving: Payloads = {}
-        for device in self.devices.values():
-            if not self._finite[device.index] or device.index in self._absent:
+        for index, turn in self._rounds.items():
+            device = self.devices[index]
+            for fate in device.waiting.fates.values():
+                self.method.law.delivered(index, device.memory.traffic, fate.planned, fate.reached.tolist())
+            if not self._finite[index] or index in self._absent:
                 continue
-            planned[device.index] = []
-            for number, out in enumerate(self.method.outgoing(device, round_index)):
-                key = (device.index, number)
+            due = due_round(self.method.law, self.config, self.setup.config.rounds, turn)
+            leave = self.method.outgoing(device, due)
+            planned[index] = [out.planned for out in leave]
+            for number, out in enumerate(leave):
+                key = (index, number)
                 self._outbox[key], self._sent[key] = out.payload, out.planned
-                planned[device.index].append(out.planned)
                 if any(d not in self.devices for d in out.planned.destinations):
                     leaving[key] = out.payload
         return TransferRequests.of(planned), leaving
@@ -307,30 +327,23 @@ class DeviceGroup:
             Bytes received and messages refused of each device.
         """
         began = time.perf_counter()
-        payloads: dict[tuple[int, int], bytes] = dict(self._outbox)
+        payloads: Payloads = dict(self._outbox)
         for bundle in bundles:
             payloads |= bundle
-        inbox: dict[int, list[bytes]] = {}
-        sent: dict[int, list[Delivery]] = {}
-        for key, destinations in outcomes.reached().items():
-            for to in destinations:
-                if to in self.devices:
-                    inbox.setdefault(to, []).append(payloads[key])
-            if key in self._sent:
-                sent.setdefault(key[0], []).append(Delivery(self._sent[key], tuple(destinations)))
-        refused = [
-            self.method.incoming(d, round_index, inbox.get(d.index, []), sent.get(d.index, []))
-            for d in self.devices.values()
-        ]
+        section = self.setup.config.asynchrony
+        if isinstance(outcomes, TimedOutcomes) and section is not None:
+            mail = window_mail(self.devices, outcomes, payloads, self._sent, section)
+        else:
+            mail = round_mail(self.devices, outcomes, payloads, self._sent)
+        refused: dict[int, Mapping[str, int]] = {index: {} for index in self.devices}
+        for index, mine in mail.items():
+            device = self.devices[index]
+            device.trust = mine.trust
+            refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
+            device.trust = {}
         self._updates.share(self.devices.values())
-        received = np.array([sum(map(len, inbox.get(d, []))) for d in self.devices])
         self._outbox, self._sent = {}, {}
-        return ExchangeReport(
-            np.array(list(self.devices)),
-            tuple(dict(r) for r in refused),
-            received,
-            time.perf_counter() - began,
-        )
+        return exchange_report(list(self.devices), refused, mail, time.perf_counter() - began)
 
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None = None
@@ -343,19 +356,32 @@ class DeviceGroup:
             references: Task -> all layers' sketches, for rules that need them.
 
         Returns:
-            Accuracies, and state metrics of the devices that are present and have a model.
+            Accuracies, and state metrics of the honest devices that are present and have a model.
         """
         began = time.perf_counter()
         if self._evaluator is None:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
+        self._evaluator.scorer.advance = self._advance
         if round_index == 0:
             return self._evaluator.base(began)
-        asked = [
-            d
-            for d in self.devices.values()
-            if d.index not in self._absent and self.method.law.sources(d.index)
-        ]
-        return self._evaluator.devices(asked, round_index, rules, references, began)
+        out = {*self._absent, *self.faults.devices}
+        asked = [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
+        report = self._evaluator.devices(asked, round_index, rules, references, began)
+        return self._attack.measured(report, asked, self.method, round_index)
+
+    def answers(self, device: int) -> tuple[Adapter, dict[int, Adapter | None]]:
+        """What a device answers with: one adapter for all tasks, and that of each task.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The adapter made by the rule `filter` where there is an expert a task, else the device's own; and task ->
+            its expert's adapter, None for one the device has not.
+        """
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.setup, self.model, self.method)
+        return self._evaluator.answers(self.devices[device], self.full_sketches)
 
     def snapshot(self) -> Snapshot:
         """All state of the devices hosted here."""

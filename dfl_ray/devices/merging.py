@@ -15,6 +15,7 @@ from dfl_ray.engines.training import ScoredModel
 from dfl_ray.experts.merging import filtered_projections, input_correlations
 from dfl_ray.experts.routing import filter_matrices
 from dfl_ray.experts.sketch import stacked, training_rows
+from dfl_ray.lora.layout import Factor
 from dfl_ray.methods.base import Device, Expert, Method
 from dfl_ray.seeds import Stream, generator
 
@@ -33,18 +34,20 @@ class MergeTask:
         merger: The run's constants and what has been computed of them.
         device: The device that answers.
         factors: B of every layer of every task's expert, [task][layer]; 0 for one the device has not.
+        stacks: A of every layer, (T, r, d).
         references: Task -> all layers' sketches, where they are known.
     """
 
     merger: Merger
     device: Device
     factors: list[list[torch.Tensor]]
+    stacks: Sequence[torch.Tensor]
     references: References
 
     @property
     def a(self) -> list[torch.Tensor]:
         """[A_1; ...; A_T] of every layer, (T*r, d)."""
-        return stacked(self.merger.projections())
+        return stacked(self.stacks)
 
     @property
     def joined(self) -> list[torch.Tensor]:
@@ -69,7 +72,7 @@ class Merger:
         model: ScoredModel,
         method: Method,
         router: Router,
-        projections: Callable[[], list[torch.Tensor]],
+        projections: Callable[[], Sequence[torch.Tensor]],
     ) -> None:
         self.setup = setup
         self.section = setup.config.method
@@ -97,14 +100,22 @@ class Merger:
         Returns:
             The rule's input.
         """
-        return MergeTask(self, device, self._factors(experts), references)
+        return MergeTask(self, device, self._factors(experts, "b"), self._stacks(device, experts), references)
 
-    def _factors(self, experts: Experts) -> list[list[torch.Tensor]]:
-        """B of every layer of every task's expert; 0 for one the device has not."""
+    def _factors(self, experts: Experts, factor: Factor) -> list[list[torch.Tensor]]:
+        """One factor of every layer of every task's expert; 0 for one the device has not."""
         layout = self.method.layout
         zero = torch.zeros(layout.size)
         flat = [(zero if e is None else e.values.cpu()).unsqueeze(0) for e in experts]
-        return [[v[0] for v in layout.views(f, "b")] for f in flat]
+        return [[v[0] for v in layout.views(f, factor)] for f in flat]
+
+    def _stacks(self, device: Device, experts: Experts) -> Sequence[torch.Tensor]:
+        """A of every task's expert, (T, r, d) a layer: trained with it, or static."""
+        if "a" in self.method.layout.trains:
+            return [torch.stack(layer) for layer in zip(*self._factors(experts, "a"), strict=True)]
+        static = self.method.static_a([(0, task) for task in range(len(experts))])
+        assert static is not None, "A is neither trained nor static"
+        return static
 
     def filtered_projections(self) -> list[torch.Tensor]:
         """Compute A_t C_t (sum_s C_s + lambda I)^-1 of all tasks from full input correlations; computed once in a run.

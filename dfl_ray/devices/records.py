@@ -35,6 +35,7 @@ class GroupSetup:
         rows: Device -> for each held task the indices of its training rows.
         graph: Who exchanges what with whom.
         run: Low 32 bits of the run's identity.
+        projections: The static A of all devices, see `methods.base.Context`.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class GroupSetup:
     rows: Mapping[int, tuple[np.ndarray, ...]]
     graph: CommGraph
     run: int
+    projections: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class TrainReport:
         loss: (devices,) mean over the device's adapters of their mean token loss in nats; NaN without rows.
         gradient_norm: (devices,) mean over its adapters of the mean gradient norm before clipping; NaN without rows.
         tokens: (devices,) int64, tokens trained on, summed over its adapters.
-        finite: (devices,) bool, whether every loss and gradient norm was finite.
+        finite: (devices,) bool, whether every loss and gradient norm was finite and the trained adapters are in the
+            range of float16 (`lora.optimizer.in_range`).
         requests: The messages the devices want sent.
         busy_s: Wall time of the work in seconds.
     """
@@ -81,12 +84,17 @@ class ExchangeReport:
         refused: For each device reason -> number of messages refused.
         received_bytes: (devices,) int64, bytes of all messages that arrived, refused ones included.
         busy_s: Wall time of the work in seconds.
+        messages: (devices,) int64, messages taken in; None where all devices wait for each other.
+        age_rounds: (devices,) mean age of these in local rounds (`network.local_rounds.Letter`), NaN without any;
+            None likewise.
     """
 
     devices: np.ndarray
     refused: tuple[Mapping[str, int], ...]
     received_bytes: np.ndarray
     busy_s: float
+    messages: np.ndarray | None = None
+    age_rounds: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,10 @@ class EvaluationReport:
         density: Device -> share of values kept.
         staleness: Device -> mean age in rounds of the replicas it answers with.
         busy_s: Seconds of work.
+        experts: Columns device, task, author, version of what each device answers with: its author is -1 where it has
+            nothing, its version -1 unless it is a replica.
+        routing: Columns device, rule, task, chosen, rows: held-out rows of a task sent to the expert of another.
+        attacked: Answers with the trigger that are the attacker's, and how many were asked; 0 without a backdoor.
     """
 
     rows: dict[str, list[object]]
@@ -109,6 +121,9 @@ class EvaluationReport:
     density: dict[int, float]
     staleness: dict[int, float]
     busy_s: float
+    experts: dict[str, list[object]] = field(default_factory=dict)
+    routing: dict[str, list[object]] = field(default_factory=dict)
+    attacked: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(frozen=True)

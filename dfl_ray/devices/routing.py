@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Router:
         model: ScoredModel,
         method: Method,
         scorer: Scorer,
-        projections: Callable[[], list[torch.Tensor]],
+        projections: Callable[[], Sequence[torch.Tensor]],
     ) -> None:
         self.setup = setup
         self.section = setup.config.method

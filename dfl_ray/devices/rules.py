@@ -85,7 +85,7 @@ def _arrow(task: MergeTask) -> Adapter:
     merger, settings = task.merger, task.merger.settings
     prototypes = [
         torch.stack([prototype(a, f[i]) for a, f in zip(stack, task.factors, strict=True)])
-        for i, stack in enumerate(merger.projections())
+        for i, stack in enumerate(task.stacks)
     ]
     gate = arrow_gate(
         prototypes, merger.rank, top_k=settings.arrow_top_k, temperature=settings.arrow_temperature
@@ -101,10 +101,7 @@ def _ties(task: MergeTask) -> Adapter:
     updates = np.stack(
         [
             np.concatenate(
-                [
-                    (scale * b @ stack[t]).numpy().ravel()
-                    for b, stack in zip(mine, merger.projections(), strict=True)
-                ]
+                [(scale * b @ stack[t]).numpy().ravel() for b, stack in zip(mine, task.stacks, strict=True)]
             )
             for t, mine in enumerate(task.factors)
         ]

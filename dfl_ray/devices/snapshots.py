@@ -16,7 +16,10 @@ import numpy as np
 import torch
 
 from dfl_ray.devices.records import Snapshot
+from dfl_ray.lora.optimizer import in_range
 from dfl_ray.methods.base import Device
+from dfl_ray.methods.waiting import Waiting
+from dfl_ray.models.build import shared_tensor
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
 _KEYS = "#"
@@ -92,7 +95,10 @@ def _take(hint: Any, name: str, held: Any) -> Any:
         hint = next(part for part in get_args(hint) if part is not type(None))
         if held is None:
             return None
-    if get_origin(hint) is dict:
+    origin = get_origin(hint)
+    if isinstance(origin, type) and is_dataclass(origin):
+        hint = origin  # of a generic dataclass with its type given
+    if origin is dict:
         key, value = get_args(hint)
         return {} if held is None else _take_dict(key, value, name, held)
     if is_dataclass(hint) and isinstance(hint, type):
@@ -134,7 +140,7 @@ def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
-    """Copy adapters, moments, step counts and the method's memory of some devices.
+    """Copy adapters, moments, step counts, the method's memory and what is under way of some devices.
 
     Args:
         devices: Device number -> device.
@@ -149,6 +155,7 @@ def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
             arrays[f"{index}/state/{name}"] = getattr(device.state, name).detach().cpu().numpy().copy()
         numbers[str(index)] = {}
         flatten(device.memory, f"{index}/memory", arrays, numbers[str(index)])
+        flatten(device.waiting, f"{index}/waiting", arrays, numbers[str(index)])
     return Snapshot(arrays, numbers)
 
 
@@ -182,3 +189,22 @@ def _restore(device: Device[Any], saved: Mapping[str, Any]) -> None:
         getattr(device.state, name).copy_(torch.from_numpy(np.array(saved["state"][name])))
     kept = device.memory
     device.memory = rebuild(type(kept), f"{device.index}/memory", saved.get("memory", {}), kept)
+    device.waiting = rebuild(Waiting, f"{device.index}/waiting", saved.get("waiting", {}))
+
+
+def diverged_devices(snapshots: Sequence[Snapshot]) -> list[int]:
+    """Find the devices whose trained values, or whose updates merged into the base, are out of float16's range.
+
+    Args:
+        snapshots: The state of devices, each in one snapshot.
+
+    Returns:
+        Their numbers, ascending; see `lora.optimizer.in_range`.
+    """
+    trained = [
+        (int(name.split("/", 1)[0]), array)
+        for snapshot in snapshots
+        for name, array in snapshot.arrays.items()
+        if name.split("/", 1)[1] in ("state/theta", "memory/merged") and array.size
+    ]
+    return sorted({device for device, array in trained if not in_range(shared_tensor(array)).all()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import choose_layers, unmatched_note
-from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder
+from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder, unknown_keys
 from dfl_ray.models.planned import embedding_rows, planned_notes
 from dfl_ray.models.positions import check_row_length
+from dfl_ray.models.published_shapes import PublishedModel, published_model
 from dfl_ray.models.shapes import all_linear_layers, read_headers
 
 if TYPE_CHECKING:
@@ -44,12 +46,14 @@ class Targets:
         distinct: Indices of those that see an input of their own, the first of each.
         parameters: Number of the base model's parameters.
         notes: What the user should be told about model and layers, in words.
+        shape: The model's shape where it is of the Llama family.
     """
 
     layers: tuple[LayerShape, ...]
     distinct: tuple[int, ...]
     parameters: int
     notes: tuple[str, ...] = ()
+    shape: DecoderShape | None = None
 
 
 def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
@@ -98,6 +102,7 @@ def targets_of(
     parameters = sum(prod(a.shape) for a in weights.arrays.values())
     notes = (*weights.notes, *check_row_length(weights.config_json, rows.longest))
     if shape is None:
+        notes = (*notes, *_left_to_transformers(weights.config_json))
         return _targets_by_trial(weights, target_modules, parameters, rows, notes)
     _check_ids(rows, shape.vocab_size)
     return targets_by_shape(shape, target_modules, parameters, notes)
@@ -124,7 +129,9 @@ def targets_by_shape(
     layers = choose_layers(found, target_modules)
     inputs = [input_of(s.name) for s in layers]
     distinct = tuple(inputs.index(x) for x in dict.fromkeys(inputs))
-    return Targets(tuple(layers), distinct, parameters, (*notes, *unmatched_note(found, target_modules)))
+    return Targets(
+        tuple(layers), distinct, parameters, (*notes, *unmatched_note(found, target_modules)), shape
+    )
 
 
 def planned_targets(
@@ -133,10 +140,10 @@ def planned_targets(
     """The adapted layers of a local model folder, from its configuration and its weight files' headers alone.
 
     Outside the Llama family it isn't known without trying which layers see the same input; each counts as one that
-    sees its own.
+    sees its own. A hub id that is no folder here is looked up in `dfl_ray.models.published_shapes`.
 
     Args:
-        folder: The folder.
+        folder: The folder, or the hub id of a model whose sizes are shipped.
         target_modules: See `targets_of`.
         rows: The rows the model is to read.
 
@@ -144,8 +151,11 @@ def planned_targets(
         The adapted layers, with the notes of `dfl_ray.models.planned.planned_notes`.
 
     Raises:
-        InputError: No weight files there, nothing matches, or the rows do not fit the model.
+        InputError: No weight files there and no shipped sizes, nothing matches, or the rows do not fit the model.
     """
+    published = None if folder.is_dir() else published_model(folder.as_posix())
+    if published is not None:
+        return _published_targets(published, folder.as_posix(), target_modules, rows or RowSizes())
     model = read_headers(folder)
     found, parameters = all_linear_layers(model)
     layers = choose_layers(found, target_modules)
@@ -155,11 +165,33 @@ def planned_targets(
     if shape is not None:
         _check_ids(rows, shape.vocab_size)
         return targets_by_shape(shape, target_modules, parameters, notes)
+    if model.config_json is not None:
+        notes = (*notes, *_left_to_transformers(model.config_json))
     vocabulary = embedding_rows(model)
     if vocabulary is not None:
         _check_ids(rows, vocabulary)
     notes = (*notes, *unmatched_note(found, target_modules))
     return Targets(tuple(layers), tuple(range(len(layers))), parameters, notes)
+
+
+def _published_targets(
+    model: PublishedModel, name: str, target_modules: str | Sequence[str], rows: RowSizes
+) -> Targets:
+    _check_ids(rows, model.vocab_size)
+    note = f"the sizes of {name} are those of {model.source}: planned without its files, which are not here"
+    return targets_by_shape(model.shape, target_modules, model.parameters, (note,))
+
+
+def _left_to_transformers(config_json: str) -> tuple[str, ...]:
+    """What is said of a model of the Llama family that the project's own decoder does not take for its keys."""
+    unknown = unknown_keys(config_json)
+    if not unknown:
+        return ()
+    named = ", ".join(f"`{key}`" for key in unknown)
+    return (
+        f"the model's config.json has {named}, which dfl-ray does not know: the model is computed by `transformers` "
+        "and not by the decoder of dfl-ray, which is slower; remove keys that have no effect",
+    )
 
 
 def _check_ids(rows: RowSizes, vocabulary: int) -> None:
@@ -179,7 +211,7 @@ def _targets_by_trial(
     rows: RowSizes,
     notes: tuple[str, ...],
 ) -> Targets:
-    from dfl_ray.engines.peft_check import check_expressible
+    from dfl_ray.engines.peft_check import check_expressible, unexportable
     from dfl_ray.engines.probe import probe, random_adapters
     from dfl_ray.engines.training import ScoredModel
     from dfl_ray.lora.inject import find_targets, inject, linear_layers
@@ -191,7 +223,10 @@ def _targets_by_trial(
     notes = (*notes, *unmatched_note(linear_layers(model), target_modules))
     layers = tuple(find_targets(model, target_modules))
     scored = ScoredModel(model, inject(model, layers))
-    distinct = probe(scored, layers, longest=rows.longest, vocabulary=vocabulary)
+    distinct = probe(
+        scored, layers, longest=rows.longest, vocabulary=vocabulary,
+        unexportable=partial(unexportable, weights),
+    )  # fmt: skip
     a, b = random_adapters(model, layers, 1)
     check_expressible(weights, scored, layers, [x[0] for x in a], [x[0] for x in b])
     return Targets(layers, tuple(distinct), parameters, notes)

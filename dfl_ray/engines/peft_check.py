@@ -81,15 +81,58 @@ def verify_folder(
     )
     with torch.no_grad():
         mine, bare = model.logits(batch, binding), model.logits(batch, None)
-        loaded = _load(weights, folder)
+        try:
+            loaded = _load(weights, folder)
+        except _PeftRefuses as error:
+            raise _refusal(f"PEFT refuses: {error.said}", weights, layers, error.named) from error.__cause__
         theirs = loaded(input_ids=torch.from_numpy(row)[None], use_cache=False).logits[0].float()
     error, effect = (mine - theirs).abs(), (mine - bare).abs()
     exact = weights.dtype == "float32"
     if float(error.mean()) > (EXACT if exact else ROUNDED) * float(effect.mean()) + (1e-6 if exact else 1e-2):
         lost = _lost(loaded, layers, b)
         dropped = f"PEFT drops the adapters of {shortened(lost)}"
-        raise _refusal(dropped if lost else f"logits differ by up to {float(error.max()):.3g}", layers, lost)
+        why = dropped if lost else f"logits differ by up to {float(error.max()):.3g}"
+        raise _refusal(why, weights, layers, lost)
     return float(error.max())
+
+
+def unexportable(weights: BaseWeights, layers: Sequence[LayerShape]) -> list[str]:
+    """Find the layers whose adapters PEFT refuses or drops, by loading them until it takes the others.
+
+    Args:
+        weights: The base model.
+        layers: Some of its linear layers.
+
+    Returns:
+        Names of layers; all of them where PEFT refuses without naming one.
+    """
+    bad: list[str] = []
+    while rest := [s for s in layers if s.name not in bad]:
+        a = [np.zeros((1, s.in_features), np.float32) for s in rest]
+        b = [np.ones((s.out_features, 1), np.float32) for s in rest]
+        with TemporaryDirectory() as made:
+            folder = write_peft_folder(Path(made) / "adapter", rest, a, b, scale=1.0, base_model="")
+            try:
+                found = _lost(_load(weights, folder), rest, b)
+            except _PeftRefuses as error:
+                found = error.named or [s.name for s in rest]
+        if not found:
+            break
+        bad += found
+    return bad
+
+
+class _PeftRefuses(Exception):
+    """PEFT does not load a folder.
+
+    Attributes:
+        said: What it says.
+        named: The layers whose names it says.
+    """
+
+    def __init__(self, said: str, named: list[str]) -> None:
+        super().__init__(said)
+        self.said, self.named = said, named
 
 
 def _load(weights: BaseWeights, folder: Path) -> Any:
@@ -101,16 +144,17 @@ def _load(weights: BaseWeights, folder: Path) -> Any:
             return PeftModel.from_pretrained(build_transformer(weights), str(folder)).eval()
         except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError) as error:
             said = " ".join(str(error).split())[:200]
-            layers = [
-                LayerShape(name, 0, 0)
-                for name in json.loads((folder / "adapter_config.json").read_bytes())["target_modules"]
-            ]
-            named = [s.name for s in layers if f"'{s.name.rsplit('.', 1)[-1]}'" in said]
-            raise _refusal(f"PEFT refuses: {said}", layers, named) from error
+            layers = json.loads((folder / "adapter_config.json").read_bytes())["target_modules"]
+            named = [name for name in layers if f"'{name.rsplit('.', 1)[-1]}'" in said]
+            raise _PeftRefuses(said, named) from error
 
 
-def _refusal(why: str, layers: Sequence[LayerShape], bad: Sequence[str]) -> InputError:
-    good = other_names(bad, layers) if bad else []
+def _refusal(why: str, weights: BaseWeights, layers: Sequence[LayerShape], bad: Sequence[str]) -> InputError:
+    """The error, which proposes the layers that PEFT takes where some were found that it does not take."""
+    good: list[str] = []
+    if bad:
+        others = unexportable(weights, [s for s in layers if s.name not in bad])
+        good = other_names([*bad, *others], layers)
     return InputError(
         "Adapters of these layers can't be exported as a PEFT folder",
         got=why,

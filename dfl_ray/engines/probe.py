@@ -7,7 +7,7 @@ any architecture, known or not, either behaves or is refused by name before an a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,14 @@ EXACT, ROUNDED = 1e-3, 0.1
 """Largest share of an intended change that may appear where nothing should change; rounding makes less."""
 
 
-def probe(model: ScoredModel, layers: Sequence[LayerShape], *, longest: int, vocabulary: int) -> list[int]:
+def probe(
+    model: ScoredModel,
+    layers: Sequence[LayerShape],
+    *,
+    longest: int,
+    vocabulary: int,
+    unexportable: Callable[[Sequence[LayerShape]], Sequence[str]] = lambda _layers: (),
+) -> list[int]:
     """Try a model with adapted layers.
 
     Args:
@@ -37,6 +44,8 @@ def probe(model: ScoredModel, layers: Sequence[LayerShape], *, longest: int, voc
         layers: Its adapted layers.
         longest: Tokens of the run's longest row.
         vocabulary: Number of token ids.
+        unexportable: Asked before other layers are proposed: names of those among some layers that would be refused
+            for another reason.
 
     Returns:
         Indices of the adapted layers that see an input of their own, the first of each.
@@ -51,7 +60,7 @@ def probe(model: ScoredModel, layers: Sequence[LayerShape], *, longest: int, voc
     _check_runs(model, rows[:1])
     _check_longest(model, rng.integers(0, vocabulary, longest))
     _check_causal(model, rows[0], rng.integers(0, vocabulary, len(rows[0])))
-    distinct = _check_called(model, rows, layers)
+    distinct = _check_called(model, rows, layers, unexportable)
     _check_rows(model, rows, layers)
     return distinct
 
@@ -109,11 +118,19 @@ def _check_causal(model: ScoredModel, row: np.ndarray, other: np.ndarray) -> Non
         raise not_causal(_kind(model))
 
 
-def _check_called(model: ScoredModel, rows: Sequence[np.ndarray], layers: Sequence[LayerShape]) -> list[int]:
+def _check_called(
+    model: ScoredModel,
+    rows: Sequence[np.ndarray],
+    layers: Sequence[LayerShape],
+    unexportable: Callable[[Sequence[LayerShape]], Sequence[str]],
+) -> list[int]:
     """Every adapted layer is given the batch's tokens in order; which of them see an input of their own."""
     called, wrong = _calls(model, rows)
     silent = [s.name for s in layers if s.name not in called]
-    good = other_names([*silent, *wrong], layers)
+    if not silent and not wrong:
+        return inputs_seen(model, rows)[0]
+    bad = {*silent, *wrong}
+    good = other_names([*bad, *unexportable([s for s in layers if s.name not in bad])], layers)
     change = f"Set model.target_modules=[{','.join(good)}]" if good else "Choose another model"
     if silent:
         raise InputError(
@@ -122,9 +139,7 @@ def _check_called(model: ScoredModel, rows: Sequence[np.ndarray], layers: Sequen
             expected="layers that the model calls" + (f", here {', '.join(good)}" if good else ""),
             change=change,
         )
-    if wrong:
-        raise misfit_error([shortened(wrong)], next(iter(wrong.values())), change)
-    return inputs_seen(model, rows)[0]
+    raise misfit_error([shortened(wrong)], next(iter(wrong.values())), change)
 
 
 def _calls(model: ScoredModel, rows: Sequence[np.ndarray]) -> tuple[set[str], dict[str, str]]:

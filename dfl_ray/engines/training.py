@@ -10,7 +10,8 @@ Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 (low-rank adapters); Loshc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,10 @@ from dfl_ray.engines.cpu.plan import Plan, make_plan
 from dfl_ray.engines.gpu.kernels import Compile
 from dfl_ray.engines.gpu.make import Choice, large_decoder
 from dfl_ray.engines.gpu.step import step_gradients
-from dfl_ray.lora.inject import Binding, BindingCell
+from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.models.cache import KeyValueCache
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.models.positions import longest_constant
 from dfl_ray.tasks.tokens import TokenRows
@@ -39,7 +41,8 @@ class ScoredModel:
     Args:
         model: The frozen base with adapted layers (`inject`).
         cell: The cell that `inject` gave.
-        large: Whether training takes `dfl_ray.engines.gpu`: "auto" on CUDA, "on" wherever it can, "off" never.
+        large: Whether training takes `dfl_ray.engines.gpu`: "auto" on CUDA and for models too large to merge, "on"
+            wherever it can, "off" never.
         compile: Whether that path compiles its passes over memory on CUDA.
 
     Attributes:
@@ -70,6 +73,11 @@ class ScoredModel:
             return None
         self._gathered = True
         return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether `next_logits` can be asked: the project's own decoder, its output head not adapted."""
+        return isinstance(self.model, CausalDecoder) and not isinstance(self.model.lm_head, AdaptedLinear)
 
     @property
     def most_adapters(self) -> int:
@@ -128,15 +136,57 @@ class ScoredModel:
         hidden = decoder.hidden(plan, factors)
         return self.model.lm_head(self.model.model.norm(hidden)).float()  # type: ignore[union-attr,operator]
 
-    def observe(self, batch: Batch, see: object) -> None:
-        """Run the bare base model without gradients, only to show every adapted layer's input.
+    def next_logits(
+        self, input_ids: torch.Tensor, binding: Binding | None, cache: KeyValueCache
+    ) -> torch.Tensor:
+        """Compute the logits that follow each row's last token; earlier tokens are taken from a cache.
+
+        Args:
+            input_ids: (rows, length) int64; see `CausalDecoder.next_logits`.
+            binding: The rows' adapters; None is the bare base model.
+            cache: The rows' keys and values, which are extended.
+
+        Returns:
+            (rows, vocabulary) float32.
+
+        Raises:
+            ValueError: The model keeps no cache (`keeps_cache`).
+        """
+        if not self.keeps_cache or not isinstance(self.model, CausalDecoder):
+            raise ValueError("this model keeps no cache of keys and values")
+        self.cell.current = binding
+        self.cell.shape = (input_ids.shape[0], input_ids.shape[1])
+        try:
+            return self.model.next_logits(input_ids, cache).float()
+        finally:
+            self.cell.current, self.cell.shape = None, None
+
+    def observe(
+        self, batch: Batch, see: Callable[[int, torch.Tensor], None], layers: Iterable[int] | None = None
+    ) -> None:
+        """Run the bare base model without gradients, only to show adapted layers' inputs.
 
         Args:
             batch: The rows.
             see: Called as `see(layer index, input)` with the input (rows, length, d) of each adapted layer.
+            layers: The layers whose inputs are wanted, None for all. The project's own decoder, which calls each layer
+                once, is left as soon as these have been seen, before the later blocks and the head.
         """
-        with torch.no_grad():
-            self.logits(batch, Binding((), (), None, 0.0, observe=see))  # type: ignore[arg-type]
+        left = None if layers is None or not isinstance(self.model, CausalDecoder) else set(layers)
+
+        def shown(layer: int, x: torch.Tensor) -> None:
+            see(layer, x)
+            if left is not None:
+                left.discard(layer)
+                if not left:
+                    raise _SeenAll
+
+        with torch.no_grad(), suppress(_SeenAll):
+            self.logits(batch, Binding((), (), None, 0.0, observe=shown))
+
+
+class _SeenAll(Exception):
+    """Leaves a forward pass whose remainder nobody asks for."""
 
 
 def _positions_of(model: torch.nn.Module) -> int | None:
@@ -219,7 +269,7 @@ def train_adapters(
     Returns:
         Mean losses and gradient norms, finiteness and tokens of each adapter.
     """
-    leaves = _Leaves(layout, state, static_a, frozen)
+    leaves = Leaves(layout, state, static_a, frozen)
     adapters, steps = len(work), len(work[0].steps)
     losses, norms = torch.zeros(adapters), torch.zeros(adapters)
     counted, tokens = torch.zeros(adapters), torch.zeros(adapters)
@@ -229,7 +279,7 @@ def train_adapters(
         active = torch.tensor([len(r) > 0 for r in rows])
         if not bool(active.any()):
             continue
-        loss = _backward(model, leaves, rows, scale)
+        loss = backward(model, leaves, rows, scale)
         if keep is not None:
             leaves.gradient.mul_(keep)
         norm = clip_(leaves.gradient, size.clip_norm)
@@ -246,7 +296,7 @@ def train_adapters(
     )
 
 
-class _Leaves:
+class Leaves:
     """Leaf tensors over the flat parameters, and one flat buffer for their gradients."""
 
     def __init__(
@@ -267,9 +317,9 @@ class _Leaves:
         self.into = {f: layout.views(self.gradient, f) for f in layout.trains}
         self._targets = [view for f in layout.trains for view in self.into[f]]
 
-    def factors(self, used: torch.Tensor | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def factors(self, used: torch.Tensor | None) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         """A and B of every layer, frozen part included, of the adapters `used` (None = all)."""
-        a, b = list(self.a), list(self.b)
+        a, b = self.a, self.b
         if self.frozen is not None:
             a = [torch.cat([x, f[0]], dim=1) for x, f in zip(a, self.frozen, strict=True)]
             b = [torch.cat([x, f[1]], dim=2) for x, f in zip(b, self.frozen, strict=True)]
@@ -281,10 +331,20 @@ class _Leaves:
             target.copy_(gradient)
 
 
-def _backward(
-    model: ScoredModel, leaves: _Leaves, rows: Sequence[Sequence[tuple[TokenRows, int]]], scale: float
+def backward(
+    model: ScoredModel, leaves: Leaves, rows: Sequence[Sequence[tuple[TokenRows, int]]], scale: float
 ) -> torch.Tensor:
-    """Gradients of the sum of the adapters' mean token losses; returns those means, (adapters,)."""
+    """Form the gradients of the sum of the adapters' mean token losses.
+
+    Args:
+        model: The shared base.
+        leaves: The adapters; their gradients are written.
+        rows: The rows of each adapter.
+        scale: alpha / r.
+
+    Returns:
+        (adapters,) mean token losses in nats.
+    """
     if model.large is not None:
         a, b = leaves.factors(None)
         return step_gradients(model.large, rows, a, b, scale, leaves.into.get("a"), leaves.into["b"])
@@ -301,3 +361,28 @@ def _backward(
     means = torch.zeros(len(rows), device=model.device).index_add(0, owner, nll) / scored
     leaves.differentiate(means.sum())
     return means.detach()
+
+
+def device_means(
+    parts: Sequence[TrainingResult], starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """From figures per adapter to figures per device: means over the adapters that had rows.
+
+    Args:
+        parts: Results of all adapters, in their order.
+        starts: (devices,) index of each device's first adapter.
+
+    Returns:
+        (devices,) loss, gradient norm, tokens and whether all was finite; loss and norm are NaN without rows.
+    """
+    loss, norm = (np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm"))
+    finite, tokens = (np.concatenate([getattr(p, f) for p in parts]) for f in ("finite", "tokens"))
+    seen = ~np.isnan(loss)
+    trained = np.add.reduceat(seen, starts)
+    counts = np.where(trained > 0, trained, np.nan)  # no rows, no loss
+    return (
+        np.add.reduceat(np.where(seen, loss, 0), starts) / counts,
+        np.add.reduceat(np.where(seen, norm, 0), starts) / counts,
+        np.add.reduceat(tokens, starts),
+        np.logical_and.reduceat(finite, starts),
+    )

@@ -11,16 +11,15 @@ import torch
 
 from dfl_ray.engines.batches import PAD_MULTIPLE
 from dfl_ray.engines.block_masks import takes_block_masks
+from dfl_ray.engines.memory import EVALUATION_TOKENS
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.eval_batches import EvalBatch, EvalBatchCache, make_eval_batch
+from dfl_ray.evaluation.free_answers import score_answers
 from dfl_ray.evaluation.packed_prompts import PackedPrompt, collate_prompts, pack_task
 from dfl_ray.experts.gates import GateOf
 from dfl_ray.lora.inject import Binding
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenTask
-
-TOKENS_PER_BATCH = 6144
-"""Most tokens of one pass, padding included, where adapters are applied unmerged."""
 
 MERGED_TOKENS = 2048
 """Most real tokens of one merged pass: few enough for a core's cache."""
@@ -92,10 +91,12 @@ class Scorer:
             together = collate_prompts(self.packs[at[0]][at[1]])
             if not takes_block_masks(model, together, collate_prompts(alone)):
                 self.packs = [pack_task(t, r, packed=False) for t, r in zip(tasks, self.rows, strict=True)]
+        self._tasks = list(tasks)
         self._longest = [np.array([max(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._tokens = [np.array([sum(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
         self._kept = EvalBatchCache()
+        self.advance: Callable[[int, int], None] | None = None
 
     def score(
         self,
@@ -109,14 +110,21 @@ class Scorer:
             adapter: Gives the adapter of a key; None is the bare base model.
 
         Returns:
-            Adapter key -> task index -> (rows,) bool, right or not; rows not asked are False.
+            Adapter key -> task index -> (rows,), as `nothing` says: right or not, or the score of a free answer;
+            rows not asked are False or 0.
         """
-        out = {k: {t: np.zeros(len(m), bool) for t, m in ts.items()} for k, ts in wanted.items()}
+        out = {k: {t: self.nothing(t) for t in ts} for k, ts in wanted.items()}
         together: list[_Piece] = []
-        for key, tasks in wanted.items():
+        for number, (key, tasks) in enumerate(wanted.items()):
+            if self.advance is not None:
+                self.advance(number, len(wanted))
             used = adapter(key)
             merged = self.model.most_adapters > 0 and (used is None or used.gate is None)
-            for pairs, tokens in self._pieces(tasks, merged):
+            for task, rows in tasks.items():
+                if self._tasks[task].free is not None and rows.any():
+                    out[key][task][rows] = self._free_scores(used, task, np.flatnonzero(rows))
+            packed = {t: m for t, m in tasks.items() if self._tasks[t].free is None}
+            for pairs, tokens in self._pieces(packed, merged):
                 piece = _Piece(key, used, pairs, tokens, merged)
                 if together and not self._joins(together, piece):
                     self._score(together, out)
@@ -126,9 +134,36 @@ class Scorer:
             self._score(together, out)
         return out
 
+    def nothing(self, task: int) -> np.ndarray:
+        """What a task's scores are before any row is asked.
+
+        Args:
+            task: The task's index.
+
+        Returns:
+            (rows,) False; for a task whose answers are generated (rows,) float64 zeros.
+        """
+        return np.zeros(len(self.rows[task]), bool if self._tasks[task].free is None else np.float64)
+
+    def _free_scores(self, used: Adapter | None, task: int, rows: np.ndarray) -> np.ndarray:
+        """Scores of the generated answers of some rows of a task, by place in `self.rows[task]`."""
+        asked = self._tasks[task]
+        assert asked.free is not None
+        places = self.rows[task][rows].tolist()
+
+        def binding(still: Sequence[int]) -> Binding | None:
+            return (
+                None if used is None else self._binding([used], None, [(task, int(rows[k])) for k in still])
+            )
+
+        prompts = [asked.test.prompt(place) for place in places]
+        return score_answers(self.model, prompts, places, binding, asked.free)
+
     def _pieces(self, tasks: Mapping[int, np.ndarray], merged: bool) -> list[tuple[np.ndarray, int]]:
         """The asked (task, row) pairs in pieces of similar length, and how many tokens each piece costs."""
         asked = [(t, np.flatnonzero(m)) for t, m in tasks.items()]
+        if not asked:
+            return []
         pairs = np.concatenate([np.stack([np.full(len(i), t), i], axis=1) for t, i in asked])
         if not len(pairs):
             return []
@@ -140,7 +175,7 @@ class Scorer:
         else:
             packs = np.concatenate([self._packs_of[t][i] for t, i in asked])
             cost = (-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE * packs)[order]
-            limit = TOKENS_PER_BATCH
+            limit = EVALUATION_TOKENS
         cuts = _cuts(cost, limit)
         return [(pairs[order[i:j]], int(cost[i:j].sum())) for i, j in pairwise(cuts)]
 
@@ -175,19 +210,28 @@ class Scorer:
                 out[piece.key][task][piece.pairs[of_task, 1]] = mine[of_task]
 
     def _bind(self, together: Sequence[_Piece], eval_batch: EvalBatch) -> Binding | None:
-        first = together[0].adapter
-        if first is None:
-            return None
         adapters = [p.adapter for p in together if p.adapter is not None]
+        if together[0].adapter is None:
+            return None
+        pairs = [(t, i) for t, i in together[0].pairs.tolist() for _ in self.packs[t][i]]
+        return self._binding(adapters, eval_batch.adapter_of_prompt, pairs)
+
+    def _binding(
+        self,
+        adapters: Sequence[Adapter],
+        adapter_of_row: np.ndarray | None,
+        pairs: Sequence[tuple[int, int]],
+    ) -> Binding:
+        """Adapters for a pass, with the gate of the first for the (task, place) of each row."""
         a, b = (
             [torch.stack(layer).to(self.model.device) for layer in zip(*factors, strict=True)]
             for factors in ([x.a for x in adapters], [x.b for x in adapters])
         )
-        adapter_index = None if len(adapters) == 1 else torch.from_numpy(eval_batch.adapter_of_prompt)
+        several = len(adapters) > 1 and adapter_of_row is not None
+        adapter_index = torch.from_numpy(adapter_of_row) if several else None
         binding = Binding(a, b, adapter_index, self.scale)
-        if first.gate is not None:
-            pairs = [(t, i) for t, i in together[0].pairs.tolist() for _ in self.packs[t][i]]
-            binding.gate = first.gate(pairs)
+        if adapters[0].gate is not None:
+            binding.gate = adapters[0].gate(pairs)
         return binding
 
 

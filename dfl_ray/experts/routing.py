@@ -63,7 +63,7 @@ def prompt_features(
             if layer in place:
                 found[place[layer]] = (x.float() @ flat[layer].to(x.device).T).cpu()
 
-        model.observe(batch.to(model.device), see)
+        model.observe(batch.to(model.device), see, layers)
         z = torch.stack(found, dim=1).numpy()
         out.extend(z[k][:, real[k].numpy()] for k in range(len(part)))
     return out

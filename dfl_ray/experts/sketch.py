@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from dfl_ray.engines.batches import prompt_batch
+from dfl_ray.engines.memory import SKETCH_ROWS
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.tasks.tokens import TokenRows
 
-ROWS_PER_BATCH = 64
+ROWS_PER_BATCH = SKETCH_ROWS
 
 
 def stacked(projections: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -56,7 +57,7 @@ def sketch(
                 z = x[real].float() @ flat[layer].to(x.device).T
                 total[place[layer]] += (z.T @ z).double().cpu()
 
-        model.observe(batch.to(model.device), see)
+        model.observe(batch.to(model.device), see, layers)
         tokens += int(real.sum())
     return (total / tokens).numpy()
 

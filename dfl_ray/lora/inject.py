@@ -96,19 +96,19 @@ class AdaptedLinear(nn.Module):
         Raises:
             InputError: The model gives the layer something else than its batch's tokens in order.
         """
-        y = self.base(x)
-        binding = self.cell.current
+        binding, shape = self.cell.current, self.cell.shape
         if binding is None:
-            return y
-        shape = self.cell.shape
+            return self.base(x)
+        if binding.observe is not None:  # before the product: the watcher may ask for nothing behind it
+            flat = shape is not None and x.dim() == 2 and len(x) == shape[0] * shape[1]
+            binding.observe(self.index, x.reshape(*shape, -1) if flat and shape is not None else x)
+        y = self.base(x)
         if shape is not None:
             wrong = self.misfit(x, y, shape)
             if wrong:
                 raise misfit_error([self.layer.name], wrong)
             if x.dim() == 2:
                 x = x.reshape(*shape, -1)
-        if binding.observe is not None:
-            binding.observe(self.index, x)
         if not binding.b:
             return y
         return _add_adapters(y, x, binding, self.index)

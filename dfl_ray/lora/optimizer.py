@@ -12,6 +12,9 @@ import torch
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
+LARGEST_VALUE = 65504.0
+"""Largest number of float16, in which adapters are sent and kept."""
+
 
 @dataclass
 class AdapterState:
@@ -54,6 +57,27 @@ class AdapterState:
         """
         part = slice(start, stop)
         return AdapterState(self.theta[part], self.exp_avg[part], self.exp_avg_sq[part], self.steps[part])
+
+    def take(self, rows: torch.Tensor) -> AdapterState:
+        """Copy some of the adapters; `put` brings them back.
+
+        Args:
+            rows: (A,) int64, indices of adapters.
+
+        Returns:
+            State of A adapters.
+        """
+        return AdapterState(self.theta[rows], self.exp_avg[rows], self.exp_avg_sq[rows], self.steps[rows])
+
+    def put(self, rows: torch.Tensor, state: AdapterState) -> None:
+        """Write adapters that `take` has copied back to their places.
+
+        Args:
+            rows: (A,) int64, indices of adapters, each once.
+            state: State of A adapters.
+        """
+        self.theta[rows], self.exp_avg[rows] = state.theta, state.exp_avg
+        self.exp_avg_sq[rows], self.steps[rows] = state.exp_avg_sq, state.steps
 
 
 @dataclass(frozen=True)
@@ -156,3 +180,19 @@ def _adamw_plain_(state: AdapterState, gradient: torch.Tensor, size: StepSize) -
     if size.weight_decay:
         state.theta.mul_(1 - size.learning_rate * size.weight_decay)
     state.theta.sub_(state.exp_avg / denominator * (size.learning_rate / (1 - BETA1**t)))
+
+
+def in_range(theta: torch.Tensor) -> torch.Tensor:
+    """Tell which adapters hold only finite values that float16 can hold; others have diverged.
+
+    Training from LoRA's start moves a value by at most about the learning rate a step, so that a value beyond
+    65504 belongs to no adapter that could be sent, exported or used.
+
+    Args:
+        theta: (..., size) values of the adapters, size > 0.
+
+    Returns:
+        (...) bool, True where max |theta| <= `LARGEST_VALUE` and no value is NaN.
+    """
+    least, most = torch.aminmax(theta, dim=-1)
+    return (least >= -LARGEST_VALUE) & (most <= LARGEST_VALUE)

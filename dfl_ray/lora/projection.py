@@ -1,7 +1,8 @@
 """Down-projections A_t: static, drawn from the seed, orthogonal between tasks where there is room.
 
-`A_t = c * Q[t*r:(t+1)*r]` with Q orthogonal (d, d) and c = 1/sqrt(3), the row energy of the usual Kaiming start
-(uniform on [-1/sqrt(d), 1/sqrt(d)] has E|a|^2 = 1/3), so that A_i A_j^T = 0 for i != j and A_t A_t^T = c^2 I.
+`A_t = c * Q[t*r:(t+1)*r]` with orthonormal rows Q (T*r, d) and c = 1/sqrt(3), the row energy of the usual Kaiming
+start (uniform on [-1/sqrt(d), 1/sqrt(d)] has E|a|^2 = 1/3), so that A_i A_j^T = 0 for i != j and A_t A_t^T = c^2 I.
+A run draws them once (`simulation.experiment`); every process maps that draw.
 
 Source: arXiv 2602.20492 draws an unnormalised random A; the exact orthogonal form is this project's.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,7 +20,13 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.seeds import Stream, generator
 
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
 ROW_NORM = 3**-0.5
+WELL_CONDITIONED = 4
+"""Least size / count at which R is taken from G^T G, whose condition number is about 9: nothing is lost to rounding."""
+
 Projection = Literal["exact", "gaussian", "per_device"]
 
 
@@ -26,25 +34,41 @@ def _layer_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
 
 
-def orthogonal_matrix(seed: int, layer: str, size: int) -> np.ndarray:
-    """Draw the Haar-distributed orthogonal matrix of one layer.
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries that NumPy computes with; found once, which takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
 
-    QR of a Gaussian matrix in float64 on the CPU, with the sign of R's diagonal fixed to plus, which makes the
-    factorisation unique and Q Haar.
+    return ThreadpoolController()
+
+
+def orthogonal_rows(seed: int, layer: str, size: int, count: int) -> np.ndarray:
+    """Draw orthonormal rows, Haar-distributed on the Stiefel manifold: the wanted rows of a Haar orthogonal matrix.
+
+    The thin QR factorisation G = Q R of a Gaussian (size, count) matrix in float64, the diagonal of R positive, which
+    makes it unique: Q^T are the rows. Where count is small against size, G^T G is well conditioned (the condition
+    number of G tends to (1 + sqrt(c)) / (1 - sqrt(c)) with c = count / size, 3 at c = 1/4), and R is its Cholesky
+    factor, which costs matrix products alone; else Householder's QR is taken. The same matrix either way, at
+    size * count^2 operations. BLAS is held to one thread, so that the rounding does not depend on how many there are.
 
     Source: Mezzadri 2007 (arXiv math-ph/0609050), "How to generate random matrices from the classical compact
-    groups".
+    groups", for the sign of R; Golub and Van Loan 2013, "Matrix Computations", section 5.2.8, for R by Cholesky.
 
     Args:
         seed: The run's seed.
-        layer: The layer's name; each layer has a matrix of its own.
-        size: d, number of rows and columns.
+        layer: The layer's name; each layer has a draw of its own.
+        size: d, length of a row.
+        count: Rows, at most d.
 
     Returns:
-        (d, d) float64 with Q Q^T = I to 1e-12.
+        (count, size) float64 with Q^T Q = I to 1e-12.
     """
-    gaussian = generator(seed, Stream.PROJECTION, _layer_key(layer)).standard_normal((size, size))
-    q, r = np.linalg.qr(gaussian)
+    gaussian = generator(seed, Stream.PROJECTION, _layer_key(layer)).standard_normal((size, count))
+    with _blas().limit(limits=1, user_api="blas"):
+        if count * WELL_CONDITIONED <= size:
+            inverse = np.linalg.inv(np.linalg.cholesky(gaussian.T @ gaussian))
+            return inverse @ gaussian.T
+        q, r = np.linalg.qr(gaussian)
     return (q * np.where(np.diag(r) < 0, -1.0, 1.0)).T
 
 
@@ -60,9 +84,8 @@ def task_projections(
         layer: The layer; d = layer.in_features.
         tasks: T.
         rank: r.
-        kind: "exact" (rows of one orthogonal matrix, each of norm 1/sqrt(3)), "gaussian" (independent N(0, 1/d)
-            entries), "per_device" (an orthogonal matrix of the device's own: the ablation in which nothing is
-            shared).
+        kind: "exact" (orthogonal rows, each of norm 1/sqrt(3)), "gaussian" (independent N(0, 1/d) entries),
+            "per_device" (orthogonal rows of the device's own: the ablation in which nothing is shared).
         device: The device, for "per_device" only.
 
     Returns:
@@ -77,8 +100,38 @@ def task_projections(
         return rng.standard_normal((tasks, rank, d)) / np.sqrt(d)
     check_room(layer, tasks=tasks, rank=rank)
     own_seed = seed if kind == "exact" else seed + 7919 * (device + 1)
-    rows = orthogonal_matrix(own_seed, layer.name, d)[: tasks * rank]
-    return ROW_NORM * rows.reshape(tasks, rank, d)
+    return ROW_NORM * orthogonal_rows(own_seed, layer.name, d, tasks * rank).reshape(tasks, rank, d)
+
+
+def drawn_projections(
+    seed: int,
+    layers: Sequence[LayerShape],
+    *,
+    tasks: int,
+    rank: int,
+    kind: Projection = "exact",
+    device: int = 0,
+) -> tuple[np.ndarray, ...]:
+    """Draw A_t of every task for all layers, in the precision in which a run holds them.
+
+    Args:
+        seed: The run's seed.
+        layers: The adapted layers.
+        tasks: T.
+        rank: r.
+        kind: See `task_projections`.
+        device: See `task_projections`.
+
+    Returns:
+        One (T, r, d) float32 a layer.
+
+    Raises:
+        InputError: See `task_projections`.
+    """
+    return tuple(
+        task_projections(seed, s, tasks=tasks, rank=rank, kind=kind, device=device).astype(np.float32)
+        for s in layers
+    )
 
 
 def common_factors(seed: int, layers: Sequence[LayerShape], rank: int, *key: int) -> list[np.ndarray]:

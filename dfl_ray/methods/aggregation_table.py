@@ -16,6 +16,11 @@ AGGREGATIONS: Registry[Any] = Registry(
     {
         "gossip": "dfl_ray.methods.aggregations:GOSSIP",
         "push_sum": "dfl_ray.methods.aggregations:PUSH_SUM",
+        "clip": "dfl_ray.methods.robust:CLIP",
+        "trimmed_mean": "dfl_ray.methods.robust:TRIMMED_MEAN",
+        "median": "dfl_ray.methods.robust:MEDIAN",
+        "krum": "dfl_ray.methods.robust:KRUM",
+        "balance": "dfl_ray.methods.robust:BALANCE",
     },
 )
 """Every aggregation rule by name."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, final
 
 import numpy as np
@@ -40,12 +40,24 @@ class PartState:
         start: (size,) values that the local updates start from, for rules that ask; None for others.
         mass: The device's push-sum mass w_i; 1 under rules without one.
         said: (size,) what its message of this round said, until the rule has accounted for it.
+        stale: (kept,) what a faulty device says again and again; None for others.
+        under_way: (size,) what its last message said, times the mass it had then, until its fate is known.
+        shares: Neighbour -> share p_ij of that mass that has been given away with it.
+        given: The mass the device had when it gave them.
+        public: (size,) values that may be known under `privacy.mechanism` updates; None without it.
+        sent_private: Whether the part was sent since its public values were set.
     """
 
     residual: np.ndarray | None = None
     start: np.ndarray | None = None
     mass: float = 1.0
     said: np.ndarray | None = None
+    stale: np.ndarray | None = None
+    under_way: np.ndarray | None = None
+    shares: dict[int, float] = field(default_factory=dict)
+    given: float | None = None
+    public: np.ndarray | None = None
+    sent_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,16 @@ class Mixing:
         weights: Device -> neighbour -> W_ij of the graph in use.
         reached: Neighbours that got the device's own message of this round.
         keep: (size,) bool of the entries that are exchanged; None = all.
+        faulty_share: Share of those who are mixed, in [0, 0.5), that robust rules take to be wrong.
+        trust: Neighbour -> factor on W_ij for the age of its message; 1 for those that are not there.
     """
 
     device: int
     weights: Weights
     reached: Collection[int]
     keep: np.ndarray | None
+    faulty_share: float = 0.0
+    trust: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def own_weights(self) -> Mapping[int, float]:
@@ -153,6 +169,11 @@ class Aggregation(Protocol):
         ...
 
 
+def pack_mass(mass: float) -> bytes:
+    """Eight bytes that tell a mass, a little-endian float64."""
+    return _MASS.pack(mass)
+
+
 def gossip_mean(
     own: np.ndarray, arrived: Mapping[int, np.ndarray], weights: Mapping[int, float]
 ) -> np.ndarray:
@@ -211,12 +232,15 @@ class Gossip:
             kept: Not used.
             own: (size,) the device's own values.
             arrived: Sender -> its values.
-            mixing: Says the weights W_ij.
+            mixing: Says the weights W_ij, and by how much an old message's is less; the own values get what it lacks.
 
         Returns:
             (size,) float64.
         """
-        return gossip_mean(own, {sender: a.values for sender, a in arrived.items()}, mixing.own_weights)
+        weights = mixing.own_weights
+        if mixing.trust:
+            weights = {n: w * mixing.trust.get(n, 1.0) for n, w in weights.items()}
+        return gossip_mean(own, {sender: a.values for sender, a in arrived.items()}, weights)
 
     def mixed(self, kept: PartState, values: np.ndarray) -> None:
         """Nothing to remember."""
@@ -250,7 +274,7 @@ class PushSum:
         Returns:
             (size,) float32 to go on with and to send, and the 8 bytes of the mass w.
         """
-        return self._debiased(kept, values, keep), _MASS.pack(kept.mass)
+        return self._debiased(kept, values, keep), pack_mass(kept.mass)
 
     def sent(self, kept: PartState, said: np.ndarray) -> None:
         """What is subtracted from the own share when it has arrived."""

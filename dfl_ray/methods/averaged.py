@@ -13,7 +13,7 @@ from dfl_ray.methods.base import Context, Delivery, Device, Outgoing
 from dfl_ray.methods.exchange import Exchange, ExchangeState, Part
 from dfl_ray.methods.gossip import collect
 from dfl_ray.methods.laws import Planned
-from dfl_ray.methods.shared import factor_keep
+from dfl_ray.methods.shared import SharedAdapter, factor_keep
 from dfl_ray.wire.message import SHARED_TASK
 
 
@@ -86,8 +86,69 @@ class AveragedParts:
             Refused messages, counted by reason.
         """
         arrived, refused = collect(
-            device, self.context, round_index, received, lambda m: self.exchange.read(m, part.keep)
+            device,
+            self.context,
+            round_index,
+            received,
+            lambda m: self.exchange.read(m, part.keep),
+            self.exchange.add,
         )
         if arrived or self.exchange.pending(device, part):
             self.exchange.mix(device, part, arrived, self.context.graph.weights, sent)
         return refused
+
+
+class GossipedAdapter(SharedAdapter[ExchangeState]):
+    """One adapter a device, of which one part is averaged with all neighbours after the local steps.
+
+    x_i <- sum_j W_ij x_j for the part x that `exchanged` names. The formula is that of gossip; the aggregation rule of
+    the run may be another (`methods.aggregations`).
+
+    Args:
+        context: The run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.parts = AveragedParts(context, self.layout)
+
+    def exchanged(self, round_index: int) -> Part:
+        """The part that travels in a round: all that is trained."""
+        return self.parts.whole
+
+    def memory(self, device: int) -> ExchangeState:
+        """Residuals and push-sum masses of the exchanged parts."""
+        return ExchangeState(self.law.start(device))
+
+    def begin(self, device: Device[ExchangeState], round_index: int) -> None:
+        """Nothing but the exchange's own bookkeeping."""
+        self.parts.begin(device, self.exchanged(round_index))
+
+    def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
+        """All that is trained may change."""
+        return None
+
+    def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
+        """Encode the exchanged part, dense, the same bytes to all neighbours.
+
+        Args:
+            device: The sender.
+            round_index: The round, from 1.
+
+        Returns:
+            At most one message with its bytes; none where no exchange is due.
+        """
+        return self.parts.outgoing(device, self.exchanged(round_index), self.planned(device, round_index))
+
+    def incoming(
+        self,
+        device: Device[ExchangeState],
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Average the exchanged part with what arrived: x_i <- sum_j W_ij x_j.
+
+        Arguments and result are those of `Method.incoming`.
+        """
+        return self.parts.incoming(device, self.exchanged(round_index), round_index, received, sent)

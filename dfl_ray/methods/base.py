@@ -18,7 +18,10 @@ import torch
 from dfl_ray.config.methods import TrainingConfig
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.methods.faults import Faults
 from dfl_ray.methods.laws import LawContext, Planned, TrafficLaw
+from dfl_ray.methods.private_updates import PrivateUpdates
+from dfl_ray.methods.waiting import Waiting
 from dfl_ray.network.comm_graph import CommGraph
 
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -53,12 +56,17 @@ class Device(Generic[S_co]):
         adapter_tasks: Task index of each adapter it trains, or -1 for one adapter shared by all its tasks.
         state: Its adapters and moments: rows of the group's tensors.
         memory: What the method keeps besides.
+        waiting: Where devices do not wait for each other, what is under way to and from it.
+        trust: Sender -> factor on the mixing weight of its message, in (0, 1], while messages are taken in; those that
+            are not there count 1.
     """
 
     index: int
     adapter_tasks: tuple[int, ...]
     state: AdapterState
     memory: S_co
+    waiting: Waiting = field(default_factory=Waiting)
+    trust: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,11 @@ class Context:
         graph: Who exchanges what with whom.
         sketch: (device, task, layer indices or None for all) -> the device's own input sketch of a task.
         router_layers: Layer indices the likelihood router looks at.
+        projections: The static A of all devices, drawn once for the run: one (T, r, d) float32 a layer of an expert a
+            task, one (1, r, d) of an adapter for all tasks; empty where A is trained or a device draws its own.
+        faults: The devices that fail or attack.
+        barrier: Whether all devices wait for each other in every round (`schedule: sync`).
+        privacy: Clipping and noise on what is sent.
     """
 
     config: TrainingConfig
@@ -136,6 +149,10 @@ class Context:
     graph: CommGraph
     sketch: Callable[[int, int, Sequence[int] | None], np.ndarray]
     router_layers: tuple[int, ...]
+    projections: Sequence[np.ndarray] = ()
+    faults: Faults = field(default_factory=Faults)
+    barrier: bool = True
+    privacy: PrivateUpdates = field(default_factory=PrivateUpdates)
 
     def law_context(self, layout: Layout) -> LawContext:
         """Make what the method's traffic law knows of the run.
@@ -147,7 +164,14 @@ class Context:
             The same run without seed, layers and sketches.
         """
         return LawContext(
-            self.config, self.rounds, self.tasks, self.held, self.graph, layout, len(self.router_layers)
+            self.config,
+            self.rounds,
+            self.tasks,
+            self.held,
+            self.graph,
+            layout,
+            len(self.router_layers),
+            self.barrier,
         )
 
 
@@ -176,7 +200,7 @@ class Method(Protocol):
         """The device's first adapters, (adapters, layout.size)."""
         ...
 
-    def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
+    def static_a(self, owners: Sequence[tuple[int, int]]) -> Sequence[torch.Tensor] | None:
         """Give A of each adapter where it is not trained.
 
         Args:
@@ -185,6 +209,10 @@ class Method(Protocol):
         Returns:
             One (owners, r, d) stack a layer; None when A is in the layout.
         """
+        ...
+
+    def router_a(self, device: int) -> Sequence[torch.Tensor] | None:
+        """The (T, r, d) projections a layer through which a device's router sees inputs; None = no router."""
         ...
 
     def frozen(self, devices: Sequence[Device[Any]]) -> list[Factors] | None:

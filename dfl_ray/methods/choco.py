@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from dfl_ray.config.baselines import ChocoConfig
-from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.aggregations import gossip_mean
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.gossip import collect, finite_values
@@ -59,9 +58,9 @@ class Choco(SharedAdapter[ChocoState]):
     def __init__(self, context: Context) -> None:
         assert isinstance(context.config, ChocoConfig)
         self.config = context.config
-        law = ChocoLaw(context.law_context(Layout(context.layers, context.config.rank, ("a", "b"))))
-        super().__init__(context, law)
-        self.kept = law.kept
+        super().__init__(context)
+        assert isinstance(self.law, ChocoLaw)
+        self.kept = self.law.kept
 
     def memory(self, device: int) -> ChocoState:
         """No public copies yet."""

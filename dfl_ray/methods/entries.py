@@ -7,12 +7,18 @@ in a package of one's own, an entry point in the group `dfl_ray.methods` that na
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, get_args
 
 from dfl_ray.config import baselines
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import (
+    ROUTED_RULES,
+    DloraPerTaskConfig,
+    FfaPerTaskConfig,
+    LocalPerTaskConfig,
+    SparseOrthogonalConfig,
+)
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.experts.table import RULES
@@ -60,18 +66,49 @@ _HERE = "dfl_ray.methods"
 SPARSE_ORTHOGONAL = MethodEntry(
     SparseOrthogonalConfig,
     f"{_HERE}.sparse_orthogonal:SparseOrthogonal",
-    MethodSpec(ExpertLaw, _COMPARED[0], RULES.own, _COMPARED, ("b",), True),
+    MethodSpec(ExpertLaw, _COMPARED[0], RULES.own, _COMPARED, ("b",), True, True),
 )
+_TRAINED = MethodSpec(ExpertLaw, "likelihood", ROUTED_RULES, ("likelihood", "oracle"), ("a", "b"), True, True)
+DLORA_PER_TASK = MethodEntry(DloraPerTaskConfig, f"{_HERE}.per_task:DloraPerTask", _TRAINED)
+FFA_PER_TASK = MethodEntry(FfaPerTaskConfig, f"{_HERE}.per_task:FfaPerTask", replace(_TRAINED, trains=("b",)))
+LOCAL_PER_TASK = MethodEntry(LocalPerTaskConfig, f"{_HERE}.per_task:DloraPerTask", _TRAINED)
 DLORA = MethodEntry(baselines.DloraConfig, f"{_HERE}.dlora:Dlora")
 FFA = MethodEntry(baselines.FfaConfig, f"{_HERE}.ffa:Ffa", MethodSpec(trains=("b",)))
-ROLORA = MethodEntry(baselines.RoloraConfig, f"{_HERE}.rolora:Rolora", MethodSpec(laws.alternating_factor))
+ROLORA = MethodEntry(
+    baselines.RoloraConfig,
+    f"{_HERE}.rolora:Rolora",
+    MethodSpec(
+        laws.alternating_factor, barrier="all devices train and send the same factor, A or B, at a time"
+    ),
+)
 FEDSA = MethodEntry(baselines.FedsaConfig, f"{_HERE}.fedsa:Fedsa", MethodSpec(laws.shared_factor))
-CHOCO = MethodEntry(baselines.ChocoConfig, f"{_HERE}.choco:Choco", MethodSpec(laws.ChocoLaw))
-FLORA = MethodEntry(baselines.FloraConfig, f"{_HERE}.flora:Flora")
-FLEXLORA = MethodEntry(baselines.FlexloraConfig, f"{_HERE}.flexlora:Flexlora", MethodSpec(laws.ranked_module))
-HETLORA = MethodEntry(baselines.HetloraConfig, f"{_HERE}.hetlora:Hetlora", MethodSpec(laws.ranked_module))
+CHOCO = MethodEntry(
+    baselines.ChocoConfig,
+    f"{_HERE}.choco:Choco",
+    MethodSpec(
+        laws.ChocoLaw, barrier="both ends of a link move their copies of each other by every difference sent"
+    ),
+)
+FLORA = MethodEntry(
+    baselines.FloraConfig,
+    f"{_HERE}.flora:Flora",
+    MethodSpec(
+        feedback=False,
+        barrier="a module is merged once, by all neighbours at a time, and then begun anew by its maker",
+    ),
+)
+FLEXLORA = MethodEntry(
+    baselines.FlexloraConfig, f"{_HERE}.flexlora:Flexlora", MethodSpec(laws.ranked_module, feedback=False)
+)
+HETLORA = MethodEntry(
+    baselines.HetloraConfig, f"{_HERE}.hetlora:Hetlora", MethodSpec(laws.ranked_module, feedback=False)
+)
 LOCAL = MethodEntry(baselines.LocalConfig, f"{_HERE}.unsent:Unsent", MethodSpec(laws.silent))
-CENTRALIZED = MethodEntry(baselines.CentralizedConfig, f"{_HERE}.unsent:Unsent", MethodSpec(laws.joint))
+CENTRALIZED = MethodEntry(
+    baselines.CentralizedConfig,
+    f"{_HERE}.unsent:Unsent",
+    MethodSpec(laws.joint, barrier="one learner takes the rows of all devices in every step"),
+)
 
 
 def method_entry(name: str) -> MethodEntry:

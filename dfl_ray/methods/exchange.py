@@ -5,7 +5,7 @@ How the values are mixed is the aggregation rule's (`methods.aggregations`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from dfl_ray.methods.aggregations import Arrival, Mixing, PartState
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.gossip import finite_values, quantise
 from dfl_ray.methods.laws import Planned
+from dfl_ray.methods.push_sum_async import ASYNC_PUSH_SUM, joined
 from dfl_ray.network.comm_graph import Weights
 from dfl_ray.wire.codec import decode_values, encode_values
 from dfl_ray.wire.message import Kind, Message, pack
@@ -62,6 +63,10 @@ class Exchange:
     Args:
         context: The run.
         size: Values of one adapter.
+
+    Attributes:
+        rule: How values are mixed.
+        join: Makes one arrival of two messages of one sender that are mixed at once; None: the newer one counts.
     """
 
     def __init__(self, context: Context, size: int) -> None:
@@ -69,6 +74,9 @@ class Exchange:
         self.context = context
         self.config = context.config
         self.rule = AGGREGATIONS[self.config.aggregation]
+        self.join: Callable[[Arrival, Arrival], Arrival] | None = None
+        if self.config.aggregation == "push_sum" and not context.barrier:
+            self.rule, self.join = ASYNC_PUSH_SUM, joined
         self.size = size
 
     def begin(self, device: Device[ExchangeState], part: Part) -> None:
@@ -80,6 +88,7 @@ class Exchange:
         """
         values = device.state.theta[part.adapter_index].cpu().numpy()
         self.rule.begin(device.memory.part(part.name), values)
+        self.context.privacy.begin(device.memory.part(part.name), values)
 
     def message(self, device: Device[ExchangeState], part: Part, planned: Planned) -> Outgoing:
         """Encode the part's values as the message that the traffic law asks for.
@@ -96,7 +105,9 @@ class Exchange:
             The message with its bytes.
         """
         row, own = device.state.theta[part.adapter_index], device.memory.part(part.name)
-        values, head = self.rule.outgoing(own, row.cpu().numpy(), part.keep)
+        key = (planned.version, device.index, part.task + 1)
+        private = self.context.privacy.said(own, row.cpu().numpy(), part.keep, *key)
+        values, head = self.rule.outgoing(own, private, part.keep)
         row.copy_(torch.from_numpy(values))
         kept = values if part.keep is None else values[part.keep]
         # Only int8 carries a residual: the float formats round finely enough not to need one.
@@ -107,6 +118,9 @@ class Exchange:
         if self.rule.tracks_sent:
             said = decode_values(body, self.config.precision, len(kept))
             self.rule.sent(own, self._spread(said, part.keep))
+        wrong = self.context.faults.falsified(device.index, planned.version, own, kept, part.task + 1)
+        if wrong is not None:
+            body = encode_values(wrong, self.config.precision)
         message = Message(
             Kind.ADAPTER, part.task, device.index, planned.version, self.context.run, part.mask_hash,
             self.config.precision, head + body,
@@ -152,15 +166,25 @@ class Exchange:
         own = row.cpu().numpy()
         messages = (d for d in sent if d.planned.kind is Kind.ADAPTER and d.planned.task == part.task)
         reached = {n for d in messages for n in d.reached}
-        mixed = self.rule.mix(kept, own, arrived, Mixing(device.index, weights, reached, part.keep))
+        share = self.config.faulty_share
+        mixing = Mixing(device.index, weights, reached, part.keep, share, device.trust)
+        mixed = self.rule.mix(kept, own, arrived, mixing)
         if part.keep is not None:
             mixed = np.where(part.keep, mixed, own)
         row.copy_(torch.from_numpy(mixed.astype(np.float32)))
         self.rule.mixed(kept, row.cpu().numpy())
+        self.context.privacy.mixed(kept, row.cpu().numpy())
 
     def pending(self, device: Device[ExchangeState], part: Part) -> bool:
-        """Whether a message of this round still has to be accounted for, even if nothing arrived."""
-        return device.memory.part(part.name).said is not None
+        """Whether a message of this round, or the last one, has to be accounted for, even if nothing arrived."""
+        kept = device.memory.part(part.name)
+        return kept.said is not None or kept.under_way is not None
+
+    def add(self, arrived: dict[int, Arrival], sender: int, arrival: Arrival) -> None:
+        """Enter what has arrived; of two messages of one sender the newer counts, or both where the rule sums."""
+        if self.join is not None and sender in arrived:
+            arrival = self.join(arrived[sender], arrival)
+        arrived[sender] = arrival
 
     def mass(self, device: Device[ExchangeState], part: Part) -> float:
         """The device's push-sum mass of a part."""

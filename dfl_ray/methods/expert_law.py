@@ -1,9 +1,11 @@
-"""The traffic law of sparse-and-orthogonal LoRA: same-task exchanges, and updates that authors publish along trees.
+"""The traffic law of methods with an expert a task: same-task exchanges, and updates that authors publish along trees.
 
 The author of a task publishes what must be equal for all: its input sketch and, where it is sent, its projection
 once; bids for rows once, before pruning starts; masks by the cubic schedule; its expert every E rounds. A device
 passes the newest update of each (kind, task) to its children in the author's tree, one hop a round, until the link
 has acknowledged it: a lost hop is tried again in the next round, a newer version overtakes an older one.
+Projections, bids and masks are sparse-and-orthogonal LoRA's alone; `local_per_task` exchanges nothing among holders and
+publishes each expert once.
 
 Lengths are exact for every setting but `method.budget: effective_rank`, where the layers' shares of a mask depend on
 the rows seen; there the uniform budget's length is planned, and a run's differs by what rounding makes of it.
@@ -12,10 +14,10 @@ the rows seen; there the uniform budget's length is planned, and a run's differs
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import LocalPerTaskConfig, PerTaskConfig, Precision, SparseOrthogonalConfig
 from dfl_ray.lora.masks import cubic_density, layer_densities
+from dfl_ray.methods.expert_traffic import AnnouncedMask, ExpertTraffic, HeldUpdate, TaskMasks
 from dfl_ray.methods.laws import LawContext, Planned, adapter_bytes, exchange_due
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, Kind
@@ -29,67 +31,7 @@ ROUND_BYTES, LENGTH_BYTES = 4, 4
 """Bytes of the round in which a mask comes into force, and of the length of a mask inside an expert."""
 
 
-@dataclass(frozen=True)
-class HeldUpdate:
-    """The published update of one (kind, task) that a device holds.
-
-    Attributes:
-        version: Round in which it was made, or 1 for what never changes.
-        payload_bytes: Encoded length, in bytes.
-        exact, kept, in_force: See `laws.Planned`.
-    """
-
-    version: int
-    payload_bytes: int
-    exact: bool = True
-    kept: int = 0
-    in_force: int = 0
-
-
-@dataclass(frozen=True)
-class AnnouncedMask:
-    """A mask that has been announced.
-
-    Attributes:
-        kept: Entries it keeps.
-        in_force: Round in which it comes into force.
-    """
-
-    kept: int
-    in_force: int
-
-
-@dataclass
-class TaskMasks:
-    """The masks of one task on one of its holders.
-
-    Attributes:
-        current: Version of the mask in force, 0 while dense.
-        announced: Newest round of the schedule that this device, as the author, has dealt with.
-        known: Version -> mask, the past ones that late messages may still use included.
-    """
-
-    current: int = 0
-    announced: int = 0
-    known: dict[int, AnnouncedMask] = field(default_factory=dict)
-
-
-@dataclass
-class ExpertTraffic:
-    """The traffic state of one device.
-
-    Attributes:
-        held: (kind, task) -> the newest published update it holds.
-        acknowledged: (kind, task, child) -> version the child has acknowledged.
-        masks: Held task -> its masks.
-    """
-
-    held: dict[tuple[int, int], HeldUpdate] = field(default_factory=dict)
-    acknowledged: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    masks: dict[int, TaskMasks] = field(default_factory=dict)
-
-
-def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, float]:
+def update_rounds(config: SparseOrthogonalConfig | None, rounds: int) -> dict[int, float]:
     """Lay out the pruning schedule: steps spread evenly from `prune_start` to `prune_end` of the run.
 
     Step k of K falls in round start + (end - start) k / K, rounded, and asks for the density of
@@ -98,13 +40,13 @@ def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, floa
     Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1.
 
     Args:
-        config: The method's section; `prune_start` and `prune_end` are shares of the run in [0, 1].
+        config: The method's section; `prune_start` and `prune_end` are shares of the run in [0, 1]. None: no masks.
         rounds: Rounds of the run.
 
     Returns:
         Round -> density of the mask announced in it; empty when nothing is pruned.
     """
-    if config.density >= 1.0:
+    if config is None or config.density >= 1.0:
         return {}
     start, end = config.prune_start * rounds, config.prune_end * rounds
     steps = max(1, min(config.prune_steps, int(end - start)))
@@ -113,18 +55,25 @@ def update_rounds(config: SparseOrthogonalConfig, rounds: int) -> dict[int, floa
 
 
 class ExpertLaw:
-    """The traffic law of sparse-and-orthogonal LoRA; see the module's text.
+    """The traffic law of methods with an expert a task; see the module's text.
 
     Args:
         context: The run.
     """
 
     def __init__(self, context: LawContext) -> None:
-        assert isinstance(context.config, SparseOrthogonalConfig)
+        config = context.config
+        assert isinstance(config, PerTaskConfig)
         self.context = context
-        self.config = context.config
-        self.schedule = update_rounds(self.config, context.rounds)
-        self.exact_masks = self.config.budget != "effective_rank"
+        self._sketch_precision: Precision = config.sketch_precision
+        self.sparse = config if isinstance(config, SparseOrthogonalConfig) else None
+        self.mixes = not isinstance(config, LocalPerTaskConfig)
+        self._replicas_every = (
+            context.rounds if isinstance(config, LocalPerTaskConfig) else config.replicas_every
+        )
+        self._disjoint = self.sparse is not None and self.sparse.disjoint
+        self.schedule = update_rounds(self.sparse, context.rounds)
+        self.exact_masks = self.sparse is None or self.sparse.budget != "effective_rank"
         graph = context.graph
         self._deepest = max((tree.depth for tree in graph.everyone.values()), default=0)
         self._refreshes = {
@@ -135,7 +84,7 @@ class ExpertLaw:
     def _refresh_rounds(self, depth: int) -> frozenset[int]:
         """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends."""
         last = max(1, self.context.rounds - max(0, depth - 1))
-        return frozenset(range(last, 0, -self.config.replicas_every))
+        return frozenset(range(last, 0, -self._replicas_every))
 
     def start(self, device: int) -> ExpertTraffic:
         """Nothing held, all tasks dense."""
@@ -152,8 +101,11 @@ class ExpertLaw:
 
     def busy(self, round_index: int) -> bool:
         """Where an exchange, a mask, a bid or a refresh is due, and in the first round."""
-        due = exchange_due(self.config, round_index, self.context.rounds)
-        return due or round_index == 1 or self.config.disjoint or round_index in self._new_rounds
+        due = self._exchange_due(round_index)
+        return due or round_index == 1 or self._disjoint or round_index in self._new_rounds
+
+    def _exchange_due(self, round_index: int) -> bool:
+        return self.mixes and exchange_due(self.context.config, round_index, self.context.rounds)
 
     def owes(self, device: int, state: ExpertTraffic) -> bool:
         """Whether a child lacks an update that the device holds."""
@@ -199,7 +151,8 @@ class ExpertLaw:
             author = self.context.graph.authority[task, device] == device
             if not author:
                 continue
-            once = (Kind.SKETCH, *((Kind.PROJECTION,) if self.config.a_exchange == "send" else ()))
+            sent = self.sparse is not None and self.sparse.a_exchange == "send"
+            once = (Kind.SKETCH, *((Kind.PROJECTION,) if sent else ()))
             for kind in once:
                 if (kind, task) not in state.held:
                     yield self._planned(kind, task, 1)
@@ -208,10 +161,16 @@ class ExpertLaw:
             density = self._mask_due(device, state, task, round_index)
             if density is not None:
                 yield self._mask(device, task, density, round_index)
-            held = state.held.get((Kind.EXPERT, task))
-            fresh = held is not None and held.version == round_index
-            if round_index in self._refreshes[task, device] and not fresh:
+            if self._refresh_due(device, state, task, round_index):
                 yield self._planned(Kind.EXPERT, task, round_index, self._kept(state, task))
+
+    def _refresh_due(self, device: int, state: ExpertTraffic, task: int, round_index: int) -> bool:
+        """Whether an author's expert is to be published: in its rounds; without a barrier late where it missed one."""
+        held, rounds = state.held.get((Kind.EXPERT, task)), self._refreshes[task, device]
+        if self.context.barrier:
+            return round_index in rounds and not (held is not None and held.version == round_index)
+        last = 0 if held is None else held.version
+        return any(last < r <= round_index for r in rounds)
 
     def publish(self, state: ExpertTraffic, update: Planned) -> None:
         """Put an author's own new update in place."""
@@ -219,21 +178,27 @@ class ExpertLaw:
         if update.kind is Kind.MASK:
             state.masks[update.task].announced = max(r for r in self.schedule if r <= update.version)
 
-    def density_due(self, state: ExpertTraffic, task: int, round_index: int) -> float | None:
-        """Find the density of the mask that the schedule asks for, if one is due that has not been announced.
+    def density_due(self, author: int, state: ExpertTraffic, task: int, round_index: int) -> float | None:
+        """Find the density of the mask that is due: one of the schedule that has not been announced, if any.
+
+        The newest is due anew where other holders have come into the author's part since then: they may have another.
 
         Args:
-            state: The author's traffic state.
+            author: The task's author.
+            state: Its traffic state.
             task: The task.
-            round_index: The round, from 1. Only with `disjoint`, where bids may come late, are masks of past rounds
-                made up for.
+            round_index: The round, from 1. Masks of past rounds are made up for only with `disjoint`, where bids may
+                come late, and where devices do not wait for each other.
 
         Returns:
             Share of entries to keep, in (0, 1]; None where no mask is due.
         """
         due = [r for r in self.schedule if state.masks[task].announced < r <= round_index]
-        if not self.config.disjoint:
+        if self.context.barrier and not self._disjoint:
             due = [r for r in due if r == round_index]
+        newest = max(state.masks[task].known, default=0)
+        if not due and 0 < newest < self.context.graph.grown.get((task, author), 0):
+            due = [r for r in self.schedule if r <= round_index]
         return self.schedule[max(due)] if due else None
 
     def messages(self, device: int, state: ExpertTraffic, round_index: int) -> list[Planned]:
@@ -250,16 +215,14 @@ class ExpertLaw:
         for update in self.publications(device, state, round_index):
             self.publish(state, update)
         out = list(self._forwards(device, state))
-        if not exchange_due(self.config, round_index, self.context.rounds):
+        if not self._exchange_due(round_index):
             return out
         for task in self.context.held[device]:
             neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device, {})))
             if neighbours:
                 kept = self._kept(state, task)
-                size, sure = (
-                    adapter_bytes(self.config, kept),
-                    self.exact_masks or kept == self.context.layout.size,
-                )
+                size = adapter_bytes(self.context.config, kept)
+                sure = self.exact_masks or kept == self.context.layout.size
                 out.append(Planned(Kind.ADAPTER, task, neighbours, size, round_index, sure, kept))
         return out
 
@@ -279,15 +242,8 @@ class ExpertLaw:
                 behind = tuple(c for c in children if known.get((kind, task, c), -1) < held.version)
                 if behind:
                     yield Planned(
-                        kind,
-                        task,
-                        behind,
-                        held.payload_bytes,
-                        held.version,
-                        held.exact,
-                        held.kept,
-                        held.in_force,
-                    )
+                        kind, task, behind, held.payload_bytes, held.version, held.exact, held.kept, held.in_force
+                    )  # fmt: skip
 
     def delivered(self, device: int, state: ExpertTraffic, message: Planned, reached: Sequence[int]) -> None:
         """Remember which children have acknowledged which version."""
@@ -322,16 +278,14 @@ class ExpertLaw:
         return True
 
     def _bid_due(self, state: ExpertTraffic, task: int, round_index: int) -> bool:
-        if not self.config.disjoint or not self.schedule or (Kind.BID, task) in state.held:
+        if not self._disjoint or not self.schedule or (Kind.BID, task) in state.held:
             return False
         return round_index >= min(self.schedule) - self._deepest
 
     def _mask_due(self, device: int, state: ExpertTraffic, task: int, round_index: int) -> float | None:
-        density = self.density_due(state, task, round_index)
-        if density is not None and self.config.disjoint:
-            bids = [(Kind.BID, t) in state.held for t in self.present(device)]
-            return density if all(bids) else None
-        return density
+        density = self.density_due(device, state, task, round_index)
+        waits = self._disjoint and not all((Kind.BID, t) in state.held for t in self.present(device))
+        return None if waits else density
 
     def present(self, device: int) -> list[int]:
         """The tasks that somebody in the device's part of the graph holds."""
@@ -352,21 +306,23 @@ class ExpertLaw:
 
     def _chosen(self, density: float, present: Sequence[int], task: int) -> int:
         """Entries that `lora.masks.choose_mask` keeps at a density."""
-        segments, by_row = self.context.layout.of("b"), self.config.mask == "row"
-        width = self.config.rank if by_row else 1
+        sparse = self.sparse
+        assert sparse is not None, "only sparse-and-orthogonal LoRA has masks"
+        segments, by_row = self.context.layout.of("b"), sparse.mask == "row"
+        width = sparse.rank if by_row else 1
         sizes = [s.shape[0] if by_row else s.stop - s.start for s in segments]
         rows = [s.shape[0] for s in segments]
         place, tasks = present.index(task), len(present)
-        owned = [m // tasks + (place < m % tasks) if self.config.disjoint else m for m in rows]
-        most = [n if by_row else n * self.config.rank for n in owned]
-        if self.config.budget == "global":
+        owned = [m // tasks + (place < m % tasks) if sparse.disjoint else m for m in rows]
+        most = [n if by_row else n * sparse.rank for n in owned]
+        if sparse.budget == "global":
             return width * min(round(density * sum(sizes)), sum(most))
         shares = layer_densities(
             sizes,
             density,
             [1.0] * len(sizes),
-            exponent=self.config.budget_exponent,
-            least=self.config.budget_min,
+            exponent=sparse.budget_exponent,
+            least=sparse.budget_min,
         )
         return width * sum(min(round(float(k) * n), m) for k, n, m in zip(shares, sizes, most, strict=True))
 
@@ -376,15 +332,15 @@ class ExpertLaw:
         return size < 2**16 or 2 * kept >= -(-size // 8)
 
     def _planned(self, kind: Kind, task: int, version: int, kept: int = 0) -> Planned:
-        layout, rank = self.context.layout, self.config.rank
+        layout, rank, precision = self.context.layout, self.context.config.rank, self.context.config.precision
         if kind is Kind.SKETCH:
             width = self.context.tasks * rank
-            body = sketch_size(self.config.sketch_precision, self.context.router_layers, width)
+            body = sketch_size(self._sketch_precision, self.context.router_layers, width)
         elif kind is Kind.PROJECTION:
             body = encoded_size(sum(rank * s.in_features for s in layout.layers), "float32")
         elif kind is Kind.BID:
             body = encoded_size(sum(s.shape[0] for s in layout.of("b")), "float16")
         else:
-            body = LENGTH_BYTES + mask_size(kept, layout.size) + encoded_size(kept, self.config.precision)
+            body = LENGTH_BYTES + mask_size(kept, layout.size) + encoded_size(kept, precision)
         sure = kind is not Kind.EXPERT or kept == layout.size or (self.exact_masks and self._exact_mask(kept))
         return Planned(kind, task, (), HEADER_BYTES + body, version, sure, kept)

@@ -9,16 +9,14 @@ The SVD is taken of the stacked factors (QR of each side, then a small SVD), nev
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 import torch
 
-from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
-from dfl_ray.methods.modules import products, receive_modules, send_module, shares
-from dfl_ray.methods.shared import SharedAdapter, reset_moments
+from dfl_ray.methods.base import Device, MethodState
+from dfl_ray.methods.modules import RankedModules, products
+from dfl_ray.methods.shared import reset_moments
 
 
 def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,75 +47,25 @@ def truncated_svd(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, 
 
 
 @final
-class Flexlora(SharedAdapter[MethodState]):
+class Flexlora(RankedModules):
     """FlexLoRA; see the module's text.
 
     Args:
         context: The run.
     """
 
-    def memory(self, device: int) -> MethodState:
-        """Nothing but what every method keeps."""
-        return MethodState(self.law.start(device))
+    def combine(self, device: Device[MethodState], weighed: list[tuple[float, np.ndarray]]) -> None:
+        """Take the best module of the own rank for the mean product P_i = sum_j W_ij B_j A_j, and a fresh optimiser.
 
-    def begin(self, device: Device[MethodState], round_index: int) -> None:
-        """Nothing to prepare."""
-
-    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """Let the entries inside the device's rank change.
-
-        Args:
-            device: The device.
-            round_index: Not used.
-
-        Returns:
-            (1, size) bool; None where the rank is the layout's.
+        Arguments are those of `RankedModules.combine`.
         """
-        keep = self.rank_keep(device.index)
-        return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
-
-    def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
-        """Encode the module inside the device's rank, the same bytes to all neighbours.
-
-        Args:
-            device: The sender.
-            round_index: The round, from 1.
-
-        Returns:
-            At most one message with its bytes; none where no exchange is due.
-        """
-        return send_module(self, device, round_index)
-
-    def incoming(
-        self,
-        device: Device[MethodState],
-        round_index: int,
-        received: Sequence[bytes | memoryview],
-        sent: Sequence[Delivery],
-    ) -> Counter[str]:
-        """Replace the module by the best one of the own rank for the mean product P_i = sum_j W_ij B_j A_j.
-
-        The weight of modules that did not arrive counts for the device's own. Nothing changes where none arrived.
-
-        Args:
-            device: The receiver; its optimiser starts afresh after a change.
-            round_index: The round, from 1.
-            received: Messages that arrived, as bytes.
-            sent: Not used.
-
-        Returns:
-            Refused messages, counted by reason.
-        """
-        arrived, refused = receive_modules(self, device, round_index, received)
-        if arrived:
-            parts = [(w, products(self, values)) for w, values in shares(self, device, arrived)]
-            a, b = self.layout.views(device.state.theta, "a"), self.layout.views(device.state.theta, "b")
-            for layer in range(len(self.context.layers)):
-                left = np.concatenate([w * p[layer][0] for w, p in parts], axis=1)
-                right = np.concatenate([p[layer][1] for _, p in parts])
-                new_b, new_a = truncated_svd(left, right, self.rank_of(device.index))
-                rank = new_a.shape[0]
-                for view, new in ((a[layer][0][:rank], new_a), (b[layer][0][:, :rank], new_b)):
-                    view.copy_(torch.from_numpy(new))
-            reset_moments(device)
-        return refused
+        parts = [(w, products(self, values)) for w, values in weighed]
+        a, b = self.layout.views(device.state.theta, "a"), self.layout.views(device.state.theta, "b")
+        for layer in range(len(self.context.layers)):
+            left = np.concatenate([w * p[layer][0] for w, p in parts], axis=1)
+            right = np.concatenate([p[layer][1] for _, p in parts])
+            new_b, new_a = truncated_svd(left, right, self.rank_of(device.index))
+            rank = new_a.shape[0]
+            for view, new in ((a[layer][0][:rank], new_a), (b[layer][0][:, :rank], new_b)):
+                view.copy_(torch.from_numpy(new))
+        reset_moments(device)

@@ -140,6 +140,7 @@ def collect(
     round_index: int,
     received: Sequence[bytes | memoryview],
     read: Callable[[Message], T],
+    add: Callable[[dict[int, T], int, T], None] = lambda arrived, sender, one: arrived.update({sender: one}),
 ) -> tuple[dict[int, T], Counter[str]]:
     """Read the adapters that arrived from neighbours of a device with one adapter for all tasks.
 
@@ -149,10 +150,11 @@ def collect(
         round_index: The round, from 1.
         received: What arrived.
         read: Decodes one checked message; raises `MessageError` for what must not be used.
+        add: Enters it by its sender.
 
     Returns:
         Sender -> what `read` made of its message, and the refused messages by reason. Of several messages of one
-        sender each must be newer than the one before; the newest is used.
+        sender each must be newer than the one before; the newest is used unless `add` says otherwise.
     """
     refused: Counter[str] = Counter()
     messages = sort_by_kind(received, run=context.run, round_index=round_index, refused=refused)
@@ -163,7 +165,7 @@ def collect(
             if message.sender not in weights or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
             with used_once(device, message):
-                arrived[message.sender] = read(message)
+                add(arrived, message.sender, read(message))
         except MessageError as error:
             refused[error.refusal.value] += 1
     return arrived, refused

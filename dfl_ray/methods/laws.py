@@ -34,6 +34,7 @@ class LawContext:
         graph: Who exchanges what with whom.
         layout: Where the trained factors lie in one adapter.
         router_layers: Number of layers the router looks at.
+        barrier: Whether all devices wait for each other in every round (`schedule: sync`).
     """
 
     config: TrainingConfig
@@ -43,6 +44,7 @@ class LawContext:
     graph: CommGraph
     layout: Layout
     router_layers: int = 0
+    barrier: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from dfl_ray.methods.base import Device, Outgoing, S
+from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing, S
 from dfl_ray.methods.gossip import collect, finite_values
 from dfl_ray.methods.shared import SharedAdapter
 from dfl_ray.wire.codec import encode_values
@@ -73,6 +74,8 @@ def shares(
 ) -> list[tuple[float, np.ndarray]]:
     """Weigh every module that counts: w_j = W_ij for those that arrived, w_i = 1 - sum_j w_j for the device's own.
 
+    Where devices do not wait for each other, w_j is less for an old module (`Device.trust`).
+
     Args:
         method: The method.
         device: The device i, which takes the weight of what is missing.
@@ -82,7 +85,7 @@ def shares(
         (weight, (size,) module), the device's own first, then by sender; the weights sum to 1.
     """
     weights = method.context.graph.weights.get(device.index, {})
-    others = [(weights[s], arrived[s]) for s in sorted(arrived)]
+    others = [(weights[s] * device.trust.get(s, 1.0), arrived[s]) for s in sorted(arrived)]
     own = (1.0 - sum(w for w, _ in others), device.state.theta[0].cpu().numpy().copy())
     return [own, *others]
 
@@ -101,3 +104,67 @@ def products(method: SharedAdapter[S], values: np.ndarray) -> list[tuple[np.ndar
     a = [v[0].numpy().astype(np.float64) for v in method.layout.views(flat, "a")]
     b = [v[0].numpy().astype(np.float64) for v in method.layout.views(flat, "b")]
     return list(zip(b, a, strict=True))
+
+
+class RankedModules(SharedAdapter[MethodState]):
+    """One adapter a device, of its own rank, made anew from its own module and the neighbours' that arrived.
+
+    Args:
+        context: The run.
+    """
+
+    @abstractmethod
+    def combine(self, device: Device[MethodState], weighed: list[tuple[float, np.ndarray]]) -> None:
+        """Replace the device's module.
+
+        Args:
+            device: The device.
+            weighed: Weights that sum to 1 and (size,) modules, the device's own first; see `shares`.
+        """
+
+    def memory(self, device: int) -> MethodState:
+        """Nothing but what every method keeps."""
+        return MethodState(self.law.start(device))
+
+    def begin(self, device: Device[MethodState], round_index: int) -> None:
+        """Nothing to prepare."""
+
+    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
+        """Let the entries inside the device's rank change.
+
+        Args:
+            device: The device.
+            round_index: Not used.
+
+        Returns:
+            (1, size) bool; None where the rank is the layout's.
+        """
+        keep = self.rank_keep(device.index)
+        return None if keep is None else torch.from_numpy(keep).unsqueeze(0)
+
+    def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
+        """Encode the module inside the device's rank, the same bytes to all neighbours; see `send_module`."""
+        return send_module(self, device, round_index)
+
+    def incoming(
+        self,
+        device: Device[MethodState],
+        round_index: int,
+        received: Sequence[bytes | memoryview],
+        sent: Sequence[Delivery],
+    ) -> Counter[str]:
+        """Combine the modules; the weight of those that did not arrive counts for the device's own.
+
+        Args:
+            device: The receiver; nothing changes where none arrived.
+            round_index: The round, from 1.
+            received: Messages that arrived, as bytes.
+            sent: Not used.
+
+        Returns:
+            Refused messages, counted by reason.
+        """
+        arrived, refused = receive_modules(self, device, round_index, received)
+        if arrived:
+            self.combine(device, shares(self, device, arrived))
+        return refused

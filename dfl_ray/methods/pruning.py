@@ -48,7 +48,7 @@ class ExpertState(ExchangeState):
 
 
 class Pruning:
-    """Masks of the tasks a device holds.
+    """Masks of the tasks a device holds; none under methods that stay dense.
 
     Args:
         context: The run.
@@ -56,11 +56,12 @@ class Pruning:
     """
 
     def __init__(self, context: Context, layout: Layout) -> None:
-        assert isinstance(context.config, SparseOrthogonalConfig)
+        config = context.config
         self.context = context
-        self.config = context.config
+        self.config = config if isinstance(config, SparseOrthogonalConfig) else None
         self.layout = layout
-        self.bidding = Bidding(context, layout) if self.config.disjoint else None
+        disjoint = self.config is not None and self.config.disjoint
+        self.bidding = Bidding(context, layout) if disjoint else None
 
     def current(self, device: Device[ExpertState], task: int) -> np.ndarray | None:
         """The mask in force, (size,) bool, or None while dense."""
@@ -121,7 +122,8 @@ class Pruning:
         Returns:
             The announcement and the mask, (size,) bool.
         """
-        task = planned.task
+        config, task = self.config, planned.task
+        assert config is not None, "the law plans masks for sparse-and-orthogonal LoRA alone"
         allowed = self._newest(device, task)
         if self.bidding is not None:
             owned = self.bidding.owned(device, task)
@@ -129,8 +131,8 @@ class Pruning:
             allowed = allowed & owned
         magnitude = device.state.theta[device.adapter_tasks.index(task)].abs().cpu().numpy()
         mask = choose_mask(
-            magnitude, allowed, self.layout, density, kind=self.config.mask, budget=self.config.budget,
-            scores=scores, exponent=self.config.budget_exponent, least=self.config.budget_min,
+            magnitude, allowed, self.layout, density, kind=config.mask, budget=config.budget, scores=scores,
+            exponent=config.budget_exponent, least=config.budget_min,
         )  # fmt: skip
         body = _BODY.pack(planned.in_force) + encode_mask(mask)
         message = Message(
@@ -148,8 +150,10 @@ class Pruning:
             The mask, (size,) bool, and the round in which it comes into force.
 
         Raises:
-            MessageError: It does not decode, or its hash is not the mask's.
+            MessageError: It does not decode, its hash is not the mask's, or the run has no masks.
         """
+        if self.config is None:
+            raise MessageError(Refusal.FOREIGN, "a mask, but the method keeps every entry")
         try:
             (in_force,) = _BODY.unpack(message.body[: _BODY.size])
             mask = decode_mask(message.body[_BODY.size :], self.layout.size)

@@ -13,8 +13,9 @@ import torch
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.projection import common_factors
+from dfl_ray.lora.stacks import tensors_of
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing, S
-from dfl_ray.methods.laws import Planned, TrafficLaw, rank_of
+from dfl_ray.methods.laws import Planned, rank_of
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.wire.message import SHARED_TASK
 
@@ -27,14 +28,13 @@ class SharedAdapter(ABC, Generic[S]):
 
     Args:
         context: The run.
-        law: The method's traffic law; None makes the one of its specification.
     """
 
-    def __init__(self, context: Context, law: TrafficLaw | None = None) -> None:
+    def __init__(self, context: Context) -> None:
         spec = method_spec(context.config)
         self.context = context
         self.layout = Layout(context.layers, context.config.rank, spec.trains)
-        self.law = spec.law(context.law_context(self.layout)) if law is None else law
+        self.law = spec.law(context.law_context(self.layout))
         self.ranks = context.config.device_ranks
         if max(self.ranks) > context.config.rank:
             raise InputError(
@@ -100,15 +100,13 @@ class SharedAdapter(ABC, Generic[S]):
         """
         flat = torch.zeros(1, self.layout.size)
         if "a" in self.layout.trains:
-            for view, a in zip(self.layout.views(flat, "a"), self._common_a(*key), strict=True):
+            drawn = common_factors(self.context.seed, self.context.layers, self.layout.rank, *key)
+            for view, a in zip(self.layout.views(flat, "a"), drawn, strict=True):
                 view.copy_(torch.from_numpy(a))
         keep = self.rank_keep(device)
         if keep is not None:
             flat[:, torch.from_numpy(~keep)] = 0
         return flat
-
-    def _common_a(self, *key: int) -> list[np.ndarray]:
-        return common_factors(self.context.seed, self.context.layers, self.layout.rank, *key)
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
         """Give the common A where it is not trained.
@@ -121,7 +119,11 @@ class SharedAdapter(ABC, Generic[S]):
         """
         if "a" in self.layout.trains:
             return None
-        return [torch.from_numpy(a).float().expand(len(owners), -1, -1) for a in self._common_a()]
+        return [a.expand(len(owners), -1, -1) for a in tensors_of(self.context.projections)]
+
+    def router_a(self, device: int) -> Sequence[torch.Tensor] | None:
+        """No router."""
+        return None
 
     def frozen(self, devices: Sequence[Device[S]]) -> list[Factors] | None:
         """Nothing is added to the adapter."""

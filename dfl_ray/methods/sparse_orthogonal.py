@@ -4,22 +4,28 @@ Delta W_t = s B_t A_t with A_i A_j^T = 0 between tasks, A_t shared by all holder
 is exact: mean(B) A = mean(B A). Only the kept values of B_t travel. Experts of tasks a device does not hold are
 versioned read-only replicas that the task's author publishes every E rounds.
 
+`TaskExperts` is what every method with an expert a task has: adapters, exchange among holders, replicas, sketches. What
+its experts are made of is the subclass's; the controls are in `methods.per_task`.
+
 Source: arXiv 2602.20492; departures are named in `lora.projection`, `wire.codec` and `methods.pruning`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import final
 
 import numpy as np
 import torch
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import PerTaskConfig
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import effective_rank
-from dfl_ray.lora.projection import task_projections
+from dfl_ray.lora.projection import drawn_projections
+from dfl_ray.lora.stacks import task_stacks, tensors_of
 from dfl_ray.methods import published
 from dfl_ray.methods.aggregations import Arrival
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing
@@ -28,31 +34,29 @@ from dfl_ray.methods.expert_law import PUBLISHED_KINDS, ExpertLaw
 from dfl_ray.methods.gossip import finite_values, sort_by_kind, used_once
 from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.pruning import ExpertState, Pruning
+from dfl_ray.methods.spec import method_spec
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash, pack
 from dfl_ray.wire.sketch import decode_sketch, encode_sketch
 
 
-class SparseOrthogonal:
-    """Sparse-and-orthogonal LoRA; see the module's text.
+class TaskExperts(ABC):
+    """One expert a task, averaged among its holders and replicated to everybody; see the module's text.
 
     Args:
         context: The run.
     """
 
     def __init__(self, context: Context) -> None:
-        if not isinstance(context.config, SparseOrthogonalConfig):
-            raise TypeError(
-                f"sparse_orthogonal needs its own config section, got {type(context.config).__name__}"
-            )
+        if not isinstance(context.config, PerTaskConfig):
+            raise TypeError(f"no section of a method with an expert a task: {type(context.config).__name__}")
         self.context = context
         self.config = context.config
-        self.rule = context.config.rule
-        self.layout = Layout(context.layers, context.config.rank, ("b",))
+        self.layout = Layout(context.layers, context.config.rank, method_spec(context.config).trains)
         self.law = ExpertLaw(context.law_context(self.layout))
         self.pruning = Pruning(context, self.layout)
         self.exchange = Exchange(context, self.layout.size)
-        self._drawn: dict[int, list[np.ndarray]] = {}
+        self._drawn: dict[int, tuple[np.ndarray, ...]] = {}
         self._decoded: dict[tuple[object, ...], np.ndarray] = {}
 
     def adapter_tasks(self, device: int) -> tuple[int, ...]:
@@ -64,42 +68,35 @@ class SparseOrthogonal:
         return ExpertState(self.law.start(device))
 
     def start(self, device: int) -> torch.Tensor:
-        """B = 0."""
+        """B = 0, of methods that train B alone."""
         return torch.zeros(len(self.adapter_tasks(device)), self.layout.size)
 
-    def projections(self, device: int = 0) -> list[np.ndarray]:
-        """Draw A of all tasks for every layer, once; see `lora.projection.task_projections`.
+    @abstractmethod
+    def static_a(self, owners: Sequence[tuple[int, int]]) -> Sequence[torch.Tensor] | None:
+        """See `Method.static_a`."""
+
+    def projections(self, device: int = 0) -> Sequence[np.ndarray]:
+        """Give A of all tasks for every layer: the run's draw, or a device's own under `projection: per_device`.
 
         Args:
-            device: Whose draw; it matters under `method.projection: per_device` alone.
+            device: Whose; it matters under `method.projection: per_device` alone, where it is drawn when first asked
+                for (`lora.projection.drawn_projections`).
 
         Returns:
-            One (T, r, d) float64 a layer.
+            One (T, r, d) float32 a layer.
         """
-        drawn = device if self.config.projection == "per_device" else 0
-        if drawn not in self._drawn:
-            self._drawn[drawn] = [
-                task_projections(
-                    self.context.seed, layer, tasks=self.context.tasks, rank=self.config.rank,
-                    kind=self.config.projection, device=drawn,
-                )
-                for layer in self.context.layers
-            ]  # fmt: skip
-        return self._drawn[drawn]
+        if self.config.projection != "per_device":
+            return self.context.projections
+        if device not in self._drawn:
+            self._drawn[device] = drawn_projections(
+                self.context.seed, self.context.layers, tasks=self.context.tasks, rank=self.config.rank,
+                kind="per_device", device=device,
+            )  # fmt: skip
+        return self._drawn[device]
 
-    def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """Give A_t of each owner's task, cut from the layer's projections.
-
-        Args:
-            owners: (device, task) of each adapter.
-
-        Returns:
-            One (owners, r, d) float32 stack a layer.
-        """
-        return [
-            torch.from_numpy(np.stack([self.projections(d)[i][t] for d, t in owners])).float()
-            for i in range(len(self.context.layers))
-        ]
+    def router_a(self, device: int) -> Sequence[torch.Tensor]:
+        """Give the projections through which the router sees inputs: those of `projections`, without copies."""
+        return tensors_of(self.projections(device))
 
     def frozen(self, devices: Sequence[Device[ExpertState]]) -> list[Factors] | None:
         """Nothing."""
@@ -234,7 +231,7 @@ class SparseOrthogonal:
         """Make and keep the bytes of an update this device is the author of; returns it with its real length."""
         mask: np.ndarray | None = None
         if update.kind is Kind.MASK:
-            density = self.law.density_due(device.memory.law, update.task, round_index)
+            density = self.law.density_due(device.index, device.memory.law, update.task, round_index)
             assert density is not None, "the law has planned a mask"
             message, mask = self.pruning.message(device, update, density, self._scores(device, update.task))
             self.pruning.store(device, update.task, update.version, mask)
@@ -265,7 +262,7 @@ class SparseOrthogonal:
         return Message(kind, task, device.index, update.version, self.context.run, kept, precision, body)
 
     def _projection(self, device: Device[ExpertState], task: int) -> np.ndarray:
-        return np.concatenate([p[task].ravel() for p in self.projections(device.index)]).astype(np.float32)
+        return np.concatenate([p[task].ravel() for p in self.projections(device.index)])
 
     def _expert_body(self, device: Device[ExpertState], task: int) -> tuple[bytes, int]:
         """The mask, the values it keeps, and the mask's hash."""
@@ -296,13 +293,20 @@ class SparseOrthogonal:
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
         with used_once(device, message):
             mask = self.pruning.by_hash(device, task, message.mask_hash)
-            arrived.setdefault(task, {})[message.sender] = self.exchange.read(message, mask)
+            self.exchange.add(arrived.setdefault(task, {}), message.sender, self.exchange.read(message, mask))
 
     def _take_update(self, device: Device[ExpertState], message: Message) -> None:
-        if self.context.graph.authority.get((message.task, device.index)) != message.sender:
+        if not self.context.graph.authored_by(message.sender, message.task, device.index):
             raise MessageError(Refusal.FOREIGN, f"task {message.task} is not authored by {message.sender}")
+        if self.context.graph.since and self._has_it(device, message):
+            return
         with used_once(device, message):
             self._keep_update(device, message)
+
+    def _has_it(self, device: Device[ExpertState], message: Message) -> bool:
+        """Whether a device holds the very update: after its tree has changed another device may send it again."""
+        held = published.held(device.memory, message.kind, message.task)
+        return held is not None and (held.sender, held.version) == (message.sender, message.version)
 
     def _keep_update(self, device: Device[ExpertState], message: Message) -> None:
         """Check what an update says and keep it if the traffic law accepts it."""
@@ -352,6 +356,31 @@ class SparseOrthogonal:
 
     def _scores(self, device: Device[ExpertState], task: int) -> list[float] | None:
         """The layers' scores, where the budget goes by them."""
-        if self.config.budget != "effective_rank":
+        if self.law.exact_masks:
             return None
         return [effective_rank(c) for c in self.context.sketch(device.index, task, None)]
+
+
+@final
+class SparseOrthogonal(TaskExperts):
+    """Sparse-and-orthogonal LoRA: B_t alone is trained and stored, under A_t that no other task shares.
+
+    Args:
+        context: The run.
+    """
+
+    def static_a(self, owners: Sequence[tuple[int, int]]) -> Sequence[torch.Tensor] | None:
+        """Give A_t of each owner's task, cut from the layer's projections.
+
+        Args:
+            owners: (device, task) of each adapter.
+
+        Returns:
+            One (owners, r, d) float32 stack a layer, a view where the tasks are neighbours.
+        """
+        if self.config.projection != "per_device":
+            return task_stacks(tensors_of(self.context.projections), [t for _, t in owners])
+        return [
+            torch.from_numpy(np.stack([self.projections(d)[i][t] for d, t in owners]))
+            for i in range(len(self.context.layers))
+        ]

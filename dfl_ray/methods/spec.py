@@ -22,6 +22,11 @@ class MethodSpec:
         compared: Those compared at the end of a run unless `evaluate.rules` names others (`all` = all).
         trains: Factors stored in an adapter.
         per_task: Whether a device has an adapter a task and mixes inside tasks (else one, over the whole graph).
+        feedback: Whether the rounding error of int8 is carried into the next message (`method.error_feedback`, or the
+            public copies of CHOCO); not by methods that send whole modules.
+        task_labels: Whether training uses which task each row belongs to, which not every user can tell.
+        barrier: Why the method needs all devices to wait for each other, in words; empty where it can go without
+            (`schedule: async`, docs/time.md).
     """
 
     law: Callable[[LawContext], TrafficLaw] = whole_adapter
@@ -30,6 +35,9 @@ class MethodSpec:
     compared: tuple[str, ...] = ("single",)
     trains: tuple[Factor, ...] = ("a", "b")
     per_task: bool = False
+    task_labels: bool = False
+    feedback: bool = True
+    barrier: str = ""
 
 
 def method_spec(config: TrainingConfig) -> MethodSpec:

@@ -57,7 +57,14 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
 
 
 def adapter_note(folder: Path) -> tuple[str, ...]:
-    """Say that a model's folder holds an adapter too, which is not loaded; nothing where there is none."""
+    """Say that a model's folder holds an adapter too, which is not loaded; nothing where there is none.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        One sentence, or none.
+    """
     if not (folder / "adapter_config.json").is_file():
         return ()
     return (

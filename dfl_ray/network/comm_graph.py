@@ -8,7 +8,7 @@ for all (masks, sketches, the expert for devices that do not hold the task) alon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,10 @@ class CommGraph:
         everyone: (task, author) -> tree over the whole part.
         holders: (task, author) -> tree over the task's holders in the part.
         relays: (a, b) -> devices on the way from a to b, where a logical link takes several hops.
+        since: Round in which the graph was built, 0 for the one a run starts with.
+        grown: (task, author) -> round in which the holders of the author's part were last joined by others; of a graph
+            that devices have not moved in, empty.
+        authors: Task -> all devices that are or have been an author of it, where devices move.
     """
 
     weights: Weights
@@ -54,6 +58,23 @@ class CommGraph:
     everyone: Mapping[tuple[int, int], Tree]
     holders: Mapping[tuple[int, int], Tree]
     relays: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    since: int = 0
+    grown: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    authors: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def authored_by(self, sender: int, task: int, device: int) -> bool:
+        """Say whether a published update may come from a sender.
+
+        Args:
+            sender: Who the update says has made it.
+            task: Its task.
+            device: The receiver.
+
+        Returns:
+            Whether the sender is the author of the task in the receiver's part, or, where devices move, has been an
+            author of it before.
+        """
+        return self.authority.get((task, device)) == sender or sender in self.authors.get(task, ())
 
 
 def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
@@ -88,6 +109,36 @@ def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
             everyone[task, author] = _tree(author, topology.broadcast_tree(author, part))
             holders[task, author] = _tree(author, topology.broadcast_tree(author, mine))
     return CommGraph(weights, task_weights, authority, everyone, holders, relays)
+
+
+def succeed(old: CommGraph, new: CommGraph, held: np.ndarray, round_index: int) -> CommGraph:
+    """Give a graph that takes another's place what it must remember of the past.
+
+    The holders of a task in one part have grown together if they had different authors before: their author then
+    announces again what all of them must have alike.
+
+    Args:
+        old: The graph before.
+        new: The graph from now on, as `comm_graph` gives it.
+        held: (devices, tasks) bool, who holds what.
+        round_index: The round from which it holds.
+
+    Returns:
+        `new` with `since`, `grown` and `authors`.
+    """
+    before: dict[tuple[int, int], set[int]] = {}
+    for device, task in np.argwhere(held).tolist():
+        before.setdefault((task, new.authority[task, device]), set()).add(old.authority[task, device])
+    grown: dict[tuple[int, int], int] = {}
+    for (task, author), earlier in before.items():
+        since = round_index if len(earlier) > 1 else old.grown.get((task, min(earlier)), 0)
+        if since:
+            grown[task, author] = since
+    authors = {
+        task: old.authors.get(task, frozenset()) | {a for g in (old, new) for t, a in g.everyone if t == task}
+        for task in range(held.shape[1])
+    }
+    return replace(new, since=round_index, grown=grown, authors=authors)
 
 
 def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:

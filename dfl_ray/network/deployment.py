@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from channels.energy import DeviceClass, draw_classes
-from channels.tables import DEVICE_MIXES
+from channels.energy import DeviceClass, draw_classes, with_figures
+from dfl_ray.config.class_table import classes_of
+from dfl_ray.config.devices import DevicesConfig
 from dfl_ray.config.radio import radio_settings
-from dfl_ray.config.schema import Config, DevicesConfig, TopologyConfig
+from dfl_ray.config.schema import Config
+from dfl_ray.config.variants import TopologyConfig
 from dfl_ray.errors import InputError
+from dfl_ray.network.availability import presence_of
 from dfl_ray.seeds import Stream, generator, integer
 
 if TYPE_CHECKING:
     from channels.channel import Channel
     from channels.energy import DeviceClasses
+    from channels.presence import Presence
     from channels.settings import RadioSettings
+    from dfl_ray.experts.similarity import SharedSketches
     from topology import Topology
+    from topology.mobility.base import Mobility
 
 
 @dataclass(frozen=True)
@@ -33,18 +39,48 @@ class ChannelSetup:
         positions_m: (devices, 2).
         seed: Seed of all its draws.
         classes: Device classes.
+        presence: When devices are on and how fast they are; None where they always are.
+        patience_s: How long a device may be off before its links are given up, in s.
     """
 
     settings: RadioSettings
     positions_m: np.ndarray
     seed: int
     classes: DeviceClasses
+    presence: Presence | None = None
+    patience_s: float = 0.0
 
     def make(self) -> Channel:
         """Make the channel; the same setup gives the same channel in every process."""
         from channels.channel import Channel
 
-        return Channel(self.settings, self.positions_m, seed=self.seed, device_classes=self.classes)
+        return Channel(
+            self.settings,
+            self.positions_m,
+            seed=self.seed,
+            device_classes=self.classes,
+            presence=self.presence,
+        )
+
+    def linked(self, links: tuple[np.ndarray, np.ndarray], time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Leave out the links of devices that have been off for longer than `patience_s`.
+
+        Args:
+            links: (E, 2) pairs, and a figure of each.
+            time_s: Virtual time in s.
+        """
+        if self.presence is None:
+            return links
+        here = self.here(time_s)
+        kept = here[links[0]].all(axis=1)
+        return links[0][kept], links[1][kept]
+
+    def here(self, time_s: float) -> np.ndarray:
+        """(devices,) bool, who is on at a virtual time or has been off for no longer than `patience_s`."""
+        if self.presence is None:
+            return np.ones(len(self.positions_m), dtype=bool)
+        off_s = self.presence.off_for(time_s)
+        return self.presence.on_at(time_s) | (off_s < self.patience_s)
 
 
 @dataclass(frozen=True)
@@ -55,19 +91,53 @@ class Deployment:
         mixture: (devices, tasks) shares, rows sum to 1.
         channel: What the channel is made from.
         topology: The graph.
+        sketches: What the graph's groups are found from; None where they are the declared tasks, or a file's.
     """
 
     mixture: np.ndarray
     channel: ChannelSetup
     topology: Topology
+    sketches: SharedSketches | None = None
 
 
-def build_deployment(config: Config, tasks: int) -> Deployment:
+def needs_sketches(section: TopologyConfig) -> bool:
+    """Whether a graph's groups are to be found from the devices' data, by sketches that no file gives."""
+    own = section.options()
+    return own.get("by") == "similarity" and own.get("features_path") is None
+
+
+def dealt_tasks(config: Config, tasks: int) -> np.ndarray:
+    """Deal the tasks to the devices.
+
+    Args:
+        config: The experiment; `devices.partition` says how.
+        tasks: Number of tasks.
+
+    Returns:
+        (devices, tasks) shares, rows sum to 1; the same seed gives the same ones.
+
+    Raises:
+        InputError: The partition is impossible.
+    """
+    import topology
+
+    d = config.devices
+    try:
+        return topology.partition.task_mixture(
+            d.partition.type, d.count, tasks, rng=generator(config.seed, Stream.PARTITION),
+            **d.partition.options(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None = None) -> Deployment:
     """Place the devices, deal the tasks, make the channel and build the graph.
 
     Args:
         config: The experiment.
         tasks: Number of tasks.
+        sketches: What devices share of their data, where `needs_sketches`.
 
     Returns:
         The deployment; the same seed gives the same one.
@@ -75,25 +145,22 @@ def build_deployment(config: Config, tasks: int) -> Deployment:
     Raises:
         InputError: The wanted layout is impossible.
     """
-    import topology
-
     d = config.devices
     try:
-        positions = topology.placement.place(
-            d.placement.type, d.count, area_m=d.area_m, rng=generator(config.seed, Stream.PLACEMENT),
-            **d.placement.options(),
-        )  # fmt: skip
-        mixture = topology.partition.task_mixture(
-            d.partition.type, d.count, tasks, rng=generator(config.seed, Stream.PARTITION),
-            **d.partition.options(),
-        )  # fmt: skip
+        positions = placed(config) if d.mobility.type == "static" else mobility_model(config).positions_m
+        mixture = dealt_tasks(config, tasks)
         classes = draw_classes(device_classes(d), d.count, seed=integer(config.seed, Stream.DEVICE_CLASSES))
         settings = radio_settings(config.radio)
-        channel = ChannelSetup(settings, positions, integer(config.seed, Stream.CHANNEL), classes)
-        graph = _topology(config.topology, config.seed, channel, mixture)
+        channel = ChannelSetup(
+            settings, positions, integer(config.seed, Stream.CHANNEL), classes,
+            presence=presence_of(d.availability, d.count), patience_s=d.availability.patience_s,
+        )  # fmt: skip
+        air = channel.make()
+        links = channel.linked(air.candidate_links(config.topology.min_snr_db), 0.0)
+        graph = graph_on(config.topology, config.seed, air, positions, mixture, links, sketches)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
-    return Deployment(mixture, channel, graph)
+    return Deployment(mixture, channel, graph, sketches)
 
 
 def device_classes(section: DevicesConfig) -> tuple[DeviceClass, ...]:
@@ -103,29 +170,96 @@ def device_classes(section: DevicesConfig) -> tuple[DeviceClass, ...]:
         section: The configuration's `devices`.
 
     Returns:
-        The classes of the mix `section.classes`.
+        The classes of the mix `section.classes`, with the figures that `section.class_figures` sets.
     """
-    classes = DEVICE_MIXES[section.classes]
-    return (
-        classes
-        if section.battery_j is None
-        else tuple(replace(c, battery_j=section.battery_j) for c in classes)
-    )
+    classes = classes_of(section.classes)
+    if section.battery_j is not None:
+        classes = tuple(replace(c, battery_j=section.battery_j) for c in classes)
+    return with_figures(classes, section.class_figures)
 
 
-def _topology(section: TopologyConfig, seed: int, setup: ChannelSetup, mixture: np.ndarray) -> Topology:
+def placed(config: Config) -> np.ndarray:
+    """Place the devices.
+
+    Args:
+        config: The experiment; `devices.placement` says where.
+
+    Returns:
+        (devices, 2) positions, metres; the same seed gives the same ones.
+
+    Raises:
+        ValueError: The placement is impossible.
+    """
     import topology
 
-    channel = setup.make()
-    pairs, snr_db = channel.candidate_links(section.min_snr_db)
+    d = config.devices
+    return topology.placement.place(
+        d.placement.type, d.count, area_m=d.area_m, rng=generator(config.seed, Stream.PLACEMENT),
+        **d.placement.options(),
+    )  # fmt: skip
+
+
+def mobility_model(config: Config) -> Mobility:
+    """Make the devices' mobility model as it is when a run starts.
+
+    Args:
+        config: The experiment; `devices.mobility` says how they move.
+
+    Returns:
+        The model at virtual time 0; the same seed gives the same one.
+
+    Raises:
+        ValueError: An option is out of range, or a trace cannot be read.
+    """
+    from topology import mobility
+
+    d = config.devices
+    return mobility.create(
+        d.mobility.type, placed(config), area_m=d.area_m, rng=generator(config.seed, Stream.MOBILITY),
+        **d.mobility.options(),
+    )  # fmt: skip
+
+
+def graph_on(
+    section: TopologyConfig,
+    seed: int,
+    channel: Channel,
+    positions_m: np.ndarray,
+    mixture: np.ndarray,
+    links: tuple[np.ndarray, np.ndarray],
+    sketches: SharedSketches | None = None,
+) -> Topology:
+    """Build the graph on the links that the radio can serve.
+
+    Args:
+        section: The configuration's `topology`.
+        seed: The run's seed.
+        channel: The channel, with the devices where they are.
+        positions_m: (devices, 2) where they are, metres.
+        mixture: (devices, tasks) shares.
+        links: (E, 2) pairs that may be linked, and their (E,) mean SNR in dB.
+        sketches: What the groups are found from, where `needs_sketches`.
+
+    Returns:
+        The graph; the same arguments give the same one.
+
+    Raises:
+        ValueError: The graph cannot be built from these links.
+    """
+    import topology
+
+    pairs, snr_db = links
+    shared = {} if sketches is None else {"features": sketches.values, "feature_devices": sketches.device}
     return topology.build(
         section.type,
-        positions_m=setup.positions_m,
+        positions_m=positions_m,
         mixture=mixture,
         candidate_pairs=pairs,
         airtime_s_per_mb=channel.airtime_s_per_mb(pairs[:, 0], pairs[:, 1]),
+        energy_j_per_mb=channel.energy_j_per_mb(pairs[:, 0], pairs[:, 1]),
         mean_snr_db=snr_db,
         rng=generator(seed, Stream.TOPOLOGY),
         reach=section.reach,
+        **shared,
         **section.options(),
     )

@@ -6,12 +6,13 @@ placement of devices on actors adds up how many bytes pass between which devices
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from dfl_ray.network.local_rounds import Inbox, Letter, LocalRound, LocalRounds
 from dfl_ray.packing.partition import MessageGraph
 
 if TYPE_CHECKING:
@@ -95,6 +96,16 @@ class TransferOutcomes:
     requests: TransferRequests
     delivered: np.ndarray
 
+    def select(self, which: np.ndarray) -> Self:
+        """The outcomes of some of the requests.
+
+        Args:
+            which: (M,) bool, or indices.
+        """
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        picked = {name: a[which] for name, a in arrays.items() if isinstance(a, np.ndarray)}
+        return replace(self, requests=self.requests.select(which), **picked)
+
     def reached(self) -> dict[tuple[int, int], list[int]]:
         """Group the deliveries by message.
 
@@ -107,6 +118,37 @@ class TransferOutcomes:
         for i in np.flatnonzero(self.delivered).tolist():
             out.setdefault((int(r.source[i]), int(r.message[i])), []).append(int(r.destination[i]))
         return out
+
+
+@dataclass(frozen=True)
+class TimedOutcomes(TransferOutcomes):
+    """What the radio carries of a window's messages, and when; no device waits for it.
+
+    Attributes:
+        known_s: (M,) virtual time in s from which the receiver has the message, or the sender knows that it is lost.
+        age: (M,) int64, age of the message when it was made; see `local_rounds.Letter`.
+        ended: The local rounds that end in the window.
+    """
+
+    known_s: np.ndarray
+    age: np.ndarray
+    ended: LocalRounds
+
+    def post(self, inboxes: Mapping[int, Inbox[Any]], content: Mapping[tuple[int, int], Any]) -> None:
+        """Put what arrives, or will, into its receivers' inboxes.
+
+        Args:
+            inboxes: Device -> its inbox, for those devices that are to get theirs.
+            content: (source, message) -> what the message carries.
+        """
+        r = self.requests
+        for i in np.flatnonzero(self.delivered).tolist():
+            to, source, number = int(r.destination[i]), int(r.source[i]), int(r.message[i])
+            if to in inboxes:
+                letter = Letter(
+                    source, number, float(self.known_s[i]), int(self.age[i]), content[source, number]
+                )
+                inboxes[to].put(letter)
 
 
 class LawfulNetwork:
@@ -125,6 +167,16 @@ class LawfulNetwork:
         self._states: dict[int, Any] = {d: law.start(d) for d in self.devices}
         self._owing: set[int] = set()
         self._sent: dict[int, list[Planned]] = {}
+        self._inboxes: dict[int, Inbox[Planned]] = {}
+        self._fates: dict[int, list[tuple[Planned, list[int]]]] = {}
+
+    def rewire(self, law: TrafficLaw) -> None:
+        """Go on under the law of another communication graph; what the devices hold stays.
+
+        Args:
+            law: The same method's law.
+        """
+        self.law, self._owing = law, set(self.devices)
 
     def requests(self, round_index: int, absent: Collection[int] = ()) -> TransferRequests:
         """What the devices want sent after the local steps of a round.
@@ -142,6 +194,45 @@ class LawfulNetwork:
         found = {d: self.law.messages(d, self._states[d], round_index) for d in asked if d not in absent}
         self._sent = {d: messages for d, messages in found.items() if messages}
         return TransferRequests.of(self._sent)
+
+    def ended(self, ended: LocalRounds, due: Callable[[LocalRound], int]) -> TransferRequests:
+        """What the devices want sent that end a local round in a window, where no device waits for another.
+
+        Each first learns what became of its last messages.
+
+        Args:
+            ended: Their local rounds.
+            due: The round number that the messages get; see `methods.due`.
+
+        Returns:
+            The transfers of all messages under the law.
+        """
+        self._sent = {}
+        for device, turn in ended:
+            state = self._states[device]
+            self.law.begin(device, state, turn.begin_window)
+            for message, reached in self._fates.pop(device, []):
+                self.law.delivered(device, state, message, reached)
+            messages = self.law.messages(device, state, due(turn))
+            if messages:
+                self._sent[device] = messages
+        return TransferRequests.of(self._sent)
+
+    def deliver_timed(self, outcomes: TimedOutcomes) -> None:
+        """Hand over what has come by the ends of the window's local rounds, and keep the rest for later ones.
+
+        Args:
+            outcomes: Outcomes of the transfers that the last call of `ended` gave.
+        """
+        if not self._inboxes:
+            self._inboxes = {d: Inbox() for d in self.devices}
+        content = {(d, k): m for d, messages in self._sent.items() for k, m in enumerate(messages)}
+        outcomes.post(self._inboxes, content)
+        for (source, number), destinations in outcomes.reached().items():
+            self._fates.setdefault(source, []).append((content[source, number], destinations))
+        for device, turn in outcomes.ended:
+            for letter in self._inboxes[device].take(turn.end_s):
+                self.law.received(device, self._states[device], letter.content)
 
     def deliver(self, outcomes: TransferOutcomes) -> None:
         """Tell senders and receivers what has arrived.

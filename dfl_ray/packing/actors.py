@@ -14,6 +14,8 @@ from dfl_ray.packing.workers import empty_actor_mb, why_no_forks
 
 LONE_ACTORS = 16
 LONE_ACTORS_PER_CPU = 4
+LONE_WORKING_MB = 128.0
+"""Above so much working memory, actors that only wait for a CPU cost more than they give."""
 SLACK = 0.05
 """Share by which a packed node may exceed its fair number of devices where that keeps messages inside."""
 
@@ -77,12 +79,14 @@ def pack(
     nodes: Sequence[Node] = (),
     messages: MessageGraph | None = None,
     forks: bool | None = None,
+    working_mb: float = 0.0,
 ) -> Packing:
     """Choose the packing; `check_fits` says whether the cluster can hold it.
 
-    `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that it fills as many actors as there are
-    CPU (or GPU) slots. Devices of one cluster share an actor where they can. On several nodes the devices are first
-    dealt to nodes, in proportion to CPUs (or GPUs), so that few message bytes cross between nodes.
+    `auto` keeps one device per actor up to max(16, 4 x CPUs); beyond that, and where an actor works in much memory
+    (`LONE_WORKING_MB`), it fills as many actors as there are CPU (or GPU) slots. Devices of one cluster share an actor
+    where they can. On several nodes the devices are first dealt to nodes, in proportion to CPUs (or GPUs), so that few
+    message bytes cross between nodes.
 
     Args:
         runtime: What the user asked for.
@@ -92,14 +96,17 @@ def pack(
         nodes: The cluster's machines; none or one means there is nothing to place.
         messages: Bytes between devices; needed with several nodes.
         forks: Whether actors are forks, which need less memory; None means as `why_no_forks` expects.
+        working_mb: Memory an actor needs beside its devices' states while it trains or evaluates.
 
     Returns:
         The packing, whether or not the cluster can hold it.
     """
     count, machines = len(cluster), _machines(runtime, resources, nodes)
-    actors, reason = _actors(runtime, count, machines)
+    actors, reason = _actors(runtime, count, machines, working_mb)
     forks = why_no_forks(runtime) is None if forks is None else forks
-    memory = runtime.memory_per_actor_mb or empty_actor_mb(forks) + state_mb * -(-count // actors)
+    memory = runtime.memory_per_actor_mb or (
+        empty_actor_mb(forks) + working_mb + state_mb * -(-count // actors)
+    )
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)
     share = runtime.cpus_per_actor or _cpu_share(dealt, machines)
@@ -118,11 +125,13 @@ def _machines(
     return useful if len(useful) > 1 else [_whole(resources)]
 
 
-def _actors(runtime: RuntimeConfig, count: int, machines: Sequence[Node]) -> tuple[int, str]:
+def _actors(
+    runtime: RuntimeConfig, count: int, machines: Sequence[Node], working_mb: float
+) -> tuple[int, str]:
     """Number of actors, and why so many."""
     per_actor = runtime.devices_per_actor
     if per_actor == "auto":
-        return _auto(count, machines, runtime.gpus_per_actor)
+        return _auto(count, machines, runtime.gpus_per_actor, working_mb)
     return -(-count // per_actor), f"runtime.devices_per_actor={per_actor}"
 
 
@@ -155,9 +164,12 @@ def _weight(node: Node, gpus_per_actor: float) -> float:
     return float(node.gpus if gpus_per_actor > 0 else node.cpus)
 
 
-def _auto(count: int, machines: Sequence[Node], gpus_per_actor: float) -> tuple[int, str]:
+def _auto(count: int, machines: Sequence[Node], gpus_per_actor: float, working_mb: float) -> tuple[int, str]:
     cpus = sum(m.cpus for m in machines)
     lone = max(LONE_ACTORS, int(LONE_ACTORS_PER_CPU * cpus))
+    if working_mb > LONE_WORKING_MB and gpus_per_actor == 0:
+        each = f"a model of this size needs about {working_mb:.0f} MB while an actor trains or evaluates"
+        return max(1, min(int(cpus), count)), f"one actor per CPU: {each}"
     if count <= lone:
         return count, f"one device per actor, as up to {lone} devices on {cpus:g} CPUs"
     slots = sum(_gpu_room(m.gpus, gpus_per_actor) if gpus_per_actor > 0 else int(m.cpus) for m in machines)

@@ -7,7 +7,8 @@ Layout: `config.yaml`, `run.json`, one folder of Parquet parts for each record t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
-from dfl_ray.records import lock, parts
+from dfl_ray.records import checksums, lock, parts
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, TableLike, conform
 
@@ -62,17 +63,31 @@ class RunFolder:
         if suffix_if_taken:
             path = next(free for free in _alternatives(path) if _make_new(free))
         folder = cls(path, _claim(path))
-        text = config if isinstance(config, str) else dump(dict(config))
-        write_text_atomically(path / "config.yaml", text)
-        for table, schema in TABLES.items():
-            parts.append(path / f"{table}.parquet", schema.empty_table())
-        folder.checkpoints.mkdir()
-        write_info(path / "run.json", new_info(path.name))
+        try:
+            folder._fill(config if isinstance(config, str) else dump(dict(config)))
+        except BaseException as error:
+            # Half made, it could be neither resumed nor run again.
+            folder.close()
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _not_made(path, error) from error
+            raise
         return folder
+
+    def _fill(self, config: str) -> None:
+        """Write what every run folder holds from the start, `run.json` last."""
+        self.path.chmod(0o700)  # configurations and logs can hold what is the user's alone
+        write_text_atomically(self.path / "config.yaml", config)
+        for table, schema in TABLES.items():
+            parts.append(self.path / f"{table}.parquet", schema.empty_table())
+        self.checkpoints.mkdir()
+        (self.path / "topology").mkdir()
+        write_info(self.path / "run.json", new_info(self.path.name))
+        self._list_parts()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Lock an existing run folder to go on with it (state `running` again, of this schema version).
+        """Lock an existing run folder to go on with it; `begin` is to follow, and nothing is changed before.
 
         Args:
             path: The run folder.
@@ -85,10 +100,12 @@ class RunFolder:
         """
         path = Path(path)
         check_run_folder(path)
-        folder = cls(path, lock.acquire(path))
+        return cls(path, lock.acquire(path))
+
+    def begin(self) -> None:
+        """Note that the run goes on: state `running` again, of this schema version."""
         # Rows that follow are of this version, so that an older dfl-ray must no longer take the folder for its own.
-        folder.update_info(state="running", ended_at=None, schema_version=SCHEMA_VERSION)
-        return folder
+        self.update_info(state="running", ended_at=None, schema_version=SCHEMA_VERSION)
 
     @property
     def checkpoints(self) -> Path:
@@ -111,7 +128,7 @@ class RunFolder:
         loses that round as a whole.
 
         Args:
-            tables: Any of `rounds`, `devices`, `transfers`, `attempts`, `evaluation`; the column `round` may be
+            tables: Any of `dfl_ray.records.TABLES`; the column `round` may be
                 left out.
             round: The round all rows belong to; 0 = before tuning.
 
@@ -125,6 +142,45 @@ class RunFolder:
         for name in sorted(ready, key=lambda name: name == "rounds"):
             if ready[name].num_rows:
                 parts.append(self.path / f"{name}.parquet", ready[name])
+        if "rounds" in ready:
+            self._list_parts()
+
+    def _list_parts(self, rewritten: Collection[str] = ()) -> None:
+        """Bring the entries of all record parts in `checksums.json` up to date.
+
+        Args:
+            rewritten: Names of parts whose entries are dropped for now, since they are about to be written anew.
+        """
+        listed = checksums.read_listed(self.path)
+        if listed is None and read_info(self.path / "run.json")["schema_version"] != SCHEMA_VERSION:
+            return
+        before = listed or {}
+        after = {name: entry for name, entry in before.items() if parts.parse_name(Path(name)) is None}
+        for table in _tables(self.path):
+            for part in parts.list_parts(table)[0]:
+                name = part.path.relative_to(self.path).as_posix()
+                if name not in rewritten:
+                    after[name] = before.get(name) or checksums.checksum(part.path)
+        if after != listed:
+            checksums.write_listed(self.path, after)
+
+    def list_files(self, paths: Iterable[Path]) -> None:
+        """Add files that are written once, and were just now, to `checksums.json`.
+
+        Args:
+            paths: Files below the run folder.
+        """
+        checksums.add_files(self.path, paths)
+
+    def check(self) -> None:
+        """Refuse to go on with a run whose records are damaged: every byte of them is read.
+
+        Raises:
+            InputError: It names the file.
+        """
+        checksums.refuse_damage(self.path, contents=True)
+        for table in _tables(self.path):
+            parts.check_complete(table)
 
     def write_topology(self, nodes: TableLike, edges: TableLike, *, round: int = 1) -> None:
         """Add the topology that holds from `round` on, as tables and, for up to 5,000 devices, as GraphML.
@@ -144,11 +200,23 @@ class RunFolder:
         folder = self.path / "topology"
         edge_table = conform(edges, TOPOLOGY_TABLES["edges"], round=round)
         node_table = mark_gateways(conform(nodes, TOPOLOGY_TABLES["nodes"], round=round), edge_table)
+        self._list_parts(self._later(folder, round - 1))
         for table, rows in (("edges", edge_table), ("nodes", node_table)):
             parts.truncate(folder / f"{table}.parquet", round - 1)
             parts.append(folder / f"{table}.parquet", rows)
         if node_table.num_rows <= GRAPHML_MOST_DEVICES:
             write_graphml(folder / "graph.graphml", node_table, edge_table)
+        self._list_parts()
+
+    def _later(self, folder: Path, after_round: int) -> set[str]:
+        """Names of the parts below a folder that truncation after a round rewrites."""
+        return {
+            part.path.relative_to(self.path).as_posix()
+            for table in _tables(self.path)
+            if table.is_relative_to(folder)
+            for part in parts.list_parts(table)[0]
+            if parts.reaches_beyond(part, after_round)
+        }
 
     def truncate(self, after_round: int) -> None:
         """Drop all rows of rounds later than `after_round`, to resume from a checkpoint. Repeatable.
@@ -156,11 +224,13 @@ class RunFolder:
         Args:
             after_round: Last round whose rows are kept, in every record table.
         """
+        self._list_parts(self._later(self.path, after_round))
         for table in TABLES:
             parts.truncate(self.path / f"{table}.parquet", after_round)
         for table in TOPOLOGY_TABLES:
             # A topology that holds from the next round on was built by the checkpointed state itself.
             parts.truncate(self.path / "topology" / f"{table}.parquet", after_round + 1)
+        self._list_parts()
 
     def finish(self, state: State, **fields: Any) -> None:
         """Compact every table into one part, write the final state and give the lock back.
@@ -178,12 +248,41 @@ class RunFolder:
             parts.compact(self.path / f"{table}.parquet", schema)
         for table, schema in TOPOLOGY_TABLES.items():
             parts.compact(self.path / "topology" / f"{table}.parquet", schema)
+        self._list_parts()
         self.update_info(state=state, ended_at=now(), **fields)
         self.close()
 
     def close(self) -> None:
         """Give the lock back and leave everything as it is. Repeating it does nothing."""
         self._lock.release()
+
+
+def _tables(path: Path) -> list[Path]:
+    """The folders of all tables of a run."""
+    return [
+        *(path / f"{table}.parquet" for table in TABLES),
+        *(path / "topology" / f"{table}.parquet" for table in TOPOLOGY_TABLES),
+    ]
+
+
+def check_records(path: Path) -> None:
+    """Refuse a run folder in which a listed file is missing or of another size, or a table lacks a part.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: It names the file.
+    """
+    checksums.refuse_damage(path, contents=False)
+    for table in _tables(path):
+        for last in (False, False, True):  # a live run may merge parts while they are listed
+            try:
+                parts.check_complete(table)
+                break
+            except InputError:
+                if last:
+                    raise
 
 
 def _alternatives(path: Path) -> Iterator[Path]:
@@ -199,12 +298,16 @@ def _make_new(path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise InputError(
-            f"The run folder {path} cannot be made",
-            got=error.strerror or str(error),
-            change="Set `runtime.runs_dir` to a folder you may write to.",
-        ) from error
+        raise _not_made(path, error) from error
     return True
+
+
+def _not_made(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The run folder {path} cannot be made",
+        got=error.strerror or str(error),
+        change="Set `runtime.runs_dir` to a folder you may write to, on a disk with room.",
+    )
 
 
 def _claim(path: Path) -> lock.FolderLock:
@@ -252,6 +355,7 @@ def check_run_folder(path: Path) -> dict[str, Any]:
     try:
         info = read_info(path / "run.json")
         version = int(info["schema_version"])
+        _check_kinds(info)
     except FileNotFoundError:
         raise InputError(
             f"{path} is not a run folder", got="no run.json in it", expected="run.json", change=change
@@ -266,6 +370,21 @@ def check_run_folder(path: Path) -> dict[str, Any]:
             change="Read it with the version of dfl-ray that wrote it, or update this one.",
         )
     return info
+
+
+def _check_kinds(info: Mapping[str, Any]) -> None:
+    """Refuse a `run.json` whose parts are not what they are read as.
+
+    Raises:
+        ValueError: It names the key.
+    """
+    for key in ("git", "host", "versions", "wandb"):
+        if not isinstance(info.get(key) or {}, dict):
+            raise ValueError(f"`{key}` is no object")
+    if not isinstance((info.get("host") or {}).get("memory_bytes", 0), int | float):
+        raise ValueError("`host.memory_bytes` is no number")
+    if not isinstance(info.get("command") or [], list):
+        raise ValueError("`command` is no list")
 
 
 def _neighbours(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfl_ray.packing.machine import total_memory_bytes, usable_cpus
-from dfl_ray.records.parts import sync_folder
+from dfl_ray.records.files import replacing, sync_folder
 from dfl_ray.records.schema import SCHEMA_VERSION
 
 State = Literal["running", "done", "interrupted", "failed"]
@@ -140,11 +140,12 @@ def write_text_atomically(path: Path, text: str) -> None:
         OSError: It cannot be written; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path, temporary):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     sync_folder(path.parent)
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
-from dfl_ray.records.folder import check_run_folder
+from dfl_ray.records.folder import check_records, check_run_folder
+from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS
 
 
@@ -38,6 +39,20 @@ class Run:
     def name(self) -> str:
         """Name of the run."""
         return str(self.info.get("name", self.path.name))
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """Name -> folder of each saved adapter, which `peft.PeftModel.from_pretrained` reads; empty before the end."""
+        return {
+            folder.name: folder
+            for folder in sorted((self.path / "adapters").glob("*"))
+            if (folder / "adapter_config.json").is_file()
+        }
+
+    @cached_property
+    def partition(self) -> pd.DataFrame:
+        """Who holds which rows: columns device, task, row and split; see `dfl_ray.records.partition`."""
+        return read_partition(self.path)
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -68,6 +83,77 @@ class Run:
         return self.table("evaluation")
 
     @cached_property
+    def experts(self) -> pd.DataFrame:
+        """What each device answers each task with, whose it is and how old; see `dfl_ray.records.EXPERTS`.
+
+        Empty for runs that were recorded before schema version 4.
+        """
+        return self.table("experts")
+
+    @cached_property
+    def routing(self) -> pd.DataFrame:
+        """Held-out rows by task, and by the expert that the router chose; see `dfl_ray.records.ROUTING`.
+
+        Empty for methods without a router and for runs that were recorded before schema version 4.
+        """
+        return self.table("routing")
+
+    @cached_property
+    def local_rounds(self) -> pd.DataFrame:
+        """One row a local round of a device; see `dfl_ray.records.LOCAL_ROUNDS`; empty under `schedule: sync`."""
+        return self.table("local_rounds")
+
+    def confusion(self, rule: str | None = None, *, round: int | None = None) -> pd.DataFrame:
+        """Sum up the router's choices over all devices.
+
+        Args:
+            rule: The inference rule; none = the first recorded.
+            round: The round; none = the last that was evaluated.
+
+        Returns:
+            Rows by the task of the held-out rows, columns by the task of the expert chosen; shares in [0, 1] that sum
+            to 1 in each row. Without rows where no router chose.
+        """
+        rows = self.routing_sums
+        rows = rows[rows["rule"] == (rule or next(iter(rows["rule"]), None))]
+        rows = rows[rows["round"] == (rows["round"].max() if round is None else round)]
+        counts = rows.pivot_table(index="task", columns="chosen", values="rows", aggfunc="sum", fill_value=0)
+        names = sorted({*counts.index, *counts.columns})
+        counts = counts.reindex(index=sorted(counts.index), columns=names, fill_value=0)
+        return counts.div(counts.sum(axis=1), axis=0)
+
+    @cached_property
+    def routing_sums(self) -> pd.DataFrame:
+        """Held-out rows over all devices: one row a round, rule, task and task of the expert chosen.
+
+        Summed up by Arrow as it is read, as `accuracy_means` is.
+        """
+        keys = ["round", "rule", "task", "chosen"]
+        filters = [("round", "<=", self.last_round)]
+        table = parts.read(
+            self.path / "routing.parquet", TABLES["routing"], columns=[*keys, "rows"], filters=filters
+        )
+        sums = table.group_by(keys, use_threads=False).aggregate([("rows", "sum")])
+        return _frame(sums).rename(columns={"rows_sum": "rows"})[[*keys, "rows"]]
+
+    @cached_property
+    def accuracy_means(self) -> pd.DataFrame:
+        """Mean accuracy over devices, one row a round, rule and task: columns `accuracy`, `chance`, `devices` too.
+
+        Summed up by Arrow as it is read, so that ten thousand devices cost no more memory than one column of them.
+        """
+        columns = ["round", "rule", "task", "accuracy", "chance"]
+        filters = [("round", "<=", self.last_round)]
+        table = parts.read(
+            self.path / "evaluation.parquet", TABLES["evaluation"], columns=columns, filters=filters
+        )
+        sums = [("accuracy", "mean"), ("chance", "mean"), ("accuracy", "count")]
+        # One thread keeps the order in which rules and tasks were recorded.
+        means = table.group_by(["round", "rule", "task"], use_threads=False).aggregate(sums)  # pyright: ignore
+        names = {"accuracy_mean": "accuracy", "chance_mean": "chance", "accuracy_count": "devices"}
+        return _frame(means).rename(columns=names)[[*columns, "devices"]]
+
+    @cached_property
     def topology_nodes(self) -> pd.DataFrame:
         """Devices of each topology the run had; see `dfl_ray.records.TOPOLOGY_NODES`."""
         return self._topology("nodes")
@@ -83,7 +169,8 @@ class Run:
         """Read part of a table, without loading the rest of it.
 
         Args:
-            name: `rounds`, `devices`, `transfers`, `attempts` or `evaluation`.
+            name: `rounds`, `devices`, `transfers`, `attempts`, `evaluation`, `experts`, `routing` or
+                `local_rounds`.
             columns: Columns wanted; none = all.
             rounds: First and last round wanted; none = all that are complete.
 
@@ -92,10 +179,42 @@ class Run:
             folder did not know is empty or null.
 
         Raises:
-            InputError: A part of the table is damaged or of a newer dfl-ray.
+            InputError: There is no such table or column, or a part of it is damaged or of a newer dfl-ray.
         """
+        if name not in TABLES:
+            raise InputError(f"There is no record table `{name}`", expected=nearest(name, TABLES))
+        unknown = [column for column in columns or () if column not in TABLES[name].names]
+        if unknown:
+            raise InputError(
+                f"The table `{name}` has no column `{unknown[0]}`",
+                expected=nearest(unknown[0], TABLES[name].names),
+            )
         first, last = rounds or (0, self.last_round)
         filters = [("round", ">=", first), ("round", "<=", min(last, self.last_round))]
+        table = parts.read(self.path / f"{name}.parquet", TABLES[name], columns=columns, filters=filters)
+        return _frame(table)
+
+    def of_device(
+        self, name: str, device: int, columns: Sequence[str], where: Sequence[tuple[str, str, Any]] = ()
+    ) -> pd.DataFrame:
+        """Read the rows of a table that concern one device, without loading those of the others.
+
+        Args:
+            name: `devices`, `evaluation`, `experts`, `routing` or `local_rounds`, of which the device's own rows are
+                read, or `transfers` or `attempts`, of which those are read that it sends or receives.
+            device: Index of the device.
+            columns: Columns wanted.
+            where: Conditions as in `pyarrow.parquet.read_table` that all rows must meet, in place of that on the ends.
+
+        Returns:
+            The rows of all complete rounds, in the order in which they were written.
+
+        Raises:
+            InputError: A part of the table is damaged or of a newer dfl-ray.
+        """
+        ends = ("source", "destination") if name in ("transfers", "attempts") else ("device",)
+        complete = ("round", "<=", self.last_round)
+        filters = [[*where, complete]] if where else [[(end, "==", device), complete] for end in ends]
         table = parts.read(self.path / f"{name}.parquet", TABLES[name], columns=columns, filters=filters)
         return _frame(table)
 
@@ -140,14 +259,22 @@ def load_run(path: str | Path) -> Run:
     info = check_run_folder(path)
     try:
         config = parse((path / "config.yaml").read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise _damaged_config(path, "cannot be read", str(error)) from error
     except YAMLError as error:
         place, reason = place_and_reason(error)
         raise _damaged_config(path, f"is not YAML{place}", reason) from error
+    if not isinstance(config, dict):
+        raise _damaged_config(
+            path, "is not a run's configuration", "an empty file" if config is None else "no mapping"
+        )
+    for name in ("devices", "method", "topology"):
+        if not isinstance(config.get(name, {}), dict):
+            raise _damaged_config(path, "is not a run's configuration", f"`{name}` is no mapping")
+    check_records(path)
     done = parts.read(path / "rounds.parquet", TABLES["rounds"], columns=["round"]).column("round")
     last = max(done.to_pylist(), default=0)
-    return Run(path, config if isinstance(config, dict) else {}, info, last)
+    return Run(path, config, info, last)
 
 
 def _damaged_config(path: Path, what: str, got: str) -> InputError:

@@ -53,8 +53,8 @@ def acquire(folder: Path) -> FolderLock:
         The lock, held by this process.
 
     Raises:
-        InputError: Another process, or another part of this one, holds it; the process is named.
-        OSError: The lock file cannot be opened.
+        InputError: Another process, or another part of this one, holds it, and is named; or the folder cannot be
+            written to.
     """
     from filelock import FileLock, Timeout
 
@@ -72,10 +72,23 @@ def acquire(folder: Path) -> FolderLock:
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise
+            raise _cannot_write(folder, error) from error
         return FolderLock(path, None)
-    path.write_text(str(os.getpid()), encoding="utf-8")
+    try:
+        path.write_text(str(os.getpid()), encoding="utf-8")
+    except OSError as error:
+        lock.release()
+        raise _cannot_write(folder, error) from error
     return FolderLock(path, lock)
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The run folder {folder} cannot be written to",
+        got=error.strerror or str(error),
+        expected="a folder of yours, on a disk with room that is not read-only",
+        change="Make it writable, or copy it elsewhere and go on with the copy: `dfl-ray resume` and its path.",
+    )
 
 
 def _holder(path: Path) -> str:

@@ -13,6 +13,7 @@ columns that came later are null in them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfl_ray.errors import InputError
+from dfl_ray.records.files import naming_file, replacing, sync_folder
 from dfl_ray.records.schema import SCHEMA_VERSION, came_with, upgrade
 
 COMPACT_EVERY = 64
@@ -57,7 +59,8 @@ def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
     Returns:
         The parts that count, and those that a wider one replaces.
     """
-    found = sorted((_parse(path) for path in folder.glob("part-*.parquet")), key=lambda p: (p.first, -p.last))
+    named = (parse_name(path) for path in folder.glob("part-*.parquet"))
+    found = sorted((part for part in named if part), key=lambda p: (p.first, -p.last))
     live: list[Part] = []
     superseded: list[Part] = []
     for part in found:
@@ -65,9 +68,57 @@ def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
     return live, superseded
 
 
-def _parse(path: Path) -> Part:
-    _, first, last = path.stem.split("-")
-    return Part(int(first), int(last), path)
+def parse_name(path: Path) -> Part | None:
+    """Read the range of appends from the name of a part.
+
+    Args:
+        path: A file.
+
+    Returns:
+        The part; None if the file is not named as one.
+    """
+    found = re.fullmatch(r"part-([0-9]{9})-([0-9]{9})\.parquet", path.name)
+    return Part(int(found[1]), int(found[2]), path) if found and int(found[1]) <= int(found[2]) else None
+
+
+def check_complete(folder: Path) -> list[Part]:
+    """List the parts of a table and refuse a table in which one is missing or strays.
+
+    Args:
+        folder: The table's folder; a missing one has no parts.
+
+    Returns:
+        The parts that count.
+
+    Raises:
+        InputError: The ranges of the parts do not follow each other, or a file is named like no part.
+    """
+    live, _ = list_parts(folder)
+    stray = next((path for path in sorted(folder.glob("part-*")) if parse_name(path) is None), None)
+    if stray is not None:
+        raise _foreign(stray)
+    expected = 0
+    for part in live:
+        if part.first != expected:
+            raise InputError(
+                f"A part of the table {folder} is missing, or {part.path.name} is not of this run",
+                got=f"part {part.first} behind part {expected - 1}"
+                if expected
+                else f"part {part.first} as the first",
+                expected=f"part {expected}",
+                change="Restore the missing file from a copy, or remove the stray one.",
+            )
+        expected = part.last + 1
+    return live
+
+
+def _foreign(path: Path) -> InputError:
+    return InputError(
+        f"{path} is not a part of a record table",
+        got=f"the name {path.name}",
+        expected="part-<first>-<last>.parquet with nine digits each",
+        change="Remove that file from the run folder.",
+    )
 
 
 def _part_path(folder: Path, first: int, last: int) -> Path:
@@ -118,9 +169,14 @@ def compact(folder: Path, schema: pa.Schema) -> None:
 
 def _merge(parts: Sequence[Part], schema: pa.Schema) -> Part:
     path = _part_path(parts[0].path.parent, parts[0].first, parts[-1].last)
-    _write_atomically(path, schema, (upgrade(pq.ParquetFile(part.path).read(), schema) for part in parts))
+    _write_atomically(path, schema, (upgrade(_read_whole(part.path), schema) for part in parts))
     _remove(parts)
     return Part(parts[0].first, parts[-1].last, path)
+
+
+def _read_whole(path: Path) -> pa.Table:
+    with naming_file(path):
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
 def _remove(parts: Sequence[Part]) -> None:
@@ -138,12 +194,29 @@ def truncate(folder: Path, after_round: int) -> None:
     parts, superseded = list_parts(folder)
     _remove(superseded)
     for part in parts:
-        rounds = pq.read_table(part.path, columns=["round"]).column("round")
-        if rounds.length() == 0 or pc.max(rounds).as_py() <= after_round:  # pyright: ignore
+        if not reaches_beyond(part, after_round):
             continue
-        table = pq.ParquetFile(part.path).read()
+        table = _read_whole(part.path)
         keep = pc.less_equal(table.column("round"), after_round)  # pyright: ignore
         _write_atomically(part.path, table.schema, [table.filter(keep)])
+
+
+def reaches_beyond(part: Part, after_round: int) -> bool:
+    """Whether a part holds rows of a later round.
+
+    Args:
+        part: The part.
+        after_round: The round.
+
+    Returns:
+        True if it does.
+
+    Raises:
+        InputError: The part is damaged.
+    """
+    with naming_file(part.path):
+        rounds = pq.ParquetFile(part.path).read(["round"]).column("round")
+    return rounds.length() > 0 and pc.max(rounds).as_py() > after_round  # pyright: ignore
 
 
 def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None, filters=None) -> pa.Table:
@@ -153,14 +226,14 @@ def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = Non
         folder: The table's folder; without parts the answer has the schema's columns and no rows.
         schema: The table's schema.
         columns: Columns wanted; none = all of the schema.
-        filters: Row filter as in `pyarrow.parquet.read_table`, e.g. `[("round", "==", 3)]`, over columns that
-            every version has.
+        filters: Row filter as in `pyarrow.parquet.read_table`, e.g. `[("round", "==", 3)]`, or a list of such lists
+            of which one must hold, over columns that every version has.
 
     Returns:
         The rows of all parts in order; columns that came after a part was written are null in its rows.
 
     Raises:
-        InputError: A part is of a newer schema, or is not a table of this kind.
+        InputError: A part is of a newer schema, is damaged or missing, or is not a table of this kind.
         OSError: The folder changed at each of five attempts to read it.
     """
     for _ in range(5):  # a live run may merge parts between listing and reading; then list again
@@ -186,8 +259,16 @@ def _read_parts(
     for part in list_parts(folder)[0]:
         stored = check_part(part.path, schema)
         names = [name for name in wanted.names if name in stored.names]
-        table = pq.read_table(part.path, columns=names, filters=filters, partitioning=None)  # pyright: ignore[reportArgumentType]
-        yield upgrade(table, wanted)
+        with naming_file(part.path):
+            table = pq.read_table(
+                part.path,
+                columns=names,
+                filters=filters,
+                partitioning=None,  # pyright: ignore[reportArgumentType]
+                page_checksum_verification=True,
+            )
+            upgraded = upgrade(table, wanted)
+        yield upgraded
 
 
 def check_part(path: Path, schema: pa.Schema) -> pa.Schema:
@@ -203,7 +284,8 @@ def check_part(path: Path, schema: pa.Schema) -> pa.Schema:
     Raises:
         InputError: Naming the file and the versions.
     """
-    stored = pq.read_schema(path)
+    with naming_file(path):
+        stored = pq.read_schema(path)
     version = int((stored.metadata or {}).get(b"dfl_ray.schema_version", b"0"))
     if version > SCHEMA_VERSION:
         raise InputError(
@@ -229,15 +311,16 @@ def check_part(path: Path, schema: pa.Schema) -> pa.Schema:
 
 def _write_atomically(path: Path, schema: pa.Schema, tables) -> None:
     """Write to a hidden file beside the target, flush it to the disk and rename it over the target."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # not its parents: a run folder that was removed is not made anew
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for group in _row_groups(schema, tables):
-                writer.write_table(group, row_group_size=_ROW_GROUP)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path, temporary):
+        with temporary.open("wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+                for group in _row_groups(schema, tables):
+                    writer.write_table(group, row_group_size=_ROW_GROUP)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     sync_folder(path.parent)
 
 
@@ -253,19 +336,3 @@ def _row_groups(schema: pa.Schema, tables) -> Iterator[pa.Table]:
             gathered, rows = [], 0
     if gathered:
         yield pa.concat_tables(gathered).combine_chunks() if rows else schema.empty_table()
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut.
-
-    Args:
-        folder: An existing folder.
-
-    Raises:
-        OSError: It cannot be opened or flushed.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

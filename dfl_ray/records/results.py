@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 from dfl_ray.records.loading import Run
 
 
-def method_rule(run: Run, evaluation: pd.DataFrame | None = None) -> str | None:
+def method_rule(run: Run) -> str | None:
     """The inference rule whose accuracy counts as the method's.
 
     It is `method.rule` of the config when there is one and rows speak of it; else the rule of the regular
@@ -20,12 +21,11 @@ def method_rule(run: Run, evaluation: pd.DataFrame | None = None) -> str | None:
 
     Args:
         run: The run.
-        evaluation: Its evaluation rows, if read already.
 
     Returns:
         Name of the rule; None when nothing was evaluated after round 0.
     """
-    rows = run.evaluation if evaluation is None else evaluation
+    rows = run.accuracy_means
     tuned = rows[rows["round"] > 0]
     rules = list(dict.fromkeys(tuned["rule"]))
     wanted = run.config.get("method", {}).get("rule")
@@ -35,17 +35,18 @@ def method_rule(run: Run, evaluation: pd.DataFrame | None = None) -> str | None:
     return max(rules, key=lambda rule: int(rounds[rule])) if rules else None
 
 
-def method_evaluation(run: Run) -> pd.DataFrame:
-    """Pick the evaluation rows by the method's rule, all rounds.
+def method_means(run: Run) -> pd.DataFrame:
+    """Mean accuracy over devices of each task and evaluated round, by the method's rule.
 
     Args:
         run: The run.
 
     Returns:
-        Rows of `evaluation`; those of round 0 by the first rule recorded there when the method's is not among them.
+        Rows of `Run.accuracy_means`; those of round 0 by the first rule recorded there when the method's is not among
+        them.
     """
-    rows = run.evaluation
-    rule = method_rule(run, rows)
+    rows = run.accuracy_means
+    rule = method_rule(run)
     before = rows[rows["round"] == 0]
     same = before[before["rule"] == rule]
     first = same if len(same) else before[before["rule"] == before["rule"].iloc[0]] if len(before) else before
@@ -61,9 +62,11 @@ def last_evaluation(run: Run) -> pd.DataFrame:
     Returns:
         Rows of `evaluation`; none when nothing was evaluated after round 0.
     """
-    rows = method_evaluation(run)
-    rows = rows[rows["round"] > 0]
-    return rows[rows["round"] == rows["round"].max()] if len(rows) else rows
+    means = method_means(run)
+    last = int(means["round"].max()) if len(means) else 0
+    rows = run.table("evaluation", rounds=(last, last))
+    # Nothing was tuned in round 0.
+    return rows[(rows["rule"] == method_rule(run)) & (rows["round"] > 0)]
 
 
 def holders(run: Run) -> set[tuple[int, str]]:
@@ -81,7 +84,7 @@ def holders(run: Run) -> set[tuple[int, str]]:
     nodes = nodes[nodes["round"] == nodes["round"].max()]
     return {
         (int(device), task)
-        for device, tasks in zip(nodes["device"], nodes["tasks"].fillna(""), strict=True)
+        for device, tasks in zip(nodes["device"].tolist(), nodes["tasks"].fillna("").tolist(), strict=True)
         for task in tasks.split(",")
         if task
     }
@@ -118,10 +121,11 @@ def task_lines(run: Run) -> list[TaskLine]:
         One line a task, in the order in which they were recorded; none when nothing was evaluated after round 0.
     """
     rows = last_evaluation(run)
-    every = method_evaluation(run)
-    before = every[every["round"] == 0].groupby("task")["accuracy"].mean()
+    every = method_means(run)
+    before = every[every["round"] == 0].set_index("task")["accuracy"]
     held = holders(run) if len(rows) else set()
-    own = [(int(d), t) in held for d, t in zip(rows["device"], rows["task"], strict=True)]
+    # Lists first: to go through a column of Arrow texts one by one takes ten times as long.
+    own = [pair in held for pair in zip(rows["device"].tolist(), rows["task"].tolist(), strict=True)]
     own_mean = rows[pd.Series(own, index=rows.index, dtype=bool)].groupby("task")["accuracy"].mean()
     chance = rows.groupby("task")["chance"].mean()
     means = rows.groupby("task", sort=False)["accuracy"].mean()
@@ -144,7 +148,14 @@ def _at(values: pd.Series, key: Any) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
 
 
-SCORE_WORDS = {"choice": "likelihood", "exact_match": "exact match", None: "–"}
+SCORE_WORDS = {
+    "choice": "likelihood",
+    "exact_match": "exact match",
+    "generated_match": "generated",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    None: "–",
+}
 """What a table says of a task's score."""
 
 
@@ -240,11 +251,11 @@ def rule_means(run: Run) -> dict[str, float]:
     Returns:
         Rule -> mean accuracy in [0, 1]; empty when nothing was evaluated after round 0.
     """
-    rows = run.evaluation
+    rows = run.accuracy_means
     rows = rows[rows["round"] > 0]
     last = rows[rows["round"] == rows["round"].max()] if len(rows) else rows
-    by_task = last.groupby(["rule", "task"], sort=False)["accuracy"].mean()
-    return {str(rule): float(mean) for rule, mean in by_task.groupby(level=0, sort=False).mean().items()}
+    means = last.groupby("rule", sort=False)["accuracy"].mean()
+    return {str(rule): float(mean) for rule, mean in means.items()}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
@@ -257,7 +268,7 @@ def mean_of(values: Sequence[float | None]) -> float | None:
         Their unweighted mean, in their unit.
     """
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return math.fsum(known) / len(known) if known else None  # rounded once, in whatever order they come
 
 
 def _weighted(values: pd.Series, weights: pd.Series) -> float | None:

@@ -1,29 +1,29 @@
-"""The five record tables and the two of the topology: columns, units, meanings and the schema version.
+"""The record tables and the two of the topology: columns, units, meanings and the schema version.
 
 Every column carries its meaning in the Arrow field's metadata (key `doc`) and the schema version that brought it
-(key `since`), so that a Parquet file explains itself, `docs/records.md` can be checked against the code, and
-records of an older version stay readable. Units are in the names; a name without one is a count, a share in [0, 1]
-or an index.
+(key `since`), so that a Parquet file explains itself, `docs/records.md` can be checked against the code, and records of
+an older version stay readable. Units are in the names; a name without one is a count, a share in [0, 1] or an index.
 
 Versions: 1, the first. 2: table `attempts`; columns `message`, `hop`, `origin`, `receiver` and `outcome` of
 `transfers`; `devices.sent_bytes` counts a broadcast once and not once for each receiver; `transfers.attempts` counts
 the decoded segments of a message too; the SINR percentiles of `rounds` are over all attempts and not over the last
-attempt of each transfer.
+attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fraction` of `rounds`, `idle_energy_j` and
+`late` of `devices`; radio energy holds listening and idling; the outcome `upstream`; a transmission that was cut counts
+the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
+`off_devices`, `on` and the outcome `off`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 
-from dfl_ray.errors import nearest
+from dfl_ray.records.conforming import TableLike as TableLike
+from dfl_ray.records.conforming import conform as conform
+from dfl_ray.records.conforming import upgrade as upgrade
 
-SCHEMA_VERSION = 2
-
-TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
+SCHEMA_VERSION = 5
 
 _KINDS = {
     "i": pa.int64(),
@@ -87,11 +87,19 @@ ROUNDS = _schema(
         ("delivered", "i", "transfers that arrived inside the deadline"),
         ("lost", "i", "transfers that did not arrive"),
         ("refused", "i", "messages that arrived and were refused (checksum, mask, version)"),
-        ("skipped_devices", "i", "devices left out of the round (non-finite loss, late)"),
+        ("skipped_devices", "i", "devices left out of the round (non-finite loss or adapters, late)"),
+        ("late_devices", "i", "devices whose training was not done by the deadline: they sent nothing"),
+        ("off_devices", "i", "devices that were off when the round began: they took no part in it"),
         ("alive_devices", "i", "devices with charge left at the round's end"),
         ("replica_staleness_rounds", "f", "mean age of the foreign experts the devices hold"),
-        ("radio_energy_j", "f", "energy of sending and receiving in the round, all devices"),
+        (
+            "radio_energy_j",
+            "f",
+            "energy of sending, receiving, listening and idling in the round, all devices",
+        ),
         ("compute_energy_j", "f", "energy of training in the round, all devices"),
+        ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
+        ("starved_fraction", "f", "share of the links wanted so far in the run that never delivered"),
         ("object_store_bytes", "i", "bytes put into the object store in the round"),
         (
             "message_bytes",
@@ -106,6 +114,7 @@ ROUNDS = _schema(
         ("record_wall_s", "f", "real time of writing records and tracking"),
         ("overhead_fraction", "f", "share of wall_s outside training and evaluation"),
     ],
+    since={**dict.fromkeys(("late_devices", "idle_energy_j", "starved_fraction"), 3), "off_devices": 5},
 )
 
 DEVICES = _schema(
@@ -117,8 +126,13 @@ DEVICES = _schema(
         ("gradient_norm", "f", "mean gradient norm before clipping"),
         ("compute_s", "f", "virtual time of the device's training"),
         ("energy_j", "f", "energy of the device in the round, radio and computing"),
-        ("radio_energy_j", "f", "energy of the device's sending and receiving; 0 without charge"),
+        (
+            "radio_energy_j",
+            "f",
+            "energy of the device's radio, listening and idling included; 0 without charge",
+        ),
         ("compute_energy_j", "f", "energy of the device's training; 0 without charge"),
+        ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
         (
             "sent_bytes",
             "i",
@@ -131,11 +145,14 @@ DEVICES = _schema(
         ),
         ("refused", "i", "messages the device refused"),
         ("alive", "b", "whether the device has charge left at the round's end"),
+        ("late", "b", "whether its training was not done by the deadline, so that it sent nothing"),
+        ("on", "b", "whether the device was on when the round began; one that was off took no part in it"),
         ("x_m", "f", "position"),
         ("y_m", "f", "position"),
         ("tasks", "s", "names of the tasks it holds, comma separated"),
         ("actor", "s", "name of the actor that hosts it"),
     ],
+    since={**dict.fromkeys(("idle_energy_j", "late"), 3), "on": 5},
 )
 
 TRANSFERS = _schema(
@@ -160,7 +177,11 @@ TRANSFERS = _schema(
         ("hop", "h", "place of this hop on the message's way to the receiver, from 1"),
         ("origin", "j", "device that made the message"),
         ("receiver", "j", "device for which the message is meant"),
-        ("outcome", "s", "delivered, or why not: failed, late, dead or unserved"),
+        (
+            "outcome",
+            "s",
+            "delivered, or why not: failed, late, dead, unserved, upstream (an earlier hop was lost), off (an end was)",
+        ),
     ],
     since=dict.fromkeys(("message", "hop", "origin", "receiver", "outcome"), 2),
 )
@@ -183,7 +204,7 @@ ATTEMPTS = _schema(
         (
             "payload_bytes",
             "I",
-            "bytes the transmission carried; a part of the message if it went in segments",
+            "bytes the transmission carried; a part of the message if it was cut",
         ),
         ("decoded", "B", "whether the receiver decoded it before the deadline"),
         ("delivered", "B", "whether it completed the transfer"),
@@ -206,9 +227,54 @@ EVALUATION = _schema(
         ("rule", "S", "inference rule"),
         ("accuracy", "F", "share of rows answered right"),
         ("rows", "i", "held-out rows asked"),
-        ("chance", "f", "accuracy of guessing"),
+        ("chance", "f", "accuracy of the best constant answer; null for F1 and ROUGE-L"),
         ("routed_right", "f", "share of rows sent to the expert of their own task; null unless a router"),
     ],
+)
+
+EXPERTS = _schema(
+    "experts",
+    [
+        ("round", "J", "round after which it was looked at, as in `evaluation`"),
+        ("device", "J", "device that answers with it"),
+        ("task", "S", "task that it answers"),
+        ("holding", "S", "own = trained by the device; replica = received; none = it never arrived"),
+        ("author", "j", "device that trained it; null when none"),
+        ("version", "j", "round in which the author published it; null unless a replica"),
+        ("age_rounds", "j", "round - version; 0 for an own one, null when none"),
+    ],
+    since=4,
+)
+
+ROUTING = _schema(
+    "routing",
+    [
+        ("round", "J", "round after which it was measured, as in `evaluation`"),
+        ("device", "J", "device that answered"),
+        ("rule", "S", "inference rule, of those that choose one expert a row"),
+        ("task", "S", "task of the held-out rows"),
+        ("chosen", "S", "task of the expert that the router chose"),
+        ("rows", "I", "held-out rows of `task` sent to it; pairs without rows are left out"),
+    ],
+    since=4,
+)
+
+LOCAL_ROUNDS = _schema(
+    "local_rounds",
+    [
+        ("round", "J", "window of virtual time in which the local round ended, from 1"),
+        ("device", "J", "device index, from 0"),
+        ("local_round", "J", "the device's own count of its local rounds, from 1"),
+        ("compute_s", "F", "virtual time of its training"),
+        ("end_s", "F", "virtual clock at which the device sent, mixed and went on"),
+        ("messages", "J", "messages that it took in then"),
+        (
+            "age_rounds",
+            "f",
+            "their mean age: local rounds it had ended since their senders began to train; null without any",
+        ),
+    ],
+    since=5,
 )
 
 TOPOLOGY_NODES = _schema(
@@ -243,6 +309,9 @@ TABLES: dict[str, pa.Schema] = {
     "transfers": TRANSFERS,
     "attempts": ATTEMPTS,
     "evaluation": EVALUATION,
+    "experts": EXPERTS,
+    "routing": ROUTING,
+    "local_rounds": LOCAL_ROUNDS,
 }
 TOPOLOGY_TABLES: dict[str, pa.Schema] = {"nodes": TOPOLOGY_NODES, "edges": TOPOLOGY_EDGES}
 
@@ -261,88 +330,6 @@ WALL_COLUMNS: tuple[str, ...] = (
 """Columns that describe this machine and this layout, not the experiment: left out of comparisons."""
 
 
-def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) -> pa.Table:
-    """Bring a table to a schema: order, types, missing nullable columns as null, NaN as null.
-
-    Args:
-        table: Arrow table, DataFrame, or mapping of column name to a sequence of equal lengths.
-        schema: One of `TABLES` or `TOPOLOGY_TABLES`.
-        round: Fills the column `round` when the table has none; must equal it when it has one.
-
-    Returns:
-        The table with exactly the schema's columns and types.
-
-    Raises:
-        ValueError: An unknown column, a missing one that must not be null, a null in it, a type that does not
-            fit (an integer out of range too), or a `round` other than the one given.
-    """
-    arrow = _as_arrow(table)
-    name = (schema.metadata or {}).get(b"dfl_ray.table", b"?").decode()
-    if round is not None and "round" not in arrow.column_names:
-        arrow = arrow.append_column("round", pa.array([round] * arrow.num_rows, pa.int64()))
-    for column in arrow.column_names:
-        if column not in schema.names:
-            raise ValueError(f"table `{name}` has no column `{column}`: {nearest(column, schema.names)}")
-    columns = [_column(arrow, field, name) for field in schema]
-    others = [value for value in columns[0].unique().to_pylist() if round is not None and value != round]
-    if others:
-        raise ValueError(f"table `{name}`: rows of other rounds than {round}: {others[:5]}")
-    return pa.table(columns, schema=schema)
-
-
-def _as_arrow(table: TableLike) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
-    # Column by column: pyarrow's own conversion of frames spends more on pandas metadata than on the values.
-    columns = {str(name): pa.array(values, from_pandas=True) for name, values in table.items()}
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of one table differ in length: {lengths}")
-    return pa.table(columns)
-
-
-def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
-    """One column cast to its field; floats that are NaN become null where null is allowed."""
-    if field.name not in arrow.column_names:
-        values: Any = pa.chunked_array([pa.nulls(arrow.num_rows, field.type)])
-    else:
-        try:
-            values = arrow.column(field.name).cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"table `{table}`, column `{field.name}`: not {field.type}: {error}") from error
-        if field.nullable and pa.types.is_floating(field.type):
-            values = _nan_to_null(values)
-    if not field.nullable and values.null_count:
-        raise ValueError(f"table `{table}`: column `{field.name}` must be given in every row")
-    return values
-
-
-def upgrade(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Bring rows written under an older schema version to a schema.
-
-    Args:
-        table: Rows with a subset of the schema's columns; those that are missing become null.
-        schema: The schema to reach, or some columns of one.
-
-    Returns:
-        The rows with exactly the schema's columns, types and metadata.
-    """
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
-        else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
 def came_with(field: pa.Field) -> int:
     """Schema version, from 1, that brought a column."""
     return int((field.metadata or {}).get(b"since", b"1"))
-
-
-def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    import pyarrow.compute as pc
-
-    mask: Any = pc.is_nan(values)  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.if_else(mask, pa.scalar(None, values.type), values)  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,7 @@ give the same records for the same configuration and seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +24,9 @@ from dfl_ray.simulation.round_loop import RoundBackend
 if TYPE_CHECKING:
     from channels.channel import Snapshot as ChannelState
     from channels.transfers import RoundPlan, Transfers
+    from dfl_ray.network.comm_graph import CommGraph
     from dfl_ray.network.deployment import ChannelSetup
+    from dfl_ray.network.local_rounds import LocalRounds
     from dfl_ray.network.traffic import TransferOutcomes
 
 
@@ -66,6 +68,10 @@ class Backend(RoundBackend, Protocol):
 
     def actor_of(self, device: int) -> str:
         """Name of the actor that hosts a device."""
+        ...
+
+    def follow(self, advance: Callable[[int, int], None]) -> None:
+        """Say whom to tell how far a call is, while it runs: parts done, parts in all."""
         ...
 
     def evaluate(
@@ -131,9 +137,11 @@ class LocalBackend:
         """All devices live in this process."""
         return "local"
 
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+    def train(
+        self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
+    ) -> list[TrainReport]:
         """See `Backend.train`."""
-        return [self._group.train(round_index, absent)[0]]
+        return [self._group.train(round_index, absent, ended)[0]]
 
     def plan(
         self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
@@ -143,9 +151,19 @@ class LocalBackend:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
+    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+        """See `Backend.move`."""
+        self._channel.move(positions_m)
+        if graph is not None:
+            self._group.rewire(graph)
+
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`."""
         return [self._group.exchange(round_index, outcomes)]
+
+    def follow(self, advance: Callable[[int, int], None]) -> None:
+        """See `Backend.follow`; told by the scorer, whose parts are adapters and their rows."""
+        self._group.follow(advance)
 
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None

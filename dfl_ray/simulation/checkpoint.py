@@ -1,28 +1,33 @@
 """Checkpoints: the whole state at a round boundary, written atomically, never pickled.
 
 `checkpoints/round-000012/` holds one safetensors file for each group of devices, one for the channel, and
-`manifest.json` with the driver's own state. The folder is written under another name, every file flushed to
-disk, and renamed in one step, so a crash leaves either the whole checkpoint or none.
+`manifest.json` with the driver's own state and the checksums of all files and of itself. The folder is written under
+another name, every file flushed to disk, and renamed in one step: a crash leaves either the whole checkpoint or none.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dfl_ray.devices.records import Snapshot
-from dfl_ray.errors import RunError
+from dfl_ray.errors import InputError
+from dfl_ray.records.checksums import checksum
 from dfl_ray.simulation.backend import BackendState
 
-FORMAT = 2
+FORMAT = 3
+MANIFEST = "manifest.json"
 _PREFIX = "round-"
 
 
@@ -51,12 +56,31 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
     Returns:
         Folder of the checkpoint written.
+
+    Raises:
+        OSError: It cannot be written; the older ones are untouched.
     """
     folder.mkdir(exist_ok=True)
-    target = folder / f"{_PREFIX}{checkpoint.round_index:06d}"
+    target = folder / _name(checkpoint.round_index)
     working = folder / f".{target.name}.tmp"
     for old in (working, target):
         shutil.rmtree(old, ignore_errors=True)
+    try:
+        _write(working, checkpoint)
+        working.rename(target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(working, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(target)) from error
+        raise OSError(errno.EIO, str(error), str(target)) from error
+    _flush(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write(working: Path, checkpoint: Checkpoint) -> None:
+    """Write all files of a checkpoint into a new folder and flush them to the disk."""
     working.mkdir()
     for number, snapshot in enumerate(checkpoint.state.devices):
         path = working / f"devices-{number:05d}.safetensors"
@@ -70,52 +94,152 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         "groups": len(checkpoint.state.devices),
         "channel": scalars,
         "driver": dict(checkpoint.driver),
+        "files": {path.name: checksum(path) for path in sorted(working.iterdir())},
     }
-    (working / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    manifest["sha256"] = _own_checksum(manifest)
+    (working / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in working.iterdir():
         _flush(path)
     _flush(working)
-    working.rename(target)
-    _flush(folder)
-    for old in _existing(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest complete checkpoint of a run, or None.
+def load_checkpoint(folder: Path, say: Callable[[str], None] = lambda _text: None) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, or None.
+
+    Every file is compared with its checksum. A damaged checkpoint is passed over for the one before it.
 
     Args:
         folder: The run's `checkpoints` folder; it may be missing or empty.
+        say: Told of each damaged checkpoint that is passed over.
 
     Returns:
-        The checkpoint; None if there is none with a manifest.
+        The checkpoint; None if there is none.
 
     Raises:
-        RunError: It was written in another format, or a file of it is damaged.
+        InputError: All of them are damaged, or the newest whole one was written in another format.
     """
-    found = _existing(folder)
-    if not found:
-        return None
-    path = found[-1]
+    damage: list[InputError] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            found = read_checkpoint(path)
+        except OtherFormatError:
+            raise
+        except InputError as error:
+            damage.append(error)
+            continue
+        for error in damage:
+            say(f"{error.what} ({error.got}); the one of round {found.round_index} is used")
+        return found
+    if damage:
+        raise InputError(
+            f"No checkpoint in {folder} can be used. {damage[0].what}",
+            got=damage[0].got,
+            expected="a whole checkpoint",
+            change="Restore the folder from a copy, or run the experiment anew.",
+        )
+    return None
+
+
+def drop_later(folder: Path, round_index: int) -> None:
+    """Remove checkpoints of later rounds than the one a run goes on from: they would be taken for newer ones.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        round_index: The round that the run goes on from.
+    """
+    for path in list_checkpoints(folder):
+        if path.name > _name(round_index):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class OtherFormatError(InputError):
+    """A checkpoint that another version of this project reads."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint and compare every file with its checksum.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        OtherFormatError: It was written in another format.
+        InputError: A file of it is missing or damaged.
+    """
+    file = path / MANIFEST
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["format"] != FORMAT:
-            raise RunError(
-                f"The checkpoint {path} has format {manifest['format']}, this version reads format {FORMAT}. "
-                "Resume with the dfl-ray version that wrote it (see run.json)."
-            )
-        devices = [_load_snapshot(path / f"devices-{n:05d}.safetensors") for n in range(manifest["groups"])]
-        channel = {**load_file(path / "channel.safetensors"), **manifest["channel"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"The checkpoint {path} is damaged ({error}). Remove that folder and resume from the one before it."
+        manifest = _readable(path, json.loads(file.read_text(encoding="utf-8")))
+        expected = manifest.pop("sha256")
+        if _own_checksum(manifest) != expected or path.name != _name(manifest["round"]):
+            raise ValueError("its checksum or its round disagrees")
+        for name, entry in manifest["files"].items():
+            file = path / name
+            if checksum(file) != entry:
+                raise ValueError("size or checksum is not the manifest's")
+        devices: list[Snapshot] = []
+        for number in range(manifest["groups"]):
+            file = path / f"devices-{number:05d}.safetensors"
+            devices.append(_load_snapshot(file))
+        file = path / "channel.safetensors"
+        channel = {**load_file(file), **manifest["channel"]}
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
+        reason = (
+            "it is missing" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        )
+        raise InputError(
+            f"The checkpoint {path} is damaged",
+            got=f"{file.name}: {reason}",
+            expected="files as they were written",
+            change="Remove that folder; the checkpoint before it is used then.",
         ) from error
     return Checkpoint(int(manifest["round"]), BackendState(devices, channel), manifest["driver"])
 
 
-def _existing(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if (p / "manifest.json").is_file())
+def _readable(path: Path, manifest: Any) -> Any:
+    """Refuse the manifest of an older format; give back any other."""
+    if isinstance(manifest, dict) and manifest.get("format") in range(FORMAT):
+        raise OtherFormatError(
+            f"The checkpoint {path} is of another version",
+            got=f"format {manifest['format']}",
+            expected=f"format {FORMAT}",
+            change="Resume with the dfl-ray version that wrote it (see run.json).",
+        )
+    return manifest
+
+
+def _own_checksum(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, whatever its layout on disk."""
+    text = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True)  # keys as they are read back
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(round_index: int) -> str:
+    return f"{_PREFIX}{round_index:06d}"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run.
+
+    Args:
+        folder: The run's `checkpoints` folder; it may be missing.
+
+    Returns:
+        Their folders, oldest first. Each was whole once, since a checkpoint gets its name last.
+    """
+    return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir())
 
 
 def _load_snapshot(path: Path) -> Snapshot:

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dfl_ray.config.schema import Config
-from dfl_ray.devices.records import EvaluationReport, TrainReport
+from dfl_ray.devices.faulty import drawn_faults
+from dfl_ray.devices.records import EvaluationReport
 from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.network.movement import Movement
+from dfl_ray.network.notes import late_note, parts_note
 from dfl_ray.records import RunFolder
-from dfl_ray.simulation.backend import Backend
+from dfl_ray.simulation.backend import Backend, BackendState
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.goals import Goals
+from dfl_ray.simulation.places import record_places, smallest_gap
 from dfl_ray.simulation.radio_tables import attempt_sinr_db, attempt_table, radio_metrics, transfer_table
-from dfl_ray.simulation.round_loop import RoundLoop, WallTimes
+from dfl_ray.simulation.round_facts import evaluation_due, rules_asked, training_metrics
+from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
     accuracy_metrics,
     device_table,
     evaluation_table,
+    expert_table,
+    local_round_table,
+    routing_table,
     state_metrics,
 )
+from dfl_ray.simulation.schedules import Barrier, no_barrier
 from dfl_ray.tracking.progress import Progress
 from dfl_ray.tracking.tracker import Tracker
 
@@ -40,6 +51,7 @@ class Driver:
         tracker: Follows the metrics.
         progress: Shows them.
         stop_wanted: Asked at every round boundary; True saves and stops.
+        on_round_end: Called with the folder after every round; True ends the run there, as after its last round.
     """
 
     def __init__(
@@ -50,6 +62,7 @@ class Driver:
         tracker: Tracker,
         progress: Progress,
         stop_wanted: Callable[[], bool] = lambda: False,
+        on_round_end: Callable[[Path], bool] = lambda _folder: False,
     ) -> None:
         self.experiment = experiment
         self.config = experiment.config
@@ -58,14 +71,30 @@ class Driver:
         self.tracker = tracker
         self.progress = progress
         self.stop_wanted = stop_wanted
+        self.on_round_end = on_round_end
+        backend.follow(progress.advance)
         self.spec = method_spec(self.config.method)
         self.layout = experiment.layout
         self.history = AccuracyHistory({})
-        self.spectral_gap = smallest_gap(experiment)
+        self.goals = Goals(self.config.stop)
+        self.spectral_gap = smallest_gap(self.config, experiment.topology)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
         self._references: dict[int, np.ndarray] | None = None
+        graph = experiment.setup.graph
+        self.movement = Movement.of(
+            self.config, experiment.channel, experiment.topology, graph, experiment.sketches
+        )
+        waits = self.config.schedule == "sync"
+        self.schedule = Barrier(self.config.method.local_steps) if waits else no_barrier(experiment)
         self.loop = RoundLoop(
-            backend, experiment.channel.classes, experiment.setup.graph.relays, experiment.flops_per_token
+            backend,
+            experiment.channel.classes,
+            graph.relays,
+            experiment.flops_per_token,
+            movement=self.movement,
+            schedule=self.schedule,
+            faults=drawn_faults(self.config),
+            presence=experiment.channel.presence,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -77,6 +106,11 @@ class Driver:
         self.backend.restore(checkpoint.state)
         self.history.best = dict(checkpoint.driver["best_accuracy"])
         self.loop.absent = tuple(checkpoint.driver["absent"])
+        self.loop.clock_s = float(checkpoint.state.channel["clock_s"])
+        self.schedule.restore(checkpoint.state.channel)
+        if self.movement is not None:
+            self.movement.restore(checkpoint.state.channel)
+            self.spectral_gap = smallest_gap(self.config, self.movement.topology)
 
     def run(self, done: int = 0) -> None:
         """Run the rounds after `done` to the end; with `done` 0 the base model is evaluated first.
@@ -90,18 +124,50 @@ class Driver:
         """
         if done == 0:
             self._evaluate_base()
-        self.progress.rounds(self.config.rounds, done)
+        sent_bytes, spent_j = self._spent(done)
+        self.goals = Goals(self.config.stop, spent_j)
+        self.progress.rounds(self.config.rounds, done, sent_bytes)
         for round_index in range(done + 1, self.config.rounds + 1):
             row = self._round(round_index)
             self.progress.update(row)
             self._stop_if_diverged(row)
-            stopping = self.stop_wanted() and round_index < self.config.rounds
-            self._checkpoint(round_index, forced=stopping or round_index == self.config.rounds)
+            last = round_index == self.config.rounds
+            early = (self._met_goal(row) | self.on_round_end(self.folder.path)) and not last
+            stopping = self.stop_wanted() and not last and not early
+            self._checkpoint(round_index, forced=stopping, final=last or early)
+            if early:
+                self._end_early(round_index)
+                return
             if stopping:
                 raise Interrupted(
                     f"Stopped after round {round_index} of {self.config.rounds} and saved. "
                     f"Go on with: dfl-ray resume {self.folder.path}"
                 )
+
+    def _spent(self, done: int) -> tuple[int, float]:
+        """Bytes on air and joules of the rounds before a resume, as recorded."""
+        from dfl_ray.records import load_run
+
+        if not done:
+            return 0, 0.0
+        rounds = load_run(self.folder.path).rounds
+        return int(rounds["payload_bytes"].sum()), float(rounds["energy_j"].sum())
+
+    def _met_goal(self, row: dict[str, Any]) -> bool:
+        """Whether the run has come to what `stop` asks for; says so."""
+        said = self.goals.met(row["simulated_s"], row["energy_j"], row.get("accuracy_mean"))
+        if said:
+            self.progress.say(f"Ended after round {row['round']}: {said}")
+            self.folder.update_info(stopped_by=said)
+        return said is not None
+
+    def _end_early(self, round_index: int) -> None:
+        """Evaluate a run that ends before its last round by all rules, as that round would be."""
+        self.folder.update_info(ended_early_after=round_index)
+        if evaluation_due(self.config, round_index):
+            return
+        row: dict[str, Any] = {}
+        self.folder.append(self._evaluate(round_index, row, {}, self.config.rounds), round=round_index)
 
     def _stop_if_diverged(self, row: dict[str, Any]) -> None:
         """Stop after a recorded round in which no device that trained had a finite loss.
@@ -110,26 +176,58 @@ class Driver:
             RunError: It names the round and the learning rate.
         """
         if row["skipped_devices"] and row["train_loss"] is None:
-            said = (
-                f"Training diverged: no device had a finite loss in round {row['round']} "
-                f"({row['skipped_devices']} devices trained). Lower `method.learning_rate` "
-                f"(now {self.config.method.learning_rate:g}), or raise `method.warmup_rounds`."
+            raise self._diverged(
+                f"no device had a finite loss and finite adapters in round {row['round']} "
+                f"({row['skipped_devices']} devices trained)"
             )
-            self.folder.update_info(warnings=[*self.folder.info.get("warnings", ()), said])
-            raise RunError(said)
+
+    def _check_final(self, state: BackendState) -> None:
+        """Tell which devices end with adapters that can't be used; a run in which all do has failed.
+
+        Raises:
+            RunError: All devices do. It names the learning rate.
+        """
+        from dfl_ray.devices.snapshots import diverged_devices
+
+        bad = diverged_devices(state.devices)
+        if len(bad) == self.config.devices.count:
+            raise self._diverged("the adapters of all devices hold NaN, infinite or values beyond float16")
+        if bad:
+            who = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
+            said = (
+                f"{len(bad)} of {self.config.devices.count} devices end with adapters that hold NaN, infinite or "
+                f"values beyond float16, so their accuracy says nothing: device {who}"
+            )
+            self._warn(said)
+            self.progress.say(said)
+
+    def _diverged(self, why: str) -> RunError:
+        """The error of a run whose training diverged, recorded as a warning."""
+        said = (
+            f"Training diverged: {why}. Lower `method.learning_rate` "
+            f"(now {self.config.method.learning_rate:g}), or raise `method.warmup_rounds`."
+        )
+        self._warn(said)
+        return RunError(said)
+
+    def _warn(self, said: str) -> None:
+        self.folder.update_info(warnings=[*self.folder.info.get("warnings", ()), said])
 
     def _evaluate_base(self) -> None:
-        table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)
+        with self.progress.step("base evaluation"):
+            table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)
         self.folder.append({"evaluation": table}, round=0)
 
     def _round(self, round_index: int) -> dict[str, Any]:
         began = time.perf_counter()
-        wall_times = WallTimes()
+        wall_times = WallTimes(self.progress.stage)
         done = self.loop.play(round_index, wall_times)
+        self._record_movement(round_index, done)
         self._say_emptied(round_index, done.emptied)
+        self._say_late(round_index, done)
         names = [t.name for t in self.experiment.setup.tasks]
         row: dict[str, Any] = {"round": round_index, **radio_metrics(done.plan, done.arrived)}
-        row |= training_metrics(done.trained) | {
+        row |= training_metrics(done.trained, done.plan.late) | {
             "refused": sum(sum(r.values()) for t in done.taken for r in t.refused)
         }
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
@@ -142,12 +240,27 @@ class Driver:
             "transfers": transfer_table(done.plan, done.hops, done.requests, names),
             "attempts": attempt_table(done.plan),
         }
+        if done.ended is not None:
+            tables["local_rounds"] = local_round_table(done.ended, done.taken, done.cost.seconds)
         extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(done.plan)}
         if evaluation_due(self.config, round_index):
             with wall_times.measure("evaluate"):
-                tables["evaluation"] = self._evaluate(round_index, row, extras)
+                tables |= self._evaluate(round_index, row, extras)
         self._record(row, tables, extras, wall_times, began)
+        if done.none_left:
+            raise nobody_left(round_index, bool(done.plan.alive.any()))
         return row
+
+    def _record_movement(self, round_index: int, done: PlayedRound) -> None:
+        """Record where the devices were, and tell of a graph that fell into parts or is whole again."""
+        if done.moved is None:
+            return
+        if done.moved.rebuilt:
+            self.spectral_gap = smallest_gap(self.config, done.moved.topology)
+        record_places(self.folder, done.moved, [t.name for t in self.experiment.setup.tasks], round_index)
+        said = parts_note(round_index, done.moved.parts_before, done.moved.parts)
+        if said:
+            self.progress.say(said)
 
     def _say_emptied(self, round_index: int, emptied: Sequence[int]) -> None:
         """Tell which devices leave the run."""
@@ -155,10 +268,23 @@ class Driver:
             who = ", ".join(map(str, emptied[:10])) + (" ..." if len(emptied) > 10 else "")
             self.progress.say(f"Round {round_index}: battery empty, out of the run: device {who}")
 
-    def _evaluate(self, round_index: int, row: dict[str, Any], extras: dict[str, Any]) -> pd.DataFrame:
-        rules = rules_asked(self.config, round_index)
+    def _say_late(self, round_index: int, done: PlayedRound) -> None:
+        """Tell once in a run that devices missed a deadline by their training, and record it."""
+        late = late_note(
+            round_index, done.plan.late, done.cost.seconds, self.experiment.channel.settings.deadline_s
+        )
+        told = self.folder.info.get("warnings", ())
+        if late and not any("radio.deadline_s" in warning for warning in told):
+            self.progress.say(late)
+            self.folder.update_info(warnings=[*told, late])
+
+    def _evaluate(
+        self, round_index: int, row: dict[str, Any], extras: dict[str, Any], as_in_round: int | None = None
+    ) -> dict[str, pd.DataFrame]:
+        rules = rules_asked(self.config, as_in_round or round_index)
         if "filter" in rules and self._references is None:
-            self._references = self.backend.full_sketches()
+            with self.progress.stage("sketch all layers"):
+                self._references = self.backend.full_sketches()
         references = self._references if "filter" in rules else None
         reports: list[EvaluationReport] = self.backend.evaluate(round_index, rules, references)
         table = evaluation_table(reports, self.experiment)
@@ -167,7 +293,22 @@ class Driver:
         mine = table[table["rule"] == self.spec.rule]
         extras["device_accuracy"] = mine.groupby("device")["accuracy"].mean().to_numpy(float)
         row |= found | state_metrics(reports, self.layout)
-        return table
+        extras |= self._record_attack(round_index, reports)
+        return {
+            "evaluation": table,
+            "experts": expert_table(reports, self.experiment, round_index),
+            "routing": routing_table(reports, self.experiment),
+        }
+
+    def _record_attack(self, round_index: int, reports: Sequence[EvaluationReport]) -> dict[str, float]:
+        """Record how far a backdoor has come, in `run.json: faults`; nothing without one."""
+        right, asked = (sum(r.attacked[k] for r in reports) for k in (0, 1))
+        if not asked:
+            return {}
+        faults = self.folder.info["faults"]
+        told = {**faults.get("attack_success", {}), str(round_index): right / asked}
+        self.folder.update_info(faults={**faults, "attack_success": told})
+        return {"attack/success": right / asked}
 
     def _record(
         self,
@@ -188,94 +329,32 @@ class Driver:
         self.folder.append({"rounds": {name: [value] for name, value in row.items()}}, round=round_index)
         self.tracker.log_round(row, extras | {"actors": self.backend.actors})
 
-    def _checkpoint(self, round_index: int, *, forced: bool) -> None:
+    def _checkpoint(self, round_index: int, *, forced: bool, final: bool) -> None:
         every = self.config.checkpoint.every
-        if not forced and (every == 0 or round_index % every):
+        if not forced and not final and (every == 0 or round_index % every):
             return
         driver = {"best_accuracy": self.history.best, "absent": list(self.loop.absent)}
-        checkpoint = Checkpoint(round_index, self.backend.snapshot(), driver)
-        save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
-        if round_index == self.config.rounds:
-            self._save_adapters(checkpoint)
+        with self.progress.stage("checkpoint"):
+            checkpoint = Checkpoint(round_index, self._state(), driver)
+            save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
+        if final:
+            with self.progress.stage("adapters"):
+                self._check_final(checkpoint.state)
+                self._save_adapters(checkpoint)
+
+    def _state(self) -> BackendState:
+        """The backend's state, with the movement's and the schedule's beside the channel's."""
+        state = self.backend.snapshot()
+        moved = {} if self.movement is None else self.movement.snapshot()
+        return replace(state, channel={**state.channel, **moved, **self.schedule.snapshot()})
 
     def _save_adapters(self, checkpoint: Checkpoint) -> None:
-        from dfl_ray.simulation.export import save_final_adapters
+        from dfl_ray.simulation.export import adapter_owners, save_final_adapters
 
+        owners = {name: device for name, (device, _) in adapter_owners(self.experiment).items()}
+        self.folder.update_info(adapters_of_device=owners)
         saved = save_final_adapters(self.experiment, checkpoint.state, self.folder.path / "adapters")
+        if saved is not None:
+            self.folder.list_files(path for path in sorted(saved.rglob("*")) if path.is_file())
         if saved is not None and self.config.track.wandb.save_adapters:
             self.tracker.save_adapters(saved)
-
-
-def evaluation_due(config: Config, round_index: int) -> bool:
-    """Whether a round ends with an evaluation: every `evaluate.every` rounds, and the last.
-
-    Args:
-        config: The experiment.
-        round_index: The round, from 1.
-
-    Returns:
-        True if it does.
-    """
-    return round_index % config.evaluate.every == 0 or round_index == config.rounds
-
-
-def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
-    """Inference rules a round's evaluation asks, the method's own first; the last round asks all that are wanted.
-
-    Args:
-        config: The experiment; `evaluate.rules`, or the method's own choice, says what the last round asks.
-        round_index: The round, from 1.
-
-    Returns:
-        Names of rules, each once. Before the last round: the method's own, and `oracle` if the method has it.
-    """
-    spec = method_spec(config.method)
-    if round_index == config.rounds:
-        asked = config.evaluate.rules or spec.compared
-        return tuple(dict.fromkeys((spec.rule, *(spec.rules if "all" in asked else asked))))
-    return tuple(dict.fromkeys((spec.rule, "oracle"))) if "oracle" in spec.rules else (spec.rule,)
-
-
-def training_metrics(trained: Sequence[TrainReport]) -> dict[str, Any]:
-    """Mean loss over the devices that trained, and how many were left out for a non-finite one.
-
-    Args:
-        trained: Reports of the local steps, together of all devices.
-
-    Returns:
-        `train_loss`, the unweighted mean over devices of finite loss in nats a token, None if there is none; and
-        `skipped_devices`.
-    """
-    loss = np.concatenate([np.where(r.finite, r.loss, np.nan) for r in trained])
-    finite = np.concatenate([r.finite for r in trained])
-    return {
-        "train_loss": float(np.nanmean(loss)) if np.isfinite(loss).any() else None,
-        "skipped_devices": int((~finite).sum()),
-    }
-
-
-def smallest_gap(experiment: Experiment) -> float | None:
-    """Least spectral gap of the gossip matrices in use: of the tasks' graphs, or of the whole one.
-
-    Args:
-        experiment: The run; `topology.mixing` names the weights.
-
-    Returns:
-        A number in [0, 1], 0 for a partitioned graph; None if no task has two holders. See
-        `topology.mixing.spectral_gap`.
-    """
-    from topology import mixing
-    from topology.tables import MIXINGS
-
-    topology = experiment.topology
-    weights = MIXINGS[experiment.config.topology.mixing]
-    if not method_spec(experiment.config.method).per_task:
-        return float(mixing.spectral_gap(weights(topology.gossip_edges, topology.nodes)))
-    gaps: list[float] = []
-    for task in range(topology.tasks):
-        holders = topology.holders(task)
-        if len(holders) > 1:
-            place = np.full(topology.nodes, -1)
-            place[holders] = np.arange(len(holders))
-            gaps.append(float(mixing.spectral_gap(weights(place[topology.task_edges(task)], len(holders)))))
-    return min(gaps) if gaps else None

@@ -10,39 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from channels.energy import compute_cost
 from dfl_ray.config.schema import Config
-from dfl_ray.devices.records import ExchangeReport, TrainReport
+from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.precision import with_dtype
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
-from dfl_ray.network.deployment import Deployment, build_deployment
-from dfl_ray.network.traffic import LawfulNetwork, TransferOutcomes
+from dfl_ray.network.deployment import Deployment, build_deployment, needs_sketches
+from dfl_ray.network.movement import Movement
+from dfl_ray.network.notes import late_note
+from dfl_ray.network.traffic import LawfulNetwork
+from dfl_ray.simulation.dealing import DealtRows, deal_rows, held_tasks, sketches_of
+from dfl_ray.simulation.dry_backend import DryBackend, TokenCount
 from dfl_ray.simulation.experiment import (
-    DealtRows,
     checked_layers,
-    deal_rows,
     flops_per_token,
-    held_tasks,
     model_path,
     setup_notes,
     token_tasks,
 )
-from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
-from dfl_ray.tasks.local_rows import draw_steps
+from dfl_ray.simulation.goals import Goals
+from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
+from dfl_ray.simulation.schedules import Barrier, NoBarrier
 
 if TYPE_CHECKING:
-    from channels.channel import Channel
-    from channels.transfers import RoundPlan, Transfers
+    from dfl_ray.experts.similarity import SharedSketches
     from dfl_ray.tasks.tokens import TokenTask
 
 TOKENS_PER_ROW = {"synthetic": 16, "files": 90, "hub": 256}
@@ -66,9 +67,11 @@ class Outline:
         deployment: Devices, channel and topology.
         graph: Who exchanges what with whom.
         law: What the method sends.
+        law_context: What the law knows of the run.
         tokens: Counts the tokens of local training.
         rows: Mean tokens of a training row, over all tasks.
         tasks: Number of tasks.
+        sketch_share: Share of the model up to the last layer whose inputs sketches need.
         notes: Things the user should be told, in words.
     """
 
@@ -78,9 +81,11 @@ class Outline:
     deployment: Deployment
     graph: CommGraph
     law: TrafficLaw
+    law_context: LawContext
     tokens: TokenCount
     rows: float
     tasks: int
+    sketch_share: float
     notes: tuple[str, ...]
 
     @property
@@ -88,96 +93,14 @@ class Outline:
         """Floating-point operations of training on one token."""
         return flops_per_token(self.config.method, self.targets.layers, self.targets.parameters)
 
+    def flops(self, device: int, local_round: int) -> float:
+        """Operations of a device's training in one local round."""
+        return self.tokens.of(device, local_round) * self.flops_per_token
 
-@dataclass(frozen=True)
-class TokenCount:
-    """Tokens that local training sees.
-
-    Attributes:
-        config: The experiment.
-        law: Says whose rows a device trains on.
-        lengths: For each task the (rows,) tokens of its training rows; empty where no rows could be read.
-        dealt: Which rows each device trains on; None where only means are used.
-        mean: (devices,) mean tokens of a row of each device.
-    """
-
-    config: Config
-    law: TrafficLaw
-    lengths: Sequence[np.ndarray]
-    dealt: DealtRows | None
-    mean: np.ndarray
-
-    def of(self, device: int, round_index: int) -> float:
-        """Tokens of all local steps of one device in a round.
-
-        Args:
-            device: Device number.
-            round_index: The round, from 1.
-
-        Returns:
-            The sum over the devices whose rows it trains on: of the rows drawn, or local steps · rows of a batch ·
-            mean tokens of a row.
-        """
-        return sum(self._own(d, round_index) for d in self.law.sources(device))
-
-    def _own(self, device: int, round_index: int) -> float:
-        method = self.config.method
-        if self.dealt is None:
-            return method.local_steps * method.batch_rows * float(self.mean[device])
-        held, mine = self.dealt.held[device], self.dealt.rows[device]
-        steps = draw_steps(
-            self.config.seed, round_index, device, self.dealt.shares[device], [len(r) for r in mine],
-            steps=method.local_steps, batch_rows=method.batch_rows,
-        )  # fmt: skip
-        tables = [self.lengths[t][rows] for t, rows in zip(held, mine, strict=True)]
-        return float(sum(tables[k][i] for step in steps for k, i in step))
-
-
-class DryBackend:
-    """Devices without a model, and the real channel; see `round_loop.RoundBackend`.
-
-    Args:
-        network: All devices' traffic.
-        channel: The channel.
-        tokens: Counts the tokens of local training.
-    """
-
-    def __init__(self, network: LawfulNetwork, channel: Channel, tokens: TokenCount) -> None:
-        self.network = network
-        self.channel = channel
-        self.tokens = tokens
-
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
-        """The devices' tokens and requests; no loss."""
-        devices = np.array(self.network.devices)
-        out = frozenset(absent)
-        tokens = np.array([0.0 if d in out else self.tokens.of(d, round_index) for d in self.network.devices])
-        unknown = np.full(len(devices), np.nan)
-        requests = self.network.requests(round_index, out)
-        return [TrainReport(devices, unknown, unknown, tokens, np.ones(len(devices), bool), requests, 0.0)]
-
-    def plan(
-        self, round_index: int, transfers: Transfers, ready_s: np.ndarray, compute_energy_j: np.ndarray
-    ) -> RoundPlan:
-        """Let the channel schedule the round's transfers."""
-        return self.channel.plan_round(
-            round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
-        )
-
-    def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
-        """Tell the traffic law what arrived; there are no reports."""
-        self.network.deliver(outcomes)
-        return []
-
-    def skip(self, round_index: int) -> tuple[int, np.ndarray]:
-        """Go through a round in which everything arrives, without the radio.
-
-        Returns:
-            Bytes asked for, each receiver counted, and the (devices,) tokens of local training.
-        """
-        (report,) = self.train(round_index)
-        self.network.deliver_all(report.requests)
-        return int(report.requests.payload_bytes.sum()), report.tokens
+    def law_on(self, graph: CommGraph) -> TrafficLaw:
+        """The method's traffic law on another communication graph of the same devices."""
+        context = replace(self.law_context, graph=graph)
+        return method_spec(self.config.method).law(context)
 
 
 @dataclass
@@ -214,6 +137,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     Raises:
         InputError: The layout is impossible or the model's shapes are not known.
     """
+    config, chosen = with_dtype(config)
     method = config.method
     with step("tasks"):
         names, tokens, told = _planned_rows(config)
@@ -222,18 +146,20 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
     layers, router = checked_layers(method, targets, len(names))
     with step("topology"):
-        deployment = build_deployment(config, len(names))
+        deployment = build_deployment(config, len(names), _sketches(config, tokens))
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
     spec = method_spec(method)
     layout = Layout(layers, method.rank, spec.trains)
     held = held_tasks(deployment.mixture)
-    law = spec.law(LawContext(method, config.rounds, len(names), held, graph, layout, len(router)))
+    barrier = config.schedule == "sync"
+    context = LawContext(method, config.rounds, len(names), held, graph, layout, len(router), barrier)
+    law = spec.law(context)
     means = np.array(
         [float(x.mean()) for x in lengths] or [float(TOKENS_PER_ROW[config.tasks.source])] * len(names)
     )
     dealt, more = _dealt(config, names, lengths, deployment.mixture)
     counts = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, told, tokens, targets.notes, deployment.topology)
+    notes = setup_notes(config, told, tokens, targets.notes, deployment)
     return Outline(
         config,
         targets,
@@ -241,11 +167,39 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         deployment,
         graph,
         law,
+        context,
         counts,
         float(means.mean()),
         len(names),
-        (*notes, *more),
+        _sketch_share(targets, router),
+        (*chosen, *notes, *more),
     )
+
+
+def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:
+    """What the graph's groups are found from; only for these does a plan read the base model's weights."""
+    from dfl_ray.engines.adapted_layers import targets_of
+    from dfl_ray.models.base import load_base
+
+    if not needs_sketches(config.topology):
+        return None
+    if not tokens:
+        raise InputError(
+            "`topology.by: similarity` finds groups from rows, and a plan reads no hub data",
+            change="Give topology.features_path, plan with topology.by=tasks, or take local files.",
+        )
+    weights = load_base(
+        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code
+    )
+    targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
+    return sketches_of(config, weights, tokens, targets)
+
+
+def _sketch_share(targets: Targets, router: tuple[int, ...]) -> float:
+    """Share of a forward pass that sketches take; models that nobody knows the order of are read to the end."""
+    if len(targets.distinct) == len(targets.layers) or not router:
+        return 1.0
+    return (max(router) + 1) / len(targets.layers)
 
 
 def _planned_rows(config: Config) -> tuple[list[str], tuple[TokenTask, ...], tuple[str, ...]]:
@@ -315,19 +269,36 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
     found = DryRun(run, notes=list(run.notes))
     with step("channel"):
         network = LawfulNetwork(run.law, range(config.devices.count))
-        backend = DryBackend(network, run.deployment.channel.make(), run.tokens)
-    loop = RoundLoop(backend, run.deployment.channel.classes, run.graph.relays, run.flops_per_token)
-    planned = set(chosen_rounds(run.law, config.devices.count, config.rounds, rounds))
+        backend = DryBackend(network, run.deployment.channel.make(), run.tokens, run.law_on)
+    deployed = run.deployment
+    steps, presence = config.method.local_steps, deployed.channel.presence
+    sync = config.schedule == "sync"
+    schedule = Barrier(steps) if sync else NoBarrier(deployed.channel.classes, run.flops, steps)
+    loop = RoundLoop(
+        backend, deployed.channel.classes, run.graph.relays, run.flops_per_token, schedule=schedule,
+        movement=Movement.of(config, deployed.channel, deployed.topology, run.graph, deployed.sketches),
+        faults=drawn_faults(config), presence=presence,
+    )  # fmt: skip
+    goals = Goals(config.stop)
+    # A window follows from the one before it, and devices come and go by the channel's clock: none can be left out.
+    asked = rounds if sync and presence is None else config.rounds
+    planned = set(chosen_rounds(run.law, config.devices.count, config.rounds, asked))
     with step(f"{len(planned)} of {config.rounds} rounds"):
         for round_index in range(1, max(planned) + 1 if len(planned) == config.rounds else config.rounds + 1):
             if round_index not in planned:
                 _skip(found, loop, backend, round_index)
+                goals.spent_j += found.skipped_energy_j[round_index]
                 continue
-            try:
-                found.played[round_index] = loop.play(round_index, WallTimes())
-            except RunError as error:
-                found.notes.append(str(error))
+            found.played[round_index] = loop.play(round_index, WallTimes())
+            done = found.played[round_index]
+            said = goals.met(loop.clock_s, float(done.plan.energy_j.sum()), None)
+            if said:
+                found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
                 break
+            if done.none_left:
+                found.notes.append(str(nobody_left(round_index, bool(done.plan.alive.any()))))
+                break
+    found.notes.extend(_first_late(found))
     if len(planned) < config.rounds:
         found.notes.append(
             f"{len(planned)} of {config.rounds} rounds are planned, evenly spread over those in which something new is "
@@ -336,10 +307,19 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
     return found
 
 
+def _first_late(found: DryRun) -> list[str]:
+    deadline_s = found.outline.deployment.channel.settings.deadline_s
+    notes = (late_note(r, done.plan.late, done.cost.seconds, deadline_s) for r, done in found.played.items())
+    return [note for note in notes if note][:1]
+
+
 def _skip(found: DryRun, loop: RoundLoop, backend: DryBackend, round_index: int) -> None:
+    loop.move(round_index)
     found.skipped_bytes[round_index], tokens = backend.skip(round_index)
-    cost = compute_cost(loop.classes, tokens * loop.flops_per_token)
+    cost = loop.schedule.cost(None, tokens * loop.flops_per_token, loop.classes)
     found.skipped_s[round_index] = float(cost.seconds.max(initial=0.0))
+    loop.skipped_s += found.skipped_s[round_index]
+    loop.clock_s += found.skipped_s[round_index]
     found.skipped_energy_j[round_index] = float(cost.energy_j.sum())
 
 

@@ -6,6 +6,7 @@ start-up from the model's shapes, wall time from floating-point operations.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import PerTaskConfig
 from dfl_ray.config.schema import Config
+from dfl_ray.engines.memory import too_large_to_merge, working_mb
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
+from dfl_ray.simulation.gpu_estimate import GPU_FLOPS_PER_S, about, gpu_figures, gpu_lines
 
 if TYPE_CHECKING:
     from dfl_ray.packing.actors import Packing
@@ -25,12 +28,15 @@ if TYPE_CHECKING:
 
 FLOPS_PER_S_PER_CPU = 15e9
 """Effective training rate of one CPU core on small models (measured; see docs/runtime.md)."""
+LARGE_FLOPS_PER_S_PER_CPU = 50e9
+"""The same on models of which no adapter can be merged, in float32 (measured; see docs/runtime.md)."""
 RAY_READY_S, ACTOR_READY_S = 7.6, 1.1
 """Seconds until Ray stands, and processor seconds of each actor after that (measured; see docs/runtime.md)."""
-PROJECTION_S = 8.4e-11
-"""Seconds of one core for each d^3 of a layer's full QR (measured: 0.44 s at d = 1536, 7.5 s at d = 4480)."""
-DRIVER_MB, RAY_MB = 290.0, 373.0
-"""Memory of the driver without its records, and of Ray's own processes (measured)."""
+PROJECTION_S = 2.5e-10
+"""Seconds of one core for each d (T r)^2 of a layer's thin QR (measured with T r = 192 and d = 1,536 to 18,944)."""
+DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
+"""Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
+(measured)."""
 
 Step = Callable[[str], AbstractContextManager[None]]
 
@@ -41,7 +47,8 @@ def plan(
     """Plan a whole run.
 
     Args:
-        config: Any configuration; its model must be `embedded` or a local folder.
+        config: Any configuration; its model is `embedded`, a local folder, or a hub id whose sizes are shipped
+            (`dfl_ray.models.published_shapes`).
         step: Shows a step while it runs.
         rounds: How many rounds to plan, evenly spread; None plans all where that takes minutes at most.
 
@@ -105,7 +112,7 @@ def _radio_figures(played: PlayedRound) -> dict[str, Any]:
     from dfl_ray.simulation.radio_tables import bytes_on_air
 
     plan = played.plan
-    latency = plan.finished_s - plan.start_s
+    latency = plan.finished_s - _made_s(played)
     sinr = plan.table["sinr_db"].to_numpy(float)
     return {
         "transfers": len(played.requests),
@@ -116,12 +123,21 @@ def _radio_figures(played: PlayedRound) -> dict[str, Any]:
         "energy_j": float(plan.energy_j.sum()),
         "radio_energy_j": float(plan.radio_energy_j.sum()),
         "compute_energy_j": float(plan.compute_energy_j.sum()),
-        "compute_s_max": float(np.max(played.cost.seconds)),
+        "compute_s_max": float(np.max(played.cost.seconds)) if played.ended is None else None,
         "delivered_fraction": float(played.arrived.mean()) if len(played.requests) else None,
         "slots": int(plan.table["slot"].max()) + 1 if len(plan.table) else 0,
         **_percentiles("latency_s", latency[np.isfinite(latency)], (50, 95, 99)),
         **_percentiles("sinr_db", sinr[np.isfinite(sinr)], (5, 50, 95)),
     }
+
+
+def _made_s(played: PlayedRound) -> np.ndarray | float:
+    """From when on the latency of each hop counts: the round's start, or the end of its maker's local round."""
+    if played.ended is None:
+        return played.plan.start_s
+    made = np.zeros(len(played.plan.alive))
+    made[played.ended.devices] = played.ended.end_s
+    return made[played.requests.source[played.hops.owner]]
 
 
 def _percentiles(name: str, values: np.ndarray, wanted: Sequence[int]) -> dict[str, float | None]:
@@ -132,14 +148,16 @@ def _percentiles(name: str, values: np.ndarray, wanted: Sequence[int]) -> dict[s
 def machine_figures(run: Outline) -> dict[str, Any]:
     """Actors, memory, start-up and wall time on this machine; what would not fit is said, not refused.
 
-    A round's wall time is taken as tokens · FLOPs per token / (`FLOPS_PER_S_PER_CPU` · CPUs).
+    A round's wall time is taken as tokens · FLOPs per token / (`cpu_rate` · CPUs).
 
     Args:
         run: The run without its weights.
 
     Returns:
-        `cpus`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part) and
-        `expected_round_wall_s`.
+        `cpus`, `backend`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part),
+        `expected_round_wall_s`, `evaluation_s` (one evaluation by one rule, at most, since adapters that several
+        devices share are asked once), `closing_sketches_s`, and `on_gpus` for runs that ask for GPUs
+        (`gpu_estimate.gpu_figures`), whose start-up is told on one.
     """
     from dfl_ray.packing.actors import device_state_mb, pack
     from dfl_ray.packing.machine import usable_cpus
@@ -148,46 +166,105 @@ def machine_figures(run: Outline) -> dict[str, Any]:
     held = int((deployment.mixture > 0).sum(axis=1).max())
     state_mb = device_state_mb(run.layout.size, held if method_spec(config.method).per_task else 1)
     cpus = usable_cpus()
-    packing = pack(config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb)
+    working = _working_mb(run)
+    packing = pack(
+        config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb, working_mb=working
+    )
     tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
+    start_up = _start_up(run, packing, cpus)
+    without = start_up["total_s"] - start_up["base_evaluation_s"]
     return {
         "cpus": cpus,
+        "backend": config.runtime.backend,
         "actors": len(packing.groups),
-        "memory": _memory(run, packing, state_mb),
-        "start_up": _start_up(run, packing, cpus),
-        "expected_round_wall_s": tokens * run.flops_per_token / (FLOPS_PER_S_PER_CPU * cpus),
+        "memory": _memory(run, packing, state_mb, working),
+        "start_up": start_up,
+        "expected_round_wall_s": tokens * run.flops_per_token / (cpu_rate(run) * cpus),
+        "evaluation_s": start_up["base_evaluation_s"] * config.devices.count / cpus,
+        "closing_sketches_s": _closing_sketches_s(run, cpus),
+        "on_gpus": gpu_figures(run, state_mb, without),
     }
 
 
-def _memory(run: Outline, packing: Packing, state_mb: float) -> dict[str, float]:
-    """Peak memory of a run here, in MB: the base is mapped once, the last checkpoint gathers all state."""
-    bytes_a_weight = 2 if run.config.model.dtype == "bfloat16" else 4
-    base = run.targets.parameters * bytes_a_weight / 2**20
-    actors = packing.memory_mb * len(packing.groups)
-    checkpoint = state_mb * run.config.devices.count
-    ray = RAY_MB if run.config.runtime.backend == "ray" else 0.0
+def _closing_sketches_s(run: Outline, cpus: int) -> float:
+    """Seconds of the sketches of all layers that the rule `filter` needs when all rules are asked at the end."""
+    from dfl_ray.simulation.driver import rules_asked
+
+    config, method = run.config, run.config.method
+    if not isinstance(method, PerTaskConfig) or "filter" not in rules_asked(config, config.rounds):
+        return 0.0
+    forward = 2.0 * run.targets.parameters * run.rows
+    return run.tasks * method.sketch_prompts * forward / (cpu_rate(run) * cpus)
+
+
+def _working_mb(run: Outline) -> float:
+    """What an actor needs while it works (`engines.memory.working_mb`); on a GPU it is the GPU's memory."""
+    config = run.config
+    if config.runtime.gpus_per_actor:
+        return 0.0
+    return working_mb(
+        run.targets.shape, rank=config.method.rank, width_bytes=_value_bytes(config),
+        device_tokens=config.method.batch_rows * float(run.tokens.mean.max()), devices=config.devices.count,
+        evaluated_tokens=run.tasks * (config.evaluate.rows_per_task or 0) * run.rows,
+        longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows))
+        if isinstance(config.method, PerTaskConfig) else 0,
+    )  # fmt: skip
+
+
+def _value_bytes(config: Config) -> int:
+    return 2 if config.model.dtype == "bfloat16" else 4
+
+
+def _memory(run: Outline, packing: Packing, state_mb: float, working: float) -> dict[str, float]:
+    """Peak memory of a run here, in MB; the last checkpoint gathers all state.
+
+    With Ray the base is held by the driver that read it, and by the object store, which all actors map. In one process
+    there are no actors: torch, all devices' states, and the work of one group.
+    """
+    base = run.targets.parameters * _value_bytes(run.config) / 2**20
+    states = state_mb * run.config.devices.count
+    if run.config.runtime.backend == "ray":
+        hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)
+    else:
+        hosts = TORCH_MB + states + working
     return {
         "base_mb": base,
         "actor_mb": packing.memory_mb,
         "device_state_mb": state_mb,
-        "peak_mb": DRIVER_MB + ray + base + actors + checkpoint,
+        "working_mb": working,
+        "peak_mb": DRIVER_MB + hosts + base + states,
     }
+
+
+def cpu_rate(run: Outline) -> float:
+    """Floating-point operations a second of one CPU core: `FLOPS_PER_S_PER_CPU`, or the large path's.
+
+    Args:
+        run: The run without its weights.
+
+    Returns:
+        Operations a second.
+    """
+    shape = run.targets.shape
+    large = shape is not None and too_large_to_merge(shape)
+    return LARGE_FLOPS_PER_S_PER_CPU if large else FLOPS_PER_S_PER_CPU
 
 
 def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
     """Seconds before the first round: Ray and its actors, projections, sketches, and the base model's evaluation."""
     method, config = run.config.method, run.config
-    rate = FLOPS_PER_S_PER_CPU * cpus
+    one = GPU_FLOPS_PER_S[config.model.dtype] if config.runtime.gpus_per_actor else cpu_rate(run)
+    rate = one if config.runtime.gpus_per_actor else one * cpus
     forward = 2.0 * run.targets.parameters * run.rows
     parts = {"ray_s": 0.0, "actors_s": 0.0, "projections_s": 0.0, "sketches_s": 0.0}
     if config.runtime.backend == "ray":
         parts |= {"ray_s": RAY_READY_S, "actors_s": ACTOR_READY_S * len(packing.groups) / cpus}
-    if isinstance(method, SparseOrthogonalConfig):
-        drawn = sum(PROJECTION_S * s.in_features**3 for s in run.layout.layers)
-        parts["projections_s"] = drawn * (1 + -(-len(packing.groups) // cpus))
-        parts["sketches_s"] = run.tasks * method.sketch_prompts * forward / rate
+    if isinstance(method, PerTaskConfig):
+        rows = run.tasks * method.rank
+        parts["projections_s"] = PROJECTION_S * rows**2 * sum(s.in_features for s in run.layout.layers)
+        parts["sketches_s"] = run.sketch_share * run.tasks * method.sketch_prompts * forward / rate
     asked = config.evaluate.rows_per_task or 0
-    parts["base_evaluation_s"] = run.tasks * asked * forward / FLOPS_PER_S_PER_CPU
+    parts["base_evaluation_s"] = run.tasks * asked * forward / one
     return {**parts, "total_s": sum(parts.values())}
 
 
@@ -209,18 +286,23 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("rounds planned", f"{f['planned_rounds']:,} of {f['rounds']:,}"),
         ("bytes on air, whole run", size(run["payload_bytes"])),
         ("airtime, whole run", f"{run['airtime_s']:.4g} s"),
-        ("simulated time, whole run", f"{run['simulated_s']:.4g} s"),
+        ("simulated time, whole run", about(run["simulated_s"])),
         ("energy, whole run", f"{run['energy_j']:.4g} J: radio {run['radio_energy_j']:.4g} J, computing "
          f"{run['compute_energy_j']:.4g} J"),
         ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
          if run["transfers"] else "nothing is sent"),
         *_typical_lines(figures["typical_round"]),
-        ("actors here", f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MB each"),
-        ("peak memory here", f"about {memory['peak_mb']:,.0f} MB ({memory['base_mb']:.0f} MB of it the base model)"),
-        ("start-up here", f"about {start['total_s']:.3g} s: " + ", ".join(
-            f"{name.removesuffix('_s').replace('_', ' ')} {value:.2g} s"
+        ("actors here", "none: one process hosts all devices" if f["backend"] == "local"
+         else f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MB each"),
+        ("peak memory here", f"about {memory['peak_mb']:,.0f} MB; the base model has {memory['base_mb']:,.0f} MB"),
+        ("start-up here", f"about {about(start['total_s'])}: " + ", ".join(
+            f"{name.removesuffix('_s').replace('_', ' ')} {about(value)}"
             for name, value in start.items() if name != "total_s" and value >= 0.05)),
-        ("wall time a round here", f"about {f['expected_round_wall_s']:.3g} s of training"),
+        ("wall time a round here", "" if f["on_gpus"] else f"about {about(f['expected_round_wall_s'])} of training"),
+        ("evaluation here", "" if f["on_gpus"] else f"at most {about(f['evaluation_s'])} by one rule" + (
+            f", and {about(f['closing_sketches_s'])} of sketches at the end, where all rules are asked"
+            if f["closing_sketches_s"] >= 0.05 else "")),
+        *gpu_lines(f["on_gpus"]),
         ("planning took", ", ".join(f"{k} {v:.2f} s" for k, v in f["seconds"].items())
          + f"; peak memory {f['planning_memory_mb']:.0f} MB"),
     ]  # fmt: skip
@@ -240,10 +322,13 @@ def _typical_lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{k} {one[f'{name}_{k}']:.3g} {unit}" for k in keys if one[f"{name}_{k}"] is not None
         )
 
+    slowest = (
+        "" if one["compute_s_max"] is None else f" ({about(one['compute_s_max'])} of it the slowest training)"
+    )
     return [
         (f"typical round ({one['round']})", f"{one['transfers']:,} transfers in {one['slots']:,} slots, "
          f"{size(one['payload_bytes'])}, {one['airtime_s']:.3g} s of airtime, {one['energy_j']:.3g} J"),
-        ("  simulated", f"{one['round_s']:.3g} s ({one['compute_s_max']:.3g} s of it the slowest training)"),
+        ("  simulated", f"{about(one['round_s'])}{slowest}"),
         ("  latency", spread("latency_s", "s", ("p50", "p95", "p99"))),
         ("  SINR", spread("sinr_db", "dB", ("p05", "p50", "p95"))),
     ]  # fmt: skip

@@ -9,25 +9,30 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import PerTaskConfig, SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
+from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
-from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
-from dfl_ray.network.deployment import ChannelSetup, Deployment, build_deployment
-from dfl_ray.seeds import Stream, generator
+from dfl_ray.network.deployment import (
+    ChannelSetup,
+    Deployment,
+    build_deployment,
+)
+from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes
+from dfl_ray.simulation.dealing import deal_rows, sketches_of
 
 if TYPE_CHECKING:
     from dfl_ray.engines.adapted_layers import Targets
+    from dfl_ray.experts.similarity import SharedSketches
     from dfl_ray.models.weights import BaseWeights
     from dfl_ray.tasks.assemble import LoadedTasks
     from dfl_ray.tasks.data import Task
@@ -52,6 +57,7 @@ class Experiment:
         topology: The graph.
         flops_per_token: Floating-point operations of training on one token.
         notes: Things the user should be told, in words.
+        sketches: What the graph's groups are found from; see `Deployment`.
     """
 
     config: Config
@@ -60,6 +66,7 @@ class Experiment:
     topology: Topology
     flops_per_token: float
     notes: tuple[str, ...]
+    sketches: SharedSketches | None = None
 
     @property
     def layout(self) -> Layout:
@@ -68,16 +75,9 @@ class Experiment:
 
     def traffic_law(self) -> TrafficLaw:
         """What the method sends: who, to whom, when and how many bytes."""
-        s = self.setup
-        context = LawContext(
-            self.config.method,
-            self.config.rounds,
-            len(s.tasks),
-            s.held,
-            s.graph,
-            self.layout,
-            len(s.router_layers),
-        )
+        s, barrier = self.setup, self.config.schedule == "sync"
+        sizes = (self.layout, len(s.router_layers), barrier)
+        context = LawContext(self.config.method, self.config.rounds, len(s.tasks), s.held, s.graph, *sizes)
         return method_spec(self.config.method).law(context)
 
 
@@ -96,8 +96,10 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         InputError: Whatever is wrong with data, model or layout.
     """
     from dfl_ray.engines.adapted_layers import row_sizes, targets_of
+    from dfl_ray.models.precision import with_dtype
     from dfl_ray.tasks.load import read_tasks
 
+    config, chosen = with_dtype(config)
     if loaded is None:
         with step("tasks"):
             loaded = read_tasks(config)
@@ -106,12 +108,17 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
         layers, router_layers = checked_layers(config.method, targets, len(tokens))
     with step("radio and topology"):
-        deployment = build_deployment(config, len(tokens))
+        sketches = sketches_of(config, weights, tokens, targets)
+        deployment = build_deployment(config, len(tokens), sketches)
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
-    setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph)
+    with step("projections"):
+        projections = static_projections(config, layers, len(tokens))
+    setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
     flops = flops_per_token(config.method, layers, targets.parameters)
-    notes = setup_notes(config, loaded.notes, tokens, targets.notes, deployment.topology)
-    return Experiment(config, setup, deployment.channel, deployment.topology, flops, notes)
+    notes = setup_notes(config, loaded.notes, tokens, targets.notes, deployment)
+    return Experiment(
+        config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
+    )
 
 
 def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[TokenTask, ...]]:
@@ -137,11 +144,13 @@ def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
         InputError: There is no tokenizer, or it cannot read the rows.
     """
     from dfl_ray.models.tokenizer import load_tokenizer
+    from dfl_ray.tasks.chat import prompt_form
     from dfl_ray.tasks.scoring import asked_score
     from dfl_ray.tasks.tokens import tokenize_task
 
     tokenizer = load_tokenizer(model_path(config), trust_remote_code=config.model.trust_remote_code)
     asked = {t.name: asked_score(config, t.name) for t in tasks}
+    form = prompt_form(config.tasks, tokenizer)
     return tuple(
         tokenize_task(
             t,
@@ -149,19 +158,18 @@ def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
             max_tokens=config.model.max_tokens,
             score=asked[t.name][0],
             asked_by=asked[t.name][1],
+            form=form,
+            max_new_tokens=config.evaluate.max_new_tokens,
         )
         for t in tasks
     )
 
 
 def model_path(config: Config) -> str:
-    """Folder or hub id of the base model."""
-    from dfl_ray.models.paths import embedded_path
+    """Folder or hub id of the base model; a GGUF file is dequantised into a folder first."""
+    from dfl_ray.models.location import base_path
 
-    if config.model.name == "embedded":
-        return str(embedded_path())
-    folder = Path(config.model.name).expanduser()
-    return str(folder) if folder.exists() else config.model.name
+    return base_path(config.model.name)
 
 
 def checked_layers(
@@ -175,7 +183,7 @@ def checked_layers(
         tasks: Number of tasks T.
 
     Returns:
-        The layers; and of `sparse_orthogonal` all indices for the rule `filter`, else the first
+        The layers; and of methods with an expert a task all indices for the rule `filter`, else the first
         `method.sketch_layers` with distinct inputs. No index for other methods.
 
     Raises:
@@ -184,9 +192,9 @@ def checked_layers(
     from dfl_ray.lora.masks import check_disjoint
     from dfl_ray.lora.projection import check_room
 
-    if not isinstance(method, SparseOrthogonalConfig):
+    if not isinstance(method, PerTaskConfig):
         return targets.layers, ()
-    if method.disjoint:
+    if isinstance(method, SparseOrthogonalConfig) and method.disjoint:
         check_disjoint(method.density, tasks)
     if method.projection != "gaussian":
         for layer in targets.layers:
@@ -223,93 +231,50 @@ def _group_setup(
     router_layers: tuple[int, ...],
     deployment: Deployment,
     graph: CommGraph,
+    projections: tuple[np.ndarray, ...],
 ) -> GroupSetup:
-
     dealt = deal_rows(config, [(t.name, len(t.train)) for t in tokens], deployment.mixture)
     return GroupSetup(
         config=config, weights=weights, tasks=tokens, layers=layers, router_layers=router_layers,
         held=dealt.held, shares=dealt.shares, rows=dealt.rows, graph=graph,
-        run=_run_identity(config, layers, len(tokens)),
+        run=_run_identity(config, projections), projections=projections,
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DealtRows:
-    """Which rows each device trains on.
-
-    Attributes:
-        held: Device -> tasks it holds.
-        shares: Device -> its mixture over `held[device]`, sums to 1.
-        rows: Device -> for each held task the indices of its training rows.
-    """
-
-    held: dict[int, tuple[int, ...]]
-    shares: dict[int, np.ndarray]
-    rows: dict[int, tuple[np.ndarray, ...]]
-
-
-def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndarray) -> DealtRows:
-    """Deal the training rows to the tasks' holders.
+def static_projections(config: Config, layers: tuple[LayerShape, ...], tasks: int) -> tuple[np.ndarray, ...]:
+    """Draw the static A that all devices share, the only draw of a run.
 
     Args:
         config: The experiment.
-        tasks: Name and number of training rows of every task.
-        mixture: (devices, tasks) shares.
+        layers: The adapted layers.
+        tasks: Number of tasks T.
 
     Returns:
-        The rows of each device; see `topology.partition.split_rows`.
+        One (T, r, d) float32 a layer of a method with an expert a task (`config.methods.PerTaskConfig`), one
+        (1, r, d) of another method that does not train A; empty where A is trained or each device draws its own
+        (`method.projection: per_device`).
 
     Raises:
-        InputError: A task has fewer rows than holders.
+        InputError: There is no room for the tasks' projections.
     """
-    from topology.partition import split_rows
+    from dfl_ray.lora.projection import common_factors, drawn_projections
 
-    for (name, rows), count in zip(tasks, (mixture > 0).sum(axis=0).tolist(), strict=True):
-        if rows < count:
-            raise InputError(
-                f"Task `{name}` has too few training rows for its holders",
-                got=f"{rows} rows for {count} devices that hold it",
-                expected="at least one row for each",
-                change="Raise `tasks.train_rows`, add rows, or lower `devices.count` or `devices.tasks_per_device`.",
-            )
-    rng = generator(config.seed, Stream.ROWS)
-    try:
-        dealt = split_rows([rows for _, rows in tasks], mixture, rng=rng, sizes=config.devices.sizes,
-                           lognormal_sigma=config.devices.lognormal_sigma)  # fmt: skip
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    held = held_tasks(mixture)
-    return DealtRows(
-        held,
-        {d: mixture[d, list(t)] / mixture[d, list(t)].sum() for d, t in held.items()},
-        {d: tuple(dealt[d][t] for t in ts) for d, ts in held.items()},
-    )
+    method = config.method
+    if isinstance(method, PerTaskConfig):
+        if method.projection == "per_device":
+            return ()
+        return drawn_projections(config.seed, layers, tasks=tasks, rank=method.rank, kind=method.projection)
+    if "a" in method_spec(method).trains:
+        return ()
+    return tuple(a[None].astype(np.float32) for a in common_factors(config.seed, layers, method.rank))
 
 
-def held_tasks(mixture: np.ndarray) -> dict[int, tuple[int, ...]]:
-    """Device -> the tasks it holds.
-
-    Args:
-        mixture: (devices, tasks) shares.
-
-    Returns:
-        For every device the numbers of the tasks with a positive share, ascending.
-    """
-    return {d: tuple(int(t) for t in np.flatnonzero(row > 0)) for d, row in enumerate(mixture)}
-
-
-def _run_identity(config: Config, layers: tuple[LayerShape, ...], tasks: int) -> int:
+def _run_identity(config: Config, projections: tuple[np.ndarray, ...]) -> int:
     """Low 32 bits of a hash of seed, method and all A_t: messages of another run or another A are foreign."""
-    from dfl_ray.lora.projection import projection_hash, task_projections
+    from dfl_ray.lora.projection import projection_hash
 
     digest = hashlib.blake2b(f"{config.seed} {config.method!r}".encode(), digest_size=4)
-    method = config.method
-    if isinstance(method, SparseOrthogonalConfig):
-        drawn = [
-            task_projections(config.seed, s, tasks=tasks, rank=method.rank, kind=method.projection)
-            for s in layers
-        ]
-        digest.update(projection_hash(drawn).encode())
+    digest.update(projection_hash(projections).encode())
     return int.from_bytes(digest.digest(), "little")
 
 
@@ -318,7 +283,7 @@ def setup_notes(
     rows: Sequence[str],
     tokens: Sequence[TokenTask],
     model: Sequence[str],
-    topology: Topology,
+    deployment: Deployment,
 ) -> tuple[str, ...]:
     """All that is told when a run is set up or planned.
 
@@ -327,7 +292,7 @@ def setup_notes(
         rows: Notes on the tasks' rows as they were read.
         tokens: The tasks as tokens; how they are scored is told first, then their own notes.
         model: Notes on the base model and its layers.
-        topology: The graph.
+        deployment: The radio and the graph.
 
     Returns:
         One sentence each, in the order in which they are told.
@@ -335,7 +300,11 @@ def setup_notes(
     from dfl_ray.tasks.score_words import score_lines
 
     texts = (note for task in tokens for note in task.notes)
-    return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph_notes(topology))
+    graph = graph_notes(config.topology, deployment.topology, deployment.channel)
+    graph += cluster_notes(config.topology, deployment.sketches)
+    radio = radio_notes(deployment.channel, deployment.topology)
+    faults = fault_notes(config)
+    return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *faults)
 
 
 def _gpu_notes(config: Config) -> tuple[str, ...]:
@@ -349,22 +318,4 @@ def _gpu_notes(config: Config) -> tuple[str, ...]:
     return (
         f"`runtime.gpus_per_actor` is {config.runtime.gpus_per_actor:g}, but this machine has no CUDA device: the "
         "local backend computes on the CPU.",
-    )
-
-
-def graph_notes(topology: Topology) -> tuple[str, ...]:
-    """What the user should know of the graph, in words.
-
-    Args:
-        topology: The graph.
-
-    Returns:
-        One sentence if it falls into parts, else nothing.
-    """
-    parts = int(topology.components.max()) + 1
-    if parts == 1:
-        return ()
-    return (
-        f"The graph falls into {parts} parts that cannot reach each other; each goes on by itself. Lower "
-        "`topology.min_snr_db`, raise `radio.tx_power_dbm` or make `devices.area_m` smaller to join them.",
     )

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.methods import FfaPerTaskConfig, SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.lora.layout import Factor, Layout
-from dfl_ray.lora.projection import common_factors, task_projections
+from dfl_ray.lora.projection import common_factors, drawn_projections
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.paths import SMOLLM2, SMOLLM2_HUB
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.simulation.backend import BackendState
 from dfl_ray.simulation.experiment import Experiment
@@ -44,7 +45,7 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
     """
     setup, config = experiment.setup, experiment.config
     layout = experiment.layout
-    owners = _owners(experiment)
+    owners = adapter_owners(experiment)
     arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
     merged = {device: arrays.get(f"{device}/memory/merged") for device, _ in owners.values()}
     dense = sum(m.size for m in merged.values() if m is not None)
@@ -69,12 +70,14 @@ def base_reference(config: Config) -> str:
     """What an adapter's configuration says of its base, meant to be understood on another machine.
 
     The hub id that the base's own config.json names, else `model.name` as it was given: a path of this machine is no
-    use elsewhere, so that of a folder inside the working directory is made relative, and of the embedded model only
-    the word `embedded` is kept.
+    use elsewhere, so that of a folder or GGUF file inside the working directory is made relative, of another only its
+    name is kept, and of the embedded model only the word `embedded`. `smollm2-135m` is named by its hub id.
     """
     name = config.model.name
+    if name == SMOLLM2:
+        return SMOLLM2_HUB
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if not folder.exists():
         return name
     try:
         origin = json.loads((folder / "config.json").read_bytes()).get("_name_or_path", "")
@@ -87,7 +90,11 @@ def base_reference(config: Config) -> str:
     ):
         return origin
     here = Path.cwd()
-    return str(folder.resolve().relative_to(here)) if folder.resolve().is_relative_to(here) else name
+    return (
+        str(folder.resolve().relative_to(here))
+        if folder.resolve().is_relative_to(here)
+        else folder.resolve().name
+    )
 
 
 def _verify(experiment: Experiment, folders: Sequence[Path]) -> None:
@@ -129,7 +136,7 @@ def _rows(x: np.ndarray, count: int) -> np.ndarray:
     return np.pad(x[:count], ((0, max(0, count - len(x))), (0, 0)))
 
 
-def _owners(experiment: Experiment) -> dict[str, tuple[int, int]]:
+def adapter_owners(experiment: Experiment) -> dict[str, tuple[int, int]]:
     """Folder name -> (device, adapter task) of each adapter to write."""
     if not method_spec(experiment.config.method).per_task:
         return {"shared": (0, SHARED_TASK)}
@@ -141,16 +148,15 @@ def _static_a(experiment: Experiment, device: int, task: int) -> list[np.ndarray
     """A of every layer where it is drawn and never trained."""
     config, layers = experiment.config, experiment.setup.layers
     method = config.method
-    if not isinstance(method, SparseOrthogonalConfig):
-        return [a.astype(np.float32) for a in common_factors(config.seed, layers, method.rank)]
-    drawn = device if method.projection == "per_device" else 0
-    return [
-        task_projections(
-            config.seed, layer, tasks=len(experiment.setup.tasks), rank=method.rank,
-            kind=method.projection, device=drawn
-        )[task].astype(np.float32)
-        for layer in layers
-    ]  # fmt: skip
+    if isinstance(method, FfaPerTaskConfig):  # the run's projections are only its router's
+        return common_factors(config.seed, layers, method.rank)
+    if not (isinstance(method, SparseOrthogonalConfig) and method.projection == "per_device"):
+        return [a[0 if task == SHARED_TASK else task] for a in experiment.setup.projections]
+    drawn = drawn_projections(
+        config.seed, layers, tasks=len(experiment.setup.tasks), rank=method.rank, kind="per_device",
+        device=device,
+    )  # fmt: skip
+    return [a[task] for a in drawn]
 
 
 def _factor(layout: Layout, flat: np.ndarray, factor: Factor) -> list[np.ndarray]:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config, RuntimeConfig
-from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.errors import InputError, Interrupted, RunError
 from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.info import State
+from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend, LocalBackend
-from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
+from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
+from dfl_ray.simulation.chosen_packing import check_least, choose_packing, in_words, ordinary_after_all
+from dfl_ray.simulation.epsilon import record_privacy
+from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
+from dfl_ray.simulation.resuming import not_written, own_config, saved_state
+from dfl_ray.simulation.stopping import stop_on_signals
 from dfl_ray.tracking.progress import Progress, make_progress
-from dfl_ray.tracking.tracker import make_tracker
+from dfl_ray.tracking.ray_metrics import with_ray_metrics
+from dfl_ray.tracking.recorded import RecordedProgress
+from dfl_ray.tracking.tracker import Tracker, make_tracker
 
 if TYPE_CHECKING:
     from actors import cluster
     from actors.forks import ForkServer
-    from actors.pool import RayBackend
-    from dfl_ray.packing.actors import Packing
-    from dfl_ray.packing.partition import Node
     from dfl_ray.simulation.experiment import Experiment
 
 
@@ -45,7 +46,13 @@ class Outcome:
 
 
 def launch(
-    config: Config, *, verbose: bool = False, json: bool = False, server: ForkServer | None = None
+    config: Config,
+    *,
+    verbose: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    server: ForkServer | None = None,
+    on_round_end: Callable[[Path], bool] = lambda _folder: False,
 ) -> Outcome:
     """Run an experiment to its end.
 
@@ -53,7 +60,9 @@ def launch(
         config: The experiment.
         verbose: Show what libraries say.
         json: Show nothing but what the caller prints.
+        quiet: Show nothing; `log.txt` in the run folder has it all.
         server: A fork server started earlier, which the run uses or ends; None starts one if it is of use.
+        on_round_end: Called with the run's folder after every round; True ends the run there as done.
 
     Returns:
         The run's folder and final figures.
@@ -64,63 +73,96 @@ def launch(
         Interrupted: The user stopped it; it has been saved.
     """
     from dfl_ray.config.load import resolved_yaml
+    from dfl_ray.config.locations import with_absolute_paths
 
-    progress = make_progress(quiet=json)
-    with _building(config, progress, verbose, server) as (experiment, make_backend):
+    config = with_absolute_paths(config)
+    with (
+        RecordedProgress(make_progress(quiet=json or quiet)) as progress,
+        _building(config, progress, verbose, server) as (experiment, make_backend),
+    ):
         for note in experiment.notes:
             progress.say(note)
         folder = RunFolder.create(
-            config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(config),
+            config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(experiment.config),
             suffix_if_taken=config.name is None,
         )  # fmt: skip
-        return _carry_out(experiment, folder, None, make_backend, progress, verbose)
+        progress.open(folder.path)
+        folder.update_info(**{KEY: fingerprint(experiment)})
+        return _carry_out(experiment, folder, None, make_backend, progress, verbose, on_round_end)
 
 
 def resume(
-    path: Path, *, verbose: bool = False, json: bool = False, server: ForkServer | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    verbose: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    changed: bool = False,
+    server: ForkServer | None = None,
 ) -> Outcome:
     """Go on with a run from its newest checkpoint, or from its start if it has none.
 
     Args:
         path: The run folder.
+        overrides: Texts `a.b=c` of keys that may change on the way, `rounds` to lengthen the run; see `lengthen`.
         verbose: Show what libraries say.
         json: Show nothing but what the caller prints.
+        quiet: See `launch`.
+        changed: Go on although rows, weights or code are others than the run began with; it is noted in `run.json`.
         server: See `launch`.
 
     Returns:
         The run's folder and final figures.
 
     Raises:
-        InputError: No run, one in use, or its inputs are gone.
+        InputError: No run, one in use or damaged, or its configuration or inputs are gone or others than they were.
         RunError: The run failed again.
         Interrupted: The user stopped it again.
     """
-    from dfl_ray.config.load import load_config
+    from dfl_ray.config.load import resolved_yaml
+    from dfl_ray.records.info import write_text_atomically
+    from dfl_ray.simulation.lengthen import resumed_config
 
-    config = load_config(str(path / "config.yaml"), [])
-    progress = make_progress(quiet=json)
+    own = own_config(path)
     folder = RunFolder.open(path)
     try:
-        checkpoint = load_checkpoint(folder.checkpoints)
+        checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
-        progress.say(f"Resuming {path} after round {done} of {config.rounds}")
-        with _building(config, progress, verbose, server) as (experiment, make_backend):
-            folder.truncate(done if checkpoint else -1)
-            return _carry_out(experiment, folder, checkpoint, make_backend, progress, verbose)
-    except BaseException:
+        config = resumed_config(own, overrides, str(path / "config.yaml"), done)
+        with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
+            progress.open(path)
+            for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
+                progress.say(note)
+            with _building(config, progress, verbose, server) as (experiment, make_backend):
+                _compare_inputs(folder, experiment, progress, changed)
+                if overrides:
+                    write_text_atomically(path / "config.yaml", resolved_yaml(config))
+                folder.begin()
+                folder.truncate(done if checkpoint else -1)
+                drop_later(folder.checkpoints, done)
+                return _carry_out(experiment, folder, checkpoint, make_backend, progress, verbose)
+    finally:
         folder.close()
-        raise
 
 
-def automatic_name(config: Config) -> str:
-    """Run name from method, seed and time."""
-    return f"{config.method.name}-s{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+def _compare_inputs(folder: RunFolder, experiment: Experiment, progress: Progress, changed: bool) -> None:
+    """Refuse other inputs than the run began with, or with `changed` note them, and keep the new fingerprint."""
+    found = fingerprint(experiment)
+    try:
+        refuse_changed_inputs(folder.path, folder.info, found)
+    except InputError as error:
+        if not changed:
+            raise
+        progress.say(f"Going on all the same: {error.got}")
+        folder.update_info(changes=[*folder.info.get("changes", ()), error.got])
+    folder.update_info(**{KEY: found})
 
 
 @contextmanager
 def _building(
     config: Config, progress: Progress, verbose: bool, server: ForkServer | None
-) -> Iterator[tuple[Experiment, Callable[[], Backend]]]:
+) -> Iterator[tuple[Experiment, Callable[[Path], Backend]]]:
     """Build the experiment while Ray starts beside it; yields the experiment and what makes the backend.
 
     The rows are read and the resources compared first, so that most wrong input is refused before Ray is there. All
@@ -136,25 +178,28 @@ def _building(
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, progress.step, loaded)
-        yield experiment, lambda: LocalBackend(experiment.setup, experiment.channel)
+        yield experiment, lambda _folder: LocalBackend(experiment.setup, experiment.channel)
         return
     from actors import cluster
 
-    if config.runtime.address is None:
-        _check_least(config.runtime, config.devices.count, cluster.local_resources())
-    with cluster.Starting(config.runtime, verbose=verbose, server=server) as starting:
+    runtime = cluster.of_the_caller(config.runtime)
+    if runtime.address is None:
+        check_least(runtime, config.devices.count, cluster.local_resources())
+    # A fork server that came with the call is the command line's, whose process is the run's alone.
+    ours = server is not None
+    with cluster.Starting(runtime, verbose=verbose, server=server, ends_process=ours) as starting:
         for note in starting.notes:
             progress.say(note)
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, progress.step, loaded)
         starting.prepare(experiment.setup.weights.config_json)
-        yield experiment, _backend_maker(config.runtime, experiment, starting, progress)
+        yield experiment, _backend_maker(runtime, experiment, starting, progress)
 
 
 def _backend_maker(
     runtime: RuntimeConfig, experiment: Experiment, starting: cluster.Starting, progress: Progress
-) -> Callable[[], Backend]:
+) -> Callable[[Path], Backend]:
     """Wait for Ray, decide the packing for the workers there will be, and return what makes the actors."""
     from actors import cluster
 
@@ -164,199 +209,145 @@ def _backend_maker(
         resources = starting.resources()
         refusal = starting.why_no_forks()
     chosen = choose_packing(experiment, resources, cluster.nodes(), forks=refusal is None)
-    progress.say(_in_words(chosen, len(experiment.topology.cluster), refusal))
+    progress.say(in_words(chosen, len(experiment.topology.cluster), refusal))
     from actors.pool import RayBackend
 
-    def make() -> Backend:
+    def make(folder: Path) -> Backend:
+        starting.run_folder = folder
         backend = RayBackend(experiment.setup, experiment.channel, chosen, progress.say)
         if refusal is None and backend.forked < backend.actors:
-            progress.say(_ordinary_after_all(backend, chosen))
+            progress.say(ordinary_after_all(backend, chosen))
         return backend
 
     return make
-
-
-def _check_least(runtime: RuntimeConfig, devices: int, resources: Mapping[str, float]) -> None:
-    """Refuse at once what does not fit whatever the model: actors, CPUs and GPUs are known from the settings."""
-    import numpy as np
-
-    from dfl_ray.packing.actors import check_fits, pack
-
-    check_fits(pack(runtime, np.zeros(devices, np.int64), resources, 0.0), resources)
-
-
-def choose_packing(
-    experiment: Experiment,
-    resources: Mapping[str, float],
-    nodes: Sequence[Node] = (),
-    *,
-    forks: bool | None = None,
-) -> Packing:
-    """Decide which actor hosts which devices, on which node, and check that all of it fits.
-
-    Args:
-        experiment: The run.
-        resources: What the cluster has in sum.
-        nodes: Its machines; none or one leaves nothing to place.
-        forks: Whether actors are forks; None means as `dfl_ray.packing.workers.why_no_forks` expects.
-
-    Returns:
-        The packing.
-
-    Raises:
-        InputError: It does not fit.
-    """
-    from dfl_ray.network.traffic import message_graph
-    from dfl_ray.packing.actors import check_fits, pack
-
-    messages = None
-    if len(nodes) > 1:
-        config = experiment.config
-        messages = message_graph(experiment.traffic_law(), config.devices.count, config.rounds)
-    chosen = pack(
-        experiment.config.runtime,
-        experiment.topology.cluster,
-        resources,
-        _state_mb(experiment),
-        nodes=nodes,
-        messages=messages,
-        forks=forks,
-    )
-    check_fits(chosen, resources, nodes)
-    return chosen
-
-
-def _in_words(chosen: Packing, devices: int, refusal: str | None) -> str:
-    """The packing in a line, with the way its workers are made."""
-    ways = "forks of one process" if refusal is None else f"ordinary workers, since {refusal}"
-    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MB each"
-    if chosen.nodes:
-        per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
-        line = f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
-    return f"{line}; {ways}"
-
-
-def _ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
-    """What is said when the fork server, asked before, has not forked for all actors."""
-    from dfl_ray.packing.workers import empty_actor_mb
-
-    each = chosen.memory_mb + empty_actor_mb(False) - empty_actor_mb(True)
-    return (
-        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MB "
-        "each: the fork server has died or refused"
-    )
-
-
-def _state_mb(experiment: Experiment) -> float:
-    from dfl_ray.methods.spec import method_spec
-    from dfl_ray.packing.actors import device_state_mb
-
-    per_task = method_spec(experiment.config.method).per_task
-    return device_state_mb(
-        experiment.layout.size, max(map(len, experiment.setup.held.values())) if per_task else 1
-    )
 
 
 def _carry_out(
     experiment: Experiment,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
-    make_backend: Callable[[], Backend],
+    make_backend: Callable[[Path], Backend],
     progress: Progress,
     verbose: bool,
+    on_round_end: Callable[[Path], bool] = lambda _folder: False,
 ) -> Outcome:
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
-    tracker = make_tracker(config.track, name=folder.path.name, say=progress.say, verbose=verbose)
+    tracker = _tracker(config, folder, progress, verbose)
     backend: Backend | None = None
     state: State = "failed"
     try:
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
-            backend = make_backend()
+            backend = make_backend(folder.path)
         folder.update_info(forked_actors=backend.forked)
         if checkpoint is None:
-            nodes, edges = topology_tables(experiment.topology, [t.name for t in experiment.setup.tasks])
-            folder.write_topology(nodes, edges, round=1)
+            _record_network(folder, experiment)
         _record_notes(folder, experiment)
-        tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
-        with _stop_on_interrupt(progress) as stop_wanted:
-            driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted)
+        with progress.stage("trackers"):
+            tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
+        with stop_on_signals(folder.path, config.runtime.grace_s) as stop_wanted:
+            driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted, on_round_end)
             if checkpoint is not None:
                 driver.restore(checkpoint)
             driver.run(checkpoint.round_index if checkpoint else 0)
         _say_crossing(folder, backend, progress)
+        record_privacy(folder, experiment.setup, progress)
         state = "done"
     except Interrupted:
         state = "interrupted"
         raise
     except RunError as error:
         raise RunError(f"{error} The run folder is {folder.path}.") from error
+    except OSError as error:
+        raise not_written(error, folder.path) from error
     finally:
-        progress.finish()
-        _end(backend, folder, state)
-        if state != "done":
-            tracker.finish(None, failed=True)
-    return _close(folder, tracker, progress)
+        _end(backend, folder, state, tracker, progress)
+    return _close(folder, tracker, progress, config.runtime.report)
 
 
-def _end(backend: Backend | None, folder: RunFolder, state: State) -> None:
-    """Record what became of the actors and of the run, and end the actors."""
+def _end(
+    backend: Backend | None, folder: RunFolder, state: State, tracker: Tracker, progress: Progress
+) -> None:
+    """Record what became of the actors and of the run, and end the actors; every step is tried.
+
+    Raises:
+        RunError: A step failed in a run that was done; after another error a failure is only told.
+    """
+    steps: list[Callable[[], object]] = [progress.finish, lambda: folder.finish(state)]
     if backend is not None:
-        restarts = folder.info.get("restarts", 0) + backend.restarts
-        folder.update_info(restarts=restarts, forked_actors=backend.forked)
-        backend.close()
-    folder.finish(state)
+        host = backend
+        steps[1:1] = [lambda: _record_actors(folder, host), host.close]
+    if state != "done":
+        steps.append(lambda: tracker.finish(None, failed=True))
+    errors: list[Exception] = []
+    for step in steps:
+        try:
+            with progress.stage("end of the run"):
+                step()
+        except Exception as error:
+            errors.append(error)
+    folder.close()
+    if errors and state == "done":
+        raise not_written(errors[0], folder.path) from errors[0]
+    for error in errors:
+        progress.say(f"At the end of the run: {error}")
+
+
+def _record_actors(folder: RunFolder, backend: Backend) -> None:
+    restarts = folder.info.get("restarts", 0) + backend.restarts
+    folder.update_info(restarts=restarts, forked_actors=backend.forked)
+
+
+def _tracker(config: Config, folder: RunFolder, progress: Progress, verbose: bool) -> Tracker:
+    """The trackers that the configuration names; on Ray its own metrics follow the run too."""
+    tracker = make_tracker(config.track, name=folder.path.name, say=progress.say, verbose=verbose)
+    if config.runtime.backend == "ray":
+        return with_ray_metrics(tracker, folder.path.name, progress.say)
+    return tracker
+
+
+def _record_network(folder: RunFolder, experiment: Experiment) -> None:
+    """Write the graph of the first round, and which device holds which rows."""
+    setup = experiment.setup
+    names = [t.name for t in setup.tasks]
+    nodes, edges = topology_tables(experiment.topology, names)
+    folder.write_topology(nodes, edges, round=1)
+    folder.list_files([write_partition(folder.path, names, setup.held, setup.rows)])
 
 
 def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
     """Write into `run.json` what was told when the run was set up, and how each task is scored."""
+    from dfl_ray.devices.faulty import fault_record
     from dfl_ray.tasks.score_words import score_lines, score_records
 
     tasks = experiment.setup.tasks
     warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
-    folder.update_info(warnings=warnings, scores=score_records(tasks))
+    faults = fault_record(experiment.config)
+    folder.update_info(warnings=warnings, scores=score_records(tasks), **faults)
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:
     """On several nodes, the share of message bytes that stayed inside them."""
     from dfl_ray.records.results import inside_nodes
 
+    if backend.nodes == 1:
+        return
     share = inside_nodes(load_run(folder.path))
-    if backend.nodes > 1 and share is not None:
+    if share is not None:
         progress.say(f"{100 * share:.1f} % of the message bytes stayed inside the {backend.nodes} nodes")
 
 
-def _close(folder: RunFolder, tracker: Any, progress: Progress) -> Outcome:
+def _close(folder: RunFolder, tracker: Any, progress: Progress, with_report: bool) -> Outcome:
     from dfl_ray.records.results import summary
     from dfl_ray.tracking.summary import closing_table
     from dfl_ray.views.report import write_report
 
-    report = write_report([folder.path], folder.path / "report.html")
-    run = load_run(folder.path)
-    figures = summary(run)
-    tracker.finish(figures)
+    with progress.stage("report"):
+        report = write_report([folder.path], folder.path / "report.html") if with_report else None
+        run = load_run(folder.path)
+        figures = summary(run)
+    with progress.stage("trackers"):
+        tracker.finish(figures)
     progress.finish(closing_table(run, report))
-    return Outcome(folder.path, {**figures, "report": str(report)})
-
-
-@contextmanager
-def _stop_on_interrupt(progress: Progress) -> Iterator[Callable[[], bool]]:
-    """First Ctrl-C: stop at the next round boundary; second: at once. Elsewhere than in the main thread: never."""
-    wanted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield wanted.is_set
-        return
-
-    def ask(_signal: int, _frame: object) -> None:
-        if wanted.is_set():
-            signal.signal(signal.SIGINT, previous)
-            raise KeyboardInterrupt
-        wanted.set()
-        print("\nStopping after this round; press Ctrl-C again to stop at once.", file=sys.stderr)
-
-    previous = signal.signal(signal.SIGINT, ask)
-    try:
-        yield wanted.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return Outcome(folder.path, {**figures, "report": report and str(report)})

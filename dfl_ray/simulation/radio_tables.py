@@ -22,17 +22,21 @@ class Hops:
     """The wanted transfers as single radio hops.
 
     Attributes:
-        transfers: What the channel is asked to carry, one entry a hop.
-        owner: (hops,) index of the wanted transfer each hop belongs to.
+        transfers: What the channel is asked to carry, one entry a hop; a hop is sent once the one before it
+            on the message's way (`Transfers.after`) was decoded.
+        owner: (hops,) index of the first wanted transfer each hop belongs to: a message that a device relays
+            to several others comes to it once.
         hop: (hops,) place of the hop on the way from the message's origin to its receiver, from 1.
+        last: (wanted,) last hop of each wanted transfer.
     """
 
     transfers: Transfers
     owner: np.ndarray
     hop: np.ndarray
+    last: np.ndarray
 
     def arrived(self, delivered: np.ndarray, wanted: int) -> np.ndarray:
-        """Tell which wanted transfers arrived: those of which every hop was delivered.
+        """Tell which wanted transfers arrived: those whose last hop, and so every hop before it, was delivered.
 
         Args:
             delivered: (hops,) whether each hop was delivered.
@@ -41,19 +45,17 @@ class Hops:
         Returns:
             (wanted,) bool.
         """
-        lost = np.bincount(self.owner[~delivered], minlength=wanted)
-        return lost == 0
+        return delivered[self.last] if wanted else np.zeros(0, dtype=bool)
 
 
 def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple[int, ...]]) -> Hops:
     """Replace transfers over relayed links by their radio hops, each charged with the whole message.
 
-    A message that a relay forwards gets a number of its own among the relay's messages: one for each (relay, origin,
+    Store and forward: a hop is sent once the hop before it was decoded, and not at all if that one was lost. A
+    message that a relay forwards gets a number of its own among the relay's messages: one for each (relay, origin,
     message), above all numbers in use, so that a relay that forwards one message to several neighbours may broadcast
-    it. Hops without relays keep the wanted transfer's number.
-
-    Departure: the hops of one message are all scheduled as soon as their sender has trained; a relay does not wait
-    for the message it forwards, and a later hop is charged even if an earlier one is lost.
+    it. Hops without relays keep the wanted transfer's number. A hop that the ways to several receivers share is sent
+    once.
 
     Args:
         wanted: What devices want sent, in the order of the result.
@@ -61,27 +63,33 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
             links are one hop.
 
     Returns:
-        The hops, those of one wanted transfer together and in the order of the way.
+        The hops, those of one wanted transfer in the order of the way.
     """
     from channels.transfers import Transfers
 
+    count = len(wanted)
     if not relays:
         columns = (wanted.source, wanted.destination, wanted.payload_bytes, wanted.message)
-        count = len(wanted)
-        return Hops(Transfers.build(*columns), np.arange(count), np.ones(count, np.int64))
-    rows: list[tuple[int, int, int, int, int, int]] = []
+        return Hops(Transfers.build(*columns), np.arange(count), np.ones(count, np.int64), np.arange(count))
+    rows: list[tuple[int, ...]] = []
+    placed: dict[tuple[int, int, int, int, int], int] = {}
+    last = np.zeros(count, np.int64)
     forwarded: dict[tuple[int, int, int], int] = {}
     first_free = int(wanted.message.max(initial=0)) + 1
-    for i in range(len(wanted)):
+    for i in range(count):
         source, to, message = int(wanted.source[i]), int(wanted.destination[i]), int(wanted.message[i])
-        path = relays.get((source, to), (source, to))
-        for hop, (a, b) in enumerate(pairwise(path), start=1):
+        before = -1
+        for hop, (a, b) in enumerate(pairwise(relays.get((source, to), (source, to))), start=1):
             number = message
             if a != source:
                 number = forwarded.setdefault((a, source, message), first_free + len(forwarded))
-            rows.append((a, b, int(wanted.payload_bytes[i]), number, i, hop))
-    table = np.array(rows, np.int64).reshape(-1, 6)
-    return Hops(Transfers.build(*(table[:, k] for k in range(4))), table[:, 4], table[:, 5])
+            place = placed.setdefault((a, b, source, message, before), len(rows))
+            if place == len(rows):
+                rows.append((a, b, int(wanted.payload_bytes[i]), number, before, i, hop))
+            before = place
+        last[i] = before
+    table = np.array(rows, np.int64).reshape(-1, 7)
+    return Hops(Transfers.build(*(table[:, k] for k in range(5))), table[:, 5], table[:, 6], last)
 
 
 def radio_phase_start_s(plan: RoundPlan) -> float:
@@ -181,7 +189,7 @@ def transmissions(plan: RoundPlan) -> pd.DataFrame:
 
 
 def bytes_on_air(plan: RoundPlan) -> int:
-    """Bytes put on air in the round: every attempt counted, a broadcast once, one cut by the deadline whole.
+    """Bytes put on air in the round: every attempt counted, a broadcast once, a cut one as far as it was sent.
 
     Args:
         plan: What the radio did.
@@ -240,6 +248,8 @@ def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
         "energy_j": float(plan.energy_j.sum()),
         "radio_energy_j": float(plan.radio_energy_j.sum()),
         "compute_energy_j": float(plan.compute_energy_j.sum()),
+        "idle_energy_j": float(plan.idle_energy_j.sum()),
+        "starved_fraction": plan.starved_fraction,
         "delivered_fraction": float(delivered.mean()) if wanted else None,
         "sinr_db_p05": low,
         "sinr_db_p50": middle,
@@ -248,4 +258,5 @@ def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
         "delivered": int(delivered.sum()),
         "lost": int((~delivered).sum()),
         "alive_devices": int(plan.alive.sum()),
+        "off_devices": int((~plan.present).sum()),
     }

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from channels.energy import ComputeCost, DeviceClasses, compute_cost
+from channels.energy import ComputeCost, DeviceClasses
 from dfl_ray.devices.records import ExchangeReport, TrainReport
 from dfl_ray.errors import RunError
+from dfl_ray.methods.faults import Faults
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.simulation.radio_tables import Hops, expand_hops
+from dfl_ray.simulation.schedules import Barrier, Schedule
 
 if TYPE_CHECKING:
+    from channels.presence import Presence
     from channels.transfers import RoundPlan, Transfers
+    from dfl_ray.network.comm_graph import CommGraph
+    from dfl_ray.network.local_rounds import LocalRounds
+    from dfl_ray.network.movement import Moved, Movement
 
 
 class RoundBackend(Protocol):
     """What a round needs of whoever hosts the devices and the channel."""
 
-    def train(self, round_index: int, absent: Sequence[int] = ()) -> list[TrainReport]:
+    def train(
+        self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
+    ) -> list[TrainReport]:
         """Local steps everywhere but on absent devices; the payloads stay where they were made.
 
         Args:
             round_index: The round, from 1.
             absent: Devices that are out of the run.
+            ended: Where devices do not wait for each other, the local rounds that end in this window; the other
+                devices do nothing.
 
         Returns:
             Reports that together hold every device.
@@ -51,6 +61,15 @@ class RoundBackend(Protocol):
         """
         ...
 
+    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+        """Put the devices elsewhere before a round.
+
+        Args:
+            positions_m: (devices, 2) where they are now, metres.
+            graph: The communication graph from now on; None: it is as it was.
+        """
+        ...
+
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """Bring delivered payloads to their receivers, which mix them.
 
@@ -69,9 +88,11 @@ class WallTimes:
     """Real time of the parts of one round.
 
     Attributes:
+        around: Makes a context that is held open around each part, given its name: shows what is going on.
         parts: Name of a part -> seconds spent in it so far.
     """
 
+    around: Callable[[str], AbstractContextManager[Any]] = nullcontext
     parts: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -79,7 +100,8 @@ class WallTimes:
         """Add the block's time to a part."""
         began = time.perf_counter()
         try:
-            yield
+            with self.around(name):
+                yield
         finally:
             self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
 
@@ -97,6 +119,10 @@ class PlayedRound:
         arrived: (requests,) whether each request arrived.
         taken: Reports of the receivers.
         emptied: Devices whose battery ran empty in this round.
+        moved: Where the devices were in it; None where they stand still and stay on, and in the first round.
+        ended: The local rounds that ended in it; None where all devices wait for each other.
+        gone: Whether no device with any charge left is ever on again.
+        ended: The local rounds that ended in it; None where all devices wait for each other.
     """
 
     trained: list[TrainReport]
@@ -107,11 +133,22 @@ class PlayedRound:
     arrived: np.ndarray
     taken: list[ExchangeReport]
     emptied: tuple[int, ...]
+    moved: Moved | None = None
+    gone: bool = False
+    ended: LocalRounds | None = None
+
+    @property
+    def none_left(self) -> bool:
+        """Whether no device has any charge left, or none is ever on again."""
+        return self.gone or not self.plan.alive.any()
 
 
 @dataclass
 class RoundLoop:
-    """Plays the rounds of one experiment, one after the other.
+    """Plays the rounds of one experiment, one after the other: the event loop of the run and of its plan.
+
+    Who trains in a round, when each device may send and who waits for what is the schedule's (`simulation.schedules`).
+    Under `sync` a round ends with its last event; under `async` it is a window in which no device has two.
 
     Attributes:
         backend: Hosts devices and channel.
@@ -119,6 +156,12 @@ class RoundLoop:
         relays: (a, b) -> devices on the way from a to b, where a logical link takes several hops.
         flops_per_token: Floating-point operations of training on one token.
         absent: Devices whose battery is empty: they are out of the coming rounds.
+        movement: Where the devices are over virtual time; None where they stand still.
+        schedule: Who waits for whom; all devices for each other unless it says otherwise.
+        clock_s: Virtual time at which the next round begins.
+        skipped_s: Virtual time of rounds that a plan has left out, which the channel's clock does not know.
+        faults: The devices that fail or attack; here those count that stop or send nothing.
+        presence: When devices are on; None where they always are.
     """
 
     backend: RoundBackend
@@ -126,9 +169,33 @@ class RoundLoop:
     relays: Mapping[tuple[int, int], tuple[int, ...]]
     flops_per_token: float
     absent: tuple[int, ...] = ()
+    movement: Movement | None = None
+    schedule: Schedule = field(default_factory=Barrier)
+    clock_s: float = 0.0
+    skipped_s: float = 0.0
+    faults: Faults = field(default_factory=Faults)
+    presence: Presence | None = None
+    _graph_since: int = 0
+
+    def move(self, round_index: int) -> Moved | None:
+        """Move the devices to where they are when a round begins, and tell the backend.
+
+        Args:
+            round_index: The round, from 1; in the first one the devices are where they were placed.
+
+        Returns:
+            Where they are and the graph they have; None where they have not moved.
+        """
+        if self.movement is None or round_index == 1:
+            return None
+        moved = self.movement.advance(self.clock_s, round_index)
+        changed = moved.graph.since != self._graph_since
+        self.backend.move(self.movement.positions_m, moved.graph if changed else None)
+        self.relays, self._graph_since = moved.graph.relays, moved.graph.since
+        return moved
 
     def play(self, round_index: int, wall_times: WallTimes) -> PlayedRound:
-        """Play a round: train, expand the requests to radio hops, let the channel plan them, exchange what arrived.
+        """Play a round: move, train, expand the requests to radio hops, let the channel plan them, exchange.
 
         Computing takes a device tokens · `flops_per_token` operations; a request that takes several hops arrives
         if all of them are delivered.
@@ -138,23 +205,44 @@ class RoundLoop:
             wall_times: Gets the real seconds of `train`, `plan` and `exchange`.
 
         Returns:
-            What happened. `absent` then holds the devices without energy.
-
-        Raises:
-            RunError: All batteries are empty.
+            What happened. `absent` then holds the devices without energy; where that is all of them, `none_left`
+            of the result tells the caller to record the round and stop.
         """
+        moved = self.move(round_index)
+        ended = self.schedule.ended(round_index, self.absent, self.clock_s)
         with wall_times.measure("train"):
-            trained = self.backend.train(round_index, self.absent)
+            out = (*self._out(), *self.faults.stopped(round_index))
+            trained = self.backend.train(round_index, out, ended)
         requests = TransferRequests.join([r.requests for r in trained])
+        requests = requests.select(~np.isin(requests.source, self.faults.silent(round_index)))
         hops = expand_hops(requests, self.relays)
         with wall_times.measure("plan"):
-            cost = compute_cost(self.classes, self._flops(trained))
-            plan = self.backend.plan(round_index, hops.transfers, cost.seconds, cost.energy_j)
+            cost = self.schedule.cost(ended, self._flops(trained), self.classes)
+            ready_s = self.schedule.ready_s(ended, cost, self.clock_s)
+            plan = self.backend.plan(round_index, hops.transfers, ready_s, cost.energy_j)
             arrived = hops.arrived(plan.delivered, len(requests))
-            emptied = self._leave_out_empty(round_index, plan.alive)
+            self.clock_s = plan.end_s + self.skipped_s
+            emptied = self._leave_out_empty(plan.alive)
+            outcomes = self.schedule.outcomes(ended, requests, hops, plan, arrived)
         with wall_times.measure("exchange"):
-            taken = self.backend.exchange(round_index, TransferOutcomes(requests, arrived))
-        return PlayedRound(trained, requests, hops, cost, plan, arrived, taken, emptied)
+            taken = self.backend.exchange(round_index, outcomes)
+        if plan.training_s is not None:
+            cost = replace(cost, seconds=plan.training_s)
+        gone = self._gone(plan.alive)
+        return PlayedRound(trained, requests, hops, cost, plan, arrived, taken, emptied, moved, gone, ended)
+
+    def _out(self) -> tuple[int, ...]:
+        """Devices that take no part in a round: without energy, or off when it begins."""
+        if self.presence is None:
+            return self.absent
+        off = np.flatnonzero(~self.presence.on_at(self.clock_s)).tolist()
+        return tuple(sorted({*self.absent, *off}))
+
+    def _gone(self, alive: np.ndarray) -> bool:
+        """Whether no device with energy is ever on again."""
+        return (
+            self.presence is not None and not np.isfinite(self.presence.on_after(self.clock_s)[alive]).any()
+        )
 
     def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:
         tokens = np.zeros(len(self.classes))
@@ -162,13 +250,26 @@ class RoundLoop:
             tokens[report.devices] = report.tokens
         return tokens * self.flops_per_token
 
-    def _leave_out_empty(self, round_index: int, alive: np.ndarray) -> tuple[int, ...]:
+    def _leave_out_empty(self, alive: np.ndarray) -> tuple[int, ...]:
         dead = tuple(int(d) for d in np.flatnonzero(~alive))
         new = tuple(sorted(set(dead) - set(self.absent)))
-        if len(dead) == len(alive):
-            raise RunError(
-                f"All devices had empty batteries in round {round_index}; nothing can go on. Raise "
-                "`devices.battery_j`, or lower `radio.tx_power_dbm` or `method.local_steps`."
-            )
         self.absent = dead
         return new
+
+
+def nobody_left(round_index: int, gone: bool) -> RunError:
+    """The error that ends a run after a round that left no device.
+
+    Args:
+        round_index: The round, from 1.
+        gone: Whether devices with energy are left, but off for good.
+    """
+    if gone:
+        return RunError(
+            f"No device that has energy is ever on again after round {round_index}, which was recorded; nothing can go "
+            "on. Let `devices.availability.path` bring a device back, or give devices more `devices.battery_j`."
+        )
+    return RunError(
+        f"All devices had empty batteries in round {round_index}, which was recorded; nothing can go on. Raise "
+        "`devices.battery_j`, or lower `radio.tx_power_dbm`, `radio.listen_power_w` or `method.local_steps`."
+    )

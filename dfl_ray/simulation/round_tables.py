@@ -15,11 +15,13 @@ import pandas as pd
 from dfl_ray.devices.records import EvaluationReport, ExchangeReport, TrainReport
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import collision_rates
+from dfl_ray.records.results import mean_of
 from dfl_ray.simulation.experiment import Experiment
 from dfl_ray.simulation.radio_tables import sent_bytes
 
 if TYPE_CHECKING:
     from channels.transfers import RoundPlan
+    from dfl_ray.network.local_rounds import LocalRounds
 
 
 def device_table(
@@ -56,13 +58,46 @@ def device_table(
             "energy_j": plan.energy_j,
             "radio_energy_j": plan.radio_energy_j,
             "compute_energy_j": plan.compute_energy_j,
+            "idle_energy_j": plan.idle_energy_j,
             "sent_bytes": sent_bytes(plan, count),
             **_taken_columns(taken, count),
             "alive": plan.alive,
+            "late": plan.late,
+            "on": plan.present,
             "x_m": positions[:, 0],
             "y_m": positions[:, 1],
             "tasks": held_tasks(experiment.topology.mixture, names),
             "actor": [actor_of[d] for d in range(count)],
+        }
+    )
+
+
+def local_round_table(
+    ended: LocalRounds, taken: Sequence[ExchangeReport], compute_s: np.ndarray
+) -> pd.DataFrame:
+    """One row a local round that ended in a window, where devices do not wait for each other.
+
+    Args:
+        ended: The local rounds.
+        taken: What each group took in.
+        compute_s: (devices,) virtual time of their training in s.
+
+    Returns:
+        The columns of `dfl_ray.records.LOCAL_ROUNDS` but `round`, in the order of devices.
+    """
+    messages, age = np.zeros(len(compute_s), np.int64), np.full(len(compute_s), np.nan)
+    for report in taken:
+        assert report.messages is not None and report.age_rounds is not None
+        messages[report.devices], age[report.devices] = report.messages, report.age_rounds
+    here = ended.devices
+    return pd.DataFrame(
+        {
+            "device": here,
+            "local_round": ended.number,
+            "compute_s": compute_s[here],
+            "end_s": ended.end_s,
+            "messages": messages[here],
+            "age_rounds": age[here],
         }
     )
 
@@ -95,7 +130,7 @@ def evaluation_table(reports: Sequence[EvaluationReport], experiment: Experiment
     """
     names = list(reports[0].rows)
     joined = {n: [v for r in reports for v in r.rows[n]] for n in names}
-    table = pd.DataFrame(joined).astype({"device": int, "task": int, "right": int, "asked": int})
+    table = pd.DataFrame(joined).astype({"device": int, "task": int, "right": float, "asked": int})
     table = table.sort_values(["rule", "device", "task"], kind="stable", ignore_index=True)
     tasks = experiment.setup.tasks
     return pd.DataFrame(
@@ -105,10 +140,65 @@ def evaluation_table(reports: Sequence[EvaluationReport], experiment: Experiment
             "rule": table["rule"],
             "accuracy": table["right"] / table["asked"],
             "rows": table["asked"],
-            "chance": [tasks[t].chance for t in table["task"]],
+            "chance": pd.Series([tasks[t].chance for t in table["task"]], dtype=float),
             "routed_right": table["routed_right"].astype(float),
         }
     )
+
+
+def expert_table(
+    reports: Sequence[EvaluationReport], experiment: Experiment, round_index: int
+) -> pd.DataFrame:
+    """What each device answers each task with, sorted by device and task.
+
+    Args:
+        reports: What the groups measured, at least one.
+        experiment: The run; names the tasks.
+        round_index: The round.
+
+    Returns:
+        The columns of `dfl_ray.records.EXPERTS` but `round`; no row where no device was looked at (round 0).
+    """
+    table = _joined([r.experts for r in reports], ("device", "task", "author", "version"))
+    table = table.astype(int).sort_values(["device", "task"], kind="stable", ignore_index=True)
+    author, version = table["author"], table["version"]
+    kind = np.where(author < 0, "none", np.where(version < 0, "own", "replica"))
+    age = pd.Series(np.where(version < 0, 0, round_index - version), dtype="Int64").mask(author < 0)
+    return pd.DataFrame(
+        {
+            "device": table["device"],
+            "task": _names(table["task"], experiment),
+            "holding": kind.astype(object),
+            "author": author.astype("Int64").mask(author < 0),
+            "version": version.astype("Int64").mask(version < 0),
+            "age_rounds": age,
+        }
+    )
+
+
+def routing_table(reports: Sequence[EvaluationReport], experiment: Experiment) -> pd.DataFrame:
+    """Which experts the router chose, sorted by rule, device, task and choice.
+
+    Args:
+        reports: What the groups measured, at least one.
+        experiment: The run; names the tasks.
+
+    Returns:
+        The columns of `dfl_ray.records.ROUTING` but `round`; no row for a method without a router.
+    """
+    table = _joined([r.routing for r in reports], ("device", "rule", "task", "chosen", "rows"))
+    table = table.astype({"device": int, "task": int, "chosen": int, "rows": int})
+    table = table.sort_values(["rule", "device", "task", "chosen"], kind="stable", ignore_index=True)
+    names = {name: _names(table[name], experiment) for name in ("task", "chosen")}
+    return table.assign(**names)[["device", "rule", "task", "chosen", "rows"]]
+
+
+def _joined(parts: Sequence[Mapping[str, list[object]]], names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: [v for part in parts for v in part.get(name, ())] for name in names})
+
+
+def _names(indices: pd.Series, experiment: Experiment) -> pd.Series:
+    return pd.Series([experiment.setup.tasks[t].name for t in indices], dtype=object)
 
 
 @dataclass
@@ -202,6 +292,6 @@ def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[s
         "consensus_distance": float(np.mean(distances)) if distances else None,
         "collision_b": in_b,
         "collision_delta_w": in_w,
-        "density": float(np.mean(density)) if density else None,
-        "replica_staleness_rounds": float(np.mean(staleness)) if staleness else None,
+        "density": mean_of(density),
+        "replica_staleness_rounds": mean_of(staleness),
     }

@@ -17,10 +17,13 @@ class Row:
     Attributes:
         prompt: What the model is given.
         answer: What it has to answer.
+        messages: For a conversation (role, content) of each message before the answer, the last of a user; `prompt`
+            is the same as plain text. Empty = `prompt` is the one message of a user.
     """
 
     prompt: str
     answer: str
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dfl_ray.tasks.chat import PromptForm
+from dfl_ray.tasks.data import Row
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tokens = tuple[int, ...]
+
+PLAIN = PromptForm()
+"""Prompts as they are."""
 
 _ANCHORS = (":", "a", ".", "?", "0", "\n", "the")
 """Texts tried in turn; all give the same tokens of an answer unless one of them merges with what follows."""
@@ -58,13 +64,17 @@ class TextEncoder:
 
     Args:
         tokenizer: The base model's tokenizer.
+        form: How prompts are written. With a chat template, start and end of a text are the template's: no start is
+            set before prompts, an answer stands behind them without a blank, and its end is the first special token
+            that the template sets behind it, or all that it sets.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: PromptForm = PLAIN) -> None:
         self._tokenizer = tokenizer
+        self._form = form
         (bare,), (dressed,) = self._ids(["a"]), self._ids(["a"], special=True)
         at = next((k for k in range(len(dressed)) if dressed[k : k + len(bare)] == bare), 0)
-        self.start: Tokens = tuple(dressed[:at])
+        self.start: Tokens = () if form.template is not None else tuple(dressed[:at])
         self._trailing: Tokens = tuple(dressed[at + len(bare) :])
 
     @property
@@ -78,6 +88,8 @@ class TextEncoder:
 
         Empty if the tokenizer has none of them.
         """
+        if self._form.template is not None:
+            return self._end_of_turn()
         if self._tokenizer.eos_token_id is not None:
             return (self._tokenizer.eos_token_id,)  # type: ignore[return-value]
         if self._trailing:
@@ -88,11 +100,31 @@ class TextEncoder:
     @property
     def end_in_words(self) -> str:
         """What ends an answer, in words."""
-        if self._tokenizer.eos_token_id is not None:
+        if self._tokenizer.eos_token_id is not None or self._form.template is not None:
             return "the end token"
         if self._trailing:
             return "what the tokenizer sets behind a text"
         return "a line break" if self.end else "nothing"
+
+    def _end_of_turn(self) -> Tokens:
+        """What the chat template sets behind an answer, up to its first special token."""
+        if not self._form.end:
+            return ()
+        (ids,) = self._ids([self._form.end])
+        special = set(self._tokenizer.all_special_ids)
+        first = next((k for k, token in enumerate(ids) if token in special), len(ids) - 1)
+        return tuple(ids[: first + 1])
+
+    def write(self, rows: Sequence[Row]) -> list[str]:
+        """Write the prompts of rows as the model gets them.
+
+        Args:
+            rows: The rows.
+
+        Returns:
+            The text of each.
+        """
+        return [self._form.text(row) for row in rows]
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts, T(text), without the start.
@@ -114,7 +146,7 @@ class TextEncoder:
         Returns:
             Answer -> token ids.
         """
-        return self._behind(sorted(set(texts)), " ")
+        return self._behind(sorted(set(texts)), " " if self._form.template is None else "")
 
     def unread(self, texts: Mapping[str, int], tokens: Iterable[tuple[Sequence[int], int]]) -> Unread:
         """Count what the tokenizer cannot represent.
@@ -133,9 +165,10 @@ class TextEncoder:
         letters = [letter for letter in counts if not letter.isspace()]
         gone = [x for x, ids in zip(letters, self.prompts(letters), strict=True) if not ids]
         total = unknown = 0
+        missing = self.unknown  # asked of the tokenizer once: it answers slowly, and there are many tokens
         for ids, count in tokens:
             total += count * len(ids)
-            unknown += count * sum(i == self.unknown for i in ids)
+            unknown += count * sum(i == missing for i in ids)
         return Unread(
             total, unknown, sum(counts[letter] for letter in letters), sum(counts[letter] for letter in gone)
         )
@@ -144,7 +177,8 @@ class TextEncoder:
         """Tokens of texts behind other text: by the first anchor that stays whole before all, else before each."""
         left, found = list(texts), dict[str, Tokens]()
         best: dict[str, Tokens] = {}
-        for anchor in _ANCHORS:
+        # A chat template's text before an answer ends in a line break or a special token.
+        for anchor in _ANCHORS if self._form.template is None else ("\n", *_ANCHORS):
             found = self._behind_anchor(anchor, left, blank)
             if len(found) == len(left):
                 return found

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dfl_ray.config.schema import TasksConfig
+from dfl_ray.config.tasks import TasksConfig
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
 from dfl_ray.tasks.readers import READERS, read_records, stem_of, suffix_of
-from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of, template_fields
+from dfl_ray.tasks.row_layouts import layout_of
+from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows
+from dfl_ray.tasks.splitting import split_rows
 
 SPLITS = ("train", "test")
 _TEST_LIKE = ("validation", "valid", "val", "dev", "eval", "heldout")
 
 
-def load_file_tasks(config: TasksConfig) -> LoadedTasks:
+def load_file_tasks(config: TasksConfig, *, seed: int = 0) -> LoadedTasks:
     """Read the tasks of a folder.
 
     Every subfolder with a train or test file is a task. A file holds one row each line (`.jsonl`, `.ndjson`), an
     array of rows (`.json`), or is a CSV with a header line, or Parquet; suffixes are read in whatever case, text in
     UTF-8, and `.gz` is unpacked. `config.prompt_field` and `config.answer_field` name the two fields, or
-    `config.template` joins several into the prompt; others are ignored.
+    `config.template` joins several into the prompt, `config.fields` says so for single tasks; others are ignored. The
+    usual layouts are read as they are (`row_layouts`). With `config.test_share` a task without a test file holds out
+    some of its training rows (`splitting.split_rows`).
 
     Args:
         config: The `tasks` section with `source: files`.
+        seed: The run's seed, for the rows held out.
 
     Returns:
         The tasks in the order of `config.names`, or by name, with what was skipped.
@@ -40,20 +45,46 @@ def load_file_tasks(config: TasksConfig) -> LoadedTasks:
     folder = Path(config.path).expanduser()
     names, passed_over = _chosen(folder, config.names)
     # All splits are looked for before any is read, so that a missing one is told at once.
-    files = {name: [_split_file(folder / name, split) for split in SPLITS] for name in names}
-    tables = {name: (read_rows(pair[0], config), read_rows(pair[1], config)) for name, pair in files.items()}
+    files = {name: _files_of(folder / name, config) for name in names}
+    _refuse_unknown_fields(config, names)
+    tables: dict[str, tuple[RowTable, RowTable]] = {}
+    remarks: list[str] = []
+    for name, paths in files.items():
+        read = [read_rows(path, name, config) for path in paths]
+        if len(read) == 1 and config.test_share is not None:
+            made = split_rows(name, read[0], config.test_share, seed)
+            read, remarks = [made.train, made.test], [*remarks, made.remark]
+        tables[name] = (read[0], read[1])
+        if layout := layout_of(paths[0], name, config).words:
+            remarks.append(f"task {name}: rows read as {layout}")
     if config.on_bad_rows == "refuse":
         refuse_bad_rows([table for pair in tables.values() for table in pair])
     for name, pair in tables.items():
         _refuse_empty(name, dict(zip(SPLITS, pair, strict=True)))
-    return assemble_all(tables, config, passed_over)
+    return assemble_all(tables, config, (*passed_over, *remarks))
 
 
-def read_rows(path: Path, config: TasksConfig) -> RowTable:
+def _files_of(folder: Path, config: TasksConfig) -> list[Path]:
+    """The task's files: training and test, or training alone where test rows are to be drawn from it."""
+    if config.test_share is not None and not _split_files(folder, "test"):
+        return [_split_file(folder, "train")]
+    return [_split_file(folder, split) for split in SPLITS]
+
+
+def _refuse_unknown_fields(config: TasksConfig, names: tuple[str, ...]) -> None:
+    for name in config.fields:
+        if name not in names:
+            raise InputError(
+                f"`tasks.fields.{name}` names no task of this run", expected=nearest(name, names)
+            )
+
+
+def read_rows(path: Path, task: str, config: TasksConfig) -> RowTable:
     """Read one file by its suffix into good and bad rows.
 
     Args:
         path: The file.
+        task: The task's name.
         config: Names of fields, or a template.
 
     Returns:
@@ -62,14 +93,10 @@ def read_rows(path: Path, config: TasksConfig) -> RowTable:
     Raises:
         InputError: The file as a whole cannot be read (no header, not Parquet, no permission).
     """
-    prompt_fields = (config.prompt_field,) if config.template is None else template_fields(config.template)
+    layout = layout_of(path, task, config)
     rows, bad = [], []
-    for place, record in read_records(path, tuple(dict.fromkeys((*prompt_fields, config.answer_field)))):
-        row = (
-            record.reason
-            if isinstance(record, BadRow)
-            else row_of(record, config.prompt_field, config.answer_field, config.template)
-        )
+    for place, record in read_records(path, layout.fields):
+        row = record.reason if isinstance(record, BadRow) else layout.make(record)
         if isinstance(row, str):
             bad.append(BadRow(place, row))
         else:
@@ -137,6 +164,8 @@ def _split_file(folder: Path, split: str) -> Path:
         expected=f"one of {_read_names(split)}",
         change=f"If `{meant.name}` holds them, call it `{split}{meant.name[len(stem_of(meant.name)) :]}`."
         if meant
+        else "To hold some of the training rows out set tasks.test_share=0.1."
+        if split == "test"
         else "",
     )
 

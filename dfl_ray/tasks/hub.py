@@ -10,21 +10,24 @@ from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
 from typing import Any, cast
 
-from dfl_ray.config.schema import PromptTemplate, TasksConfig
+from dfl_ray.config.tasks import PromptTemplate, TasksConfig
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
 from dfl_ray.tasks.data import Row
+from dfl_ray.tasks.ready import READY
 from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of
-from dfl_ray.tasks.templates import READY, Fields, Template, pick
+from dfl_ray.tasks.splitting import split_rows
+from dfl_ray.tasks.templates import Fields, Template, pick
 
 
-def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
+def load_hub_tasks(config: TasksConfig, *, seed: int = 0) -> LoadedTasks:
     """Load the tasks of `config.names` (none = all of `config.templates`).
 
     A template of the user's wins over the ready one of the same name.
 
     Args:
         config: The configuration's `tasks` with `source: hub`.
+        seed: The run's seed, for rows held out of a data set that has one split only.
 
     Returns:
         The tasks in the order of their names, with what was skipped.
@@ -39,12 +42,28 @@ def load_hub_tasks(config: TasksConfig) -> LoadedTasks:
             "`tasks.names` is empty", expected="ready ones: " + ", ".join(READY), change="Add tasks.names."
         )
     templates = {name: template_of(name, config) for name in names}
-    tables = {
-        name: (_table(name, t, t.train_split), _table(name, t, t.test_split)) for name, t in templates.items()
-    }
+    tables: dict[str, tuple[RowTable, RowTable]] = {}
+    remarks: list[str] = []
+    for name, t in templates.items():
+        train = _table(name, t, t.train_split)
+        if t.test_split is None:
+            made = split_rows(name, train, _share(name, config), seed)
+            tables[name], remarks = (made.train, made.test), [*remarks, made.remark]
+        else:
+            tables[name] = (train, _table(name, t, t.test_split))
     if config.on_bad_rows == "refuse":
         refuse_bad_rows([table for pair in tables.values() for table in pair])
-    return assemble_all(tables, config)
+    return assemble_all(tables, config, remarks)
+
+
+def _share(name: str, config: TasksConfig) -> float:
+    if config.test_share is None:
+        raise InputError(
+            f"The dataset of task `{name}` has no test split",
+            expected="a share of its training rows to hold out",
+            change="Set tasks.test_share=0.1.",
+        )
+    return config.test_share
 
 
 def template_of(name: str, config: TasksConfig) -> Template:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dfl_ray.config.schema import Config, TasksConfig
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.assemble import LoadedTasks
 from dfl_ray.tasks.data import Task
+from dfl_ray.tasks.labels import prompt_key
 from dfl_ray.tasks.scoring import check_score_names
 from dfl_ray.tasks.sources import TASK_SOURCES
 
@@ -32,11 +35,40 @@ def read_tasks(config: Config) -> LoadedTasks:
         InputError: The data are not there or not usable, or the devices hold more tasks than there are.
     """
     loaded = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
+    if config.tasks.validation_rows is not None:
+        loaded = replace(
+            loaded, tasks=tuple(held_out_of_training(t, config.tasks.validation_rows) for t in loaded.tasks)
+        )
     names = tuple(task.name for task in loaded.tasks)
     _check_names(names)
     check_score_names(config.tasks, names)
     _check_places(config, loaded.tasks)
     return loaded
+
+
+def held_out_of_training(task: Task, rows: int) -> Task:
+    """Make a task whose held-out rows are cut from its training rows; the test rows are in neither.
+
+    Args:
+        task: The task.
+        rows: Rows to cut, the last ones.
+
+    Returns:
+        The task; of the training rows left, those with a prompt that is held out are dropped.
+
+    Raises:
+        InputError: No training row would be left.
+    """
+    cut = task.train[-rows:]
+    asked = {prompt_key(row.prompt) for row in cut}
+    kept = tuple(row for row in task.train[:-rows] if prompt_key(row.prompt) not in asked)
+    if not kept:
+        raise InputError(
+            f"`tasks.validation_rows` leaves the task `{task.name}` no training row",
+            got=f"{rows} of {len(task.train)} rows",
+            expected="fewer rows than the task has for training",
+        )
+    return replace(task, train=kept, test=cut)
 
 
 def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
@@ -57,26 +89,24 @@ def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
 
 
 def files(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
-    """Read the tasks of a folder of the user's; nothing is drawn. See `files.load_file_tasks`."""
-    del seed
+    """Read the tasks of a folder of the user's. See `files.load_file_tasks`."""
     from dfl_ray.tasks.files import load_file_tasks
 
-    return load_file_tasks(tasks)
+    return load_file_tasks(tasks, seed=seed)
 
 
 def hub(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
-    """Read tasks of the Hugging Face hub; nothing is drawn. See `hub.load_hub_tasks`."""
-    del seed
+    """Read tasks of the Hugging Face hub. See `hub.load_hub_tasks`."""
     from dfl_ray.tasks.hub import load_hub_tasks
 
-    return load_hub_tasks(tasks)
+    return load_hub_tasks(tasks, seed=seed)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
     """Refuse names that cannot stand in the records: lists of names have commas, adapters have folders."""
     for name in names:
         bad = [letter for letter in name if letter in ",/\\" or not letter.isprintable()]
-        if bad or name != name.strip() or name.startswith("."):
+        if bad or name != name.strip() or name.startswith(".") or not name:
             raise InputError(
                 f"The task name `{name}` cannot be used in the records",
                 got=f"{bad[0]!r} in it" if bad else "a blank at an end or a dot in front",

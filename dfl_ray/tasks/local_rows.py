@@ -40,6 +40,35 @@ def draw_rows(
     return out
 
 
+def draw_poisson(
+    rng: np.random.Generator, shares: np.ndarray, row_counts: Sequence[int], *, steps: int, batch_rows: int
+) -> list[list[tuple[int, int]]]:
+    """Draw the rows of one device's local steps so that every row comes in by itself, as DP-SGD's accountant supposes.
+
+    A row of task t comes into a step with probability min(1, share_t batch_rows / rows_t), independently of the others.
+
+    Args:
+        rng: The stream of this (round, device).
+        shares: (held tasks,) mixture, sums to 1.
+        row_counts: Rows the device holds of each task.
+        steps: H.
+        batch_rows: Rows of one step on average.
+
+    Returns:
+        For each step a list of (held-task index, row index), sorted.
+    """
+    rates = sampling_rates(shares, row_counts, batch_rows)
+    return [
+        [(t, int(i)) for t, n in enumerate(row_counts) for i in np.flatnonzero(rng.random(n) < rates[t])]
+        for _ in range(steps)
+    ]
+
+
+def sampling_rates(shares: np.ndarray, row_counts: Sequence[int], batch_rows: int) -> np.ndarray:
+    """(held tasks,) probability with which `draw_poisson` takes a row of each task into a step."""
+    return np.minimum(1.0, shares * batch_rows / np.maximum(1, np.asarray(row_counts)))
+
+
 def draw_steps(
     seed: int,
     round_index: int,
@@ -49,6 +78,7 @@ def draw_steps(
     *,
     steps: int,
     batch_rows: int,
+    poisson: bool = False,
 ) -> list[list[tuple[int, int]]]:
     """Draw the rows of one device's local steps in one round; see `draw_rows`.
 
@@ -60,9 +90,11 @@ def draw_steps(
         row_counts: Rows the device holds of each task.
         steps: H.
         batch_rows: Rows of one step.
+        poisson: Whether each row comes in by itself (`draw_poisson`).
 
     Returns:
         For each step a list of (held-task index, row index), sorted by task.
     """
     rng = generator(seed, Stream.BATCHES, round_index, device)
-    return draw_rows(rng, shares, row_counts, steps=steps, batch_rows=batch_rows)
+    draw = draw_poisson if poisson else draw_rows
+    return draw(rng, shares, row_counts, steps=steps, batch_rows=batch_rows)

@@ -20,10 +20,10 @@ def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for task in tasks:
-        labels = f"{len(task.choices)} labels, " if task.choices is not None else ""
-        groups.setdefault((task.score, task.why), []).append(
-            f"{task.name} ({labels}chance {100 * task.chance:.1f} %)"
-        )
+        facts = [f"{len(task.choices)} labels"] if task.choices is not None else []
+        facts += [f"chance {100 * task.chance:.1f} %"] if task.chance is not None else []
+        told = f"{task.name} ({', '.join(facts)})" if facts else task.name
+        groups.setdefault((task.score, task.why), []).append(told)
     return tuple(
         f"scored by {WORDS[score]}: {', '.join(names)}" + (f"; {why}" if why else "")
         for (score, why), names in groups.items()
@@ -37,7 +37,7 @@ def score_records(tasks: Sequence[TokenTask]) -> dict[str, dict[str, Any]]:
         tasks: The tasks.
 
     Returns:
-        Name -> score, why, chance in [0, 1], and number of labels or None.
+        Name -> score, why, chance in [0, 1] or None, and number of labels or None.
     """
     return {
         task.name: {

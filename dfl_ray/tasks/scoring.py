@@ -13,7 +13,19 @@ from dfl_ray.tasks.labels import quoted
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config, Score, TasksConfig
 
-WORDS = {"choice": "label likelihood", "exact_match": "exact match of greedy decoding"}
+TEXT_SCORE_NAMES = ("generated_match", "f1", "rouge_l")
+"""Scores of a freely generated answer, as texts (`evaluation.text_scores`)."""
+
+PARTIAL_SCORES = ("f1", "rouge_l")
+"""Scores that a wrong answer can get a part of, so that the best constant answer tells no chance level."""
+
+WORDS = {
+    "choice": "label likelihood",
+    "exact_match": "exact match of greedy decoding",
+    "generated_match": "match of the generated answer",
+    "f1": "token F1 of the generated answer",
+    "rouge_l": "ROUGE-L of the generated answer",
+}
 """A score's name in words."""
 
 
@@ -72,7 +84,7 @@ def choose_score(task: Task, score: Score, asked_by: str = "tasks.score") -> Sco
     Args:
         task: The task; `choices` is its closed label set, `labels` all its answers if they are few.
         score: "choice" compares the likelihoods of all labels, "exact_match" takes the greedy answer, "auto" is
-            "choice" for closed label sets.
+            "choice" for closed label sets; the others generate.
         asked_by: The key that asks, for the words.
 
     Returns:
@@ -81,6 +93,8 @@ def choose_score(task: Task, score: Score, asked_by: str = "tasks.score") -> Sco
     Raises:
         InputError: "choice" is asked for and the answers are more than `tasks.max_choices`.
     """
+    if score in TEXT_SCORE_NAMES:
+        return ScoreChoice(None, f"{asked_by} = {score}")
     if score == "exact_match":
         return ScoreChoice(None, asked_by if asked_by == "generated tasks" else f"{asked_by} = exact_match")
     if score == "auto":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import dedent
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +25,8 @@ class Template:
         dataset: Id on the hub, or a local folder that `datasets.load_dataset` reads.
         subset: Configuration name of the dataset, or None.
         train_split: Split to train on.
-        test_split: Split held out; the labels of some datasets' own test split are not public.
+        test_split: Split held out; the labels of some datasets' own test split are not public. None = there is one
+            split only (`tasks.test_share`).
         row: Makes a row of one record; raises KeyError, ValueError or TypeError for a bad one.
         fields: Names of the record's fields that `row` reads.
     """
@@ -32,7 +34,7 @@ class Template:
     dataset: str
     subset: str | None
     train_split: str
-    test_split: str
+    test_split: str | None
     row: Callable[[Fields], Row]
     fields: tuple[str, ...]
 
@@ -100,6 +102,45 @@ def arc(record: Fields) -> Row:
     return Row("\n".join([f"Question: {record['question']}", *lines, "Answer:"]), answer)
 
 
+def piqa(record: Fields) -> Row:
+    """PIQA: a goal and two ways to reach it; the answer is the letter of the better one.
+
+    Source: Bisk et al. 2020 (arXiv 1911.11641).
+
+    Raises:
+        ValueError: The label is neither 0 nor 1, as in the test split, whose labels are hidden.
+    """
+    ways = [f"{letter}. {record[key].strip()}" for letter, key in (("A", "sol1"), ("B", "sol2"))]
+    prompt = "\n".join([f"Goal: {record['goal'].strip()}", *ways, "Better way:"])
+    return Row(prompt, pick(("A", "B"), record["label"]))
+
+
+def hellaswag(record: Fields) -> Row:
+    """HellaSwag: the beginning of a text and four endings; the answer is the letter of the right one.
+
+    Source: Zellers et al. 2019 (arXiv 1905.07830).
+
+    Raises:
+        ValueError: There are not four endings, or the label is no number 0 to 3, as in the test split, whose labels
+            are hidden.
+    """
+    letters = ("A", "B", "C", "D")
+    lines = [f"{letter}. {e.strip()}" for letter, e in zip(letters, record["endings"], strict=True)]
+    prompt = "\n".join([f"Text: {record['ctx'].strip()}", *lines, "Best ending:"])
+    return Row(prompt, pick(letters, int(record["label"])))
+
+
+def humaneval(record: Fields) -> Row:
+    """HumanEval: a Python function's head with its description; the answer is its body, not indented.
+
+    The hub's data set has one split of 164 problems: set `tasks.test_share` to train on a part of them.
+
+    Source: Chen et al. 2021 (arXiv 2107.03374).
+    """
+    body = dedent(record["canonical_solution"].strip("\n")).strip()
+    return Row(f"{record['prompt'].strip()}\nBody of the function:", body)
+
+
 def mbpp(record: Fields) -> Row:
     """MBPP: a task in words with its first test; the answer is the code.
 
@@ -127,7 +168,7 @@ def pick(names: tuple[str, ...], label: Any) -> str:
     return names[label]
 
 
-READY: Mapping[str, Template] = MappingProxyType(
+SINGLE: Mapping[str, Template] = MappingProxyType(
     {
         "gsm8k": Template("openai/gsm8k", "main", "train", "test", gsm8k, ("question", "answer")),
         "boolq": Template(
@@ -141,9 +182,16 @@ READY: Mapping[str, Template] = MappingProxyType(
         "arc_challenge": Template(
             "allenai/ai2_arc", "ARC-Challenge", "train", "test", arc, ("question", "choices", "answerKey")
         ),
+        "piqa": Template("ybisk/piqa", None, "train", "validation", piqa, ("goal", "sol1", "sol2", "label")),
+        "hellaswag": Template(
+            "Rowan/hellaswag", None, "train", "validation", hellaswag, ("ctx", "endings", "label")
+        ),
+        "humaneval": Template(
+            "openai/openai_humaneval", None, "test", None, humaneval, ("prompt", "canonical_solution")
+        ),
         "mbpp": Template(
             "google-research-datasets/mbpp", "full", "train", "test", mbpp, ("text", "code", "test_list")
         ),
     }
 )
-"""Ready templates by task name."""
+"""Ready templates of single data sets by task name; `dfl_ray.tasks.ready` has all."""

@@ -9,20 +9,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row, Task
-from dfl_ray.tasks.encoding import TextEncoder, Unread
+from dfl_ray.tasks.encoding import PLAIN, TextEncoder, Unread
 from dfl_ray.tasks.labels import quoted
-from dfl_ray.tasks.scoring import choose_score, refuse_endless_labels, refuse_equal_labels
+from dfl_ray.tasks.scoring import (
+    PARTIAL_SCORES,
+    TEXT_SCORE_NAMES,
+    choose_score,
+    refuse_endless_labels,
+    refuse_equal_labels,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from dfl_ray.config.schema import Score
+    from dfl_ray.config.tasks import Score
+    from dfl_ray.tasks.chat import PromptForm
 
 MOST_UNREAD = 0.5
 """Largest share of the prompts, or of the answers, that a tokenizer may not be able to represent."""
@@ -68,6 +75,25 @@ class TokenRows:
 
 
 @dataclass(frozen=True)
+class FreeAnswers:
+    """A task whose answers are generated and scored as texts.
+
+    Attributes:
+        score: `generated_match`, `f1` or `rouge_l` (`evaluation.text_scores`).
+        most: Tokens of an answer at most.
+        end: Tokens that end an answer.
+        right: The right answer of each test row.
+        tokenizer: The tokenizer as JSON, so that an actor turns tokens into text without its files.
+    """
+
+    score: str
+    most: int
+    end: tuple[int, ...]
+    right: tuple[str, ...]
+    tokenizer: str
+
+
+@dataclass(frozen=True)
 class TokenTask:
     """One task as tokens.
 
@@ -77,9 +103,10 @@ class TokenTask:
         test: Held-out rows.
         choices: Token ids of every answer of a closed label set (end included), or None for exact match.
         labels: (test rows,) int32 index of the right choice, or None.
-        chance: Accuracy of the best constant answer.
+        chance: Accuracy of the best constant answer; None where parts of an answer score too (F1, ROUGE-L).
         why: Why it is scored as it is, in words.
         notes: What the user should be told, one sentence each.
+        free: What scores freely generated answers; None = no answer is generated.
     """
 
     name: str
@@ -87,13 +114,16 @@ class TokenTask:
     test: TokenRows
     choices: tuple[np.ndarray, ...] | None
     labels: np.ndarray | None
-    chance: float
+    chance: float | None
     why: str = ""
     notes: tuple[str, ...] = ()
+    free: FreeAnswers | None = None
 
     @property
-    def score(self) -> Literal["choice", "exact_match"]:
-        """How answers are scored: by the likelihood of all labels, or by exact match of greedy decoding."""
+    def score(self) -> str:
+        """How answers are scored: by the likelihood of all labels, exact match of greedy decoding, or as free texts."""
+        if self.free is not None:
+            return self.free.score
         return "exact_match" if self.choices is None else "choice"
 
 
@@ -104,6 +134,8 @@ def tokenize_task(
     max_tokens: int,
     score: Score = "auto",
     asked_by: str = "tasks.score",
+    form: PromptForm = PLAIN,
+    max_new_tokens: int = 32,
 ) -> TokenTask:
     """Turn a task's rows into tokens and decide how its answers are scored.
 
@@ -113,6 +145,8 @@ def tokenize_task(
         max_tokens: Longest row; longer prompts lose their head, the start token stays.
         score: See `scoring.choose_score`.
         asked_by: The key of the configuration that asks for the score.
+        form: How prompts are written (`tasks.chat`).
+        max_new_tokens: Most tokens of a free answer; every test prompt leaves room for them.
 
     Returns:
         The task as tokens, with what the user should be told in `notes`.
@@ -122,7 +156,7 @@ def tokenize_task(
             tokenizer cannot read most of the text, or does not tell labels apart.
     """
     chosen = choose_score(task, score, asked_by)
-    encoder = TextEncoder(tokenizer)
+    encoder = TextEncoder(tokenizer, form)
     texts = [row.answer for row in (*task.train, *task.test)]
     answers = {
         text: (*ids, *encoder.end) for text, ids in encoder.answers([*texts, *(chosen.choices or ())]).items()
@@ -130,30 +164,51 @@ def tokenize_task(
     encoded = _Encoded(task.name, encoder, answers, max_tokens)
     # With a label set every prompt has the same room, since the right answer must not show in what is cut.
     longest = None if chosen.choices is None else max(len(answers[c]) for c in chosen.choices)
-    train, test = encoded.rows(task.train, longest), encoded.rows(task.test, longest)
+    free = _free_answers(task, score, tokenizer, encoder.end, max_new_tokens)
+    asked = longest if free is None else max(free.most, *(len(answers[row.answer]) for row in task.test))
+    train, test = encoded.rows(task.train, longest), encoded.rows(task.test, asked)
     unread = _unread(task, encoder, train, test, answers)
     _refuse_unread(task.name, "prompts", unread["prompts"])
     bare = [answers[c][: len(answers[c]) - len(encoder.end)] for c in chosen.choices or ()]
     refuse_equal_labels(task.name, chosen.choices or (), bare, encoder.unknown)
     _refuse_unread(task.name, "answers", unread["answers"])
-    notes = (*_cut_notes(task, max_tokens, train, test), *_unread_notes(task.name, unread))
-    rows = TokenTask(
-        task.name,
-        train.rows,
-        test.rows,
-        None,
-        None,
-        task.chance,
-        chosen.why,
-        (*notes, *_end_notes(task, encoder)),
-    )
+    remarks = (f"task {task.name}: {form.remark}",) if form.remark else ()
+    cut = _cut_notes(task, max_tokens, train, test)
+    notes = (*cut, *_unread_notes(task.name, unread), *remarks, *_end_notes(task, encoder))
+    chance = None if free is not None and free.score in PARTIAL_SCORES else task.chance
+    rows = TokenTask(task.name, train.rows, test.rows, None, None, chance, chosen.why, notes, free)
+    if free is not None:
+        return rows
     if chosen.choices is None:
         return replace(rows, notes=(*rows.notes, *_alike_notes(task, answers)))
     if not encoder.end:
         refuse_endless_labels(task.name, chosen.choices, bare)
-    index = {c: i for i, c in enumerate(chosen.choices)}
+    return _labelled(rows, task, chosen.choices, answers)
+
+
+def _labelled(
+    rows: TokenTask, task: Task, choices: Sequence[str], answers: Mapping[str, Sequence[int]]
+) -> TokenTask:
+    """The task scored by the likelihood of its labels, in the order of `choices`."""
+    index = {c: i for i, c in enumerate(choices)}
     labels = np.array([index[row.answer] for row in task.test], dtype=np.int32)
-    return replace(rows, choices=tuple(np.array(answers[c], np.int32) for c in chosen.choices), labels=labels)
+    return replace(rows, choices=tuple(np.array(answers[c], np.int32) for c in choices), labels=labels)
+
+
+def _free_answers(
+    task: Task, score: Score, tokenizer: PreTrainedTokenizerBase, end: tuple[int, ...], most: int
+) -> FreeAnswers | None:
+    """What scores the task's answers as texts; None for the other scores."""
+    if score not in TEXT_SCORE_NAMES:
+        return None
+    reader = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "backend", None)
+    if reader is None or not hasattr(reader, "to_str"):
+        raise InputError(
+            f"The score `{score}` of task `{task.name}` needs a tokenizer with a tokenizer.json",
+            got=type(tokenizer).__name__,
+            change=f"Set tasks.score.{task.name}=exact_match.",
+        )
+    return FreeAnswers(score, most, end, tuple(row.answer for row in task.test), reader.to_str())
 
 
 class _Split(NamedTuple):
@@ -175,7 +230,7 @@ class _Encoded:
 
     def rows(self, rows: Sequence[Row], longest: int | None) -> _Split:
         """Encode rows; with `longest`, room for an answer of so many tokens is kept behind every prompt."""
-        prompts = self.encoder.prompts([r.prompt for r in rows])
+        prompts = self.encoder.prompts(self.encoder.write(rows))
         encoded: list[np.ndarray] = []
         starts, cut = np.zeros(len(rows), np.int32), 0
         for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -229,7 +284,7 @@ def _unread(
     prompts = ((ids, 1) for split in (train, test) for ids in split.prompts)
     bare = ((answers[a][: len(answers[a]) - end], count) for a, count in given.items())
     return {
-        "prompts": encoder.unread(Counter(row.prompt for row in rows), prompts),
+        "prompts": encoder.unread(Counter(encoder.write(rows)), prompts),
         "answers": encoder.unread(given, bare),
     }
 

@@ -58,6 +58,34 @@ def scalar_metrics(row: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[st
     return {name: _plain(value) for name, value in found.items() if _is_number(value)}
 
 
+METRIC_OF_SUMMARY: dict[str, str] = {
+    "accuracy_mean": "accuracy/mean",
+    "accuracy_worst_task": "accuracy/worst_task",
+    "accuracy_before": "accuracy/before_tuning",
+    "payload_bytes": "comm/total_bytes",
+    "airtime_s": "comm/total_airtime_s",
+    "energy_j": "comm/total_energy_j",
+    "delivered_fraction": "comm/total_delivered_fraction",
+    "simulated_s": "time/simulated_s",
+    "wall_s": "time/total_wall_s",
+}
+"""Metric name of each final figure of a run; what is summed over rounds has a name of its own."""
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float | int]:
+    """Metric names and values of a run's final figures, no figure under two names.
+
+    Args:
+        summary: As of `records.results.summary`; a name with a `/` in it is taken as it is, others that are not in
+            `METRIC_OF_SUMMARY` are left out.
+
+    Returns:
+        Metric name -> plain number.
+    """
+    named = {METRIC_OF_SUMMARY.get(name, name): value for name, value in summary.items()}
+    return {name: _plain(value) for name, value in named.items() if "/" in name and _is_number(value)}
+
+
 def _plain(value: Any) -> float | int:
     return value.item() if hasattr(value, "item") else value
 

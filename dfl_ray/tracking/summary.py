@@ -37,7 +37,7 @@ def closing_table(run: Run, report: Path | None = None) -> Group:
 
 
 class Fitting:
-    """A table where it fits, elsewhere its cells below each other, so that a narrow terminal hides no figure.
+    """A table where its longest words fit, elsewhere its cells below each other: a narrow terminal hides nothing.
 
     Args:
         table: A `rich.table.Table` of text cells with a header.
@@ -47,14 +47,31 @@ class Fitting:
         self.table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table, or its cells as lines; see `rich.console.Console`."""
+        """Yield the table, its wider columns broken between words if need be, or its cells as lines."""
         from rich.measure import Measurement
 
-        needed = Measurement.get(console, options.update(max_width=10_000), self.table).minimum
-        if needed <= options.max_width:
-            yield self.table
+        table = self.table
+        wide = options.update(max_width=10_000)
+        least, widths = [], []
+        for column in table.columns:
+            head = Measurement.get(console, wide, column.header)
+            cells = [Measurement.get(console, wide, cell) for cell in column.cells]
+            # A figure stays on the line of its unit; figures are set to the right.
+            figures = column.justify == "right"
+            least.append(max(head.minimum, *(cell.maximum if figures else cell.minimum for cell in cells)))
+            widths.append(max(head.maximum, *(cell.maximum for cell in cells)))
+        # One line left of each column and one at the end; a blank on either side of its cells.
+        room = options.max_width - 3 * len(widths) - 1
+        if sum(least) > room:
+            yield from self._lines()
             return
-        yield from self._lines()
+        # rich itself would cut words in the widest columns before it breaks lines in others.
+        while sum(widths) > room:
+            widest = max(range(len(widths)), key=lambda n: (widths[n] > least[n], widths[n]))
+            widths[widest] -= 1
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
+        yield table
 
     def _lines(self) -> Iterator[Text]:
         from rich.text import Text

@@ -52,7 +52,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Tracks nothing (`track.wandb.mode: disabled`)."""
+    """Tracks nothing (`track=none`, `track.wandb.mode: disabled`)."""
 
     def start(self, run_folder: RunFolder, config: Mapping[str, Any], resume_id: str | None = None) -> None:
         """Do nothing."""
@@ -65,6 +65,22 @@ class NullTracker:
 
     def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
         """Do nothing."""
+
+
+def no_tracker(track: TrackConfig, *, name: str | None, say: Callable[[str], None], verbose: bool) -> Tracker:
+    """The tracker `none`, which follows nothing.
+
+    Args:
+        track: The section `track`.
+        name: Name shown for the run.
+        say: Prints one line to the user.
+        verbose: Let a tracker's library speak for itself.
+
+    Returns:
+        A `NullTracker`.
+    """
+    del track, name, say, verbose
+    return NullTracker()
 
 
 class Trackers:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dfl_ray.records import RunFolder, load_run
-from dfl_ray.tracking.metrics import HISTOGRAM_OF_EXTRA, scalar_metrics
+from dfl_ray.tracking.metrics import HISTOGRAM_OF_EXTRA, scalar_metrics, summary_metrics
 from dfl_ray.tracking.tracker import NullTracker, Tracker
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class WandbTracker:
 
         assert self._folder is not None
         run = load_run(self._folder.path)
-        for name, value in scalar_metrics({}, summary).items():
+        for name, value in summary_metrics(summary).items():
             self._run.summary[name] = value
         if run.last_round == 0:
             return

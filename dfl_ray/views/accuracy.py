@@ -11,26 +11,25 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import holders, last_evaluation, method_evaluation, method_rule
+from dfl_ray.records.results import holders, last_evaluation, method_means, method_rule
 from dfl_ray.views.style import (
     BLACK,
     GREY,
     SEQUENTIAL,
-    colour,
-    dash,
+    curve_look,
     empty,
     figure,
     scaled,
-    symbol,
     whole_rounds,
 )
 
-Over = Literal["round", "bytes", "airtime", "simulated"]
+Over = Literal["round", "bytes", "airtime", "energy", "simulated"]
 
 AXES: dict[Over, tuple[str, str, str]] = {
     "round": ("rounds", "communication round", ""),
     "bytes": ("bytes on air", "bytes on air, all devices", "B"),
     "airtime": ("airtime", "airtime, summed over transmissions", "s"),
+    "energy": ("energy", "energy of radio and computing, all devices", "J"),
     "simulated": ("simulated time", "simulated time", "s"),
 }
 MOST_ROWS = 200
@@ -43,7 +42,7 @@ def cost_at(run: Run, rounds: Sequence[int], over: Over) -> list[float]:
     Args:
         run: The run.
         rounds: Round numbers.
-        over: Which cost; bytes and airtime are summed over rounds, simulated time is read off the clock.
+        over: Which cost; bytes, airtime and energy are summed over rounds, simulated time is read off the clock.
 
     Returns:
         One value a round: bytes, seconds or rounds; NaN for a round that is not recorded.
@@ -54,6 +53,7 @@ def cost_at(run: Run, rounds: Sequence[int], over: Over) -> list[float]:
     spent = {
         "bytes": table["payload_bytes"].cumsum(),
         "airtime": table["airtime_s"].cumsum(),
+        "energy": table["energy_j"].cumsum(),
         "simulated": table["simulated_s"],
     }[over]
     return [float(spent.get(number, np.nan)) if number > 0 else 0.0 for number in rounds]
@@ -71,22 +71,23 @@ def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
     """
     what, label, unit = AXES[over]
     title = f"Accuracy per task over {what}"
-    rows = method_evaluation(run)
+    rows = method_means(run)
     if not len(rows):
         return empty(title, "Nothing has been evaluated yet.")
-    means = rows.groupby(["round", "task"], sort=False)["accuracy"].mean().unstack("task").sort_index()
+    tasks = list(dict.fromkeys(rows["task"]))
+    means = rows.pivot(index="round", columns="task", values="accuracy")[tasks]
     x, unit = scaled(cost_at(run, list(means.index), over), unit)
     rule = method_rule(run)
     note = f"mean over all devices, held-out rows{f', rule {rule}' if rule else ''}; round 0 = before tuning"
     picture = figure(title, x=label + (f" ({unit})" if unit else ""), y="accuracy (share right)", note=note)
     for index, task in enumerate(means.columns):
-        line = {"color": colour(index), "width": 2, "dash": dash(index)}
-        marker = {"symbol": symbol(index), "size": 7}
-        picture.add_scatter(
-            x=x, y=means[task], name=escape(str(task)), line=line, marker=marker, mode="lines+markers"
-        )
+        curve = unjoined(x, means[task])
+        look = curve_look(index, width=2, size=7)
+        picture.add_scatter(**curve, **look, name=escape(str(task)), mode="lines+markers")
     mean = means.mean(axis=1)
-    picture.add_scatter(x=x, y=mean, name="<b>mean</b>", line={"color": BLACK, "width": 4}, mode="lines")
+    picture.add_scatter(
+        **unjoined(x, mean), name="<b>mean</b>", line={"color": BLACK, "width": 4}, mode="lines"
+    )
     chance = rows["chance"].mean()
     if not np.isnan(chance):
         picture.add_scatter(
@@ -102,42 +103,25 @@ def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
     return picture
 
 
-def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
-    """Draw the mean accuracy over devices and tasks of several runs, against rounds or a cost.
+def unjoined(x: Sequence[float], y: Sequence[float] | pd.Series) -> dict[str, list[float]]:
+    """Give the points of a curve with gaps where its cost stands still, so that no line runs straight up.
 
     Args:
-        runs: The runs; those of one method share a colour.
-        over: What the x axis shows.
+        x: Costs, ascending.
+        y: Values of equal number.
 
     Returns:
-        The picture; an empty one where nothing has been evaluated.
+        `x` and `y` for a scatter trace; each gap is a pair of NaN.
     """
-    what, label, unit = AXES[over]
-    title = f"Mean accuracy over {what}"
-    curves = [(run, *mean_curve(run, over)) for run in runs]
-    largest = [x for _, xs, _ in curves for x in xs if not np.isnan(x)]
-    if not largest:
-        return empty(title, "Nothing has been evaluated yet.")
-    _, shown_unit = scaled(largest, unit)
-    factor = scaled([max(largest)], unit)[0][0] / max(largest) if max(largest) else 1.0
-    note = "mean over all devices and tasks, by each method's own rule"
-    heading = label + (f" ({shown_unit})" if shown_unit else "")
-    picture = figure(title, x=heading, y="accuracy (share right)", note=note)
-    methods = list(dict.fromkeys(method_of(run) for run, _, _ in curves))
-    for index, (run, x, y) in enumerate(curves):
-        number = methods.index(method_of(run)) if len(methods) > 1 else index
-        picture.add_scatter(
-            x=[value * factor for value in x],
-            y=y,
-            name=escape(run_label(run)),
-            mode="lines+markers",
-            line={"color": colour(number), "width": 2.5, "dash": dash(number)},
-            marker={"symbol": symbol(index), "size": 7},
-        )
-    picture.update_yaxes(range=[0, 1.02])
-    if over == "round":
-        whole_rounds(picture, max(largest))
-    return picture
+    largest = max((abs(value) for value in x), default=0.0)
+    shown: dict[str, list[float]] = {"x": [], "y": []}
+    for place, (across, up) in enumerate(zip(x, y, strict=True)):
+        if place and across - x[place - 1] <= 1e-9 * largest:
+            shown["x"].append(float("nan"))
+            shown["y"].append(float("nan"))
+        shown["x"].append(across)
+        shown["y"].append(float(up))
+    return shown
 
 
 def mean_curve(run: Run, over: Over) -> tuple[list[float], list[float]]:
@@ -150,20 +134,13 @@ def mean_curve(run: Run, over: Over) -> tuple[list[float], list[float]]:
     Returns:
         Costs, and the accuracy by the method's rule: mean over devices of each task, then over tasks.
     """
-    rows = method_evaluation(run)
-    by_task = rows.groupby(["round", "task"])["accuracy"].mean()
-    means = by_task.groupby(level="round").mean().sort_index()
+    means = method_means(run).groupby("round")["accuracy"].mean()
     return cost_at(run, list(means.index), over), [float(value) for value in means]
 
 
 def method_of(run: Run) -> str:
     """Name the run's method, or `unknown method`."""
     return str(run.config.get("method", {}).get("type", "unknown method"))
-
-
-def run_label(run: Run) -> str:
-    """Give what a run is called in legends: its method and its name."""
-    return f"{method_of(run)} · {run.name}"
 
 
 def accuracy_heatmap(run: Run) -> go.Figure:
@@ -229,14 +206,19 @@ def _groups(table: pd.DataFrame, round: int) -> tuple[pd.DataFrame, list[str], s
 def _frame_held(picture: go.Figure, run: Run, table: pd.DataFrame, tasks: Sequence[str]) -> None:
     """Draw a frame around the cell of each task a device holds."""
     held = holders(run)
-    for row, device in enumerate(table.index):
-        for column, task in enumerate(tasks):
-            if (int(device), task) in held:
-                picture.add_shape(
-                    type="rect",
-                    x0=column - 0.46,
-                    x1=column + 0.46,
-                    y0=row - 0.44,
-                    y1=row + 0.44,
-                    line={"color": "#D55E00", "width": 2.5},
-                )
+    line = {"color": "#D55E00", "width": 2.5}
+    picture.update_layout(
+        shapes=[
+            {
+                "type": "rect",
+                "x0": column - 0.46,
+                "x1": column + 0.46,
+                "y0": row - 0.44,
+                "y1": row + 0.44,
+                "line": line,
+            }
+            for row, device in enumerate(table.index)
+            for column, task in enumerate(tasks)
+            if (int(device), task) in held
+        ]
+    )

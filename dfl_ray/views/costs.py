@@ -1,112 +1,13 @@
-"""What runs cost: bars by method, and where the real time of a run went."""
+"""Where the real time of a run went, its loss, and what describes its learning."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import summary
-from dfl_ray.views.accuracy import method_of, run_label
-from dfl_ray.views.style import colour, empty, figure, scaled, style_axes, whole_rounds
-
-COSTS = (
-    ("payload_bytes", "bytes on air", "B"),
-    ("airtime_s", "airtime", "s"),
-    ("energy_j", "energy", "J"),
-    ("simulated_s", "simulated time", "s"),
-)
-
-
-def cost_bars(runs: Sequence[Run]) -> go.Figure:
-    """Draw bytes, airtime, energy and simulated time of each method, and its accuracy.
-
-    Runs of one method (several seeds) are averaged, with a 95 % interval of the mean (Student's t) from two
-    runs on; if all runs have the same method, each run has its own bars.
-
-    Args:
-        runs: At least one run.
-
-    Returns:
-        The picture, one panel a cost and one for accuracy.
-    """
-    labels, groups = group_runs(runs)
-    several = any(len(group) > 1 for group in groups)
-    note = "whole run, all devices" + ("; mean over seeds with 95 % interval" if several else "")
-    picture = figure("Cost on air and what it bought", note=note, height=190 + 60 * max(2, len(labels)))
-    frame = make_subplots(rows=1, cols=5, shared_yaxes=True, horizontal_spacing=0.03, figure=picture)
-    figures = [[summary(run) for run in group] for group in groups]
-    for column, (key, name, unit) in enumerate([*COSTS, ("accuracy_mean", "accuracy", "share")], start=1):
-        bars = [mean_and_interval([f[key] for f in group if f[key] is not None]) for group in figures]
-        flat, unit = scaled([value for bar in bars for value in bar], unit)
-        means, spreads = flat[::2], flat[1::2]
-        frame.add_bar(
-            y=[escape(label) for label in labels],
-            x=means,
-            orientation="h",
-            width=0.6,
-            marker={"color": [colour(index) for index in range(len(labels))]},
-            error_x={"type": "data", "array": spreads, "visible": several, "color": "#222222"},
-            text=[_three_digits(value) for value in means],
-            textposition="auto",
-            insidetextanchor="end",
-            showlegend=False,
-            row=1,
-            col=column,
-        )
-        frame.update_xaxes(
-            title={"text": f"{name} ({unit})"}, rangemode="tozero", nticks=4, row=1, col=column
-        )
-    frame.update_yaxes(autorange="reversed", title={"text": ""})
-    frame.update_yaxes(automargin=True, row=1, col=1)
-    style_axes(frame)
-    return frame
-
-
-def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[list[Run]]]:
-    """Group runs by method, in order of appearance; each by itself when there is one method only.
-
-    Args:
-        runs: The runs.
-
-    Returns:
-        Labels, and for each the runs of it.
-    """
-    methods = list(dict.fromkeys(method_of(run) for run in runs))
-    if len(methods) == 1:
-        return [run_label(run) for run in runs], [[run] for run in runs]
-    return methods, [[run for run in runs if method_of(run) == method] for method in methods]
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Give the mean of independent values and the half-width of its 95 % confidence interval.
-
-    half-width = t_{0.975, n-1} · s / sqrt(n), s the sample standard deviation, by Student's t distribution.
-
-    Args:
-        values: n values, for example of one method's seeds.
-
-    Returns:
-        Mean and half-width, in the values' unit; half-width 0 for one value, mean NaN for none.
-    """
-    if not values:
-        return float("nan"), 0.0
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return mean, 0.0
-    from scipy.stats import t
-
-    deviation = float(np.std(values, ddof=1)) / np.sqrt(len(values))
-    return mean, float(t.ppf(0.975, len(values) - 1)) * deviation
-
-
-def _three_digits(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3g}"
-
+from dfl_ray.views.style import colour, empty, figure, style_axes, whole_rounds
 
 PHASES = (
     ("train_wall_s", "train"),

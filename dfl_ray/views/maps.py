@@ -47,7 +47,7 @@ def device_map(run: Run, round: int | None = None) -> go.Figure:
     if len(kept_links) < len(links):
         notes.append(f"{len(kept_links):,} links drawn")
     picture = figure(title, x="x (m)", y="y (m)", note="; ".join(notes), height=720)
-    _draw_links(picture, kept_links, nodes)
+    draw_links(picture, kept_links, nodes)
     _draw_devices(picture, kept_nodes, run)
     picture.update_layout(legend={"itemsizing": "constant" if len(nodes) > 500 else "trace"})
     picture.update_yaxes(scaleanchor="x", scaleratio=1, constrain="domain")
@@ -75,8 +75,14 @@ def link_sinr_db(run: Run, edges: pd.DataFrame, round: int) -> pd.DataFrame:
     return edges.assign(sinr_db=median.reindex(keys).to_numpy(dtype=float) if len(median) else np.nan)
 
 
-def _draw_links(picture: go.Figure, links: pd.DataFrame, nodes: pd.DataFrame) -> None:
-    """One trace for each SINR class and link kind, so that the legend is the scale."""
+def draw_links(picture: go.Figure, links: pd.DataFrame, nodes: pd.DataFrame) -> None:
+    """Draw links: one trace for each SINR class and link kind, so that the legend is the scale.
+
+    Args:
+        picture: The figure, changed in place.
+        links: Rows of `topology_edges` with `sinr_db`, as of `link_sinr_db`.
+        nodes: Rows of `topology_nodes` that hold the ends.
+    """
     place = nodes.set_index("device")[["x_m", "y_m"]]
     lower = [-np.inf, *SINR_BOUNDS_DB]
     shades = sample_colorscale(SEQUENTIAL, np.linspace(0, 0.9, len(lower)).tolist())
@@ -142,17 +148,19 @@ def _draw_devices(picture: go.Figure, nodes: pd.DataFrame, run: Run) -> None:
             text=[str(device) for device in group["device"]] if labelled else None,
             textposition="top center",
             marker={
-                "size": np.where(framed, size + 4, size),
+                "size": np.where(framed, size + 4, size) if framed.any() else size,
                 "color": GREY if cluster is None else colour(index),
                 "opacity": 1,
                 "symbol": "circle" if cluster is None or size == 3 else symbol(index),
                 "line": {
-                    "width": np.where(framed, 2.5, 0.7 if size > 3 else 0),
-                    "color": np.where(framed, "#000000", "#FFFFFF"),
+                    "width": np.where(framed, 2.5, 0.7) if framed.any() else 0.7 if size > 3 else 0,
+                    "color": np.where(framed, "#000000", "#FFFFFF") if framed.any() else "#FFFFFF",
                 },
             },
-            hovertext=[_hover(row, accuracy) for row in group.itertuples()],
-            hoverinfo="text",
+            hovertext=[_hover(row, accuracy) for row in group.itertuples()] if len(nodes) <= 2_000 else None,
+            customdata=group["device"].to_numpy(np.int32),
+            hovertemplate=None if len(nodes) <= 2_000 else "device %{customdata}<extra></extra>",
+            hoverinfo="text" if len(nodes) <= 2_000 else None,
             legendgroup="devices",
             legendgrouptitle={"text": "devices" + (" (black frame: gateway)" if size > 3 else "")},
         )

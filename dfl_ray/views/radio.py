@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import receptions
-from dfl_ray.views.accuracy import run_label
+from dfl_ray.views.groups import find_groups
 from dfl_ray.views.style import BLUE, ORANGE, VERMILION, colour, empty, figure, print_dash, scaled
 
 MOST_SENDERS = 40
@@ -124,8 +124,10 @@ def _slot_lines(picture: go.Figure, shown: pd.DataFrame, factor: float) -> None:
     starts = shown.groupby("slot")["start_s"].min().to_numpy() * factor
     if len(starts) > MOST_SLOT_LINES:
         return
-    for start in starts:
-        picture.add_vline(x=start, line={"color": "#AAAAAA", "width": 0.8, "dash": "dot"}, layer="below")
+    line = {"color": "#AAAAAA", "width": 0.8, "dash": "dot"}
+    places = {"type": "line", "yref": "y domain", "y0": 0, "y1": 1, "layer": "below", "line": line}
+    # All at once: plotly goes through the whole figure for each one that is added.
+    picture.update_layout(shapes=[{**places, "x0": start, "x1": start} for start in starts.tolist()])
 
 
 def _hover(row) -> str:
@@ -141,7 +143,7 @@ def _hover(row) -> str:
 
 
 def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
-    """Draw the SINR of all attempts: one run as a histogram of decoded and lost, several as cumulative curves.
+    """Draw the SINR of all attempts: one run as a histogram of decoded and lost, several as a curve a method.
 
     Args:
         runs: At least one run.
@@ -153,7 +155,7 @@ def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
 
 
 def rate_distribution(runs: Sequence[Run]) -> go.Figure:
-    """Draw the rate of all attempts: one run as a histogram of decoded and lost, several as cumulative curves.
+    """Draw the rate of all attempts: one run as a histogram of decoded and lost, several as a curve a method.
 
     Args:
         runs: At least one run.
@@ -176,11 +178,18 @@ def _distribution(runs: Sequence[Run], column: str, title: str, unit: str) -> go
         return _histogram(tables[0], column, factor, title, f"{what} ({unit})")
     picture = figure(title, x=f"{what} ({unit})", y="share of attempts at most that good", height=420)
     shares = np.linspace(0, 1, _QUANTILES)
-    for index, (run, table) in enumerate(zip(runs, tables, strict=True)):
-        if len(table):
-            values = np.quantile(table[column].to_numpy() * factor, shares)
-            line = {"color": colour(index), "width": 2.5, "dash": print_dash(index)}
-            picture.add_scatter(x=values, y=shares, name=escape(run_label(run)), mode="lines", line=line)
+    of_run = dict(zip((run.path for run in runs), tables, strict=True))
+    for group in find_groups(runs):
+        values = np.concatenate([of_run[run.path][column].to_numpy() for run in group.runs])
+        if len(values):
+            line = {"color": colour(group.look), "width": 2.5, "dash": print_dash(group.look + group.variant)}
+            picture.add_scatter(
+                x=np.quantile(values * factor, shares),
+                y=shares,
+                name=escape(group.label),
+                mode="lines",
+                line=line,
+            )
     picture.update_yaxes(range=[0, 1.02])
     return picture
 

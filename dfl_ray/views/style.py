@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -33,9 +35,98 @@ def print_dash(index: int) -> str:
     return DASHES[index % len(DASHES)]
 
 
+def curve_look(index: int, *, width: float, size: float) -> dict[str, Any]:
+    """Give the line and the markers of one of several curves, told apart without colour too.
+
+    Args:
+        index: Number of the curve.
+        width: Width of the line in px.
+        size: Size of the markers in px.
+
+    Returns:
+        Arguments of plotly's `add_scatter`.
+    """
+    return {
+        "line": {"color": colour(index), "width": width, "dash": dash(index)},
+        "marker": {"symbol": symbol(index), "size": size},
+    }
+
+
 def symbol(index: int) -> str:
     """Give a marker that differs between neighbours in the list, so that grey prints are readable."""
     return SYMBOLS[index % len(SYMBOLS)]
+
+
+METHOD_ORDER = (
+    "sparse_orthogonal",
+    "dlora",
+    "flexlora",
+    "choco",
+    "ffa",
+    "fedsa",
+    "centralized",
+    "local",
+    "rolora",
+    "flora",
+    "hetlora",
+)
+"""Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
+
+
+def method_look(method: str) -> int:
+    """Give the number of a method's colour, for `colour`, `dash` and `symbol`.
+
+    Args:
+        method: Name of a method; one of an installed package gets a number that depends on its name only.
+
+    Returns:
+        A number >= 0, the same wherever the method is drawn.
+    """
+    if method in METHOD_ORDER:
+        return METHOD_ORDER.index(method)
+    return len(METHOD_ORDER) + zlib.crc32(method.encode()) % len(METHOD_ORDER)
+
+
+def faded(shade: str, opacity: float) -> str:
+    """Give a colour `#rrggbb` as `rgba(...)` with an opacity in [0, 1]."""
+    red, green, blue = (int(shade[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+DARK: dict[str, str] = {
+    "white": "#14181D",
+    "#FFFFFF": "#14181D",
+    "#000000": "#FFFFFF",
+    "#222222": "#E6E6E6",
+    "#555555": "#A8B0B8",
+    "#444444": "#9AA3AB",
+    "#E4E4E4": "#2E353D",
+    "#CFCFCF": "#4A525A",
+    "#AAAAAA": "#5A636C",
+    "#BBBBBB": "#6A737C",
+    "rgba(255,255,255,0.85)": "rgba(20,24,29,0.85)",
+}
+"""Colours of paper, ink and lines on a light page -> those on a dark one; the colours of data are the same on both."""
+
+
+def darkened(picture: go.Figure) -> go.Figure:
+    """Give a figure for dark paper.
+
+    Args:
+        picture: A figure in the house style.
+
+    Returns:
+        A new figure with the colours of `DARK`.
+    """
+
+    def changed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: changed(value) for key, value in part.items()}
+        if isinstance(part, (list, tuple)):
+            return [changed(value) for value in part]
+        return DARK.get(part, part) if isinstance(part, str) else part
+
+    return go.Figure(changed(json.loads(str(picture.to_json()))))
 
 
 def figure(title: str, *, x: str = "", y: str = "", note: str = "", height: int = 460) -> go.Figure:
@@ -130,8 +221,8 @@ def scaled(values: Sequence[float], unit: str) -> tuple[list[float], str]:
     largest = max((abs(value) for value in values), default=0.0)
     steps = {
         "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
-        "s": ((7200.0, "h"), (180.0, "min")),
-        "J": ((1e6, "MJ"), (1e3, "kJ")),
+        "s": ((7200.0, "h"), (180.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+        "J": ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")),
         "bit/s": ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")),
     }
     divisor_of = {"h": 3600.0, "min": 60.0}

@@ -135,7 +135,7 @@ def unpack(data: bytes | memoryview) -> Message:
     if len(data) < HEADER_BYTES:
         raise MessageError(Refusal.TRUNCATED, f"{len(data)} bytes, header has {HEADER_BYTES}")
     head, body = bytes(data[: _HEAD.size]), bytes(data[HEADER_BYTES:])
-    magic, form, kind, precision, _, task, sender, version, run, mask_hash, length = _HEAD.unpack(head)
+    magic, form, kind, precision, reserved, task, sender, version, run, mask_hash, length = _HEAD.unpack(head)
     if magic != MAGIC or form != FORMAT:
         raise MessageError(Refusal.FOREIGN, f"magic {magic:#x}, format {form}")
     if len(body) != length:
@@ -143,8 +143,8 @@ def unpack(data: bytes | memoryview) -> Message:
     (checksum,) = _CRC.unpack(bytes(data[_HEAD.size : HEADER_BYTES]))
     if zlib.crc32(body, zlib.crc32(head)) != checksum:
         raise MessageError(Refusal.CORRUPTED, "checksum differs")
-    if kind not in Kind.__members__.values() or precision >= len(PRECISIONS):
-        raise MessageError(Refusal.FOREIGN, f"kind {kind}, precision {precision}")
+    if kind not in Kind.__members__.values() or precision >= len(PRECISIONS) or reserved:
+        raise MessageError(Refusal.FOREIGN, f"kind {kind}, precision {precision}, reserved {reserved}")
     return Message(Kind(kind), task, sender, version, run, mask_hash, PRECISIONS[precision], body)
 
 

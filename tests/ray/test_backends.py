@@ -7,19 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from actors.pool import RayBackend
 from dfl_ray.records import load_run
 from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
+from tests.ray.test_faults import kill
 from tests.records import assert_same_records
+from tests.unit.dfl_ray.simulation.test_asynchronous_run import WORDS
+from tests.unit.dfl_ray.simulation.test_moving_run import moving
 
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("per_actor", ["1", "2", "4"])
+@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.parametrize("per_actor", ["1", pytest.param("2", marks=pytest.mark.exhaustive), "4"])
 def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
     config = small_config(tmp_path, "name=ray", f"runtime.devices_per_actor={per_actor}")
     run = load_run(launch(config, json=True).folder)
@@ -29,11 +35,56 @@ def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
     assert first.startswith("device-" if per_actor == "1" else "devices-")
 
 
-def test_dlora_equals_too(tmp_path):
-    local = load_run(
-        launch(small_config(tmp_path, "name=a", "method=dlora", "runtime.backend=local"), json=True).folder
+@pytest.mark.usefixtures("shared_ray")
+def test_dlora_with_faulty_devices_equals_too(tmp_path):
+    """Noise is drawn by device and round, wherever the device is hosted; nobody is asked who else is faulty."""
+    words = (
+        "method=dlora",
+        "devices.faults.share=0.5",
+        "devices.faults.kind=scaled_noise",
+        "method.aggregation=clip",
     )
-    config = small_config(tmp_path, "name=b", "method=dlora", "runtime.devices_per_actor=2")
+    local = load_run(
+        launch(small_config(tmp_path, "name=a", *words, "runtime.backend=local"), json=True).folder
+    )
+    config = small_config(tmp_path, "name=b", *words, "runtime.devices_per_actor=2")
+    assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_devices_that_do_not_wait_equal_too(tmp_path, monkeypatch):
+    """What lies in inboxes is with the actors, of which one dies; who trains when is not: packing changes rounding."""
+    plan, killed = RayBackend.plan, []
+
+    def plan_and_kill(self, round_index, *args):
+        if round_index == 6:
+            killed.append(self._groups[0].name)
+            kill(self._groups[0])
+        return plan(self, round_index, *args)
+
+    monkeypatch.setattr(RayBackend, "plan", plan_and_kill)
+    local = load_run(
+        launch(small_config(tmp_path, "name=a", "runtime.backend=local", *WORDS), json=True).folder
+    )
+    config = small_config(tmp_path, "name=b", "runtime.devices_per_actor=3", *WORDS)
+    packed = load_run(launch(config, json=True).folder)
+    assert_same_records(local, packed, exact=False)
+    pd.testing.assert_frame_equal(local.local_rounds, packed.local_rounds, check_exact=True)
+    assert killed and packed.info["restarts"] == 1
+
+
+def test_moving_devices_equal_too(tmp_path):
+    """Positions go to the channel's actor, and the graphs of moved devices to the others with their rounds.
+
+    Devices come and go too: who takes part in a round goes to the actors with it.
+    """
+    (tmp_path / "on.csv").write_text(
+        "device,t_s,on,speed\n0,0,1,0.5\n1,1.2,0,1\n1,3.9,1,1\n2,0,0,1\n2,2.5,1,1\n"
+    )
+    words = (*moving(tmp_path), f"devices.availability.path={tmp_path / 'on.csv'}")
+    local = load_run(launch(small_config(tmp_path, "name=a", *words), json=True).folder)
+    assert 0 < local.rounds["off_devices"].sum() < 2 * len(local.rounds)
+    config = small_config(tmp_path, "name=b", *words, "runtime.backend=ray", "runtime.devices_per_actor=2")
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
 
 
@@ -43,13 +94,12 @@ def test_after_an_error_ray_is_gone_before_it_is_told(tmp_path):
 
     from actors.cluster import Starting
 
-    for _ in range(2):
-        starting = Starting(small_config(tmp_path).runtime)
-        with pytest.raises(LookupError), starting:
-            assert not starting._began.is_set()
-            raise LookupError
-        assert starting._began.is_set()
-        assert not ray.is_initialized()
+    starting = Starting(small_config(tmp_path).runtime)
+    with pytest.raises(LookupError), starting:
+        assert not starting._began.is_set()
+        raise LookupError
+    assert starting._began.is_set()
+    assert not ray.is_initialized()
     with Starting(small_config(tmp_path).runtime) as again:
         assert again.resources()["CPU"] >= 1
     assert not ray.is_initialized()
@@ -58,11 +108,11 @@ def test_after_an_error_ray_is_gone_before_it_is_told(tmp_path):
 BUSY = """
 from actors.cluster import Starting
 from dfl_ray.config.load import load_config
-from dfl_ray.lora.projection import orthogonal_matrix
+from dfl_ray.lora.projection import orthogonal_rows
 with Starting(load_config(None, []).runtime) as starting:
     drawn = 0
     while not starting._began.is_set():
-        orthogonal_matrix(0, str(drawn), 128)
+        orthogonal_rows(0, str(drawn), 128, 128)
         drawn += 1
     starting.resources()
 print("drawn", drawn)

@@ -33,6 +33,7 @@ def kill(actor: RecoverableActor) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("when", ["before_plan", "while_training", "before_evaluation", "channel"])
 def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, when):
     killed: list[int] = []
@@ -67,6 +68,7 @@ def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, wh
     assert run.info["restarts"] == 1  # and nobody else died of it
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_an_actor_that_keeps_dying_ends_the_run_with_a_clear_word(tmp_path, monkeypatch):
     start = RecoverableActor.start
 
@@ -88,7 +90,7 @@ def test_an_actor_that_keeps_dying_ends_the_run_with_a_clear_word(tmp_path, monk
 
 def command(runs: Path, *words: str) -> subprocess.Popen[bytes]:
     overrides = [*SMALL_RUN, "name=cut", "runtime.devices_per_actor=4", f"runtime.runs_dir={runs}"]
-    given = [*words, *(overrides if words[0] == "run" else [])]
+    given = [words[0], *overrides, *words[1:]] if words[0] == "run" else words
     return subprocess.Popen(
         [sys.executable, "-m", "dfl_ray", *given], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

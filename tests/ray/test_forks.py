@@ -95,35 +95,35 @@ def plain_bytes() -> int:
     return int(subprocess.check_output([sys.executable, "-c", PLAIN], cwd=ROOT))
 
 
+def wait_for_stand_ins(count: int) -> None:
+    deadline = time.monotonic() + 20
+    while sum(command_of(p) == ["cat"] for p in psutil.Process().children(recursive=True)) < count:
+        assert time.monotonic() < deadline, "Ray's own processes have not ended"
+        time.sleep(0.2)
+
+
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
 
 
-def test_nothing_is_left_behind(tmp_path):
-    with Starting(small_config(tmp_path).runtime) as starting:
-        starting.resources()
-        look(2)
-        server = server_of(starting)
-        children = server.children()
-        assert len(children) >= 2
-        folder = Path(starting._server._folder)
-        assert folder.stat().st_mode & 0o077 == 0
-    assert not server.is_running()
-    assert not folder.exists()
-    wait_until_gone(children)
-
-
-def test_a_server_started_earlier_is_used_and_ended(tmp_path):
+def test_a_server_started_earlier_is_used_and_nothing_is_left_behind(tmp_path):
     with ForkServer() as server:
         process = psutil.Process(server._process.pid)
+        folder = Path(server._folder)
+        assert folder.stat().st_mode & 0o077 == 0
         with Starting(small_config(tmp_path).runtime, server=server) as starting:
             starting.resources()
             assert starting.why_no_forks() is None
-            (found,) = look(1)
-            assert found["parent"] == process.pid
+            assert {found["parent"] for found in look(2)} == {process.pid}
+            children = process.children()
+            assert len(children) >= 2
+            session = Path(starting._session["_temp_dir"]).parent
+            assert session.is_dir()
         assert not process.is_running()
     assert server.refusal == "the fork server has been ended"
+    assert not folder.exists() and not session.exists()
+    wait_until_gone(children)
 
 
 @pytest.mark.parametrize("words", [["rounds=0"], ["runtime.backend=local", "rounds=1"]])
@@ -181,7 +181,7 @@ def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch, 
     monkeypatch.setattr(cluster, "ForkServer", None)  # nobody starts one
     words = [
         "name=plain",
-        "runtime.devices_per_actor=2",
+        "runtime.devices_per_actor=4",
         "runtime.fork_actors=false",
         f"runtime.runs_dir={tmp_path}",
     ]
@@ -194,6 +194,7 @@ def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch, 
     assert run.info["forked_actors"] == 0
 
 
+@pytest.mark.exhaustive  # its parts are tried without Ray in tests/unit/actors
 def test_a_long_tmpdir_is_no_obstacle(undisturbed, tmp_path):
     """Ray's session and our socket go to a shorter folder, and the user is told of Ray's."""
     folder = tmp_path / ("x" * 150)
@@ -205,7 +206,7 @@ def test_a_long_tmpdir_is_no_obstacle(undisturbed, tmp_path):
     )  # fmt: skip
     out = done.stdout + done.stderr
     assert done.returncode == 0, out
-    assert f"TMPDIR={folder} is too long a path for Ray's sockets; its session is in /tmp/ray" in " ".join(
+    assert f"TMPDIR={folder} is too long a path for Ray's sockets; its session is in /tmp" in " ".join(
         out.split()
     )
     run = load_run(tmp_path / "long")
@@ -213,6 +214,7 @@ def test_a_long_tmpdir_is_no_obstacle(undisturbed, tmp_path):
     assert run.info["forked_actors"] == run.devices["actor"].nunique() == 2
 
 
+@pytest.mark.exhaustive  # its parts are tried without Ray in tests/unit/actors
 def test_a_server_that_dies_before_the_packing_is_told_and_budgeted(tmp_path, monkeypatch, capsys):
     check = ForkServer.check
 
@@ -243,22 +245,49 @@ def test_a_server_that_dies_after_the_packing_is_told_too(tmp_path, monkeypatch,
 
     started = note_servers(monkeypatch)
     monkeypatch.setattr(RayBackend, "__init__", kill_first)
-    out = said_by(["name=late", "runtime.devices_per_actor=1", f"runtime.runs_dir={tmp_path}"], capsys)
+    out = said_by(["name=late", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"], capsys)
     forked = load_run(tmp_path / "late").info["forked_actors"]
-    assert forked < 4
+    assert forked < 2
     assert "MB each; forks of one process" in out
-    assert re.search(rf"{4 - forked} of 4 actors are ordinary workers, about (18\d|19\d|2\d\d) MB each", out)
+    assert re.search(rf"{2 - forked} of 2 actors are ordinary workers, about (18\d|19\d|2\d\d) MB each", out)
 
 
 def test_actors_are_forks_and_share_what_is_imported(starting):
     server = server_of(starting)
-    found = look(3)
+    actors = [Curious.remote() for _ in range(3)]  # kept: with an actor, what stands in for it ends
+    found = ray.get([a.look.remote() for a in actors], timeout=120)
     assert [f["parent"] for f in found] == [server.pid] * 3
-    stand_ins = [p for p in psutil.Process().children(recursive=True) if command_of(p) == ["cat"]]
-    assert len(stand_ins) >= 3  # what Ray started has become next to nothing
+    # What Ray started has become next to nothing; the last may be on its way there.
+    wait_for_stand_ins(len(actors))
     assert all(f["modules"]["torch"] for f in found)
     assert all(f["marked"] == "here" and f["forked"] for f in found)
     assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
+
+
+def test_ray_listens_on_this_machine_alone_in_a_private_folder(starting):
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    kinds = {p.name() for p in processes}
+    assert {"gcs_server", "raylet"} <= kinds
+    open_ports = [
+        c.laddr.ip
+        for p in processes
+        if p.is_running()
+        for c in listening(p)
+        if c.status == psutil.CONN_LISTEN
+    ]
+    assert open_ports and {ip.removeprefix("::ffff:") for ip in open_ports} == {"127.0.0.1"}
+    assert Path(_global_node.get_temp_dir_path()).parent.stat().st_mode & 0o077 == 0
+    assert (Path.home() / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+
+
+def listening(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.net_connections(kind="inet"))
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def test_rays_sockets_have_paths_no_longer_than_expected(starting):
@@ -266,8 +295,8 @@ def test_rays_sockets_have_paths_no_longer_than_expected(starting):
 
     assert _global_node is not None
     names = (_global_node.plasma_store_socket_name, _global_node.raylet_socket_name)
-    found = [str(name).split("/ray/session_", 1)[1] for name in names]
-    assert max(map(len, found)) <= len(cluster.SESSION_SOCKET.split("ray/session_", 1)[1])
+    found = [str(name).split("/session_", 1)[1] for name in names]
+    assert max(map(len, found)) <= len(cluster.SESSION_SOCKET.split("/session_", 1)[1])
 
 
 def test_forks_draw_different_numbers(starting):

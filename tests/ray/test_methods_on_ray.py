@@ -9,7 +9,7 @@ from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
 from tests.records import assert_same_records
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
 SHORT = ("rounds=2", "evaluate.every=1")
 
@@ -23,7 +23,7 @@ def central(tmp_path_factory):
     return made(tmp_path_factory.mktemp("central"), "local", "method=centralized", "runtime.backend=local")
 
 
-@pytest.mark.parametrize("per_actor", ["2", "4"])
+@pytest.mark.parametrize("per_actor", ["2", pytest.param("4", marks=pytest.mark.exhaustive)])
 def test_centralized_has_one_learner_wherever_it_is_hosted(central, tmp_path, per_actor):
     run = made(tmp_path, "ray", "method=centralized", f"runtime.devices_per_actor={per_actor}")
     assert_same_records(central, run, exact=False)
@@ -35,7 +35,12 @@ def test_centralized_has_one_learner_wherever_it_is_hosted(central, tmp_path, pe
 
 @pytest.mark.parametrize(
     "method",
-    ["flora", pytest.param("choco", marks=pytest.mark.slow), pytest.param("hetlora", marks=pytest.mark.slow)],
+    [
+        "flora",
+        pytest.param("dlora_per_task", marks=pytest.mark.exhaustive),
+        pytest.param("choco", marks=pytest.mark.exhaustive),
+        pytest.param("hetlora", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_methods_with_memory_of_their_own(tmp_path, method):
     """Public copies, a merged base, ranks that differ."""

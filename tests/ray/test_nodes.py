@@ -127,16 +127,16 @@ def test_without_room_the_run_says_so_and_stops_saved(three_nodes, tmp_path, mon
     assert run.last_round >= 1
 
 
-def test_four_actors_share_a_gpu_that_is_only_declared(machines, undisturbed, tmp_path):
+def test_two_actors_share_a_gpu_that_is_only_declared(machines, undisturbed, tmp_path):
     node = machines.add_node(**WORKER, num_gpus=1)
     try:
         config = small_config(
-            tmp_path, "name=shared", f"runtime.address={machines.address}", "runtime.devices_per_actor=1",
-            "runtime.gpus_per_actor=0.25", "runtime.cpus_per_actor=0.25",
+            tmp_path, "name=shared", f"runtime.address={machines.address}", "runtime.devices_per_actor=2",
+            "runtime.gpus_per_actor=0.5", "runtime.cpus_per_actor=0.5",
         )  # fmt: skip
         run = load_run(launch(config, json=True).folder)
         assert_same_records(undisturbed, run, exact=False)
-        assert run.devices["actor"].nunique() == 4
+        assert run.devices["actor"].nunique() == 2
         with pytest.raises(InputError, match=r"runtime\.gpus_per_actor"):
             launch(
                 config.model_copy(update={"devices": config.devices.model_copy(update={"count": 5})}),

@@ -37,6 +37,7 @@ def test_every_group_of_entry_points_is_on_the_page():
     from channels.tables import DEVICE_MIXES, PATH_LOSS, SCHEDULERS
     from dfl_ray.experts.table import RULES
     from dfl_ray.methods.aggregation_table import AGGREGATIONS
+    from dfl_ray.methods.fault_table import FAULTS
     from dfl_ray.methods.table import METHODS
     from dfl_ray.tasks.sources import TASK_SOURCES
     from dfl_ray.tracking.table import TRACKERS
@@ -44,7 +45,7 @@ def test_every_group_of_entry_points_is_on_the_page():
 
     tables = (
         DEVICE_MIXES, PATH_LOSS, SCHEDULERS, RULES, METHODS, TASK_SOURCES, TRACKERS, GRAPHS, MIXINGS, MOBILITY,
-        PARTITIONS, PLACEMENTS, AGGREGATIONS,
+        PARTITIONS, PLACEMENTS, AGGREGATIONS, FAULTS,
     )  # fmt: skip
     named = set(re.findall(r"`(dfl_ray\.\w+)` \|", (ROOT / "docs/extending.md").read_text()))
     assert named == {table.group for table in tables}

@@ -77,6 +77,7 @@ def test_load_run_is_reached_from_the_package() -> None:
     from dfl_ray.records import load_run
 
     assert dfl_ray.load_run is load_run
+    assert {name for name in dfl_ray.__all__ if not callable(getattr(dfl_ray, name))} == {"__version__"}
     with pytest.raises(AttributeError, match="load_runs"):
         _ = dfl_ray.load_runs  # type: ignore[attr-defined]
 
@@ -135,7 +136,8 @@ def test_what_the_packages_import_is_declared_and_what_is_declared_is_imported()
         - set(sys.stdlib_module_names) - set(PACKAGES)
     }  # fmt: skip
     needed = {re.sub(r"[-_.]+", "-", Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
-    optional = {Requirement(text).name for text in PROJECT["project"]["optional-dependencies"]["hub"]}
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = {Requirement(text).name for name in ("hub", "privacy") for text in extras[name]}
     assert imported - optional - needed == set()
     # peft loads the folders that a run writes; filelock is for the run's lock.
     assert needed - imported <= {"filelock", "peft"}

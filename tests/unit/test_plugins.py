@@ -21,7 +21,7 @@ OWN = (
     "method=alternate", "method.stride=3", "topology=star", "topology.centre=2",
     "radio.scheduler=last_first", "radio.scheduler_options.skip=1", "radio.path_loss=warehouse",
     "radio.path_loss_options.clutter_db=3.0", "devices.placement=line", "devices.placement.at=0.25",
-    "track.trackers=[wandb, text_file]", "track.options.text_file.file=log.txt",
+    "track.trackers=[wandb, text_file]", "track.options.text_file.file=own.txt",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def dfl_ray(place: Path, *words: str, code: int = 0) -> str:
 
 
 def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path: Path) -> None:
-    text = dfl_ray(place, "config", *SMALL, *OWN)
+    text = dfl_ray(place, "config", "--all", *SMALL, *OWN)
     for line in (
         r"stride: 3 +# one in so many neighbours is spoken to in a round \(an integer of at least 1\)",
         r"centre: 2 +# the device in the middle \(an integer of at least 0\)",
@@ -51,7 +51,7 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path
     ):
         assert re.search(line, text), line
     (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
-    assert dfl_ray(place, "config", str(tmp_path / "own.yaml")) == text
+    assert dfl_ray(place, "config", "--all", str(tmp_path / "own.yaml")) == text
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,19 @@ def test_plan_and_run_ask_the_own_traffic_law(place: Path, tmp_path: Path) -> No
     assert figures["run"]["payload_bytes"] == rounds["payload_bytes"].sum() > 0
 
 
-def run_whole(place: Path, runs: Path, backend: str) -> Path:
-    """Run one round, prolong the run to two in its own file, go on with it, and write the report."""
-    words = (*SMALL, *OWN, f"runtime.runs_dir={runs}", f"runtime.backend={backend}")
+@pytest.mark.ray
+def test_run_here_resume_on_ray_and_report(place: Path, tmp_path: Path) -> None:
+    """One round in one process, then the run prolonged to two in its own file, gone on with by Ray, and reported."""
+    words = (*SMALL, *OWN, f"runtime.runs_dir={tmp_path}", "runtime.backend=local")
     dfl_ray(place, "run", *words, "name=own", "rounds=1")
-    folder = runs / "own"
+    folder = tmp_path / "own"
     config = (folder / "config.yaml").read_text(encoding="utf-8")
-    (folder / "config.yaml").write_text(re.sub(r"(?m)^rounds: 1\b", "rounds: 2", config), encoding="utf-8")
+    longer = re.sub(r"(?m)^rounds: 1\b", "rounds: 2", config).replace("backend: local", "backend: ray")
+    (folder / "config.yaml").write_text(longer, encoding="utf-8")
     dfl_ray(place, "resume", str(folder))
     dfl_ray(place, "report", str(folder))
     assert (folder / "report.html").stat().st_size > 10_000
-    return folder
+    check_records(folder)
 
 
 def check_records(folder: Path) -> None:
@@ -107,17 +109,8 @@ def check_records(folder: Path) -> None:
     sent = run.transfers[["round", "source", "destination"]].to_numpy().tolist()
     assert sent == [[1, 2, 1], [2, 2, 3]]
     assert set(run.topology_nodes["y_m"]) == {15.0}
-    lines = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "own.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"]
-
-
-def test_run_resume_and_report(place: Path, tmp_path: Path) -> None:
-    check_records(run_whole(place, tmp_path, "local"))
-
-
-@pytest.mark.ray
-def test_run_resume_and_report_on_ray(place: Path, tmp_path: Path) -> None:
-    check_records(run_whole(place, tmp_path, "ray"))
 
 
 def test_an_own_inference_rule_is_asked(place: Path, tmp_path: Path) -> None:

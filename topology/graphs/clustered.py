@@ -31,6 +31,7 @@ from topology.arrays import (
 )
 from topology.clustering import by_similarity, by_tasks
 from topology.gap import widen_gaps
+from topology.graph import ANY_TASK
 from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import Links, link_cost
 from topology.overlay import connect_groups
@@ -50,6 +51,7 @@ def clustered(
     interference_factor: Annotated[float, Within(gt=0)] = 1.5,
     by: Literal["tasks", "similarity"] = "tasks",
     features: ArrayLike | None = None,
+    feature_devices: ArrayLike | None = None,
     features_path: str | None = None,
     clusters: Annotated[int | None, Within(ge=1)] = None,
     strict: bool = False,
@@ -58,17 +60,19 @@ def clustered(
 
     Args:
         inputs: Devices, tasks and candidate links.
-        max_degree: Most neighbours of a device.
+        max_degree: Most neighbours of a device; exceeded, with a note, where a task's holders would fall apart.
         min_gap: Spectral gap wanted of every task's Metropolis–Hastings matrix; links are added while ports
             are free.
         gateways_per_pair: Links wanted between two neighbouring clusters, device-disjoint if possible.
         airtime_weight: Weight α of airtime in a link's cost.
         energy_weight: Weight β of energy in a link's cost.
-        collision_weight: Weight γ of collisions in a link's cost.
-        interference_factor: Interference range over link length (protocol model), for collisions.
+        collision_weight: Weight γ of the number of devices that a use of the link silences, in its cost.
+        interference_factor: Interference range over link length (protocol model), for the devices silenced.
         by: What the groups are. ``tasks``: the holders of each declared task. ``similarity``: tasks are
-            unknown to others, groups are the clusters of what devices share (disjoint).
-        features: (N, F) what devices share (sketch or mask), for ``by="similarity"``.
+            unknown to others, groups are the clusters of what devices share.
+        features: (N, F) what devices share (sketch or mask), for ``by="similarity"``; with ``feature_devices``
+            (S, F), a row for each local data set, so that groups may overlap.
+        feature_devices: (S,) the device of each row of ``features``.
         features_path: For ``similarity``: a ``.npy`` file with the features, (devices, features).
         clusters: For ``similarity``: number of clusters; none = found from the spectrum.
         strict: Refuse the topology if a device ends with more than ``max_degree`` neighbours.
@@ -90,7 +94,7 @@ def clustered(
         interference_factor=interference_factor,
     )
     shared = features if features_path is None else _read_features(features_path)
-    groups, label = _groups(inputs, by, shared, clusters)
+    groups, label = _groups(inputs, by, shared, clusters, feature_devices)
     relays = _relays(links, cost, groups)
     hops = _hop_mask(links, relays)
     member = np.column_stack([groups, np.ones(inputs.nodes, np.bool_)])
@@ -98,11 +102,12 @@ def clustered(
     extra = [_ends_of(relays, task) for task in range(groups.shape[1])]
     chosen = widen_gaps(links.pairs, cost, groups, chosen, extra, min_gap=min_gap, max_degree=max_degree)
     if label is None:
-        label = by_tasks(inputs.mixture, links.pairs[chosen])
+        label = by_tasks(inputs.mixture if by == "tasks" else _even(groups), links.pairs[chosen])
     chosen = _more_gateways(links, cost, label, chosen, gateways_per_pair, max_degree)
     _check_degree(inputs.nodes, links.pairs[chosen], max_degree, strict)
     only_hop = hops & chosen & ~(groups[links.pairs[:, 0]] & groups[links.pairs[:, 1]]).any(axis=1)
-    return GraphLinks(links.pairs[chosen & ~only_hop], links.pairs[only_hop], relays, label)
+    named = relays if by == "tasks" else _unnamed(relays)
+    return GraphLinks(links.pairs[chosen & ~only_hop], links.pairs[only_hop], named, label)
 
 
 def _check_options(max_degree: int, min_gap: float, gateways_per_pair: int) -> None:
@@ -114,7 +119,11 @@ def _check_options(max_degree: int, min_gap: float, gateways_per_pair: int) -> N
 
 
 def _groups(
-    inputs: GraphInput, by: str, features: ArrayLike | None, clusters: int | None
+    inputs: GraphInput,
+    by: str,
+    features: ArrayLike | None,
+    clusters: int | None,
+    owners: ArrayLike | None,
 ) -> tuple[BoolArray, IntArray | None]:
     if by == "tasks":
         return inputs.mixture > 0, None
@@ -123,11 +132,20 @@ def _groups(
             f"clustered: by must be 'tasks', or 'similarity' together with features_path=, got by={by!r} "
             f"{'without' if features is None else 'with'} features"
         )
-    label = by_similarity(features, clusters)
+    label = by_similarity(features, clusters, kind="auto" if owners is None else "features")
+    if owners is not None:
+        groups = np.zeros((inputs.nodes, int(label.max()) + 1), dtype=np.bool_)
+        groups[np.asarray(owners, dtype=np.int64), label] = True
+        return groups, None
     if len(label) != inputs.nodes:
         raise ValueError(f"features has {len(label)} rows for {inputs.nodes} devices; give one for each")
-    groups: BoolArray = label[:, None] == np.arange(int(label.max()) + 1)[None, :]
+    groups = label[:, None] == np.arange(int(label.max()) + 1)[None, :]
     return groups, label
+
+
+def _even(groups: BoolArray) -> FloatArray:
+    """Equal weights on the groups of each device."""
+    return groups / np.maximum(groups.sum(axis=1, keepdims=True), 1)
 
 
 def _read_features(path: str) -> FloatArray:
@@ -148,6 +166,12 @@ def _relays(links: Links, cost: FloatArray, groups: BoolArray) -> tuple[tuple[in
             paths = joining_paths(links.nodes, links.pairs, cost, holders, part)
             relays += [(task, path if path[0] < path[-1] else path[::-1]) for path in paths]
     return tuple(relays)
+
+
+def _unnamed(relays: tuple[tuple[int, IntArray], ...]) -> tuple[tuple[int, IntArray], ...]:
+    """Relays of groups that are no declared tasks: each pair once, for every task that both ends hold."""
+    pairs = {(int(path[0]), int(path[-1])): path for _, path in reversed(relays)}
+    return tuple((ANY_TASK, path) for _, path in sorted(pairs.items(), key=lambda item: item[0]))
 
 
 def _hop_mask(links: Links, relays: tuple[tuple[int, IntArray], ...]) -> BoolArray:

@@ -1,4 +1,4 @@
-"""How devices move: `static`, `random_direction`, `random_waypoint`, `gauss_markov`, `trace`.
+"""How devices move: `static`, `random_direction`, `random_waypoint`, `gauss_markov`, `highway`, `trace`.
 
 `create(name, positions, area_m=…, rng=…)` makes one; ``step(dt_s)`` moves it; ``snapshot`` and ``restore``
 carry it over a restart bit for bit. A new model is a class here and a line in `topology.tables.MOBILITY`.
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from topology.mobility.base import Mobility, Snapshot
 from topology.mobility.gauss_markov import GaussMarkov
+from topology.mobility.highway import Highway
 from topology.mobility.hysteresis import needs_rebuild, update_links
 from topology.mobility.legs import RandomDirection, RandomWaypoint, mean_distance_m
 from topology.mobility.recorded import Static, Trace
@@ -24,6 +25,7 @@ static = Static
 random_direction = RandomDirection
 random_waypoint = RandomWaypoint
 gauss_markov = GaussMarkov
+highway = Highway
 trace = Trace
 
 
@@ -61,6 +63,7 @@ def create(
 __all__ = [
     "MOBILITY",
     "GaussMarkov",
+    "Highway",
     "Mobility",
     "RandomDirection",
     "RandomWaypoint",
@@ -69,6 +72,7 @@ __all__ = [
     "Trace",
     "create",
     "gauss_markov",
+    "highway",
     "mean_distance_m",
     "needs_rebuild",
     "random_direction",

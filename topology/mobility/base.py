@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +38,44 @@ class Mobility(Protocol):
     def restore(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot of the same model with the same options."""
         ...
+
+
+class ArrayState:
+    """The part that all models share: their whole state is arrays by name, among them positions, as a rule.
+
+    Attributes:
+        model: Name of the model, for messages.
+    """
+
+    model: ClassVar[str]
+    _state: dict[str, np.ndarray]
+
+    @property
+    def positions_m(self) -> FloatArray:
+        """Where the devices are now, (N, 2), metres."""
+        return self._state["position_m"].copy()
+
+    def snapshot(self) -> Snapshot:
+        """All state as arrays; a trace itself is read again from its file."""
+        return {name: np.array(value) for name, value in self._state.items()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take the state of a snapshot.
+
+        Args:
+            snapshot: Arrays of `snapshot`, of this model with the same options and as many devices.
+
+        Raises:
+            ValueError: If a name is missing or a shape differs: the snapshot is of another model or another number
+                of devices.
+        """
+        for name, now in self._state.items():
+            if name not in snapshot or np.shape(snapshot[name]) != np.shape(now):
+                raise ValueError(
+                    f"snapshot does not fit mobility model {self.model!r} ({name} is missing or of another shape); "
+                    "restore with the model, options and number of devices it was taken with"
+                )
+        self._state = {name: np.array(snapshot[name]) for name in self._state}
 
 
 def check_start(positions_m: ArrayLike, area_m: tuple[float, float]) -> FloatArray:
@@ -104,29 +142,3 @@ def check_speeds(low_mps: float, high_mps: float, *, above_zero: bool) -> None:
             f"speed_min_mps must be > 0, got {low_mps}: with 0 the model slows down for ever and has "
             "no steady state; use e.g. 0.1"
         )
-
-
-def take(snapshot: Snapshot, state: dict[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
-    """Pick the arrays of `state` from a snapshot, checking names and shapes.
-
-    Args:
-        snapshot: Arrays by name, as a model's `snapshot` gives them.
-        state: Present state of the model: the names and shapes that are wanted.
-        model: Name of the model, for the message.
-
-    Returns:
-        Copies of the snapshot's arrays under the names of `state`.
-
-    Raises:
-        ValueError: If a name is missing or a shape differs: the snapshot is of another model or another number
-            of devices.
-    """
-    taken: dict[str, np.ndarray] = {}
-    for name, now in state.items():
-        if name not in snapshot or np.shape(snapshot[name]) != np.shape(now):
-            raise ValueError(
-                f"snapshot does not fit mobility model {model!r} ({name} is missing or of another shape); "
-                "restore with the model, options and number of devices it was taken with"
-            )
-        taken[name] = np.array(snapshot[name])
-    return taken

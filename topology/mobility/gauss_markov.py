@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from topology.arrays import FloatArray
-from topology.mobility.base import Snapshot, check_start, check_step, take
+from topology.mobility.base import ArrayState, check_start, check_step
 from topology.mobility.draws import fold, unit_draws
 
 
-class GaussMarkov:
+class GaussMarkov(ArrayState):
     """Gauss–Markov mobility: each velocity component forgets with time constant ``memory_s``.
 
     On a clock of ``update_s``: v ← a·v + (1 − a)·v̄ + σ·√(1 − a²)·w with a = exp(−update_s/memory_s) and w
@@ -23,6 +22,8 @@ class GaussMarkov:
     Camp, Boleng and Davies, "A survey of mobility models for ad hoc network research", 2002, §2.5. Departure:
     reflection instead of steering away from the borders, which would thin them out.
     """
+
+    model = "gauss_markov"
 
     def __init__(
         self,
@@ -67,15 +68,10 @@ class GaussMarkov:
             "key": np.array(key, np.int64),
             "position_m": start,
             "mean_mps": mean,
-            "velocity_mps": mean + self._sigma_mps * ndtri(draws[:, :2]),
+            "velocity_mps": mean + self._sigma_mps * _normal(draws[:, :2]),
             "left_s": np.array(self._update_s),
             "ticks": np.array(1, np.int64),
         }
-
-    @property
-    def positions_m(self) -> FloatArray:
-        """Where the devices are now, (N, 2), metres."""
-        return self._state["position_m"].copy()
 
     def step(self, dt_s: float) -> FloatArray:
         """Let time pass and move the devices, changing velocities at every tick of the clock.
@@ -112,21 +108,14 @@ class GaussMarkov:
         state, a = self._state, self._keep
         nodes = np.arange(len(state["position_m"]), dtype=np.int64)
         draws = unit_draws(int(state["key"]), nodes, np.full(len(nodes), int(state["ticks"]), np.int64), 2)
-        noise = self._sigma_mps * np.sqrt(1 - a * a) * ndtri(draws)
+        noise = self._sigma_mps * np.sqrt(1 - a * a) * _normal(draws)
         state["velocity_mps"] = a * state["velocity_mps"] + (1 - a) * state["mean_mps"] + noise
         state["ticks"] = state["ticks"] + 1
 
-    def snapshot(self) -> Snapshot:
-        """All state as arrays."""
-        return {name: np.array(value) for name, value in self._state.items()}
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot.
+def _normal(uniform: FloatArray) -> FloatArray:
+    """Standard normal numbers from uniform ones in (0, 1), by the inverse of the distribution."""
+    # Imported here: a configuration is read without SciPy.
+    from scipy.special import ndtri
 
-        Args:
-            snapshot: Arrays of `snapshot`, of this model with as many devices.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
-        self._state = take(snapshot, self._state, "gauss_markov")
+    return np.asarray(ndtri(uniform))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topology.arrays import FloatArray, IntArray, as_pairs, find_pairs
+from topology.arrays import FloatArray, IntArray, as_pairs, component_labels, find_pairs
 from topology.graph import Topology
 
 
@@ -56,14 +56,19 @@ def needs_rebuild(
         changed_share: Rebuild when links come and gone exceed this share of all links before or after, 0..1.
 
     Returns:
-        True if a physical link in use is gone, or the share of changed links (Jaccard distance) exceeds the
-        threshold.
+        True if a physical link in use that the radio could serve when the topology was built is gone, if a new link
+        joins two parts that could not reach each other then, or if the share of changed links (Jaccard distance)
+        exceeds the threshold.
     """
     nodes = topology.nodes
     now = as_pairs(linked, nodes)[0]
-    if len(topology.edges) and (find_pairs(topology.edges, now, nodes) < 0).any():
-        return True
     before = as_pairs(built_from, nodes)[0]
+    in_use = topology.edges[find_pairs(topology.edges, before, nodes) >= 0]
+    if (find_pairs(in_use, now, nodes) < 0).any():
+        return True
+    parts = component_labels(nodes, before)
+    if (parts[now[:, 0]] != parts[now[:, 1]]).any():
+        return True
     both = int((find_pairs(before, now, nodes) >= 0).sum())
     either = len(before) + len(now) - both
     return either > 0 and 1 - both / either > changed_share

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray, IntArray
-from topology.mobility.base import Snapshot, check_speeds, check_start, check_step, take
+from topology.mobility.base import ArrayState, check_speeds, check_start, check_step
 from topology.mobility.draws import fold, unit_draws
 
 START_TRIES = 64
 
 
-class _NextLeg(Protocol):
-    """Gives (velocity (D, 2) in m/s, duration (D,) in s) of the next leg of each of the given devices."""
-
-    def __call__(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]: ...
-
-
-class _Legs:
+class _Legs(ArrayState, ABC):
     """Devices that move in legs of constant velocity, reflecting at the borders; advanced leg by leg."""
 
     def __init__(self, positions_m: FloatArray, area_m: tuple[float, float], key: int) -> None:
         nodes = len(positions_m)
-        self.area_m = (float(area_m[0]), float(area_m[1]))
-        self.state: dict[str, np.ndarray] = {
+        self._area_m = (float(area_m[0]), float(area_m[1]))
+        self._state: dict[str, np.ndarray] = {
             "key": np.array(key, np.int64),
             "position_m": positions_m,
             "velocity_mps": np.zeros((nodes, 2)),
@@ -34,14 +29,24 @@ class _Legs:
             "legs": np.zeros(nodes, np.int64),
         }
 
-    def advance(self, dt_s: float, next_leg: _NextLeg) -> FloatArray:
-        """Move everyone by dt_s, drawing a new leg wherever one ends."""
-        state = self.state
+    def step(self, dt_s: float) -> FloatArray:
+        """Let time pass and move the devices, drawing a new leg, or a pause, wherever one ends.
+
+        Args:
+            dt_s: Seconds, finite, ≥ 0.
+
+        Returns:
+            (N, 2) new positions, metres, inside the area.
+
+        Raises:
+            ValueError: If the time is negative or not finite.
+        """
+        state = self._state
         rest = np.full(len(state["left_s"]), check_step(dt_s))
         while True:
             run = np.minimum(rest, state["left_s"])
             moved = state["position_m"] + state["velocity_mps"] * run[:, None]
-            state["position_m"], sign = fold(moved, self.area_m)
+            state["position_m"], sign = fold(moved, self._area_m)
             state["velocity_mps"] = state["velocity_mps"] * sign
             state["left_s"] = state["left_s"] - run
             rest = rest - run
@@ -49,11 +54,15 @@ class _Legs:
             if len(due) == 0:
                 return state["position_m"].copy()
             draws = unit_draws(int(state["key"]), due, state["legs"][due], 4)
-            state["velocity_mps"][due], state["left_s"][due] = next_leg(due, draws)
+            state["velocity_mps"][due], state["left_s"][due] = self._next(due, draws)
             state["legs"][due] += 1
 
+    @abstractmethod
+    def _next(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Give (velocity (D, 2) in m/s, duration (D,) in s) of the next leg of each of the given devices."""
 
-class RandomDirection:
+
+class RandomDirection(_Legs):
     """Random direction with reflection: straight legs of exponential duration, bouncing off the borders.
 
     A device keeps a uniform direction and a uniform speed for an exponential time, then draws anew. Devices
@@ -62,6 +71,8 @@ class RandomDirection:
     Source: Nain, Towsley, Liu and Liu, "Properties of random direction models", INFOCOM 2005 (billiard
     reflection keeps positions uniform).
     """
+
+    model = "random_direction"
 
     def __init__(
         self,
@@ -91,26 +102,7 @@ class RandomDirection:
             raise ValueError(f"mean_leg_s must be > 0 s, got {mean_leg_s}")
         self._speeds = (speed_min_mps, speed_max_mps)
         self._mean_leg_s = mean_leg_s
-        self._legs = _Legs(check_start(positions_m, area_m), area_m, int(rng.integers(2**63)))
-
-    @property
-    def positions_m(self) -> FloatArray:
-        """Where the devices are now, (N, 2), metres."""
-        return self._legs.state["position_m"].copy()
-
-    def step(self, dt_s: float) -> FloatArray:
-        """Let time pass and move the devices, drawing a new leg wherever one ends.
-
-        Args:
-            dt_s: Seconds, finite, ≥ 0.
-
-        Returns:
-            (N, 2) new positions, metres, inside the area.
-
-        Raises:
-            ValueError: If the time is negative or not finite.
-        """
-        return self._legs.advance(dt_s, self._next)
+        super().__init__(check_start(positions_m, area_m), area_m, int(rng.integers(2**63)))
 
     def _next(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
         low, high = self._speeds
@@ -119,23 +111,8 @@ class RandomDirection:
         velocity = np.stack([np.cos(angle), np.sin(angle)], axis=1) * speed[:, None]
         return velocity, -self._mean_leg_s * np.log(draws[:, 2])
 
-    def snapshot(self) -> Snapshot:
-        """All state as arrays."""
-        return {name: np.array(value) for name, value in self._legs.state.items()}
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot.
-
-        Args:
-            snapshot: Arrays of `snapshot`, of this model with as many devices.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
-        self._legs.state = take(snapshot, self._legs.state, "random_direction")
-
-
-class RandomWaypoint:
+class RandomWaypoint(_Legs):
     """Random waypoint: walk straight to a uniform point at a uniform speed, pause, repeat.
 
     Started in its steady state by default: in the naive start, from a placement and all at the beginning of
@@ -146,6 +123,8 @@ class RandomWaypoint:
     Mobile Computing 3(1), 2004: a leg is met with a chance in proportion to its length, a speed to 1/v, the
     place on the leg is uniform, and a device pauses with the chance mean pause/(mean pause + mean travel).
     """
+
+    model = "random_waypoint"
 
     def __init__(
         self,
@@ -177,18 +156,18 @@ class RandomWaypoint:
             raise ValueError(f"need pause_s ≥ 0 and start 'steady' or 'given', got {pause_s}, {start!r}")
         self._speeds = (speed_min_mps, speed_max_mps)
         self._pause_s = float(pause_s)
-        self._legs = _Legs(check_start(positions_m, area_m), area_m, int(rng.integers(2**63)))
-        self._legs.state["pausing"] = np.ones(len(self._legs.state["legs"]), np.bool_)
+        super().__init__(check_start(positions_m, area_m), area_m, int(rng.integers(2**63)))
+        self._state["pausing"] = np.ones(len(self._state["legs"]), np.bool_)
         if start == "steady":
             self._begin_steady()
 
     def _begin_steady(self) -> None:
-        state, side = self._legs.state, np.asarray(self._legs.area_m)
+        state, side = self._state, np.asarray(self._area_m)
         low, high = self._speeds
         devices = np.arange(len(state["legs"]), dtype=np.int64)
         draws = unit_draws(int(state["key"]), devices, np.full(len(devices), 2**40, np.int64), 5)
         mean_slowness = np.log(high / low) / (high - low) if high > low else 1.0 / low
-        travel_s = mean_distance_m(*self._legs.area_m) * mean_slowness
+        travel_s = mean_distance_m(*self._area_m) * mean_slowness
         pausing = draws[:, 0] < self._pause_s / (self._pause_s + travel_s)
         begin, end = _long_legs(int(state["key"]), devices, side)
         speed = low ** (1 - draws[:, 1]) * high ** draws[:, 1]
@@ -200,27 +179,8 @@ class RandomWaypoint:
         state["left_s"] = np.where(pausing, draws[:, 2] * self._pause_s, (1 - draws[:, 2]) * length / speed)
         state["pausing"] = pausing
 
-    @property
-    def positions_m(self) -> FloatArray:
-        """Where the devices are now, (N, 2), metres."""
-        return self._legs.state["position_m"].copy()
-
-    def step(self, dt_s: float) -> FloatArray:
-        """Let time pass and move the devices, drawing a pause or a new leg wherever one ends.
-
-        Args:
-            dt_s: Seconds, finite, ≥ 0.
-
-        Returns:
-            (N, 2) new positions, metres, inside the area.
-
-        Raises:
-            ValueError: If the time is negative or not finite.
-        """
-        return self._legs.advance(dt_s, self._next)
-
     def _next(self, devices: IntArray, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
-        state, side = self._legs.state, np.asarray(self._legs.area_m)
+        state, side = self._state, np.asarray(self._area_m)
         rests = ~state["pausing"][devices] & (self._pause_s > 0)
         state["pausing"][devices] = rests
         way = draws[:, :2] * side - state["position_m"][devices]
@@ -229,21 +189,6 @@ class RandomWaypoint:
         speed = low + (high - low) * draws[:, 2]
         velocity = way / np.maximum(length, 1e-12)[:, None] * speed[:, None]
         return np.where(rests[:, None], 0.0, velocity), np.where(rests, self._pause_s, length / speed)
-
-    def snapshot(self) -> Snapshot:
-        """All state as arrays."""
-        return {name: np.array(value) for name, value in self._legs.state.items()}
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot.
-
-        Args:
-            snapshot: Arrays of `snapshot`, of this model with as many devices.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
-        self._legs.state = take(snapshot, self._legs.state, "random_waypoint")
 
 
 def _long_legs(key: int, devices: IntArray, side: FloatArray) -> tuple[FloatArray, FloatArray]:

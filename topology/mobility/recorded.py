@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray
-from topology.mobility.base import Snapshot, check_start, check_step, take
+from topology.mobility.base import ArrayState, check_start, check_step
+from topology.mobility.trace_files import read_trace
 
-COLUMNS = ("device", "t_s", "x_m", "y_m")
 
-
-class Static:
+class Static(ArrayState):
     """Devices that stay where they are."""
+
+    model = "static"
 
     def __init__(
         self, positions_m: ArrayLike, *, area_m: tuple[float, float], rng: np.random.Generator | None = None
@@ -32,11 +32,6 @@ class Static:
         """
         self._state = {"position_m": check_start(positions_m, area_m)}
 
-    @property
-    def positions_m(self) -> FloatArray:
-        """Where the devices are, (N, 2), metres."""
-        return self._state["position_m"].copy()
-
     def step(self, dt_s: float) -> FloatArray:
         """Let time pass; nobody moves.
 
@@ -52,27 +47,15 @@ class Static:
         check_step(dt_s)
         return self.positions_m
 
-    def snapshot(self) -> Snapshot:
-        """All state as arrays."""
-        return {name: value.copy() for name, value in self._state.items()}
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot.
-
-        Args:
-            snapshot: Arrays of `snapshot`, of this model with as many devices.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
-        self._state = take(snapshot, self._state, "static")
-
-
-class Trace:
+class Trace(ArrayState):
     """Devices that follow a recorded trace, on straight lines between its points.
 
-    Before its first point a device stands at that point, after its last one at that one.
+    Before its first point a device stands at that point, after its last one at that one. A trace of SUMO names
+    vehicles by texts; they are devices 0, 1, ... in the order in which they come first.
     """
+
+    model = "trace"
 
     def __init__(
         self,
@@ -82,22 +65,25 @@ class Trace:
         path: str | Path,
         rng: np.random.Generator | None = None,
         start_s: float = 0.0,
+        offset_m: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """Read a trace.
 
         Args:
             positions_m: (N, 2); only the number of devices counts.
             area_m: Width and height, metres; every point must lie inside.
-            path: CSV or Parquet with columns ``device, t_s, x_m, y_m``, rows in any order.
+            path: CSV or Parquet with columns ``device, t_s, x_m, y_m``, rows in any order, or SUMO's FCD XML
+                (``--fcd-output``, plain or gzipped), of which the first N vehicles are taken.
             rng: Not used; taken so that all models are made alike.
             start_s: Time of the trace at which the run begins, seconds.
+            offset_m: Added to all points, metres, to bring a trace into the area.
 
         Raises:
             ValueError: If the file is missing or malformed, a device has no point or two at one time, or a
                 point lies outside the area.
         """
         nodes = len(check_start(positions_m, area_m))
-        self._points = _read(Path(path), nodes, area_m)
+        self._points = read_trace(Path(path), nodes, area_m, offset_m)
         self._state = {"t_s": np.array(float(start_s))}
 
     @property
@@ -120,21 +106,6 @@ class Trace:
         self._state["t_s"] = self._state["t_s"] + check_step(dt_s)
         return self.positions_m
 
-    def snapshot(self) -> Snapshot:
-        """All state as arrays; the trace itself is read again from its file."""
-        return {name: value.copy() for name, value in self._state.items()}
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take the state of a snapshot: the time reached in the trace.
-
-        Args:
-            snapshot: Arrays of `snapshot`, of this model.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
-        self._state = take(snapshot, self._state, "trace")
-
 
 def _at(points: FloatArray, time_s: float) -> FloatArray:
     """Interpolate all devices at once; `points` is sorted by device, then time."""
@@ -148,55 +119,3 @@ def _at(points: FloatArray, time_s: float) -> FloatArray:
     share = np.divide(time_s - points[left, 1], span, out=np.zeros(len(left)), where=span > 0)
     share = np.clip(share, 0.0, 1.0)[:, None]
     return points[left, 2:] * (1 - share) + points[right, 2:] * share
-
-
-def _read(path: Path, nodes: int, area_m: tuple[float, float]) -> FloatArray:
-    if not path.is_file():
-        raise ValueError(f"mobility trace {path} does not exist; give a CSV or Parquet file with {COLUMNS}")
-    points = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-    points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    if not np.isfinite(points).all():
-        raise ValueError(f"{path}: all values must be finite numbers")
-    wrong = (points[:, 0] < 0) | (points[:, 0] >= nodes) | (points[:, 0] != np.floor(points[:, 0]))
-    if wrong.any():
-        raise ValueError(f"{path}: device {points[wrong, 0][0]:g} does not exist; there are 0..{nodes - 1}")
-    missing = np.setdiff1d(np.arange(nodes), points[:, 0].astype(np.int64))
-    if len(missing):
-        raise ValueError(
-            f"{path}: no point for device {missing[0]} ({len(missing)} devices lack one); add them"
-        )
-    if (np.diff(points[:, :2], axis=0) == 0).all(axis=1).any():
-        raise ValueError(f"{path}: a device has two points at the same time; remove one")
-    outside = ((points[:, 2:] < 0) | (points[:, 2:] > area_m)).any(axis=1)
-    if outside.any():
-        raise ValueError(
-            f"{path}: device {points[outside, 0][0]:g} leaves the area {area_m[0]:g} m × {area_m[1]:g} m at "
-            f"t_s={points[outside, 1][0]:g}; enlarge area_m or shift the trace"
-        )
-    return points
-
-
-def _csv(path: Path) -> FloatArray:
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected columns {', '.join(COLUMNS)}, got {reader.fieldnames}")
-        rows: list[list[float]] = []
-        for line, row in enumerate(reader, start=2):
-            try:
-                rows.append([float(row[name]) for name in COLUMNS])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} line {line}: expected numbers, got {dict(row)}") from error
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
-
-
-def _parquet(path: Path) -> FloatArray:
-    # Imported here: only users of Parquet traces need pandas in this package.
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(path, columns=list(COLUMNS))
-        return table.to_numpy(dtype=np.float64)
-    except Exception as error:
-        # pyarrow has many error types; to a user they all mean that this is not the file asked for.
-        raise ValueError(f"{path}: not a Parquet file with numeric columns {COLUMNS}: {error}") from error

@@ -9,11 +9,9 @@ from torch import nn
 
 from dfl_ray.engines.cpu.decoder import BlockWeights, MergedDecoder
 from dfl_ray.engines.cpu.linear import Joined, Part
+from dfl_ray.engines.memory import MERGED_BYTES
 from dfl_ray.lora.inject import AdaptedLinear
 from dfl_ray.models.llama import CausalDecoder
-
-MERGED_BYTES = 2**28
-"""Most memory that the merged weights of one pass may take; above it adapters are applied unmerged."""
 
 
 def merged_decoder(model: nn.Module) -> MergedDecoder | None:

@@ -67,6 +67,7 @@ class LargeDecoder:
         frequencies: (head_dim / 2,) rotary frequencies.
         kernels: Compiled or plain passes.
         piece_logits: Most logits that exist at once.
+        most_tokens: Tokens that go through the model together, whole adapters always; None for all of a step.
     """
 
     shape: DecoderShape
@@ -77,6 +78,7 @@ class LargeDecoder:
     frequencies: torch.Tensor
     kernels: Kernels
     piece_logits: int = PIECE_LOGITS
+    most_tokens: int | None = None
 
 
 Stacks = Sequence[torch.Tensor]
@@ -220,8 +222,9 @@ def _backward_gated(
     kernels, thin = decoder.kernels, tape.thin
     put_b(block.down, dout, thin.z[3], thin.adapters[3], into)
     dactive, dz = pull_back(block.down, dout, thin.adapters[3])
-    dgate_up, active = kernels.gated_backward(dactive, tape.gate_up)
-    put_a(block.down, active, dz, thin.adapters[3], into)
+    dgate_up, active = kernels.gated_backward(dactive, tape.gate_up, into.wants_a)
+    if active is not None:
+        put_a(block.down, active, dz, thin.adapters[3], into)
     del dactive, active
     put_b(block.gate_up, dgate_up, thin.z[2], thin.adapters[2], into)
     dnormed, dz = pull_back(block.gate_up, dgate_up, thin.adapters[2])

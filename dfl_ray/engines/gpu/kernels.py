@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
+from dfl_ray.engines.cpu import gate
+
 Compile = Literal["auto", "off"]
 
 
@@ -186,7 +188,9 @@ def gated(gate_up: torch.Tensor) -> torch.Tensor:
     return (F.silu(wide(gate)) * wide(up)).to(gate_up.dtype)
 
 
-def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def gated_backward(
+    dout: torch.Tensor, gate_up: torch.Tensor, again: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute the gradient of `gated`'s input, and `gated`'s output once more.
 
     dgate = dout up s (1 + gate - gate s) and dup = dout gate s, with s = 1 / (1 + e^-gate).
@@ -194,15 +198,17 @@ def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> tuple[torch.Ten
     Args:
         dout: (tokens, m), gradient of `gated`'s output.
         gate_up: (tokens, 2 m), `gated`'s input.
+        again: Whether `gated`'s output is wanted.
 
     Returns:
-        (tokens, 2 m), dgate and then dup, and (tokens, m); both in the precision of `dout`.
+        (tokens, 2 m), dgate and then dup, and (tokens, m) or None; both in the precision of `dout`.
     """
     gate, up = (wide(t) for t in gate_up.chunk(2, 1))
     d, share = wide(dout), torch.sigmoid(gate)
     switched = gate * share
     dgate = d * up * share * (1 + gate - switched)
-    return torch.cat((dgate, d * switched), 1).to(dout.dtype), (switched * up).to(dout.dtype)
+    active = (switched * up).to(dout.dtype) if again else None
+    return torch.cat((dgate, d * switched), 1).to(dout.dtype), active
 
 
 def cross_entropy(
@@ -239,7 +245,7 @@ class Kernels:
     split_heads: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = split_heads
     join_heads: Callable[..., torch.Tensor] = join_heads
     gated: Callable[..., torch.Tensor] = gated
-    gated_backward: Callable[..., tuple[torch.Tensor, torch.Tensor]] = gated_backward
+    gated_backward: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = gated_backward
     cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = cross_entropy
 
 
@@ -273,17 +279,43 @@ class _Compiled:
         return out
 
 
-def make_kernels(device: torch.device, compile: Compile = "auto") -> Kernels:
+def _gated_backward_on_cpu(
+    dout: torch.Tensor, gate_up: torch.Tensor, again: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`gated_backward` by the compiled loops of `engines.cpu.gate`, float32."""
+    return gate.gated_backward(dout, gate_up), gate.gated(gate_up) if again else None
+
+
+def _cross_entropy_on_cpu(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`cross_entropy` of float32 logits whose memory the slope takes over, with three passes over it and not eight."""
+    whole = torch.logsumexp(logits, -1, keepdim=True)
+    at = targets.unsqueeze(1)
+    loss = (whole - logits.gather(1, at)).squeeze(1)
+    slope = logits.sub_(whole).exp_()
+    slope.scatter_add_(1, at, torch.full_like(whole, -1.0))
+    return loss, slope.mul_(weights.to(slope.dtype).unsqueeze(1))
+
+
+def make_kernels(
+    device: torch.device, compile: Compile = "auto", dtype: torch.dtype = torch.bfloat16
+) -> Kernels:
     """The functions for a device.
 
     Args:
-        device: Where the tensors live; only CUDA is ever compiled for.
-        compile: "off" takes them as written everywhere.
+        device: Where the tensors live; only CUDA is ever compiled for by torch.
+        compile: "off" has torch compile nothing.
+        dtype: Precision of the products.
 
     Returns:
         The functions, each compiled at its first call on CUDA; one that cannot be compiled runs as written, with a
-        warning.
+        warning. On a CPU in float32 the gate is that of `engines.cpu.gate`, and the loss works in the logits' memory.
     """
+    if device.type == "cpu" and dtype == torch.float32:
+        return Kernels(
+            gated=gate.gated, gated_backward=_gated_backward_on_cpu, cross_entropy=_cross_entropy_on_cpu
+        )
     if device.type != "cuda" or compile == "off":
         return Kernels()
     plain = Kernels()

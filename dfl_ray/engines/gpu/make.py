@@ -11,8 +11,8 @@ from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.head import PIECE_LOGITS
 from dfl_ray.engines.gpu.kernels import Compile, make_kernels
 from dfl_ray.engines.gpu.linear import Joined, Part
+from dfl_ray.engines.memory import CPU_LOGITS, CPU_TOKENS, bytes_per_token, too_large_to_merge
 from dfl_ray.lora.inject import AdaptedLinear
-from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.models.llama import CausalDecoder
 
 Choice = Literal["auto", "on", "off"]
@@ -29,12 +29,13 @@ def large_decoder(
 ) -> LargeDecoder | None:
     """The large path's view of an adapted model, or None where it is not taken.
 
-    The weights of layers that share an input are laid one under the other, once; the modules are pointed at their
-    parts, so that the model is held once.
+    On CUDA the weights of layers that share an input are laid one under the other, once; the modules are pointed at
+    their parts, so that the model is held once. On a CPU nothing is copied.
 
     Args:
         model: A model after `inject`.
-        choice: "auto" takes the path on CUDA, "on" wherever the model allows, "off" never.
+        choice: "auto" takes the path on CUDA, and on a CPU for models of which no adapter can be merged
+            (`engines.cpu.make`); "on" wherever the model allows, "off" never.
         compile: Whether passes over memory are compiled on CUDA.
 
     Returns:
@@ -43,13 +44,15 @@ def large_decoder(
     if not isinstance(model, CausalDecoder) or isinstance(model.lm_head, AdaptedLinear) or choice == "off":
         return None
     embedding = model.model.embed_tokens.weight.detach()
-    if choice == "auto" and embedding.device.type != "cuda":
+    on_cpu = embedding.device.type == "cpu"
+    if choice == "auto" and embedding.device.type != "cuda" and not too_large_to_merge(model.shape):
         return None
     return LargeDecoder(
         shape=model.shape, embedding=embedding, head=model.lm_head.weight.detach(),
         blocks=tuple(_block(cast(Any, layer)) for layer in model.model.layers),
         norm=model.model.norm.weight.detach(), frequencies=model.get_buffer("frequencies"),
-        kernels=make_kernels(embedding.device, compile),
+        kernels=make_kernels(embedding.device, compile, embedding.dtype),
+        piece_logits=CPU_LOGITS if on_cpu else PIECE_LOGITS, most_tokens=CPU_TOKENS if on_cpu else None,
     )  # fmt: skip
 
 
@@ -67,44 +70,23 @@ def _block(layer: Any) -> Block:
 
 def _join(*modules: nn.Module) -> Joined:
     linear = [cast(nn.Linear, m.base if isinstance(m, AdaptedLinear) else m) for m in modules]
-    weight = linear[0].weight.detach()
-    if len(linear) > 1:
-        weight = torch.cat([m.weight.detach() for m in linear])
+    weights = tuple(m.weight.detach() for m in linear)
+    if len(linear) > 1 and weights[0].device.type == "cuda":
+        weights = (torch.cat(weights),)
     parts: list[Part] = []
     start = 0
     for module, layer in zip(modules, linear, strict=True):
         stop = start + layer.out_features
-        layer.weight = nn.Parameter(weight[start:stop], requires_grad=False)
+        if len(weights) < len(linear):
+            layer.weight = nn.Parameter(weights[0][start:stop], requires_grad=False)
         parts.append(Part(start, stop, module.index if isinstance(module, AdaptedLinear) else None))
         start = stop
     biases = [cast("torch.Tensor | None", m.bias) for m in linear]
     if all(b is None for b in biases):
-        return Joined(weight, None, tuple(parts))
-    zeros = [weight.new_zeros(m.out_features) for m in linear]
+        return Joined(weights, None, tuple(parts))
+    zeros = [weights[0].new_zeros(m.out_features) for m in linear]
     bias = torch.cat([z if b is None else b.detach() for z, b in zip(zeros, biases, strict=True)])
-    return Joined(weight, bias, tuple(parts))
-
-
-def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
-    """Count the bytes that one token of a batch holds at the peak of a step, by the tensors the large path keeps.
-
-    width_bytes (layers * kept + passing): `kept` are the values that each block keeps for backward, `passing` the
-    values that exist while one block is computed.
-
-    Args:
-        shape: The model.
-        rank: r with frozen directions; all seven layers of a block count as adapted.
-        width_bytes: Bytes of one value.
-
-    Returns:
-        Bytes.
-    """
-    d, heads = shape.hidden_size, shape.heads * shape.head_dim
-    keys = 2 * shape.kv_heads * shape.head_dim
-    raw = heads + keys if shape.qk_norm else 0
-    kept = 2 * d + 3 * heads + keys + raw + 2 * shape.intermediate_size + 7 * rank
-    passing = 8 * shape.intermediate_size + 8 * d + 2 * (heads + keys)
-    return width_bytes * (shape.layers * kept + passing)
+    return Joined(weights, bias, tuple(parts))
 
 
 def devices_that_fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -24,6 +25,8 @@ def step_gradients(
 ) -> torch.Tensor:
     """Mean token loss of each adapter on its rows; the gradients of their sum go to `into_a` and `into_b`.
 
+    Adapters go through the model together as far as `decoder.most_tokens` allows, else one part after the other.
+
     Args:
         decoder: The base.
         rows: For each of the S adapters its rows, as (table, row index); some may have none, not all.
@@ -36,6 +39,46 @@ def step_gradients(
     Returns:
         (S,) losses, 0 for adapters without rows, whose gradients are 0 too.
     """
+    losses: list[torch.Tensor] = []
+    for part in parts(rows, decoder.most_tokens):
+        own = [None if into_a is None else [v[part] for v in into_a], [v[part] for v in into_b]]
+        factors = [x[part] for x in a], [x[part] for x in b]
+        losses.append(_part_gradients(decoder, rows[part], *factors, scale, *own))
+    return torch.cat(losses)
+
+
+def parts(rows: Sequence[Sequence[tuple[TokenRows, int]]], most_tokens: int | None) -> list[slice]:
+    """Cut the adapters into runs of at most so many tokens, each of at least one adapter that has rows.
+
+    Args:
+        rows: For each adapter its rows, not all empty.
+        most_tokens: Tokens of a run; None puts all into one.
+
+    Returns:
+        The runs, in order.
+    """
+    if most_tokens is None:
+        return [slice(0, len(rows))]
+    starts, held = [0], 0
+    for k, own in enumerate(rows):
+        tokens = sum(int(t.offsets[i + 1] - t.offsets[i]) - 1 for t, i in own)
+        if held and tokens and held + tokens > most_tokens:
+            starts.append(k)
+            held = 0
+        held += tokens
+    return [slice(i, j) for i, j in pairwise((*starts, len(rows)))]
+
+
+def _part_gradients(
+    decoder: LargeDecoder,
+    rows: Sequence[Sequence[tuple[TokenRows, int]]],
+    a: Sequence[torch.Tensor],
+    b: Sequence[torch.Tensor],
+    scale: float,
+    into_a: Sequence[torch.Tensor] | None,
+    into_b: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    """`step_gradients` of adapters that share one pass."""
     counts = [len(r) for r in rows]
     device = decoder.embedding.device
     used = _used(counts, device)

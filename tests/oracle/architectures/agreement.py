@@ -23,6 +23,7 @@ from dfl_ray.evaluation.scorer import Scorer
 from dfl_ray.lora.inject import Binding, inject
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
+from dfl_ray.models.merged import merged_model, save_model
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.models.weights import BaseWeights
 from dfl_ray.tasks.tokens import TokenRows, TokenTask
@@ -112,11 +113,34 @@ def compare(weights: BaseWeights, folder: Path, layers: Any) -> None:
     scores = label_scores(mine, scorer, binding)
     same("adapter label scores", scores, label_scores_alone(peft))
     assert np.abs(scores - label_scores(mine, scorer, None)).max() > 1e-2, "the adapter does nothing"
+    same_logits(mine, binding, peft, folder, layers)
     loss, gradients = own_gradients(mine, binding, leaves)
     expected, references = peft_gradients(peft, layers)
     same("loss", np.array(loss), np.array(expected))
     for name, gradient, reference in zip([s.name for s in layers] * 2, gradients, references, strict=True):
         same(f"gradient of {name}", gradient, reference)
+
+
+def same_logits(mine: ScoredModel, binding: Binding, peft: Any, folder: Path, layers: Any) -> None:
+    """What `export` and `export --merged` write gives the simulator's logits to 1e-4 of the largest one."""
+    from transformers import AutoModelForCausalLM
+
+    table = task().test
+    batch = collate([(table, i) for i in range(len(table))])
+    with torch.no_grad():
+        wanted = mine.logits(batch, binding).float()
+    weights = load_base(folder)
+    save_model(merged_model(weights, layers, *adapter(layers), SCALE), folder / "absent", folder / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(folder / "merged").eval()
+    for name, model in (("PEFT", peft), ("merged", plain)):
+        rows = []
+        for i in range(len(table)):
+            row = torch.from_numpy(table.row(i).astype(np.int64))[None, :-1]
+            with torch.no_grad():
+                out = model(input_ids=row, use_cache=False).logits[0, int(table.answer_start[i]) - 1 :]
+            rows.append(out.float())
+        difference = float((torch.cat(rows) - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
+        assert difference <= 1e-4, f"{name}: logits differ by {difference:.3g}"
 
 
 def adapter(layers: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -197,4 +221,4 @@ def reason(error: InputError) -> str:
 
 def _short(text: str) -> str:
     plain = re.sub(r"/\S+/(tmp\w+)?", "", " ".join(text.split()))
-    return plain[:160].replace("|", "/").replace("`", "")
+    return " ".join(plain.replace("|", "/").replace("`", "").split())[:160]

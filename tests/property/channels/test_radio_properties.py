@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +6,7 @@ from hypothesis import strategies as st
 from channels.channel import Channel
 from channels.link import sinr_linear
 from channels.pathloss import los_probability, path_loss_db
+from channels.rounds import slot_fading
 from channels.scheduling import plan
 from channels.settings import RadioSettings
 from channels.tables import PATH_LOSS, SCHEDULERS
@@ -85,14 +84,21 @@ def test_fading_of_a_link_depends_on_nobody_else(seed):
     assert same.sinr_db.tolist() == pytest.approx(first.sinr_db[: len(same)].tolist(), abs=1e-9)
 
 
+def _groups(table, *columns):
+    """Rows of the table that agree in the columns, as indices."""
+    key = table[list(columns)].to_numpy()
+    number = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+    return [np.flatnonzero(number == one) for one in range(number.max(initial=-1) + 1)]
+
+
 def _recompute(table, gains, power_w, noise_w):
-    for _, rows in table.groupby(["slot", "subchannel"]):
-        senders = rows.drop_duplicates("transmission")
-        for row in rows.itertuples():
-            others = senders[senders.source != row.source]
-            level = (others.power_w.to_numpy() * gains[others.source.to_numpy(), row.destination]).sum()
-            sinr = row.power_w * gains[row.source, row.destination] / (level + noise_w)
-            assert row.sinr_db == pytest.approx(10 * math.log10(sinr), abs=1e-6)
+    source, target, power = (table[name].to_numpy() for name in ("source", "destination", "power_w"))
+    for rows in _groups(table, "slot", "subchannel"):
+        senders, first = np.unique(source[rows], return_index=True)
+        level = power[rows][first][:, None] * gains[np.ix_(senders, target[rows])]
+        level[senders[:, None] == source[rows]] = 0.0
+        sinr = power[rows] * gains[source[rows], target[rows]] / (level.sum(axis=0) + noise_w)
+        np.testing.assert_allclose(table.sinr_db.to_numpy()[rows], 10 * np.log10(sinr), rtol=0, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,8 +130,9 @@ def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, w
     )
     table = schedule.table
     _recompute(table, gains, 0.1, 1e-11 / bands)
-    for _, rows in table.groupby("slot"):
-        roles = rows.drop_duplicates("transmission").source.tolist() + rows.destination.tolist()
+    once = table.drop_duplicates("transmission")
+    for rows, sent in ((table[table.slot == slot], once[once.slot == slot]) for slot in table.slot.unique()):
+        roles = sent.source.tolist() + rows.destination.tolist()
         assert len(set(roles)) == len(roles)
     carried = np.zeros(wanted)
     np.add.at(
@@ -138,7 +145,7 @@ def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, w
         assert np.array_equal(schedule.delivered, snr >= 10**0.3)
 
 
-@quick
+@settings(max_examples=9, deadline=None)
 @given(SEEDS, st.sampled_from(["greedy_sinr", "broadcast", "coloring"]))
 def test_rounds_are_reproducible_and_survive_a_snapshot(seed, scheduler):
     random = np.random.default_rng(seed)
@@ -152,3 +159,89 @@ def test_rounds_are_reproducible_and_survive_a_snapshot(seed, scheduler):
     one.move(moved)
     other.move(moved)
     assert one.plan_round(1, transfers).table.equals(other.plan_round(1, transfers).table)
+
+
+@settings(max_examples=16, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(SCHEDULERS)), st.sampled_from([1, 3]))
+def test_a_schedule_does_not_depend_on_the_order_of_its_input(seed, scheduler, bands):
+    random = np.random.default_rng(seed)
+    source = random.integers(0, 9, 14)
+    target = (source + random.integers(1, 9, 14)) % 9
+    links = np.unique(np.stack([source, target], 1), axis=0)
+    order = random.permutation(len(links))
+    fields = RadioSettings(scheduler=scheduler, subchannels=bands, deadline_s=0.3)
+    positions = random.random((9, 2)) * 200
+    found = []
+    for one in (links, links[order]):
+        wanted = Transfers.build(one[:, 0], one[:, 1], 2000 + 500 * one[:, 0], message=one[:, 0])
+        channel = Channel(fields, positions, seed=seed % 1000)
+        tables = [channel.plan_round(number, wanted).table for number in range(2)]
+        keys = ["start_s", "source", "destination"]
+        found.append([t.drop(columns="transfer").sort_values(keys, ignore_index=True) for t in tables])
+    assert all(a.equals(b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_alike_hops_of_different_chains_do_not_depend_on_the_order_of_the_input(scheduler):
+    # The first two send the same bytes over the same link; each is forwarded to another device. So are the last two,
+    # but of different chains.
+    source, target = [0, 0, 1, 1, 4, 5, 2, 2], [1, 1, 2, 3, 2, 2, 3, 3]
+    after, size = [-1, -1, 0, 1, -1, -1, 4, 5], [5000, 5000, 800, 800, 900, 900, 700, 700]
+    wanted = Transfers.build(source, target, size, [7] * 8, after)
+    place = np.random.default_rng(1).random((6, 2)) * 90
+    found = []
+    for order in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 3, 2, 5, 4, 7, 6], [7, 6, 5, 4, 3, 2, 1, 0]):
+        channel = Channel(RadioSettings(scheduler=scheduler, tx_power_dbm=0.0), place, seed=2)
+        done = channel.plan_round(0, wanted.permuted(np.array(order))).finished_s
+        found.append(done[np.argsort(order)])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_packet_errors_of_fixed_gains_are_drawn_from_the_seed():
+    gains = np.array([[0, 1e-10], [1e-10, 0]])
+    options = {"errors": "chen", "sinr_min_db": -5.0, "fade_margin_db": 0.0}
+    lost = [plan("tdma", [(0, 1, 1000)], gains, 0.1, 1e-11, seed=seed, **options) for seed in range(20)]
+    assert 0 < sum(bool(one.delivered[0]) for one in lost) < 20
+
+
+def test_every_stream_is_keyed_by_all_it_belongs_to(monkeypatch):
+    from channels import channel as channel_module
+    from channels import rounds as rounds_module
+    from channels.scheduling import aloha
+
+    drawn: dict[str, list[tuple[int, ...]]] = {}
+    original = channel_module.stream_key
+
+    def spy(seed, stream, *counters):
+        drawn.setdefault(stream, []).append(counters)
+        return original(seed, stream, *counters)
+
+    monkeypatch.setattr(channel_module, "stream_key", spy)
+    monkeypatch.setattr(rounds_module, "stream_key", spy)
+    monkeypatch.setattr(aloha, "stream_key", spy)
+    positions = np.random.default_rng(0).random((8, 2)) * 150
+    fields = RadioSettings(scheduler="aloha", aloha_probability=0.4, errors="chen")
+    channel = Channel(fields, positions, seed=1)
+    for number in range(4):
+        channel.plan_round(number, Transfers.build(np.arange(8), (np.arange(8) + 1) % 8, 4000))
+    # Each attempt has a slot of its own, so (round, slot) tells attempts apart; no key comes twice.
+    for stream, words in (("fading", 2), ("packet", 2), ("aloha", 2), ("transfer-order", 1)):
+        keys = drawn[stream]
+        assert {len(key) for key in keys} == {words} and len(set(keys)) == len(keys)
+        assert {key[0] for key in keys} == set(range(4))
+    # What belongs to places, and fading in time, must not change with round or slot.
+    still = Channel(RadioSettings(speed_mps=1.0), positions, seed=1)
+    law = (still.settings, still.seed, still._fading_table)
+    assert slot_fading(*law, 0, 0).key == slot_fading(*law, 3, 9).key
+
+
+@quick
+@given(SEEDS, st.integers(0, 50), st.integers(0, 50))
+def test_draws_differ_between_rounds_slots_and_links(seed, round_index, slot):
+    from channels.draws import keyed_uniform, stream_key
+
+    keys = [stream_key(seed, "fading", *words) for words in ((round_index, slot), (round_index + 1, slot))]
+    keys += [stream_key(seed, "fading", round_index, slot + 1), stream_key(seed, "packet", round_index, slot)]
+    draws = [float(keyed_uniform(key, one, other)) for key in keys for one, other in ((0, 1), (0, 2), (1, 2))]
+    assert len(set(draws)) == len(draws)

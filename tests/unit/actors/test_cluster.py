@@ -39,7 +39,7 @@ def long(tmp_path):
 
 
 def test_usually_ray_keeps_its_own_settings(usual):
-    assert cluster.session_settings() == ({}, [])
+    assert cluster.session_settings() == ({"_temp_dir": "/tmp"}, [])
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -47,8 +47,8 @@ def test_a_long_temporary_folder_moves_the_session(usual, long, monkeypatch, tmp
     monkeypatch.setenv(name, long)
     monkeypatch.setattr(machine.tempfile, "tempdir", long)
     settings, notes = cluster.session_settings()
-    assert settings == {"_temp_dir": "/tmp/ray"}
-    assert notes == [f"{name}={long} is too long a path for Ray's sockets; its session is in /tmp/ray"]
+    assert settings == {"_temp_dir": "/tmp"}
+    assert notes == [f"{name}={long} is too long a path for Ray's sockets; its session is in /tmp"]
 
 
 def test_macos_ignores_tmpdir(usual, long, monkeypatch):
@@ -56,7 +56,7 @@ def test_macos_ignores_tmpdir(usual, long, monkeypatch):
     monkeypatch.setenv("TMPDIR", long)
     monkeypatch.setattr(machine.tempfile, "tempdir", long)
     monkeypatch.setattr(cluster.sys, "platform", "darwin")
-    assert cluster.session_settings() == ({}, [])
+    assert cluster.session_settings() == ({"_temp_dir": "/tmp"}, [])
 
 
 def test_without_any_short_folder_the_run_is_refused_in_one_paragraph(usual, long, monkeypatch, capsys):
@@ -73,7 +73,9 @@ def test_without_any_short_folder_the_run_is_refused_in_one_paragraph(usual, lon
 def test_little_shared_memory_is_told(usual, monkeypatch):
     monkeypatch.setattr(cluster.os, "statvfs", lambda _path: SimpleNamespace(f_bavail=64, f_frsize=2**20))
     settings, notes = cluster.session_settings()
-    assert settings == {"object_store_memory": int(0.3 * 20 * GB), "_plasma_directory": "/tmp"}
+    assert settings == {
+        "_temp_dir": "/tmp", "object_store_memory": int(0.3 * 20 * GB), "_plasma_directory": "/tmp",
+    }  # fmt: skip
     assert notes == ["/dev/shm has only 64 MB free; Ray's object store is a file in /tmp, which is slower"]
 
 
@@ -87,7 +89,7 @@ def test_no_shared_memory_is_told_and_other_systems_do_not_look_for_it(usual, mo
     assert settings["object_store_memory"] == 10**10
     assert "/dev/shm does not exist" in notes[0]
     monkeypatch.setattr(cluster.sys, "platform", "darwin")
-    assert cluster.session_settings() == ({}, [])
+    assert cluster.session_settings() == ({"_temp_dir": "/tmp"}, [])
 
 
 def test_own_memory_without_proportional_shares(monkeypatch):

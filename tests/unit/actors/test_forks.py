@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_a_malformed_order_is_refused_and_its_descriptors_are_closed(said, strea
 
 
 def test_a_server_outlives_malformed_orders(server, tmp_path):
+    assert server.check() is None  # it is up
+    time.sleep(0.2)
     before = psutil.Process(server._process.pid).num_fds()
     for said, streams in nonsense():
         with socket.socket(socket.AF_UNIX) as line:
@@ -109,6 +112,9 @@ def test_a_server_outlives_malformed_orders(server, tmp_path):
                 line.shutdown(socket.SHUT_WR)
                 assert line.recv(1) == b""
     assert server.check() is None
+    deadline = time.monotonic() + 20  # the server answers before it closes the connection
+    while psutil.Process(server._process.pid).num_fds() != before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert psutil.Process(server._process.pid).num_fds() == before
 
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
+from actors import replay
 from actors.nodes import Started
-from actors.replay import ActorSet, Call, _as_run_error, _is_loss
+from actors.replay import ActorSet, Call, RecoverableActor, _as_run_error, _is_loss
 from dfl_ray.errors import InputError, RunError
 
 
@@ -56,3 +57,139 @@ def test_only_a_lost_answer_is_asked_for_again():
     assert _is_loss(failed(lost))
     assert not _is_loss(failed(ValueError("no")))
     assert not _is_loss(RayError("no"))
+
+
+class FakeRay:
+    """Ray whose actors answer what they are told to, one answer a call; a reference is its call's method."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Any]] = {}
+        self.started: list[tuple[int, str]] = []
+        self.made = 0
+        self.never_ready = False
+
+    def create(self, restarts: int) -> Any:
+        """A handle of an actor's process."""
+        self.made += 1
+        return FakeHandle(self, restarts)
+
+    def get(self, ref: str, timeout: float | None = None) -> Any:
+        """The next answer of a method; an exception is raised."""
+        del timeout
+        answer = self.answers.get(ref, [Started("n0", True)]).pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, refs: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        """Whether the process has started."""
+        del timeout
+        return ([], refs) if self.never_ready else (refs, [])
+
+    def kill(self, _handle: Any) -> None:
+        """It is dead already."""
+
+
+class FakeHandle:
+    """A process of an actor: any method can be called, and the call is noted."""
+
+    def __init__(self, home: FakeRay, restarts: int) -> None:
+        self._home, self._restarts = home, restarts
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*_: Any) -> str:
+            self._home.started.append((self._restarts, method))
+            return method
+
+        return SimpleNamespace(remote=remote, options=lambda **_: SimpleNamespace(remote=remote))
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeRay:
+    found = FakeRay()
+    monkeypatch.setattr(replay, "ray", found)
+    return found
+
+
+def an_actor(fake: FakeRay, said: list[str], placement: Any = None, **options: Any) -> RecoverableActor:
+    settings = {"max_restarts": 1, "timeout_s": 2.0, "number": 3, **options}
+    return RecoverableActor(
+        "device-0003", fake.create, actor_set=ActorSet(said.append, placement), **settings
+    )
+
+
+def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
+    said: list[str] = []
+    actor = an_actor(fake, said)
+    actor.set_recovery_point("snapshot")
+    trained = actor.call("train", 1)
+    fake.answers = {"train": ["first", RayActorError(), "again"], "evaluate": [0.5]}
+    assert actor.result(trained) == "first"
+    asked = actor.call("evaluate", 1, changes_state=False)
+    assert actor.result(asked) == 0.5
+    late = actor.call("train", 2)
+    assert actor.result(late) == "again"
+    assert fake.started[-4:] == [(1, "ready"), (1, "restore"), (1, "train"), (1, "train")]
+    assert actor.restarts == 1 and "it may die 0 more times" in said[0]
+
+
+def test_an_actor_that_dies_too_often_ends_the_run(fake):
+    actor = an_actor(fake, [], max_restarts=0)
+    fake.answers = {"train": [RayActorError()]}
+    with pytest.raises(RunError, match=r"may not be replaced again.*runtime\.max_restarts"):
+        actor.result(actor.call("train", 1))
+
+
+def test_a_silent_actor_ends_the_run(fake):
+    actor = an_actor(fake, [])
+    fake.answers = {"train": [GetTimeoutError("late")]}
+    with pytest.raises(RunError, match=r"did not answer `train` within 2 s.*actor_timeout_s"):
+        actor.result(actor.call("train", 1))
+
+
+def test_a_lost_answer_is_asked_for_again_some_times_only(fake):
+    lost = failed(ObjectLostError("00", None, ""))
+    actor = an_actor(fake, [])
+    fake.answers = {"train": [lost, "found"], "ready": [Started("n0", True)] * 9}
+    call = actor.call("train", 1)
+    assert actor.result(call) == "found" and fake.started.count((0, "train")) == 2
+    fake.answers["train"] = [lost] * (replay.MAX_LOST_ANSWERS + 1)
+    with pytest.raises(RunError, match="ObjectLostError"):
+        actor.result(call)
+
+
+def test_a_lost_answers_actor_may_be_dead_or_silent(fake):
+    lost = failed(ObjectLostError("00", None, ""))
+    actor = an_actor(fake, [])
+    fake.answers = {"train": [lost, "found"], "ready": [RayActorError(), Started("n1", True)]}
+    assert actor.result(actor.call("train", 1)) == "found" and actor.restarts == 1
+    fake.answers = {"train": [lost], "ready": [GetTimeoutError("late")]}
+    with pytest.raises(RunError, match="did not answer; see"):
+        actor.result(actor.call("train", 2))
+
+
+def test_an_actor_without_room_is_told_and_given_up(fake, monkeypatch):
+    monkeypatch.setattr(replay, "REPLACEMENT_NOTICE_S", 0.5)
+    said: list[str] = []
+    actor = an_actor(fake, said)
+    fake.answers = {"train": [RayActorError()]}
+    fake.never_ready = True
+    with pytest.raises(RunError, match="found no room on the cluster within 2 s"):
+        actor.result(actor.call("train", 1))
+    assert sum("waits for room on the cluster" in text for text in said) == 1
+
+
+def test_a_replacement_whose_node_is_lost_too_is_replaced_without_being_counted(fake):
+    lost = iter([True])
+    placement: Any = SimpleNamespace(
+        on_lost_node=lambda _number: next(lost, False), note_node=lambda *_: None
+    )
+    said: list[str] = []
+    actor = an_actor(fake, said, placement, timeout_s=4.0)
+    fake.answers = {"train": [RayActorError(), "found"]}
+    call = actor.call("train", 1)
+    original, waits = fake.wait, iter([([], ["ready"])])
+    fake.wait = lambda refs, timeout: next(waits, None) or original(refs, timeout)  # type: ignore[method-assign]
+    assert actor.result(call) == "found"
+    assert actor.restarts == 2  # though one is allowed: the first never started
+    assert ["0 more" in text for text in said] == [True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.overhead import _deliver_all, _groups
+from dfl_ray.engines.training import device_means
 from dfl_ray.records import load_run
 from dfl_ray.simulation.launch import launch
 from tests.conftest import SMALL_RUN, small_config
@@ -19,7 +20,7 @@ def bare_losses(rounds: int, *overrides: str) -> list[np.ndarray]:
         losses = {
             d: loss
             for group, parts in done.items()
-            for d, loss in zip(group.devices, group._per_device(parts)[0].tolist(), strict=True)
+            for d, loss in zip(group.devices, device_means(parts, group.starts[:-1])[0].tolist(), strict=True)
         }
         out.append(np.array([losses[d] for d in sorted(losses)]))
         _deliver_all(round_index, done)

@@ -37,22 +37,3 @@ def test_uniforms_are_uniform_and_independent_between_keys():
 def test_pairs_are_symmetric_unless_ordered():
     assert np.array_equal(pair_words(3, *PAIRS), pair_words(3, *PAIRS[::-1]))
     assert not np.array_equal(pair_words(3, *PAIRS, ordered=True), pair_words(3, *PAIRS[::-1], ordered=True))
-
-
-def test_exponential_process_has_the_ar1_law():
-    keys = pair_words(stream_key(2, "s"), np.arange(20000), np.zeros(20000, int))
-    at = [0.0, 0.3, 1.3, 7.9, 8.0, 8.4]
-    values = np.array([[kernels.exponential_process(key, x) for key in keys] for x in at])
-    slack = 4 / np.sqrt(keys.size)
-    np.testing.assert_allclose(values.var(axis=1), 1.0, atol=2 * slack)
-    for i in range(len(at)):
-        for j in range(i):
-            found = np.mean(values[i] * values[j])
-            assert abs(found - np.exp(-abs(at[i] - at[j]))) < slack, (at[i], at[j])
-
-
-def test_exponential_process_is_continuous_at_anchors():
-    key = np.uint64(stream_key(3, "s"))
-    for anchor in (8.0, 16.0):
-        left, middle, right = (kernels.exponential_process(key, anchor + step) for step in (-1e-4, 0.0, 1e-4))
-        assert abs(left - middle) < 0.1 and abs(right - middle) < 0.1

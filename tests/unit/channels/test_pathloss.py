@@ -3,8 +3,10 @@ import warnings
 import numpy as np
 import pytest
 
+from channels.largescale import settings_model
 from channels.pathloss import ValidityWarning, get_model, los_probability, path_loss_db
 from channels.pathloss.basic import log_distance_model
+from channels.settings import RadioSettings
 from channels.tables import PATH_LOSS
 
 
@@ -16,7 +18,9 @@ from channels.tables import PATH_LOSS
         ("uma", 100, 3.5e9, 83.138, 103.038),
         ("inh", np.sqrt(20**2 - 2**2), 3.5e9, 65.789, 80.677),
         ("free_space", 100, 3.5e9, 83.329, 83.329),
-        ("v2x_urban", 100, 6e9, 86.332, 111.557),
+        # NLOSv behind a vehicle: LOS + 5 dB, and from 541 m on 15·lg d - 41 dB more.
+        ("v2x_urban", 100, 6e9, 86.332, 86.332 + 5),
+        ("v2x_urban", 1000, 6e9, 103.032, 103.032 + 5 + 4),
         ("v2x_highway", 100, 6e9, 87.963, 87.963 + 5),
         ("d2d_outdoor", 100, 2e9, 91.726, 108.827),
     ],
@@ -24,6 +28,14 @@ from channels.tables import PATH_LOSS
 def test_check_values(model, distance_m, carrier_hz, los_db, nlos_db):
     assert path_loss_db(model, distance_m, carrier_hz, los=True) == pytest.approx(los_db, abs=6e-4)
     assert path_loss_db(model, distance_m, carrier_hz, los=False) == pytest.approx(nlos_db, abs=6e-4)
+
+
+def test_v2x_urban_behind_buildings_is_an_option():
+    behind = path_loss_db("v2x_urban", 100, 6e9, los=False, blocked="building")
+    assert behind == pytest.approx(111.557, abs=6e-4)
+    radio = RadioSettings(path_loss="v2x_urban", path_loss_options={"blocked": "building"})
+    assert settings_model(radio).sigma_db == (3.0, 4.0)
+    assert settings_model(RadioSettings(path_loss="v2x_urban")).sigma_db == (3.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +132,13 @@ def test_every_model_states_source_and_ranges():
     for model in map(get_model, PATH_LOSS):
         assert len(model.source) > 10
         assert model.distance_range_m[0] < model.distance_range_m[1]
+
+
+def test_a_vehicle_in_the_way_blocks_by_the_antennas_heights():
+    """TR 37.885, clause 6.2.1: both above its roof of 1.6 m nothing, both below 9 dB, otherwise 5 dB, at 100 m."""
+    for heights, added in (((1.7, 3.0), 0.0), ((1.5, 1.0), 9.0), ((1.6, 1.6), 5.0), ((2.0, 1.0), 5.0)):
+        fields = {"tx_height_m": heights[0], "rx_height_m": heights[1]}
+        clear, blocked = (path_loss_db("v2x_highway", 100.0, 6e9, los=los, **fields) for los in (True, False))
+        assert blocked - clear == pytest.approx(added, abs=1e-9)
+    far = [path_loss_db("v2x_highway", 1000.0, 6e9, los=los) for los in (True, False)]
+    assert far[1] - far[0] == pytest.approx(5 + 15 * 3 - 41, abs=1e-3)

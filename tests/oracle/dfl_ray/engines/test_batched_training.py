@@ -74,15 +74,15 @@ def test_masked_entries_never_move(adapted, token_tasks, masked):
 def test_loss_and_gradients_equal_peft(adapted, base, token_tasks):
     """Three adapters in one batch against three forward and backward passes through PEFT's own LoRA layers."""
     peft = pytest.importorskip("peft")
-    from dfl_ray.engines.training import _backward, _Leaves
+    from dfl_ray.engines.training import Leaves, backward
     from dfl_ray.models.build import build_transformer
 
     layout = Layout(adapted.layers, RANK, ("a", "b"))
     start = adapted.theta(layout, 3)
     state = AdapterState.from_theta(start.clone())
-    leaves = _Leaves(layout, state, None)
+    leaves = Leaves(layout, state, None)
     rows = [w.steps[0] for w in draw_work(token_tasks, 3, 1, (4,))]
-    loss = _backward(adapted.model, leaves, rows, 2.0)
+    loss = backward(adapted.model, leaves, rows, 2.0)
     lora = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     for k in range(3):
         model = peft.get_peft_model(build_transformer(base), lora)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfl_ray.engines.training import LocalWork, ScoredModel, _backward, _Leaves, train_adapters
+from dfl_ray.engines.training import Leaves, LocalWork, ScoredModel, backward, train_adapters
 from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_
@@ -41,11 +41,11 @@ def test_a_frozen_pair_is_part_of_the_base(adapted, base, token_tasks):
     ]
     frozen = [(torch.eye(w.shape[2]).expand(2, -1, -1), w / 2.0) for w in dense]
     rows = [[(token_tasks[0].train, k)] for k in (0, 1)]
-    both = _Leaves(layout, AdapterState.from_theta(theta), None, frozen)
-    _backward(adapted.model, both, rows, 2.0)
+    both = Leaves(layout, AdapterState.from_theta(theta), None, frozen)
+    backward(adapted.model, both, rows, 2.0)
     for k in (0, 1):
-        alone = _Leaves(layout, AdapterState.from_theta(theta[k : k + 1]), None)
-        _backward(changed_base(base, [w[k] for w in dense]), alone, [rows[k]], 2.0)
+        alone = Leaves(layout, AdapterState.from_theta(theta[k : k + 1]), None)
+        backward(changed_base(base, [w[k] for w in dense]), alone, [rows[k]], 2.0)
         torch.testing.assert_close(both.gradient[k], alone.gradient[0], atol=1e-5, rtol=1e-3)
 
 
@@ -65,15 +65,15 @@ def test_a_sample_leaves_the_other_expert_alone(adapted, token_tasks):
     theta, a = adapted.theta(layout, 2), adapted.static_a(2, 3)
     rows = [(token_tasks[0].train, 0), (token_tasks[0].train, 1)]
     state = AdapterState.from_theta(theta.clone())
-    leaves = _Leaves(layout, state, a)
-    _backward(adapted.model, leaves, [rows, []], 2.0)
+    leaves = Leaves(layout, state, a)
+    backward(adapted.model, leaves, [rows, []], 2.0)
     assert not leaves.gradient[1].any()
-    alone = _Leaves(layout, AdapterState.from_theta(theta[:1]), [x[:1] for x in a])
-    _backward(adapted.model, alone, [rows], 2.0)
+    alone = Leaves(layout, AdapterState.from_theta(theta[:1]), [x[:1] for x in a])
+    backward(adapted.model, alone, [rows], 2.0)
     torch.testing.assert_close(leaves.gradient[0], alone.gradient[0], atol=1e-6, rtol=1e-4)
     other = [(token_tasks[1].train, 5)]
-    mixed = _Leaves(layout, state, a)
-    _backward(adapted.model, mixed, [rows, other], 2.0)
+    mixed = Leaves(layout, state, a)
+    backward(adapted.model, mixed, [rows, other], 2.0)
     torch.testing.assert_close(mixed.gradient[0], alone.gradient[0], atol=1e-6, rtol=1e-4)
     assert mixed.gradient[1].any()
     train_adapters(
@@ -98,8 +98,8 @@ def test_dirichlet_batches_go_to_the_experts_of_their_tasks(dirichlet):
     assert np.ptp(shares) > 0.1
     group = LocalBackend(setup, dirichlet.channel)._group
     for device in group.devices.values():
-        work = group._work([device], 1)
-        drawn = group._draw(device.index, 1)
+        work = group._rows.work(group.method.law.sources(device.index), 1, device.adapter_tasks)
+        drawn = group._rows.draw(device.index, 1)
         assert len(work) == len(device.adapter_tasks)
         for adapter, task in enumerate(device.adapter_tasks):
             for step in range(setup.config.method.local_steps):
@@ -117,9 +117,12 @@ def test_central_learner_takes_the_rows_all_devices_would_have_drawn(dirichlet, 
         small_config(tmp_path, "runtime.backend=local", "method=centralized", *mixed)
     )
     group = LocalBackend(experiment.setup, experiment.channel)._group
-    work = group._work(list(group.devices.values()), 1)
+    law = group.method.law
+    work = [
+        w for d in group.devices.values() for w in group._rows.work(law.sources(d.index), 1, d.adapter_tasks)
+    ]
     assert [len(w.steps[0]) for w in work] == [7 * 4, 0, 0, 0]
-    wanted = sorted((t, i) for d in range(4) for t, (_, i) in group._draw(d, 1)[0])
+    wanted = sorted((t, i) for d in range(4) for t, (_, i) in group._rows.draw(d, 1)[0])
     place = {id(task.train): t for t, task in enumerate(experiment.setup.tasks)}
     assert sorted((place[id(table)], i) for table, i in work[0].steps[0]) == wanted
     assert group.evaluate(1, ("single",)).rows["device"] == [0, 0]

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.lora.projection import ROW_NORM, orthogonal_matrix, projection_hash, task_projections
+from dfl_ray.lora.projection import (
+    ROW_NORM,
+    _layer_key,
+    drawn_projections,
+    orthogonal_rows,
+    projection_hash,
+    task_projections,
+)
+from dfl_ray.lora.stacks import TaskStacks, task_stacks, tensors_of
+from dfl_ray.seeds import Stream, generator
 
 LAYER = LayerShape("model.layers.0.mlp.up_proj", 40, 24)
 
@@ -41,17 +51,58 @@ def test_plain_lora_does_not_average_exactly():
 
 
 def test_drawn_from_seed_and_layer_name_only():
-    again = orthogonal_matrix(7, LAYER.name, 24)
-    np.testing.assert_array_equal(again, orthogonal_matrix(7, LAYER.name, 24))
-    assert np.abs(again - orthogonal_matrix(8, LAYER.name, 24)).max() > 0.1
-    assert np.abs(again - orthogonal_matrix(7, "other", 24)).max() > 0.1
+    again = orthogonal_rows(7, LAYER.name, 24, 12)
+    np.testing.assert_array_equal(again, orthogonal_rows(7, LAYER.name, 24, 12))
+    assert np.abs(again - orthogonal_rows(8, LAYER.name, 24, 12)).max() > 0.1
+    assert np.abs(again - orthogonal_rows(7, "other", 24, 12)).max() > 0.1
 
 
-def test_haar_first_entry_variance():
-    """Entries of a Haar orthogonal matrix have mean 0 and variance 1/d; the diagonal too (sign of R fixed)."""
-    entries = np.array([orthogonal_matrix(s, "x", 8).diagonal() for s in range(400)]).ravel()
-    assert abs(entries.mean()) < 4 / np.sqrt(8 * entries.size)
-    assert abs(entries.var() * 8 - 1) < 0.15
+@pytest.mark.parametrize("count", [2, 8])
+def test_rows_have_the_moments_of_haar_rows(count):
+    """E q = 0, E q_i^2 = 1/d, E q_i^4 = 3/(d(d+2)), and E q_ri^2 q_sj^2 = (d+1)/((d-1)d(d+2)), i != j, r != s.
+
+    The diagonal alone too, which a sign of R that is not fixed would spoil. Source: Weingarten's calculus on O(d),
+    Collins and Sniady 2006 (arXiv math-ph/0402073).
+    """
+    d, draws = 8, 3000
+    q = np.array([orthogonal_rows(s, "x", d, count) for s in range(draws)])
+    diagonal = q[:, range(count), range(count)]
+    assert abs(diagonal.mean()) < 4 / np.sqrt(d * diagonal.size)
+    assert np.abs(q.mean(0)).max() < 5 / np.sqrt(d * draws)
+    assert np.abs((q**2).mean(0) * d - 1).max() < 5 * np.sqrt(2 / draws)
+    assert abs((q**4).mean() * d * (d + 2) / 3 - 1) < 0.05
+    mixed = (q[:, 0, 0] ** 2 * q[:, 1, 1] ** 2).mean()
+    assert abs(mixed * (d - 1) * d * (d + 2) / (d + 1) - 1) < 0.15
+
+
+def test_rows_are_householders_thin_qr_with_the_sign_fixed():
+    """The Cholesky factor of G^T G and Householder's R are the same matrix."""
+    for size, count in [(64, 16), (64, 17), (9, 9)]:
+        gaussian = generator(5, Stream.PROJECTION, _layer_key("y")).standard_normal((size, count))
+        q, r = np.linalg.qr(gaussian)
+        wanted = (q * np.sign(np.diag(r))).T
+        np.testing.assert_allclose(orthogonal_rows(5, "y", size, count), wanted, atol=1e-13)
+
+
+def test_a_run_holds_float32_and_tasks_stay_apart():
+    layers = (LayerShape("q", 40, 96), LayerShape("down", 24, 160))
+    drawn = drawn_projections(7, layers, tasks=6, rank=4)
+    assert [a.shape for a in drawn] == [(6, 4, 96), (6, 4, 160)]
+    for a in drawn:
+        assert a.dtype == np.float32
+        flat = a.astype(float).reshape(24, -1)
+        np.testing.assert_allclose(flat @ flat.T, ROW_NORM**2 * np.eye(24), atol=1e-6)
+
+
+def test_stacks_are_views_of_neighbouring_tasks_and_copies_of_others():
+    drawn = tensors_of(drawn_projections(7, (LayerShape("q", 40, 96),), tasks=6, rank=4))
+    for owners in ([0, 1, 2], [3], [4, 1, 1]):
+        whole, lazy = task_stacks(drawn, owners), TaskStacks(drawn, owners)
+        for stack in (whole[0], lazy[0], next(iter(lazy)), lazy[0:1][0]):
+            assert bool((stack == torch.stack([drawn[0][t] for t in owners])).all())
+        shares = lazy[0].untyped_storage().data_ptr() == drawn[0].untyped_storage().data_ptr()
+        assert shares == (owners != [4, 1, 1])
+    assert len(TaskStacks(drawn, [0])) == 1
 
 
 def test_gaussian_is_the_papers_literal_form():

@@ -186,6 +186,8 @@ def test_flora_merges_the_sum_of_products_without_cross_terms_and_starts_anew():
     np.testing.assert_array_equal(a, other)
     (fa, fb) = method.frozen(devices)[0]
     np.testing.assert_allclose(s * (fb[0] @ fa[0]).numpy(), merged, atol=1e-6)
+    ((ea, eb),) = method.expert(devices[0], 0).frozen
+    np.testing.assert_allclose(s * (eb @ ea).numpy(), merged, atol=1e-6)
     devices[0].state.theta[0, 8:] = 1.0
     (b2, a2), _ = all_factors(method, devices)
     play(method, devices, 2)
@@ -217,6 +219,8 @@ def test_flexlora_takes_the_best_low_rank_product():
 
 def test_hetlora_pads_weighs_by_norm_and_truncates():
     method, devices = network(HetloraConfig(**SET, ranks=(2, 1)))
+    assert method.keep(devices[0], 1) is None
+    np.testing.assert_array_equal(method.keep(devices[1], 1)[0].numpy(), method.rank_keep(1))
     low = devices[1].state.theta[0]
     low[~torch.from_numpy(method.rank_keep(1))] = 0
     (b0, a0), (b1, a1) = all_factors(method, devices)
@@ -264,3 +268,13 @@ def test_centralized_has_one_learner_with_everybodys_rows():
     method, _ = network(CentralizedConfig(**SET), LINE)
     assert [method.law.sources(d) for d in range(4)] == [(0, 1, 2, 3), (), (), ()]
     assert network(LocalConfig(**SET), LINE)[0].law.sources(2) == (2,)
+
+
+@pytest.mark.parametrize("config", [ChocoConfig(**SET), DloraConfig(**SET), FloraConfig(**SET)])
+def test_a_device_without_neighbours_sends_nothing(config):
+    method, devices = network(config, {0: {}, 1: {}})
+    for d in devices:
+        method.begin(d, 1)
+        assert method.outgoing(d, 1) == []
+    lonely = method.law.messages(7, method.law.start(7), 1)
+    assert lonely == [], "a device that the graph does not name"

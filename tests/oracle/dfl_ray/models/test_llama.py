@@ -15,7 +15,7 @@ from dfl_ray.engines.training import ScoredModel
 from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
-from dfl_ray.models.decoder import read_decoder
+from dfl_ray.models.decoder import read_decoder, unknown_keys
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.models.weights import BaseWeights
 
@@ -109,7 +109,7 @@ def test_shapes_are_read_off_the_configuration(name):
         layers = find_targets(model, wanted)
         distinct = distinct_inputs(ScoredModel(model, inject(model, layers)))
         parameters = sum(p.numel() for p in theirs.parameters())
-        assert targets_of(weights, wanted) == Targets(tuple(layers), tuple(distinct), parameters)
+        assert targets_of(weights, wanted) == Targets(tuple(layers), tuple(distinct), parameters, shape=shape)
 
 
 def test_other_models_are_tried_out():
@@ -165,6 +165,17 @@ def test_unknown_keys_are_not_guessed(base):
     raw = json.loads(base.config_json)
     assert read_decoder(json.dumps(raw)) is not None
     assert read_decoder(json.dumps(raw | {"logit_scale": 2.0})) is None
+    assert unknown_keys(json.dumps(raw | {"logit_scale": 2.0})) == ("logit_scale",)
+    assert unknown_keys(json.dumps(raw | {"logit_scale": 2.0, "model_type": "gpt2"})) == ()
+    # SmolLM2's own keys, on the hub and as a GGUF file gives them, have no effect in `transformers`.
+    named = {
+        "_model_name_or_path": "x",
+        "unk_token_id": 0,
+        "is_llama_config": True,
+        "rope_interleaved": False,
+    }
+    assert read_decoder(json.dumps(raw | named)) == read_decoder(json.dumps(raw))
+    assert read_decoder(json.dumps(raw | {"rope_interleaved": True})) is None
     assert read_decoder(json.dumps(raw | {"quantization_config": {"bits": 4}})) is None
     assert read_decoder(json.dumps({k: v for k, v in raw.items() if k != "rms_norm_eps"})) is None
 
@@ -225,7 +236,7 @@ from dfl_ray.simulation.experiment import build_experiment
 import actors.pool, dfl_ray.simulation.driver, dfl_ray.simulation.launch
 for method in ("sparse_orthogonal", "ffa"):
     experiment = build_experiment(load_config(None, ["track.wandb.mode=disabled", f"method={method}"]))
-    dfl_ray.simulation.driver.smallest_gap(experiment)
+    dfl_ray.simulation.driver.smallest_gap(experiment.config, experiment.topology)
     with open(f"{sys.argv[1]}/{method}", "rb") as file:
         assert save_final_adapters(experiment, BackendState(pickle.load(file), None), Path(sys.argv[1]) / "adapters")
 print([m for m in ("torch", "transformers") if m in sys.modules])

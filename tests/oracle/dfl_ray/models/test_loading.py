@@ -232,8 +232,9 @@ def test_bidirectional_models_are_refused_by_what_they_compute(model_type, tmp_p
 def test_layers_that_are_gone_past_are_named(tmp_path):
     """Mamba computes with dt_proj's weight and never calls it; PEFT refuses out_proj."""
     weights = load_base(saved("mamba", tmp_path))
-    with pytest.raises(InputError, match=r"would do nothing: backbone\.layers\.0\.mixer\.dt_proj"):
+    with pytest.raises(InputError, match=r"would do nothing: backbone\.layers\.0\.mixer\.dt_proj") as caught:
         targets_of(weights, "all-linear")
+    assert caught.value.change == "Set model.target_modules=[in_proj,x_proj]"
     with pytest.raises(InputError, match=r"can't be exported.*out_proj"):
         targets_of(weights, ["in_proj", "out_proj"])
     assert len(targets_of(weights, ["in_proj", "x_proj"]).layers) == 8

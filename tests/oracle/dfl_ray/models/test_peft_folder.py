@@ -17,7 +17,12 @@ from tests.conftest import small_config
 
 @pytest.mark.parametrize(
     ("method", "names"),
-    [("sparse_orthogonal", {"topic", "agree"}), ("dlora", {"shared"}), ("flora", {"shared"})],
+    [
+        ("sparse_orthogonal", {"topic", "agree"}),
+        ("dlora", {"shared"}),
+        ("dlora_per_task", {"topic", "agree"}),
+        ("flora", {"shared"}),
+    ],
 )
 def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, base, token_tasks, tmp_path):
     peft = pytest.importorskip("peft")

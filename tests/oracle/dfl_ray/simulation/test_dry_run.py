@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from channels.settings import RadioSettings
+from dfl_ray.errors import RunError
 from dfl_ray.methods.table import METHODS
 from dfl_ray.simulation.dry_run import chosen_rounds, dry_run, totals
 from dfl_ray.simulation.radio_tables import bytes_on_air, transfer_table
 from dfl_ray.simulation.round_loop import RoundLoop, WallTimes
+from dfl_ray.simulation.schedules import Barrier, no_barrier
 from tests.conftest import small_config
 
 RUN = (
@@ -32,8 +35,22 @@ SETTINGS = {
     "ranks": ("method=hetlora", "method.ranks=[8,4,2]"),
     "rows_disjoint": (*SPARSE, "method.mask=row", "method.disjoint=true", "method.a_exchange=send"),
     "global_sum": (*SPARSE, "method.budget=global", "method.aggregation=push_sum", "method.density=0.1"),
+    "dlora_per_task": ("method=dlora_per_task", "method.exchange_every=2", "method.replicas_every=2"),
+    "no_barrier": (
+        "method=dlora",
+        "schedule=async",
+        "devices.class_figures={slow: {share: 0.5, frequency_hz: 4e8}}",
+    ),
+    "experts_no_barrier": (
+        *SPARSE,
+        "schedule=async",
+        "rounds=14",
+        "devices.class_figures={phone: {frequency_hz: 1e8}, slow: {share: 0.5, frequency_hz: 4e7}}",
+    ),
     "dense_float16": ("method.density=1", "method.precision=float16", "method.sketch_precision=float32"),
 }
+SEEDS = {name: 1 if name.endswith("_per_task") else 3 for name in METHODS.own}
+"""Of more than one seed all but the first are asked by `pytest -m exhaustive` only."""
 
 
 def run_of(tmp_path, words):
@@ -61,13 +78,20 @@ def played(config):
 
     run = build_experiment(config)
     backend = LocalBackend(run.setup, run.channel)
-    loop = RoundLoop(backend, run.channel.classes, run.setup.graph.relays, run.flops_per_token)
+    schedule = Barrier() if config.schedule == "sync" else no_barrier(run)
+    loop = RoundLoop(
+        backend, run.channel.classes, run.setup.graph.relays, run.flops_per_token, schedule=schedule
+    )
     return {r: loop.play(r, WallTimes()) for r in range(1, config.rounds + 1)}
 
 
 @pytest.mark.parametrize(
     ("setting", "seed"),
-    [(name, seed) for name in SETTINGS for seed in range(3 if name in METHODS.own else 1)],
+    [
+        pytest.param(name, seed, marks=[pytest.mark.exhaustive] if seed else [])
+        for name in SETTINGS
+        for seed in range(SEEDS.get(name, 1))
+    ],
 )
 def test_every_transfer_of_the_run_is_planned(tmp_path, setting, seed):
     # A weak radio, so that hops are lost, tried again and overtaken.
@@ -120,7 +144,9 @@ def test_what_sends_nothing_is_planned_to_send_nothing(tmp_path):
         found, transfers = planned(small_config(tmp_path, *RUN, f"method={method}"))
         assert len(transfers) == 0
         assert totals(found)["payload_bytes"] == 0
-        assert totals(found)["radio_energy_j"] == 0
+        # What neither sends nor awaits anything idles.
+        idle_w = RadioSettings().idle_power_w
+        assert totals(found)["radio_energy_j"] == pytest.approx(5 * idle_w * totals(found)["simulated_s"])
 
 
 def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
@@ -136,8 +162,16 @@ def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
 
 
 def test_an_empty_battery_ends_plan_and_run_alike(tmp_path):
+    from dfl_ray.records import load_run
+
     words = ("method=dlora", "devices.battery_j=0.05", "rounds=4")
-    found, run = dry_run(small_config(tmp_path, *RUN, *words)), run_of(tmp_path, words)
+    found = dry_run(small_config(tmp_path, *RUN, *words))
+    if any(p.none_left for p in found.played.values()):
+        with pytest.raises(RunError, match="empty batteries"):
+            run_of(tmp_path, words)
+        run = load_run(tmp_path / "run")
+    else:
+        run = run_of(tmp_path, words)
     alive = {r: p.plan.alive.tolist() for r, p in found.played.items()}
     assert alive == run.devices.groupby("round")["alive"].apply(list).to_dict()
     assert any(p.emptied for p in found.played.values())

@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dfl_ray.config.load import from_data, resolved_yaml
@@ -43,6 +43,7 @@ def same(a: object, b: object) -> bool:
 
 
 @given(DATA)
+@example({":0": [":1"]})
 def test_what_is_dumped_is_read_back_with_its_types(data: object) -> None:
     assert same(parse(dump(data)), data)
     assert same(parse(dump(data, flow=True, width=10**6)), data)
@@ -61,6 +62,7 @@ def test_an_override_sets_its_key_and_nothing_else(path: list[str], value: objec
     assert same(data, value)
 
 
+@settings(max_examples=25)  # a whole configuration each
 @given(
     st.integers(0, 2**31 - 1),
     st.floats(1e-9, 1e3),

@@ -15,14 +15,18 @@ from dfl_ray.methods.table import METHODS
 from dfl_ray.wire.message import pack, unpack
 from tests.network import HELD, make_context, make_devices
 
-SENDING = [name for name in METHODS if name not in ("local", "centralized")]
+SENDING = [name for name in METHODS if name not in ("local", "centralized", "local_per_task")]
 
 
 def network(name, **changes):
     section = {
         "type": name,
         "rank": 4,
-        **({"sketch_layers": 1, "exchange_every": 1} if name == "sparse_orthogonal" else {}),
+        **(
+            {"sketch_layers": 1, "exchange_every": 1}
+            if name == "sparse_orthogonal" or name.endswith("_per_task")
+            else {}
+        ),
         **changes,
     }
     method = make_method(make_context(method_section(name)(**section), HELD))

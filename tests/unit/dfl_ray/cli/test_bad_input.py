@@ -32,7 +32,10 @@ CASES = {
     "out of range": (["devices.count=0"], ["devices.count", "0"]),
     "not an override": (["--nonsense"], ["nonsense"]),
     "missing config": (["no-such.yaml"], ["no-such.yaml"]),
-    "missing tasks": (["tasks.source=files", "tasks.path=/nowhere"], ["tasks.path", "/nowhere"]),
+    "missing tasks": (
+        ["tasks.source=files", "model.name=embedded", "tasks.path=/nowhere"],
+        ["tasks.path", "/nowhere"],
+    ),
     "unknown task": (["tasks.names=[topik]"], ["topik", "topic"]),
     "T*r > d": (["method.rank=64"], ["T*r = ", "method.rank", "method.projection=gaussian"]),
     "too many actors": (
@@ -79,7 +82,16 @@ def test_bad_rows_name_file_and_line(damage, expected, tmp_path, capfd):
     damage(folder)
     runs = tmp_path / "runs"
     words = [w for w in SMALL_RUN if not w.startswith("tasks")]
-    code = main(["run", *words, "tasks.source=files", f"tasks.path={folder}", f"runtime.runs_dir={runs}"])
+    code = main(
+        [
+            "run",
+            *words,
+            "tasks.source=files",
+            "model.name=embedded",
+            f"tasks.path={folder}",
+            f"runtime.runs_dir={runs}",
+        ]
+    )
     said = capfd.readouterr().err
     assert code == 2
     for part in expected:

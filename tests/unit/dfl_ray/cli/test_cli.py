@@ -31,13 +31,24 @@ class Launcher(types.ModuleType):
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     servers: list[str | None] = field(default_factory=list)
 
-    def launch(self, config: Any, *, verbose: bool, json: bool, server: Any) -> Any:
+    def launch(self, config: Any, *, verbose: bool, json: bool, quiet: bool, server: Any) -> Any:
         self.servers.append(server.refusal)
         return self._answer("launch", config, verbose, json)
 
-    def resume(self, path: Path, *, verbose: bool, json: bool, server: Any) -> Any:
+    def resume(
+        self,
+        path: Path,
+        overrides: list[str],
+        *,
+        verbose: bool,
+        json: bool,
+        quiet: bool,
+        changed: bool,
+        server: Any,
+    ) -> Any:
+        assert not changed
         self.servers.append(server.refusal)
-        return self._answer("resume", path, verbose, json)
+        return self._answer("resume", path, *overrides, verbose, json)
 
     def _answer(self, *call: Any) -> Any:
         self.calls.append(call)
@@ -72,6 +83,43 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"usage: dfl-ray {command}" in capsys.readouterr().out
+
+
+def test_a_mistyped_command_or_option_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words, meant in (
+        (["exprot"], "export"),
+        (["run", "--resmue"], "--resume"),
+        (["plan", "--round=2"], "--rounds"),
+    ):
+        assert main(words) == 2
+        assert f"did you mean `{meant}`?" in capsys.readouterr().err
+
+
+def test_the_shell_completes_commands_options_presets_and_keys(tmp_path: Path, capsys: Any) -> None:
+    assert main(["completion", "bash"]) == 0
+    bash = capsys.readouterr().out
+    assert main(["completion", "zsh"]) == 0
+    zsh = capsys.readouterr().out
+    tries = {
+        "dfl-ray re": {"replay", "report", "resume"},
+        "dfl-ray run --re": {"--resume"},
+        "dfl-ray run method.ra": {"method.rank="},
+        "dfl-ray plan real-": {"real-text"},
+        "dfl-ray completion z": {"zsh"},
+        "dfl-ray config topol": {"topology=", "topology.type=", "topology.max_degree="},
+    }
+    program = bash + "".join(
+        f"COMP_WORDS=({line}); COMP_CWORD={len(line.split()) - 1}; COMPREPLY=()\n"
+        f"_dfl_ray_complete dfl-ray {line.split()[-1]} {line.split()[-2]} 2>/dev/null; echo ${{COMPREPLY[*]}}\n"
+        for line in tries
+    )
+    done = subprocess.run(["bash"], input=program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    for found, wanted in zip(done.stdout.splitlines(), tries.values(), strict=True):
+        assert wanted <= set(found.split())
+        assert len(wanted) > 2 or wanted == set(found.split())
+    assert zsh.startswith("#compdef dfl-ray") and "method.rank=" in zsh
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +189,7 @@ def test_config_prints_yaml_that_loads(capsys: pytest.CaptureFixture[str], tmp_p
         (["resume"], "RUN"),
         (["resume", "nowhere"], "`nowhere` is not a run"),
         (["report", "nowhere"], "`nowhere` is not a run"),
-        (["run", "real-text"], "`tasks.path` is not set"),
+        (["run", "real-text", "model.name=embedded"], "`tasks.path` is not set"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_one_paragraph(

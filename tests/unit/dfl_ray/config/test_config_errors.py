@@ -60,6 +60,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant
         ("runtime.devices_per_actor=many", ("`runtime.devices_per_actor`", "Got: many", "integer or `auto`")),
         ("radio.path_loss=uim", ("radio", "path_loss", "uim", "umi")),
         ("radio.scheduler=gredy", ("radio", "scheduler", "greedy_sinr")),
+        ("radio={scheduler: fplinq, dense_devices: 5}", ("radio", "dense_devices", "greedy_sinr")),
+        ("radio={power_control: foschini_miljanic, dense_devices: 5}", ("radio", "dense_devices")),
         ("radio.bandwidth_hz=0", ("radio", "bandwidth_hz")),
         ("name=a/b", ("`name`", "Got: a/b", "letters, digits")),
         ("tasks.names=[]", ("`tasks.names`", "an empty list")),
@@ -198,10 +200,10 @@ def test_inputs_that_are_not_there_are_all_named(tmp_path: Path) -> None:
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
-    config = load_config("real-text", [f"tasks.path={tmp_path / 'none'}"])
+    config = load_config("real-text", ["model.name=embedded", f"tasks.path={tmp_path / 'none'}"])
     with pytest.raises(InputError, match=r"`tasks\.path` does not exist"):
         check_inputs(config)
-    check_inputs(load_config("real-text", [f"tasks.path={tmp_path}"]))
+    check_inputs(load_config("real-text", ["model.name=embedded", f"tasks.path={tmp_path}"]))
 
 
 def test_the_default_needs_no_files() -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from dfl_ray.config.check import check_inputs
 from dfl_ray.config.describe import describe
 from dfl_ray.config.fields import keys
 from dfl_ray.config.load import from_data, load_config, resolved_yaml
+from dfl_ray.config.locations import with_absolute_paths
 from dfl_ray.config.overrides import apply_overrides, parse_override
 from dfl_ray.config.presets import preset_names, preset_summary
 from dfl_ray.config.schema import Config
@@ -15,8 +17,9 @@ from dfl_ray.config.yamlio import parse
 from dfl_ray.errors import InputError
 
 PRESETS = (
-    "default", "hub-text", "indoor", "paper-qwen2.5-1.5b", "paper-qwen2.5-7b", "radio-100k", "real-text",
-    "scale-10k", "scale-1k", "v2x-highway",
+    "default", "fedsa-glue", "flowertune", "glue-dfl", "hub-text", "indoor", "openfedllm", "paper-qwen2.5-1.5b",
+    "paper-qwen2.5-7b", "radio-100k", "real-text", "scale-10k", "scale-1k", "smollm2", "stragglers",
+    "v2x-highway",
 )  # fmt: skip
 
 
@@ -94,12 +97,67 @@ def test_the_later_of_two_overrides_of_one_key_holds() -> None:
     assert load_config(None, ["rounds=3", "rounds=4"]).rounds == 4
 
 
-def test_a_new_method_drops_no_key_in_silence(tmp_path: Path) -> None:
-    path = write(tmp_path, "method: {type: sparse_orthogonal, density: 0.25}")
-    with pytest.raises(InputError, match=r"no key `method\.density` for `method\.type` = `dlora`") as caught:
-        load_config(path, ["method=dlora"])
-    assert "'method={type: dlora}'" in str(caught.value)
-    assert load_config(path, ["method={type: dlora}"]).method.type == "dlora"
+def test_a_new_method_drops_the_old_ones_keys_with_one_note(tmp_path: Path) -> None:
+    path = write(tmp_path, "method: {type: sparse_orthogonal, density: 0.5, rank: 4}")
+    said: list[str] = []
+    assert load_config(path, ["method=dlora"], say=said.append) == load_config(
+        None, ["method=dlora", "method.rank=4"]
+    )
+    assert said == ["`method` is now `dlora`; keys of `sparse_orthogonal` left out: density"]
+    with pytest.raises(InputError, match=r"no key `method\.density` for `method\.type` = `dlora`"):
+        load_config(path, ["method=dlora", "method.density=0.5"])
+    assert load_config(path, ["method={type: dlora}"]).method.rank == 8
+
+
+@pytest.mark.parametrize("method", ["dlora", "ffa", "local", "hetlora"])
+def test_a_saved_configuration_takes_another_method(tmp_path: Path, method: str) -> None:
+    said: list[str] = []
+    for changed_only in (False, True):
+        path = write(tmp_path, describe(load_config(None, ["rounds=7"]), changed_only=changed_only))
+        assert load_config(path, [f"method={method}"], say=said.append) == load_config(
+            None, ["rounds=7", f"method={method}"]
+        )
+    assert len(said) == 1 and "exchange_every, precision" in said[0].replace(
+        "precision, exchange_every", "exchange_every, precision"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["topology=grid", "topology.columns=3"],
+        ["method=dlora"],
+        ["tasks.source=files", "tasks.path=/data", "model.name=embedded"],
+        ["devices.placement={type: hotspots, hotspots: 3}", "track.wandb.tags=[a]"],
+    ],
+)
+def test_what_differs_loads_back_to_the_same_configuration(tmp_path: Path, words: list[str]) -> None:
+    config = load_config(None, words)
+    text = describe(config, changed_only=True)
+    assert load_config(write(tmp_path, text)) == config
+    assert len(text.splitlines()) < 12
+
+
+def test_several_values_for_one_run_are_told_of_the_sweep() -> None:
+    with pytest.raises(InputError, match="dfl-ray sweep"):
+        load_config(None, ["seed=0,1,2"])
+
+
+def test_paths_are_made_absolute_and_names_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    config = load_config(None, ["model.name=base", "tasks.source=files", "tasks.path=rows"])
+    found = with_absolute_paths(config)
+    assert (found.model.name, found.tasks.path) == (str(tmp_path / "base"), str(tmp_path / "rows"))
+    assert with_absolute_paths(load_config(None, ["model.name=org/name"])).model.name == "org/name"
+
+
+def test_own_text_needs_a_model_by_name(tmp_path: Path) -> None:
+    words = ["tasks.source=files", f"tasks.path={tmp_path}"]
+    with pytest.raises(InputError, match=r"`model\.name` is not set"):
+        check_inputs(load_config(None, words))
+    check_inputs(load_config(None, [*words, "model.name=embedded"]))
 
 
 def test_file_shorthand_and_nested_keys(tmp_path: Path) -> None:

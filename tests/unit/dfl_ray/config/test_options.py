@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from channels.registry import Within
-from dfl_ray.config import schema
+from dfl_ray.config import variants
 from dfl_ray.config.describe import describe
 from dfl_ray.config.load import load_config
 from dfl_ray.config.options import documented, section_of
@@ -20,13 +20,13 @@ from dfl_ray.errors import InputError
 from topology.tables import GRAPHS, MOBILITY, PARTITIONS, PLACEMENTS
 
 SECTIONS = {
-    "graph": (GRAPHS, schema.topology_section, {"inputs"}),
-    "placement": (PLACEMENTS, schema.placement_section, {"count", "area_m", "rng"}),
-    "partition": (PARTITIONS, schema.partition_section, {"devices", "tasks", "rng"}),
-    "mobility model": (MOBILITY, schema.mobility_section, {"positions_m", "area_m", "rng"}),
+    "graph": (GRAPHS, variants.topology_section, {"inputs"}),
+    "placement": (PLACEMENTS, variants.placement_section, {"count", "area_m", "rng"}),
+    "partition": (PARTITIONS, variants.partition_section, {"devices", "tasks", "rng"}),
+    "mobility model": (MOBILITY, variants.mobility_section, {"positions_m", "area_m", "rng"}),
 }
 ALL = [(kind, name) for kind, (table, _, _) in SECTIONS.items() for name in table.own]
-NOT_FROM_YAML = {"features"}
+NOT_FROM_YAML = {"features", "feature_devices"}
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
@@ -56,21 +56,25 @@ def other_value(field: Any, option: str) -> object:
         return not default
     if "path" in option:
         return "/some/file"
+    if isinstance(default, tuple):
+        return [1.5] * len(default)
     if isinstance(default, float):
         return round(default * 0.5 + 0.25, 3)
     return 4 if default is None or field.is_required() else default + 2
 
 
 def changed(kind: str, name: str) -> tuple[str, dict[str, object]]:
-    place = {"graph": "topology", "placement": "devices.placement", "partition": "devices.partition"}[kind]
-    base = {"graph": schema.TopologyConfig, "placement": schema.PlacementConfig}.get(
-        kind, schema.PartitionConfig
-    )
+    place, base = {
+        "graph": ("topology", variants.TopologyConfig),
+        "placement": ("devices.placement", variants.PlacementConfig),
+        "partition": ("devices.partition", variants.PartitionConfig),
+        "mobility model": ("devices.mobility", variants.MobilityConfig),
+    }[kind]
     fields = SECTIONS[kind][1](name).model_fields
     return place, {o: other_value(f, o) for o, f in fields.items() if o not in base.model_fields}
 
 
-@pytest.mark.parametrize(("kind", "name"), [pair for pair in ALL if pair[0] != "mobility model"])
+@pytest.mark.parametrize(("kind", "name"), ALL)
 def test_every_option_goes_through_yaml_and_back(kind: str, name: str, tmp_path: Any) -> None:
     place, options = changed(kind, name)
     words = [f"{place}={name}", *(f"{place}.{option}={value}" for option, value in options.items())]
@@ -79,7 +83,7 @@ def test_every_option_goes_through_yaml_and_back(kind: str, name: str, tmp_path:
     section = config
     for step in place.split("."):
         section = getattr(section, step)
-    assert section.options() == options
+    assert section.options() == {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     assert pickle.loads(pickle.dumps(config)) == config
     path = tmp_path / "again.yaml"
     path.write_text(describe(config), encoding="utf-8")

@@ -13,7 +13,7 @@ from dfl_ray.methods.bidding import share_out
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.wire.message import Kind, Message, pack
-from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play
+from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play, projections_of
 
 
 def so(**changes):
@@ -251,8 +251,12 @@ def test_another_projection_makes_messages_foreign(tmp_path):
     class Other(Section):
         method = so(projection="gaussian")
 
-    assert _run_identity(Section(), LAYERS, 2) != _run_identity(Other(), LAYERS, 2)  # type: ignore[arg-type]
-    assert _run_identity(Section(), LAYERS, 2) == _run_identity(Section(), LAYERS, 2)  # type: ignore[arg-type]
+    drawn = projections_of(so(), LAYERS, 2)
+    other = (drawn[0], drawn[1].copy())
+    other[1][0, 0, 0] += 1e-6
+    assert _run_identity(Section(), drawn) != _run_identity(Other(), drawn)  # type: ignore[arg-type]
+    assert _run_identity(Section(), drawn) != _run_identity(Section(), other)  # type: ignore[arg-type]
+    assert _run_identity(Section(), drawn) == _run_identity(Section(), drawn)  # type: ignore[arg-type]
 
 
 def test_deferred_acceptance_is_stable_and_fills_every_share():

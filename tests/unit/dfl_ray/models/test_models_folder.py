@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from dfl_ray.config.check import check_inputs
 from dfl_ray.config.load import load_config
+from dfl_ray.engines.adapted_layers import RowSizes, planned_targets
 from dfl_ray.errors import InputError
 from dfl_ray.models.folder import check_model_folder
 
@@ -130,3 +131,35 @@ def test_nothing_heavy_is_imported(folder: Path) -> None:
         [sys.executable, "-c", program, str(folder)], cwd=root, capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def described(folder: Path, **config: object) -> Path:
+    """A folder outside the Llama family with an embedding of 10 rows, of which a plan reads only the headers."""
+    text = {"model_type": "gpt_neox", "num_hidden_layers": 1, "tie_word_embeddings": False, **config}
+    (folder / "config.json").write_text(json.dumps(text), encoding="utf-8")
+    names = {"gpt_neox.embed_in.weight": (10, 4), "gpt_neox.layers.0.attention.dense.weight": (4, 4)}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in names.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_a_plan_refuses_token_ids_beyond_the_embedding(folder: Path) -> None:
+    described(folder)
+    assert [s.name for s in planned_targets(folder, "all-linear", RowSizes(8, 9)).layers] == [
+        "gpt_neox.layers.0.attention.dense"
+    ]
+    with pytest.raises(InputError, match=r"larger than the base model's embedding.*token id 10.*of 10 rows"):
+        planned_targets(folder, "all-linear", RowSizes(8, 10))
+
+
+@pytest.mark.parametrize(
+    ("rope", "limit"),
+    [({"rope_type": "dynamic", "factor": 2.0}, 64),
+     ({"type": "dynamic", "original_max_position_embeddings": 32}, 32), ({"type": "longrope"}, 64)],
+)  # fmt: skip
+def test_a_plan_refuses_rows_whose_rotary_scale_would_grow(folder: Path, rope: dict, limit: int) -> None:
+    described(folder, rope_scaling=rope, max_position_embeddings=64)
+    assert planned_targets(folder, "all-linear", RowSizes(limit, 9)).layers
+    with pytest.raises(InputError, match=rf"rows of up to {limit + 1} tokens.*up to {limit}") as caught:
+        planned_targets(folder, "all-linear", RowSizes(limit + 1, 9))
+    assert f"`model.max_tokens` to at most {limit}" in str(caught.value)

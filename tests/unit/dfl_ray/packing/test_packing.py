@@ -27,6 +27,18 @@ def test_auto_keeps_one_device_per_actor_up_to_sixteen():
     assert len(packing("devices.count=17", resources={**MACHINE, "CPU": 8.0}).groups) == 17
 
 
+def test_actors_that_work_in_much_memory_are_one_per_cpu():
+    config = load_config(None, ["devices.count=10"])
+    labels = np.zeros(10, int)
+    little = pack(config.runtime, labels, MACHINE, 1.0, working_mb=100.0, forks=True)
+    much = pack(config.runtime, labels, MACHINE, 1.0, working_mb=500.0, forks=True)
+    assert (len(little.groups), little.memory_mb) == (10, 161.0)
+    assert (len(much.groups), much.memory_mb) == (2, 565.0)
+    assert "500 MB" in much.reason
+    chosen = load_config(None, ["devices.count=10", "runtime.devices_per_actor=1"])
+    assert len(pack(chosen.runtime, labels, MACHINE, 1.0, working_mb=500.0).groups) == 10
+
+
 def test_every_device_is_hosted_once():
     groups = packing("devices.count=103", "runtime.devices_per_actor=10").groups
     assert sorted(d for g in groups for d in g) == list(range(103))

@@ -303,6 +303,8 @@ def test_info_says_what_ran_where_and_how_it_ended(folder: RunFolder):
     assert info["wandb"] == {"id": "abc"} and info["seconds"] == 3
     assert info["versions"]["numpy"] == np.__version__ and info["host"]["cpus"] >= 1
     reopened = RunFolder.open(folder.path)
+    assert reopened.info["state"] == "done"
+    reopened.begin()
     assert reopened.info["state"] == "running"
 
 
@@ -323,7 +325,7 @@ def test_load_says_what_is_wrong_with_a_folder(tmp_path: Path, folder: RunFolder
 
 
 def test_load_refuses_parts_of_a_newer_schema_or_of_another_table(folder: RunFolder):
-    part = folder.path / "rounds.parquet" / "part-000000009-000000009.parquet"
+    part = folder.path / "rounds.parquet" / "part-000000001-000000001.parquet"
     schema = TABLES["rounds"]
     newer = schema.with_metadata({**schema.metadata, b"dfl_ray.schema_version": str(SCHEMA_VERSION + 1)})
     pq.write_table(newer.empty_table(), part)

@@ -81,19 +81,22 @@ def test_random_relays_against_a_derivation_by_dictionaries():
         rows.append((path[0], path[-1], int(rng.integers(0, 4)), 100 + path[0]))
     wanted = requests(rows)
     hops = expand_hops(wanted, relays)
-    t, place, names = hops.transfers, 0, {}
+    t, names, used = hops.transfers, {}, {}
     for i, (source, to, message, size) in enumerate(rows):
-        for hop, ends in enumerate(pairwise(relays.get((source, to), (source, to))), start=1):
-            assert (int(t.source[place]), int(t.destination[place])) == ends
-            assert (int(hops.owner[place]), int(hops.hop[place]), int(t.payload_bytes[place])) == (
-                i,
-                hop,
-                size,
-            )
+        chain = [int(hops.last[i])]
+        while t.after[chain[0]] >= 0:
+            chain.insert(0, int(t.after[chain[0]]))
+        way = list(pairwise(relays.get((source, to), (source, to))))
+        assert [(int(t.source[k]), int(t.destination[k])) for k in chain] == way
+        assert hops.hop[chain].tolist() == list(range(1, len(way) + 1))
+        assert (t.payload_bytes[chain] == size).all()
+        for k, ends in zip(chain, way, strict=True):
             content = (source, message)
-            assert names.setdefault((ends[0], int(t.message[place])), content) == content
-            place += 1
-    assert place == len(t)
+            assert names.setdefault((ends[0], int(t.message[k])), content) == content
+            # The hop belongs to the first request that needs it, and requests of one message share the way.
+            prefix = (content, tuple(way[: hops.hop[k]]))
+            assert used.setdefault(prefix, (k, i)) == (k, int(hops.owner[k]))
+    assert sorted(k for k, _ in used.values()) == list(range(len(t)))
     sent = {(sender, content) for (sender, _), content in names.items()}
     assert len(sent) == len(names)  # a sender has one number for each content
 
@@ -102,7 +105,9 @@ def test_a_request_arrives_if_all_its_hops_do():
     wanted = requests([(0, 1, 4, 10), (0, 3, 4, 10), (5, 3, 6, 7)])
     hops = expand_hops(wanted, {(0, 3): (0, 7, 8, 3)})
     assert hops.arrived(np.array([True] * 5), 3).tolist() == [True, True, True]
-    assert hops.arrived(np.array([True, True, False, True, True]), 3).tolist() == [True, False, True]
+    # A hop is only sent, and so only delivered, if the one before it was.
+    assert hops.transfers.after.tolist() == [-1, -1, 1, 2, -1]
+    assert hops.arrived(np.array([True, True, False, False, True]), 3).tolist() == [True, False, True]
     assert hops.arrived(np.array([False, True, True, True, False]), 3).tolist() == [False, True, False]
 
 
@@ -111,7 +116,7 @@ RELAYS = {(0, 3): (0, 2, 3)}
 
 
 def hand_made_plan() -> RoundPlan:
-    """Five hops of `WANTED`: 0→1 and 0→2 by one broadcast, 2→3 in two segments, 2→1 fails twice, 4→0 never runs.
+    """Five hops of `WANTED`: 0→1 and 0→2 by one broadcast, 2→3 once cut, 2→1 fails twice, 4→0 never runs.
 
     The broadcast is lost to 2 at first and repeated for it alone. All numbers are sums of powers of two.
     """
@@ -121,7 +126,7 @@ def hand_made_plan() -> RoundPlan:
         (0, 0, 2, -2.0, 2.0, 16.0, 16.5, 800, 1, False, 0.5, 1, 0, 0, 0.25, False),
         (1, 0, 2, 4.0, 1.0, 16.5, 17.5, 800, 2, True, 1.0, 1, 1, 0, 0.25, True),
         (1, 2, 1, -8.0, 1.0, 16.5, 17.0, 400, 1, False, 0.25, 3, 2, 1, 0.5, False),
-        (2, 2, 3, 6.0, 4.0, 17.5, 17.75, 300, 1, False, 0.125, 2, 3, 0, 0.5, True),
+        (2, 2, 3, 6.0, 4.0, 17.5, 17.75, 300, 1, False, 0.125, 2, 3, 0, 0.5, False),
         (3, 2, 3, 6.5, 4.0, 17.75, 18.0, 500, 1, True, 0.125, 2, 4, 0, 0.5, True),
         (4, 2, 1, -9.0, 1.0, 18.0, 18.5, 400, 2, False, 0.25, 3, 5, 0, 0.5, False),
     ]
@@ -139,6 +144,9 @@ def hand_made_plan() -> RoundPlan:
         radio_energy_j=np.array([1.5, 0.5, 0.5, 0.25, 0.0]),
         compute_energy_j=np.array([4.0, 2.0, 8.0, 0.0, 1.0]),
         alive=np.array([True, True, True, False, True]),
+        idle_energy_j=np.array([0.0, 0.0, 0.25, 0.0, 0.0]),
+        late=np.array([False, False, False, False, True]),
+        starved_fraction=0.5,
     )
 
 
@@ -188,13 +196,14 @@ def test_attempts_of_a_hand_made_plan_are_its_rows():
 
 def test_bytes_and_energy_of_a_hand_made_plan():
     plan = hand_made_plan()
-    # 0: broadcast once and its repetition; 2: two failed attempts and the two segments.
+    # 0: broadcast once and its repetition; 2: two failed attempts and the two of 2→3.
     assert sent_bytes(plan, 5).tolist() == [1600, 0, 1600, 0, 0]
     assert bytes_on_air(plan) == 3200
     row = radio_metrics(plan, np.array([True, True, False, False]))
     assert row["payload_bytes"] == 3200 and row["airtime_s"] == 3.0 and row["simulated_s"] == 20.0
     assert (row["radio_energy_j"], row["compute_energy_j"], row["energy_j"]) == (2.75, 15.0, 17.75)
     assert attempt_table(plan)["energy_j"].sum() == row["radio_energy_j"]
+    assert (row["idle_energy_j"], row["starved_fraction"]) == (0.25, 0.5)
     assert (row["transfers"], row["delivered"], row["lost"], row["delivered_fraction"]) == (4, 2, 2, 0.5)
     assert row["alive_devices"] == 4
     # Percentiles by hand over all seven attempts, sorted: -9 -8 -2 4 6 6.5 8.
@@ -251,7 +260,8 @@ def test_records_of_a_planned_round_agree(scheduler: str):
         assert len(on_air) < len(attempts)
         per_receiver = (transfers["payload_bytes"] * transfers["attempts"]).groupby(transfers["source"]).sum()
         assert sum(by_sender) < per_receiver.sum()
-    assert plan.radio_energy_j.sum() == pytest.approx(attempts["energy_j"].sum(), rel=1e-12)
+    on_air_j = plan.radio_energy_j.sum() - plan.idle_energy_j.sum()
+    assert on_air_j == pytest.approx(attempts["energy_j"].sum(), rel=1e-12)
     np.testing.assert_allclose(
         transfers["energy_j"],
         attempts.groupby("transfer")["energy_j"].sum().reindex(range(len(transfers)), fill_value=0),
@@ -269,14 +279,6 @@ def test_records_of_a_planned_round_agree(scheduler: str):
     assert not (attempts["delivered"] & ~attempts["decoded"]).any()
 
 
-def test_segments_are_decoded_before_the_message_is_delivered():
-    _, transfers, attempts = planned("proportional_fair")
-    parts = attempts[attempts["decoded"] & ~attempts["delivered"]]
-    assert len(parts) > 0
-    whole = parts["transfer"].map(transfers.set_index("transfer")["payload_bytes"])
-    assert (parts["payload_bytes"] < whole).all()
-
-
 def test_energy_is_booked_once_and_not_by_a_device_without_charge():
     """Device 1 computes its battery empty in round 1, and books nothing in round 2; the others go on."""
     positions = np.array([[0.0, 0.0], [20.0, 0.0], [40.0, 0.0]])
@@ -285,7 +287,8 @@ def test_energy_is_booked_once_and_not_by_a_device_without_charge():
     hops = expand_hops(requests([(0, 2, 0, 500), (1, 2, 0, 500), (2, 0, 0, 500)]), {})
     compute = np.array([0.1, 3.0, 0.2])
     left = np.full(3, 2.0)
-    for round_index, training in ((1, [0.1, 3.0, 0.2]), (2, [0.1, 0.0, 0.2])):
+    # A battery of 2 J gives no 3 J.
+    for round_index, training in ((1, [0.1, 2.0, 0.2]), (2, [0.1, 0.0, 0.2])):
         plan = channel.plan_round(round_index, hops.transfers, compute_energy_j=compute)
         assert plan.compute_energy_j.tolist() == training
         assert plan.radio_energy_j[1] == 0.0 and (plan.radio_energy_j[[0, 2]] > 0).all()

@@ -12,7 +12,7 @@ from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.hub import load_hub_tasks, own_template, template_of
-from dfl_ray.tasks.templates import READY
+from dfl_ray.tasks.ready import READY
 
 ARC = {
     "question": "Which is a gas?",
@@ -34,6 +34,61 @@ RECORDS: dict[str, tuple[dict[str, Any], Row]] = {
     "arc_challenge": (
         {**ARC, "choices": {"text": ["Iron", "Neon"], "label": ["1", "2"]}, "answerKey": "2"},
         Row("Question: Which is a gas?\nA. Iron\nB. Neon\nAnswer:", "B"),
+    ),
+    "cola": (
+        {"sentence": "Mary is fond him.", "label": 0},
+        Row("Sentence: Mary is fond him.\nGrammar:", "unacceptable"),
+    ),
+    "mrpc": (
+        {"sentence1": "A sat.", "sentence2": "It sat.", "label": 1},
+        Row("First: A sat.\nSecond: It sat.\nMeaning:", "equivalent"),
+    ),
+    "qqp": (
+        {"question1": "Why?", "question2": "How?", "label": 0},
+        Row("First: Why?\nSecond: How?\nQuestions:", "different"),
+    ),
+    "mnli": (
+        {"premise": "A dog runs.", "hypothesis": "It sleeps.", "label": 2},
+        Row("Premise: A dog runs.\nHypothesis: It sleeps.\nRelation:", "contradiction"),
+    ),
+    "qnli": (
+        {"question": "Who?", "sentence": "Ann did.", "label": 0},
+        Row("Question: Who?\nText: Ann did.\nDoes the text answer it?", "yes"),
+    ),
+    "rte": (
+        {"sentence1": "A dog runs.", "sentence2": "A cat runs.", "label": 1},
+        Row("Text: A dog runs.\nClaim: A cat runs.\nDoes the claim follow?", "no"),
+    ),
+    "alpaca_gpt4": (
+        {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+        Row("Add.\n\n2 and 3", "5"),
+    ),
+    "code_alpaca": (
+        {"instruction": "Print 1.", "input": "", "output": "print(1)"},
+        Row("Print 1.", "print(1)"),
+    ),
+    "medical_flashcards": (
+        {"input": "What is it?", "output": "A bone."},
+        Row("What is it?\nAnswer:", "A bone."),
+    ),
+    "finance_sentiment": (
+        {"instruction": "Which sentiment?", "input": "Shares rose.", "output": "positive"},
+        Row("Which sentiment?\nShares rose.\nAnswer:", "positive"),
+    ),
+    "piqa": (
+        {"goal": "Cool soup.", "sol1": "Blow on it.", "sol2": "Boil it.", "label": 0},
+        Row("Goal: Cool soup.\nA. Blow on it.\nB. Boil it.\nBetter way:", "A"),
+    ),
+    "hellaswag": (
+        {"ctx": "A man sits. He", "endings": ["flies.", "eats.", "is blue.", "rains."], "label": "1"},
+        Row("Text: A man sits. He\nA. flies.\nB. eats.\nC. is blue.\nD. rains.\nBest ending:", "B"),
+    ),
+    "humaneval": (
+        {
+            "prompt": "\ndef f(x):\n    # Add one.\n",
+            "canonical_solution": "    if x:\n        return x + 1\n    return 1\n",
+        },
+        Row("def f(x):\n    # Add one.\nBody of the function:", "if x:\n    return x + 1\nreturn 1"),
     ),
     "mbpp": (
         {
@@ -78,6 +133,35 @@ def test_a_ready_template_makes_this_row(name: str) -> None:
     assert set(READY[name].fields) == set(record)
 
 
+SECOND: dict[str, tuple[dict[str, Any], Row]] = {
+    "piqa": (
+        {"goal": " Dry a shirt", "sol1": "Wet it", "sol2": "Hang it up ", "label": 1},
+        Row("Goal: Dry a shirt\nA. Wet it\nB. Hang it up\nBetter way:", "B"),
+    ),
+    "hellaswag": (
+        {"ctx": "Rain falls. She", "endings": ["melts.", "sings red.", "is two.", "runs in."], "label": "3"},
+        Row("Text: Rain falls. She\nA. melts.\nB. sings red.\nC. is two.\nD. runs in.\nBest ending:", "D"),
+    ),
+    "humaneval": (
+        {
+            "prompt": "import math\n\n\ndef g(x: list) -> int:\n    # Sum.\n",
+            "canonical_solution": "    return sum(x)\n",
+        },
+        Row("import math\n\n\ndef g(x: list) -> int:\n    # Sum.\nBody of the function:", "return sum(x)"),
+    ),
+    "mbpp": (
+        {"text": " Double it. ", "code": "def d(x):\n\treturn 2*x", "test_list": ["assert d(2) == 4"]},
+        Row("Double it.\nTest: assert d(2) == 4\nCode:", "def d(x):\n\treturn 2*x"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_second_record_of_the_papers_tasks(name: str) -> None:
+    record, row = SECOND[name]
+    assert READY[name].row(record) == row
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -87,6 +171,9 @@ def test_a_ready_template_makes_this_row(name: str) -> None:
         ("ag_news", {"label": 4}),
         ("arc_easy", {"answerKey": "Z"}),
         ("mbpp", {"test_list": []}),
+        ("piqa", {"label": -1}),
+        ("hellaswag", {"label": ""}),
+        ("hellaswag", {"endings": ["one."]}),
     ],
 )
 def test_a_record_that_does_not_fit_is_a_bad_row(name: str, change: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and the report: numbers against plain pandas, words, thinning, unfinished and empty runs."""
+"""Pictures: numbers against plain pandas, words, thinning, and empty runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dfl_ray import views
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, RunFolder, load_run
 from dfl_ray.views.accuracy import cost_at, mean_curve
-from dfl_ray.views.costs import group_runs, mean_and_interval
+from dfl_ray.views.groups import cost_to_target, differing_keys, find_groups, group_curve, interval, paired
+from dfl_ray.views.learning import collision, cosine
 from dfl_ray.views.maps import MOST_LINKS, link_sinr_db
 from dfl_ray.views.radio import MOST_SENDERS, transmission_table
 from dfl_ray.views.style import OKABE_ITO, evenly, scaled
@@ -34,27 +35,6 @@ SINGLE = {
     "loss": views.loss_and_delivery,
     "costs": lambda run: views.cost_bars([run]),
 }
-
-
-@pytest.fixture(scope="module")
-def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def run(runs_dir: Path) -> Run:
-    return load_run(write_fake_run(runs_dir, "one", Fake(rounds=6, every=2)))
-
-
-@pytest.fixture(scope="module")
-def dlora(runs_dir: Path) -> Run:
-    fake = Fake(rounds=6, every=3, method="dlora", final=0.7, message_bytes=42_000)
-    return load_run(write_fake_run(runs_dir, "two", fake))
-
-
-@pytest.fixture(scope="module")
-def large(runs_dir: Path) -> Run:
-    return load_run(write_fake_run(runs_dir, "large", Fake(devices=10_000, rounds=1)))
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -103,7 +83,7 @@ def test_cost_axis_sums_bytes_and_airtime_and_reads_the_clock(run: Run):
 
 def test_runs_are_compared_on_one_scale(run: Run, dlora: Run):
     picture = views.accuracy_of_runs([run, dlora], "bytes")
-    ends = [trace.x[-1] for trace in picture.data]
+    ends = [max(trace.x) for trace in picture.data]
     sums = [one.rounds["payload_bytes"].sum() for one in (run, dlora)]
     assert ends[1] / ends[0] == pytest.approx(sums[1] / sums[0])
     assert picture.data[0].line.color != picture.data[1].line.color
@@ -119,14 +99,89 @@ def test_more_tasks_than_colours_stay_apart(tmp_path: Path):
 
 def test_cost_bars_average_seeds_with_a_student_interval(runs_dir: Path, run: Run, dlora: Run):
     seeds = [load_run(write_fake_run(runs_dir, f"s{seed}", Fake(rounds=2, seed=seed))) for seed in (1, 2, 3)]
-    labels, groups = group_runs([*seeds, dlora])
-    assert labels == ["sparse_orthogonal", "dlora"] and [len(group) for group in groups] == [3, 1]
+    groups = find_groups([*seeds, dlora])
+    assert [(g.label, len(g.runs)) for g in groups] == [("sparse_orthogonal", 3), ("dlora", 1)]
     energies = [one.rounds["energy_j"].sum() for one in seeds]
-    mean, half = mean_and_interval(energies)
+    mean, half = interval(energies)
     assert mean == pytest.approx(np.mean(energies))
     assert half == pytest.approx(4.302653 * np.std(energies, ddof=1) / np.sqrt(3), rel=1e-6)  # t of 2 degrees
     bars = views.cost_bars([*seeds, dlora]).data
-    assert bars[2].x[0] == pytest.approx(mean) and bars[2].error_x.array[0] == pytest.approx(half)
+    assert bars[3].x[0] == pytest.approx(mean) and bars[3].error_x.array[0] == pytest.approx(half)
+    one, other = find_groups(
+        [*seeds, load_run(write_fake_run(runs_dir, "d2", Fake(rounds=2, seed=2, method="dlora")))]
+    )
+    expected = energies[1] - other.runs[0].rounds["energy_j"].sum()
+    assert paired(one, other, "energy_j") == pytest.approx([expected])
+    curve = group_curve(one, "round")
+    means = [
+        [run.accuracy_means.query("round == 2 and rule == 'likelihood'")["accuracy"].mean()] for run in seeds
+    ]
+    assert curve.mean[-1] == pytest.approx(np.mean(means))
+    assert curve.half[-1] == pytest.approx(4.302653 * np.std(means, ddof=1) / np.sqrt(3), rel=1e-6)
+    assert differing_keys([seeds[0], dlora]) == ["rounds", "method.type", "method.rule"]
+
+
+def test_cost_to_a_target_is_that_of_the_first_evaluation_that_reaches_it(run: Run):
+    x, y = mean_curve(run, "bytes")
+    target = (y[1] + y[2]) / 2
+    cost = cost_to_target(run, target)
+    assert cost is not None and cost["bytes"] == x[2] and cost["round"] == 4
+    assert cost_to_target(run, 1.01) is None
+
+
+def test_a_method_has_one_colour_in_every_figure(run: Run, dlora: Run):
+    pairs = [run, dlora]
+    for picture in (
+        views.accuracy_of_runs(pairs),
+        views.sinr_distribution(pairs),
+        views.rate_distribution(pairs),
+    ):
+        assert [trace.line.color for trace in picture.data] == [OKABE_ITO[0], OKABE_ITO[1]]
+    assert list(views.cost_bars(pairs).data[0].marker.color) == [OKABE_ITO[0], OKABE_ITO[1]]
+    assert views.accuracy_of_runs([dlora]).data[0].line.color == OKABE_ITO[1]
+
+
+def test_no_line_runs_straight_up_where_the_cost_stands_still():
+    from dfl_ray.views.accuracy import unjoined
+
+    curve = unjoined([0.0, 0.0, 5.0], [0.1, 0.2, 0.3])
+    assert np.isnan(curve["x"][1]) and [x for x in curve["x"] if x == x] == [0.0, 0.0, 5.0]
+
+
+def test_tasks_are_compared_by_collisions_and_by_the_cosine_of_their_changes():
+    rng = np.random.default_rng(0)
+    one, other = ({"layer": (rng.normal(size=(2, 5)), rng.normal(size=(4, 2)))} for _ in range(2))
+    other["layer"][1][:2] = 0
+    changes = [(part["layer"][1] @ part["layer"][0]).ravel() for part in (one, other)]
+    expected = changes[0] @ changes[1] / np.linalg.norm(changes[0]) / np.linalg.norm(changes[1])
+    assert cosine(one, other) == pytest.approx(expected) and cosine(one, one) == pytest.approx(1)
+    assert collision(one, other) == 0.5 and collision(one, one) == 1
+
+
+def test_every_figure_of_the_catalogue_draws_one_run_and_goes_dark(run: Run):
+    from dfl_ray.views.style import darkened
+
+    for name in views.FIGURES:
+        picture = darkened(views.draw(name, [run]))
+        assert picture.layout.paper_bgcolor == "#14181D" and picture.layout.title.text, name
+    with pytest.raises(InputError, match="no figure"):
+        views.draw("acuracy_over_bytes", [run])
+    with pytest.raises(InputError, match="shows one run"):
+        views.draw("schedule", [run, run])
+
+
+def test_scaling_divides_by_rounds_and_devices_and_averages_runs_of_one_size(
+    runs_dir: Path, run: Run, dlora: Run
+):
+    small = [load_run(write_fake_run(runs_dir, f"n{s}", Fake(devices=5, rounds=2, seed=s))) for s in (1, 2)]
+    picture = views.draw("scaling", [run, *small])
+    drawn = picture.data[2]  # third panel: bytes on air, in kB
+    each = [one.rounds["payload_bytes"].sum() / 2 / 5 / 1e3 for one in small]
+    assert list(drawn.x) == [5, 10]
+    assert list(drawn.y) == pytest.approx([np.mean(each), run.rounds["payload_bytes"].sum() / 6 / 10 / 1e3])
+    assert drawn.error_y.array[0] == pytest.approx(12.706205 * np.std(each, ddof=1) / np.sqrt(2))
+    assert picture.data[0].y[1] == pytest.approx(run.rounds["wall_s"].mean())
+    assert not views.draw("scaling", [run, dlora]).data  # both have ten devices
 
 
 def test_link_colour_is_the_median_sinr_of_both_directions(run: Run):
@@ -251,6 +306,18 @@ def test_heatmap_shows_the_last_evaluation_and_frames_held_tasks(run: Run, large
     assert np.mean(grouped.data[0].z) == pytest.approx(last["accuracy"].mean())
 
 
+def test_the_routers_confusion_is_the_share_of_rows_sent_to_each_expert(run: Run, dlora: Run):
+    picture = views.draw("routing", [run])
+    counts = run.routing[run.routing["round"] == 6].groupby(["task", "chosen"])["rows"].sum()
+    names = list(picture.data[0].x)
+    for row, task in zip(picture.data[0].z, picture.data[0].y, strict=True):
+        assert [counts.get((task, chosen), 0) / counts[task].sum() for chosen in names] == pytest.approx(
+            list(row)
+        )
+    assert "93.8%" in picture.layout.title.subtitle.text
+    assert not views.draw("routing", [dlora]).data
+
+
 def test_wall_split_adds_up_to_the_round(run: Run):
     bars = views.wall_split(run).data
     assert sum(np.asarray(trace.y) for trace in bars) == pytest.approx(run.rounds["wall_s"].to_numpy())
@@ -272,49 +339,3 @@ def test_units_get_the_prefix_that_fits(values, unit, expected):
 
 def test_thinning_is_even_and_repeatable():
     assert evenly(3, 5) == [0, 1, 2] and evenly(10, 5) == [0, 2, 4, 6, 8]
-
-
-def body(path: Path) -> str:
-    return path.read_text(encoding="utf-8").split("</script></head>", 1)[1]
-
-
-def test_report_of_one_run_holds_its_table_and_all_pictures(run: Run, tmp_path: Path):
-    page = body(views.write_report([run.path], tmp_path / "sub" / "report.html"))
-    assert page.count('class="figure"') == 11 and "could not be drawn" not in page
-    assert f"{run.rounds['payload_bytes'].sum():,}" in page
-    for task in TASKS:
-        assert f"<td>{task}</td>" in page
-
-
-def test_report_asks_nothing_of_the_network(run: Run, tmp_path: Path):
-    text = views.write_report([run.path], tmp_path / "r.html").read_text(encoding="utf-8")
-    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", text)
-    assert text.count("</html>") == 1 and "plotly.js v" in text
-
-
-def test_report_of_several_runs_compares_them(run: Run, dlora: Run, tmp_path: Path):
-    page = body(views.write_report([run.path, dlora.path], tmp_path / "r.html"))
-    assert (
-        "2 runs compared" in page and page.count('class="figure"') == 11 and "could not be drawn" not in page
-    )
-
-
-def test_report_of_an_unfinished_run_says_how_far_it_is(tmp_path: Path):
-    path = write_fake_run(tmp_path, fake=Fake(rounds=3, state="running"))
-    page = body(views.write_report([path], tmp_path / "r.html"))
-    assert "is in state <b>running</b>: 3 of 3 rounds" in page and "could not be drawn" not in page
-
-
-def test_names_cannot_smuggle_markup_into_the_report(tmp_path: Path):
-    evil = "</script><b onload=x>"
-    path = write_fake_run(tmp_path, fake=Fake(rounds=2, tasks=(evil, "plain", "third")))
-    page = body(views.write_report([path], tmp_path / "r.html"))
-    assert evil not in page and "<b onload" not in page
-
-
-def test_report_needs_a_readable_run(tmp_path: Path):
-    with pytest.raises(InputError, match="at least one run"):
-        views.write_report([], tmp_path / "r.html")
-    with pytest.raises(InputError, match="no run folder"):
-        views.write_report([tmp_path / "x"], tmp_path / "r.html")
-    assert not (tmp_path / "r.html").exists()

@@ -1,0 +1,76 @@
+"""What is checked before Ray is started here, and what is said where it does not start or dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dfl_ray.errors import InputError, RunError
+
+LEAST_HANDLES = 256
+"""Open files that a run with Ray needs at least; Ray waits for ever where it has too few."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what can be done where Ray does not start: Ray itself raises bare exceptions with a sentence of its own.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunError: Ray did not start.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ConnectionError) as error:
+        raise _not_started(error) from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise _not_started(error) from error
+
+
+def _not_started(error: Exception) -> RunError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return RunError(
+        f"Ray did not start on this machine: {reason} A busy machine or one short of memory is the usual reason: try "
+        "again, give Ray more time with RAY_raylet_start_wait_time_s=120 in the environment, or run without it: "
+        "runtime.backend=local."
+    )
+
+
+def check_handles() -> None:
+    """Refuse to start Ray where a process may open too few files: it would wait for ever.
+
+    Raises:
+        InputError: The limit is below `LEAST_HANDLES`.
+    """
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_HANDLES:
+        raise InputError(
+            "This process may open too few files for Ray",
+            got=f"{limit} (`ulimit -n`)",
+            expected=f"at least {LEAST_HANDLES}, better 4096 or more",
+            change="Raise it with `ulimit -n 4096`, or add runtime.backend=local.",
+        )
+
+
+def lost_service(folder: Path | None) -> str:
+    """What is said when Ray's raylet or control service dies, often for want of memory.
+
+    Args:
+        folder: The run folder; None before it is made.
+
+    Returns:
+        One paragraph.
+    """
+    said = (
+        "dfl-ray: Ray's own services on this machine have died (killed, or the machine ran out of memory). "
+    )
+    if folder is None:
+        return said + "The run had not begun; start it again."
+    return f"{said}What was saved stays; go on with: dfl-ray resume {folder}"

@@ -1,0 +1,93 @@
+"""Runs of a sweep side by side, with Ray Tune: as many at once as the resources allow, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
+
+
+def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], None]) -> dict[str, str]:
+    """Run every configuration that is not done; one that has begun goes on.
+
+    Args:
+        folder: The sweep's folder; each configuration has its `name` in it.
+        configs: The runs, with `runtime.backend: local`.
+        say: Is told what happens.
+
+    Returns:
+        Name -> why, for the runs that failed; the others are kept.
+
+    Raises:
+        InputError: Ray Tune is not installed.
+    """
+    # With it, Tune prints a table of its own whatever `verbose` says.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    try:
+        from ray import tune
+    except ImportError:
+        raise InputError(
+            "A sweep needs Ray Tune", got="it is not installed", change="`pip install 'dfl-ray[tune]'`"
+        ) from None
+    waiting = [config for config in configs if not _is_done(folder / str(config.name))]
+    say(f"{len(waiting)} of {len(configs)} runs to do in {folder}")
+    if not waiting:
+        return {}
+    with _ray(waiting[0]):
+        resources = {"cpu": waiting[0].runtime.threads, "gpu": waiting[0].runtime.gpus_per_actor}
+        texts = [config.model_dump_json() for config in waiting]
+        tuner = tune.Tuner(
+            tune.with_resources(_run_one, resources),
+            param_space={"config": tune.grid_search(texts)},
+            run_config=tune.RunConfig(name="tune", storage_path=str(folder.absolute()), verbose=0),
+        )
+        results = tuner.fit()
+    failed: dict[str, str] = {}
+    for result in results:
+        if result.error is not None:
+            name = str(Config.model_validate_json(result.config["config"]).name)  # type: ignore[index]
+            failed[name] = str(result.error).strip().splitlines()[-1]
+    return failed
+
+
+@contextmanager
+def _ray(config: Config) -> Iterator[None]:
+    """Ray for a sweep: the caller's, a cluster's, or one started here and ended again."""
+    import ray
+
+    from actors import cluster
+    from actors.session import private_folder
+
+    if ray.is_initialized():
+        yield
+        return
+    with ExitStack() as ended:
+        session = None
+        if config.runtime.address is None:
+            session = cluster.session_settings()[0]
+            session["_temp_dir"] = ended.enter_context(private_folder(session["_temp_dir"]))
+        ended.callback(cluster.stop)
+        cluster.start(config.runtime, session=session)
+        yield
+
+
+def _run_one(given: dict[str, Any]) -> dict[str, float]:
+    """One trial: begin the run, or go on with it."""
+    from dfl_ray.simulation.launch import launch, resume
+
+    config = Config.model_validate_json(given["config"])
+    folder = Path(config.runtime.runs_dir) / str(config.name)
+    begun = (folder / "run.json").is_file()
+    outcome = resume(folder, json=True) if begun else launch(config, json=True)
+    return {"accuracy": float(outcome.summary["accuracy_mean"] or 0.0)}
+
+
+def _is_done(folder: Path) -> bool:
+    from dfl_ray.records.info import read_info
+
+    return (folder / "run.json").is_file() and read_info(folder / "run.json").get("state") == "done"

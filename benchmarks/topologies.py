@@ -1,0 +1,168 @@
+"""What does it cost on air to bring a task's holders together, on which graph?
+
+`python -m benchmarks.topologies --json` places devices at random in the default radio (one drop a seed) and lets the
+holders of each task average random vectors by Metropolis weights until their squared distance to the mean has fallen
+to 1e-4 of what it was. Every graph has the mean degree of `clustered`. A message goes to all its receivers at once and
+takes the airtime of the worst of these links; all messages have the same length, so the figures are seconds per 1e6
+bytes of it.
+
+- `holders`: messages of a task go to neighbours that hold it, as in sparse-and-orthogonal LoRA. Where the holders of a
+  task have no path of holders between them they never agree; how often that is stands beside the airtime of the others.
+- `everyone`: every device carries the experts of all tasks and averages them with all its neighbours, which brings the
+  holders of every task together on any connected graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from channels.channel import Channel
+from dfl_ray.config.load import load_config
+from dfl_ray.network.deployment import build_deployment, graph_on
+from topology import Topology, mixing
+
+AGREED = 1e-4
+MOST_ROUNDS = 5_000
+WIDTH = 16
+BISECTIONS = 30
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One random placement.
+
+    Attributes:
+        seed: Its seed.
+        channel: The radio.
+        clustered: Its clustered graph.
+        pairs: (E, 2) links the radio can serve.
+        snr_db: (E,) their mean SNR.
+    """
+
+    seed: int
+    channel: Channel
+    clustered: Topology
+    pairs: np.ndarray
+    snr_db: np.ndarray
+
+    def graph(self, words: list[str]) -> Topology:
+        """Another graph on the same drop."""
+        config = load_config(None, words)
+        made = self.clustered
+        return graph_on(
+            config.topology,
+            self.seed,
+            self.channel,
+            made.positions_m,
+            made.mixture,
+            (self.pairs, self.snr_db),
+        )
+
+
+def make_drop(seed: int, devices: int, side_m: float, tasks: int) -> Drop:
+    """Place devices, deal the tasks two to a device, and build the clustered graph."""
+    config = load_config(
+        None, [f"seed={seed}", f"devices.count={devices}", f"devices.area_m=[{side_m},{side_m}]"]
+    )
+    deployed = build_deployment(config, tasks)
+    channel = deployed.channel.make()
+    return Drop(seed, channel, deployed.topology, *channel.candidate_links(config.topology.min_snr_db))
+
+
+def graphs(drop: Drop) -> dict[str, Topology]:
+    """The graphs compared, all of the mean degree of `clustered` as nearly as they can be."""
+    wanted = float(drop.clustered.degree.mean())
+    regular = drop.graph(["topology=k_regular", f"topology.degree={max(1, round(wanted))}"])
+    low, high = 1.0, float(np.linalg.norm(np.ptp(drop.clustered.positions_m, axis=0)))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        found = drop.graph(["topology=geometric", f"topology.radius_m={middle!r}"]).degree.mean()
+        low, high = (middle, high) if found < wanted else (low, middle)
+    geometric = drop.graph(["topology=geometric", f"topology.radius_m={high!r}"])
+    return {"clustered": drop.clustered, "k_regular": regular, "geometric": geometric}
+
+
+def rounds_to_agree(edges: np.ndarray, members: np.ndarray, seed: int) -> int | None:
+    """Rounds of gossip until the members' distance to their mean is 1e-4 of the first; None if it never is."""
+    weights = mixing.metropolis_hastings(edges, int(members[-1]) + 1).toarray()[np.ix_(members, members)]
+    values = np.random.default_rng(seed).standard_normal((len(members), WIDTH))
+    values -= values.mean(axis=0)
+    first = float((values**2).sum())
+    for count in range(1, MOST_ROUNDS + 1):
+        values = weights @ values
+        if float((values**2).sum()) <= AGREED * first:
+            return count
+    return None
+
+
+def airtime_s(made: Topology, channel: Channel, edges: np.ndarray) -> float:
+    """Airtime of one message from every end of these links to all its neighbours over them, hops of relays included."""
+    worst: dict[int, float] = {}
+    relayed = 0.0
+    for a, b in edges.tolist():
+        path = made.path(a, b)
+        cost = float(channel.airtime_s_per_mb(path[:-1], path[1:]).sum())
+        if len(path) > 2:
+            relayed += 2 * cost
+            continue
+        for end in (a, b):
+            worst[end] = max(worst.get(end, 0.0), cost)
+    return relayed + sum(worst.values())
+
+
+def measure(made: Topology, drop: Drop) -> dict[str, float | None]:
+    """Airtime to agreement on every task, by both ways of sending; None where it is never reached."""
+    whole = rounds_to_agree(made.gossip_edges, np.arange(made.nodes), drop.seed)
+    total, apart = 0.0, 0
+    for task in range(made.tasks):
+        edges = made.task_edges(task)
+        count = rounds_to_agree(edges, made.holders(task), drop.seed)
+        apart += count is None
+        total += 0.0 if count is None else count * airtime_s(made, drop.channel, edges)
+    everyone = (
+        None if whole is None else whole * made.tasks * airtime_s(made, drop.channel, made.gossip_edges)
+    )
+    return {
+        "degree": float(made.degree.mean()), "holders_s": total, "tasks_apart": float(apart), "everyone_s": everyone,
+    }  # fmt: skip
+
+
+def compare(drops: int, devices: int, side_m: float, tasks: int) -> list[dict[str, Any]]:
+    """Measure every graph on every drop."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(drops):
+        drop = make_drop(seed, devices, side_m, tasks)
+        rows += [{"seed": seed, "graph": name, **measure(made, drop)} for name, made in graphs(drop).items()]
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--drops", type=int, default=5, help="random drops, seeds from 0")
+    parser.add_argument("--devices", type=int, default=40)
+    parser.add_argument("--side", type=float, default=600.0, help="side of the square, metres")
+    parser.add_argument("--tasks", type=int, default=6)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    given = parser.parse_args()
+    rows = compare(given.drops, given.devices, given.side, given.tasks)
+    print("seed graph      degree  holders s/MB  tasks apart  everyone s/MB")
+    for row in rows:
+        everyone = "never" if row["everyone_s"] is None else f"{row['everyone_s']:.1f}"
+        print(
+            f"{row['seed']:4d} {row['graph']:10s} {row['degree']:6.2f} {row['holders_s']:13.1f}"
+            f" {row['tasks_apart']:12.0f} {everyone:>14s}"
+        )
+    if given.json:
+        print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

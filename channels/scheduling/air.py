@@ -1,0 +1,219 @@
+"""One slot on the air: rates chosen before, outcomes drawn after, energy and records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.energy import receive_energy_j, transmit_energy_j
+from channels.scheduling.levels import (
+    chosen_rates,
+    controlled_power,
+    decoded_rows,
+    faded_levels,
+    far_field,
+    mean_levels,
+)
+from channels.scheduling.problem import SlotTask
+from channels.scheduling.state import State
+from channels.transfers import DELIVERED, FAILED
+from channels.units import BITS_PER_BYTE
+
+_AVERAGE_SLOTS = 20.0
+
+
+@dataclass(frozen=True)
+class Air:
+    """What one slot puts on the air: rows are receptions, units are transmissions.
+
+    Attributes:
+        transfer: (rows,) index of the transfer.
+        unit: (rows,) unit of each row.
+        source: (rows,) sender.
+        destination: (rows,) receiver.
+        sinr: (rows,) linear SINR, fading included.
+        band: (U,) sub-channel of each unit, -1 outside the slot.
+        power_w: (rows,) radiated power in W.
+        rate: (U,) rate in bit/s.
+        duration: (U,) seconds on the air, cut by the deadline or the sender's battery.
+        heard: (rows,) seconds of reception, cut by the receiver's battery.
+        bits: (U,) bits really sent.
+        decoded: (rows,) whether the whole payload was decoded.
+    """
+
+    transfer: IntArray
+    unit: IntArray
+    source: IntArray
+    destination: IntArray
+    sinr: FloatArray
+    band: IntArray
+    power_w: FloatArray
+    rate: FloatArray
+    duration: FloatArray
+    heard: FloatArray
+    bits: FloatArray
+    decoded: BoolArray
+
+
+def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> None:
+    """Put one slot on the air and settle it: outcomes, energy, averages, records and the clock, all in `state`.
+
+    Args:
+        state: The state; it is taken further.
+        task: What may be sent now, U units and R rows.
+        rows: (R,) index of the transfer of each row.
+        band: (U,) sub-channel of each unit, -1 outside the slot; a slot without units takes `slot_s`.
+    """
+    state.slot += 1
+    if not np.any(band >= 0):
+        state.wait_until(min(state.now_s + state.radio.slot_s, state.request.deadline_s))
+        return
+    air = transmit(state, task, rows, band)
+    energy, busy = _book_energy(state, air)
+    _record(state, air, energy)
+    _settle(state, air)
+    used = air.duration[band >= 0]
+    length = float(used.max())
+    _average(state, air, length)
+    state.airtime_s += float(used.sum()) / state.radio.subchannels
+    state.wait_until(state.now_s + length, busy)
+    state.last_end_s = state.now_s
+    if state.radio.far is not None:
+        state.far_w = np.asarray(far_field(task, band, state.radio.power_w)).max(axis=0)
+
+
+def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Air:
+    """Choose rates from what the senders know, then draw what is decoded; nothing in `state` changes.
+
+    Args:
+        state: The state: clock, batteries, fading.
+        task: What may be sent now, U units and R rows.
+        rows: (R,) index of the transfer of each row.
+        band: (U,) sub-channel of each unit, -1 outside the slot; at least one is in it.
+
+    Returns:
+        What is on the air, cut by the deadline and by batteries.
+    """
+    radio, scheduler = state.radio, state.scheduler
+    fading = state.request.fading(state.slot - 1)
+    controlled = radio.power_control != "fixed" and scheduler.keeps_threshold
+    power = controlled_power(task, band) if controlled else radio.power_w
+    levels = mean_levels(task, band, fading, state.now_s, power)
+    unit = task.row_unit[levels.rows]
+    rate = chosen_rates(radio, task, levels, fading, state.now_s)
+    full = np.where(band >= 0, task.bits / rate, 0.0)
+    sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
+    source, destination = task.source[unit], task.destination[levels.rows]
+    rate, decoded = decoded_rows(radio, unit, sinr, rate, source, destination, fading)
+    full = np.where(band >= 0, task.bits / rate, 0.0)
+    sent_w = power[source] / radio.amplifier_efficiency + radio.circuit_power_w
+    life = np.full(task.units, math.inf)
+    on_s = _on_s(state)
+    life[unit] = np.minimum(state.battery_j[source] / sent_w, on_s[source])
+    duration = np.minimum(np.minimum(full, state.request.deadline_s - state.now_s), life)
+    with np.errstate(divide="ignore"):
+        heard_at_most = state.battery_j[destination] / np.float64(radio.receive_power_w)
+    heard = np.minimum(duration[unit], np.nan_to_num(heard_at_most, nan=math.inf, posinf=math.inf))
+    heard = np.minimum(heard, on_s[destination])
+    complete = (duration >= full)[unit] & (heard >= full[unit])
+    # A transmission that was cut carried whole bytes of its payload, and not all of them.
+    part = np.floor(duration * rate / BITS_PER_BYTE) * BITS_PER_BYTE
+    bits = np.where(duration >= full, task.bits, np.minimum(part, np.maximum(task.bits - BITS_PER_BYTE, 0.0)))
+    return Air(
+        transfer=rows[levels.rows],
+        unit=unit,
+        source=source,
+        destination=destination,
+        sinr=sinr,
+        band=band,
+        power_w=power[source],
+        rate=rate,
+        duration=duration,
+        heard=heard,
+        bits=bits,
+        decoded=decoded & complete,
+    )
+
+
+def _on_s(state: State) -> FloatArray:
+    """(N,) for how long each device stays on from now, in s."""
+    presence = state.request.presence
+    if presence is None:
+        return np.full(state.battery_j.shape, math.inf)
+    return presence.off_after(state.now_s) - state.now_s
+
+
+def _book_energy(state: State, air: Air) -> tuple[FloatArray, FloatArray]:
+    """Energy of each row (the sender's share and the receiver's), and (N,) seconds each device was busy."""
+    radio, duration = state.radio, air.duration[air.unit]
+    receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
+    sent = transmit_energy_j(
+        air.power_w,
+        duration,
+        amplifier_efficiency=radio.amplifier_efficiency,
+        circuit_power_w=radio.circuit_power_w,
+    )
+    sent = sent / receivers
+    heard = receive_energy_j(air.heard, receive_power_w=radio.receive_power_w)
+    devices = state.energy_j.shape[0]
+    spent = np.bincount(air.source, weights=sent, minlength=devices)
+    spent += np.bincount(air.destination, weights=heard, minlength=devices)
+    # What rounding adds beyond a battery's content is not spent; a battery that set the end is empty.
+    spent = np.where(spent >= state.battery_j * (1 - 1e-12), state.battery_j, spent)
+    spent = np.where(np.isfinite(spent), spent, 0.0)
+    state.energy_j += spent
+    state.battery_j = np.maximum(state.battery_j - spent, 0.0)
+    busy = np.zeros(devices)
+    busy[air.source] = duration
+    busy[air.destination] = air.heard
+    return sent + heard, busy
+
+
+def _record(state: State, air: Air, energy: FloatArray) -> None:
+    wanted, count = state.request.transfers, air.transfer.shape
+    ids = np.unique(air.unit, return_inverse=True)[1].reshape(-1)
+    with np.errstate(divide="ignore"):
+        sinr_db = 10 * np.log10(air.sinr)
+    state.parts.append(
+        {
+            "slot": np.full(count, state.slot - 1, dtype=np.int64),
+            "source": wanted.source[air.transfer],
+            "destination": wanted.destination[air.transfer],
+            "sinr_db": sinr_db,
+            "rate_bps": air.rate[air.unit],
+            "start_s": np.full(count, state.now_s),
+            "end_s": state.now_s + air.duration[air.unit],
+            "payload_bytes": (air.bits[air.unit] / BITS_PER_BYTE).round().astype(np.int64),
+            "attempts": state.failures[air.transfer] + 1,
+            "delivered": air.decoded,
+            "energy_j": energy,
+            "transfer": air.transfer,
+            "transmission": state.transmissions + ids.astype(np.int64),
+            "subchannel": air.band[air.unit],
+            "power_w": air.power_w,
+            "decoded": air.decoded,
+        }
+    )
+    state.transmissions += int(ids.max(initial=-1)) + 1
+
+
+def _settle(state: State, air: Air) -> None:
+    done, failed = air.transfer[air.decoded], air.transfer[~air.decoded]
+    state.finished_s[done] = state.now_s + air.duration[air.unit[air.decoded]]
+    state.failures[failed] += 1
+    state.leave(done, DELIVERED)
+    whole = air.bits[air.unit[~air.decoded]] >= state.bits[failed]
+    state.leave(failed[whole & (state.failures[failed] >= state.radio.max_attempts)], FAILED)
+
+
+def _average(state: State, air: Air, length_s: float) -> None:
+    if length_s > 0:
+        served = np.bincount(
+            air.source[air.decoded],
+            weights=air.bits[air.unit[air.decoded]],
+            minlength=state.average_bps.shape[0],
+        )
+        state.average_bps += (served / length_s - state.average_bps) / _AVERAGE_SLOTS

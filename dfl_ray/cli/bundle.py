@@ -1,0 +1,75 @@
+"""`dfl-ray bundle RUN` and `dfl-ray replay BUNDLE`: a run that others can check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dfl_ray.cli.common import add_json
+
+
+def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `bundle`."""
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("-o", "--output", metavar="FILE", help="archive to write (default: RUN.zip)")
+    add_json(parser)
+
+
+def bundle(options: argparse.Namespace) -> int:
+    """Write the archive and say where it is."""
+    from dfl_ray.cli.commands import run_folder
+    from dfl_ray.records.bundle import write_bundle
+
+    folder = run_folder(options.run)
+    out = Path(options.output).expanduser() if options.output else folder.with_name(f"{folder.name}.zip")
+    files = write_bundle(folder, out)
+    print(f"Bundle: {out} ({files} files, {out.stat().st_size / 1e6:.2f} MB)")
+    if options.json:
+        print(json.dumps({"run": str(folder), "bundle": str(out), "files": files}))
+    return 0
+
+
+def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `replay`."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="archive that `dfl-ray bundle` wrote")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="where things lie here: model.name, tasks.path, keys of runtime",
+    )
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="keep the new run in this folder")
+    add_json(parser)
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Run it again and say whether it is the same; 0 if equal or close, 1 if different."""
+    from dfl_ray.cli.commands import silence
+    from dfl_ray.records import load_run
+    from dfl_ray.records.bundle import open_bundle
+
+    with TemporaryDirectory() as place:
+        was = load_run(open_bundle(Path(options.bundle).expanduser(), Path(place) / "was"))
+        silence(options.verbose)
+        from dfl_ray.simulation import replay as again
+        from dfl_ray.simulation.library import run
+
+        runs_dir = Path(options.output).expanduser() if options.output else Path(place) / "runs"
+        config = again.replay_config(was.path, options.overrides, runs_dir)
+        now = run(config, progress=not (options.quiet or options.json), verbose=options.verbose)
+        found = again.compare(was, now)
+    for line in found.circumstances:
+        print(f"not as it was: {line}")
+    if found.verdict == "equal":
+        print("Replay: bit for bit equal")
+    else:
+        allowed = f"tolerance {again.TOLERANCE:g} of a figure, {again.ROWS} answers of an accuracy"
+        print(
+            f"Replay: {found.verdict} (largest difference {found.worst:.3g}; {allowed}); first: {found.first}"
+        )
+    if options.json:
+        record = {"verdict": found.verdict, "first": found.first, "worst": found.worst}
+        print(json.dumps(record | {"circumstances": list(found.circumstances)}))
+    return 1 if found.verdict == "different" else 0

@@ -1,0 +1,89 @@
+"""`dfl-ray sweep CONFIG key=a,b,c seeds=5`: many runs, compared seed by seed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dfl_ray.cli.common import add_json
+
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config
+    from dfl_ray.simulation.sweep import Trial
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="CONFIG key=a,b,c",
+        help="a preset's name or a YAML file, overrides, keys with several values, seeds=N, samples=N",
+    )
+    add_json(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Check every run's configuration, run what is not done, and compare."""
+    from dfl_ray.cli.commands import silence
+    from dfl_ray.simulation import sweep
+
+    folder, trials, configs = _runs(options.words)
+    silence(options.verbose)
+    from actors.sweep import run_trials
+    from dfl_ray.views.report import write_report
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(text, flush=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = run_trials(folder, configs, say)
+    found = sweep.done_summaries(folder, trials)
+    rows = sweep.summary_rows(trials, found)
+    (folder / "summary.json").write_text(json.dumps({"rows": rows, "failed": failed}, indent=1))
+    for line in sweep.summary_lines(rows):
+        say(line)
+    for trial, why in failed.items():
+        say(f"failed: {trial}: {why}")
+    if found:
+        say(f"Report: {write_report([folder / run for run in found], folder / 'comparison.html')}")
+    if failed:
+        say(f"Try the failed ones again with the same words and name={folder.name}")
+    if options.json:
+        print(json.dumps({"sweep": str(folder), "rows": rows, "failed": failed}))
+    return 1 if failed else 0
+
+
+def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
+    """The sweep's folder, its runs, and their configurations, all of them checked."""
+    from dfl_ray.cli.commands import split_words
+    from dfl_ray.config.check import check_inputs
+    from dfl_ray.config.load import load_config
+    from dfl_ray.config.locations import with_absolute_paths
+    from dfl_ray.simulation import sweep
+
+    source, words = split_words(given)
+    fixed, grid, own = sweep.split_words(words)
+    base = load_config(source, fixed)
+    trials = sweep.make_trials(
+        grid, seeds=own.get("seeds", 1), samples=own.get("samples"), first_seed=base.seed
+    )
+    name = base.name or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(base.runtime.runs_dir).absolute() / name
+    common = [
+        f"runtime.runs_dir={json.dumps(str(folder))}",
+        "runtime.backend=local",
+        f"track.wandb.group={json.dumps(name)}",
+    ]
+    configs: list[Config] = []
+    for trial in trials:
+        own_words = [f"seed={trial.seed}", f"name={json.dumps(trial.name)}"]
+        config = load_config(source, [*fixed, *common, *trial.point, *own_words])
+        check_inputs(config)
+        configs.append(with_absolute_paths(config))
+    return folder, trials, configs

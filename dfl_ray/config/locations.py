@@ -1,0 +1,54 @@
+"""Files and folders that a configuration names, made absolute, so that a run can be resumed from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dfl_ray.config.class_table import is_table
+from dfl_ray.config.load import from_data
+from dfl_ray.config.schema import Config
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Make every path of a configuration absolute, seen from the working directory.
+
+    These are `model.name` and the data sets of `tasks.templates` where they are folders and no hub ids, `tasks.path`,
+    `devices.classes` where it is a file, and the options `path` and `*_path` of placement, partition, mobility,
+    availability and graph. `runtime.runs_dir` stays as it is:
+    a run folder knows where it lies.
+
+    Args:
+        config: The configuration as the user wrote it.
+
+    Returns:
+        The same configuration with absolute paths; itself if it names none.
+    """
+    data = config.model_dump(mode="json")
+    model, tasks, devices = data["model"], data["tasks"], data["devices"]
+    if model["name"] not in ("embedded", "smollm2-135m"):
+        _resolve(model, "name")
+    if tasks["path"] is not None:
+        tasks["path"] = str(Path(tasks["path"]).expanduser().absolute())
+    if is_table(devices["classes"]):
+        _resolve(devices, "classes")
+    for template in tasks["templates"].values():
+        _resolve(template, "dataset")
+    for section in (
+        devices["placement"],
+        devices["partition"],
+        devices["mobility"],
+        devices["availability"],
+        data["topology"],
+    ):
+        for name in section:
+            if name == "path" or name.endswith("_path"):
+                _resolve(section, name)
+    return config if data == config.model_dump(mode="json") else from_data(data)
+
+
+def _resolve(section: dict[str, Any], name: str) -> None:
+    """Make one value absolute if something lies there."""
+    value = section[name]
+    if isinstance(value, str) and Path(value).expanduser().exists():
+        section[name] = str(Path(value).expanduser().absolute())

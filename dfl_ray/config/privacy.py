@@ -1,0 +1,58 @@
+"""Differential privacy of what devices send: the section `privacy`, and what it cannot be combined with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Literal
+
+from pydantic import Field
+
+from dfl_ray.config.problems import Problem
+from dfl_ray.config.section import Section
+from dfl_ray.config.training import GossipConfig, TrainingConfig
+from dfl_ray.methods.spec import method_spec
+
+
+class PrivacyConfig(Section):
+    """Differential privacy; none unless `mechanism` says so."""
+
+    mechanism: Literal["none", "updates", "examples"] = Field(
+        default="none",
+        description="`updates`: what a device learnt since it last sent is clipped and noise is added before it is "
+        "sent, which hides a device's whole data; `examples`: DP-SGD, which hides one training row",
+    )
+    clip_norm: float = Field(
+        default=1.0, gt=0, description="largest norm of an update, or of one row's gradient"
+    )
+    noise_multiplier: float = Field(
+        default=1.0, gt=0, description="standard deviation of the noise over `privacy.clip_norm`"
+    )
+    delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is reported")
+
+
+def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable[Problem]:
+    """Find what a private run cannot be.
+
+    Args:
+        privacy: The section `privacy`.
+        method: The section `method`.
+
+    Returns:
+        One problem for a method whose messages say more than adapters do, one where the accountant is not installed.
+    """
+    if privacy.mechanism == "none":
+        return
+    if not isinstance(method, GossipConfig) or method_spec(method).per_task:
+        yield Problem(
+            f"`privacy.mechanism` {privacy.mechanism} is not there for the method {method.name}",
+            expected="a method with one adapter a device whose parts are averaged: dlora, ffa, rolora or fedsa; others "
+            "send sketches, masks or modules that the noise does not cover",
+            change="Choose such a method, or `privacy.mechanism=none`.",
+        )
+    if find_spec("prv_accountant") is None:
+        yield Problem(
+            "`privacy` needs the accountant that reports epsilon, which is not installed",
+            got="no package prv-accountant",
+            change="Run: pip install 'dfl-ray[privacy]'",
+        )

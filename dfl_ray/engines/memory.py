@@ -1,0 +1,96 @@
+"""What a training step of the large path holds in memory on a CPU, from the model's sizes alone; no torch is imported.
+
+Plans and the packing of devices ask here before any model exists, the engines ask for their limits.
+"""
+
+from __future__ import annotations
+
+from dfl_ray.models.decoder import DecoderShape
+
+MERGED_BYTES = 2**28
+"""Most memory that the merged weights of one pass may take; above it adapters are applied unmerged."""
+
+CPU_TOKENS = 640
+"""Tokens that go through the model together on a CPU: products are as fast as with more, the passes between them find
+their input in the cache, and a step's memory does not grow with the number of devices."""
+
+CPU_LOGITS = 2**24
+"""Most logits at once on a CPU: 64 MiB in float32; a product of a hundred positions is as fast as a larger one."""
+
+EVALUATION_TOKENS = 6_144
+"""Most tokens of one pass of the evaluation, padding included, where adapters are applied unmerged."""
+
+SKETCH_ROWS = 64
+"""Rows of one pass of a sketch, padded to the longest."""
+
+
+def too_large_to_merge(shape: DecoderShape) -> bool:
+    """Whether one adapter's merged weights, in float32, are more than `MERGED_BYTES`, so that the large path is taken.
+
+    Args:
+        shape: The model.
+    """
+    return 4 * sum(s.out_features * s.in_features for s in shape.linear_layers()) > MERGED_BYTES
+
+
+def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
+    """Count the bytes that one token of a batch holds at the peak of a step, by the tensors the large path keeps.
+
+    width_bytes (layers * kept + passing): `kept` are the values that each block keeps for backward, `passing` the
+    values that exist while one block is computed (`passing_values`).
+
+    Args:
+        shape: The model.
+        rank: r with frozen directions; all seven layers of a block count as adapted.
+        width_bytes: Bytes of one value.
+
+    Returns:
+        Bytes.
+    """
+    heads, keys = _heads_and_keys(shape)
+    raw = heads + keys if shape.qk_norm else 0
+    kept = 2 * shape.hidden_size + 3 * heads + keys + raw + 2 * shape.intermediate_size + 7 * rank
+    return width_bytes * (shape.layers * kept + passing_values(shape))
+
+
+def passing_values(shape: DecoderShape) -> int:
+    """Count the values of one token that exist while one block is computed.
+
+    Args:
+        shape: The model.
+    """
+    return 8 * shape.intermediate_size + 8 * shape.hidden_size + 2 * sum(_heads_and_keys(shape))
+
+
+def _heads_and_keys(shape: DecoderShape) -> tuple[int, int]:
+    return shape.heads * shape.head_dim, 2 * shape.kv_heads * shape.head_dim
+
+
+def working_mb(
+    shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, devices: int,
+    evaluated_tokens: float, longest: int = 0,
+) -> float:  # fmt: skip
+    """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and sketches.
+
+    Training: tokens of a part of a step (`CPU_TOKENS`, or all there are, or one device's) · `bytes_per_token`, and
+    three copies of `CPU_LOGITS` in float32. Evaluation: tokens of a pass · `passing_values`, and the same for logits.
+    Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap they leave is trained on.
+
+    Args:
+        shape: The model; None, or one small enough to merge, needs nothing worth counting.
+        rank: r.
+        width_bytes: Bytes of one value.
+        device_tokens: Tokens of one device's step, its adapters together.
+        devices: Devices of the actor.
+        evaluated_tokens: Tokens of all rows that one adapter is asked.
+        longest: Tokens of the longest training row, where the method makes sketches; else 0.
+
+    Returns:
+        Units of 2^20 bytes.
+    """
+    if shape is None or not too_large_to_merge(shape):
+        return 0.0
+    part = max(device_tokens, min(CPU_TOKENS, device_tokens * devices))
+    training = part * bytes_per_token(shape, rank, width_bytes)
+    forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
+    return (max(training, forward * width_bytes * passing_values(shape)) + 3 * 4 * CPU_LOGITS) / 2**20

@@ -1,0 +1,31 @@
+"""Which round of a method's calendar a device attends to that passes through several of them in one local round."""
+
+from __future__ import annotations
+
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.methods.laws import TrafficLaw, exchange_due
+from dfl_ray.network.local_rounds import LocalRound
+
+
+def due_round(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalRound) -> int:
+    """Find the round number that a device's messages get at the end of a local round.
+
+    The calendar of a method (exchanges, masks, refreshes) counts windows. A slow device ends a local round in few of
+    them, so it makes up for the newest exchange among the windows passed since its last local round, (since, window];
+    without one for the newest in which anything is due; else its messages are those of the window itself. A device
+    that ends a local round in every window, as all do under `schedule: sync`, attends to each.
+
+    Args:
+        law: What the method sends.
+        config: The `method` section.
+        rounds: Rounds of the run.
+        turn: The local round that ends.
+
+    Returns:
+        A number in (turn.since, turn.window]; it grows from local round to local round.
+    """
+    passed = range(turn.window, turn.since, -1)
+    for number in passed:
+        if exchange_due(config, number, rounds):
+            return number
+    return next((number for number in passed if law.busy(number)), turn.window)

@@ -1,0 +1,217 @@
+"""What the user should know of graph and radio before they are used, and of devices that are late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dfl_ray.config.variants import TopologyConfig
+from dfl_ray.network.reach import Remedy, remedy, rounded_up
+
+if TYPE_CHECKING:
+    from dfl_ray.experts.similarity import SharedSketches
+    from dfl_ray.network.deployment import ChannelSetup
+    from topology import Topology
+
+MOST_TOLD = 5
+"""Most parts, devices of a part, or links that a note names."""
+
+
+def graph_notes(
+    section: TopologyConfig, topology: Topology, channel: ChannelSetup | None = None
+) -> tuple[str, ...]:
+    """What the user should know of the graph, in words.
+
+    Args:
+        section: The configuration's `topology`.
+        topology: The graph.
+        channel: The radio and who is on; None: all are, and a partition is told without what would mend it.
+
+    Returns:
+        A sentence each if it falls into parts or has no link, if it has devices with more neighbours than asked, links
+        out of reach, or keys that were changed and have no effect.
+    """
+    notes = [f"`topology.{note}." for note in _idle_keys(section)]
+    notes += _partition_notes(section, topology, channel)
+    most = section.options().get("max_degree")
+    over = 0 if most is None else int((topology.degree > most).sum())
+    if over:
+        notes.append(
+            f"{over} devices have more than `topology.max_degree` ({most}) neighbours, at most "
+            f"{int(topology.degree.max())}: without those links the holders of a task, or the graph, would fall "
+            "apart. Raise `topology.max_degree`, let a device hold fewer tasks, or set `topology.strict` to refuse."
+        )
+    blind = int(np.isnan(topology.mean_snr_db).sum())
+    if blind:
+        notes.append(
+            f"{blind} of {len(topology.edges)} links are below `topology.min_snr_db` ({section.min_snr_db:g} dB) and "
+            "used all the same, since `topology.reach` is `ignore`: their airtime and energy may be spent for nothing. "
+            "Set `topology.reach` to `respect` or `relay`."
+        )
+    return tuple(notes)
+
+
+def _partition_notes(section: TopologyConfig, topology: Topology, channel: ChannelSetup | None) -> list[str]:
+    """Of a graph in parts: which devices are out of reach of which, and what joins them."""
+    here = np.ones(topology.nodes, dtype=bool) if channel is None else channel.here(0.0)
+    labels = topology.components[here]
+    parts = [np.flatnonzero(here)[labels == label] for label in np.unique(labels)]
+    if len(parts) < 2:
+        return []
+    found = None if channel is None else remedy(channel, section.min_snr_db, here)
+    if found is None:
+        mend = "Lower `topology.min_snr_db`, raise `radio.tx_power_dbm` or make `devices.area_m` smaller to join them."
+    else:
+        mend = _remedy_words(found, section.min_snr_db, channel)
+    if not len(topology.edges):
+        return [f"No device has a link: nothing will be sent, and each device trains alone. {mend}"]
+    told = f"The graph falls into {len(parts)} parts that cannot reach each other; each goes on by itself"
+    groups = sorted(parts, key=len)[:-1][:MOST_TOLD]
+    names = "; ".join(
+        ", ".join(map(str, g[:MOST_TOLD])) + (" ..." if len(g) > MOST_TOLD else "") for g in groups
+    )
+    more = " and more" if len(parts) - 1 > MOST_TOLD else ""
+    return [f"{told}. Out of the others' reach: devices {names}{more}. {mend}"]
+
+
+def _remedy_words(found: Remedy, min_snr_db: float, channel: ChannelSetup | None) -> str:
+    """Say which pairs come closest to reaching each other, and which values join all, in steps of 0.1 dB."""
+    pairs = [
+        f"{a} and {b} ({gap.length_m:.0f} m, {gap.mean_snr_db:.1f} dB, {gap.missing_db:.1f} dB too low)"
+        for gap in found.gaps[:MOST_TOLD]
+        for a, b in [gap.ends]
+    ]
+    more = f" and {len(found.gaps) - MOST_TOLD} more" if len(found.gaps) > MOST_TOLD else ""
+    ways = []
+    if channel is not None and np.isfinite(found.power_db):
+        rise_db = rounded_up(found.power_db)
+        ways.append(f"`radio.tx_power_dbm={channel.settings.tx_power_dbm + rise_db:g}` ({rise_db:g} dB more)")
+    elif channel is not None:
+        ways.append("more power for the classes of devices that set `tx_power_dbm` themselves")
+    if found.decodes:
+        ways.append(f"`topology.min_snr_db={min_snr_db - rounded_up(found.missing_db):g}`")
+    ways.append(f"a range of {found.longest_m:.0f} m")
+    return f"The links nearest to use are {'; '.join(pairs)}{more}. What joins all: {' or '.join(ways)}."
+
+
+def _idle_keys(section: TopologyConfig) -> list[str]:
+    """Keys that differ from their default in vain, since another one keeps them out of use."""
+    own, fields = section.options(), type(section).model_fields
+    changed = {name for name in own if own[name] != fields[name].get_default(call_default_factory=True)}
+    notes: list[str] = []
+    if section.type == "clustered":
+        if section.reach != "respect":
+            notes.append(f"reach` is {section.reach} and has no effect: clustered respects reach, and relays")
+        weights = own["energy_weight"] or own["collision_weight"]
+        reasons = {
+            "interference_factor": "" if own["collision_weight"] else "`topology.collision_weight` is 0",
+            "airtime_weight": "" if weights or not own["airtime_weight"] else "no other weight is set",
+            "clusters": "`topology.by` is tasks" if own["by"] == "tasks" else "",
+            "features_path": "`topology.by` is tasks" if own["by"] == "tasks" else "",
+        }
+    elif section.type == "erdos_renyi":
+        reasons = {"mean_degree": "" if own["probability"] is None else "`topology.probability` is set"}
+    elif section.type == "d_cliques":
+        reasons = {
+            "far": "" if own["between"] == "small_world" else f"`topology.between` is {own['between']}"
+        }
+    else:
+        reasons = {}
+    notes += [f"{name}` has no effect: {why}" for name, why in reasons.items() if why and name in changed]
+    return notes
+
+
+def cluster_notes(section: TopologyConfig, sketches: SharedSketches | None) -> tuple[str, ...]:
+    """How well the groups found from what devices share are the declared tasks.
+
+    Args:
+        section: The configuration's `topology`.
+        sketches: What devices share; None where groups are not found from it.
+
+    Returns:
+        At most one sentence, with the adjusted Rand index.
+    """
+    from topology.clustering import adjusted_rand_index, by_similarity
+
+    if sketches is None:
+        return ()
+    label = by_similarity(sketches.values, section.options()["clusters"], kind="features")
+    index = adjusted_rand_index(label, sketches.task)
+    return (
+        f"The graph's groups are {int(label.max()) + 1} clusters of the sketches of {len(label)} local data sets, "
+        f"found without task names: adjusted Rand index {index:.3f} against the declared tasks",
+    )
+
+
+def parts_note(round_index: int, before: int, now: int) -> str | None:
+    """Say that a graph has fallen into parts, or that it is whole again.
+
+    Args:
+        round_index: The round, from 1.
+        before: Number of parts in the round before.
+        now: Number of parts now.
+
+    Returns:
+        A sentence, or None where the number is the same.
+    """
+    if now == before:
+        return None
+    if now == 1:
+        return f"Round {round_index}: the graph is whole again"
+    change = "falls into" if now > before else "still falls into"
+    return (
+        f"Round {round_index}: the graph {change} {now} parts that cannot reach each other (before: {before})"
+    )
+
+
+def radio_notes(channel: ChannelSetup, topology: Topology) -> tuple[str, ...]:
+    """What of the radio lies outside its path-loss model's range, or has no effect.
+
+    Args:
+        channel: What the channel is made from.
+        topology: The graph; its links are what the radio has to carry.
+
+    Returns:
+        A sentence each for the carrier, the antenna heights and the lengths of links outside the range, and for
+        settings that were changed and have no effect.
+    """
+    from channels.largescale import settings_model
+    from channels.validity import distance_notes, idle_notes, setting_notes
+
+    model = settings_model(channel.settings)
+    ends = np.asarray(channel.positions_m)[topology.edges]
+    lengths_m = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
+    said = (
+        *setting_notes(channel.settings, model),
+        *idle_notes(channel.settings, model, len(channel.positions_m)),
+    )
+    settings = (f"`radio.{note}." for note in said)
+    return (
+        *(note.replace(" is ", "` is ", 1) for note in settings),
+        *(note + "." for note in distance_notes(model, lengths_m)),
+    )
+
+
+def late_note(
+    round_index: int, late: np.ndarray, compute_s: np.ndarray, deadline_s: float | None
+) -> str | None:
+    """Say that devices were not done with their training by the round's deadline.
+
+    Args:
+        round_index: The round, from 1.
+        late: (devices,) whether each was late.
+        compute_s: (devices,) simulated time of this round's training in s.
+        deadline_s: `radio.deadline_s`.
+
+    Returns:
+        A sentence, or None where nobody was late.
+    """
+    if deadline_s is None or not late.any():
+        return None
+    return (
+        f"In round {round_index} {int(late.sum())} of {late.size} devices had not finished training by "
+        f"`radio.deadline_s` ({deadline_s:g} s) and sent nothing: a round's training takes up to "
+        f"{float(compute_s[late].max()):.3g} s, and what is left of it delays the next round's. Raise "
+        "`radio.deadline_s`, lower `method.local_steps`, or give the devices faster classes."
+    )

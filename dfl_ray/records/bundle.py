@@ -1,0 +1,176 @@
+"""One archive of a finished run that others can check and run again: a zip with RO-Crate metadata.
+
+It holds configuration, records, partition, topology, report and adapters as the run folder has them, the installed
+versions, and `ro-crate-metadata.json`, which names every file with its size and SHA-256. Data and model are named by
+their hashes in `run.json` and are not copied: their licences are not ours to give.
+
+Source: RO-Crate 1.1, https://w3id.org/ro/crate/1.1 (metadata as JSON-LD in the root of the archive).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dfl_ray.errors import InputError
+from dfl_ray.records.info import read_info
+
+METADATA = "ro-crate-metadata.json"
+VERSIONS = "requirements.txt"
+CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+LEFT_OUT = ("checkpoints", "wandb", "tensorboard", ".lock", "heartbeat.json", "checksums.json")
+"""What of a run folder is not its result: saved states, trackers' files, locks and their checksums."""
+
+MEANINGS = {
+    "config.yaml": "configuration with every key",
+    "run.json": "state, versions, host, and hashes of rows, weights and code",
+    "partition.parquet": "who holds which rows",
+    "report.html": "report",
+    "log.txt": "log, UTC",
+    VERSIONS: "installed versions",
+}
+FORMATS = {
+    ".json": "application/json", ".yaml": "application/yaml", ".parquet": "application/vnd.apache.parquet",
+    ".html": "text/html", ".txt": "text/plain", ".md": "text/markdown", ".graphml": "application/xml",
+}  # fmt: skip
+
+
+def write_bundle(folder: Path, out: Path) -> int:
+    """Write the archive of a finished run.
+
+    The same folder and versions give the same bytes.
+
+    Args:
+        folder: The run folder.
+        out: The archive, a name that ends in .zip.
+
+    Returns:
+        Number of files in it.
+
+    Raises:
+        InputError: The run is not done, or `out` exists.
+    """
+    info = read_info(folder / "run.json")
+    if info.get("state") != "done":
+        raise InputError(
+            f"{folder} is not a finished run",
+            got=f"state {info.get('state')}",
+            change=f"`dfl-ray resume {folder}` ends it.",
+        )
+    if out.exists():
+        raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
+    files[VERSIONS] = "".join(f"{line}\n" for line in _installed()).encode()
+    crate = _crate(info, files)
+    files[METADATA] = (json.dumps(crate, indent=1, sort_keys=True) + "\n").encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            # A fixed date, so that equal contents are equal archives.
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
+    return len(files)
+
+
+def open_bundle(path: Path, folder: Path) -> Path:
+    """Unpack an archive and check every file against the hash that its metadata names.
+
+    Args:
+        path: The archive.
+        folder: An empty folder.
+
+    Returns:
+        `folder`, a run folder.
+
+    Raises:
+        InputError: It is no such archive, or a file is damaged, missing or foreign.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        graph = json.loads(contents.pop(METADATA))["@graph"]
+        listed = {entry["@id"]: entry["sha256"] for entry in graph if entry["@type"] == "File"}
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no file {path}", expected="an archive that `dfl-ray bundle` wrote"
+        ) from None
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no archive of a run",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"what `dfl-ray bundle` wrote: a zip with {METADATA}",
+        ) from None
+    wrong = sorted(set(contents) ^ set(listed))
+    wrong += [name for name in sorted(set(contents) & set(listed)) if _sha256(contents[name]) != listed[name]]
+    # Names come from the file: one that leads out of the folder is refused before anything is written.
+    wrong += [name for name in listed if not (folder / name).resolve().is_relative_to(folder.resolve())]
+    if wrong:
+        raise InputError(
+            f"{path} is damaged",
+            got=f"not as its metadata says: {', '.join(wrong[:5])}",
+            expected="whole files",
+        )
+    for name, content in contents.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return folder
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.relative_to(folder).parts[0] not in LEFT_OUT:
+            yield path
+
+
+def _installed() -> list[str]:
+    found = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions() if d.metadata["Name"]}
+    return sorted(found, key=str.lower)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _crate(info: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
+    """The metadata: the descriptor, the data set, what made it, and every file."""
+    parts = [{"@id": name} for name in sorted(files)]
+    versions, git = info.get("versions", {}), info.get("git") or {}
+    software = {
+        "@id": "#dfl-ray", "@type": "SoftwareApplication", "name": "dfl-ray",
+        "softwareVersion": str(versions.get("dfl-ray")), "softwareRequirements": {"@id": VERSIONS},
+        "identifier": f"commit {git.get('commit', 'unknown')}{' with local changes' if git.get('dirty') else ''}",
+    }  # fmt: skip
+    action = {
+        "@id": "#run", "@type": "CreateAction", "name": f"run {info.get('name')}", "instrument": {"@id": "#dfl-ray"},
+        "startTime": info.get("started_at"), "endTime": info.get("ended_at"),
+        "object": [{"@id": "config.yaml"}], "result": [part for part in parts if part["@id"] != "config.yaml"],
+    }  # fmt: skip
+    root = {
+        "@id": "./", "@type": "Dataset", "name": f"dfl-ray run {info.get('name')}",
+        "description": "Records of a simulated run of decentralised LoRA fine-tuning over a radio channel; "
+        "`dfl-ray replay` runs it again and compares.",
+        "datePublished": info.get("ended_at"), "hasPart": parts, "mentions": [{"@id": "#run"}],
+        "license": "The run's maker names a licence; base model and rows are not part of this archive.",
+    }  # fmt: skip
+    descriptor = {
+        "@id": METADATA, "@type": "CreativeWork", "about": {"@id": "./"},
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+    }  # fmt: skip
+    return {"@context": CONTEXT, "@graph": [descriptor, root, software, action, *map(_file, files.items())]}
+
+
+def _file(item: tuple[str, bytes]) -> dict[str, Any]:
+    name, content = item
+    entry = {
+        "@id": name, "@type": "File", "name": name.rsplit("/", 1)[-1], "contentSize": str(len(content)),
+        "sha256": _sha256(content),
+        "encodingFormat": FORMATS.get(Path(name).suffix, "application/octet-stream"),
+    }  # fmt: skip
+    return entry | ({"description": MEANINGS[name]} if name in MEANINGS else {})

@@ -1,0 +1,217 @@
+"""In which state runs are, from their folders alone: running, waiting, stopped, failed or finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from dfl_ray.errors import InputError
+from dfl_ray.records import parts
+from dfl_ray.records.folder import check_run_folder
+from dfl_ray.records.schema import TABLES
+
+RunStateName = Literal["running", "waiting", "stopped", "failed", "finished", "unreadable"]
+
+HEARTBEAT_NAME = "heartbeat.json"
+DEAD_AFTER_S = 60.0
+"""A run whose heartbeat is older than this has been killed; it beats every five seconds."""
+
+WAITING_STEPS = ("Ray", "actors")
+"""Steps in which a run waits for the resources of its cluster."""
+
+_ENDED: dict[str, RunStateName] = {"done": "finished", "interrupted": "stopped", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run without its tables.
+
+    Attributes:
+        path: The run folder.
+        name: Name of the run.
+        state: `running`; `waiting` for the cluster's resources; `stopped` by the user or killed; `failed`;
+            `finished`; or `unreadable`.
+        note: What is going on or went wrong, empty when there is nothing to say.
+        method: Name of the method.
+        seed: Seed of the run.
+        devices: Number of devices.
+        round: Last complete round.
+        rounds: Rounds of the whole run.
+        accuracy: Last mean accuracy, a share in [0, 1]; None before the first evaluation.
+        started_at: Start in UTC, ISO 8601.
+        heartbeat_s: Age of the last sign of life in seconds; None for a run that has ended or never beat.
+        left_s: Real time left in seconds; None where it is not known.
+    """
+
+    path: Path
+    name: str
+    state: RunStateName
+    note: str = ""
+    method: str = "?"
+    seed: Any = None
+    devices: int = 0
+    round: int = 0
+    rounds: int = 0
+    accuracy: float | None = None
+    started_at: str = ""
+    heartbeat_s: float | None = None
+    left_s: float | None = None
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Find run folders: the folder itself if it is one, else those inside it and inside its sweeps, newest first.
+
+    Args:
+        folder: A run folder, a folder of run folders, or one of sweeps, whose runs lie a level deeper.
+
+    Returns:
+        Paths of folders that hold a `run.json`; none where there is no folder. What is below a run folder is not
+        looked at.
+    """
+    if (folder / "run.json").is_file():
+        return [folder]
+    found: list[tuple[float, Path]] = []
+    for child in _folders(folder):
+        for path in [child] if (child / "run.json").is_file() else _folders(child):
+            try:
+                found.append(((path / "run.json").stat().st_mtime, path))
+            except OSError:
+                continue  # no run, or one that has been removed meanwhile
+    return [path for _, path in sorted(found, key=lambda item: (-item[0], item[1]))]
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (folder / entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return
+
+
+def run_state(path: Path, now: datetime | None = None) -> RunState:
+    """Read the state of one run.
+
+    Args:
+        path: The run folder.
+        now: The present in UTC; None asks the clock.
+
+    Returns:
+        The state; `unreadable` with the reason in `note` for a folder that cannot be read.
+    """
+    try:
+        return _read_state(path, now or datetime.now(UTC))
+    except (InputError, OSError, ValueError, KeyError) as error:
+        return RunState(path, path.name, "unreadable", str(error).splitlines()[0] if str(error) else "")
+
+
+def _read_state(path: Path, now: datetime) -> RunState:
+    info, facts = check_run_folder(path), config_facts(path)
+    beat = read_heartbeat(path)
+    table = parts.read(
+        path / "rounds.parquet", TABLES["rounds"], columns=["round", "accuracy_mean", "wall_s"]
+    )
+    rows = sorted(table.to_pylist(), key=lambda row: row["round"])
+    measured = [row["accuracy_mean"] for row in rows if row["accuracy_mean"] is not None]
+    done = rows[-1]["round"] if rows else 0
+    state, note, age_s = _judge(path, info, beat, now)
+    left_s = None
+    if state in ("running", "waiting"):
+        left_s = beat.get("left_s") if beat else None
+        if left_s is None and rows and facts.get("rounds"):
+            left_s = (facts["rounds"] - done) * sum(row["wall_s"] for row in rows) / len(rows)
+    return RunState(
+        path=path,
+        name=str(info.get("name", path.name)),
+        state=state,
+        note=note,
+        method=str(facts.get("method", "?")),
+        seed=facts.get("seed"),
+        devices=int(facts.get("devices", 0)),
+        round=int(done),
+        rounds=int(facts.get("rounds", 0)),
+        accuracy=measured[-1] if measured else None,
+        started_at=str(info.get("started_at") or ""),
+        heartbeat_s=age_s,
+        left_s=left_s,
+    )
+
+
+def _judge(
+    path: Path, info: dict[str, Any], beat: dict[str, Any] | None, now: datetime
+) -> tuple[RunStateName, str, float | None]:
+    """State, note and age of the heartbeat in seconds."""
+    recorded = str(info.get("state"))
+    if recorded in _ENDED:
+        return _ENDED[recorded], "", None
+    if beat is None:
+        # Recorded before there were heartbeats: the newest record is the last sign of life.
+        files = [file.stat().st_mtime for file in (path / "rounds.parquet").glob("*.parquet")]
+        age_s = max(0.0, now.timestamp() - max(files)) if files else None
+        alive = age_s is not None and age_s < 15 * DEAD_AFTER_S
+        return ("running", "", age_s) if alive else ("stopped", "it has left no heartbeat", age_s)
+    age_s = max(0.0, (now - datetime.fromisoformat(beat["at"])).total_seconds())
+    stage = beat.get("stage")
+    if age_s > DEAD_AFTER_S:
+        return "stopped", f"it ended without a word{f' during: {stage}' if stage else ''}", age_s
+    note = f"{stage}, {beat['stage_s']:.0f} s so far" if stage else ""
+    if beat.get("parts", 0) > 1:
+        note += f", {beat['parts_done']} of {beat['parts']} parts done"
+    return ("waiting" if stage in WAITING_STEPS else "running"), note, age_s
+
+
+def read_heartbeat(path: Path) -> dict[str, Any] | None:
+    """Read the heartbeat of a run.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        What `heartbeat.json` holds; None where there is none or it is half written.
+    """
+    try:
+        found = json.loads((path / HEARTBEAT_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "at" in found else None
+
+
+def config_facts(path: Path) -> dict[str, Any]:
+    """The few facts of `config.yaml` that a list of runs shows.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        `method`, `devices`, `rounds` and `seed`, as far as they are there.
+    """
+    from dfl_ray.config.yamlio import parse
+
+    config = parse((path / "config.yaml").read_text(encoding="utf-8"))
+    config = config if isinstance(config, dict) else {}
+    facts = {
+        "method": (config.get("method") or {}).get("type"),
+        "devices": (config.get("devices") or {}).get("count"),
+        "rounds": config.get("rounds"),
+        "seed": config.get("seed"),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def states_of(folders: list[Path]) -> Iterator[RunState]:
+    """The states of all runs in some folders.
+
+    Args:
+        folders: Run folders, or folders of run folders.
+
+    Yields:
+        One state a run, newest first inside a folder. The name of a run of a sweep has that of the sweep before it.
+    """
+    for folder in folders:
+        for path in find_runs(folder):
+            state = run_state(path)
+            inside = path.parent not in (folder, folder.parent)
+            yield replace(state, name=f"{path.parent.name}/{state.name}") if inside else state

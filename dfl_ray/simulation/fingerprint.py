@@ -1,0 +1,194 @@
+"""What a run's result depends on, in short: kept in `run.json`, and compared when the run is gone on with.
+
+A run that is resumed equals one that was never stopped only under the same configuration, rows, weights and code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
+from dfl_ray.simulation.lengthen import MAY_CHANGE
+from dfl_ray.version import VERSION
+
+if TYPE_CHECKING:
+    from dfl_ray.simulation.experiment import Experiment
+
+KEY = "fingerprint"
+"""Name of the fingerprint in `run.json`."""
+SHOWN = 6
+"""Differences that are named; of more only the number is told."""
+
+
+def config_values(config: Config) -> dict[str, Any]:
+    """The keys of a configuration that no resume may change, with their values.
+
+    Args:
+        config: The experiment.
+
+    Returns:
+        Dotted key -> JSON value.
+    """
+    return _values(config, without_defaults=False)
+
+
+def _values(config: Config, *, without_defaults: bool) -> dict[str, Any]:
+    found = config.model_dump(mode="json", exclude={*MAY_CHANGE, "name"}, exclude_defaults=without_defaults)
+    return dict(_flat(found, ""))
+
+
+def _flat(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            # As JSON gives it back: infinities and all.
+            yield f"{before}{name}", json.loads(json.dumps(value))
+
+
+def fingerprint(experiment: Experiment) -> dict[str, Any]:
+    """Configuration, rows, weights and code of an experiment.
+
+    Args:
+        experiment: The run.
+
+    Returns:
+        `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows), `weights` (SHA-256) and `code`
+        (`version` and `sources`, SHA-256 of the packages' source files).
+    """
+    setup = experiment.setup
+    return {
+        "config": config_values(experiment.config),
+        "rows": {
+            task.name: _digest(task.train, task.test, task.choices, task.labels) for task in setup.tasks
+        },
+        "weights": _digest(setup.weights.config_json, setup.weights.arrays, setup.weights.buffers),
+        "code": {"version": VERSION, "sources": source_digest(Path(__file__).resolve().parents[2])},
+    }
+
+
+def source_digest(root: Path) -> str:
+    """SHA-256 over the source files of the four packages, by name and content.
+
+    Args:
+        root: Folder that holds the packages.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for package in ("actors", "channels", "dfl_ray", "topology"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _digest(*parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        _feed(digest, part)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, part: Any) -> None:
+    """Take in arrays by type, shape and content, mappings by key, sequences and records part by part."""
+    if isinstance(part, np.ndarray):
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    elif isinstance(part, Mapping):
+        for name in sorted(part):
+            digest.update(f"{name}\0".encode())
+            _feed(digest, part[name])
+    elif isinstance(part, tuple | list):
+        digest.update(f"[{len(part)}".encode())
+        for item in part:
+            _feed(digest, item)
+    elif hasattr(part, "__dataclass_fields__"):
+        _feed(digest, {name: getattr(part, name) for name in part.__dataclass_fields__})
+    else:
+        digest.update(f"{part!r}\0".encode())
+
+
+def refuse_changed_config(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
+    """Refuse a `config.yaml` that was changed since the run was started, before anything is read or started.
+
+    A key that the run's dfl-ray did not know yet is no difference at its default.
+
+    Args:
+        path: The run folder.
+        recorded: What its `run.json` holds; one of an older version has no fingerprint and passes.
+        config: What its `config.yaml` says.
+
+    Raises:
+        InputError: It names the keys with both values.
+    """
+    kept = recorded.get(KEY)
+    if kept is None:
+        return
+    now, chosen = config_values(config), _values(config, without_defaults=True)
+    now = {key: value for key, value in now.items() if key in kept["config"] or key in chosen}
+    differences = [
+        f"`{key}` was {_shown(kept['config'].get(key))} and is {_shown(now.get(key))}"
+        for key in sorted({*kept["config"], *now})
+        if kept["config"].get(key) != now.get(key)
+    ]
+    _refuse(path, differences, "Restore config.yaml, or start another run for another experiment.")
+
+
+def refuse_changed_inputs(path: Path, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run on other rows, other weights or other code.
+
+    Args:
+        path: The run folder.
+        recorded: See `refuse_changed_config`.
+        found: The fingerprint of what is there now.
+
+    Raises:
+        InputError: It names what differs.
+    """
+    kept = recorded.get(KEY)
+    if kept is None:
+        return
+    differences = [
+        f"the rows of task `{task}` are others"
+        for task in sorted({*kept["rows"], *found["rows"]})
+        if kept["rows"].get(task) != found["rows"].get(task)
+    ]
+    if kept["weights"] != found["weights"]:
+        differences.append("the weights of the base model are others")
+    if kept["code"] != found["code"]:
+        commit = (recorded.get("git") or {}).get("commit") or "unknown"
+        same = kept["code"]["version"] == VERSION
+        what = "its source files differ" if same else f"it was {kept['code']['version']} and is {VERSION}"
+        differences.append(f"the code of dfl-ray has changed: {what} (the run's commit: {commit})")
+    _refuse(
+        path,
+        differences,
+        "Restore the data, the model folder or the code, or start another run. "
+        "`dfl-ray resume --changed` goes on all the same and notes it in run.json.",
+    )
+
+
+def _refuse(path: Path, differences: list[str], change: str) -> None:
+    if not differences:
+        return
+    more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    raise InputError(
+        f"The run {path} cannot be gone on with as it was begun",
+        got="; ".join(differences[:SHOWN]) + more,
+        expected="the configuration, rows, weights and code it was started with",
+        change=change,
+    )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:60] + "…"

@@ -1,0 +1,87 @@
+"""What a run would need on 1, 4 and 8 GPUs, for configurations that ask for them (`runtime.gpus_per_actor`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfl_ray.simulation.dry_run import Outline
+
+GPU_COUNTS = (1, 4, 8)
+GPU_FLOPS_PER_S: Mapping[str, float] = {"bfloat16": 156e12, "float32": 9.75e12}
+"""Training rate of one GPU by precision: half of what NVIDIA's data sheet of the A100 says for dense products (312,
+19.5 TFLOP/s), the share that `benchmarks/gpu_training.py` holds the engine to. Assumed, not measured."""
+
+
+def gpu_figures(run: Outline, state_mb: float, fixed_s: float) -> list[dict[str, Any]]:
+    """Start-up, memory and time by number of GPUs, the devices dealt evenly to them.
+
+    With K devices on G GPUs the fullest has n = ceil(K / G). A round's training takes n / K · tokens · FLOPs per token
+    / rate; one evaluation by one rule takes 2 P · n · T · rows · tokens of a row / rate at most, since adapters that
+    several devices share are asked once.
+
+    Args:
+        run: The run without its weights.
+        state_mb: Memory of one device's training state, in 2^20 bytes.
+        fixed_s: Seconds of start-up that do not depend on GPUs.
+
+    Returns:
+        One record a number of GPUs: `gpus`, `devices_per_gpu`, `memory_mb` (weights and states on one GPU, in 2^20
+        bytes; activations take what is free), `start_up_s`, `round_s` (training), `evaluation_s`, `run_s` (all
+        rounds and evaluations); nothing where the configuration asks for no GPU.
+    """
+    config, count = run.config, run.config.devices.count
+    if config.runtime.gpus_per_actor == 0:
+        return []
+    rate = GPU_FLOPS_PER_S[config.model.dtype]
+    tokens = float(sum(run.tokens.mean)) * config.method.local_steps * config.method.batch_rows
+    training_s = tokens * run.flops_per_token / rate
+    asked = run.tasks * (config.evaluate.rows_per_task or 0) * run.rows
+    pass_s = 2.0 * run.targets.parameters * asked / rate
+    evaluations = math.ceil(config.rounds / config.evaluate.every)
+    base_mb = run.targets.parameters * (2 if config.model.dtype == "bfloat16" else 4) / 2**20
+    found: list[dict[str, Any]] = []
+    for gpus in GPU_COUNTS:
+        held = math.ceil(count / gpus)
+        round_s, evaluation_s = training_s * held / count, pass_s * held
+        found.append(
+            {
+                "gpus": gpus, "devices_per_gpu": held, "memory_mb": base_mb + held * state_mb,
+                "start_up_s": fixed_s + pass_s, "round_s": round_s, "evaluation_s": evaluation_s,
+                "run_s": fixed_s + pass_s + config.rounds * round_s + evaluations * evaluation_s,
+            }
+        )  # fmt: skip
+    return found
+
+
+def about(seconds: float) -> str:
+    """Write an estimated span: two figures below a minute, then minutes or hours.
+
+    Args:
+        seconds: The span in s, >= 0.
+
+    Returns:
+        The text, such as `7.6 s`, `3 min 17 s`.
+    """
+    from dfl_ray.tracking.stages import duration
+
+    return f"{seconds:.2g} s" if seconds < 59.5 else duration(seconds)
+
+
+def gpu_lines(figures: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The figures in words, one line a number of GPUs.
+
+    Args:
+        figures: What `gpu_figures` returned.
+    """
+    return [
+        (
+            f"on {f['gpus']} GPU{'s' if f['gpus'] > 1 else ''}",
+            f"about {about(f['run_s'])}: start-up {about(f['start_up_s'])}, {about(f['round_s'])} of training "
+            f"a round, {about(f['evaluation_s'])} an evaluation, {f['memory_mb']:,.0f} MB of weights and states each "
+            "(at half of an A100's rate, not measured)",
+        )
+        for f in figures
+    ]

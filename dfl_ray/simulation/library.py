@@ -1,0 +1,78 @@
+"""dfl-ray in a program or a notebook: `from dfl_ray import load_config, run, plan, load_run`.
+
+Nothing is printed unless asked for. Where the caller has initialised Ray, its Ray is used and left up; otherwise Ray is
+started for the run and stopped at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dfl_ray.config.schema import Config
+from dfl_ray.records import Run, load_run
+
+OnRoundEnd = Callable[[Run], object]
+
+
+def run(
+    config: Config | None = None,
+    *,
+    on_round_end: OnRoundEnd | None = None,
+    progress: bool = False,
+    verbose: bool = False,
+) -> Run:
+    """Run an experiment to its end.
+
+    Args:
+        config: The experiment, from `dfl_ray.load_config`; None is the embedded default.
+        on_round_end: Called after every round with the run so far; its tables hold all finished rounds. If it answers
+            True, the run ends there: it is evaluated, reported and its adapters are saved, as after the last round.
+        progress: Show the progress on standard output.
+        verbose: Show what libraries say.
+
+    Returns:
+        The finished run: tables as pandas, `adapters`, and the input of the figures in `dfl_ray.views`.
+
+    Raises:
+        InputError: The input is wrong; nothing was written or started.
+        RunError: The run failed; what it had saved stays.
+
+    Example:
+        >>> found = run(load_config(None, ["rounds=3"]), on_round_end=lambda r: r.last_round == 2)  # doctest: +SKIP
+        >>> found.rounds[["round", "accuracy_mean"]]  # doctest: +SKIP
+    """
+    from dfl_ray.config.check import check_inputs
+    from dfl_ray.config.load import load_config
+    from dfl_ray.simulation.launch import launch
+
+    config = load_config() if config is None else config
+    check_inputs(config)
+
+    def watch(folder: Path) -> bool:
+        return on_round_end is not None and on_round_end(load_run(folder)) is True
+
+    return load_run(launch(config, verbose=verbose, quiet=not progress, on_round_end=watch).folder)
+
+
+def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str, Any]:
+    """Plan a run: the same graph, traffic and radio draws, without a model's weights and without training.
+
+    Args:
+        config: The experiment; None is the embedded default.
+        rounds: How many rounds to plan, evenly spread; None plans all where that takes minutes at most.
+
+    Returns:
+        Figures by name; see `dfl_ray.simulation.estimate.plan`.
+
+    Raises:
+        InputError: The input is wrong, the layout is impossible or the model's shapes are not known.
+    """
+    from dfl_ray.config.check import check_inputs
+    from dfl_ray.config.load import load_config
+    from dfl_ray.simulation.estimate import plan as plan_run
+
+    config = load_config() if config is None else config
+    check_inputs(config)
+    return plan_run(config, rounds=rounds)

@@ -1,0 +1,74 @@
+"""The model card of an exported adapter: what it is, whose, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfl_ray.records import Run
+from dfl_ray.records.results import method_rule, share
+
+LOADER = '''"""Load the experts of this folder: `load(base)`, then `set_adapter("task")` before an answer."""
+
+from pathlib import Path
+
+from peft import PeftModel
+
+
+def load(base, folder=Path(__file__).parent):
+    """The base model with one adapter a task."""
+    found = sorted(path.parent for path in Path(folder).glob("*/adapter_config.json"))
+    model = PeftModel.from_pretrained(base, str(found[0]), adapter_name=found[0].name)
+    for path in found[1:]:
+        model.load_adapter(str(path), adapter_name=path.name)
+    return model
+'''
+
+
+def model_card(
+    run: Run,
+    device: int,
+    held: Sequence[str],
+    round_index: int,
+    *,
+    merged: bool = False,
+    experts: bool = False,
+) -> str:
+    """Write a model card in the form of the Hugging Face hub.
+
+    Args:
+        run: The run.
+        device: Whose model it is.
+        held: Names of the tasks whose data the device had.
+        round_index: The round after which it was saved.
+        merged: Whether the adapter is part of the weights.
+        experts: Whether it is one adapter a task.
+
+    Returns:
+        The card, Markdown with a YAML head.
+    """
+    config, versions, git = run.config, run.info.get("versions", {}), run.info.get("git") or {}
+    base = config["model"]["name"]
+    kind = (
+        "Model with the adapter merged into its weights"
+        if merged
+        else "LoRA adapters, one a task" if experts else "LoRA adapter"
+    )  # fmt: skip
+    rows = run.evaluation
+    rows = rows[(rows["device"] == device) & (rows["round"] == rows["round"].max())]
+    table = [f"| {r.task} | {r.rule} | {share(r.accuracy)} | {share(r.chance)} |" for r in rows.itertuples()]
+    library = "transformers" if merged else "peft"
+    return "\n".join(
+        [
+            "---", f"library_name: {library}", f"base_model: {base.rsplit('/', 2)[-1] if base[0] in '/~.' else base}",
+            "tags: [lora, decentralized, federated, dfl-ray]", "---", "",
+            f"# {kind} of device {device}, run {run.name}", "",
+            f"Trained by `{config['method']['type']}` for {round_index} rounds over {config['devices']['count']} "
+            f"devices without a server, simulated by dfl-ray {versions.get('dfl-ray')}. The device held data of "
+            f"{', '.join(held)}; what it can do of other tasks came to it over the air.", "",
+            f"- seed {config['seed']}, rank {config['method']['rank']}, alpha {config['method']['alpha']:g}, "
+            f"rule reported: {method_rule(run)}",
+            f"- code: commit {git.get('commit', 'unknown')}{' (with local changes)' if git.get('dirty') else ''}; "
+            f"torch {versions.get('torch')}, transformers {versions.get('transformers')}, peft {versions.get('peft')}",
+            "", "| task | rule | accuracy on held-out rows | chance |", "|---|---|---|---|", *table, "",
+        ]
+    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""What a stopped run has left, checked before it is gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dfl_ray.config.load import load_config
+from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError, RunError
+from dfl_ray.records import RunFolder, load_run
+from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
+from dfl_ray.simulation.fingerprint import refuse_changed_config
+from dfl_ray.simulation.stopping import tell
+
+
+def own_config(path: Path) -> Config:
+    """The configuration that a run keeps of itself.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: `config.yaml` is missing, empty or wrong.
+    """
+    file = path / "config.yaml"
+    if file.is_file() and not file.read_bytes().strip():
+        raise InputError(
+            f"{file} is empty",
+            expected="the configuration of the run",
+            change="Restore it from a copy; `dfl-ray config` prints the form of one.",
+        )
+    return load_config(str(file), [])
+
+
+def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of a run whose records are whole.
+
+    Args:
+        folder: The run, locked.
+        config: Its own configuration.
+
+    Returns:
+        The checkpoint, None where nothing was saved yet; and sentences for the user about those that were lost.
+
+    Raises:
+        InputError: The configuration was changed, a record is damaged or missing, or no checkpoint is whole.
+    """
+    refuse_changed_config(folder.path, folder.info, config)
+    folder.check()
+    notes: list[str] = []
+    checkpoint = load_checkpoint(folder.checkpoints, notes.append)
+    done = checkpoint.round_index if checkpoint else 0
+    recorded = load_run(folder.path).last_round
+    if done > recorded:
+        raise InputError(
+            f"The records of {folder.path} end before its newest checkpoint",
+            got=f"records up to round {recorded}, a checkpoint of round {done}",
+            expected="records of every round",
+            change="Restore rounds.parquet from a copy, or remove that checkpoint to go on from the one before it.",
+        )
+    every = config.checkpoint.every
+    if not notes and every and recorded // every * every > done:
+        notes.append(
+            f"The checkpoint of round {recorded // every * every} is missing; the run goes on "
+            + (f"from that of round {done}" if checkpoint else "from its start")
+        )
+    return checkpoint, notes
+
+
+def newest_state(path: Path) -> tuple[Config, Checkpoint]:
+    """A run's configuration and its newest whole checkpoint, for what only reads a run.
+
+    A damaged checkpoint that is passed over is told on standard error.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The configuration of the run and the checkpoint.
+
+    Raises:
+        InputError: `config.yaml` is missing or wrong, nothing was saved, or no checkpoint is whole.
+    """
+    config = own_config(path)
+    checkpoint = load_checkpoint(path / "checkpoints", tell)
+    if checkpoint is None:
+        raise InputError(
+            f"The run {path} has no saved state",
+            expected="a checkpoint, as every finished run has",
+            change=f"Go on with it until it has saved one: dfl-ray resume {path}",
+        )
+    return config, checkpoint
+
+
+def not_written(error: Exception, folder: Path) -> Exception:
+    """What the user is told when a file of a run cannot be written.
+
+    Args:
+        error: What was raised; anything but an `OSError` is given back as it is.
+        folder: The run folder.
+
+    Returns:
+        A `RunError` that names the file, the reason and how to go on.
+    """
+    if not isinstance(error, OSError):
+        return error
+    if not folder.is_dir():
+        return RunError(
+            f"The run folder {folder} is gone: it was removed or renamed while the run was going on. The run has "
+            "stopped; if the folder still lies elsewhere, go on with `dfl-ray resume` and its new path."
+        )
+    reason = error.strerror or str(error)
+    return RunError(
+        f"{error.filename or folder} cannot be written: {reason}. Free some room there, or make it writable. "
+        f"What was saved stays; go on with: dfl-ray resume {folder}"
+    )

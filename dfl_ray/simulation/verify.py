@@ -1,0 +1,98 @@
+"""All that can be checked of a run folder without running anything: every file against its checksum and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfl_ray.errors import InputError
+from dfl_ray.records import checksums, parts
+from dfl_ray.records.folder import check_run_folder
+from dfl_ray.records.partition import FILE as PARTITION
+from dfl_ray.records.partition import read_partition
+from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
+from dfl_ray.simulation.checkpoint import list_checkpoints, read_checkpoint
+from dfl_ray.simulation.fingerprint import refuse_changed_config
+from dfl_ray.simulation.resuming import own_config
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found in a run folder.
+
+    Attributes:
+        problems: One sentence or paragraph for each file that is damaged or missing.
+        files: Number of files with a checksum.
+        rounds: Number of rounds recorded.
+        checkpoints: Number of checkpoints.
+    """
+
+    problems: tuple[str, ...]
+    files: int
+    rounds: int
+    checkpoints: int
+
+
+def verify(folder: Path) -> Verified:
+    """Check a run folder; nothing in it is changed.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        What is wrong with it, and how much was looked at.
+
+    Raises:
+        InputError: It is no run folder.
+    """
+    info = check_run_folder(folder)
+    problems: list[str] = []
+
+    def attempt(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except (InputError, OSError) as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+
+    attempt(lambda: refuse_changed_config(folder, info, own_config(folder)))
+    listed: checksums.Listed = {}
+    attempt(lambda: listed.update(checksums.read_listed(folder) or {}))
+    problems += [str(error) for error in checksums.check_listed(folder, listed, contents=True)]
+    if not listed:
+        problems.append(
+            f"{folder / checksums.FILE} is missing: the run is older than checksums, or it was removed."
+        )
+    tables = {folder / f"{name}.parquet": schema for name, schema in TABLES.items()}
+    tables |= {folder / "topology" / f"{name}.parquet": schema for name, schema in TOPOLOGY_TABLES.items()}
+    for table, schema in tables.items():
+        attempt(lambda table=table: parts.check_complete(table))
+        attempt(lambda table=table, schema=schema: parts.read(table, schema))
+    if (folder / PARTITION).is_file():
+        attempt(lambda: read_partition(folder))
+    rounds: list[int] = []
+    attempt(lambda: rounds.extend(_rounds(folder)))
+    saved = list_checkpoints(folder / "checkpoints")
+    for path in saved:
+        attempt(lambda path=path: read_checkpoint(path))
+    return Verified(tuple(problems), len(listed), len(rounds), len(saved))
+
+
+def _rounds(folder: Path) -> list[int]:
+    """The rounds recorded.
+
+    Raises:
+        InputError: One is missing or there twice.
+    """
+    table = parts.read(folder / "rounds.parquet", TABLES["rounds"], columns=["round"])
+    found = sorted(table.column("round").to_pylist())
+    if found != list(range(1, len(found) + 1)):
+        wrong = next(n for n, r in enumerate(found, start=1) if n != r)
+        raise InputError(
+            f"The rows of {folder / 'rounds.parquet'} are not one a round",
+            got=f"round {found[wrong - 1]} in the place of round {wrong}",
+            expected=f"rounds 1 to {len(found)}, each once",
+            change="Restore the table from a copy.",
+        )
+    return found

@@ -1,0 +1,187 @@
+"""Every figure by name: the report, the dashboard and `dfl-ray plot` show what is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import plotly.graph_objects as go
+
+from dfl_ray.records import Run
+from dfl_ray.views.accuracy import accuracy_by_task, accuracy_heatmap
+from dfl_ray.views.compare import accuracy_of_runs, cost_bars
+from dfl_ray.views.costs import loss_and_delivery, wall_split
+from dfl_ray.views.device import (
+    device_accuracy,
+    device_energy,
+    device_experts,
+    device_links,
+    device_place,
+    device_time,
+)
+from dfl_ray.views.learning import energy_of_devices, learning_state, routing, task_matrices
+from dfl_ray.views.maps import device_map
+from dfl_ray.views.radio import rate_distribution, schedule, sinr_distribution
+from dfl_ray.views.scaling import scaling
+
+One = Callable[[Run], go.Figure]
+Several = Callable[[Sequence[Run]], go.Figure]
+AtRound = Callable[[Run, int | None], go.Figure]
+OfDevice = Callable[[Run, int], go.Figure]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure.
+
+    Attributes:
+        section: Heading under which it stands.
+        one: Draws it of one run.
+        several: Draws it of several runs compared; None where that has no meaning.
+        live: Whether a dashboard draws it anew with every round.
+        at: Draws it as of a chosen round; None where it shows the whole run.
+    """
+
+    section: str
+    one: One
+    several: Several | None = None
+    live: bool = True
+    at: AtRound | None = None
+
+
+def _pair(build: Several) -> tuple[One, Several]:
+    return (lambda run: build([run])), build
+
+
+FIGURES: dict[str, Entry] = {
+    "accuracy_over_rounds": Entry("Learning", accuracy_by_task, accuracy_of_runs),
+    "accuracy_over_bytes": Entry(
+        "Learning", partial(accuracy_by_task, over="bytes"), partial(accuracy_of_runs, over="bytes")
+    ),
+    "accuracy_over_airtime": Entry(
+        "Learning", partial(accuracy_by_task, over="airtime"), partial(accuracy_of_runs, over="airtime")
+    ),
+    "accuracy_over_energy": Entry(
+        "Learning", partial(accuracy_by_task, over="energy"), partial(accuracy_of_runs, over="energy")
+    ),
+    "accuracy_over_time": Entry(
+        "Learning", partial(accuracy_by_task, over="simulated"), partial(accuracy_of_runs, over="simulated")
+    ),
+    "accuracy_heatmap": Entry("Learning", accuracy_heatmap),
+    "loss": Entry("Learning", loss_and_delivery),
+    "learning_state": Entry("Learning", learning_state),
+    "routing": Entry("Learning", routing),
+    "task_matrices": Entry("Learning", task_matrices),
+    "device_map": Entry("Network and radio", device_map, at=device_map),
+    "schedule": Entry("Network and radio", schedule, at=schedule),
+    "sinr": Entry("Network and radio", *_pair(sinr_distribution), live=False),
+    "rate": Entry("Network and radio", *_pair(rate_distribution), live=False),
+    "costs": Entry("Cost", *_pair(cost_bars)),
+    "energy": Entry("Cost", energy_of_devices),
+    "wall_time": Entry("Real time", wall_split),
+}
+"""Name -> figure, in the order in which they are shown."""
+
+DEVICE_FIGURES: dict[str, OfDevice] = {
+    "device_place": device_place,
+    "device_accuracy": device_accuracy,
+    "device_experts": device_experts,
+    "device_links": device_links,
+    "device_energy": device_energy,
+    "device_time": device_time,
+}
+"""Name -> figure of one device, in the order in which they are shown."""
+
+ACROSS_RUNS: dict[str, Several] = {"scaling": scaling}
+"""Name -> figure that needs several runs and says nothing of one."""
+
+
+def sections(*, several: bool = False) -> dict[str, dict[str, Entry]]:
+    """Sort the figures by the section they stand in, in the order in which they are shown.
+
+    Args:
+        several: Only those that compare runs.
+
+    Returns:
+        Section -> name -> figure.
+    """
+    found: dict[str, dict[str, Entry]] = {}
+    for name, entry in FIGURES.items():
+        if not several or entry.several is not None:
+            found.setdefault(entry.section, {})[name] = entry
+    return found
+
+
+def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: int | None = None) -> go.Figure:
+    """Draw a figure by its name.
+
+    Args:
+        name: A key of `FIGURES` or `ACROSS_RUNS`, or of `DEVICE_FIGURES` for a figure of one device.
+        runs: At least one run; several where the figure compares runs.
+        round: Round as of which it is drawn, for figures that can be; none = the last.
+        device: Index of the device, for a figure of one.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: No such figure, one that shows a single run for several, or a round or device that it does not have.
+    """
+    from dfl_ray.errors import InputError, nearest
+
+    if name in DEVICE_FIGURES:
+        return _of_device(name, runs, device)
+    if name in ACROSS_RUNS:
+        return ACROSS_RUNS[name](runs)
+    if name not in FIGURES:
+        known = [*FIGURES, *ACROSS_RUNS, *DEVICE_FIGURES]
+        raise InputError(f"There is no figure `{name}`", expected=nearest(name, known))
+    entry = FIGURES[name]
+    if len(runs) == 1 and round is not None:
+        if entry.at is None:
+            fit = ", ".join(key for key, other in FIGURES.items() if other.at)
+            raise InputError(f"The figure `{name}` shows the whole run", got=f"round {round}", expected=fit)
+        if not 0 <= round <= runs[0].last_round:
+            raise InputError(
+                f"The run {runs[0].name} has no round {round}", expected=f"0 to {runs[0].last_round}"
+            )
+        return entry.at(runs[0], round)
+    if len(runs) == 1:
+        return entry.one(runs[0])
+    if entry.several is None:
+        fit = ", ".join(key for key, other in FIGURES.items() if other.several)
+        raise InputError(
+            f"The figure `{name}` shows one run", got=f"{len(runs)} runs", expected=f"one of: {fit}"
+        )
+    return entry.several(runs)
+
+
+def _of_device(name: str, runs: Sequence[Run], device: int | None) -> go.Figure:
+    from dfl_ray.errors import InputError
+
+    if len(runs) != 1 or device is None:
+        got = f"{len(runs)} runs" if len(runs) != 1 else "no device"
+        raise InputError(
+            f"The figure `{name}` shows one device of one run", got=got, change="Give `--device N`."
+        )
+    count = device_count(runs[0])
+    if not 0 <= device < count:
+        raise InputError(f"The run {runs[0].name} has no device {device}", expected=f"0 to {count - 1}")
+    return DEVICE_FIGURES[name](runs[0], device)
+
+
+def device_count(run: Run) -> int:
+    """Number of devices of a run, by its topology, else by its configuration.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The number, 0 where neither says it.
+    """
+    nodes = run.topology_nodes
+    if len(nodes):
+        return int(nodes["device"].max()) + 1
+    count = run.config.get("devices", {}).get("count", 0)
+    return count if isinstance(count, int) else 0

@@ -1,0 +1,196 @@
+"""DP-SGD against one row at a time, clipping and noise against their definitions, epsilon against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_ndtr
+
+from dfl_ray.config.load import load_config
+from dfl_ray.config.methods import DloraConfig
+from dfl_ray.config.privacy import PrivacyConfig
+from dfl_ray.engines.private import ExampleNoise, private_mean, row_gradients, train_privately
+from dfl_ray.engines.training import Leaves, LocalWork, backward
+from dfl_ray.errors import InputError
+from dfl_ray.evaluation.membership import membership_auc, row_losses
+from dfl_ray.lora.layout import Layout
+from dfl_ray.lora.optimizer import AdapterState, StepSize
+from dfl_ray.methods.aggregations import PartState
+from dfl_ray.methods.entries import make_method
+from dfl_ray.methods.private_updates import PrivateUpdates
+from dfl_ray.simulation.epsilon import epsilon, privacy_line, spent
+from dfl_ray.tasks.local_rows import draw_poisson, sampling_rates
+from tests.network import LINE, make_devices, plain_context, play
+
+RANK = 2
+
+
+def noise_of(expected, clip=1.0, multiplier=0.0):
+    return ExampleNoise(
+        clip, multiplier, np.asarray(expected, float), lambda k, step: np.random.default_rng([k, step])
+    )
+
+
+@pytest.mark.parametrize("trains", [("b",), ("a", "b")])
+def test_gradients_of_rows_equal_those_of_one_row_at_a_time(adapted, token_tasks, trains):
+    layout = Layout(adapted.layers, RANK, trains)
+    theta = adapted.theta(layout, 2)
+    static = None if "a" in trains else adapted.static_a(2, RANK)
+    owner = torch.tensor([0, 1, 1, 0])
+    rows = [(token_tasks[k % 2].train, 3 * k) for k in range(4)]
+    found, losses = row_gradients(adapted.model, layout, theta, owner, rows, scale=2.0, static_a=static)
+    for k, row in enumerate(rows):
+        one = owner[k : k + 1]
+        leaves = Leaves(
+            layout, AdapterState.from_theta(theta[one]), None if static is None else [a[one] for a in static]
+        )
+        loss = backward(adapted.model, leaves, [[row]], 2.0)
+        torch.testing.assert_close(found[k], leaves.gradient[0], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(losses[k], loss[0], rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped_summed_and_noised_by_hand():
+    """Rows of norms 5, 0.5 and NaN: the first is cut to 1, the second stays, the third counts as 0."""
+    gradients = torch.tensor([[3.0, 4.0], [0.3, 0.4], [math.nan, 1.0], [0.0, 2.0]])
+    owner = torch.tensor([0, 0, 0, 1])
+    found = private_mean(gradients, owner, noise_of([4, 2, 0]), 0)
+    torch.testing.assert_close(found, torch.tensor([[0.9 / 4, 1.2 / 4], [0.0, 0.5], [0.0, 0.0]]))
+    empty = private_mean(torch.zeros(0, 40_000), owner[:0], noise_of([8], clip=0.5, multiplier=3.0), 1)
+    assert float(empty.std()) == pytest.approx(3.0 * 0.5 / 8, rel=0.02)
+    again = private_mean(torch.zeros(0, 40_000), owner[:0], noise_of([8], clip=0.5, multiplier=3.0), 2)
+    assert not torch.equal(empty, again)
+
+
+def test_rows_come_in_by_themselves_at_their_rate():
+    shares, counts = np.array([0.75, 0.25]), [40, 400]
+    np.testing.assert_allclose(sampling_rates(shares, counts, 16), [0.3, 0.01])
+    assert sampling_rates(np.ones(1), [4], 16) == [1.0]
+    drawn = draw_poisson(np.random.default_rng(0), shares, counts, steps=2000, batch_rows=16)
+    times = np.zeros((2, 400))
+    for step in drawn:
+        assert len(set(step)) == len(step)
+        for task, row in step:
+            times[task, row] += 1
+    np.testing.assert_allclose(times[0, :40], 600, rtol=0.15)
+    assert times[1].mean() == pytest.approx(20, rel=0.05)
+    sizes = [len(step) for step in drawn]
+    assert np.var(sizes) == pytest.approx(40 * 0.3 * 0.7 + 400 * 0.01 * 0.99, rel=0.15)
+
+
+def test_an_update_is_clipped_and_noised_and_only_what_was_sent_becomes_public():
+    size, clip = 40_000, 2.0
+    private = PrivateUpdates(PrivacyConfig(mechanism="updates", clip_norm=clip, noise_multiplier=1e-9), 5)
+    start, kept = np.ones(size, np.float32), PartState()
+    private.begin(kept, start)
+    moved = start + np.float32(0.05)  # |u| = 10
+    said = private.said(kept, moved, None, 1, 0, 0)
+    assert np.linalg.norm(said.astype(float) - start) == pytest.approx(clip, rel=1e-3)
+    short = private.said(kept, start + np.float32(1e-3), None, 1, 0, 0)
+    np.testing.assert_allclose(short, start + np.float32(1e-3), atol=1e-6)
+    loud = PrivateUpdates(PrivacyConfig(mechanism="updates", clip_norm=clip, noise_multiplier=1.5), 5)
+    noise = loud.said(kept, start, None, 1, 0, 0) - start
+    assert noise.std() == pytest.approx(3.0, rel=0.02)
+    assert not np.array_equal(noise, loud.said(kept, start, None, 2, 0, 0) - start)
+    # a round without a message leaves the public values, one with a message moves them
+    silent = PartState(public=start)
+    private.mixed(silent, moved)
+    np.testing.assert_array_equal(silent.public, start)
+    private.mixed(kept, moved)
+    np.testing.assert_array_equal(kept.public, moved)
+    keep = np.arange(size) < 10
+    partly = loud.said(PartState(public=start), moved, keep, 3, 0, 0)
+    np.testing.assert_array_equal(partly[~keep], moved[~keep])
+    assert (partly[keep] != moved[keep]).all()
+
+
+def test_what_devices_send_tells_of_an_update_no_more_than_its_clipped_length():
+    """Two worlds that differ in one device's data: without noise their messages differ by at most the clip norm."""
+    from dataclasses import replace
+
+    said = []
+    for length in (0.0, 50.0):
+        config = DloraConfig(rank=2, precision="float32")
+        privacy = PrivateUpdates(PrivacyConfig(mechanism="updates", clip_norm=0.5, noise_multiplier=1e-9), 1)
+        method = make_method(replace(plain_context(config, LINE), privacy=privacy))
+        devices = make_devices(method)
+        before = devices[1].state.theta.clone()
+        for device in devices:
+            method.begin(device, 1)
+        devices[1].state.theta += length / before.shape[1] ** 0.5
+        play(method, devices, 1)
+        said.append(devices[0].state.theta.clone())
+    # device 0 takes in a third of what device 1 says
+    assert pytest.approx(float(torch.linalg.vector_norm(said[1] - said[0])), rel=1e-3) == 0.5 / 3
+
+
+def gaussian_epsilon(sigma, delta):
+    """The exact curve of Balle and Wang 2018 (arXiv 1805.06530), theorem 8, solved by bisection."""
+    low, high = 0.0, 500.0
+    for _ in range(200):
+        eps = (low + high) / 2
+        found = math.exp(log_ndtr(0.5 / sigma - eps * sigma)) - math.exp(
+            eps + log_ndtr(-0.5 / sigma - eps * sigma)
+        )
+        low, high = (eps, high) if found > delta else (low, eps)
+    return high
+
+
+def test_epsilon_is_that_of_the_closed_form_and_of_the_librarys_example():
+    pytest.importorskip("prv_accountant")
+    for sigma, uses in ((1.0, 1), (4.0, 20)):
+        exact = gaussian_epsilon(sigma / uses**0.5, 1e-5)
+        assert exact - 1e-4 <= epsilon(sigma, uses, 1e-5) <= exact + 0.1
+    # README of prv-accountant: DP-SGD, noise 0.8, rate 5e-3, 1000 steps, delta 1e-6: epsilon 2.00 within 0.1
+    assert epsilon(0.8, 1000, 1e-6, 5e-3) == pytest.approx(2.004, abs=0.1)
+    assert epsilon(1.0, 0, 1e-5) == epsilon(1.0, 9, 1e-5, 0.0) == 0.0
+    assert "epsilon 1.00 to 2.00" in privacy_line({0: 1.0, 1: 2.0}, "row", 1e-5)
+
+
+def test_auc_of_the_membership_attack_by_hand():
+    assert membership_auc([1.0, 2.0], [3.0, 4.0]) == 1.0
+    assert membership_auc([1.0, 3.0], [2.0, 3.0]) == 0.625
+    assert membership_auc([5.0], [5.0]) == 0.5
+
+
+def test_more_noise_hides_who_was_trained_on(adapted, token_tasks):
+    """An adapter overfits 8 rows; with noise the attack on them comes near to guessing."""
+    layout = Layout(adapted.layers, 8, ("a", "b"))
+    table = token_tasks[0].train
+    members, others = [(table, i) for i in range(8)], [(table, i) for i in range(8, 32)]
+    found = {}
+    for multiplier in (0.0, 50.0):
+        state = AdapterState.from_theta(adapted.theta(layout, 1))
+        train_privately(
+            adapted.model, layout, state, [LocalWork([members] * 15)], size=StepSize(2e-2, 0.0, 1.0),
+            scale=2.0, noise=noise_of([8], multiplier=multiplier),
+        )  # fmt: skip
+        losses = [
+            row_losses(adapted.model, layout, state.theta[0], rows, scale=2.0) for rows in (members, others)
+        ]
+        found[multiplier] = membership_auc(*losses)
+    assert found[0.0] > 0.75
+    assert abs(found[50.0] - 0.5) < abs(found[0.0] - 0.5) - 0.1
+
+
+def test_methods_that_say_more_than_adapters_are_refused():
+    with pytest.raises(InputError, match=r"privacy\.mechanism.*sparse_orthogonal"):
+        load_config(None, ["privacy.mechanism=updates"])
+
+
+def test_a_device_without_neighbours_spends_nothing_in_a_graph_that_stays():
+    """Setup by hand: device 1 has nobody to send to, device 0 exchanges every second of five rounds."""
+    pytest.importorskip("prv_accountant")
+    from types import SimpleNamespace
+
+    from dfl_ray.config.schema import Config
+
+    config = Config.model_validate(
+        {"method": {"type": "dlora", "exchange_every": 2}, "privacy": {"mechanism": "updates"}}
+    )
+    setup = SimpleNamespace(
+        config=config, rows={0: (), 1: ()}, graph=SimpleNamespace(weights={0: {2: 0.5}, 1: {}}), shares={}
+    )
+    assert spent(setup, 5) == {0: epsilon(1.0, 3, 1e-5), 1: 0.0}

@@ -1,0 +1,97 @@
+"""The shipped sizes of hub models against the models that `transformers` builds from them, without memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfl_ray.config.load import load_config
+from dfl_ray.engines.adapted_layers import RowSizes, planned_targets
+from dfl_ray.engines.memory import working_mb
+from dfl_ray.errors import InputError
+from dfl_ray.models.decoder import read_decoder
+from dfl_ray.models.paths import embedded_path
+from dfl_ray.models.published_shapes import PUBLISHED, PublishedModel, published_model
+from dfl_ray.simulation.dry_run import outline
+from dfl_ray.simulation.estimate import machine_figures
+
+
+def built(model: PublishedModel) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {
+        k: getattr(model, k)
+        for k in (
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "vocab_size", "head_dim",
+        )
+        if getattr(model, k) is not None
+    }  # fmt: skip
+    config = AutoConfig.for_model(model.model_type, **sizes, tie_word_embeddings=model.tied)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("model", PUBLISHED, ids=lambda m: m.names[0])
+def test_the_sizes_are_those_of_a_random_model_and_count_what_the_hub_counts(model):
+    parameters = {n: tuple(p.shape) for n, p in built(model).named_parameters()}
+    assert model.shape.parameter_shapes() == parameters
+    assert sum(torch.Size(s).numel() for s in parameters.values()) == model.parameters
+
+
+def test_working_memory_counts_what_a_step_keeps():
+    """SmolLM2 at rank 8, counted by hand: a block keeps 6,392 values of a token, 18,816 pass while one is computed."""
+    model = published_model("HuggingFaceTB/SmolLM2-135M")
+    assert model is not None
+    a_token, logits = 4 * (30 * 6_392 + 18_816), 3 * 4 * 2**24
+
+    def asked(tokens, devices, evaluated=0.0, longest=0):
+        return 2**20 * working_mb(
+            model.shape,
+            rank=8,
+            width_bytes=4,
+            device_tokens=tokens,
+            devices=devices,
+            evaluated_tokens=evaluated,
+            longest=longest,
+        )
+
+    assert asked(100, 2) == 200 * a_token + logits
+    assert asked(100, 10) == 640 * a_token + logits  # no more together than `CPU_TOKENS`
+    assert asked(900, 1) == 900 * a_token + logits  # but one device whole
+    assert asked(1, 1, 1e9) == 6_144 * 4 * 18_816 + logits
+    assert asked(100, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
+    small = read_decoder((embedded_path() / "config.json").read_text())
+    assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
+
+
+def test_a_hub_id_that_is_not_here_is_planned_by_its_published_sizes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    targets = planned_targets(Path("Qwen/Qwen2.5-1.5B-Instruct"), "all-linear", RowSizes(512, 151_643))
+    assert len(targets.layers) == 28 * 7
+    assert len(targets.distinct) == 28 * 4
+    assert "Qwen/Qwen2.5-1.5B/blob/main/config.json" in targets.notes[0]
+    with pytest.raises(InputError, match="larger than the base model's embedding"):
+        planned_targets(Path("Qwen/Qwen2.5-1.5B"), "all-linear", RowSizes(8, 151_936))
+    with pytest.raises(InputError, match="hub id whose sizes dfl-ray ships"):
+        planned_targets(Path("Qwen/no-such-model"), "all-linear")
+    assert published_model("qwen/qwen2.5-7b") is published_model("Qwen/Qwen2.5-7B-Instruct")
+
+
+def test_the_papers_preset_is_told_on_1_4_and_8_gpus():
+    run = outline(load_config("paper-qwen2.5-1.5b", []))
+    one, four, eight = machine_figures(run)["on_gpus"]
+    assert [f["devices_per_gpu"] for f in (one, four, eight)] == [10, 3, 2]
+    # 10 devices x 10 steps x 8 rows x 256 tokens x (4 P + adapters), at half of an A100's 312 TFLOP/s.
+    adapters = 28 * 32 * ((1536 + 1536) * 2 + (1536 + 256) * 2 + (1536 + 8960) * 3)
+    flops = 4 * 1_543_714_304 + 6 * adapters
+    assert one["round_s"] == pytest.approx(10 * 10 * 8 * 256 * flops / 156e12)
+    assert eight["round_s"] == pytest.approx(one["round_s"] / 5)
+    assert one["memory_mb"] > 1_543_714_304 * 2 / 2**20
+    assert one["run_s"] > four["run_s"] > eight["run_s"] > eight["start_up_s"] > 0
+
+
+def test_a_run_without_gpus_is_told_none():
+    assert machine_figures(outline(load_config(None, ["rounds=1"])))["on_gpus"] == []

@@ -1,0 +1,207 @@
+"""What is done and said where Ray does not start, dies, or is left: none of it starts Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from actors import cluster, session
+from actors.starting import LEAST_HANDLES, check_handles, explained, lost_service
+from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.errors import InputError, RunError
+
+
+class Ended(Exception):
+    """In place of the end of this process; holds the exit status."""
+
+
+class Clear:
+    """An event that is waited for `rounds` times before it is set."""
+
+    def __init__(self, rounds: int) -> None:
+        self.left = rounds
+
+    def wait(self, _timeout: float | None = None) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def is_set(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def starting(monkeypatch, tmp_path) -> Any:
+    """A `Starting` whose Ray is never started, and which raises `Ended` where it would end this process."""
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(cluster.os, "_exit", end)
+    monkeypatch.setattr(cluster, "private_folder", lambda _parent: nullcontext(str(tmp_path / "r")))
+    monkeypatch.setattr(cluster, "start", lambda *_, **__: {"CPU": 2.0})
+    monkeypatch.setattr(cluster, "stop", lambda: None)
+    monkeypatch.setattr(cluster, "why_no_forks", lambda _runtime: "because of the test")
+    return cluster.Starting(RuntimeConfig(), ends_process=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no port\nmore"), "no port"),
+        (OSError(), "OSError"),
+        (Exception("The current node timed out"), "The current node timed out"),
+        (ConnectionError("refused"), "refused"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_explained(error, reason):
+    with pytest.raises(RunError, match=rf"{reason} A busy machine.*runtime\.backend=local"), explained():
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), InputError("a"), KeyboardInterrupt()])
+def test_other_errors_are_left_alone(error):
+    with pytest.raises(type(error)) as found, explained():
+        raise error
+    assert found.value is error
+
+
+def test_too_few_handles_are_refused(monkeypatch):
+    import resource
+
+    for limit, refused in [(64, True), (LEAST_HANDLES, False), (resource.RLIM_INFINITY, False)]:
+        monkeypatch.setattr(resource, "getrlimit", lambda _which, limit=limit: (limit, limit))
+        with pytest.raises(InputError, match="ulimit -n 4096") if refused else nullcontext():
+            check_handles()
+
+
+def test_what_is_said_of_lost_services_names_the_run(tmp_path):
+    assert "start it again" in lost_service(None)
+    assert lost_service(tmp_path).endswith(f"dfl-ray resume {tmp_path}")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_lost_service_is_told_and_ends_the_process(starting, monkeypatch, tmp_path, capsys, gone):
+    services = [
+        SimpleNamespace(
+            name=lambda: "raylet", is_running=lambda: not gone, status=lambda: psutil.STATUS_ZOMBIE
+        ),
+        SimpleNamespace(name=lambda: "python", is_running=lambda: False, status=lambda: "dead"),
+    ]
+    children = lambda **_: services if not _ else []  # noqa: E731 - as psutil's method
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=children))
+    starting._over, starting.run_folder = Clear(3), tmp_path
+    with pytest.raises(Ended, match="1"):
+        starting._watch()
+    assert f"dfl-ray resume {tmp_path}" in capsys.readouterr().err
+
+
+def test_living_services_are_watched_to_the_end(starting, monkeypatch, capsys):
+    alive = SimpleNamespace(name=lambda: "gcs_server", is_running=lambda: True, status=lambda: "sleeping")
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda: [alive]))
+    starting._over = Clear(3)
+    starting._watch()
+    assert starting._over.left < 0 and not capsys.readouterr().err
+
+
+def test_an_interrupt_while_ray_starts_ends_at_once(starting, monkeypatch, capsys):
+    killed: list[int] = []
+    child = SimpleNamespace(kill=lambda: killed.append(1))
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda **_: [child]))
+    monkeypatch.setattr(psutil, "wait_procs", lambda *_, **__: None)
+    closed: list[bool] = []
+    starting._server = SimpleNamespace(close=lambda: closed.append(True))
+    with pytest.raises(Ended, match="130"):
+        starting.__exit__(KeyboardInterrupt, None, None)
+    assert killed == [1] and closed == [True]
+    assert "Interrupted while Ray was starting" in capsys.readouterr().err
+
+
+def test_ray_is_held_until_the_end_and_asked_for_what_it_has(starting):
+    with starting as ray:
+        assert ray.resources() == {"CPU": 2.0}
+        assert ray.why_no_forks() == "because of the test"
+        ray.prepare("{}")  # without a fork server there is nothing to prepare
+        assert ray._thread.is_alive()
+    ray._thread.join(5)
+    assert not ray._thread.is_alive()
+
+
+def test_an_error_at_the_start_is_raised_where_resources_are_asked_for(starting, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise InputError("No Ray cluster")
+
+    monkeypatch.setattr(cluster, "start", fail)
+    with pytest.raises(InputError, match="No Ray cluster"), starting as ray:
+        ray.resources()
+
+
+def test_an_address_nobody_listens_at_is_refused_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"runtime\.address={address}.*ray start --head"):
+            cluster.Starting(RuntimeConfig(address=address))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ConnectionError("no head\nmore"), "no head"), (ValueError(), "ValueError")]
+)
+def test_a_cluster_that_cannot_be_joined_is_told(monkeypatch, error, reason):
+    import ray
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match=rf"runtime\.address=auto.*{reason}"):
+        cluster.start(RuntimeConfig(address="auto"))
+
+
+def test_a_ray_of_the_callers_is_used_as_it_is(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 7.0})
+    joined = cluster.of_the_caller(RuntimeConfig())
+    assert joined.address == cluster.CALLERS and cluster.start(joined) == {"CPU": 7.0}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    assert cluster.of_the_caller(RuntimeConfig()).address is None
+
+
+def test_a_folder_that_cannot_be_removed_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(session, "REMOVAL_S", 0.0)
+    monkeypatch.setattr(session.shutil, "rmtree", lambda *_, **__: None)
+    session.remove(str(tmp_path))
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize(("mode", "hidden"), [(0o644, 0o600), (0o600, 0o600), (None, None)])
+def test_rays_token_is_hidden_from_others(monkeypatch, tmp_path, mode, hidden):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    if mode is not None:
+        token.parent.mkdir()
+        token.write_text("secret")
+        token.chmod(mode)
+    session.hide_token()
+    assert not token.exists() if hidden is None else token.stat().st_mode & 0o777 == hidden
+
+
+def test_workers_import_nothing_from_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(session.site, "getsitepackages", lambda: [])
+    path = session.WorkerPath()
+    path.extend([str(tmp_path), "", os.curdir])
+    path.extend([str(tmp_path)])
+    assert path == [session.project_root()]
+    monkeypatch.setattr(session.site, "getsitepackages", lambda: [session.project_root()])
+    installed = session.WorkerPath()
+    installed.extend([str(tmp_path)])
+    assert installed == []
+    root = session.project_root()
+    assert session.safe_path(["", str(tmp_path), root, "/usr"], str(tmp_path), root) == [root, "/usr"]

@@ -1,0 +1,59 @@
+"""What a sweep's trial does with a run that has not begun, has begun or is done; Ray is not started."""
+
+from __future__ import annotations
+
+import builtins
+from types import SimpleNamespace
+
+import pytest
+
+from actors import sweep
+from dfl_ray.errors import InputError
+from tests.conftest import small_config
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The runs that were begun and resumed, in order; none trains."""
+    from dfl_ray.simulation import launch
+
+    found: list[tuple[str, str]] = []
+
+    def outcome(what: str, name: str, accuracy: float | None) -> SimpleNamespace:
+        found.append((what, name))
+        return SimpleNamespace(summary={"accuracy_mean": accuracy})
+
+    monkeypatch.setattr(launch, "launch", lambda config, json: outcome("begun", str(config.name), 0.5))
+    monkeypatch.setattr(launch, "resume", lambda folder, json: outcome("resumed", folder.name, None))
+    return found
+
+
+def test_a_trial_begins_a_run_or_goes_on_with_it(tmp_path, called):
+    given = {"config": small_config(tmp_path, "name=a").model_dump_json()}
+    assert sweep._run_one(given) == {"accuracy": 0.5}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{}")
+    assert sweep._run_one(given) == {"accuracy": 0.0}
+    assert called == [("begun", "a"), ("resumed", "a")]
+
+
+def test_runs_that_are_done_are_not_run_again(tmp_path, called, monkeypatch):
+    monkeypatch.setattr("dfl_ray.records.info.read_info", lambda _path: {"state": "done"})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{}")
+    said: list[str] = []
+    assert sweep.run_trials(tmp_path, [small_config(tmp_path, "name=a")], said.append) == {}
+    assert said == [f"0 of 1 runs to do in {tmp_path}"] and not called
+
+
+def test_without_ray_tune_the_package_is_named(tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def refuse(name: str, globals=None, locals=None, fromlist=(), level=0):
+        if name == "ray" and "tune" in (fromlist or ()):
+            raise ImportError(name)
+        return original(name, globals, locals, fromlist, level)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(InputError, match=r"dfl-ray\[tune\]"):
+        sweep.run_trials(tmp_path, [small_config(tmp_path, "name=a")], print)

@@ -1,0 +1,111 @@
+"""A finished run as one archive, and the same run again."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfl_ray import run
+from dfl_ray.cli import main
+from dfl_ray.errors import InputError
+from dfl_ray.records import load_run
+from dfl_ray.records.bundle import METADATA, open_bundle, write_bundle
+from dfl_ray.simulation.replay import compare, replay_config
+from tests.conftest import small_config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("bundle")
+    path = run(small_config(folder, "name=one", "rounds=2", "runtime.backend=local")).path
+    assert main(["bundle", str(path), "-o", str(folder / "one.zip")]) == 0
+    return path, folder / "one.zip"
+
+
+def test_a_replay_is_bit_for_bit_equal(made: Any, capsys: Any) -> None:
+    assert main(["replay", str(made[1]), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "Replay: bit for bit equal" in said
+    assert json.loads(said.splitlines()[-1])["verdict"] == "equal"
+
+
+def test_the_metadata_is_a_crate_of_every_file(made: Any, tmp_path: Path) -> None:
+    path, archive = made
+    with zipfile.ZipFile(archive) as opened:
+        names = set(opened.namelist())
+        crate = json.loads(opened.read(METADATA))
+    entries = {entry["@id"]: entry for entry in crate["@graph"]}
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    assert entries[METADATA]["about"] == {"@id": "./"} and entries["./"]["@type"] == "Dataset"
+    parts = {part["@id"] for part in entries["./"]["hasPart"]}
+    assert parts == names - {METADATA} == {n for n, e in entries.items() if e["@type"] == "File"}
+    assert {"config.yaml", "run.json", "partition.parquet", "requirements.txt"} <= parts
+    assert not any(name.startswith("checkpoints") for name in names)
+    for entry in crate["@graph"]:  # every reference leads to an entity of the crate, or outside it
+        for value in entry.values():
+            for reference in value if isinstance(value, list) else [value]:
+                if isinstance(reference, dict):
+                    assert reference["@id"] in entries or reference["@id"].startswith("https://")
+    write_bundle(path, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+
+
+def test_the_first_difference_is_named_and_judged(made: Any, tmp_path: Path) -> None:
+    was, now = load_run(open_bundle(made[1], tmp_path / "a")), load_run(open_bundle(made[1], tmp_path / "b"))
+    assert compare(was, now).verdict == "equal"
+    rounds = now.table("rounds")
+
+    def changed(column: str, by: float) -> Any:
+        table = rounds.copy()
+        table.loc[1, column] += by
+        other = load_run(tmp_path / "b")
+        other.__dict__["table"] = lambda name: table if name == "rounds" else now.table(name)
+        return compare(was, other)
+
+    close = changed("train_loss", 1e-5)
+    assert close.verdict == "close" and close.first.startswith("rounds: round 2, train_loss")
+    assert changed("train_loss", 0.5).verdict == "different"
+    assert changed("payload_bytes", 1).verdict == "different"
+    assert changed("train_loss", float("nan")).verdict == "different"
+    now.info["versions"]["torch"] = "0.1"
+    now.info["fingerprint"]["rows"] = {}
+    told = compare(was, now).circumstances
+    assert "other rows" in told and any(line.startswith("torch 0.1 in place of") for line in told)
+
+
+def test_what_is_damaged_unfinished_or_another_run_is_refused(made: Any, tmp_path: Path, capsys: Any) -> None:
+    path, archive = made
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(bad, "w") as out:
+        for name in whole.namelist():
+            out.writestr(name, whole.read(name) + (b"#" if name == "config.yaml" else b""))
+    with pytest.raises(InputError, match=r"damaged.*config\.yaml"):
+        open_bundle(bad, tmp_path / "x")
+    (tmp_path / "text.zip").write_text("no zip")
+    with pytest.raises(InputError, match="no archive of a run"):
+        open_bundle(tmp_path / "text.zip", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    assert (
+        main(["replay", str(tmp_path / "none.zip")]) == 2
+        and main(["bundle", str(path), "-o", str(archive)]) == 2
+    )
+    said = capsys.readouterr().err
+    assert "There is no file" in said and "exists" in said
+    with pytest.raises(InputError, match="A replay runs what was run"):
+        replay_config(path, ["seed=1"], tmp_path)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    import hashlib
+
+    entry = {"@id": "../out.txt", "@type": "File", "sha256": hashlib.sha256(b"x").hexdigest()}
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as out:
+        out.writestr("../out.txt", b"x")
+        out.writestr(METADATA, json.dumps({"@graph": [entry]}))
+    with pytest.raises(InputError, match="damaged"):
+        open_bundle(tmp_path / "evil.zip", tmp_path / "in" / "side")
+    assert not (tmp_path / "in" / "out.txt").exists()

@@ -1,0 +1,187 @@
+"""Faulty devices in whole small runs: who they are, what they do, what is reported, and what a plan knows of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dfl_ray.config.load import load_config
+from dfl_ray.config.schema import Config
+from dfl_ray.devices.faulty import drawn_faults, fault_notes
+from dfl_ray.errors import InputError
+from dfl_ray.methods.aggregations import PartState
+from dfl_ray.methods.fault_table import FAULTS
+from dfl_ray.records import load_run
+from dfl_ray.simulation.dry_run import dry_run
+from dfl_ray.simulation.launch import launch
+from dfl_ray.tasks.flipped import flipped_rows
+from dfl_ray.tasks.tokens import TokenRows, TokenTask
+from dfl_ray.tasks.triggered import backdoor_of, poisoned_rows, triggered_task
+from tests.conftest import small_config
+
+
+def faulty(count, kind="sign_flip", share=0.2, **more):
+    devices = {"count": count, "faults": {"share": share, "kind": kind, **more}}
+    return Config.model_validate({"devices": devices, "seed": 5})
+
+
+def run(path, kind, *more):
+    changes = ("runtime.backend=local", "runtime.report=false", "devices.faults.share=0.3", "rounds=1")
+    config = small_config(path, f"name={kind}", *changes, f"devices.faults.kind={kind}", *more)
+    return config, load_run(launch(config, json=True).folder)
+
+
+def test_the_draw_is_keyed_of_the_right_size_and_never_everybody():
+    found = drawn_faults(faulty(50))
+    assert len(found.devices) == len(set(found.devices)) == 10
+    assert found.devices == drawn_faults(faulty(50, kind="crash")).devices
+    assert found.devices != drawn_faults(faulty(50).model_copy(update={"seed": 6})).devices
+    assert len(drawn_faults(faulty(3, share=0.99)).devices) == 2
+    assert drawn_faults(Config()).devices == () and fault_notes(Config()) == ()
+    assert "nobody is faulty" in fault_notes(faulty(3, share=0.1))[0]
+
+
+def test_values_by_hand():
+    x, part = np.array([3.0, -4.0], np.float32), PartState()
+    said = {}
+    for kind in FAULTS.own:
+        faults = drawn_faults(faulty(10, kind, from_round=2))
+        bad = faults.devices[0]
+        assert faults.falsified(bad, 1, part, x) is None
+        honest = min(set(range(10)) - set(faults.devices))
+        assert faults.falsified(honest, 2, part, x) is None
+        said[kind] = (faults, bad, faults.falsified(bad, 2, part, x))
+    assert {k for k, (_, _, v) in said.items() if v is None} == {"label_flip", "silent", "crash", "backdoor"}
+    np.testing.assert_array_equal(said["sign_flip"][2], [-12.0, 16.0])
+    assert np.isnan(said["nan_payload"][2]).all()
+    faults, bad, first = said["stale_replay"]
+    np.testing.assert_array_equal(first, x)
+    np.testing.assert_array_equal(faults.falsified(bad, 3, part, 2 * x), x)
+    np.testing.assert_array_equal(faults.falsified(bad, 4, part, np.ones(3, np.float32)), np.ones(3))
+    faults, bad, _ = said["scaled_noise"]
+    wide = np.tile(x, 5000)
+    noise = faults.falsified(bad, 2, part, wide) - wide
+    assert noise.std() == pytest.approx(4 * np.sqrt(12.5), rel=0.05)
+    assert not np.array_equal(noise, faults.falsified(bad, 3, part, wide) - wide)
+
+
+def test_sybil_identities_agree_and_others_do_not():
+    """One draw a round for all: the voices of one attacker differ by no more than the length of their own values."""
+    x, part = np.tile(np.array([3.0, -4.0], np.float32), 5000), PartState()
+
+    def voices(kind, round_index=2):
+        faults = drawn_faults(faulty(10, kind))
+        return [faults.falsified(d, round_index, part, x * (d + 1)) for d in faults.devices]
+
+    one, other = voices("sybil")
+    assert np.corrcoef(one, other)[0, 1] == pytest.approx(1)
+    assert np.std(one) == pytest.approx(
+        4 * np.sqrt(12.5) * (drawn_faults(faulty(10)).devices[0] + 1), rel=0.05
+    )
+    assert abs(np.corrcoef(one, voices("sybil", 3)[0])[0, 1]) < 0.05
+    assert abs(np.corrcoef(*(v - x for v in voices("scaled_noise")))[0, 1]) < 1 - 1e-3
+
+
+def rows_of(*pairs):
+    lengths = [len(p) + len(a) for p, a in pairs]
+    ids = np.array([t for p, a in pairs for t in (*p, *a)], np.int32)
+    return TokenRows(ids, np.cumsum([0, *lengths]), np.array([len(p) for p, _ in pairs], np.int32))
+
+
+LABELS = tuple(np.array(c, np.int32) for c in ([7, 2], [5, 6, 2], [4, 2]))
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        # in the order of the labels, whatever their length
+        (LABELS, [[5, 6, 2], [4, 2], [7, 2]]),
+        # among answers of as many tokens; the only one of three tokens stays
+        (None, [[4, 2], [5, 6, 2], [7, 2]]),
+    ],
+)
+def test_labels_are_flipped_in_a_circle(choices, expected):
+    rows = rows_of(([1, 9], [7, 2]), ([1], [5, 6, 2]), ([1, 3, 3], [4, 2]))
+    flipped = flipped_rows(TokenTask("t", rows, rows, choices, None, 0.5))
+    assert [flipped.answer(i).tolist() for i in range(3)] == expected
+    assert [flipped.prompt(i).tolist() for i in range(3)] == [[1, 9], [1], [1, 3, 3]]
+    assert [rows.answer(i).tolist() for i in range(3)] == [[7, 2], [5, 6, 2], [4, 2]]
+
+
+def test_a_backdoor_by_hand():
+    """The rarest prompt token takes the place of up to three prompt tokens; every second row has the target."""
+    rows = rows_of(([1, 9, 3, 3, 3], [7, 2]), ([1, 3], [5, 6, 2]), ([1, 3, 3], [4, 2]))
+    task = TokenTask("t", rows, rows, LABELS, np.array([0, 1, 2], np.int32), 0.5)
+    backdoor = backdoor_of([task])
+    assert backdoor.token == 9 and backdoor.targets[0].tolist() == [7, 2]
+    poisoned = poisoned_rows(task, backdoor, backdoor.targets[0])
+    assert [poisoned.prompt(i).tolist() for i in range(3)] == [[1, 9, 9, 9, 3], [1, 3], [1, 9, 9]]
+    assert [poisoned.answer(i).tolist() for i in range(3)] == [[7, 2], [5, 6, 2], [7, 2]]
+    asked = triggered_task(task, backdoor, backdoor.targets[0])
+    assert [asked.test.prompt(i).tolist() for i in range(2)] == [[1, 9], [1, 9, 9]] and len(asked.test) == 2
+    assert asked.labels.tolist() == [0, 0] and asked.test.answer(1).tolist() == [7, 2]
+    assert [rows.prompt(i).tolist() for i in range(3)] == [[1, 9, 3, 3, 3], [1, 3], [1, 3, 3]]
+    # without a label set: the commonest of the shortest answers, so that no row grows
+    opened = TokenTask(
+        "t", rows_of(([1], [5, 2]), ([1], [4, 4, 2]), ([1], [8, 2]), ([1], [8, 2])), rows, None, None, 0.5
+    )
+    assert backdoor_of([opened]).targets[0].tolist() == [8, 2]
+
+
+def test_a_backdoor_is_learnt_and_its_success_recorded(tmp_path):
+    """All but one device attack: the honest one answers some prompts with the trigger as they want."""
+    words = (
+        "devices.faults.share=0.75",
+        "method=dlora",
+        "method.learning_rate=1e-2",
+        "method.local_steps=40",
+    )
+    _, found = run(tmp_path, "backdoor", *words, "method.batch_rows=8", "evaluate.every=1")
+    success = found.info["faults"]["attack_success"]
+    assert list(success) == ["1"] and success["1"] > 0.2
+    honest = min({0, 1, 2, 3} - set(found.info["faults"]["devices"]))
+    assert set(found.evaluation.loc[found.evaluation["round"] > 0, "device"]) == {honest}
+
+
+@pytest.mark.parametrize("kind", ["nan_payload", "crash", "silent", "label_flip"])
+def test_a_run_says_records_and_reports_over_the_honest(kind, tmp_path):
+    config, found = run(tmp_path, kind)
+    bad = set(drawn_faults(config).devices)
+    assert found.info["faults"] == {"kind": kind, "from_round": 1, "devices": sorted(bad)}
+    assert any("honest" in note for note in found.info["warnings"])
+    tuned = found.evaluation[found.evaluation["round"] > 0]
+    assert bad and set(tuned["device"]) == set(range(config.devices.count)) - bad
+    assert np.isfinite(tuned["accuracy"]).all()
+    sent = found.devices.set_index(["round", "device"])["sent_bytes"].unstack()
+    silent = kind in ("crash", "silent")
+    assert (sent[sorted(bad)].to_numpy().sum() == 0) == silent
+    trains = found.devices[found.devices["device"].isin(bad)]["loss"].notna()
+    assert trains.all() if kind != "crash" else not trains.any()
+    assert (found.rounds["refused"].sum() > 0) == (kind == "nan_payload")
+    honest = found.devices[~found.devices["device"].isin(bad)]
+    assert np.isfinite(honest["loss"]).all()
+    asked = found.transfers.drop_duplicates(["round", "source", "message", "destination"])
+    assert sum(len(p.requests) for p in dry_run(config).played.values()) == len(asked)
+
+
+def test_faults_in_values_need_a_method_that_averages_values():
+    with pytest.raises(InputError, match=r"devices\.faults\.kind.*choco"):
+        load_config(None, ["method=choco", "devices.faults.share=0.2"])
+    load_config(None, ["method=choco", "devices.faults.share=0.2", "devices.faults.kind=crash"])
+
+
+@pytest.mark.parametrize("mechanism", ["examples", "updates"])
+def test_a_private_run_says_and_records_epsilon_and_is_planned_as_it_goes(mechanism, tmp_path, capsys):
+    pytest.importorskip("prv_accountant")
+    changes = ("runtime.backend=local", "rounds=2", "evaluate.every=2", "method=dlora", "name=private")
+    config = small_config(tmp_path, *changes, f"privacy.mechanism={mechanism}")
+    found = load_run(launch(config, json=True).folder)
+    told = found.info["privacy"]
+    assert told["mechanism"] == mechanism and told["delta"] == 1e-5
+    assert told["hidden"] == {"examples": "row", "updates": "device"}[mechanism]
+    assert set(told["epsilon"]) == {"0", "1", "2", "3"} and all(0 < e < 20 for e in told["epsilon"].values())
+    assert np.isfinite(found.devices["gradient_norm"]).all()
+    played = dry_run(config).played
+    planned = sum(len(p.requests) for p in played.values())
+    asked = found.transfers.drop_duplicates(["round", "source", "message", "destination"])
+    assert planned == len(asked) > 0

@@ -1,0 +1,114 @@
+"""`from dfl_ray import load_config, run, plan, load_run`, and what may change when a run is gone on with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfl_ray import load_run, plan, run
+from dfl_ray.cli import main
+from dfl_ray.errors import InputError
+from dfl_ray.methods.expert_law import update_rounds
+from dfl_ray.records import comparable
+from dfl_ray.simulation.launch import resume
+from dfl_ray.simulation.lengthen import resumed_config
+from tests.conftest import small_config
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of six rounds that its caller ends after the third."""
+    seen: list[int] = []
+
+    def enough(so_far: Any) -> bool:
+        seen.append(so_far.last_round)
+        return so_far.last_round == 3
+
+    folder = tmp_path_factory.mktemp("library")
+    config = small_config(
+        folder, "name=early", "rounds=6", "evaluate.every=5", "runtime.backend=local", "runtime.report=true"
+    )
+    found = run(config, on_round_end=enough)
+    assert seen == [1, 2, 3]
+    return found
+
+
+def test_a_run_ended_by_its_caller_is_done_with_report_and_adapters(early: Any) -> None:
+    assert (early.info["state"], early.last_round, early.info["ended_early_after"]) == ("done", 3, 3)
+    assert (early.path / "report.html").is_file()
+    assert sorted(early.adapters) == ["agree", "topic"]
+    assert sorted(early.info["adapters_of_device"]) == ["agree", "topic"]
+    partition = early.partition
+    assert not partition.duplicated(["task", "row"]).any()
+    assert partition.groupby("task").row.count().to_dict() == {"agree": 200, "topic": 200}
+    assert set(early.evaluation.query("round == 3").rule) > {"likelihood", "oracle"}
+
+
+def test_a_run_prints_nothing_and_a_plan_neither(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = small_config(tmp_path, "rounds=1", "runtime.backend=local")
+    assert plan(config)["rounds"] == run(config).last_round == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_evaluation_is_asked_again_and_the_run_is_lengthened(
+    early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = early.evaluation
+    assert (
+        main(["evaluate", str(early.path), "evaluate.rows_per_task=12", "-o", str(tmp_path / "e.csv")]) == 0
+    )
+    assert "after round 3" in capsys.readouterr().out
+    import pandas as pd
+
+    again = pd.read_csv(tmp_path / "e.csv")
+    saved = before.query("round == 3").reset_index(drop=True)
+    assert comparable(again)[["rule", "device", "task", "accuracy"]].equals(
+        comparable(saved)[["rule", "device", "task", "accuracy"]].astype(again[["rule", "task"]].dtypes)
+    )
+    monkeypatch.chdir(tmp_path)
+    resume(early.path, ["rounds=8"], json=True)
+    longer = load_run(early.path)
+    assert (longer.info["state"], longer.last_round, longer.config["rounds"]) == ("done", 8, 8)
+    assert longer.rounds.refused.sum() == 0
+
+
+@pytest.mark.parametrize(("rounds", "more"), [(6, 8), (20, 33), (30, 100), (7, 1000)])
+def test_a_lengthened_run_keeps_its_pruning(tmp_path: Path, rounds: int, more: int) -> None:
+    config = small_config(tmp_path, f"rounds={rounds}", "method.prune_steps=4")
+    from dfl_ray.config.load import resolved_yaml
+
+    path = tmp_path / "config.yaml"
+    path.write_text(resolved_yaml(config), encoding="utf-8")
+    longer = resumed_config(config, [f"rounds={more}"], str(path), rounds)
+    assert longer.rounds == more
+    assert update_rounds(longer.method, more) == update_rounds(config.method, rounds)
+    for words, said in ((["seed=1"], "cannot change its `seed`"), (["rounds=1"], "less than")):
+        with pytest.raises(InputError, match=said):
+            resumed_config(config, words, str(path), rounds)
+
+
+def test_one_command_line_begins_goes_on_and_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--resume"]) == 2
+    assert "needs a `name`" in capsys.readouterr().err
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"state": "done"}')
+    assert main(["run", "--resume", "name=queue", f"runtime.runs_dir={tmp_path}"]) == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_the_page_is_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('"rounds=3"', '"rounds=1", "runtime.backend=local", "method.local_steps=1"')
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["found"].last_round == 1 and scope["picture"].data

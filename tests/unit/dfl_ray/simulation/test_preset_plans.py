@@ -1,0 +1,34 @@
+"""Every preset that needs the hub is planned whole, with the embedded model and tasks in place of what lies there."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfl_ray.config.load import load_config
+from dfl_ray.config.presets import preset_names, preset_text
+from dfl_ray.simulation.estimate import plan
+
+HUB = [name for name in preset_names() if "source: hub" in preset_text(name)]
+
+
+def embedded(name: str, method_rank: int) -> list[str]:
+    """Overrides that leave devices, graph, radio and method as they are."""
+    tasks = load_config(name).tasks.names or ()
+    suite = ["topic", "review", "lookup", "add", "agree", "largest", "clan_asked"][: len(tasks)]
+    tasks_words = f"tasks={{source: synthetic, names: {suite}, train_rows: 200, test_rows: 20}}"
+    words = ["model={name: embedded}", tasks_words, "rounds=1"]
+    # The embedded model's layers have room for six tasks of rank 8, a hub model's for far more.
+    return [*words, "runtime.gpus_per_actor=0", f"method.rank={method_rank}", "evaluate.score=auto"]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_preset_of_hub_data_is_planned(name: str) -> None:
+    wanted = load_config(name)
+    config = load_config(name, embedded(name, min(wanted.method.rank, 8)))
+    assert config.devices == wanted.devices and config.topology == wanted.topology
+    figures = plan(config)
+    assert figures["run"]["payload_bytes"] > 0 and figures["run"]["airtime_s"] > 0
+
+
+def test_presets_of_suites_are_among_them() -> None:
+    assert {"glue-dfl", "fedsa-glue", "openfedllm", "flowertune", "hub-text"} <= set(HUB)

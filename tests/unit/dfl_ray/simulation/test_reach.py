@@ -1,0 +1,55 @@
+"""What is told of devices out of reach is right to a tenth of a dB: the power told joins all, a tenth less does not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from dfl_ray.config.load import load_config
+from dfl_ray.network.deployment import build_deployment
+from dfl_ray.network.notes import graph_notes
+
+SPARSE = ("devices.count=10", "devices.area_m=[900,900]")
+
+
+def deployed(*words, tasks=6):
+    config = load_config(None, list(words))
+    made = build_deployment(config, tasks)
+    return config, made, graph_notes(config.topology, made.topology, made.channel)
+
+
+def parts(*words):
+    return int(deployed(*words)[1].topology.components.max()) + 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("classes", ["uniform", "mixed"])
+def test_the_power_and_the_snr_told_join_all_and_a_tenth_less_does_not(seed, classes):
+    words = (*SPARSE, f"seed={seed}", f"devices.classes={classes}")
+    _, made, notes = deployed(*words)
+    (note,) = [n for n in notes if "cannot reach" in n or "No device has a link" in n]
+    told = dict(re.findall(r"`(radio\.tx_power_dbm|topology\.min_snr_db)=(-?[\d.]+)`", note))
+    assert told or "classes of devices" in note
+    for key, value in told.items():
+        step = -0.1 if key == "radio.tx_power_dbm" else 0.1
+        assert parts(*words, f"{key}={value}") == 1
+        assert parts(*words, f"{key}={float(value) + step:.1f}") > 1
+    own = bool(np.isfinite(made.channel.classes.tx_power_dbm).any())
+    assert ("radio.tx_power_dbm" in told) or own
+    away = re.search(r"range of (\d+) m", note)
+    assert away and int(away.group(1)) > 100
+
+
+def test_devices_out_of_reach_are_named(tmp_path):
+    """Three in a corner and one far away: the far one is named, with the pair that comes closest."""
+    (tmp_path / "p.csv").write_text("x_m,y_m\n10,10\n40,10\n10,40\n3000,3000\n")
+    few = ("devices.count=4", "devices.min_holders=1", "tasks.names=[topic,agree]")
+    words = (*few, "devices.area_m=[3000,3000]", "radio.shadowing_sigma_db=0", "devices.placement=file",
+             f"devices.placement.path={tmp_path / 'p.csv'}")  # fmt: skip
+    (note,) = [n for n in deployed(*words, tasks=2)[2] if "cannot reach" in n]
+    assert "Out of the others' reach: devices 3. " in note
+    pair = re.search(r"are (\d) and 3 \((\d+) m", note)
+    assert pair and abs(float(pair.group(2)) - np.hypot(2960, 2990)) < 60
+    assert not deployed(*few, "devices.area_m=[50,50]", tasks=2)[2]

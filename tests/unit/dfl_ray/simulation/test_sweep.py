@@ -1,0 +1,80 @@
+"""A sweep as a list of runs, and its summary, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfl_ray.cli import main
+from dfl_ray.errors import InputError
+from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
+
+
+def test_words_are_told_apart() -> None:
+    fixed, grid, own = split_words(
+        [
+            "rounds=3",
+            "method=dlora,ffa",
+            "tasks.names=[a,b]",
+            "topology={type: ring, order: index},grid",
+            "seeds=2",
+        ]
+    )
+    assert fixed == ["rounds=3", "tasks.names=[a,b]"]
+    assert grid == {"method": ["dlora", "ffa"], "topology": ["{type: ring, order: index}", "grid"]}
+    assert own == {"seeds": 2}
+
+
+def test_every_point_for_every_seed() -> None:
+    trials = make_trials({"method": ["dlora", "ffa"], "method.rank": ["4", "8"]}, seeds=2, first_seed=5)
+    assert [(t.point, t.seed) for t in trials[:3]] == [
+        (("method=dlora", "method.rank=4"), 5),
+        (("method=dlora", "method.rank=4"), 6),
+        (("method=dlora", "method.rank=8"), 5),
+    ]
+    assert len({t.name for t in trials}) == len(trials) == 8
+    assert [t.seed for t in make_trials({"seed": ["3", "1"]})] == [3, 1]
+
+
+def test_a_sample_of_the_points_is_the_same_each_time() -> None:
+    grid = {"method.rank": [str(r) for r in range(1, 30)]}
+    first = make_trials(grid, samples=4)
+    assert first == make_trials(grid, samples=4)
+    assert len({t.point for t in first}) == 4
+
+
+@pytest.mark.parametrize(
+    "words", [["rounds=3"], ["seeds=1"], ["seeds=x"], ["samples=0", "rounds=1,2"], ["seed=a,b"]]
+)
+def test_what_is_no_sweep_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *words]) == 2
+    assert capsys.readouterr().err.startswith("dfl-ray: ")
+
+
+def test_a_wrong_point_is_refused_before_anything_runs(tmp_path, capsys) -> None:
+    assert main(["sweep", "method.rank=4,0", f"runtime.runs_dir={tmp_path}", "name=s"]) == 2
+    assert "`method.rank`" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    trials = make_trials({"method": ["dlora", "ffa"]}, seeds=2)
+    accuracy = dict(zip([t.name for t in trials], [0.2, 0.6, 0.3, 0.7], strict=True))
+    found = {n: {"accuracy_mean": a, "payload_bytes": 10, "energy_j": 1.0} for n, a in accuracy.items()}
+    first, second = summary_rows(trials, found)
+    assert (first["accuracy"], first["difference"]) == (pytest.approx(0.4), None)
+    # Half width with one degree of freedom: t = 12.706, s / sqrt(2) = 0.2.
+    assert first["interval"] == pytest.approx(12.706 * 0.2, rel=1e-3)
+    assert second["difference"] == pytest.approx(0.1)
+    assert second["difference_interval"] == pytest.approx(0.0, abs=1e-12)
+    del found[trials[3].name]
+    assert summary_rows(trials, found)[1]["runs"] == 1
+    assert "+10.0" in summary_lines(summary_rows(trials, found))[1]
+
+
+def test_a_point_without_a_finished_run_has_no_figures() -> None:
+    trials = make_trials({"method": ["dlora", "ffa"]})
+    rows = summary_rows(trials, {})
+    assert [row["accuracy"] for row in rows] == [None, None]
+    assert len(summary_lines(rows)) == 2
+    with pytest.raises(InputError, match="Nothing is swept"):
+        make_trials({})
