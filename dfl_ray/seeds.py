@@ -31,6 +31,8 @@ class Stream(IntEnum):
     TEST_SPLIT = 15
     FAULTS = 16
     PRIVACY = 17
+    CONSENSUS = 18
+    WALK = 19
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

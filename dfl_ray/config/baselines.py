@@ -12,7 +12,10 @@ Rank = Annotated[int, Field(ge=1, le=1024)]
 
 
 class DloraConfig(GossipConfig):
-    """Traditional decentralised LoRA: A and B trained, both gossiped over all neighbours."""
+    """Traditional decentralised LoRA: A and B trained, both gossiped over all neighbours.
+
+    Source: the update of Dec-LoRA (arXiv 2501.15361).
+    """
 
     type: Literal["dlora"] = Field(default="dlora", description="the method's name")
 
@@ -59,7 +62,7 @@ class ChocoConfig(TrainingConfig):
 
 
 class FloraConfig(TrainingConfig):
-    """FLoRA: neighbours' modules are stacked and merged into the own base without noise.
+    """One-hop FLoRA: neighbours' modules are stacked and merged into the own base without noise.
 
     Source: Wang et al., "FLoRA: federated fine-tuning large language models with heterogeneous low-rank
         adaptations", arXiv 2409.05976.
@@ -94,18 +97,13 @@ class FlexloraConfig(RankedConfig):
 
 
 class HetloraConfig(RankedConfig):
-    """HetLoRA: ranks differ, zero padding, sparsity-weighted mean, truncation; r and r/2 by default.
+    """HetLoRA without self-pruning: padding, sparsity-weighted mean, truncation; equal ranks unless `ranks` says else.
 
     Source: Cho et al., "Heterogeneous LoRA for federated fine-tuning of on-device foundation models",
         arXiv 2401.06432.
     """
 
     type: Literal["hetlora"] = Field(default="hetlora", description="the method's name")
-
-    @property
-    def device_ranks(self) -> tuple[int, ...]:
-        """Ranks handed to the devices in turn: r and r/2 unless the configuration names others."""
-        return self.ranks or (self.rank, max(1, self.rank // 2))
 
 
 class LocalConfig(TrainingConfig):

@@ -30,6 +30,17 @@ class TrainingConfig(BaseModel):
         default=True, description="carry the rounding error of int8 into the next message"
     )
     exchange_every: int = Field(default=1, ge=1, description="rounds between exchanges of adapters")
+    fresh_optimizer: bool = Field(
+        default=False,
+        description="set both moments of AdamW to 0 after every exchange, as the clients of federated papers do; "
+        "otherwise they stay on the device",
+    )
+    proximal: float = Field(
+        default=0.0,
+        ge=0,
+        description="FedProx (1812.06127): mu of the term mu/2 |x - x0|^2 in the local loss, x0 what the device began "
+        "the round with",
+    )
 
     @property
     def name(self) -> str:
@@ -39,6 +50,11 @@ class TrainingConfig(BaseModel):
     @property
     def reported_rule(self) -> str | None:
         """The inference rule that the section chooses to report accuracy by; None = the method's own."""
+        return None
+
+    @property
+    def hub(self) -> int | None:
+        """The device that is the server; None for methods without one."""
         return None
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 import torch
 
+from dfl_ray.devices.consensus import Sums, folded_update, update_sums
 from dfl_ray.devices.holdings import Choices, confusions, holdings
 from dfl_ray.devices.merging import Merger
 from dfl_ray.devices.records import EvaluationReport, GroupSetup
@@ -32,9 +33,9 @@ class Evaluator:
         self.setup = setup
         self.method = method
         self.model = model
-        self.rank = setup.config.method.rank
+        self.scale = setup.config.method.alpha / setup.config.method.rank
         self.scorer = Scorer(
-            model, setup.tasks, scale=setup.config.method.alpha / self.rank, seed=setup.config.seed,
+            model, setup.tasks, scale=self.scale, seed=setup.config.seed,
             rows_per_task=setup.config.evaluate.rows_per_task,
         )  # fmt: skip
         self.router = Router(setup, model, method, self.scorer, self._projections)
@@ -231,14 +232,13 @@ class Evaluator:
         )
         return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
 
-    def _sums(self, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray, float]]:
-        out: dict[int, tuple[int, np.ndarray, float]] = {}
-        for device in devices:
-            for adapter_index, task in enumerate(device.adapter_tasks):
-                values = device.state.theta[adapter_index].double().cpu().numpy()
-                count, total, squares = out.get(task, (0, np.zeros_like(values), 0.0))
-                out[task] = (count + 1, total + values, squares + float(values @ values))
-        return out
+    def _sums(self, devices: Sequence[Device]) -> Sums:
+        return update_sums(
+            (task, folded_update(self.setup.layers, adapter, self.scale))
+            for device in devices
+            for task in device.adapter_tasks
+            if (adapter := self._adapter(self.method.expert(device, max(task, 0)))) is not None
+        )
 
     def _staleness(
         self, device: Device, experts: Mapping[tuple[int, int], Expert | None], round_index: int

@@ -27,6 +27,7 @@ from dfl_ray.devices.records import (
 )
 from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
+from dfl_ray.devices.step_size import step_size
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
 from dfl_ray.engines.private import train_privately
@@ -34,12 +35,13 @@ from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, tra
 from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.experts.sketch import sketch
 from dfl_ray.lora.inject import inject
-from dfl_ray.lora.optimizer import AdapterState, StepSize, in_range
+from dfl_ray.lora.optimizer import AdapterState, in_range
 from dfl_ray.methods.base import Context, Device
 from dfl_ray.methods.due import due_round
 from dfl_ray.methods.entries import make_method
-from dfl_ray.methods.laws import Planned
+from dfl_ray.methods.laws import Planned, exchange_due
 from dfl_ray.methods.private_updates import PrivateUpdates
+from dfl_ray.methods.shared import reset_moments
 from dfl_ray.models.build import build_model
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.local_rounds import LocalRound, LocalRounds
@@ -177,9 +179,8 @@ class DeviceGroup:
             The report, and the payloads of messages that leave this group.
         """
         began = time.perf_counter()
-        return self.report(
-            round_index, [steps() for steps in self.prepare(round_index, absent, ended)], began
-        )
+        parts = [steps() for steps in self.prepare(round_index, absent, ended)]
+        return self.report(round_index, parts, began)
 
     def prepare(
         self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
@@ -196,7 +197,7 @@ class DeviceGroup:
         """
         self._absent = frozenset(absent)
         everyone = LocalRound(round_index, round_index - 1, round_index, 0.0)
-        rounds = dict(ended) if ended is not None else dict.fromkeys(self.devices, everyone)
+        rounds = dict.fromkeys(self.devices, everyone) if ended is None else dict(ended)
         self._rounds = {d: rounds[d] for d in self.devices if d in rounds}
         for index, turn in self._rounds.items():
             self.method.begin(self.devices[index], turn.begin_window)
@@ -239,7 +240,8 @@ class DeviceGroup:
             size = int(max(1, TOKENS_PER_MICRO_BATCH // (self.config.batch_rows * longest)))
         alike: dict[float, list[Device[Any]]] = {}
         for device in devices:
-            alike.setdefault(self._step_size(device.index).learning_rate, []).append(device)
+            number = self._rounds[device.index].number
+            alike.setdefault(step_size(self.config, number).learning_rate, []).append(device)
         return [part[i : i + size] for part in alike.values() for i in range(0, len(part), size)]
 
     def _devices_that_fit(self, base: LargeDecoder) -> int:
@@ -277,20 +279,17 @@ class DeviceGroup:
             train = partial(train_privately, noise=noise)
         steps = partial(
             train, self.model, self.method.layout, work=self._work(part),
-            size=self._step_size(part[0].index), scale=self.scale, keep=keep, static_a=static,
+            size=step_size(self.config, number), scale=self.scale, keep=keep, static_a=static,
         )  # fmt: skip
         return partial(trained_in_place, self.state, rows, steps)
-
-    def _step_size(self, device: int) -> StepSize:
-        number, warmup = self._rounds[device].number, self.config.warmup_rounds
-        warm = min(1.0, number / warmup) if warmup else 1.0
-        return StepSize(self.config.learning_rate * warm, self.config.weight_decay, self.config.clip_norm)
 
     def _work(self, part: list[Device[Any]]) -> list[LocalWork]:
         work: list[LocalWork] = []
         for device in part:
-            sources = () if device.index in self._absent else self.method.law.sources(device.index)
-            work += self._rows.work(sources, self._rounds[device.index].number, device.adapter_tasks)
+            turn, law = self._rounds[device.index], self.method.law
+            works = law.trains(device.index, device.memory.traffic, turn.begin_window)
+            sources = law.sources(device.index) if works and device.index not in self._absent else ()
+            work += self._rows.work(sources, turn.number, device.adapter_tasks)
         return work
 
     def _collect(self) -> tuple[TransferRequests, Payloads]:
@@ -341,6 +340,10 @@ class DeviceGroup:
             device.trust = mine.trust
             refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
             device.trust = {}
+            if self.config.fresh_optimizer and exchange_due(
+                self.config, round_index, self.setup.config.rounds
+            ):
+                reset_moments(device)
         self._updates.share(self.devices.values())
         self._outbox, self._sent = {}, {}
         return exchange_report(list(self.devices), refused, mail, time.perf_counter() - began)

@@ -103,7 +103,8 @@ class EvaluationReport:
 
     Attributes:
         rows: Columns device, task, rule, right, asked, routed_right (NaN unless a router chose).
-        sums: Adapter task -> (count, sum of the trained values theta over holders (size,) float64, sum of |theta|^2),
+        sums: Adapter task -> (count, sum of the folded updates over holders, sum of their squared norms;
+        `devices.consensus`),
             for the consensus distance.
         masks: Task -> (size,) bool mask in force, from the task's author.
         density: Device -> share of values kept.

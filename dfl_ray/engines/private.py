@@ -14,7 +14,7 @@ import torch
 
 from dfl_ray.engines.training import Leaves, LocalWork, ScoredModel, TrainingResult, backward
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_
+from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, proximal_
 from dfl_ray.tasks.tokens import TokenRows
 
 Pair = tuple[TokenRows, int]
@@ -127,6 +127,7 @@ def train_privately(
     device = state.theta.device
     active = torch.from_numpy(noise.expected_rows > 0).to(device)
     steps = len(work[0].steps)
+    start = state.theta.clone() if size.proximal else None
     for step in range(steps):
         pairs = [(k, row) for k, w in enumerate(work) for row in w.steps[step]]
         owner = torch.tensor([k for k, _ in pairs], dtype=torch.int64, device=device)
@@ -137,6 +138,7 @@ def train_privately(
                 model, layout, state.theta, owner, rows, scale=scale, static_a=static_a
             )
         gradient = private_mean(gradients, owner, noise, step)
+        proximal_(gradient, state.theta, start, size)
         if keep is not None:
             gradient.mul_(keep)
         adamw_(state, gradient, size, active, keep)

@@ -28,7 +28,7 @@ from dfl_ray.engines.gpu.make import Choice, large_decoder
 from dfl_ray.engines.gpu.step import step_gradients
 from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_, proximal_
 from dfl_ray.models.cache import KeyValueCache
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.models.positions import longest_constant
@@ -274,12 +274,14 @@ def train_adapters(
     losses, norms = torch.zeros(adapters), torch.zeros(adapters)
     counted, tokens = torch.zeros(adapters), torch.zeros(adapters)
     finite = torch.ones(adapters, dtype=torch.bool)
+    start = state.theta.clone() if size.proximal else None
     for step in range(steps):
         rows = [w.steps[step] for w in work]
         active = torch.tensor([len(r) > 0 for r in rows])
         if not bool(active.any()):
             continue
         loss = backward(model, leaves, rows, scale)
+        proximal_(leaves.gradient, state.theta, start, size)
         if keep is not None:
             leaves.gradient.mul_(keep)
         norm = clip_(leaves.gradient, size.clip_norm)

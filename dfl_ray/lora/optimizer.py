@@ -88,11 +88,31 @@ class StepSize:
         learning_rate: lr, >= 0.
         weight_decay: wd, >= 0; decoupled from the gradient.
         clip_norm: Largest norm of an adapter's gradient, > 0.
+        proximal: mu >= 0 of FedProx; see `proximal_`.
     """
 
     learning_rate: float
     weight_decay: float
     clip_norm: float
+    proximal: float = 0.0
+
+
+def proximal_(
+    gradient: torch.Tensor, theta: torch.Tensor, start: torch.Tensor | None, size: StepSize
+) -> None:
+    """Add the gradient of the proximal term, in place: g <- g + mu (x - x0), of mu/2 |x - x0|^2.
+
+    Source: Li et al. 2020 (arXiv 1812.06127), "Federated optimization in heterogeneous networks" (FedProx), equation 2.
+    Departure: x0 is what the device itself began the round with, since there is no server whose model it could be.
+
+    Args:
+        gradient: (S, size), changed in place.
+        theta: (S, size) x.
+        start: (S, size) x0, or None where mu is 0.
+        size: Step settings, with mu.
+    """
+    if start is not None:
+        gradient.add_(theta - start, alpha=size.proximal)
 
 
 def clip_(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:

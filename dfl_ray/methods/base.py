@@ -161,7 +161,7 @@ class Context:
             layout: Where the trained factors lie in one adapter.
 
         Returns:
-            The same run without seed, layers and sketches.
+            The same run without layers and sketches.
         """
         return LawContext(
             self.config,
@@ -172,6 +172,7 @@ class Context:
             layout,
             len(self.router_layers),
             self.barrier,
+            self.seed,
         )
 
 

@@ -1,8 +1,10 @@
 """CHOCO-SGD on LoRA: A and B are trained, compressed differences to public copies are sent.
 
 After H local steps, x_i^{1/2}: q_i = Q(x_i^{1/2} - xh_i); xh_j <- xh_j + q_j for itself and every neighbour j;
-x_i <- x_i^{1/2} + gamma sum_j W_ij (xh_j - xh_i). Q keeps the largest share of the entries (top-k). The error of
-Q stays in x_i - xh_i and is sent later: error feedback. With Q the identity and gamma = 1 this is plain gossip.
+x_i <- x_i^{1/2} + gamma sum_j W_ij (xh_j - xh_i). Q keeps the largest share of the entries of each factor of each layer
+(top-k a tensor, as the paper's code does). The error of Q stays in x_i - xh_i and is sent later: error feedback. With Q
+the identity and gamma = 1 this is plain gossip. What Q leaves out bounds gamma: too large a step diverges, of which a
+run warns (`method_notes`).
 
 Source: Koloskova, Stich and Jaggi 2019, arXiv 1902.00340, algorithm 2 (CHOCO-SGD), with H local steps.
 Departures: the public copies start at the common first adapter instead of 0, so that nobody pays for sending it;
@@ -23,10 +25,11 @@ import torch
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.methods.aggregations import gossip_mean
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
+from dfl_ray.methods.choco_law import ChocoLaw, kept_of
 from dfl_ray.methods.gossip import collect, finite_values
-from dfl_ray.methods.laws import ChocoLaw
 from dfl_ray.methods.shared import SharedAdapter
-from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
+from dfl_ray.methods.sparse_body import sparse_body, sparse_entries
+from dfl_ray.wire.codec import decode_values, encode_values
 from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Precision, Refusal, pack
 
 _WHOLE, _DIFFERENCE = b"\x00", b"\x01"
@@ -60,7 +63,6 @@ class Choco(SharedAdapter[ChocoState]):
         self.config = context.config
         super().__init__(context)
         assert isinstance(self.law, ChocoLaw)
-        self.kept = self.law.kept
 
     def memory(self, device: int) -> ChocoState:
         """No public copies yet."""
@@ -139,14 +141,20 @@ class Choco(SharedAdapter[ChocoState]):
         """Q(x - xh), encoded; moves the own public copy by what the bytes say."""
         public = self._own(device)
         difference = device.state.theta[0].cpu().numpy() - public
+        mask = self._largest(np.abs(difference))
+        precision, count = self.config.precision, int(mask.sum())
+        body = sparse_body(mask, difference[mask], precision)
+        device.memory.own = public.copy()
+        device.memory.own[mask] += decode_values(encode_values(difference[mask], precision), precision, count)
+        return body
+
+    def _largest(self, size: np.ndarray) -> np.ndarray:
+        """(size,) bool of the `kept_of` largest entries of each factor of each layer, the first of equal ones."""
         mask = np.zeros(self.layout.size, bool)
-        mask[np.argsort(-np.abs(difference), kind="stable")[: self.kept]] = True
-        values = encode_values(difference[mask], self.config.precision)
-        moved = public.copy()
-        moved[mask] += decode_values(values, self.config.precision, int(mask.sum()))
-        device.memory.own = moved
-        packed = encode_mask(mask)
-        return len(packed).to_bytes(4, "little") + packed + values
+        for s in self.layout.segments:
+            count = kept_of(self.config.keep_share, s.stop - s.start)
+            mask[s.start + np.argsort(-size[s.start : s.stop], kind="stable")[:count]] = True
+        return mask
 
     def _public_copy(self, device: Device[ChocoState], message: Message) -> np.ndarray:
         """The sender's public copy after its message.
@@ -159,13 +167,9 @@ class Choco(SharedAdapter[ChocoState]):
         base = int.from_bytes(message.body[1:5], "little")
         if base != device.memory.copied.get(message.sender, 0):
             raise MessageError(Refusal.REPLAYED, f"a difference to version {base} of {message.sender}")
-        length = int.from_bytes(message.body[5:9], "little")
-        try:
-            mask = decode_mask(message.body[9 : 9 + length], self.layout.size)
-        except CodecError as error:
-            raise MessageError(Refusal.CORRUPTED, str(error)) from error
+        mask, values = sparse_entries(message.body[5:], self.layout.size, message.precision)
         moved = device.memory.copies[message.sender].copy()
-        moved[mask] += finite_values(message.body[9 + length :], message.precision, int(mask.sum()))
+        moved[mask] += values
         return moved
 
     def _message(self, device: Device[ChocoState], version: int, body: bytes, precision: Precision) -> bytes:

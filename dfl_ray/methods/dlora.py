@@ -4,7 +4,9 @@ A_i <- sum_j W_ij A_j, B_i <- sum_j W_ij B_j after H local steps. The average of
 of the products: mean(B) mean(A) != mean(B A).
 
 Source: decentralised FedAvg (McMahan et al. 2017; Lian et al. 2017) over LoRA (Hu et al. 2021), the baseline
-that arXiv 2602.20492 calls traditional LoRA.
+that arXiv 2602.20492 calls traditional LoRA. It is the update of Dec-LoRA (Ghiasvand, Alizadeh and Pedarsani 2025,
+arXiv 2501.15361): local steps on A and B, then gossip of both; `dec_lora` is another name for it. Departure from that
+paper: the local steps are AdamW's.
 """
 
 from __future__ import annotations

@@ -94,6 +94,10 @@ class ExpertLaw:
         """Its own rows."""
         return (device,)
 
+    def trains(self, device: int, state: ExpertTraffic, round_index: int) -> bool:
+        """In every round."""
+        return True
+
     def authored(self, device: int) -> tuple[int, ...]:
         """The held tasks whose author a device is."""
         authority = self.context.graph.authority

@@ -4,6 +4,7 @@ After H local steps, device i forms P_i = sum_j W_ij B_j A_j, P_i = U S V^T, and
 A_i = V_r^T, the best approximation of rank r_i (Eckart-Young), and a fresh optimiser.
 
 Source: Bai et al. 2024, arXiv 2402.11505, equations 2-4; the server's mean becomes a gossip step over neighbours.
+DeCAF (Saadati et al. 2025, arXiv 2505.21382) is the same consensus without a server: see `decaf`.
 The SVD is taken of the stacked factors (QR of each side, then a small SVD), never of a dense (m, d) matrix.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -141,8 +141,9 @@ def collect(
     received: Sequence[bytes | memoryview],
     read: Callable[[Message], T],
     add: Callable[[dict[int, T], int, T], None] = lambda arrived, sender, one: arrived.update({sender: one}),
+    senders: Collection[int] | None = None,
 ) -> tuple[dict[int, T], Counter[str]]:
-    """Read the adapters that arrived from neighbours of a device with one adapter for all tasks.
+    """Read the adapters that arrived at a device with one adapter for all tasks, from neighbours or other `senders`.
 
     Args:
         device: The receiver.
@@ -151,6 +152,7 @@ def collect(
         received: What arrived.
         read: Decodes one checked message; raises `MessageError` for what must not be used.
         add: Enters it by its sender.
+        senders: Who may send to the device; None: its neighbours.
 
     Returns:
         Sender -> what `read` made of its message, and the refused messages by reason. Of several messages of one
@@ -158,11 +160,11 @@ def collect(
     """
     refused: Counter[str] = Counter()
     messages = sort_by_kind(received, run=context.run, round_index=round_index, refused=refused)
-    weights = context.graph.weights.get(device.index, {})
+    known = context.graph.weights.get(device.index, {}) if senders is None else senders
     arrived: dict[int, T] = {}
     for message in messages.get(Kind.ADAPTER, []):
         try:
-            if message.sender not in weights or message.task != SHARED_TASK:
+            if message.sender not in known or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
             with used_once(device, message):
                 add(arrived, message.sender, read(message))

@@ -2,11 +2,15 @@
 
 After H local steps, with modules padded by zeros to the largest rank, device i mixes A and B each by
 w_j = W_ij |B_j A_j|_F / sum_k W_ik |B_k A_k|_F (Frobenius norms over all layers together) and keeps the first r_i
-rows of A and columns of B. With equal norms the weights are W.
+rows of A and columns of B. With equal norms the weights are W. They depend on the sender, so they do not keep the plain
+mean of the modules, as the paper's do not: with W doubly stochastic, sum_i (sum_k W_ik n_k) x_i' = sum_j n_j x_j with
+n_j = |B_j A_j|_F, before truncation, and on a complete graph with equal W all get the norm-weighted mean of the paper.
 
 Source: Cho et al. 2024, arXiv 2401.06432, section 4: sparsity-weighted aggregation (equation 5), distribution by
 truncation. Adapted to gossip: a device weighs its neighbours and itself instead of all clients. Departure: the
-rank self-pruning of section 4.2 is left out; ranks are given by `method.ranks`.
+rank self-pruning of section 4.2 is left out; ranks are given by `method.ranks`, all equal by default, so that no device
+has fewer parameters than under another method. Ranks that differ at the same number of parameters as rank r with scale
+s = alpha / r: `method.rank` = 3r/2, `method.ranks` = [3r/2, r/2], `method.alpha` = 3 alpha / 2.
 """
 
 from __future__ import annotations

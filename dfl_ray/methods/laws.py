@@ -11,14 +11,14 @@ Nothing here imports torch, so that planning 100,000 devices costs neither its m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dfl_ray.config.methods import ChocoConfig, GossipConfig, TrainingConfig
+from dfl_ray.config.methods import GossipConfig, TrainingConfig
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.methods.aggregation_table import AGGREGATIONS
 from dfl_ray.network.comm_graph import CommGraph
-from dfl_ray.wire.codec import encoded_size, mask_size
+from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind
 
 
@@ -35,6 +35,7 @@ class LawContext:
         layout: Where the trained factors lie in one adapter.
         router_layers: Number of layers the router looks at.
         barrier: Whether all devices wait for each other in every round (`schedule: sync`).
+        seed: The run's seed, for laws that draw who sends.
     """
 
     config: TrainingConfig
@@ -45,6 +46,7 @@ class LawContext:
     layout: Layout
     router_layers: int = 0
     barrier: bool = True
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class TrafficLaw(Protocol):
 
     def sources(self, device: int) -> tuple[int, ...]:
         """The devices whose rows a device trains on: itself; none for a device that has no model."""
+        ...
+
+    def trains(self, device: int, state: Any, round_index: int) -> bool:
+        """Whether a device makes local steps in a round, by what it knew when the round before ended."""
         ...
 
     def busy(self, round_index: int) -> bool:
@@ -163,6 +169,10 @@ class NeighbourLaw:
         """Its own rows."""
         return (device,)
 
+    def trains(self, device: int, state: NoTraffic, round_index: int) -> bool:
+        """In every round."""
+        return True
+
     def busy(self, round_index: int) -> bool:
         """Where an exchange is due."""
         return exchange_due(self.context.config, round_index, self.context.rounds)
@@ -214,6 +224,10 @@ class SilentLaw:
             return (device,)
         return tuple(sorted(self.context.held)) if device == LEARNER else ()
 
+    def trains(self, device: int, state: NoTraffic, round_index: int) -> bool:
+        """In every round."""
+        return True
+
     def busy(self, round_index: int) -> bool:
         """Never."""
         return False
@@ -240,95 +254,21 @@ LEARNER = 0
 """The device that learns for all under `centralized`."""
 
 
-@dataclass
-class ChocoTraffic:
-    """What a sender remembers of its public copy.
+def neighbour_values(times: int) -> Callable[[LawContext], NeighbourLaw]:
+    """Give the law of so many vectors of the adapter's size: 2 for gradient tracking, the adapter and its tracker.
 
-    Attributes:
-        version: Round of its last message, 0 before the first.
-        has: Neighbour -> version of the public copy the neighbour has acknowledged.
+    Args:
+        times: Vectors in a message.
+
+    Returns:
+        What makes the law.
     """
-
-    version: int = 0
-    has: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ChocoLaw:
-    """CHOCO: a compressed difference to neighbours that have the last public copy, the whole copy to the others.
-
-    Attributes:
-        context: The run.
-    """
-
-    context: LawContext
-
-    @property
-    def kept(self) -> int:
-        """Entries a difference carries: max(1, round(`keep_share` size)), the k of top-k."""
-        config = self.context.config
-        assert isinstance(config, ChocoConfig)
-        return max(1, round(config.keep_share * self.context.layout.size))
-
-    def start(self, device: int) -> ChocoTraffic:
-        """Nothing sent yet."""
-        return ChocoTraffic()
-
-    def sources(self, device: int) -> tuple[int, ...]:
-        """Its own rows."""
-        return (device,)
-
-    def busy(self, round_index: int) -> bool:
-        """Where an exchange is due."""
-        return exchange_due(self.context.config, round_index, self.context.rounds)
-
-    def owes(self, device: int, state: ChocoTraffic) -> bool:
-        """What was lost is made up for at the next exchange."""
-        return False
-
-    def begin(self, device: int, state: ChocoTraffic, round_index: int) -> None:
-        """Nothing."""
-
-    def messages(self, device: int, state: ChocoTraffic, round_index: int) -> list[Planned]:
-        """List the difference first (`kept` > 0), then the whole copy (`kept` = 0), each where a neighbour needs it.
-
-        Args:
-            device: The sender.
-            state: Its traffic state; its version becomes this round.
-            round_index: The round, from 1.
-
-        Returns:
-            At most two messages; none without a neighbour or where no exchange is due.
-        """
-        neighbours = tuple(sorted(self.context.graph.weights.get(device, {})))
-        if not neighbours or not self.busy(round_index):
-            return []
-        last, state.version = state.version, round_index
-        abreast = tuple(n for n in neighbours if state.has.get(n, 0) == last)
-        behind = tuple(n for n in neighbours if n not in abreast)
-        size, kept = self.context.layout.size, self.kept
-        carried = 1 + 4 + 4 + mask_size(kept, size) + encoded_size(kept, self.context.config.precision)
-        dense = 1 + encoded_size(size, "float32")
-        exact = 2 * kept >= -(-size // 8) or size < 2**16
-        both = ((abreast, carried, exact, kept), (behind, dense, True, 0))
-        return [
-            Planned(Kind.ADAPTER, SHARED_TASK, to, HEADER_BYTES + length, round_index, sure, count)
-            for to, length, sure, count in both
-            if to
-        ]
-
-    def delivered(self, device: int, state: ChocoTraffic, message: Planned, reached: Sequence[int]) -> None:
-        """Those reached have the newest public copy."""
-        for neighbour in reached:
-            state.has[neighbour] = message.version
-
-    def received(self, device: int, state: ChocoTraffic, message: Planned) -> None:
-        """Only the sender keeps count."""
+    return lambda context: NeighbourLaw(context, lambda _device, _round: times * context.layout.size)
 
 
 def whole_adapter(context: LawContext) -> NeighbourLaw:
     """Law of all values of the adapter: traditional LoRA sends A and B, FFA-LoRA B, FLoRA its module."""
-    return NeighbourLaw(context, lambda _device, _round: context.layout.size)
+    return neighbour_values(1)(context)
 
 
 def factor_size(layout: Layout, factor: Factor) -> int:

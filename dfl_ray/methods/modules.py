@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,11 @@ def send_module(method: SharedAdapter[S], device: Device[S], round_index: int) -
 
 
 def receive_modules(
-    method: SharedAdapter[S], device: Device[S], round_index: int, received: Sequence[bytes | memoryview]
+    method: SharedAdapter[S],
+    device: Device[S],
+    round_index: int,
+    received: Sequence[bytes | memoryview],
+    senders: Collection[int] | None = None,
 ) -> tuple[dict[int, np.ndarray], Counter[str]]:
     """Read neighbours' modules.
 
@@ -51,6 +55,7 @@ def receive_modules(
         device: The receiver.
         round_index: The round, from 1.
         received: Messages that arrived, as bytes.
+        senders: Who may send to the device; None: its neighbours.
 
     Returns:
         Sender -> (size,) float32, padded with zeros to the layout's rank; and the refused messages by reason.
@@ -66,7 +71,7 @@ def receive_modules(
         full[keep] = values
         return full
 
-    return collect(device, method.context, round_index, received, read)
+    return collect(device, method.context, round_index, received, read, senders=senders)
 
 
 def shares(

@@ -4,8 +4,9 @@ B is active from the first round, then A, and so on, each for one exchange: roun
 have one active factor, the next ones the other. Where the frozen factor is equal on all devices the average of the
 active one is exact; under gossip it is equal only up to the consensus distance.
 
-Source: Chen et al. 2024, arXiv 2409.02346, algorithm 1; the server's mean becomes a gossip step. Each turn starts
-a fresh optimiser, as the paper's clients do every round.
+Source: Chen et al. 2024, arXiv 2409.02346, algorithm 1; the server's mean becomes a gossip step. The
+paper's clients start a fresh optimiser every round: `method.fresh_optimizer`, which is for all methods alike; otherwise
+the moments of a factor rest while the other one is active.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from dfl_ray.methods.averaged import GossipedAdapter
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.exchange import ExchangeState, Part
 from dfl_ray.methods.laws import active_factor
-from dfl_ray.methods.shared import reset_moments
 
 
 @final
@@ -39,15 +39,8 @@ class Rolora(GossipedAdapter):
         return self.parts.factor(self.active(round_index))
 
     def begin(self, device: Device[ExchangeState], round_index: int) -> None:
-        """Start a fresh optimiser in the first round of each turn.
-
-        Args:
-            device: The device.
-            round_index: The round, from 1.
-        """
+        """Nothing but the exchange's own bookkeeping, of both factors."""
         self.parts.begin(device, self.parts.factor("a"), self.parts.factor("b"))
-        if round_index > 1 and self.active(round_index) != self.active(round_index - 1):
-            reset_moments(device)
 
     def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
         """Let the entries of the active factor change.

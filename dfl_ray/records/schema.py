@@ -75,7 +75,11 @@ ROUNDS = _schema(
         ("forgetting_mean", "f", "mean over tasks of best accuracy so far - now; null when not evaluated"),
         ("interference_gap", "f", "accuracy by the oracle rule - by the method's; null when unknown"),
         ("train_loss", "f", "mean training loss of the devices that trained"),
-        ("consensus_distance", "f", "sum of |B_i - mean B|^2 over n |mean B|^2, mean over tasks"),
+        (
+            "consensus_distance",
+            "f",
+            "sum of |D_i - mean D|^2 over n |mean D|^2, D = s B A and what is merged, mean over tasks",
+        ),
         ("collision_b", "f", "share of entries of B kept by two tasks, mean over task pairs"),
         ("collision_delta_w", "f", "share of entries of B A touched by two tasks, mean over task pairs"),
         ("spectral_gap", "f", "1 - second largest |eigenvalue| of the mixing matrix, least over tasks"),

@@ -259,9 +259,10 @@ def accuracy_metrics(table: pd.DataFrame, rule: str, history: AccuracyHistory) -
 def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[str, Any]:
     """Make the columns consensus distance, collisions, density and staleness of a `rounds` row.
 
-    Consensus distance of one task: sum_i |B_i - mean B|^2 / (n |mean B|^2) over its n holders; the mean over
-    tasks that two or more devices hold is reported. The sum is taken as sum_i |B_i|^2 - n |mean B|^2, from sums
-    that the groups report, and not below 0.
+    Consensus distance of one task: sum_i |D_i - mean D|^2 / (n |mean D|^2) over its n holders, with the update D of all
+    layers (`devices.consensus`); the mean over tasks that two or more devices hold is reported. The sum is taken as
+    sum_i |D_i|^2 - n |mean D|^2, from sums that the groups report, and not below 0. Exact where no adapted layer has
+    more than `consensus.WIDTH` inputs or outputs; else an estimate from folded updates.
 
     Args:
         reports: What the groups measured.
@@ -273,7 +274,7 @@ def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[s
 
     Source:
         Kong et al., Consensus Control for Decentralized Deep Learning (ICML 2021), consensus distance. Departure:
-        divided by |mean B|^2, so that it has no unit.
+        divided by |mean D|^2, so that it has no unit.
     """
     distances: list[float] = []
     for task in sorted({t for r in reports for t in r.sums}):

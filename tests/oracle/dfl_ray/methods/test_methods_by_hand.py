@@ -88,11 +88,11 @@ def test_rolora_mixes_b_in_odd_rounds_and_a_in_even_ones_and_trains_only_that():
     assert method.keep(devices[0], 1).tolist() == [[False] * 8 + [True] * 6]
     devices[0].state.exp_avg.fill_(1.0)
     play(method, devices, 2)
+    assert devices[0].state.exp_avg.all(), "moments stay where `fresh_optimizer` is off"
     (after, a), _ = all_factors(method, devices)
     np.testing.assert_array_equal(after, b)
     np.testing.assert_allclose(a, 0.7 * a0 + 0.3 * a1, atol=1e-6)
     assert method.keep(devices[0], 2).tolist() == [[True] * 8 + [False] * 6]
-    assert not devices[0].state.exp_avg.any()
     assert size < play(make_method(plain_context(DloraConfig(**SET), PAIR, ONE)), devices, 1)[1]
 
 
@@ -129,7 +129,8 @@ def test_choco_follows_algorithm_2_for_three_rounds_of_drift():
         for i in (0, 1):
             x[i] = x[i] + steps[i]
             devices[i].state.theta[0] += torch.from_numpy(steps[i].astype(np.float32))
-            public[i] = public[i] + largest(x[i] - public[i], 3)
+            gap = x[i] - public[i]
+            public[i] = public[i] + np.r_[largest(gap[:8], 2), largest(gap[8:], 1)]
         x = [x[i] + 0.5 * 0.3 * (public[1 - i] - public[i]) for i in (0, 1)]
         refused, _ = play(method, devices, r)
         assert not refused
@@ -183,7 +184,7 @@ def test_flora_merges_the_sum_of_products_without_cross_terms_and_starts_anew():
     (b, a), (_, other) = all_factors(method, devices)
     assert not b.any() and not devices[0].state.exp_avg.any()
     assert np.abs(a - a0).max() > 0.01
-    np.testing.assert_array_equal(a, other)
+    assert np.abs(a - other).max() > 0.01, "every device draws its own"
     (fa, fb) = method.frozen(devices)[0]
     np.testing.assert_allclose(s * (fb[0] @ fa[0]).numpy(), merged, atol=1e-6)
     ((ea, eb),) = method.expert(devices[0], 0).frozen

@@ -1,0 +1,77 @@
+"""A device's own base: what FLoRA and FedEx-LoRA have merged into the frozen weights, which nobody sends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dfl_ray.methods.base import Device, Expert, Factors, MethodState
+from dfl_ray.methods.shared import SharedAdapter, merged_factors
+
+
+@dataclass
+class MergedState(MethodState):
+    """What a device keeps.
+
+    Attributes:
+        merged: The update merged into its base: all layers' (m, d), one after the other; None before the first round.
+    """
+
+    merged: np.ndarray | None = None
+
+
+class OwnBase(SharedAdapter[MergedState]):
+    """One adapter a device beside a dense update of the size of its adapted layers, which it keeps to itself.
+
+    Args:
+        context: The run.
+    """
+
+    def memory(self, device: int) -> MergedState:
+        """An empty merged update at the start."""
+        return MergedState(self.law.start(device))
+
+    def begin(self, device: Device[MergedState], round_index: int) -> None:
+        """Make room for the merged update, zeros of all layers' m d entries, in the first round."""
+        if device.memory.merged is None:
+            size = sum(s.out_features * s.in_features for s in self.context.layers)
+            device.memory.merged = np.zeros(size, np.float32)
+
+    def keep(self, device: Device[MergedState], round_index: int) -> torch.Tensor | None:
+        """Everything may change."""
+        return None
+
+    def frozen(self, devices: Sequence[Device[MergedState]]) -> list[Factors] | None:
+        """Give the dense updates that devices have merged into their own base.
+
+        Args:
+            devices: The devices of a group.
+
+        Returns:
+            One pair a layer of stacks (devices, R, d) and (devices, m, R), R = min(m, d); see
+            `shared.merged_factors`.
+        """
+        pairs = [merged_factors(self.layout, d.memory.merged, self.scale) for d in devices]
+        return [
+            (torch.stack([p[i][0] for p in pairs]), torch.stack([p[i][1] for p in pairs]))
+            for i in range(len(self.context.layers))
+        ]
+
+    def expert(self, device: Device[MergedState], task: int) -> Expert | None:
+        """The one adapter and the merged update answer everything."""
+        frozen = merged_factors(self.layout, device.memory.merged, self.scale)
+        return Expert(("own", device.index, 0), device.state.theta[0], frozen)
+
+    def merge(self, device: Device[MergedState], update: Sequence[np.ndarray]) -> None:
+        """Add an update to the device's base: M <- M + update, in float64 before it is rounded to float32.
+
+        Args:
+            device: The device.
+            update: (m, d) of every layer, the scale s included.
+        """
+        assert device.memory.merged is not None, "begin has not been called"
+        total = device.memory.merged + np.concatenate([u.ravel() for u in update])
+        device.memory.merged = total.astype(np.float32)
