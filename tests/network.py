@@ -43,6 +43,7 @@ def make_context(config, held, rounds=20):
             authority={(0, d): 0 for d in range(4)} | {(1, d): 2 for d in range(4)},
             everyone={(0, 0): tree0, (1, 2): tree1},
             holders={(0, 0): Tree(0, {0: (1,), 1: (2,)}, 2), (1, 2): Tree(2, {2: (1, 3) if 1 in held[1] else (3,)}, 1)},
+            star=(0, 1, 2),
         ),
         sketch=sketch, router_layers=(0,), projections=projections_of(config, LAYERS, 2),
     )  # fmt: skip

@@ -90,7 +90,7 @@ def plan(options: argparse.Namespace) -> int:
     for name, value in lines:
         progress.say(name.ljust(width) + value)
     if options.json:
-        _print_json(figures)
+        print_json(figures)
     return 0
 
 
@@ -113,7 +113,7 @@ def report(options: argparse.Namespace) -> int:
     written = write_report(folders, Path(options.output) if options.output else one)
     print(f"Report: {written}")
     if options.json:
-        _print_json({"report": str(written), "runs": [str(folder) for folder in folders]})
+        print_json({"report": str(written), "runs": [str(folder) for folder in folders]})
     return 0
 
 
@@ -174,11 +174,12 @@ def silence(verbose: bool) -> None:
 
 def _finish(outcome: Any, as_json: bool) -> int:
     if as_json:
-        _print_json({"run": str(outcome.folder), **outcome.summary})
+        print_json({"run": str(outcome.folder), **outcome.summary})
     return 0
 
 
-def _print_json(record: Mapping[str, Any]) -> None:
+def print_json(record: Mapping[str, Any]) -> None:
+    """One JSON object on a line of its own."""
     sys.stdout.flush()
     print(json.dumps(record, default=_number), flush=True)
 

@@ -14,6 +14,7 @@ from dfl_ray.cli import (
     dashboard,
     evaluate,
     export,
+    methods,
     plot,
     status,
     sweep,
@@ -317,6 +318,15 @@ _COMMANDS = (
         "example:\n  dfl-ray replay one.zip model.name=PATH tasks.path=PATH",
         bundle.add_replay_arguments,
         bundle.replay,
+    ),
+    Command(
+        "methods",
+        "methods [CONFIG] [key=value …]",
+        "lists the learning methods: source, what is trained, sent and mixed, bytes a round",
+        "Bytes are those of the configuration's devices, graph and model where nothing is lost.\n"
+        "examples:\n  dfl-ray methods\n  dfl-ray methods topology=ring method.rank=4",
+        methods.add_arguments,
+        methods.execute,
     ),
     Command("presets", "presets", "lists the shipped configurations", "", _no_arguments, commands.presets),
     Command(

@@ -70,6 +70,7 @@ def check_values(config: Config) -> list[Problem]:
         _unread_paths,
         _names,
         _pruning,
+        _server,
         _rules,
         _templates,
         lambda c: fault_problems(c.devices.faults, c.method),
@@ -352,6 +353,12 @@ def _pruning(config: Config) -> Iterable[Problem]:
             got=f"{method.budget_min} and {method.density}",
             expected="a least density of one layer that is at most the density of all",
         )
+
+
+def _server(config: Config) -> Iterable[Problem]:
+    hub, count = config.method.hub, config.devices.count
+    if hub is not None and hub >= count:
+        yield Problem("`method.server` is no device of the run", got=str(hub), expected=f"0 to {count - 1}")
 
 
 def _rules(config: Config) -> Iterable[Problem]:

@@ -46,7 +46,7 @@ def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable
     if not isinstance(method, GossipConfig) or method_spec(method).per_task:
         yield Problem(
             f"`privacy.mechanism` {privacy.mechanism} is not there for the method {method.name}",
-            expected="a method with one adapter a device whose parts are averaged: dlora, ffa, rolora or fedsa; others "
+            expected="a method with one adapter a device whose parts are averaged, as dlora, ffa or rolora; others "
             "send sketches, masks or modules that the noise does not cover",
             change="Choose such a method, or `privacy.mechanism=none`.",
         )

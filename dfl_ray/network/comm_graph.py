@@ -50,6 +50,8 @@ class CommGraph:
         grown: (task, author) -> round in which the holders of the author's part were last joined by others; of a graph
             that devices have not moved in, empty.
         authors: Task -> all devices that are or have been an author of it, where devices move.
+        star: The devices that reach the server, itself included, ascending; empty for methods without one. Ways to and
+            from it are in `relays`.
     """
 
     weights: Weights
@@ -61,6 +63,7 @@ class CommGraph:
     since: int = 0
     grown: Mapping[tuple[int, int], int] = field(default_factory=dict)
     authors: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    star: tuple[int, ...] = ()
 
     def authored_by(self, sender: int, task: int, device: int) -> bool:
         """Say whether a published update may come from a sender.
@@ -77,12 +80,13 @@ class CommGraph:
         return self.authority.get((task, device)) == sender or sender in self.authors.get(task, ())
 
 
-def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
+def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> CommGraph:
     """Digest a topology.
 
     Args:
         topology: The built topology with its mixture.
         mixing: Name of the gossip weights in `topology.mixing`.
+        hub: The device that is the server, for methods with one.
 
     Returns:
         The graph; of a task that nobody holds in a part there are no trees and no authority there.
@@ -108,7 +112,10 @@ def comm_graph(topology: Topology, *, mixing: str) -> CommGraph:
             authority |= {(task, int(d)): author for d in part}
             everyone[task, author] = _tree(author, topology.broadcast_tree(author, part))
             holders[task, author] = _tree(author, topology.broadcast_tree(author, mine))
-    return CommGraph(weights, task_weights, authority, everyone, holders, relays)
+    star = {} if hub is None else _star(topology, hub)
+    relays |= {(a, b): way for (a, b), way in star.items() if len(way) > 2}
+    reached = () if hub is None else tuple(sorted({hub, *(a for a, _ in star)}))
+    return CommGraph(weights, task_weights, authority, everyone, holders, relays, star=reached)
 
 
 def succeed(old: CommGraph, new: CommGraph, held: np.ndarray, round_index: int) -> CommGraph:
@@ -159,6 +166,15 @@ def _relays(topology: Topology, edges: np.ndarray) -> dict[tuple[int, int], tupl
         if len(path) > 2:
             out[a, b], out[b, a] = tuple(path), tuple(reversed(path))
     return out
+
+
+def _star(topology: Topology, hub: int) -> dict[tuple[int, int], tuple[int, ...]]:
+    """(device, hub) and (hub, device) -> the way along the broadcast tree, of all devices in the hub's part."""
+    down: dict[int, tuple[int, ...]] = {hub: (hub,)}
+    for parent, child in topology.broadcast_tree(hub):
+        down[int(child)] = (*down[int(parent)], int(child))
+    down.pop(hub)
+    return {(hub, d): way for d, way in down.items()} | {(d, hub): way[::-1] for d, way in down.items()}
 
 
 def _tree(root: int, hops: list[tuple[int, int]]) -> Tree:

@@ -150,7 +150,7 @@ class Movement:
                 f"{error}"
             ) from error
         self._built_from = self._linked
-        new = comm_graph(self._built, mixing=self._config.topology.mixing)
+        new = comm_graph(self._built, mixing=self._config.topology.mixing, hub=self._config.method.hub)
         self.graph = succeed(self.graph, new, self._built.mixture > 0, round_index)
         return True
 
@@ -214,7 +214,7 @@ class Movement:
         authors: dict[int, frozenset[int]] = {}
         for task, author in own["authors"].tolist():
             authors[task] = authors.get(task, frozenset()) | {author}
-        graph = comm_graph(self._built, mixing=self._config.topology.mixing)
+        graph = comm_graph(self._built, mixing=self._config.topology.mixing, hub=self._config.method.hub)
         self.graph = replace(graph, since=own["since"].item(), grown=grown, authors=authors)
 
 

@@ -178,6 +178,10 @@ class LawfulNetwork:
         """
         self.law, self._owing = law, set(self.devices)
 
+    def trains(self, device: int, round_index: int) -> bool:
+        """Whether a device makes local steps in the round that comes next."""
+        return self.law.trains(device, self._states[device], round_index)
+
     def requests(self, round_index: int, absent: Collection[int] = ()) -> TransferRequests:
         """What the devices want sent after the local steps of a round.
 

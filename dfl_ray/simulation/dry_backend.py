@@ -97,8 +97,12 @@ class DryBackend:
         devices = np.array(self.network.devices)
         out = frozenset(absent)
         if ended is None:
+            at_work = (d not in out and self.network.trains(d, round_index) for d in self.network.devices)
             tokens = np.array(
-                [0.0 if d in out else self.tokens.of(d, round_index) for d in self.network.devices]
+                [
+                    self.tokens.of(d, round_index) if works else 0.0
+                    for d, works in zip(self.network.devices, at_work, strict=True)
+                ]
             )
             requests = self.network.requests(round_index, out)
         else:

@@ -147,12 +147,14 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     layers, router = checked_layers(method, targets, len(names))
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens))
-        graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
+        graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
     spec = method_spec(method)
     layout = Layout(layers, method.rank, spec.trains)
     held = held_tasks(deployment.mixture)
     barrier = config.schedule == "sync"
-    context = LawContext(method, config.rounds, len(names), held, graph, layout, len(router), barrier)
+    context = LawContext(
+        method, config.rounds, len(names), held, graph, layout, len(router), barrier, config.seed
+    )
     law = spec.law(context)
     means = np.array(
         [float(x.mean()) for x in lengths] or [float(TOKENS_PER_ROW[config.tasks.source])] * len(names)

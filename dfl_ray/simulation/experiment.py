@@ -20,6 +20,7 @@ from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
+from dfl_ray.methods.notes import method_notes
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
 from dfl_ray.network.deployment import (
@@ -76,7 +77,7 @@ class Experiment:
     def traffic_law(self) -> TrafficLaw:
         """What the method sends: who, to whom, when and how many bytes."""
         s, barrier = self.setup, self.config.schedule == "sync"
-        sizes = (self.layout, len(s.router_layers), barrier)
+        sizes = (self.layout, len(s.router_layers), barrier, self.config.seed)
         context = LawContext(self.config.method, self.config.rounds, len(s.tasks), s.held, s.graph, *sizes)
         return method_spec(self.config.method).law(context)
 
@@ -110,7 +111,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     with step("radio and topology"):
         sketches = sketches_of(config, weights, tokens, targets)
         deployment = build_deployment(config, len(tokens), sketches)
-        graph = comm_graph(deployment.topology, mixing=config.topology.mixing)
+        graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
     with step("projections"):
         projections = static_projections(config, layers, len(tokens))
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
@@ -303,8 +304,8 @@ def setup_notes(
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
     graph += cluster_notes(config.topology, deployment.sketches)
     radio = radio_notes(deployment.channel, deployment.topology)
-    faults = fault_notes(config)
-    return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *faults)
+    settings = (*fault_notes(config), *method_notes(config))
+    return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 
 def _gpu_notes(config: Config) -> tuple[str, ...]:

@@ -69,6 +69,16 @@ METHOD_ORDER = (
     "rolora",
     "flora",
     "hetlora",
+    "dec_lora",
+    "adf_lora",
+    "tad_lora",
+    "fedex",
+    "flora_na",
+    "decaf",
+    "gradient_tracking",
+    "random_walk",
+    "fedavg_star",
+    "flasc",
 )
 """Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
 

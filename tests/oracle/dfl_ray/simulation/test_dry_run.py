@@ -48,7 +48,15 @@ SETTINGS = {
         "devices.class_figures={phone: {frequency_hz: 1e8}, slow: {share: 0.5, frequency_hz: 4e7}}",
     ),
     "dense_float16": ("method.density=1", "method.precision=float16", "method.sketch_precision=float32"),
+    "star_of_two": (
+        "method=fedavg_star",
+        "method.exchange_every=2",
+        "method.server=3",
+        "method.precision=int8",
+    ),
 }
+SAME_LAW = ("dec_lora", "adf_lora", "tad_lora", "fedex", "flora_na", "decaf")
+"""Methods that send what `dlora` sends: asked by `pytest -m exhaustive` only."""
 SEEDS = {name: 1 if name.endswith("_per_task") else 3 for name in METHODS.own}
 """Of more than one seed all but the first are asked by `pytest -m exhaustive` only."""
 
@@ -88,7 +96,7 @@ def played(config):
 @pytest.mark.parametrize(
     ("setting", "seed"),
     [
-        pytest.param(name, seed, marks=[pytest.mark.exhaustive] if seed else [])
+        pytest.param(name, seed, marks=[pytest.mark.exhaustive] if seed or name in SAME_LAW else [])
         for name in SETTINGS
         for seed in range(SEEDS.get(name, 1))
     ],
