@@ -20,6 +20,7 @@ from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
+from dfl_ray.config.settings import hub_problems, skew_problems
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.experts.table import RULES
 from dfl_ray.methods.spec import method_spec
@@ -70,7 +71,8 @@ def check_values(config: Config) -> list[Problem]:
         _unread_paths,
         _names,
         _pruning,
-        _server,
+        hub_problems,
+        skew_problems,
         _rules,
         _templates,
         lambda c: fault_problems(c.devices.faults, c.method),
@@ -353,12 +355,6 @@ def _pruning(config: Config) -> Iterable[Problem]:
             got=f"{method.budget_min} and {method.density}",
             expected="a least density of one layer that is at most the density of all",
         )
-
-
-def _server(config: Config) -> Iterable[Problem]:
-    hub, count = config.method.hub, config.devices.count
-    if hub is not None and hub >= count:
-        yield Problem("`method.server` is no device of the run", got=str(hub), expected=f"0 to {count - 1}")
 
 
 def _rules(config: Config) -> Iterable[Problem]:

@@ -54,6 +54,15 @@ class DevicesConfig(Section):
     lognormal_sigma: float = Field(
         default=0.5, ge=0, description="`lognormal`: standard deviation of the logarithm of a holder's size"
     )
+    skew: Literal["none", "label_dirichlet", "label_shards", "length"] = Field(
+        default="none",
+        description="which of a task's rows a holder gets: drawn alike; each answer's rows by shares from a Dirichlet "
+        "distribution; shards of rows sorted by answer; rows of one range of prompt lengths (a shift of features)",
+    )
+    skew_alpha: float = Field(
+        default=0.5, gt=0, description="`label_dirichlet`: concentration; the smaller, the more uneven"
+    )
+    shards_per_device: int = Field(default=2, ge=1, description="`label_shards`: shards of a holder")
     battery_j: float | None = Field(
         default=None, gt=0, description="energy of each device at the start; none = mains power"
     )

@@ -13,6 +13,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.network.deployment import dealt_tasks, needs_sketches
 from dfl_ray.seeds import Stream, generator
+from dfl_ray.simulation.skew import skewed_rows
 
 if TYPE_CHECKING:
     from dfl_ray.engines.adapted_layers import Targets
@@ -36,23 +37,24 @@ class DealtRows:
     rows: dict[int, tuple[np.ndarray, ...]]
 
 
-def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndarray) -> DealtRows:
+def deal_rows(config: Config, tasks: Sequence[TokenTask], mixture: np.ndarray) -> DealtRows:
     """Deal the training rows to the tasks' holders.
 
     Args:
         config: The experiment.
-        tasks: Name and number of training rows of every task.
+        tasks: Every task.
         mixture: (devices, tasks) shares.
 
     Returns:
-        The rows of each device; see `topology.partition.split_rows`.
+        The rows of each device; see `topology.partition.split_rows` and, for `devices.skew`, `simulation.skew`.
 
     Raises:
-        InputError: A task has fewer rows than holders.
+        InputError: A task has fewer rows than holders, or its rows cannot be dealt as `devices.skew` says.
     """
     from topology.partition import split_rows
 
-    for (name, rows), count in zip(tasks, (mixture > 0).sum(axis=0).tolist(), strict=True):
+    counts = [(t.name, len(t.train)) for t in tasks]
+    for (name, rows), count in zip(counts, (mixture > 0).sum(axis=0).tolist(), strict=True):
         if rows < count:
             raise InputError(
                 f"Task `{name}` has too few training rows for its holders",
@@ -62,10 +64,17 @@ def deal_rows(config: Config, tasks: Sequence[tuple[str, int]], mixture: np.ndar
             )
     rng = generator(config.seed, Stream.ROWS)
     try:
-        dealt = _rows_of_file(config, tasks) or split_rows(
-            [rows for _, rows in tasks], mixture, rng=rng, sizes=config.devices.sizes,
-            lognormal_sigma=config.devices.lognormal_sigma,
-        )  # fmt: skip
+        dealt = (
+            _rows_of_file(config, counts)
+            or skewed_rows(config.devices, config.seed, tasks, mixture)
+            or split_rows(
+                [rows for _, rows in counts],
+                mixture,
+                rng=rng,
+                sizes=config.devices.sizes,
+                lognormal_sigma=config.devices.lognormal_sigma,
+            )
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     held = held_tasks(mixture)
@@ -119,5 +128,5 @@ def sketches_of(
 
     if not needs_sketches(config.topology):
         return None
-    dealt = deal_rows(config, [(t.name, len(t.train)) for t in tokens], dealt_tasks(config, len(tokens)))
+    dealt = deal_rows(config, tokens, dealt_tasks(config, len(tokens)))
     return shared_sketches(config, weights, tokens, targets, dealt.held, dealt.rows)

@@ -159,7 +159,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     means = np.array(
         [float(x.mean()) for x in lengths] or [float(TOKENS_PER_ROW[config.tasks.source])] * len(names)
     )
-    dealt, more = _dealt(config, names, lengths, deployment.mixture)
+    dealt, more = _dealt(config, tokens, deployment.mixture)
     counts = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
     notes = setup_notes(config, told, tokens, targets.notes, deployment)
     return Outline(
@@ -219,16 +219,15 @@ def _planned_rows(config: Config) -> tuple[list[str], tuple[TokenTask, ...], tup
 
 
 def _dealt(
-    config: Config, names: Sequence[str], lengths: Sequence[np.ndarray], mixture: np.ndarray
+    config: Config, tokens: Sequence[TokenTask], mixture: np.ndarray
 ) -> tuple[DealtRows | None, list[str]]:
-    if not lengths:
+    if not tokens:
         return None, []
     if config.devices.count * config.rounds > EXACT_DRAWS:
         told = "computing is counted by the mean length of each device's rows, not by the rows drawn"
         return None, [told]
     try:
-        rows = [(n, len(x)) for n, x in zip(names, lengths, strict=True)]
-        return deal_rows(config, rows, mixture), []
+        return deal_rows(config, tokens, mixture), []
     except InputError as error:
         return None, [f"{error.what}: the plan goes on with mean row lengths, a run would be refused"]
 

@@ -234,7 +234,7 @@ def _group_setup(
     graph: CommGraph,
     projections: tuple[np.ndarray, ...],
 ) -> GroupSetup:
-    dealt = deal_rows(config, [(t.name, len(t.train)) for t in tokens], deployment.mixture)
+    dealt = deal_rows(config, tokens, deployment.mixture)
     return GroupSetup(
         config=config, weights=weights, tasks=tokens, layers=layers, router_layers=router_layers,
         held=dealt.held, shares=dealt.shares, rows=dealt.rows, graph=graph,
