@@ -83,6 +83,17 @@ class GradientTrackingConfig(TrainingConfig):
     type: Literal["gradient_tracking"] = Field(default="gradient_tracking", description="the method's name")
 
 
+class ExactDiffusionConfig(TrainingConfig):
+    """Exact diffusion: gossip with a correction that takes away the bias of data that differ, at gossip's bytes.
+
+    Source: Yuan, Ying, Zhao and Sayed, "Exact diffusion for distributed optimization and learning", IEEE Transactions
+    on
+        Signal Processing, 2019.
+    """
+
+    type: Literal["exact_diffusion"] = Field(default="exact_diffusion", description="the method's name")
+
+
 class RandomWalkConfig(TrainingConfig):
     """Random walk: one adapter goes from device to device, and only the one that has it trains.
 

@@ -96,6 +96,18 @@ GRADIENT_TRACKING = MethodEntry(
         mixed="all by gossip",
     ),
 )
+EXACT_DIFFUSION = MethodEntry(
+    literature.ExactDiffusionConfig,
+    f"{_HERE}.exact_diffusion:ExactDiffusion",
+    MethodSpec(
+        feedback=False, barrier="what a device corrects by is of the exchange before, the same for all"
+    ),
+    About(
+        "gossip corrected for data that differ, at gossip's bytes",
+        "Yuan et al. 2019, IEEE TSP 67(3)",
+        mixed="corrected adapters by lazy gossip, (I + W) / 2",
+    ),
+)
 RANDOM_WALK = MethodEntry(
     literature.RandomWalkConfig,
     f"{_HERE}.random_walk:RandomWalk",

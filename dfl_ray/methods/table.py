@@ -26,6 +26,7 @@ METHODS: Registry[Any] = Registry(
         "flora_na": "dfl_ray.methods.literature:FLORA_NA",
         "decaf": "dfl_ray.methods.literature:DECAF",
         "gradient_tracking": "dfl_ray.methods.literature:GRADIENT_TRACKING",
+        "exact_diffusion": "dfl_ray.methods.literature:EXACT_DIFFUSION",
         "random_walk": "dfl_ray.methods.literature:RANDOM_WALK",
         "fedavg_star": "dfl_ray.methods.literature:FEDAVG_STAR",
         "flasc": "dfl_ray.methods.literature:FLASC",

@@ -76,6 +76,7 @@ METHOD_ORDER = (
     "flora_na",
     "decaf",
     "gradient_tracking",
+    "exact_diffusion",
     "random_walk",
     "fedavg_star",
     "flasc",

@@ -102,11 +102,11 @@ def test_fedex_makes_the_mean_product_exact():
     np.testing.assert_allclose(SCALE * (fb @ fa).numpy(), merged, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fedex", "flora_na", "decaf", "gradient_tracking"])
+@pytest.mark.parametrize("name", ["fedex", "flora_na", "decaf", "gradient_tracking", "exact_diffusion"])
 def test_devices_that_agree_stay_where_they_are(name):
     section = {
         "fedex": literature.FedexConfig, "flora_na": literature.FloraNaConfig, "decaf": literature.DecafConfig,
-        "gradient_tracking": literature.GradientTrackingConfig,
+        "gradient_tracking": literature.GradientTrackingConfig, "exact_diffusion": literature.ExactDiffusionConfig,
     }[name]  # fmt: skip
     method, devices = network(section(**SET), LINE)
     for d in devices:
@@ -209,6 +209,39 @@ def test_gradient_tracking_is_diging_in_plain_numpy_and_finds_the_mean_optimum()
     best = (gain * centre).sum(axis=0) / gain.sum()
     for d in devices:
         np.testing.assert_allclose(row(d), best, atol=1e-4)
+
+
+def test_exact_diffusion_is_adapt_correct_combine_in_plain_numpy_and_finds_the_mean_optimum():
+    method, devices = network(literature.ExactDiffusionConfig(**SET), LINE, rounds=1000)
+    rng = np.random.default_rng(0)
+    centre, steep = rng.normal(size=(4, 14)), rng.uniform(0.5, 2.0, size=(4, 1))
+    lazy = (np.eye(4) + doubly_stochastic(LINE)) / 2
+    gain = 1 - (1 - 0.1 * steep) ** 2  # of two gradient steps of f_i = |x - c_i|^2 k_i / 2
+    x = np.stack([row(devices[0])] * 4)
+    ended = None
+    for d in devices:
+        put(d, x[0])
+    for r in range(1, 401):
+        adapted = x + gain * (centre - x)
+        corrected = adapted if ended is None else adapted + x - ended
+        ended, x = adapted, lazy @ corrected
+        for d in devices:
+            method.begin(d, r)
+            put(d, row(d) + gain[d.index] * (centre[d.index] - row(d)))
+        play(method, devices, r)
+        if r <= 5:
+            np.testing.assert_allclose([row(d) for d in devices], x, atol=1e-5)
+    best = (gain * centre).sum(axis=0) / gain.sum()
+    for d in devices:
+        np.testing.assert_allclose(row(d), best, atol=1e-4)
+    gossip, others = network(DloraConfig(**SET), LINE, rounds=1000)
+    for r in range(1, 201):
+        for d in others:
+            put(d, row(d) + gain[d.index] * (centre[d.index] - row(d)))
+        play(gossip, others, r)
+    assert max(np.abs(row(d) - best).max() for d in others) > 0.05, (
+        "plain gossip stays off the mean's optimum"
+    )
 
 
 def test_gradient_tracking_keeps_the_trackers_mean_and_begins_as_dlora():
