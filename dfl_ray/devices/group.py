@@ -340,9 +340,8 @@ class DeviceGroup:
             device.trust = mine.trust
             refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
             device.trust = {}
-            if self.config.fresh_optimizer and exchange_due(
-                self.config, round_index, self.setup.config.rounds
-            ):
+            due = exchange_due(self.config, round_index, self.setup.config.rounds)
+            if due and self.config.fresh_optimizer:
                 reset_moments(device)
         self._updates.share(self.devices.values())
         self._outbox, self._sent = {}, {}
