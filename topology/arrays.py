@@ -182,26 +182,11 @@ def spanning_forest(nodes: int, pairs: IntArray, cost: FloatArray) -> IntArray:
     Source: Kruskal, "On the shortest spanning subtree of a graph and the traveling salesman problem", Proc.
         Amer. Math. Soc. 7, 1956.
     """
-    return np.sort(ordered_forest(nodes, pairs, np.argsort(cost, kind="stable")))
-
-
-def ordered_forest(nodes: int, pairs: IntArray, order: IntArray, most: int | None = None) -> IntArray:
-    """Kruskal's forest for links in an order that is known: those that join what was apart before them.
-
-    Args:
-        nodes: Number of devices.
-        pairs: (E, 2) links.
-        order: (Q,) rows of ``pairs``, the cheapest first; a row that comes again is passed over.
-        most: Number of links of the whole forest where it is known, to stop there.
-
-    Returns:
-        Rows of ``pairs`` in the forest, in the given order.
-    """
-    if len(order) == 0:
+    if len(pairs) == 0:
         return np.empty(0, np.int64)
     from topology.kernels import forest
 
-    return forest(np.ascontiguousarray(pairs), order, nodes, nodes - 1 if most is None else most)
+    return np.sort(forest(np.ascontiguousarray(pairs), np.argsort(cost, kind="stable"), nodes))
 
 
 def capped(pairs: IntArray, priority: FloatArray, free: IntArray) -> BoolArray:

@@ -17,7 +17,7 @@ from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, component
 DENSE_NODES = 500
 DENSE_MODE_NODES = 100
 LARGE_MODE_NODES = 5_000
-SLOW_GAP, FILTER_DEGREE = 5e-4, 200
+SLOW_GAP, FILTER_DEGREE = 8e-3, 50
 MAX_FILL = 400_000_000
 
 

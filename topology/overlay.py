@@ -28,7 +28,6 @@ from topology.arrays import (
     FloatArray,
     IntArray,
     degrees,
-    ordered_forest,
     place_at_end,
     spanning_forest,
 )
@@ -111,12 +110,14 @@ def _trees(nodes: int, pairs: IntArray, cost: FloatArray, shared: BoolArray, fix
     Links are numbered by cost here: what is in use already, and so costs nothing more, is in order as it is, and a
     sweep's prices are a few ascending runs, which a stable sort merges.
     """
+    from topology.kernels import group_forest
+
     by_cost = np.argsort(cost, kind="stable")
     ends, dearness, held = pairs[by_cost], cost[by_cost], shared[by_cost].T.copy()
     served = np.maximum(held.sum(axis=0), 1)
     runs = np.argsort(served.astype(np.uint16), kind="stable")
     groups: list[int] = np.argsort(held.sum(axis=1), kind="stable").tolist()
-    uses = fixed[by_cost].astype(np.int64)
+    uses = fixed[by_cost].astype(np.int16)
     tree: list[IntArray] = [np.empty(0, np.int64) for _ in groups]
     best, best_cost = uses > 0, np.inf
     for sweep in range(SWEEPS if nodes <= LARGE else 3):
@@ -124,10 +125,9 @@ def _trees(nodes: int, pairs: IntArray, cost: FloatArray, shared: BoolArray, fix
         by_price = runs[np.argsort(dearness[runs] / discount, kind="stable")]
         for group in groups:
             uses[tree[group]] -= 1
-            used = np.flatnonzero((uses > 0) & held[group])
-            order = np.concatenate([used, by_price[held[group][by_price]]])
             # Every sweep's tree has as many links as the first.
-            tree[group] = ordered_forest(nodes, ends, order, len(tree[group]) if sweep else None)
+            most = len(tree[group]) if sweep else nodes - 1
+            tree[group] = group_forest(ends, held[group], uses, by_price, nodes, most)
             uses[tree[group]] += 1
         total = float(dearness[uses > 0].sum())
         if total >= best_cost * (1 - 1e-6) and sweep > 1:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from topology import mixing, overlay
-from topology.arrays import all_pairs, degrees, ordered_forest, spanning_forest
+from topology.arrays import all_pairs, degrees, spanning_forest
 
 
 def kruskal(pairs, order):
@@ -38,15 +38,6 @@ def test_forest_is_the_cheapest_and_equal_costs_go_by_row(seed, costs):
     graph.add_weighted_edges_from((a, b, c) for (a, b), c in zip(pairs.tolist(), cost.tolist(), strict=True))
     cheapest = nx.minimum_spanning_tree(graph).size(weight="weight")
     assert cost[rows].sum() == pytest.approx(cheapest, abs=1e-12)
-
-
-def test_a_forest_keeps_the_order_given_and_stops_when_told():
-    pairs, _, rng = drawn(3)
-    order = np.concatenate([rng.permutation(len(pairs)), np.arange(len(pairs))])
-    taken = kruskal(pairs, order)
-    assert ordered_forest(14, pairs, order).tolist() == taken
-    assert ordered_forest(14, pairs, order, 5).tolist() == taken[:5]
-    assert ordered_forest(14, pairs, order[:0]).tolist() == []
 
 
 def plain_trees(pairs, cost, shared, fixed):
