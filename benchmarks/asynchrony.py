@@ -8,6 +8,7 @@ quarter, a half and the end of that time, joules until then, how many local roun
 made, and real seconds of training, planning and mixing for a thousand local rounds.
 
 `--plan` trains nothing and prints what virtual time is spent on alone: local rounds, joules and bytes.
+`--charts FOLDER` draws accuracy over virtual time and over joules, means over seeds with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ if __package__ in (None, ""):
 
 import numpy as np
 
+from benchmarks.comparison import Interval
+from benchmarks.line_chart import Axis, save_chart
 from channels.energy import DeviceClass
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
@@ -140,10 +144,58 @@ def figures(run: Run, simulated_s: float) -> dict[str, Any]:
         row[f"joules_{name}"] = float(
             rounds["energy_j"][rounds["simulated_s"] <= part * simulated_s * 1.02].sum()
         )
+    row["curve"] = curve(run)
     counts = run.devices[run.devices["loss"].notna()].groupby("device").size()
     wall = rounds[["train_wall_s", "plan_wall_s", "exchange_wall_s"]].to_numpy().sum()
     row |= {"least_local_rounds": int(counts.min()), "most_local_rounds": int(counts.max())}
     return row | {"wall_s_per_1000_local_rounds": 1000 * float(wall) / int(counts.sum())}
+
+
+def curve(run: Run) -> list[tuple[float, float, float]]:
+    """Virtual time in s, joules of all devices until then, and accuracy, at every evaluation after the first round."""
+    rounds = run.rounds.assign(joules=run.rounds["energy_j"].cumsum())
+    measured = rounds[rounds["accuracy_mean"].notna()]
+    return list(
+        zip(*(measured[name].tolist() for name in ("simulated_s", "joules", "accuracy_mean")), strict=True)
+    )
+
+
+def draw(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw accuracy over virtual time and over joules: one colour a share of stragglers, dashed where devices wait.
+
+    Args:
+        folder: Where `asynchrony_time.svg` and `asynchrony_energy.svg` go.
+        rows: The rows of `compared`, of all shares and seeds.
+    """
+    runs: dict[str, list[np.ndarray]] = {}
+    for row in sorted(rows, key=lambda r: (r["stragglers"], r["schedule"])):
+        runs.setdefault(f"{row['stragglers']:.0%} stragglers: {row['schedule']}", []).append(
+            evenly(row["curve"])
+        )
+    for column, name, title in ((0, "time", "virtual time, s"), (1, "energy", "energy of all devices, J")):
+        over = {
+            label: np.mean([c[:, column] for c in found], axis=0).tolist() for label, found in runs.items()
+        }
+        accuracy = {
+            label: [Interval.of((100 * at).tolist()) for at in np.array(found)[:, :, 2].T]
+            for label, found in runs.items()
+        }
+        every = [x for xs in over.values() for x in xs]
+        save_chart(
+            folder / f"asynchrony_{name}.svg",
+            f"Accuracy over {title.partition(',')[0]}",
+            Axis(title, min(every) / 1.15, max(every) * 1.15, log=True),
+            Axis("accuracy, all devices and tasks, %", 0, 100),
+            {label: (xs, [i.mean for i in accuracy[label]]) for label, xs in over.items()},
+            {label: [i.half_width for i in found] for label, found in accuracy.items()},
+        )
+
+
+def evenly(points: Sequence[tuple[float, float, float]]) -> np.ndarray:
+    """A curve at `EVALUATIONS` times equally far apart, so that seeds can be averaged; linear between evaluations."""
+    known = np.asarray(points, float)
+    at_s = np.linspace(known[0, 0], known[-1, 0], EVALUATIONS)
+    return np.stack([np.interp(at_s, known[:, 0], column) for column in known.T], axis=1)
 
 
 def compared(share: float, options: argparse.Namespace, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -177,16 +229,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frequency-hz", type=float, default=1e7)
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
     parser.add_argument("--plan", action="store_true", help="train nothing")
+    parser.add_argument("--charts", type=Path, help="folder for the charts; of runs that train")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("words", nargs="*", help="further overrides of both runs")
     options = parser.parse_args(arguments)
+    every: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for share in options.shares:
             for seed in range(options.seeds):
                 asked = (share, options, seed)
                 rows = compared_plans(*asked) if options.plan else compared(*asked, Path(folder))
+                every += rows
                 for row in rows:
                     print(json.dumps(row) if options.json else shown(row), flush=True)
+    if options.charts and not options.plan:
+        draw(options.charts, every)
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -194,6 +251,7 @@ def shown(row: dict[str, Any]) -> str:
     parts = [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.items()
+        if name != "curve"
     ]
     return ", ".join(parts)
 

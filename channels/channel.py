@@ -186,7 +186,7 @@ class Channel:
         power = np.minimum(self._power_w[pairs[:, 0]], self._power_w[pairs[:, 1]])
         snr_db = 10 * np.log10(gain * power / noise_w)
         kept = np.flatnonzero(snr_db >= min_snr_db)
-        order = kept[np.lexsort((pairs[kept, 1], pairs[kept, 0]))]
+        order = kept[np.argsort(pairs[kept, 0].astype(np.int64) * self.devices + pairs[kept, 1])]
         return pairs[order].astype(np.int64), snr_db[order]
 
     def move(self, positions_m: ArrayLike) -> None:

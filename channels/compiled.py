@@ -1,4 +1,6 @@
-"""How the radio's loops are compiled, and where the machine code is kept.
+"""How loops over links and pairs are compiled, and where the machine code is kept.
+
+`topology` and `channels` know neither each other nor `dfl_ray`, so each has this file; a test keeps the two equal.
 
 numba keeps compiled code beside the source (`__pycache__`). Where that folder cannot be written, as in a
 read-only install, it uses the user's cache folder (`~/.cache/numba`) by itself; where neither can be

@@ -1,6 +1,6 @@
 """Who talks to whom: placement, partition of tasks, graphs, clusters, mixing, mobility.
 
-Needs NumPy, SciPy and networkx only; knows nothing of the radio's models, of learning or of Ray. The modules are
+Needs NumPy, SciPy, networkx and numba only; knows nothing of the radio's models, of learning or of Ray. The modules are
 imported when they are first asked for: SciPy takes longer to import than reading a configuration may take.
 """
 

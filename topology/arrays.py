@@ -48,7 +48,10 @@ def as_pairs(pairs: ArrayLike, nodes: int, what: str = "edges") -> tuple[IntArra
         )
     if np.any(low == high):
         raise ValueError(f"{what}: device {low[low == high][0]} is linked to itself; remove that row")
-    _, first = np.unique(low * nodes + high, return_index=True)
+    keys = low * nodes + high
+    if (keys[1:] > keys[:-1]).all():
+        return np.stack([low, high], axis=1), np.arange(len(keys), dtype=np.int64)
+    _, first = np.unique(keys, return_index=True)
     return np.stack([low[first], high[first]], axis=1), first.astype(np.int64)
 
 
@@ -166,29 +169,24 @@ def component_labels(nodes: int, pairs: IntArray) -> IntArray:
 def spanning_forest(nodes: int, pairs: IntArray, cost: FloatArray) -> IntArray:
     """Minimum spanning forest; equal costs are settled by row, so the answer is unique.
 
-    Only the order of the costs matters, so ranks are handed to SciPy: zero and negative costs are welcome.
+    Only the order of the costs matters: zero and negative costs are welcome.
 
     Args:
         nodes: Number of devices.
-        pairs: (E, 2) canonical links.
+        pairs: (E, 2) links.
         cost: (E,) cost of each.
 
     Returns:
         Rows of ``pairs`` in the forest, ascending.
 
     Source: Kruskal, "On the shortest spanning subtree of a graph and the traveling salesman problem", Proc.
-        Amer. Math. Soc. 7, 1956, as SciPy implements it.
+        Amer. Math. Soc. 7, 1956.
     """
     if len(pairs) == 0:
         return np.empty(0, np.int64)
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import minimum_spanning_tree
+    from topology.kernels import forest
 
-    order = np.argsort(cost, kind="stable")
-    rank = np.empty(len(pairs))
-    rank[order] = np.arange(1, len(pairs) + 1)
-    tree = minimum_spanning_tree(csr_array((rank, (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes)))
-    return np.sort(order[np.asarray(tree.data, np.int64) - 1]).astype(np.int64)
+    return np.sort(forest(np.ascontiguousarray(pairs), np.argsort(cost, kind="stable"), nodes))
 
 
 def capped(pairs: IntArray, priority: FloatArray, free: IntArray) -> BoolArray:

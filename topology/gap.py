@@ -65,10 +65,11 @@ def _widen(
     ends = local[pairs[inside]]
     # Large groups cannot afford an eigenvector for every few links: fewer and growing batches.
     batch = max(1, size // 32) if size <= 500 else size // 8
+    linked = np.concatenate([ends[result[inside]], local[extra]])
+    if component_labels(size, linked).max() > 0:
+        return
     while True:
         linked = np.concatenate([ends[result[inside]], local[extra]])
-        if component_labels(size, linked).max() > 0:
-            return
         weights = metropolis_hastings(linked, size)
         mode = slow_mode(weights)
         # vᵀWv ≤ λ₂ for any v: where even that says the gap is too small, the exact one need not be found.

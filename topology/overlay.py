@@ -23,7 +23,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from topology.arrays import BoolArray, FloatArray, IntArray, degrees, place_at_end, spanning_forest
+from topology.arrays import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    degrees,
+    place_at_end,
+    spanning_forest,
+)
 from topology.polish import polish, small
 
 SWEEPS = 6
@@ -98,25 +105,35 @@ def _sparsify(nodes: int, pairs: IntArray, cost: FloatArray, shared: BoolArray) 
 
 
 def _trees(nodes: int, pairs: IntArray, cost: FloatArray, shared: BoolArray, fixed: BoolArray) -> BoolArray:
-    """Sequential spanning trees with reuse, then rip-up and re-route sweeps; the cheapest union seen."""
-    groups: list[int] = np.argsort(shared.sum(axis=0), kind="stable").tolist()
-    rows = [np.flatnonzero(shared[:, group]) for group in range(shared.shape[1])]
-    served = np.maximum(shared.sum(axis=1), 1)
-    uses = fixed.astype(np.int64)
-    tree: list[IntArray] = [np.empty(0, np.int64) for _ in rows]
-    best = fixed.copy()
-    best_cost = np.inf
+    """Sequential spanning trees with reuse, then rip-up and re-route sweeps; the cheapest union seen.
+
+    Links are numbered by cost here: what is in use already, and so costs nothing more, is in order as it is, and a
+    sweep's prices are a few ascending runs, which a stable sort merges.
+    """
+    from topology.kernels import group_forest
+
+    by_cost = np.argsort(cost, kind="stable")
+    ends, dearness, held = pairs[by_cost], cost[by_cost], shared[by_cost].T.copy()
+    served = np.maximum(held.sum(axis=0), 1)
+    runs = np.argsort(served.astype(np.uint16), kind="stable")
+    groups: list[int] = np.argsort(held.sum(axis=1), kind="stable").tolist()
+    uses = fixed[by_cost].astype(np.int16)
+    tree: list[IntArray] = [np.empty(0, np.int64) for _ in groups]
+    best, best_cost = uses > 0, np.inf
     for sweep in range(SWEEPS if nodes <= LARGE else 3):
-        discount = 1.0 + (served - 1) * 0.5**sweep
+        discount = 1.0 + (served[runs] - 1) * 0.5**sweep
+        by_price = runs[np.argsort(dearness[runs] / discount, kind="stable")]
         for group in groups:
             uses[tree[group]] -= 1
-            mine = rows[group]
-            price = np.where(uses[mine] > 0, cost[mine] * 1e-9, cost[mine] / discount[mine])
-            tree[group] = mine[spanning_forest(nodes, pairs[mine], price)]
+            # Every sweep's tree has as many links as the first.
+            most = len(tree[group]) if sweep else nodes - 1
+            tree[group] = group_forest(ends, held[group], uses, by_price, nodes, most)
             uses[tree[group]] += 1
-        total = float(cost[uses > 0].sum())
+        total = float(dearness[uses > 0].sum())
         if total >= best_cost * (1 - 1e-6) and sweep > 1:
             break
         if total < best_cost:
             best, best_cost = uses > 0, total
-    return best
+    result = np.zeros(len(pairs), np.bool_)
+    result[by_cost[best]] = True
+    return result

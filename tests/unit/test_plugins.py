@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -165,8 +166,7 @@ def test_help_reads_no_entry_points(place: Path) -> None:
     assert "usage" in done.stdout.lower()
 
 
-def test_the_two_registries_are_one_text() -> None:
-    import channels.registry
-    import topology.registry
-
-    assert Path(channels.registry.__file__).read_text() == Path(topology.registry.__file__).read_text()
+@pytest.mark.parametrize("name", ["registry", "compiled"])
+def test_what_topology_and_channels_both_have_is_one_text(name: str) -> None:
+    ours, theirs = (importlib.import_module(f"{package}.{name}") for package in ("channels", "topology"))
+    assert Path(str(ours.__file__)).read_text() == Path(str(theirs.__file__)).read_text()

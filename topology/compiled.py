@@ -1,0 +1,36 @@
+"""How loops over links and pairs are compiled, and where the machine code is kept.
+
+`topology` and `channels` know neither each other nor `dfl_ray`, so each has this file; a test keeps the two equal.
+
+numba keeps compiled code beside the source (`__pycache__`). Where that folder cannot be written, as in a
+read-only install, it uses the user's cache folder (`~/.cache/numba`) by itself; where neither can be
+written, `kernel` compiles without a cache, once per process. `NUMBA_CACHE_DIR` is numba's own switch.
+"""
+
+# numba ships no type information.
+# pyright: basic
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function with numba, cached on disk where a folder can be written.
+
+    Floating-point code keeps IEEE order (no fast-math), so results do not depend on the machine's
+    vector width.
+
+    Args:
+        function: A function in numba's nopython subset.
+
+    Returns:
+        The compiled function; it compiles at its first call unless the cache has it.
+    """
+    import numba
+
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no folder it can write
+        return numba.njit(cache=False, nogil=True, error_model="numpy")(function)
