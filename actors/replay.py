@@ -313,6 +313,8 @@ class RecoverableActor:
 
     def _await_replacement(self) -> None:
         """Wait until a replacement has started; say so if that takes long, replace it too if its node is lost."""
+        if self.ready_ref is None:
+            return
         waited, told, waiting = 0.0, False, self._actor_set.waiting()
         while self.ready_ref is not None:
             if ray.wait([self.ready_ref], timeout=1.0)[0]:

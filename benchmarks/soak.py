@@ -1,14 +1,15 @@
 """Does anything grow with the rounds? Memory, handles, threads, time a round, files and bytes of a long run.
 
 `python benchmarks/soak.py` runs 1,000 rounds of 20 tiny devices in one process; `--backend ray` has them in actors of
-five. After every `--every` rounds each process of the run is looked at, and the run folder is counted. For each figure it
-prints the mean over the first and the last fifth of the looks, the first tenth left out, and the slope of a straight
-line through all looks but those: what 1,000 rounds add, with its standard error. Time is the processor time of the run's
-processes (others on the machine do not count) since the look before, but for rounds that are evaluated. Then come files
-and bytes of the run folder, how long its report and the first pages of the dashboard take, and, with `--json`, all of it.
+five. After every `--every` rounds each process of the run is looked at, and the run folder is counted. For each
+figure it prints the mean over the first and the last fifth of the looks, the first tenth left out, and the slope of a
+straight line through all looks but those: what 1,000 rounds add, with its standard error. Time is the processor time
+of the run's processes (others on the machine do not count) since the look before, but for rounds that are evaluated.
+Then come files and bytes of the run folder, how long its report and the first pages of the dashboard take, and, with
+`--json`, all of it.
 
-A figure is called flat where what 1,000 rounds add is below 2 % of its mean or below two standard errors. What a record
-needs grows with the rounds, and is not asked to be flat; the number of its files is.
+A figure is called flat where what 1,000 rounds add is below 2 % of its mean or below two standard errors. What a
+record needs grows with the rounds, and is not asked to be flat; the number of its files is.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class RuntimeConfig(Section):
     wait_for_capacity_s: float = Field(
         default=60.0,
         gt=0,
-        description="on a joined cluster without room for the actors, at the start or after a lost node: longest wait for "
-        "room in which none of them starts",
+        description="on a joined cluster without room for the actors, at the start or after a lost node: longest wait "
+        "for room in which none of them starts",
     )
     grace_s: float = Field(
         default=20.0, gt=0, le=86_400, description="after SIGTERM or SIGHUP, time to save and to end"

@@ -258,9 +258,7 @@ def _carry_out(
         state = "interrupted"
         raise
     except LostError as error:
-        raise RunError(
-            f"{error} What was saved stays; go on with: dfl-ray resume {folder.path}"
-        ) from error
+        raise RunError(f"{error} What was saved stays; go on with: dfl-ray resume {folder.path}") from error
     except RunError as error:
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     except OSError as error:
