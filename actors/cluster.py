@@ -29,6 +29,8 @@ SHARED_MEMORY = "/dev/shm"
 """Where Ray keeps its object store on Linux if it is large enough."""
 WATCH_EVERY_S = 0.5
 """Seconds between two looks at whether Ray's services live."""
+START_ENDS_S = 15.0
+"""Longest wait for the error of a start of Ray whose services have ended."""
 OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
@@ -234,6 +236,8 @@ class Starting:
         """Wait for the end, and say so if one of Ray's two services dies before: Ray then ends this process itself."""
         while not self._ending.wait(WATCH_EVERY_S):
             if self._services.lost() and not self._ending.is_set():
+                if self._began.wait(START_ENDS_S) and self._error is not None:
+                    return  # a start that fails ends them itself; its error tells more
                 self._lose_services()
                 return
 
@@ -299,7 +303,7 @@ class Starting:
             if self._ends_process:
                 self._abandon(130)
         self._began.wait()
-        if kind is not None and self._services.lost():
+        if kind is not None and self._error is None and self._services.lost():
             self._lose_services()  # which is why there is an error
         self._ending.set()
         if self._runtime.address != CALLERS:

@@ -104,9 +104,13 @@ def test_a_lost_service_is_told_and_ends_the_process(starting, monkeypatch, tmp_
     state.append(end)
     children.clear()  # a process that has ended is no longer among them
     starting._ending = Clear(3)
+    starting._began.set()
     with pytest.raises(Ended, match="1"):
         starting._watch()
     assert f"dfl-ray resume {tmp_path}" in capsys.readouterr().err
+    starting._error, starting._ending = RuntimeError("Ray timed out"), Clear(3)
+    starting._watch()  # a start that failed, and ended them itself, is told where it is asked for
+    assert not capsys.readouterr().err
 
 
 def test_living_services_are_watched_to_the_end(starting, monkeypatch, capsys):
