@@ -15,6 +15,7 @@ from actors.forks import ForkServer
 from actors.joining import join, prepare_token
 from actors.session import hide_token, job_config, listen_only_here, private_folder
 from actors.starting import check_handles, explained, lost_service
+from actors.watching import ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing import machine
@@ -28,6 +29,8 @@ SHARED_MEMORY = "/dev/shm"
 """Where Ray keeps its object store on Linux if it is large enough."""
 WATCH_EVERY_S = 0.5
 """Seconds between two looks at whether Ray's services live."""
+START_ENDS_S = 15.0
+"""Longest wait for the error of a start of Ray whose services have ended."""
 OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
@@ -212,6 +215,7 @@ class Starting:
         self._limits: Any = None
         self._server = server
         self._refusal = why_no_forks(runtime)
+        self._services = ServiceWatch()
         self._thread = threading.Thread(target=self._hold, daemon=True, name="Ray")
 
     def _hold(self) -> None:
@@ -221,26 +225,26 @@ class Starting:
             self._resources = start(
                 self._runtime, verbose=self._verbose, workers=workers, session=self._session
             )
+            if self._runtime.address not in (None, CALLERS):
+                self._services.join(*services_joined())
         except BaseException as error:  # raised where it is asked for
             self._error = error
         self._began.set()
-        if self._error is None and self._runtime.address is None:
-            self._watch()
         self._over.wait()
 
     def _watch(self) -> None:
         """Wait for the end, and say so if one of Ray's two services dies before: Ray then ends this process itself."""
-        import psutil
-
-        names = ("gcs_server", "raylet")
-        services = [p for p in psutil.Process().children() if p.name() in names]
-        while not self._over.wait(WATCH_EVERY_S):
-            dead = [p for p in services if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
-            if dead and not self._ending.is_set():
-                tell(lost_service(self.run_folder))
-                if self._ends_process:
-                    self._abandon(1)
+        while not self._ending.wait(WATCH_EVERY_S):
+            if self._services.lost() and not self._ending.is_set():
+                if self._began.wait(START_ENDS_S) and self._error is not None:
+                    return  # a start that fails ends them itself; its error tells more
+                self._lose_services()
                 return
+
+    def _lose_services(self) -> None:
+        tell(lost_service(self.run_folder, joined=self._runtime.address is not None))
+        if self._ends_process:
+            self._abandon(1)
 
     def prepare(self, config_json: str) -> None:
         """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`.
@@ -285,6 +289,7 @@ class Starting:
             if self._server is not None:
                 self._server.note_session(os.path.dirname(folder))
         self._thread.start()
+        threading.Thread(target=self._watch, daemon=True, name="Ray's services").start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -298,6 +303,8 @@ class Starting:
             if self._ends_process:
                 self._abandon(130)
         self._began.wait()
+        if kind is not None and self._error is None and self._services.lost():
+            self._lose_services()  # which is why there is an error
         self._ending.set()
         if self._runtime.address != CALLERS:
             stop()
@@ -313,13 +320,23 @@ class Starting:
 
         if self._server is not None:
             self._server.close()
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            with suppress(psutil.Error):
-                child.kill()
-        psutil.wait_procs(children, timeout=5)
+        for _ in range(2):  # Ray may be starting one more meanwhile
+            children = psutil.Process().children(recursive=True)
+            for child in children:
+                with suppress(psutil.Error):
+                    child.kill()
+            psutil.wait_procs(children, timeout=5)
         self._private.close()
         os._exit(code)
+
+
+def services_joined() -> tuple[str, str]:
+    """Where the services of the cluster that was joined are: the raylet's socket, the control service's host:port."""
+    import ray
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return str(node.raylet_socket_name), ray.get_runtime_context().gcs_address
 
 
 def nodes() -> list[Node]:

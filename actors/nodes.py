@@ -12,7 +12,7 @@ import ray
 
 from actors.forks import FORK_MARK
 from dfl_ray.config.schema import RuntimeConfig
-from dfl_ray.errors import RunError
+from dfl_ray.errors import LostError
 from dfl_ray.packing.actors import Packing
 from dfl_ray.packing.partition import Node
 
@@ -79,7 +79,7 @@ class NodePlacement:
         self._first = packing.nodes
         self.node_of = list(packing.nodes or ("",) * len(packing.groups))
         self._cached: tuple[float, list[Node]] = (float("-inf"), [])
-        self._group: Any = self._reserve(packing, runtime.actor_timeout_s, say) if packing.nodes else None
+        self._group: Any = self._reserve(packing, runtime.wait_for_capacity_s, say) if packing.nodes else None
 
     def _reserve(self, packing: Packing, timeout_s: float, say: Callable[[str], None]) -> Any:
         from ray.util.placement_group import placement_group
@@ -90,16 +90,16 @@ class NodePlacement:
             strategy="PACK",
             bundle_label_selector=[{NODE_ID_LABEL: node} for node in packing.nodes],
         )
-        if not group.wait(min(20.0, timeout_s)):
+        if not group.wait(min(20.0, timeout_s / 3)):
             say(
-                f"The cluster is busy with other work; waiting up to {timeout_s:.0f} s for the resources of "
-                f"{len(packing.groups)} actors"
+                f"The cluster is busy with other work; waiting up to {timeout_s:.0f} s "
+                f"(`runtime.wait_for_capacity_s`) for the resources of {len(packing.groups)} actors"
             )
             if not group.wait(timeout_s):
-                raise RunError(
+                raise LostError(
                     f"The cluster had no resources for {len(packing.groups)} actors within {timeout_s:.0f} s. Other "
                     "work holds its CPUs or GPUs: wait for it, or lower `runtime.cpus_per_actor`, or raise "
-                    "`runtime.actor_timeout_s`."
+                    "`runtime.wait_for_capacity_s`."
                 )
         return group
 

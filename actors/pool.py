@@ -74,6 +74,8 @@ class RayBackend:
 
         return RecoverableActor(
             name, create, max_restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s,
+            # In a Ray of the run's own nobody takes the room that a dead actor leaves.
+            wait_for_capacity_s=None if runtime.address is None else runtime.wait_for_capacity_s,
             actor_set=self._actor_set, number=number,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
 from actors.nodes import NodePlacement, Started
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError, LostError, RunError
 
 REPLACEMENT_NOTICE_S = 20.0
 """Time a replacement may take to start before the user is told that it waits for free resources."""
@@ -93,6 +93,11 @@ class ActorSet:
         self.say = say
         self._node_placement = node_placement
 
+    def waiting(self) -> int:
+        """How many replacements have not started yet."""
+        refs = [member.ready_ref for member in self.members if member.ready_ref is not None]
+        return len(ray.wait(refs, num_returns=len(refs), timeout=0.0)[1]) if refs else 0
+
     def on_lost_node(self, actor: RecoverableActor) -> bool:
         """Whether the node an actor was started on is lost.
 
@@ -152,30 +157,33 @@ class RecoverableActor:
         create: Makes a new actor; its argument is the number of earlier restarts.
         max_restarts: How often it may be replaced.
         timeout_s: Longest wait for one answer.
+        wait_for_capacity_s: Longest wait for room for a replacement in which no actor starts; None is `timeout_s`.
         actor_set: The run's actors; this one joins them.
         number: Its number among the actors that are placed on nodes; None if it is not.
 
     Attributes:
         restarts: How often it has been replaced.
         started: Its answer to `ready`; None before it is known.
+        ready_ref: Reference to that answer of a replacement until it is fetched, else None.
     """
 
     def __init__(
         self, name: str, create: Callable[[int], ActorHandle[Any]], *, max_restarts: int, timeout_s: float,
-        actor_set: ActorSet | None = None, number: int | None = None,
+        wait_for_capacity_s: float | None = None, actor_set: ActorSet | None = None, number: int | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.number = number
         self._create = create
         self._restarts_left = max_restarts
         self._timeout_s = timeout_s
+        self._capacity_s = timeout_s if wait_for_capacity_s is None else wait_for_capacity_s
         self._actor_set = ActorSet() if actor_set is None else actor_set
         self._actor_set.members.append(self)
         self.restarts = 0
         self.started: Started | None = None
         self._recovery_point: tuple[Any, ...] | None = None
         self._log: list[Call] = []
-        self._ready_ref: Any = None
+        self.ready_ref: Any = None
         self.handle = create(0)
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
@@ -226,7 +234,7 @@ class RecoverableActor:
             try:
                 value = ray.get(call.refs[0], timeout=self._timeout_s)
             except GetTimeoutError as error:
-                raise RunError(
+                raise LostError(
                     f"Actor `{self.name}` did not answer `{call.method}` within {self._timeout_s:.0f} s. "
                     "If it only needs longer, raise `runtime.actor_timeout_s`."
                 ) from error
@@ -256,7 +264,7 @@ class RecoverableActor:
             except RayActorError as error:
                 self._actor_set.recover(actor, error)
             except GetTimeoutError as error:
-                raise RunError(
+                raise LostError(
                     f"Actor `{actor.name}` did not answer; see `runtime.actor_timeout_s`."
                 ) from error
         if call.refs is before:
@@ -282,9 +290,9 @@ class RecoverableActor:
             RunError: It has died more often than allowed.
         """
         if self._restarts_left <= 0:
-            raise RunError(
-                f"Actor `{self.name}` died and may not be replaced again ({_first_line(error)}). What was "
-                "saved stays; `dfl-ray resume` goes on from the last checkpoint. See `runtime.max_restarts`."
+            raise LostError(
+                f"Actor `{self.name}` died and may not be replaced again ({_first_line(error)}). See "
+                "`runtime.max_restarts`."
             ) from error
         with suppress(RayError):
             ray.kill(self.handle)  # one that is only out of reach must not go on beside its replacement
@@ -295,7 +303,7 @@ class RecoverableActor:
             "(`runtime.max_restarts`)"
         )
         self.handle = self._create(self.restarts)
-        self._ready_ref = self.handle.ready.remote()
+        self.ready_ref = self.handle.ready.remote()
         if self._recovery_point is not None:
             self.start(Call("restore", self._recovery_point, 1, True))
 
@@ -305,28 +313,32 @@ class RecoverableActor:
 
     def _await_replacement(self) -> None:
         """Wait until a replacement has started; say so if that takes long, replace it too if its node is lost."""
-        waited, told = 0.0, False
-        while self._ready_ref is not None:
-            if ray.wait([self._ready_ref], timeout=1.0)[0]:
-                ready_ref, self._ready_ref = self._ready_ref, None
+        if self.ready_ref is None:
+            return
+        waited, told, waiting = 0.0, False, self._actor_set.waiting()
+        while self.ready_ref is not None:
+            if ray.wait([self.ready_ref], timeout=1.0)[0]:
+                ready_ref, self.ready_ref = self.ready_ref, None
                 with suppress(RayError):  # another death shows with the call that waits
                     self._actor_set.note_started(self, ray.get(ready_ref))
                 return
-            waited += 1.0
+            waited, before, waiting = waited + 1.0, waiting, self._actor_set.waiting()
+            if waiting < before:
+                waited = 0.0  # there is room: another one has started
             if self._actor_set.on_lost_node(self):
                 self._restarts_left += 1  # it never started
                 self._actor_set.recover(self, RayError("its node was lost before it had started"))
-            elif waited > self._timeout_s:
-                raise RunError(
-                    f"Actor `{self.name}` was lost and found no room on the cluster within {self._timeout_s:.0f} s. "
-                    "What was saved stays; add a node and go on with `dfl-ray resume`, or lower "
-                    "`runtime.cpus_per_actor` or `runtime.gpus_per_actor`."
+            elif waited > self._capacity_s:
+                raise LostError(
+                    f"Actor `{self.name}` was lost and found no room on the cluster within {self._capacity_s:.0f} s "
+                    "(`runtime.wait_for_capacity_s`). Add a node, or lower `runtime.cpus_per_actor` or "
+                    "`runtime.gpus_per_actor`."
                 )
-            elif waited > REPLACEMENT_NOTICE_S and not told:
+            elif waited > min(REPLACEMENT_NOTICE_S, self._capacity_s / 3) and not told:
                 told = True
                 self._actor_set.say(
                     f"Actor `{self.name}` was lost and waits for room on the cluster, up to "
-                    f"{self._timeout_s:.0f} s; a node that joins now is used."
+                    f"{self._capacity_s:.0f} s (`runtime.wait_for_capacity_s`); a node that joins now is used."
                 )
 
 
@@ -337,7 +349,7 @@ def _is_loss(error: RayError) -> bool:
 
 def _as_run_error(name: str, call: Call, error: RayError) -> Exception:
     if not isinstance(error, RayTaskError):
-        return RunError(f"Actor `{name}`, `{call.method}`: {_first_line(error)}")
+        return LostError(f"Actor `{name}`, `{call.method}`: {_first_line(error)}")
     cause = error.cause if isinstance(error.cause, BaseException) else error
     if isinstance(cause, InputError | RunError):
         return cause

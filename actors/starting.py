@@ -59,18 +59,22 @@ def check_handles() -> None:
         )
 
 
-def lost_service(folder: Path | None) -> str:
+def lost_service(folder: Path | None, *, joined: bool = False) -> str:
     """What is said when Ray's raylet or control service dies, often for want of memory.
 
     Args:
         folder: The run folder; None before it is made.
+        joined: Whether they are those of a cluster that was joined.
 
     Returns:
         One paragraph.
     """
-    said = (
-        "dfl-ray: Ray's own services on this machine have died (killed, or the machine ran out of memory). "
+    whose = (
+        "The services of the Ray cluster are gone"
+        if joined
+        else "Ray's own services on this machine have died"
     )
+    said = f"dfl-ray: {whose} (killed, or the machine ran out of memory). "
     if folder is None:
         return said + "The run had not begun; start it again."
     return f"{said}What was saved stays; go on with: dfl-ray resume {folder}"

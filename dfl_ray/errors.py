@@ -1,8 +1,8 @@
 """Typed errors: each says what, what was got, what was expected and what to change.
 
 `InputError` means that the user's input is wrong (exit code 2, nothing was started); `RunError` means that a
-run failed after it started (exit code 1); `Interrupted` means that the user stopped a run that has been saved
-(exit code 130). All are picklable, so that they cross process borders whole.
+run failed after it started, `LostError` that it lost what it ran on (exit code 1); `Interrupted` means that the user
+stopped a run that has been saved (exit code 130). All are picklable, so that they cross process borders whole.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class RunError(RuntimeError):
     """A run that failed after it had started; what it had saved stays on disk."""
 
     exit_code = 1
+
+
+class LostError(RunError):
+    """Processes or machines were lost and could not be replaced; the run goes on later from its last checkpoint."""
 
 
 class Interrupted(RunError):

@@ -111,6 +111,12 @@ class RuntimeConfig(Section):
     ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
     actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
     max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")
+    wait_for_capacity_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="on a joined cluster without room for the actors, at the start or after a lost node: longest wait "
+        "for room in which none of them starts",
+    )
     grace_s: float = Field(
         default=20.0, gt=0, le=86_400, description="after SIGTERM or SIGHUP, time to save and to end"
     )

@@ -128,7 +128,7 @@ def dealt_tasks(config: Config, tasks: int) -> np.ndarray:
             **d.partition.options(),
         )  # fmt: skip
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"`devices.partition` cannot be carried out: {error}") from error
 
 
 def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None = None) -> Deployment:
@@ -188,15 +188,18 @@ def placed(config: Config) -> np.ndarray:
         (devices, 2) positions, metres; the same seed gives the same ones.
 
     Raises:
-        ValueError: The placement is impossible.
+        InputError: The placement is impossible.
     """
     import topology
 
     d = config.devices
-    return topology.placement.place(
-        d.placement.type, d.count, area_m=d.area_m, rng=generator(config.seed, Stream.PLACEMENT),
-        **d.placement.options(),
-    )  # fmt: skip
+    try:
+        return topology.placement.place(
+            d.placement.type, d.count, area_m=d.area_m, rng=generator(config.seed, Stream.PLACEMENT),
+            **d.placement.options(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(f"`devices.placement` cannot be carried out: {error}") from error
 
 
 def mobility_model(config: Config) -> Mobility:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config, RuntimeConfig
-from dfl_ray.errors import InputError, Interrupted, RunError
+from dfl_ray.errors import InputError, Interrupted, LostError, RunError
 from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.info import State
 from dfl_ray.records.partition import write_partition
@@ -257,6 +257,8 @@ def _carry_out(
     except Interrupted:
         state = "interrupted"
         raise
+    except LostError as error:
+        raise RunError(f"{error} What was saved stays; go on with: dfl-ray resume {folder.path}") from error
     except RunError as error:
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     except OSError as error:

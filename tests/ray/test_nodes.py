@@ -112,7 +112,7 @@ def test_without_room_the_run_says_so_and_stops_saved(three_nodes, tmp_path, mon
     def plan(self, round_index, *args):
         if round_index == 2:
             for group in self._groups:
-                group._timeout_s = 15.0
+                group._capacity_s = 15.0
             remove_a_node_in_use(three_nodes, self)
         return original(self, round_index, *args)
 

@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 from actors import replay
 from actors.nodes import Started
 from actors.replay import ActorSet, Call, RecoverableActor, _as_run_error, _is_loss
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError, LostError, RunError
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def failed(cause: Exception) -> RayTaskError:
         (failed(RunError("Nothing can go on")), RunError, "Nothing can go on"),
         (failed(ValueError("first line\nsecond")), RunError,
          "Actor `device-0003` failed in `train`, round 7: ValueError: first line"),
-        (RayError("gone"), RunError, "Actor `device-0003`, `train`: gone"),
-        (RayError(), RunError, "Actor `device-0003`, `train`: RayError"),
+        (RayError("gone"), LostError, "Actor `device-0003`, `train`: gone"),
+        (RayError(), LostError, "Actor `device-0003`, `train`: RayError"),
     ],
 )  # fmt: skip
 def test_an_actors_error_is_told_with_actor_method_and_round(error, kind, words):
@@ -81,9 +81,9 @@ class FakeRay:
             raise answer
         return answer
 
-    def wait(self, refs: list[str], timeout: float) -> tuple[list[str], list[str]]:
+    def wait(self, refs: list[str], timeout: float, num_returns: int = 1) -> tuple[list[str], list[str]]:
         """Whether the process has started."""
-        del timeout
+        del timeout, num_returns
         return ([], refs) if self.never_ready else (refs, [])
 
     def kill(self, _handle: Any) -> None:
@@ -168,15 +168,26 @@ def test_a_lost_answers_actor_may_be_dead_or_silent(fake):
         actor.result(actor.call("train", 2))
 
 
-def test_an_actor_without_room_is_told_and_given_up(fake, monkeypatch):
-    monkeypatch.setattr(replay, "REPLACEMENT_NOTICE_S", 0.5)
+def test_an_actor_without_room_is_told_and_given_up(fake):
     said: list[str] = []
-    actor = an_actor(fake, said)
+    actor = an_actor(fake, said, timeout_s=600.0, wait_for_capacity_s=2.0)
     fake.answers = {"train": [RayActorError()]}
     fake.never_ready = True
-    with pytest.raises(RunError, match="found no room on the cluster within 2 s"):
+    with pytest.raises(
+        LostError, match=r"found no room on the cluster within 2 s \(`runtime.wait_for_capacity_s`"
+    ):
         actor.result(actor.call("train", 1))
-    assert sum("waits for room on the cluster" in text for text in said) == 1
+    assert sum("waits for room on the cluster, up to 2 s" in text for text in said) == 1
+
+
+def test_the_wait_for_room_begins_anew_while_others_find_some(fake, monkeypatch):
+    actor = an_actor(fake, [], wait_for_capacity_s=2.0)
+    fake.answers = {"train": [RayActorError(), "found"]}
+    left = iter([9, 8, 7, 6, 5, 4])  # replacements that have not started, second after second
+    monkeypatch.setattr(ActorSet, "waiting", lambda _self: next(left))
+    waits = iter([([], ["ready"])] * 5)
+    fake.wait = lambda refs, timeout: next(waits, (refs, []))  # type: ignore[method-assign]
+    assert actor.result(actor.call("train", 1)) == "found"
 
 
 def test_a_replacement_whose_node_is_lost_too_is_replaced_without_being_counted(fake):
@@ -189,7 +200,9 @@ def test_a_replacement_whose_node_is_lost_too_is_replaced_without_being_counted(
     fake.answers = {"train": [RayActorError(), "found"]}
     call = actor.call("train", 1)
     original, waits = fake.wait, iter([([], ["ready"])])
-    fake.wait = lambda refs, timeout: next(waits, None) or original(refs, timeout)  # type: ignore[method-assign]
+    fake.wait = lambda refs, **how: (  # type: ignore[method-assign]
+        original(refs, **how) if how["timeout"] == 0.0 else next(waits, None) or original(refs, **how)
+    )
     assert actor.result(call) == "found"
     assert actor.restarts == 2  # though one is allowed: the first never started
     assert ["0 more" in text for text in said] == [True, True]

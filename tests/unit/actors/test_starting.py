@@ -13,6 +13,7 @@ import pytest
 
 from actors import cluster, session
 from actors.starting import LEAST_HANDLES, check_handles, explained, lost_service
+from actors.watching import UNREACHABLE_S, ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError, RunError
 
@@ -83,30 +84,74 @@ def test_too_few_handles_are_refused(monkeypatch):
 def test_what_is_said_of_lost_services_names_the_run(tmp_path):
     assert "start it again" in lost_service(None)
     assert lost_service(tmp_path).endswith(f"dfl-ray resume {tmp_path}")
+    assert "Ray cluster" in lost_service(tmp_path, joined=True)
 
 
-@pytest.mark.parametrize("gone", [True, False])
-def test_a_lost_service_is_told_and_ends_the_process(starting, monkeypatch, tmp_path, capsys, gone):
-    services = [
-        SimpleNamespace(
-            name=lambda: "raylet", is_running=lambda: not gone, status=lambda: psutil.STATUS_ZOMBIE
-        ),
-        SimpleNamespace(name=lambda: "python", is_running=lambda: False, status=lambda: "dead"),
-    ]
-    children = lambda **_: services if not _ else []  # noqa: E731 - as psutil's method
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=children))
-    starting._over, starting.run_folder = Clear(3), tmp_path
+def a_service(name: str, state: list[str]) -> Any:
+    """A process of Ray's that is as the last of `state` says."""
+    return SimpleNamespace(
+        pid=id(state), name=lambda: name, is_running=lambda: state[-1] != "gone", status=lambda: state[-1]
+    )
+
+
+@pytest.mark.parametrize("end", ["gone", psutil.STATUS_ZOMBIE])
+def test_a_lost_service_is_told_and_ends_the_process(starting, monkeypatch, tmp_path, capsys, end):
+    state = ["sleeping"]
+    children = [a_service("raylet", state), a_service("python", ["gone"])]
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda **_: children))
+    starting.run_folder = tmp_path
+    assert not starting._services.lost()
+    state.append(end)
+    children.clear()  # a process that has ended is no longer among them
+    starting._ending = Clear(3)
+    starting._began.set()
     with pytest.raises(Ended, match="1"):
         starting._watch()
     assert f"dfl-ray resume {tmp_path}" in capsys.readouterr().err
+    starting._error, starting._ending = RuntimeError("Ray timed out"), Clear(3)
+    starting._watch()  # a start that failed, and ended them itself, is told where it is asked for
+    assert not capsys.readouterr().err
 
 
 def test_living_services_are_watched_to_the_end(starting, monkeypatch, capsys):
-    alive = SimpleNamespace(name=lambda: "gcs_server", is_running=lambda: True, status=lambda: "sleeping")
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda: [alive]))
-    starting._over = Clear(3)
+    children = [a_service("gcs_server", ["sleeping"]), a_service("raylet", ["sleeping"])]
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda: children))
+    starting._ending = Clear(3)
     starting._watch()
-    assert starting._over.left < 0 and not capsys.readouterr().err
+    assert starting._ending.left < 0 and not capsys.readouterr().err
+
+
+def test_an_error_of_a_run_whose_services_died_is_told_as_their_death(
+    starting, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(starting._services, "lost", lambda: True)
+    starting.run_folder = tmp_path
+    starting._began.set()
+    with pytest.raises(Ended, match="1"):
+        starting.__exit__(RuntimeError, None, None)
+    assert f"dfl-ray resume {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_services_of_a_joined_cluster_are_watched_by_socket_and_port(monkeypatch):
+    raylet = a_service("raylet", state := ["sleeping"])
+    raylet.info = {"name": "raylet", "cmdline": ["raylet", "--raylet_socket_name=/s/raylet"]}
+    other = SimpleNamespace(pid=2, info={"name": "raylet", "cmdline": ["raylet", "--raylet_socket_name=/t"]})
+    monkeypatch.setattr(psutil, "process_iter", lambda _what: [raylet, other])
+    now = [0.0]
+    watch = ServiceWatch(lambda: now[0])
+    with socket.socket() as control:
+        control.bind(("127.0.0.1", 0))
+        control.listen(8)
+        watch.join("/s/raylet", f"127.0.0.1:{control.getsockname()[1]}")
+        assert not watch.lost()
+    assert not watch.lost()  # one that is started again within a while is found
+    now[0] = UNREACHABLE_S + 1
+    assert watch.lost()
+    near = ServiceWatch()
+    near.join("/s/raylet", "127.0.0.1:1")
+    assert not near.lost()
+    state.append("gone")
+    assert near.lost()
 
 
 def test_an_interrupt_while_ray_starts_ends_at_once(starting, monkeypatch, capsys):
@@ -118,7 +163,7 @@ def test_an_interrupt_while_ray_starts_ends_at_once(starting, monkeypatch, capsy
     starting._server = SimpleNamespace(close=lambda: closed.append(True))
     with pytest.raises(Ended, match="130"):
         starting.__exit__(KeyboardInterrupt, None, None)
-    assert killed == [1] and closed == [True]
+    assert set(killed) == {1} and closed == [True]
     assert "Interrupted while Ray was starting" in capsys.readouterr().err
 
 

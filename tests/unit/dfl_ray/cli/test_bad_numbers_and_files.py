@@ -27,8 +27,11 @@ def test_the_key_is_named(words, expected, capfd):
     assert expected in capfd.readouterr().err
 
 
-def test_a_binary_placement_file_is_named(tmp_path, capfd):
+@pytest.mark.parametrize("key", ["placement", "partition"])
+def test_a_binary_file_is_named_with_its_key(tmp_path, capfd, key):
     path = tmp_path / "bytes.csv"
     path.write_bytes(bytes(range(256)))
-    assert main(["plan", *SMALL_RUN, "devices.placement=file", f"devices.placement.path={path}"]) == 2
-    assert str(path) in capfd.readouterr().err
+    small = [word for word in SMALL_RUN if not word.startswith("devices.partition.")]
+    assert main(["plan", *small, f"devices.{key}=file", f"devices.{key}.path={path}"]) == 2
+    said = capfd.readouterr().err
+    assert str(path) in said and f"`devices.{key}`" in said
