@@ -20,6 +20,7 @@ def write_peft_folder(
     *,
     scale: float,
     base_model: str,
+    classifies: bool = False,
 ) -> Path:
     """Write one adapter y = W0 x + s B A x.
 
@@ -33,6 +34,7 @@ def write_peft_folder(
         b: One (out_features, rank) factor a layer.
         scale: s.
         base_model: Path or id of the base model, for the adapter's config.
+        classifies: Whether the base is a sequence classifier; its head is not part of the adapter.
 
     Returns:
         The folder.
@@ -47,7 +49,7 @@ def write_peft_folder(
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": scale * rank,

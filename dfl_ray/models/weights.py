@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfl_ray.models.classifier import class_names
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ class BaseWeights:
         return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values()))
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of a sequence classifier's classes; None for a language model."""
+        return class_names(self.config_json)
+
+    @property
     def decoder(self) -> DecoderShape | None:
         """The Llama-family decoder that these arrays fill exactly, or None."""
-        shape = read_decoder(self.config_json)
+        shape = None if self.classes else read_decoder(self.config_json)
         return shape if shape is not None and set(self.arrays) == set(shape.parameter_shapes()) else None
 
 
