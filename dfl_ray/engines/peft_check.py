@@ -53,7 +53,7 @@ def check_expressible(
     with TemporaryDirectory() as made:
         factors = [[x.numpy() for x in f] for f in (a, b)]
         folder = write_peft_folder(Path(made) / "adapter", layers, *factors, scale=1.0, base_model="",
-            classifies=weights.classes is not None)  # fmt: skip
+            head=weights.head)  # fmt: skip
         verify_folder(weights, model, layers, folder)
 
 
@@ -114,7 +114,7 @@ def unexportable(weights: BaseWeights, layers: Sequence[LayerShape]) -> list[str
         b = [np.ones((s.out_features, 1), np.float32) for s in rest]
         with TemporaryDirectory() as made:
             folder = write_peft_folder(Path(made) / "adapter", rest, a, b, scale=1.0, base_model="",
-                classifies=weights.classes is not None)  # fmt: skip
+                head=weights.head)  # fmt: skip
             try:
                 found = _lost(_load(weights, folder), rest, b)
             except _PeftRefuses as error:

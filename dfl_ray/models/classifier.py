@@ -17,6 +17,9 @@ from typing import Any
 HEADS = ("classifier", "score", "classification_head", "logits_proj", "pooler")
 """Names of modules that turn a row's vectors into one answer."""
 
+PEFT_HEADS = ("classifier", "score")
+"""Those of them that PEFT saves with an adapter of a classifier."""
+
 
 def is_classifier(config_json: bytes | str) -> bool:
     """Tell whether a folder is a sequence classifier's, by the `architectures` that saved it.

@@ -62,7 +62,7 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
             a, b, s = *_with_merged(layout, a, b, scale, update), 1.0
         write_peft_folder(
             folder / name, setup.layers, a, b, scale=s, base_model=base_reference(config),
-            classifies=setup.weights.classes is not None,
+            head=setup.weights.head,
         )  # fmt: skip
     if config.model.verify_export:
         _verify(experiment, [folder / name for name in owners])

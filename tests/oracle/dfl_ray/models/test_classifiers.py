@@ -81,7 +81,7 @@ def task_of(name: str) -> Task:
     train, test = (
         tuple(Row(r["prompt"], r["answer"]) for r in sentences(name, n, s)) for n, s in ((12, 1), (9, 2))
     )
-    return Task(name, train, test, choices=LABELS[name], chance=0.5)
+    return Task(name, train, test, choices=LABELS[name])
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -95,7 +95,7 @@ def peft_model(folder: Path, layers: Any, a: Any, b: Any, scale: float, place: P
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    write_peft_folder(place, layers, a, b, scale=scale, base_model="", classifies=True)
+    write_peft_folder(place, layers, a, b, scale=scale, base_model="", head=load_base(folder).head)
     base = AutoModelForSequenceClassification.from_pretrained(folder)
     return PeftModel.from_pretrained(base, str(place), is_trainable=True).eval()
 
@@ -160,12 +160,21 @@ def write_tasks(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["dlora", "sparse_orthogonal"])
-def test_a_run_trains_scores_plans_and_exports(
-    folder: Path, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+MORE = pytest.mark.exhaustive
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("bert", "sparse_orthogonal"),
+        pytest.param("roberta", "dlora", marks=MORE),
+        pytest.param("bert", "flora", marks=MORE),
+    ],
+)
+def test_a_run_trains_scores_plans_and_exports(kind: str, method: str, tmp_path: Path) -> None:
     from peft import AutoPeftModelForSequenceClassification
 
+    folder = save_classifier(tmp_path / kind, kind, ("good", "bad", "big", "small"))
     config = small_config(
         tmp_path, "tasks.source=files", f"tasks.path={write_tasks(tmp_path / 'data')}", f"model.name={folder}",
         "tasks.names=null", "runtime.backend=local", "name=one", f"method={method}", "method.rank=2", "rounds=2",
