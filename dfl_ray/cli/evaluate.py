@@ -97,7 +97,7 @@ def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) 
         _write(table, output)
         progress.say(f"Rows: {output}")
     if options.json:
-        rows = json.loads(table.to_json(orient="records"))
+        rows = json.loads(table.to_json(orient="records", double_precision=15))
         print(json.dumps({"run": str(folder), "round": run.round_index, "harness": rows}))
     return 0
 

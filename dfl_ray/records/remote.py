@@ -2,9 +2,8 @@
 
 A run writes, renames, locks and maps files, which object stores cannot. So `runtime.runs_dir=s3://bucket/runs`, or any
 other URL that fsspec reads, keeps the run in a working folder of the user's cache and copies it to the URL after every
-checkpoint (docs/adr/0013). Data go
-first and the lists that name them last, and what is gone here is removed there at the end, so that the copy can be
-gone on with whenever a machine dies.
+checkpoint (docs/adr/0013). Data go first and the lists that name them last, and what is gone here is removed there at
+the end, so that the copy can be gone on with whenever a machine dies.
 """
 
 from __future__ import annotations
@@ -14,16 +13,18 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import checksums, lock
+from dfl_ray.records.info import write_text_atomically
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "oss", "oci"})
 """Protocols without folders, where nothing has to be made before a file is written."""
+_ORIGIN = ".url"
 _KEPT_HERE = (lock.LOCK_NAME, "heartbeat.json")
 REACH = "Check the URL, and what its file system needs: packages, credentials, endpoint."
 
@@ -34,7 +35,7 @@ def is_remote(place: str | Path) -> bool:
 
 
 def working_folder(url: str) -> Path:
-    """Give the folder in the user's cache in which what lies at a URL is worked on.
+    """Make the folder in the user's cache in which what lies at a URL is worked on; it keeps the URL in a file.
 
     Args:
         url: Folder of runs.
@@ -46,7 +47,10 @@ def working_folder(url: str) -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9.]+", "-", url).strip("-")[:80]
-    return (Path(root) if root else Path.home() / ".cache") / "dfl-ray" / "runs" / f"{name}-{digest}"
+    folder = (Path(root) if root else Path.home() / ".cache") / "dfl-ray" / "runs" / f"{name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / _ORIGIN, url)
+    return folder
 
 
 @dataclass
@@ -79,21 +83,9 @@ class Mirror:
                 system.put_file(str(self.folder / name), f"{root}/{name}")
                 self.copied[name] = here[name] or (0, 0)
             for name in [n for n in self.copied if n not in here]:
-                system.rm_file(f"{root}/{name}")
+                with suppress(FileNotFoundError):  # somebody else has removed it
+                    system.rm_file(f"{root}/{name}")
                 del self.copied[name]
-
-
-def new_mirror(folder: Path, runs_url: str) -> Mirror:
-    """Start the copy of a new run.
-
-    Args:
-        folder: Its working folder.
-        runs_url: Folder of runs.
-
-    Returns:
-        The copy, which holds nothing yet.
-    """
-    return Mirror(folder, f"{runs_url.rstrip('/')}/{folder.name}")
 
 
 def fetched(url: str, *, whole: bool = False) -> Path:
@@ -165,19 +157,19 @@ def known_copy(folder: Path, url: str) -> Mirror:
     return Mirror(folder, url, dict.fromkeys(names, (-1, -1)))
 
 
-def working_copy(path: Path, runs_dir: str) -> str | None:
+def working_copy(path: Path) -> str | None:
     """Find the URL that a run folder is the working folder of.
 
     Args:
         path: The run folder.
-        runs_dir: Its own `runtime.runs_dir`.
 
     Returns:
-        The run's URL; None for a folder that is no such working folder.
+        The run's URL; None for a folder that is no working folder.
     """
-    if not is_remote(runs_dir) or path.absolute().parent != working_folder(runs_dir).absolute():
+    try:
+        return f"{(path.parent / _ORIGIN).read_text(encoding='utf-8')}/{path.name}"
+    except OSError:
         return None
-    return f"{runs_dir.rstrip('/')}/{path.name}"
 
 
 def _take(system: Any, root: str, folder: Path, there: dict[str, int], whole: bool) -> None:

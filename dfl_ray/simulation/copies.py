@@ -9,7 +9,7 @@ from pathlib import Path
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.records import RunFolder
-from dfl_ray.records.remote import is_remote, known_copy, new_mirror, runs_at, working_copy, working_folder
+from dfl_ray.records.remote import is_remote, known_copy, runs_at, working_copy, working_folder
 
 
 def local_runs(config: Config) -> str | Path:
@@ -36,23 +36,17 @@ def local_runs(config: Config) -> str | Path:
     return working_folder(url)
 
 
-def mirrored(folder: RunFolder, runs_dir: str, *, begun: bool = False) -> RunFolder:
-    """Give a run folder the copy that its `runtime.runs_dir` asks for.
+def mirrored(folder: RunFolder) -> RunFolder:
+    """Give a run folder its copy, if it is the working folder of a URL.
 
     Args:
         folder: The run folder.
-        runs_dir: Its own `runtime.runs_dir`.
-        begun: Whether there may be a copy already.
 
     Returns:
-        The folder with its copy; itself where it is no working folder of a URL.
+        The folder with its copy, or itself.
     """
-    url = working_copy(folder.path, runs_dir)
-    if url is None:
-        return folder
-    return replace(
-        folder, mirror=known_copy(folder.path, url) if begun else new_mirror(folder.path, runs_dir)
-    )
+    url = working_copy(folder.path)
+    return folder if url is None else replace(folder, mirror=known_copy(folder.path, url))
 
 
 def copy_out(folder: RunFolder, say: Callable[[str], None] = lambda _text: None) -> None:

@@ -87,7 +87,7 @@ def launch(
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
-        folder = mirrored(folder, config.runtime.runs_dir)
+        folder = mirrored(folder)
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
@@ -128,7 +128,7 @@ def resume(
     from dfl_ray.simulation.lengthen import resumed_config
 
     own = own_config(path)
-    folder = mirrored(RunFolder.open(path), own.runtime.runs_dir, begun=True)
+    folder = mirrored(RunFolder.open(path))
     try:
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
