@@ -25,6 +25,7 @@ if __package__ in (None, ""):
 
 import numpy as np
 
+from benchmarks.result import with_origin
 from channels.energy import DeviceClass
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
@@ -177,16 +178,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frequency-hz", type=float, default=1e7)
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
     parser.add_argument("--plan", action="store_true", help="train nothing")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="further overrides of both runs")
     options = parser.parse_args(arguments)
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for share in options.shares:
             for seed in range(options.seeds):
                 asked = (share, options, seed)
                 rows = compared_plans(*asked) if options.plan else compared(*asked, Path(folder))
                 for row in rows:
-                    print(json.dumps(row) if options.json else shown(row), flush=True)
+                    print(shown(row), flush=True)
+                    found.append(row)
+    if options.json:
+        print(json.dumps(with_origin({"runs": found}, seeds=options.seeds)))
 
 
 def shown(row: dict[str, Any]) -> str:

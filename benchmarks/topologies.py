@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.result import with_origin
 from channels.channel import Channel
 from dfl_ray.config.load import load_config
 from dfl_ray.network.deployment import build_deployment, graph_on
@@ -161,7 +162,7 @@ def main() -> None:
             f" {row['tasks_apart']:12.0f} {everyone:>14s}"
         )
     if given.json:
-        print(json.dumps({"rows": rows}))
+        print(json.dumps(with_origin({"rows": rows}, seeds=given.drops)))
 
 
 if __name__ == "__main__":
