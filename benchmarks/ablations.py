@@ -30,6 +30,7 @@ from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes,
 from benchmarks.line_chart import Axis, save_chart
 from benchmarks.machine import machine
 from benchmarks.methods import carry_out, cells, make_job, say, table
+from benchmarks.result import with_origin
 
 SETTING = (
     "rounds=12", "method.learning_rate=1e-2", "method.batch_rows=8", "method.warmup_rounds=1", "evaluate.every=4",
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "seeds": asked.seeds, "machine": machine(),
     }  # fmt: skip
     if asked.json:
-        print(json.dumps(plain(result)))
+        print(json.dumps(plain(with_origin(result))))
     return result
 
 

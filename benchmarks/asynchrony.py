@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.comparison import Interval
 from benchmarks.line_chart import Axis, save_chart
+from benchmarks.result import with_origin
 from channels.energy import DeviceClass
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
@@ -230,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
     parser.add_argument("--plan", action="store_true", help="train nothing")
     parser.add_argument("--charts", type=Path, help="folder for the charts; of runs that train")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="further overrides of both runs")
     options = parser.parse_args(arguments)
     every: list[dict[str, Any]] = []
@@ -241,9 +242,11 @@ def main(arguments: list[str] | None = None) -> None:
                 rows = compared_plans(*asked) if options.plan else compared(*asked, Path(folder))
                 every += rows
                 for row in rows:
-                    print(json.dumps(row) if options.json else shown(row), flush=True)
+                    print(shown(row), flush=True)
     if options.charts and not options.plan:
         draw(options.charts, every)
+    if options.json:
+        print(json.dumps(with_origin({"runs": every}, seeds=options.seeds)))
 
 
 def shown(row: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ from benchmarks.plain_lora import (
     train,
     zeros_b,
 )
+from benchmarks.result import with_origin
 from dfl_ray.models import embedded_path
 from dfl_ray.tasks.data import Task
 from dfl_ray.tasks.synthetic import ALL_TASKS, DEFAULT_TASKS, RELATED_PAIR, make_tasks
@@ -253,7 +254,15 @@ def main() -> None:
     if chosen.json:
         print(
             json.dumps(
-                {"budget": asdict(budget), "shared_lr": chosen.shared_lr, "bare": bare, "seeds": seeds}
+                with_origin(
+                    {
+                        "budget": asdict(budget),
+                        "shared_lr": chosen.shared_lr,
+                        "bare": bare,
+                        "by_seed": seeds,
+                    },
+                    seeds=chosen.seeds,
+                )
             )
         )
 

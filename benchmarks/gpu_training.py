@@ -27,6 +27,7 @@ import torch
 from benchmarks.gpu_peft import InTurn, manners
 from benchmarks.gpu_sides import Batched, random_base, timed, wait
 from benchmarks.gpu_work import Work, linear_sizes, qwen_shape, step_operations
+from benchmarks.result import with_origin
 
 TINY = {
     "device": "cpu", "dtype": "float32", "devices": 3, "batch": 2, "length": 16, "rank": 4, "layers": 2,
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     sides = [measure(work, weights, options, rates["square"], trains_a=a) for a in _factors(options)]
     out = {"machine": facts, "options": vars(options), "matrix_tflops": rates, "training": sides}
     if options.json or options.tiny:
-        print(json.dumps(out), flush=True)
+        print(json.dumps(with_origin(out)), flush=True)
     return out
 
 

@@ -29,6 +29,7 @@ if __package__ in (None, ""):
 from benchmarks import comparison
 from benchmarks.comparison import AXES, Curves, Interval, plain
 from benchmarks.machine import machine
+from benchmarks.result import with_origin
 
 BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
 
@@ -301,7 +302,7 @@ def told(result: Mapping[str, Any], asked: argparse.Namespace, **facts: Any) -> 
     """
     whole = {**result, "seeds": asked.seeds, "overrides": asked.overrides, "machine": machine(), **facts}
     if asked.json:
-        print(json.dumps(plain(whole)))
+        print(json.dumps(plain(with_origin(whole))))
     return whole
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.line_chart import Axis, save_chart
+from benchmarks.result import with_origin
 from channels.adaptation import MAX_EFFICIENCY
 from channels.channel import Channel
 from channels.estimate import nearest_transfers
@@ -209,7 +210,7 @@ def main() -> None:
             f" {row['delivered_fraction']:9.3f} {row['sinr_median_db']:8.1f}"
         )
     if given.json:
-        print(json.dumps(result))
+        print(json.dumps(with_origin(result, seeds=given.drops)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.line_chart import Axis, save_chart
+from benchmarks.result import with_origin
 from channels.channel import Channel
 from channels.estimate import estimate_round, nearest_transfers
 from channels.gains import dense_gains, strong_gains
@@ -136,7 +137,7 @@ def main() -> None:
         print(f"{kind:10s} {row['p50_db']:8.4f} {row['p99_db']:8.4f} {row['max_db']:8.3f}")
     curves = airtime_curve(given.picture)
     if given.json:
-        print(json.dumps({"sizes": sizes, "interference_error": errors, "airtime": curves}))
+        print(json.dumps(with_origin({"sizes": sizes, "interference_error": errors, "airtime": curves})))
 
 
 if __name__ == "__main__":

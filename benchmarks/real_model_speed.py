@@ -31,6 +31,7 @@ from benchmarks.gpu_peft import InTurn, Manner, manners
 from benchmarks.gpu_sides import SCALE, Batched, random_base
 from benchmarks.gpu_work import Work, draw_ids, linear_sizes, qwen_shape, step_operations
 from benchmarks.machine import machine
+from benchmarks.result import with_origin
 from dfl_ray.engines.batches import Batch
 from dfl_ray.evaluation.free_answers import generate
 from dfl_ray.lora.inject import Binding
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for name, least in WANTED.items():
         print(f"{name:<18} {found[name]:.2f} ({least:g} {'reached' if found[name] >= least else 'missed'})")
     if options.json:
-        print(json.dumps(found), flush=True)
+        print(json.dumps(with_origin(found)), flush=True)
     return found
 
 

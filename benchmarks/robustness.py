@@ -23,6 +23,7 @@ if __package__ in (None, ""):
 
 import numpy as np
 
+from benchmarks.result import with_origin
 from dfl_ray.config.load import load_config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.methods.spec import method_spec
@@ -107,7 +108,8 @@ def main() -> None:
             results.append(measure(method, rule, args.seeds, attack, args.extra))
             print(lines(results[-1:])[-1], file=sys.stderr, flush=True)
     if args.json:
-        print(json.dumps({"attack": attack, "seeds": args.seeds, "results": [asdict(r) for r in results]}))
+        found = {"attack": attack, "results": [asdict(r) for r in results]}
+        print(json.dumps(with_origin(found, seeds=args.seeds)))
     else:
         print("\n".join(lines(results)))
 

@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks.comparison import Interval, curve_of
 from benchmarks.methods import carry_out, cells, make_job, table, told
+from benchmarks.result import with_origin
 from channels.channel import Channel
 from dfl_ray.config.load import load_config
 from dfl_ray.network.deployment import build_deployment, graph_on
@@ -233,7 +234,7 @@ def main() -> None:
             f" {row['tasks_apart']:12.0f} {everyone:>14s}"
         )
     if given.json:
-        print(json.dumps({"rows": rows}))
+        print(json.dumps(with_origin({"rows": rows}, seeds=given.drops)))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,20 @@ def begun(config: Config) -> Path | int | None:
     Raises:
         InputError: The configuration has no name.
     """
+    from dfl_ray.records.remote import fetched, is_remote, runs_at
+
     if config.name is None:
         raise InputError(
             "`--resume` needs a `name`",
             got="none, which gives every run another folder",
             change="Add name=NAME.",
         )
-    folder = Path(config.runtime.runs_dir) / config.name
+    if is_remote(config.runtime.runs_dir):
+        if config.name not in runs_at(config.runtime.runs_dir):
+            return None
+        folder = fetched(f"{config.runtime.runs_dir.rstrip('/')}/{config.name}", whole=True)
+    else:
+        folder = Path(config.runtime.runs_dir) / config.name
     if not (folder / "run.json").is_file():
         return None
     from dfl_ray.records.info import read_info

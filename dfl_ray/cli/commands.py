@@ -55,7 +55,7 @@ def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
     from actors.forks import ForkServer
 
-    folder = run_folder(options.run)
+    folder = run_folder(options.run, whole=True)
     with ForkServer(verbose=options.verbose) as server:
         silence(options.verbose)
         from dfl_ray.simulation.launch import resume as resume_run
@@ -153,9 +153,17 @@ def _load(words: Sequence[str]) -> Config:
     return load_config(source, overrides, say=lambda text: print(f"dfl-ray: {text}", file=sys.stderr))
 
 
-def run_folder(text: str) -> Path:
-    """The folder of a run that is named on the command line; refused if it is none."""
+def run_folder(text: str, *, whole: bool = False) -> Path:
+    """The folder of a run that is named on the command line; refused if it is none.
+
+    A URL is fetched first, with `whole` its checkpoints too.
+    """
     from dfl_ray.errors import InputError
+
+    if "://" in text:
+        from dfl_ray.records.remote import fetched
+
+        return fetched(text, whole=whole)
 
     folder = Path(text).expanduser()
     if not (folder / "config.yaml").is_file():

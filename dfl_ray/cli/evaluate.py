@@ -1,12 +1,17 @@
-"""`dfl-ray evaluate RUN`: the accuracy of a run's saved state, asked once more."""
+"""`dfl-ray evaluate RUN`: the accuracy of a run's saved state asked once more, by our rules or by lm-eval's tasks."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfl_ray.cli.common import add_json
+from dfl_ray.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,20 +20,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="keys of `evaluate`, e.g. evaluate.rules=[all]"
     )
+    parser.add_argument(
+        "--harness",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="ask lm-evaluation-harness: tasks=a,b; and include=DIR with task files, num_fewshot, limit, batch_size",
+    )
+    parser.add_argument(
+        "--device", type=int, metavar="N", help="--harness: one device's model (default: all)"
+    )
+    parser.add_argument("--experts", action="store_true", help="--harness: each task's expert alone")
     parser.add_argument("-o", "--output", metavar="FILE", help="write all rows to a .csv or .parquet file")
     add_json(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Evaluate, print the mean accuracy of each task by each rule, and write the rows where asked."""
+    """Evaluate, print the mean of each figure over the devices, and write the rows where asked."""
     from dfl_ray.cli.commands import run_folder, silence
-    from dfl_ray.errors import InputError
 
-    folder = run_folder(options.run)
+    folder = run_folder(options.run, whole=True)
     output = Path(options.output) if options.output else None
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise InputError(f"`{output}` cannot be written", expected="a name that ends in .csv or .parquet")
     silence(options.verbose)
+    return _by_harness(folder, options, output) if options.harness else _by_rules(folder, options, output)
+
+
+def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
+    if options.device is not None or options.experts:
+        raise InputError("--device and --experts go with --harness", change="Add --harness tasks=NAME.")
     from dfl_ray.simulation.evaluate_again import evaluate_again
     from dfl_ray.tracking.progress import make_progress
 
@@ -39,10 +59,7 @@ def execute(options: argparse.Namespace) -> int:
     for (rule, task), value in means.items():  # type: ignore[misc]
         progress.say(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
     if output is not None:
-        if output.suffix == ".csv":
-            table.to_csv(output, index=False)
-        else:
-            table.to_parquet(output, index=False)
+        _write(table, output)
         progress.say(f"Rows: {output}")
     if options.json:
         by_rule = {
@@ -50,3 +67,43 @@ def execute(options: argparse.Namespace) -> int:
         }
         print(json.dumps({"run": str(folder), "round": int(table["round"].iloc[0]), "accuracy": by_rule}))
     return 0
+
+
+def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
+    from dfl_ray.simulation.harness import harness_settings
+
+    if options.overrides:
+        raise InputError(
+            "--harness reads no keys of the configuration",
+            got=" ".join(options.overrides),
+            expected="RUN alone",
+        )
+    settings = harness_settings(options.harness)
+    from dfl_ray.simulation.export_device import open_saved
+    from dfl_ray.simulation.harness import evaluate_with_harness
+    from dfl_ray.tracking.progress import make_progress
+
+    progress = make_progress(quiet=options.json)
+    run = open_saved(folder)
+    devices = sorted(run.experiment.setup.held) if options.device is None else [options.device]
+    table = evaluate_with_harness(run, settings, progress, devices=devices, experts=options.experts)
+    shown = table.groupby(["expert", "task", "metric", "filter"], sort=False)["value"].mean()
+    of = f"device {options.device}" if options.device is not None else f"{len(devices)} devices, mean"
+    progress.say(f"after round {run.round_index}, {of}")
+    for (expert, task, metric, kind), value in shown.items():  # type: ignore[misc]
+        words = f"{task} {metric}" + ("" if kind == "none" else f" ({kind})")
+        progress.say(f"{words:<40} {value:10.4f}" + (f"   expert of {expert}" if expert else ""))
+    if output is not None:
+        _write(table, output)
+        progress.say(f"Rows: {output}")
+    if options.json:
+        rows = json.loads(table.to_json(orient="records", double_precision=15))
+        print(json.dumps({"run": str(folder), "round": run.round_index, "harness": rows}))
+    return 0
+
+
+def _write(table: pd.DataFrame, output: Path) -> None:
+    if output.suffix == ".csv":
+        table.to_csv(output, index=False)
+    else:
+        table.to_parquet(output, index=False)

@@ -39,7 +39,7 @@ def execute(options: argparse.Namespace) -> int:
     """Write the folder or folders and say what they hold."""
     from dfl_ray.cli.commands import run_folder, silence
 
-    folder = run_folder(options.run)
+    folder = run_folder(options.run, whole=True)
     silence(options.verbose)
     from dfl_ray.simulation.export_device import export_device, open_saved
 

@@ -278,9 +278,10 @@ _COMMANDS = (
     ),
     Command(
         "evaluate",
-        "evaluate RUN [key=value …]",
-        "asks a run's saved state once more, by other rules or on more rows",
-        "example:\n  dfl-ray evaluate runs/NAME evaluate.rules=[all] evaluate.rows_per_task=null -o rows.csv",
+        "evaluate RUN [key=value …] [--harness tasks=…]",
+        "asks a run's saved state once more, by other rules, on more rows, or by lm-eval",
+        "examples:\n  dfl-ray evaluate runs/NAME evaluate.rules=[all] evaluate.rows_per_task=null -o rows.csv\n"
+        "  dfl-ray evaluate runs/NAME --device 3 --harness tasks=arc_easy,boolq limit=100",
         evaluate.add_arguments,
         evaluate.execute,
     ),

@@ -18,12 +18,24 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
         "WANDB_SILENT": "true",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_DEDUP_LOGS": "1",
         "PYTHONWARNINGS": "ignore",
     }
+)
+LOUD = (
+    "ray",
+    "wandb",
+    "transformers",
+    "datasets",
+    "huggingface_hub",
+    "urllib3",
+    "fsspec",
+    "lm_eval",
+    "evaluate",
 )
 
 
@@ -32,5 +44,5 @@ def silence_libraries() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore")
-    for name in ("ray", "wandb", "transformers", "datasets", "huggingface_hub", "urllib3", "fsspec"):
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.ERROR)

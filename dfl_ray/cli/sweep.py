@@ -74,6 +74,13 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
         grid, seeds=own.get("seeds", 1), samples=own.get("samples"), first_seed=base.seed
     )
     name = base.name or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
+    if "://" in base.runtime.runs_dir:
+        from dfl_ray.errors import InputError
+
+        raise InputError(
+            "A sweep lies on a file system", got=f"runtime.runs_dir: {base.runtime.runs_dir}",
+            change="Give a folder that all its trials reach, such as a shared volume.",
+        )  # fmt: skip
     folder = Path(base.runtime.runs_dir).absolute() / name
     common = [
         f"runtime.runs_dir={json.dumps(str(folder))}",

@@ -21,6 +21,7 @@ from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.config.settings import hub_problems, skew_problems
+from dfl_ray.config.warm_start import missing_warm_start, warm_start_problems
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.experts.table import RULES
 from dfl_ray.methods.spec import method_spec
@@ -75,6 +76,7 @@ def check_values(config: Config) -> list[Problem]:
         skew_problems,
         _rules,
         _templates,
+        lambda c: warm_start_problems(c.model, c.method),
         lambda c: fault_problems(c.devices.faults, c.method),
         asynchronous_problems,
         lambda c: privacy_problems(c.privacy, c.method),
@@ -83,7 +85,7 @@ def check_values(config: Config) -> list[Problem]:
 
 
 def check_inputs(config: Config) -> None:
-    """Refuse a configuration whose files are missing: tasks, placement, traces, graph, model folder.
+    """Refuse a configuration whose files are missing: tasks, placement, traces, graph, model, adapter.
 
     Args:
         config: The whole configuration.
@@ -94,6 +96,7 @@ def check_inputs(config: Config) -> None:
     found = [problem for row in _FILES for problem in _missing_path(config, row)]
     found += _missing_option_files(config)
     found += _unnamed_model(config)
+    found += missing_warm_start(config.model)
     try:
         _check_model(config)
     except InputError as error:

@@ -41,6 +41,10 @@ class ModelConfig(Section):
     max_tokens: int = Field(
         default=256, ge=8, le=32768, description="longest row in tokens; longer prompts lose their head"
     )
+    warm_start: str | None = Field(
+        default=None,
+        description="folder of a PEFT LoRA adapter that every device starts from; its rank may be at most the devices'",
+    )
     verify_export: bool = Field(
         default=False, description="load the exported adapters with PEFT and compare logits"
     )
@@ -100,7 +104,9 @@ class RuntimeConfig(Section):
     memory_per_actor_mb: float | None = Field(
         default=None, gt=0, description="memory an actor reserves; none = estimated"
     )
-    runs_dir: str = Field(default="runs", description="folder of all run folders")
+    runs_dir: str = Field(
+        default="runs", description="folder of all run folders, or a URL that fsspec reads (s3://bucket/runs)"
+    )
     report: bool = Field(
         default=True, description="write report.html at the end; `dfl-ray report` makes it at any time"
     )

@@ -36,7 +36,7 @@ from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.experts.sketch import sketch
 from dfl_ray.lora.inject import inject
 from dfl_ray.lora.optimizer import AdapterState, in_range
-from dfl_ray.methods.base import Context, Device
+from dfl_ray.methods.base import Context, Device, first_adapters
 from dfl_ray.methods.due import due_round
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.laws import Planned, exchange_due
@@ -93,7 +93,7 @@ class DeviceGroup:
             config=self.config, seed=s.config.seed, run=s.run, rounds=s.config.rounds, layers=s.layers,
             tasks=len(s.tasks), held=s.held, graph=s.graph, sketch=self.sketch, router_layers=s.router_layers,
             projections=s.projections, faults=self.faults, barrier=s.config.schedule == "sync",
-            privacy=PrivateUpdates(s.config.privacy, s.config.seed),
+            privacy=PrivateUpdates(s.config.privacy, s.config.seed), warm=s.warm,
         )  # fmt: skip
 
     def rewire(self, graph: CommGraph) -> None:
@@ -110,7 +110,7 @@ class DeviceGroup:
     def _make_devices(self, devices: list[int]) -> None:
         adapter_tasks = {d: self.method.adapter_tasks(d) for d in devices}
         self.owners = [(d, t) for d in devices for t in adapter_tasks[d]]
-        theta = torch.cat([self.method.start(d) for d in devices]).to(self.torch_device)
+        theta = first_adapters(self.method, self._context(), devices).to(self.torch_device)
         self.state = AdapterState.from_theta(theta)
         self.devices: dict[int, Device[Any]] = {}
         start = 0

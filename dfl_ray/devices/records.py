@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:  # the channel's process reads these records too and must not import torch for them
     from dfl_ray.config.schema import Config
     from dfl_ray.lora.layout import LayerShape
+    from dfl_ray.lora.warm import WarmStart
     from dfl_ray.models.weights import BaseWeights
     from dfl_ray.network.comm_graph import CommGraph
     from dfl_ray.network.traffic import TransferRequests
@@ -36,6 +37,7 @@ class GroupSetup:
         graph: Who exchanges what with whom.
         run: Low 32 bits of the run's identity.
         projections: The static A of all devices, see `methods.base.Context`.
+        warm: The adapter that all devices start from; None = the method's own start.
     """
 
     config: Config
@@ -49,6 +51,7 @@ class GroupSetup:
     graph: CommGraph
     run: int
     projections: tuple[np.ndarray, ...] = ()
+    warm: WarmStart | None = None
 
 
 @dataclass(frozen=True)

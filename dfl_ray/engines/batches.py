@@ -139,5 +139,8 @@ def prompt_batch(
         ids[k, : len(row)] = row
         real[k, : len(row)] = True
     source = torch.from_numpy(np.argwhere(real)) if every else torch.zeros((1, 2), dtype=torch.int64)
-    batch = Batch(torch.from_numpy(ids), source, torch.zeros(len(source), dtype=torch.int64), int(real.sum()))
+    batch = Batch(
+        torch.from_numpy(ids), source, torch.zeros(len(source), dtype=torch.int64), int(real.sum()),
+        lengths=real.sum(axis=1),
+    )  # fmt: skip
     return batch, torch.from_numpy(real)

@@ -52,7 +52,8 @@ def check_expressible(
     """
     with TemporaryDirectory() as made:
         factors = [[x.numpy() for x in f] for f in (a, b)]
-        folder = write_peft_folder(Path(made) / "adapter", layers, *factors, scale=1.0, base_model="")
+        folder = write_peft_folder(Path(made) / "adapter", layers, *factors, scale=1.0, base_model="",
+            head=weights.head)  # fmt: skip
         verify_folder(weights, model, layers, folder)
 
 
@@ -85,7 +86,8 @@ def verify_folder(
             loaded = _load(weights, folder)
         except _PeftRefuses as error:
             raise _refusal(f"PEFT refuses: {error.said}", weights, layers, error.named) from error.__cause__
-        theirs = loaded(input_ids=torch.from_numpy(row)[None], use_cache=False).logits[0].float()
+        settings = {} if model.classifies else {"use_cache": False}
+        theirs = loaded(input_ids=torch.from_numpy(row)[None], **settings).logits[0].float()
     error, effect = (mine - theirs).abs(), (mine - bare).abs()
     exact = weights.dtype == "float32"
     if float(error.mean()) > (EXACT if exact else ROUNDED) * float(effect.mean()) + (1e-6 if exact else 1e-2):
@@ -111,7 +113,8 @@ def unexportable(weights: BaseWeights, layers: Sequence[LayerShape]) -> list[str
         a = [np.zeros((1, s.in_features), np.float32) for s in rest]
         b = [np.ones((s.out_features, 1), np.float32) for s in rest]
         with TemporaryDirectory() as made:
-            folder = write_peft_folder(Path(made) / "adapter", rest, a, b, scale=1.0, base_model="")
+            folder = write_peft_folder(Path(made) / "adapter", rest, a, b, scale=1.0, base_model="",
+                head=weights.head)  # fmt: skip
             try:
                 found = _lost(_load(weights, folder), rest, b)
             except _PeftRefuses as error:

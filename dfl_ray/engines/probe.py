@@ -51,15 +51,16 @@ def probe(
         Indices of the adapted layers that see an input of their own, the first of each.
 
     Raises:
-        InputError: It is not causal, rows depend on each other, positions end before the rows do, or an adapter would
-            not act on its layer as in PEFT.
+        InputError: It is neither causal nor a classifier, rows depend on each other, positions end before the rows do,
+            or an adapter would not act on its layer as in PEFT.
     """
     rng = np.random.default_rng(0)
     most = model.most_positions or LENGTHS[0]
     rows = [rng.integers(0, vocabulary, max(2, min(n, most))) for n in LENGTHS]
     _check_runs(model, rows[:1])
     _check_longest(model, rng.integers(0, vocabulary, longest))
-    _check_causal(model, rows[0], rng.integers(0, vocabulary, len(rows[0])))
+    if not model.classifies:
+        _check_causal(model, rows[0], rng.integers(0, vocabulary, len(rows[0])))
     distinct = _check_called(model, rows, layers, unexportable)
     _check_rows(model, rows, layers)
     return distinct

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from dfl_ray.engines.batches import Batch, collate, within
+from dfl_ray.engines.classes import class_logits
 from dfl_ray.engines.cpu.decoder import MergedDecoder
 from dfl_ray.engines.cpu.linear import Factors
 from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
@@ -26,7 +27,7 @@ from dfl_ray.engines.cpu.plan import Plan, make_plan
 from dfl_ray.engines.gpu.kernels import Compile
 from dfl_ray.engines.gpu.make import Choice, large_decoder
 from dfl_ray.engines.gpu.step import step_gradients
-from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell
+from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell, classifies
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_, proximal_
 from dfl_ray.models.cache import KeyValueCache
@@ -36,7 +37,7 @@ from dfl_ray.tasks.tokens import TokenRows
 
 
 class ScoredModel:
-    """A causal language model that computes logits only where they are asked for.
+    """A causal language model, or a classifier, that computes logits only where they are asked for.
 
     Args:
         model: The frozen base with adapted layers (`inject`).
@@ -61,6 +62,7 @@ class ScoredModel:
         self.large = large_decoder(model, large, compile)
         self._merged = merged_decoder(model)
         self.most_positions = _positions_of(model)
+        self.classifies = classifies(model)
         head: torch.nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
         if head is not None:
             head.register_forward_pre_hook(self._gather)
@@ -117,6 +119,8 @@ class ScoredModel:
                 return self._merged_logits(self._merged, batch, binding, adapters, plan)
         batch = within(batch, self.most_positions)
         self._shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        if self.classifies:
+            return class_logits(self.model, self.cell, batch, binding)
         self.cell.current, self.cell.shape, self._source = binding, self._shape, batch.source
         self._gathered = False
         extra = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}

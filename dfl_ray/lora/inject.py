@@ -16,6 +16,7 @@ from torch import nn
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import choose_layers
+from dfl_ray.models.classifier import in_head
 
 
 @dataclass
@@ -195,7 +196,7 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
 
 
 def linear_layers(model: nn.Module) -> list[LayerShape]:
-    """List all linear layers of a model but its output head, GPT-2's transposed `Conv1D` included.
+    """List all linear layers of a model but its output head or a classifier's, GPT-2's transposed `Conv1D` included.
 
     Args:
         model: A causal language model; `get_output_embeddings` names its head where it has that method.
@@ -205,7 +206,14 @@ def linear_layers(model: nn.Module) -> list[LayerShape]:
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = [(n, m, _features(m)) for n, m in model.named_modules()]
+    if classifies(model):
+        linear = [entry for entry in linear if not in_head(entry[0])]
     return [LayerShape(n, *f) for n, m, f in linear if f is not None and m is not head]
+
+
+def classifies(model: nn.Module) -> bool:
+    """Tell whether a model is a sequence classifier of `transformers`."""
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def inject(model: nn.Module, layers: Sequence[LayerShape]) -> BindingCell:

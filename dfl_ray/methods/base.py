@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from dfl_ray.config.methods import TrainingConfig
+from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.lora.warm import WarmStart
 from dfl_ray.methods.faults import Faults
 from dfl_ray.methods.laws import LawContext, Planned, TrafficLaw
 from dfl_ray.methods.private_updates import PrivateUpdates
@@ -137,6 +139,7 @@ class Context:
         faults: The devices that fail or attack.
         barrier: Whether all devices wait for each other in every round (`schedule: sync`).
         privacy: Clipping and noise on what is sent.
+        warm: The adapter that all devices start from; None = the method's own start.
     """
 
     config: TrainingConfig
@@ -153,6 +156,7 @@ class Context:
     faults: Faults = field(default_factory=Faults)
     barrier: bool = True
     privacy: PrivateUpdates = field(default_factory=PrivateUpdates)
+    warm: WarmStart | None = None
 
     def law_context(self, layout: Layout) -> LawContext:
         """Make what the method's traffic law knows of the run.
@@ -198,7 +202,7 @@ class Method(Protocol):
         ...
 
     def start(self, device: int) -> torch.Tensor:
-        """The device's first adapters, (adapters, layout.size)."""
+        """The device's first adapters, (adapters, layout.size); `first_adapters` puts a warm start into them."""
         ...
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> Sequence[torch.Tensor] | None:
@@ -274,3 +278,32 @@ class Method(Protocol):
     def masks(self, device: Device[Any]) -> dict[int, np.ndarray]:
         """Task -> (size,) bool of the masks in force, for tasks this device is the author of."""
         ...
+
+
+def first_adapters(method: Method, context: Context, devices: Sequence[int]) -> torch.Tensor:
+    """Give the adapters that devices begin the run with: the method's start, and in it the adapter of a warm start.
+
+    Args:
+        method: The method.
+        context: The run.
+        devices: Some devices, at least one.
+
+    Returns:
+        (adapters, layout.size) float32, device after device.
+
+    Raises:
+        InputError: A is not trained, and the method's own A is not the warm start's.
+    """
+    theta = torch.cat([method.start(d) for d in devices])
+    if context.warm is None:
+        return theta
+    context.warm.put(method.layout, theta)
+    owners = [(d, t) for d in devices for t in method.adapter_tasks(d)][:1]
+    static = method.static_a(owners) if owners else None
+    if static is not None and not context.warm.is_in([a[0].cpu().numpy() for a in static]):
+        raise InputError(
+            f"The method {context.config.name} cannot start from `model.warm_start`",
+            got="an A of its own that it does not train",
+            expected="a method that trains A, or takes it from `Context.projections`",
+        )
+    return theta

@@ -24,7 +24,7 @@ import torch
 
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.methods.aggregations import gossip_mean
-from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
+from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing, first_adapters
 from dfl_ray.methods.choco_law import ChocoLaw, kept_of
 from dfl_ray.methods.gossip import collect, finite_values
 from dfl_ray.methods.shared import SharedAdapter
@@ -71,7 +71,7 @@ class Choco(SharedAdapter[ChocoState]):
     def begin(self, device: Device[ChocoState], round_index: int) -> None:
         """Start all public copies, the own and the neighbours', at the common first adapter, in the first round."""
         if device.memory.own is None:
-            first = self.fresh(device.index)[0].numpy()
+            first = first_adapters(self, self.context, [device.index])[0].numpy()
             device.memory.own = first.copy()
             neighbours = sorted(self.context.graph.weights.get(device.index, {}))
             device.memory.copies = {n: first.copy() for n in neighbours}

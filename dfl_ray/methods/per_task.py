@@ -66,7 +66,7 @@ class FfaPerTask(TaskExperts):
     """
 
     def static_a(self, owners: Sequence[tuple[int, int]]) -> list[torch.Tensor] | None:
-        """Give the common A.
+        """Give the common A, which a warm start brings along.
 
         Args:
             owners: (device, task) of each adapter.
@@ -75,4 +75,6 @@ class FfaPerTask(TaskExperts):
             One (owners, r, d) float32 stack a layer, without copies.
         """
         drawn = common_factors(self.context.seed, self.context.layers, self.layout.rank)
+        if self.context.warm is not None:
+            drawn = self.context.warm.common_a(drawn)
         return [torch.from_numpy(a).float().expand(len(owners), -1, -1) for a in drawn]

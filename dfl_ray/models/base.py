@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfl_ray.models.checks import check_finite, check_kind, layers_beyond, rests_of_old_files
+from dfl_ray.models.classifier import classifier_note, is_classifier
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 
@@ -25,7 +26,7 @@ _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False) -> BaseWeights:
-    """Read a causal language model's folder (or hub id) into plain arrays.
+    """Read a causal language model's or a classifier's folder (or hub id) into plain arrays.
 
     A folder of the Llama family is read straight from its safetensors; anything else goes through `transformers`.
     Either way the file holds all that the model computes with: nothing is drawn at random and nothing is dropped
@@ -46,14 +47,16 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
     folder = Path(path)
     weights = None
     if (folder / "config.json").is_file():
-        check_kind((folder / "config.json").read_bytes(), str(path))
-        weights = _load_decoder(folder, dtype)
+        said = (folder / "config.json").read_bytes()
+        check_kind(said, str(path))
+        weights = None if is_classifier(said) else _load_decoder(folder, dtype)
     if weights is None:
         from dfl_ray.models.pretrained import load_pretrained
 
         weights = load_pretrained(path, dtype, trust_remote_code)
     check_finite({**weights.arrays, **weights.buffers}, str(path))
-    return replace(weights, notes=(*weights.notes, *adapter_note(folder)))
+    notes = (*weights.notes, *classifier_note(weights.config_json), *adapter_note(folder))
+    return replace(weights, notes=notes)
 
 
 def adapter_note(folder: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl_ray.models.classifier import is_classifier
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.models.llama import empty_decoder
 from dfl_ray.models.weights import BaseWeights
@@ -91,7 +92,7 @@ def empty_transformer(
         The model; its parameters lie on torch's `meta` device, its buffers in memory.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     made = (
         AutoConfig.from_pretrained(code, trust_remote_code=trust_remote_code)
@@ -99,9 +100,24 @@ def empty_transformer(
         else AutoConfig.for_model(**config)
     )
     with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(
+        return auto_class(made.to_dict()).from_config(
             made, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
+
+
+def auto_class(config: Mapping[str, Any]) -> Any:
+    """Find the class of `transformers` that a model of a configuration is loaded by.
+
+    Args:
+        config: The configuration; `architectures` tells a classifier.
+
+    Returns:
+        `AutoModelForSequenceClassification` or `AutoModelForCausalLM`.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    classifier = is_classifier(json.dumps({"architectures": config.get("architectures")}))
+    return AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
 
 
 def _fill(model: Any, weights: BaseWeights, device: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ def write_peft_folder(
     *,
     scale: float,
     base_model: str,
+    head: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write one adapter y = W0 x + s B A x.
 
@@ -33,6 +34,7 @@ def write_peft_folder(
         b: One (out_features, rank) factor a layer.
         scale: s.
         base_model: Path or id of the base model, for the adapter's config.
+        head: Name -> values of a classifier's head, which PEFT expects in its adapters; None for a language model.
 
     Returns:
         The folder.
@@ -44,10 +46,12 @@ def write_peft_folder(
         prefix = f"base_model.model.{layer.name}"
         tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(down, np.float32)
         tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(up, np.float32)
+    for name, values in (head or {}).items():
+        tensors[f"base_model.model.{name}"] = np.ascontiguousarray(values)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if head is None else "SEQ_CLS",
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": scale * rank,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dfl_ray.models.base import adapter_note
 from dfl_ray.models.checks import check_kind
+from dfl_ray.models.classifier import classifier_note
 from dfl_ray.models.positions import check_row_length
 from dfl_ray.models.shapes import StoredModel, StoredTensor, number_of_layers
 from dfl_ray.models.weights import fewer_layers_note, own_head_note
@@ -43,6 +44,7 @@ def planned_notes(model: StoredModel, longest: int) -> tuple[str, ...]:
         notes.append(fewer_layers_note(folder, layers, beyond))
     if _has_own_head(model.tensors) and _says_tied(config):
         notes.append(own_head_note(folder))
+    notes += classifier_note(model.config_json)
     return (*notes, *adapter_note(folder), *check_row_length(model.config_json, longest))
 
 

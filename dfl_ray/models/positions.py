@@ -12,6 +12,11 @@ from dfl_ray.errors import InputError
 _POSITIONS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length",
 )  # fmt: skip
+_COUNTED_FROM_PAD = (
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet",
+    "longformer", "esm", "luke", "ibert", "xmod",
+)  # fmt: skip
+"""Model types whose first token has position pad_token_id + 1, so that as many positions less are left."""
 _WINDOW = re.compile(r"sliding_window|window_size|attention_chunk|local_attention|chunk_size|chunk_length")
 
 
@@ -24,8 +29,12 @@ def trained_positions(config_json: str) -> int | None:
     Returns:
         Tokens, the smallest number that the configuration names; None where it names none.
     """
-    named = [c.get(key) for c in _text_configs(json.loads(config_json)) for key in _POSITIONS]
-    return min((n for n in named if isinstance(n, int) and n > 0), default=None)
+    raw = json.loads(config_json)
+    named = [c.get(key) for c in _text_configs(raw) for key in _POSITIONS]
+    found = min((n for n in named if isinstance(n, int) and n > 0), default=None)
+    if found is not None and raw.get("model_type") in _COUNTED_FROM_PAD:
+        return found - int(raw.get("pad_token_id") or 0) - 1
+    return found
 
 
 def scale_grows_from(config_json: str) -> tuple[int, str] | None:

@@ -17,7 +17,7 @@ from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, ow
 
 
 def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> BaseWeights:
-    """Read a causal language model with `AutoModelForCausalLM` into plain arrays.
+    """Read a causal language model, or a sequence classifier, with `transformers` into plain arrays.
 
     Args:
         path: Folder or hub id.
@@ -63,10 +63,13 @@ def _from_pretrained(
     path: str | Path, source: str, dtype: str, trust_remote_code: bool
 ) -> tuple[Any, Mapping[str, Any]]:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from dfl_ray.models.build import auto_class
 
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        loaded: Any = auto_class(config.to_dict()).from_pretrained(
             source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code,
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.models.classifier import in_head, is_classifier
 
 _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -167,9 +168,13 @@ def all_linear_layers(model: StoredModel) -> tuple[list[LayerShape], int]:
         for name, tensor in model.tensors.items()
         if (m := _NUMBER.search(name)) is None or int(m[0]) not in model.layers_not_used
     }
+    classifier = model.config_json is not None and is_classifier(model.config_json)
     layers = [
         LayerShape(name.removesuffix(".weight"), shape[0], shape[1])
         for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and not any(word in name for word in _NOT_ADAPTED)
+        if name.endswith(".weight")
+        and len(shape) == 2
+        and not any(word in name for word in _NOT_ADAPTED)
+        and not (classifier and in_head(name))
     ]
     return layers, sum(prod(shape) for shape in shapes.values())

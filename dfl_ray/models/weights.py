@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfl_ray.models.classifier import PEFT_HEADS, class_names
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 
 if TYPE_CHECKING:
@@ -45,10 +46,28 @@ class BaseWeights:
         return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values()))
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of a sequence classifier's classes; None for a language model."""
+        return class_names(self.config_json)
+
+    @property
+    def head(self) -> dict[str, np.ndarray] | None:
+        """Name -> float32 values of a classifier's head as PEFT keeps it; None for a language model."""
+        if self.classes is None:
+            return None
+        named = {n: a for n, a in self.arrays.items() if n.partition(".")[0] in PEFT_HEADS}
+        return {n: a if a.dtype != np.uint16 else _widened(a) for n, a in named.items()}
+
+    @property
     def decoder(self) -> DecoderShape | None:
         """The Llama-family decoder that these arrays fill exactly, or None."""
-        shape = read_decoder(self.config_json)
+        shape = None if self.classes else read_decoder(self.config_json)
         return shape if shape is not None and set(self.arrays) == set(shape.parameter_shapes()) else None
+
+
+def _widened(bits: np.ndarray) -> np.ndarray:
+    """The float32 values of bfloat16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def own_head_note(path: str | Path) -> str:

@@ -18,6 +18,7 @@ from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, lock, parts
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
+from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, TableLike, conform
 
 GRAPHML_MOST_DEVICES = 5_000
@@ -29,6 +30,7 @@ class RunFolder:
 
     path: Path
     _lock: lock.FolderLock = field(repr=False)
+    mirror: Mirror | None = field(default=None, repr=False)
 
     @classmethod
     def create(

@@ -16,6 +16,7 @@ from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
 from dfl_ray.records.folder import check_records, check_run_folder
 from dfl_ray.records.partition import read_partition
+from dfl_ray.records.remote import fetched, is_remote
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS
 
 
@@ -247,7 +248,7 @@ def load_run(path: str | Path) -> Run:
     tables speak of the same rounds.
 
     Args:
-        path: `runs/<name>`.
+        path: `runs/<name>`, or the URL of a run, which is fetched first (`records.remote`).
 
     Returns:
         The run; its tables are read when first asked for.
@@ -255,7 +256,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: Missing, foreign, damaged, or written by a newer dfl-ray.
     """
-    path = Path(path)
+    path = fetched(str(path)) if is_remote(path) else Path(path)
     info = check_run_folder(path)
     try:
         config = parse((path / "config.yaml").read_text(encoding="utf-8"))

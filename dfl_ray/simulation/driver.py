@@ -341,6 +341,17 @@ class Driver:
             with self.progress.stage("adapters"):
                 self._check_final(checkpoint.state)
                 self._save_adapters(checkpoint)
+        self._copy_out()
+
+    def _copy_out(self) -> None:
+        """Copy the run folder to its URL, if it has one; a copy that fails is told and tried again at the next one."""
+        if self.folder.mirror is None:
+            return
+        try:
+            with self.progress.stage("copy"):
+                self.folder.mirror.push()
+        except RunError as error:
+            self.progress.say(str(error))
 
     def _state(self) -> BackendState:
         """The backend's state, with the movement's and the schedule's beside the channel's."""

@@ -23,6 +23,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.classifier import class_names
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
 from dfl_ray.network.deployment import Deployment, build_deployment, needs_sketches
@@ -37,6 +38,7 @@ from dfl_ray.simulation.experiment import (
     model_path,
     setup_notes,
     token_tasks,
+    warm_start,
 )
 from dfl_ray.simulation.goals import Goals
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
@@ -145,6 +147,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     folder = Path(model_path(config))
     targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
     layers, router = checked_layers(method, targets, len(names))
+    warm_start(config, layers)  # refused here too where it does not fit
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens))
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
@@ -214,7 +217,9 @@ def _planned_rows(config: Config) -> tuple[list[str], tuple[TokenTask, ...], tup
         told = f"rows are taken to have {TOKENS_PER_ROW['hub']} tokens: hub data are not read for a plan"
         return list(names), (), (told,)
     loaded = read_tasks(config)
-    tokens = token_tasks(config, loaded.tasks)
+    described = Path(model_path(config)) / "config.json"
+    classes = class_names(described.read_bytes()) if described.is_file() else None
+    tokens = token_tasks(config, loaded.tasks, classes)
     return [t.name for t in tokens], tokens, loaded.notes
 
 

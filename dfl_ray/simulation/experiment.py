@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from dfl_ray.simulation.dealing import deal_rows, sketches_of
 if TYPE_CHECKING:
     from dfl_ray.engines.adapted_layers import Targets
     from dfl_ray.experts.similarity import SharedSketches
+    from dfl_ray.lora.warm import WarmStart
     from dfl_ray.models.weights import BaseWeights
     from dfl_ray.tasks.assemble import LoadedTasks
     from dfl_ray.tasks.data import Task
@@ -113,8 +114,10 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         deployment = build_deployment(config, len(tokens), sketches)
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
     with step("projections"):
-        projections = static_projections(config, layers, len(tokens))
+        warm = warm_start(config, layers)
+        projections = static_projections(config, layers, len(tokens), warm)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
+    setup = replace(setup, warm=warm)
     flops = flops_per_token(config.method, layers, targets.parameters)
     notes = setup_notes(config, loaded.notes, tokens, targets.notes, deployment)
     return Experiment(
@@ -128,15 +131,18 @@ def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[To
     weights = load_base(
         model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code
     )
-    return weights, token_tasks(config, tasks)
+    return weights, token_tasks(config, tasks, weights.classes)
 
 
-def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
+def token_tasks(
+    config: Config, tasks: Sequence[Task], classes: Sequence[str] | None = None
+) -> tuple[TokenTask, ...]:
     """The tasks' rows as tokens of the run's model.
 
     Args:
         config: The experiment.
         tasks: Their rows.
+        classes: Names of the classes of a base model that classifies; None for a language model.
 
     Returns:
         The tasks in the same order.
@@ -146,11 +152,18 @@ def token_tasks(config: Config, tasks: Sequence[Task]) -> tuple[TokenTask, ...]:
     """
     from dfl_ray.models.tokenizer import load_tokenizer
     from dfl_ray.tasks.chat import prompt_form
+    from dfl_ray.tasks.class_rows import classify_task
     from dfl_ray.tasks.scoring import asked_score
     from dfl_ray.tasks.tokens import tokenize_task
 
     tokenizer = load_tokenizer(model_path(config), trust_remote_code=config.model.trust_remote_code)
     asked = {t.name: asked_score(config, t.name) for t in tasks}
+    if classes is not None:
+        sizes = {"max_tokens": config.model.max_tokens}
+        return tuple(
+            classify_task(t, tokenizer, classes, score=asked[t.name][0], asked_by=asked[t.name][1], **sizes)
+            for t in tasks
+        )
     form = prompt_form(config.tasks, tokenizer)
     return tuple(
         tokenize_task(
@@ -242,13 +255,39 @@ def _group_setup(
     )  # fmt: skip
 
 
-def static_projections(config: Config, layers: tuple[LayerShape, ...], tasks: int) -> tuple[np.ndarray, ...]:
+def warm_start(config: Config, layers: Sequence[LayerShape]) -> WarmStart | None:
+    """Read the adapter that all devices start from.
+
+    Args:
+        config: The experiment.
+        layers: The adapted layers.
+
+    Returns:
+        Its factors; None where `model.warm_start` is not set.
+
+    Raises:
+        InputError: It is not of this base model, or the method's adapters cannot hold it.
+    """
+    if config.model.warm_start is None:
+        return None
+    from dfl_ray.models.warm_start import read_warm_start
+
+    method = config.method
+    return read_warm_start(
+        config.model.warm_start, layers, scale=method.alpha / method.rank, most_rank=min(method.device_ranks)
+    )
+
+
+def static_projections(
+    config: Config, layers: tuple[LayerShape, ...], tasks: int, warm: WarmStart | None = None
+) -> tuple[np.ndarray, ...]:
     """Draw the static A that all devices share, the only draw of a run.
 
     Args:
         config: The experiment.
         layers: The adapted layers.
         tasks: Number of tasks T.
+        warm: The adapter that all devices start from, whose A a method keeps that trains B alone.
 
     Returns:
         One (T, r, d) float32 a layer of a method with an expert a task (`config.methods.PerTaskConfig`), one
@@ -267,7 +306,8 @@ def static_projections(config: Config, layers: tuple[LayerShape, ...], tasks: in
         return drawn_projections(config.seed, layers, tasks=tasks, rank=method.rank, kind=method.projection)
     if "a" in method_spec(method).trains:
         return ()
-    return tuple(a[None].astype(np.float32) for a in common_factors(config.seed, layers, method.rank))
+    drawn = common_factors(config.seed, layers, method.rank)
+    return tuple(a[None].astype(np.float32) for a in (drawn if warm is None else warm.common_a(drawn)))
 
 
 def _run_identity(config: Config, projections: tuple[np.ndarray, ...]) -> int:

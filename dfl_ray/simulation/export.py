@@ -60,7 +60,10 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
         update = merged[device]
         if update is not None:
             a, b, s = *_with_merged(layout, a, b, scale, update), 1.0
-        write_peft_folder(folder / name, setup.layers, a, b, scale=s, base_model=base_reference(config))
+        write_peft_folder(
+            folder / name, setup.layers, a, b, scale=s, base_model=base_reference(config),
+            head=setup.weights.head,
+        )  # fmt: skip
     if config.model.verify_export:
         _verify(experiment, [folder / name for name in owners])
     return folder
@@ -149,7 +152,8 @@ def _static_a(experiment: Experiment, device: int, task: int) -> list[np.ndarray
     config, layers = experiment.config, experiment.setup.layers
     method = config.method
     if isinstance(method, FfaPerTaskConfig):  # the run's projections are only its router's
-        return common_factors(config.seed, layers, method.rank)
+        drawn, warm = common_factors(config.seed, layers, method.rank), experiment.setup.warm
+        return drawn if warm is None else warm.common_a(drawn)
     if not (isinstance(method, SparseOrthogonalConfig) and method.projection == "per_device"):
         return [a[0 if task == SHARED_TASK else task] for a in experiment.setup.projections]
     drawn = drawn_projections(

@@ -134,6 +134,7 @@ def _write_adapter(run: SavedRun, adapter: Adapter, folder: Path) -> None:
         [b.float().cpu().numpy() for b in adapter.b],
         scale=method.alpha / method.rank,
         base_model=base_reference(run.config),
+        head=run.experiment.setup.weights.head,
     )
     verify_folder(run.experiment.setup.weights, run.group.model, layers, folder)
 

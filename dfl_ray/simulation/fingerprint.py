@@ -60,8 +60,8 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
         experiment: The run.
 
     Returns:
-        `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows), `weights` (SHA-256) and `code`
-        (`version` and `sources`, SHA-256 of the packages' source files).
+        `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows), `weights` (SHA-256), `warm_start`
+        (SHA-256, where there is one) and `code` (`version` and `sources`, SHA-256 of the packages' source files).
     """
     setup = experiment.setup
     return {
@@ -70,6 +70,7 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
             task.name: _digest(task.train, task.test, task.choices, task.labels) for task in setup.tasks
         },
         "weights": _digest(setup.weights.config_json, setup.weights.arrays, setup.weights.buffers),
+        **({} if setup.warm is None else {"warm_start": _digest(sorted(setup.warm.factors.items()))}),
         "code": {"version": VERSION, "sources": source_digest(Path(__file__).resolve().parents[2])},
     }
 
@@ -164,6 +165,8 @@ def refuse_changed_inputs(path: Path, recorded: Mapping[str, Any], found: Mappin
     ]
     if kept["weights"] != found["weights"]:
         differences.append("the weights of the base model are others")
+    if kept.get("warm_start") != found.get("warm_start"):
+        differences.append("the adapter of `model.warm_start` is another")
     if kept["code"] != found["code"]:
         commit = (recorded.get("git") or {}).get("commit") or "unknown"
         same = kept["code"]["version"] == VERSION

@@ -17,6 +17,7 @@ from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend, LocalBackend
 from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.chosen_packing import check_least, choose_packing, in_words, ordinary_after_all
+from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
 from dfl_ray.simulation.resuming import not_written, own_config, saved_state
@@ -76,6 +77,7 @@ def launch(
     from dfl_ray.config.locations import with_absolute_paths
 
     config = with_absolute_paths(config)
+    runs_dir, name = local_runs(config), config.name or automatic_name(config)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,
         _building(config, progress, verbose, server) as (experiment, make_backend),
@@ -83,11 +85,12 @@ def launch(
         for note in experiment.notes:
             progress.say(note)
         folder = RunFolder.create(
-            config.runtime.runs_dir, config.name or automatic_name(config), resolved_yaml(experiment.config),
-            suffix_if_taken=config.name is None,
-        )  # fmt: skip
+            runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
+        )
+        folder = mirrored(folder)
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
+        copy_out(folder)
         return _carry_out(experiment, folder, None, make_backend, progress, verbose, on_round_end)
 
 
@@ -125,7 +128,7 @@ def resume(
     from dfl_ray.simulation.lengthen import resumed_config
 
     own = own_config(path)
-    folder = RunFolder.open(path)
+    folder = mirrored(RunFolder.open(path))
     try:
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
@@ -265,7 +268,9 @@ def _carry_out(
         raise not_written(error, folder.path) from error
     finally:
         _end(backend, folder, state, tracker, progress)
-    return _close(folder, tracker, progress, config.runtime.report)
+    outcome = _close(folder, tracker, progress, config.runtime.report)
+    copy_out(folder, progress.say)
+    return outcome
 
 
 def _end(
@@ -281,7 +286,7 @@ def _end(
         host = backend
         steps[1:1] = [lambda: _record_actors(folder, host), host.close]
     if state != "done":
-        steps.append(lambda: tracker.finish(None, failed=True))
+        steps += [lambda: tracker.finish(None, failed=True), lambda: copy_out(folder)]
     errors: list[Exception] = []
     for step in steps:
         try:

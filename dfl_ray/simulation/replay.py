@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 """Largest difference of a figure, relative to the larger of 1 and its size, that another machine may make."""
 ROWS = 2
 """Answers of one device, task and rule by which accuracies may differ on another machine."""
-MAY_SET = ("model.name", "tasks.path", "runtime.")
+MAY_SET = ("model.name", "model.warm_start", "tasks.path", "runtime.")
 """Keys that a replay may set: where things lie here, and how the run is carried out."""
 
 
@@ -130,7 +130,7 @@ def _allowed(name: str, column: str, table: pd.DataFrame) -> Any:
 def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, each in words."""
     told: list[str] = []
-    for name in ("rows", "weights", "code"):
+    for name in ("rows", "weights", "warm_start", "code"):
         if was.get(KEY, {}).get(name) != now.get(KEY, {}).get(name):
             told.append(f"other {name}")
     old, new = was.get("versions", {}), now.get("versions", {})

@@ -75,7 +75,7 @@ class TextEncoder:
         (bare,), (dressed,) = self._ids(["a"]), self._ids(["a"], special=True)
         at = next((k for k in range(len(dressed)) if dressed[k : k + len(bare)] == bare), 0)
         self.start: Tokens = () if form.template is not None else tuple(dressed[:at])
-        self._trailing: Tokens = tuple(dressed[at + len(bare) :])
+        self.trailing: Tokens = tuple(dressed[at + len(bare) :])
 
     @property
     def unknown(self) -> int | None:
@@ -92,8 +92,8 @@ class TextEncoder:
             return self._end_of_turn()
         if self._tokenizer.eos_token_id is not None:
             return (self._tokenizer.eos_token_id,)  # type: ignore[return-value]
-        if self._trailing:
-            return self._trailing
+        if self.trailing:
+            return self.trailing
         tokens = self._behind(["\n"], "").get("\n", ())
         return () if self.unknown in tokens else tokens
 
@@ -102,7 +102,7 @@ class TextEncoder:
         """What ends an answer, in words."""
         if self._tokenizer.eos_token_id is not None or self._form.template is not None:
             return "the end token"
-        if self._trailing:
+        if self.trailing:
             return "what the tokenizer sets behind a text"
         return "a line break" if self.end else "nothing"
 

@@ -168,13 +168,13 @@ def tokenize_task(
     asked = longest if free is None else max(free.most, *(len(answers[row.answer]) for row in task.test))
     train, test = encoded.rows(task.train, longest), encoded.rows(task.test, asked)
     unread = _unread(task, encoder, train, test, answers)
-    _refuse_unread(task.name, "prompts", unread["prompts"])
+    refuse_unread(task.name, "prompts", unread["prompts"])
     bare = [answers[c][: len(answers[c]) - len(encoder.end)] for c in chosen.choices or ()]
     refuse_equal_labels(task.name, chosen.choices or (), bare, encoder.unknown)
-    _refuse_unread(task.name, "answers", unread["answers"])
+    refuse_unread(task.name, "answers", unread["answers"])
     remarks = (f"task {task.name}: {form.remark}",) if form.remark else ()
     cut = _cut_notes(task, max_tokens, train, test)
-    notes = (*cut, *_unread_notes(task.name, unread), *remarks, *_end_notes(task, encoder))
+    notes = (*cut, *unread_notes(task.name, unread), *remarks, *_end_notes(task, encoder))
     chance = None if free is not None and free.score in PARTIAL_SCORES else task.chance
     rows = TokenTask(task.name, train.rows, test.rows, None, None, chance, chosen.why, notes, free)
     if free is not None:
@@ -289,7 +289,17 @@ def _unread(
     }
 
 
-def _refuse_unread(name: str, what: str, unread: Unread) -> None:
+def refuse_unread(name: str, what: str, unread: Unread) -> None:
+    """Refuse a task whose texts the tokenizer cannot represent for more than `MOST_UNREAD` of them.
+
+    Args:
+        name: The task's name.
+        what: The texts, in words.
+        unread: What of them it cannot represent.
+
+    Raises:
+        InputError: It says the share.
+    """
     if unread.share > MOST_UNREAD:
         raise InputError(
             f"Task `{name}`: the model's tokenizer cannot read the {what}",
@@ -299,7 +309,16 @@ def _refuse_unread(name: str, what: str, unread: Unread) -> None:
         )
 
 
-def _unread_notes(name: str, found: Mapping[str, Unread]) -> tuple[str, ...]:
+def unread_notes(name: str, found: Mapping[str, Unread]) -> tuple[str, ...]:
+    """Say what a tokenizer cannot represent of a task's texts.
+
+    Args:
+        name: The task's name.
+        found: The texts in words -> what of them it cannot represent.
+
+    Returns:
+        One sentence for each that has any.
+    """
     return tuple(f"task {name}, {what}: {unread}" for what, unread in found.items() if unread.share > 0)
 
 
