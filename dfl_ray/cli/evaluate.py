@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from dfl_ray.cli.common import add_json
 
@@ -21,13 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Evaluate, print the mean accuracy of each task by each rule, and write the rows where asked."""
-    from dfl_ray.cli.commands import run_folder, silence
-    from dfl_ray.errors import InputError
+    from dfl_ray.cli.commands import run_folder, silence, table_file, write_table
 
     folder = run_folder(options.run)
-    output = Path(options.output) if options.output else None
-    if output is not None and output.suffix not in (".csv", ".parquet"):
-        raise InputError(f"`{output}` cannot be written", expected="a name that ends in .csv or .parquet")
+    output = table_file(options.output)
     silence(options.verbose)
     from dfl_ray.simulation.evaluate_again import evaluate_again
     from dfl_ray.tracking.progress import make_progress
@@ -39,10 +35,7 @@ def execute(options: argparse.Namespace) -> int:
     for (rule, task), value in means.items():  # type: ignore[misc]
         progress.say(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
     if output is not None:
-        if output.suffix == ".csv":
-            table.to_csv(output, index=False)
-        else:
-            table.to_parquet(output, index=False)
+        write_table(table, output)
         progress.say(f"Rows: {output}")
     if options.json:
         by_rule = {

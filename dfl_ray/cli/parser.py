@@ -15,6 +15,7 @@ from dfl_ray.cli import (
     evaluate,
     export,
     plot,
+    replan,
     status,
     sweep,
     verify,
@@ -317,6 +318,15 @@ _COMMANDS = (
         "example:\n  dfl-ray replay one.zip model.name=PATH tasks.path=PATH",
         bundle.add_replay_arguments,
         bundle.replay,
+    ),
+    Command(
+        "replan",
+        "replan RUN [radio.key=value …]",
+        "carries a run's recorded requests over another radio, without training",
+        "Bytes, airtime, joules, simulated time and deliveries of both, and where other deliveries would have changed "
+        "the learning.\nexample:\n  dfl-ray replan runs/NAME radio.scheduler=tdma radio.tx_power_dbm=10",
+        replan.add_arguments,
+        replan.execute,
     ),
     Command("presets", "presets", "lists the shipped configurations", "", _no_arguments, commands.presets),
     Command(
