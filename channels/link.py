@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
 from channels.checks import require_positive
+from channels.registry import unknown_name
 from channels.units import THERMAL_NOISE_DBM_HZ, db_to_linear
 
 CQI_THRESHOLDS_DB: tuple[float, ...] = (
@@ -22,6 +23,9 @@ CQI_EFFICIENCIES: tuple[float, ...] = (
     5.1152, 5.5547,
 )  # fmt: skip
 """Spectral efficiency of each CQI mode in bit/s/Hz (3GPP TS 36.213 table 7.2.3-1)."""
+
+ERROR_MODELS: tuple[str, ...] = ("outage", "chen", "finite_blocklength", "none")
+"""Names of what a transmission comes to at an SINR; see `channels.scheduling.levels.decoded_rows`."""
 
 CHEN_WATERFALL_DB = 0.023
 """Waterfall threshold m of the packet-error model in dB (Chen et al., arXiv 1909.07972)."""
@@ -255,7 +259,7 @@ def check_rate_names(rate: str, errors: str, gap_db: float) -> None:
 
     Args:
         rate: `shannon` or `cqi`.
-        errors: `outage`, `chen` or `none`.
+        errors: `outage`, `chen`, `finite_blocklength` or `none`.
         gap_db: SNR gap in dB, >= 0.
 
     Raises:
@@ -263,8 +267,8 @@ def check_rate_names(rate: str, errors: str, gap_db: float) -> None:
     """
     if rate not in ("shannon", "cqi"):
         raise ValueError(f"rate is {rate!r}; expected shannon or cqi")
-    if errors not in ("outage", "chen", "none"):
-        raise ValueError(f"errors is {errors!r}; expected outage, chen or none")
+    if errors not in ERROR_MODELS:
+        raise unknown_name("errors", errors, ERROR_MODELS)
     if not math.isfinite(gap_db):
         raise ValueError(f"snr_gap_db is {gap_db!r}; expected a finite number >= 0")
     require_positive("snr_gap_db", gap_db, zero_allowed=True)

@@ -11,7 +11,8 @@ from typing import Any
 from channels.adaptation import CSI_KINDS
 from channels.checks import require_positive
 from channels.fading import KINDS
-from channels.link import CHEN_WATERFALL_DB, check_rate_names
+from channels.harq import HARQ_KINDS
+from channels.link import CHEN_WATERFALL_DB, ERROR_MODELS, check_rate_names
 from channels.pathloss import get_model
 from channels.registry import unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
@@ -25,6 +26,8 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "power_control": ("fixed", "foschini_miljanic"),
         "far_field": ("grid", "mean", "none"),
         "csi": CSI_KINDS,
+        "errors": ERROR_MODELS,
+        "harq": HARQ_KINDS,
     }
 )
 """The names that a field of `RadioSettings` takes."""
@@ -38,7 +41,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
-    "dense_devices", "rate_margin_db",
+    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s",
 )  # fmt: skip
 _POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
@@ -83,8 +86,9 @@ class RadioSettings:
             margin of the largest expected goodput, and 3 dB under csi delayed.
         fade_margin_db: Added to beta by schedulers that put links into one slot by a threshold on mean gains
             (broadcast, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB, >= 0.
-        errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate) or none (every
-            transmission is decoded, no faster than its SINR carries).
+        errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate),
+            finite_blocklength (normal approximation for a code as long as the message, snr_gap_db worse than the best)
+            or none (every transmission is decoded, no faster than its SINR carries).
         waterfall_db: Waterfall threshold m of chen in dB.
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
@@ -93,6 +97,12 @@ class RadioSettings:
         multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
         max_attempts: Attempts per transfer and round, >= 1.
+        harq: What a receiver keeps of attempts that it could not decode: none, chase (attempts repeat the first one's
+            rate and their SINRs add up) or incremental (their mutual information adds up).
+        feedback_s: Time in s after each slot in which all its receivers answer at once, >= 0; it is on air, takes
+            the receivers' transmit power, and counts whatever harq is.
+        feedback_delay_s: Time in s from there to the earliest next attempt of what was not decoded, >= 0; other
+            transmissions may fill it.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
         amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
         circuit_power_w: Extra power of a transmitting device in W, >= 0.
@@ -144,6 +154,9 @@ class RadioSettings:
     multicast: bool = True
     power_control: str = "fixed"
     max_attempts: int = 4
+    harq: str = "none"
+    feedback_s: float = 0.0
+    feedback_delay_s: float = 0.0
     deadline_s: float | None = None
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1

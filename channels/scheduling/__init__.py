@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from channels.adaptation import RateRule, rate_law
+from channels.adaptation import rate_law
 from channels.arrays import FloatArray
 from channels.checks import require_positive
+from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.gains import matrix_gains
 from channels.link import CHEN_WATERFALL_DB, check_rate_names
@@ -160,6 +161,7 @@ def _radio(
                 beta,
                 certain=errors == "none",
                 waterfall=waterfall if errors == "chen" else None,
+                message_bits=math.inf if errors == "finite_blocklength" else None,
             )
         ),
         **passed,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.harq import SoftMemory
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio, Scheduler
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
-from channels.units import BITS_PER_BYTE
+from channels.units import BITS_PER_BYTE, db_to_linear
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class State:
         self.released = wanted.after < 0
         self.known = np.zeros(count, dtype=bool)
         self.failures = np.zeros(count, dtype=np.int64)
+        gap = float(db_to_linear(radio.law.rule.gap_db))
+        self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
+        self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
         self.outcome = np.full(count, UNSERVED, dtype=np.int64)
         self.awaited = np.bincount(wanted.destination, minlength=devices)
