@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from channels.arrays import BoolArray, FloatArray
 from channels.blocklength import best_aims, mean_success
 from channels.decoding import RateRule, certain_bps, code_of, decoded_chance, finite, first_db, step_db
-from channels.link import CQI_THRESHOLDS_DB, lowest_rate_bps, rate_bps, sinr_for_rate
+from channels.link import MODE_SLACK, lowest_rate_bps, mode_of, rate_bps, sinr_for_rate
 from channels.units import db_to_linear
 
 MAX_EFFICIENCY = 7.4063
@@ -36,7 +36,6 @@ CSI_KINDS: tuple[str, ...] = ("mean", "delayed", "genie")
 
 HOPELESS_SHARE = 0.01
 _OCTAVES = (5, 24)
-_MODE_SLACK = 1 + 1e-10
 _STOP_DB = 160.0
 _NEPER_PER_DB = math.log(10.0) / 10.0
 
@@ -99,7 +98,7 @@ class RateLaw:
         return 1.0 / (step_db(self.rule) * _NEPER_PER_DB)
 
     def rate(self, sinr: ArrayLike) -> FloatArray:
-        """Rate that needs the given SINR: B·lb(1 + SINR/gap) or a CQI mode's, between the lowest and the highest rate.
+        """Rate that needs the given SINR: B·lb(1 + SINR/gap) or a mode's, between the lowest and the highest rate.
 
         Args:
             sinr: Linear SINR, >= 0, any shape.
@@ -111,9 +110,8 @@ class RateLaw:
             ValueError: If an SINR is negative and the rate is `shannon` (a value in dB was probably passed).
         """
         rule = self.rule
-        # An SINR equal to a mode's threshold, but for rounding, has that mode and not the one below.
-        slack = _MODE_SLACK if rule.kind == "cqi" else 1.0
-        raw = rate_bps(rule.kind, np.asarray(sinr) * slack, rule.bandwidth_hz, rule.gap_db)
+        slack = 1.0 if rule.kind == "shannon" else MODE_SLACK
+        raw = rate_bps(rule.kind, np.asarray(sinr) * slack, rule.bandwidth_hz, rule.gap_db, rule.modes)
         return np.clip(raw, self.lowest_bps, self.highest_bps)
 
     def chosen_rate(self, mean_sinr: ArrayLike) -> FloatArray:
@@ -160,11 +158,26 @@ class RateLaw:
             rate: Rate in bit/s, >= 0, any shape.
 
         Returns:
-            Linear SINR, in the shape of `rate`; inf where `cqi` has no mode that fast.
+            Linear SINR, in the shape of `rate`; inf where there is no mode that fast.
         """
         rule = self.rule
         threshold = rule.sinr_min if rule.waterfall is None and rule.message_bits is None else 0.0
-        return np.maximum(sinr_for_rate(rule.kind, rate, rule.bandwidth_hz, rule.gap_db), threshold)
+        needed = sinr_for_rate(rule.kind, rate, rule.bandwidth_hz, rule.gap_db, rule.modes)
+        return np.maximum(needed, threshold)
+
+    def carried(self, rate: FloatArray) -> FloatArray:
+        """Bits that a channel use carries at a rate of the choice: the code's rate, pilots left out.
+
+        Args:
+            rate: Rate in bit/s, > 0, any shape.
+
+        Returns:
+            Bit a channel use, in the shape of `rate`.
+        """
+        efficiency, modes = rate / self.rule.bandwidth_hz, self.rule.modes
+        if self.rule.kind != "nr":
+            return efficiency
+        return np.asarray(modes.carried)[np.minimum(mode_of(efficiency, modes), len(modes.carried) - 1)]
 
     def goodput(self, mean_sinr: ArrayLike) -> FloatArray:
         """Expected goodput of an attempt at the chosen rate: R(theta)·P(g·h >= theta).
@@ -250,7 +263,7 @@ def rate_law(rule: RateRule) -> RateLaw:
         The law. At 10 dB mean SINR under Rayleigh fading, gap 0 and no threshold, its goodput is
         1.569 bit/s/Hz (the ergodic rate is 2.907, which takes knowledge of every fade).
     """
-    lowest = lowest_rate_bps(rule.kind, rule.sinr_min, rule.bandwidth_hz, rule.gap_db)
+    lowest = lowest_rate_bps(rule.kind, rule.sinr_min, rule.bandwidth_hz, rule.gap_db, rule.modes)
     highest = max(lowest, MAX_EFFICIENCY * rule.bandwidth_hz)
     points = round((_STOP_DB - first_db(rule)) / step_db(rule)) + 1
     mean = db_to_linear(np.linspace(first_db(rule), _STOP_DB, points))
@@ -266,7 +279,7 @@ def rate_law(rule: RateRule) -> RateLaw:
     if rule.certain:
         goodput = certain_bps(rule, mean, rate)
     elif finite(rule):
-        goodput = rate * mean_success(mean, rate / rule.bandwidth_hz, **code_of(rule))
+        goodput = rate * mean_success(mean, law.carried(rate), **code_of(rule))
     else:
         goodput = rate * decoded_chance(rule, mean)(law.needed_sinr(rate))
     return RateLaw(rule, lowest, highest, backoff_ln, np.maximum.accumulate(goodput))
@@ -279,18 +292,21 @@ def _best_of_length(law: RateLaw, mean: FloatArray) -> FloatArray:
     if rule.kind == "shannon":
         aims = np.geomspace(lowest, highest, 1 + round(10 * math.log10(highest / lowest) / 0.1))
     else:
-        aims = np.asarray([t for t in db_to_linear(CQI_THRESHOLDS_DB) if t >= lowest * (1 - 1e-9)])
-    return best_aims(
-        mean, step_db(rule), aims, lambda aim: law.rate(aim) / rule.bandwidth_hz, **code_of(rule)
-    )
+        aims = np.asarray([t for t in db_to_linear(rule.modes.thresholds_db) if t >= lowest * (1 - 1e-9)])
+
+    def rates_of(aim: FloatArray) -> tuple[FloatArray, FloatArray]:
+        rate = law.rate(aim)
+        return rate, law.carried(rate)
+
+    return best_aims(mean, step_db(rule), aims, rates_of, **code_of(rule))
 
 
 def _best_needed(law: RateLaw, mean: FloatArray) -> FloatArray:
     """(points,) linear SINR to aim at for the largest expected goodput at each mean SINR."""
     rule = law.rule
-    floor = max(rule.sinr_min, float(db_to_linear(CQI_THRESHOLDS_DB[0])))
+    floor = max(rule.sinr_min, float(db_to_linear(rule.modes.thresholds_db[0])))
     best, best_value = np.full(mean.shape, floor), np.full(mean.shape, -1.0)
-    aims = [np.full_like(mean, t) for t in db_to_linear(CQI_THRESHOLDS_DB) if t >= floor]
+    aims = [np.full_like(mean, t) for t in db_to_linear(rule.modes.thresholds_db) if t >= floor]
     if rule.kind == "shannon":
         aims = [mean * db_to_linear(-step) for step in np.arange(-10.0, 40.0, 0.1)]
     decoded = decoded_chance(rule, mean)

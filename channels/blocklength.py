@@ -127,8 +127,8 @@ def mean_success(
 
 
 def best_aims(
-    mean: FloatArray, step_db: float, aims: FloatArray, efficiency_of: Callable[[FloatArray], FloatArray], bits: float,
-    gap: float, fading: str, shape: dict[str, float],
+    mean: FloatArray, step_db: float, aims: FloatArray, rates_of: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    bits: float, gap: float, fading: str, shape: dict[str, float],
 ) -> FloatArray:  # fmt: skip
     """The aim of the largest expected goodput at each mean SINR: the SINR that the chosen rate needs of a long code.
 
@@ -136,7 +136,7 @@ def best_aims(
         mean: (points,) linear mean SINR, `step_db` apart.
         step_db: Step between them in dB.
         aims: (aims,) linear SINRs to choose from; where nothing fades also those up to 8 dB below the mean.
-        efficiency_of: Rate in bit/s/Hz that needs an SINR.
+        rates_of: Rate that needs an SINR, in any unit, and what its code carries in bit a channel use.
         bits: Length of the message in bits.
         gap: SNR gap, linear.
         fading: Kind of fading.
@@ -147,7 +147,7 @@ def best_aims(
     """
     if fading == "none":
         below = (mean * math.exp(-less * _NEPER_PER_DB) for less in _LESS_DB)
-        return _best_unfaded(mean, [*(np.full_like(mean, a) for a in aims), *below], efficiency_of, bits, gap)
+        return _best_unfaded(mean, [*(np.full_like(mean, a) for a in aims), *below], rates_of, bits, gap)
     from scipy.signal import fftconvolve
 
     step = step_db * _NEPER_PER_DB
@@ -155,19 +155,19 @@ def best_aims(
     edges = np.exp((np.append(lags, lags[-1] + 1) - 0.5) * step)
     share = np.diff(power_cdf(fading, edges, **shape))
     faded = mean[0] * np.exp((lags[0] + np.arange(mean.size + lags.size - 1)) * step)
-    rate = efficiency_of(aims)[:, None]
-    decoded = 1.0 - error_probability(faded / gap, rate, bits / rate)
+    rate, carried = (values[:, None] for values in rates_of(aims))
+    decoded = 1.0 - error_probability(faded / gap, carried, bits / carried)
     chance = np.asarray(fftconvolve(decoded, share[None, ::-1], mode="valid", axes=1))
     return aims[np.argmax(rate * chance, axis=0)]
 
 
 def _best_unfaded(
-    mean: FloatArray, choice: list[FloatArray], efficiency_of: Callable[[FloatArray], FloatArray], bits: float,
-    gap: float,
+    mean: FloatArray, choice: list[FloatArray], rates_of: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    bits: float, gap: float,
 ) -> FloatArray:  # fmt: skip
     best, most = choice[0], np.full(mean.shape, -1.0)
     for aim in choice:
-        rate = efficiency_of(aim)
-        value = rate * (1.0 - error_probability(mean / gap, rate, bits / rate))
+        rate, carried = rates_of(aim)
+        value = rate * (1.0 - error_probability(mean / gap, carried, bits / carried))
         best, most = np.where(value > most, aim, best), np.maximum(value, most)
     return best

@@ -11,11 +11,12 @@ import numpy as np
 
 from channels.arrays import FloatArray
 from channels.fading import power_cdf
+from channels.link import CQI_MODES, Modes
 from channels.units import db_to_linear
 
 _START_DB, _STEP_DB = -60.0, 0.1
 _LN_FADES, _FADE_CELLS, _DEEPEST = (-24.0, 6.0), 1000, 10_000
-# Where nothing fades the modes of `cqi` make steps, which a straight line over a long cell would miss.
+# Where nothing fades modes make steps, which a straight line over a long cell would miss.
 _STEPPED_DB = 0.01
 # Where every attempt is decoded, however weak, the tables reach further down.
 _CERTAIN_START_DB = -160.0
@@ -26,7 +27,7 @@ class RateRule:
     """How rates follow from SINR.
 
     Attributes:
-        kind: `shannon` or `cqi`.
+        kind: One of `channels.link.RATES`.
         bandwidth_hz: Bandwidth of one sub-channel in Hz.
         gap_db: SNR gap of `shannon` in dB.
         sinr_min: Decoding threshold beta, linear.
@@ -37,6 +38,7 @@ class RateRule:
         waterfall: Waterfall threshold m of the error model `chen`, linear; None for the others.
         message_bits: Length in bits of the messages under the error model `finite_blocklength`, inf for long ones;
             None for the others.
+        modes: The modes of `cqi` or `nr`.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class RateRule:
     certain: bool = False
     waterfall: float | None = None
     message_bits: float | None = None
+    modes: Modes = CQI_MODES
 
 
 def first_db(rule: RateRule) -> float:
@@ -58,7 +61,7 @@ def first_db(rule: RateRule) -> float:
 
 def step_db(rule: RateRule) -> float:
     """Step of the tables in dB."""
-    return _STEPPED_DB if rule.kind == "cqi" and rule.fading == "none" else _STEP_DB
+    return _STEPPED_DB if rule.kind != "shannon" and rule.fading == "none" else _STEP_DB
 
 
 def finite(rule: RateRule) -> bool:

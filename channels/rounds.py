@@ -55,6 +55,7 @@ def settings_law(settings: RadioSettings) -> RateLaw:
             margin_db=settings.rate_margin_db,
             certain=settings.errors == "none",
             waterfall=float(db_to_linear(settings.waterfall_db)) if settings.errors == "chen" else None,
+            modes=settings.modes(),
             message_bits=math.inf if settings.errors == "finite_blocklength" else None,
         )
     )

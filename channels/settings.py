@@ -12,7 +12,8 @@ from channels.adaptation import CSI_KINDS
 from channels.checks import require_positive
 from channels.fading import KINDS
 from channels.harq import HARQ_KINDS
-from channels.link import CHEN_WATERFALL_DB, ERROR_MODELS, check_rate_names
+from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
+from channels.nr import MCS_TABLES, nr_modes
 from channels.pathloss import get_model
 from channels.registry import unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
@@ -26,6 +27,8 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "power_control": ("fixed", "foschini_miljanic"),
         "far_field": ("grid", "mean", "none"),
         "csi": CSI_KINDS,
+        "rate": RATES,
+        "nr_table": MCS_TABLES,
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
     }
@@ -75,7 +78,10 @@ class RadioSettings:
         speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
             every lag tau; None draws every attempt afresh, however soon it follows.
         slot_s: Length of an empty slot of random access in s, > 0.
-        rate: shannon (with the gap) or cqi (15 modes).
+        rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
+        nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
+        nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3, 60e3 or 120e3; with bandwidth_hz it gives the
+            resource blocks.
         snr_gap_db: Gap to capacity of shannon in dB, >= 0.
         sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
             errors outage).
@@ -139,6 +145,8 @@ class RadioSettings:
     speed_mps: float | None = None
     slot_s: float = 1e-3
     rate: str = "shannon"
+    nr_table: str = "qam64"
+    nr_spacing_hz: float = 15e3
     snr_gap_db: float = 3.0
     sinr_min_db: float = 0.0
     csi: str = "mean"
@@ -177,6 +185,7 @@ class RadioSettings:
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         check_rate_names(self.rate, self.errors, self.snr_gap_db)
+        self.modes()
         for name in _POSITIVE:
             require_positive(name, getattr(self, name))
         for name in _NOT_NEGATIVE:
@@ -250,6 +259,18 @@ class RadioSettings:
                 f"power_control {self.power_control!r} needs the gain of every pair and {devices} devices are"
                 f" more than dense_devices ({self.dense_devices}); use fixed, or raise dense_devices"
             )
+
+    def modes(self) -> Modes:
+        """The modes that rates are chosen from; those of cqi where the rate has none of its own.
+
+        Raises:
+            ValueError: If rate is nr and its standard has no such bandwidth, or too few resource blocks.
+        """
+        if self.rate != "nr":
+            return CQI_MODES
+        return nr_modes(
+            self.nr_table, self.bandwidth_hz, self.subchannels, self.nr_spacing_hz, self.snr_gap_db
+        )
 
     def fading_shape(self) -> dict[str, float]:
         """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""

@@ -140,6 +140,10 @@ def _radio(
     require_positive("subchannels", subchannels)
     require_positive("bandwidth_hz", bandwidth)
     check_rate_names(rate, errors, gap_db)
+    if rate == "nr":
+        raise ValueError(
+            "rate 'nr' needs the numbers of a band; make a channels.channel.Channel with it, or use cqi"
+        )
     default_db = -math.inf if name == "fplinq" else 5.0
     threshold_db = options.get("sinr_min_db", options.get("beta_db"))
     beta = float(db_to_linear(default_db if threshold_db is None else float(threshold_db)))

@@ -272,7 +272,7 @@ def decoded_rows(
         return rate, within & (draw < packet_success_probability(sinr, radio.waterfall_db))
     if radio.errors == "finite_blocklength":
         draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
-        efficiency = (rate / radio.bandwidth_hz)[unit]
+        efficiency = law.carried(rate)[unit]
         gap = float(db_to_linear(law.rule.gap_db))
         return rate, draw < 1.0 - error_probability(sinr / gap, efficiency, bits[unit] / efficiency)
     return rate, sinr >= law.needed_sinr(rate)[unit] * (1 - 1e-9)

@@ -50,6 +50,8 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "speed_mps": (3.0, {}),
     "slot_s": (3e-3, {"scheduler": "aloha", "aloha_probability": 0.01}),
     "rate": ("cqi", {}),
+    "nr_table": ("qam256", {"rate": "nr", "tx_power_dbm": 33.0}),
+    "nr_spacing_hz": (30e3, {"rate": "nr"}),
     "snr_gap_db": (1.0, {}),
     "sinr_min_db": (4.0, {}),
     "csi": ("genie", {}),
