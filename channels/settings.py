@@ -41,6 +41,7 @@ PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "pro
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
+    "outer_loop_step_db",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
@@ -90,6 +91,9 @@ class RadioSettings:
         csi_delay_s: Age of the SINR that csi delayed knows, in s, > 0.
         rate_margin_db: Margin in dB between the known SINR and the one the rate needs, >= 0; None takes the
             margin of the largest expected goodput, and 3 dB under csi delayed.
+        outer_loop_target: Share of attempts, in (0, 1), that an outer loop lets each link lose: the SINR that its
+            sender reckons with falls by a step after a lost attempt and rises after a decoded one; None = no loop.
+        outer_loop_step_db: That step in dB, > 0; decoded attempts move it by target/(1 - target) of it.
         fade_margin_db: Added to beta by schedulers that put links into one slot by a threshold on mean gains
             (broadcast, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB, >= 0.
         errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate),
@@ -152,6 +156,8 @@ class RadioSettings:
     csi: str = "mean"
     csi_delay_s: float = 5e-3
     rate_margin_db: float | None = None
+    outer_loop_target: float | None = None
+    outer_loop_step_db: float = 0.5
     fade_margin_db: float = 10.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
@@ -230,6 +236,10 @@ class RadioSettings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
         if not self.nakagami_m >= 0.5:
             raise ValueError(f"nakagami_m is {self.nakagami_m!r}; expected a number >= 0.5")
+        if self.outer_loop_target is not None and not 0 < self.outer_loop_target < 1:
+            raise ValueError(
+                f"outer_loop_target is {self.outer_loop_target!r}; expected a number in (0, 1), or null"
+            )
         if self.shadowing_sigma_db is not None:
             require_positive("shadowing_sigma_db", self.shadowing_sigma_db, zero_allowed=True)
         for knob in fields(self):

@@ -108,7 +108,10 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     levels = mean_levels(task, band, fading, state.now_s, power)
     unit = task.row_unit[levels.rows]
     transfer = rows[levels.rows]
-    rate = state.soft.rates(chosen_rates(radio, task, levels, fading, state.now_s), unit, transfer)
+    loop = state.request.loop
+    reckoned = None if loop is None else lambda sinr: loop.reckoned(sinr, transfer)
+    chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned)
+    rate = state.soft.rates(chosen, unit, transfer)
     full = np.where(band >= 0, task.bits / rate, 0.0)
     sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
     source, destination = task.source[unit], task.destination[levels.rows]
@@ -235,11 +238,23 @@ def _settle(state: State, air: Air, answered_s: float) -> None:
     state.finished_s[done] = state.now_s + air.duration[air.unit[air.decoded]]
     state.failures[failed] += 1
     state.leave(done, DELIVERED)
+    _learn(state, air)
     lost = air.complete & ~air.decoded
     state.soft.keep(air.sinr[lost], air.rate[air.unit[lost]], air.transfer[lost])
     state.not_before_s[failed] = answered_s + state.radio.feedback_delay_s
     whole = air.bits[air.unit[~air.decoded]] >= state.bits[failed]
     state.leave(failed[whole & (state.failures[failed] >= state.radio.max_attempts)], FAILED)
+
+
+def _learn(state: State, air: Air) -> None:
+    """Take the outer loop further by the attempts that were received whole; of combined ones by the first alone.
+
+    Called once failures are counted.
+    """
+    if state.request.loop is not None:
+        first = state.failures[air.transfer] == np.where(air.decoded, 0, 1)
+        counted = air.complete & (first if state.radio.harq != "none" else True)
+        state.request.loop.learn(air.transfer[counted], air.decoded[counted])
 
 
 def _average(state: State, air: Air, length_s: float) -> None:

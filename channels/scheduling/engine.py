@@ -52,6 +52,8 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
         transfers=request.transfers.permuted(order),
         gain=request.gain[order],
         waited=waited[order],
+        # The permuted loop shares its offsets with the request's, so that attempts take both further.
+        loop=request.loop and replace(request.loop, link=request.loop.link[order]),
     )
     state = State(radio, scheduler, ordered)
     _serve(state)

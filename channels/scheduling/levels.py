@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -199,15 +200,26 @@ def controlled_power(task: SlotTask, band: IntArray) -> FloatArray:
 
 
 def chosen_rates(
-    radio: Radio, task: SlotTask, levels: SlotLevels, fading: SlotFading, now_s: float
+    radio: Radio,
+    task: SlotTask,
+    levels: SlotLevels,
+    fading: SlotFading,
+    now_s: float,
+    reckoned: Callable[[FloatArray], FloatArray] | None = None,
 ) -> FloatArray:
     """(U,) rate in bit/s of each unit, chosen before the outcome: that of its worst receiver.
 
     `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, less a
     margin; `genie` the SINR of the attempt itself, but for receivers that cannot decode even the lowest rate,
-    which it sends at the rate of the mean.
+    which it sends at the rate of the mean. With an outer loop the rate is that of the SINR that it reckons with from
+    the mean or delayed one.
     """
     known, worst = levels.mean, np.full(task.units, np.inf)
+    if reckoned is not None and radio.csi != "genie":
+        if radio.csi == "delayed":
+            known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
+        np.minimum.at(worst, levels.unit, reckoned(known))
+        return radio.law.rate(worst)
     if radio.csi == "mean":
         np.minimum.at(worst, levels.unit, known)
         return radio.law.rate_for(worst, task.bits)

@@ -10,6 +10,7 @@ import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.harq import SoftMemory
+from channels.outer_loop import OuterLoop
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.levels import SlotFading
@@ -35,6 +36,7 @@ class Request:
         waited: (M,) rounds in a row each link has gone unserved; None for 0.
         average_bps: (N,) served rate of each sender so far in bit/s; None for 0.
         presence: When devices are on; None where they always are.
+        loop: The outer loop of the links, which attempts take further; None without one.
         until_s: Time up to which devices that are off, or not ready, are waited for; later ones go unserved.
     """
 
@@ -51,6 +53,7 @@ class Request:
     average_bps: FloatArray | None = None
     presence: Presence | None = None
     until_s: float = math.inf
+    loop: OuterLoop | None = None
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,18 @@ FLAT = {"path_loss": "log_distance", "path_loss_exponent": 4.0, "shadowing": Fal
         "csi": "mean", "rate_margin_db": 0.0, "sinr_min_db": -30.0, "snr_gap_db": 0.0}  # fmt: skip
 
 
-def pairs(snr_db, **fields):
+def pairs(snr_db, count=PAIRS, **fields):
     """A channel of many pairs 10 km apart, all links of one mean SNR: one slot holds an attempt of each."""
-    across = 10_000.0 * np.arange(PAIRS)
+    across = 10_000.0 * np.arange(count)
     place = np.concatenate([np.stack([across, 0 * across], 1), np.stack([across, 0 * across + 30.0], 1)])
     settings = RadioSettings(**(FLAT | fields))
-    probe = float(Channel(settings, place[[0, PAIRS]], seed=0).mean_snr_db(0, 1))
+    probe = float(Channel(settings, place[[0, count]], seed=0).mean_snr_db(0, 1))
     return Channel(replace(settings, tx_power_dbm=settings.tx_power_dbm + snr_db - probe), place, seed=5)
 
 
-def wanted(payload_bytes=1000):
-    source = np.arange(PAIRS)
-    return Transfers.build(source, source + PAIRS, payload_bytes)
+def wanted(payload_bytes=1000, count=PAIRS):
+    source = np.arange(count)
+    return Transfers.build(source, source + count, payload_bytes)
 
 
 # Codes of finite length
@@ -119,6 +119,40 @@ def test_rounds_of_long_messages_are_those_of_the_outage_model():
     assert plans[0].table.equals(plans[1].table) and 0.3 < plans[0].delivered.mean() < 1
     short = pairs(10.0, errors="finite_blocklength", **fields).plan_round(0, wanted(10))
     assert not np.array_equal(short.table.decoded, plans[0].table.decoded)
+
+
+# The outer loop
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        (0.1, {"rate": "nr"}),
+        (0.3, {"harq": "incremental", "max_attempts": 3}),
+        (0.1, {"csi": "delayed", "csi_delay_s": 8e-3, "speed_mps": 4.0}),
+    ],
+)
+def test_the_outer_loop_loses_its_target_whatever_the_sender_knows(target, fields):
+    """After a start, the share of lost first attempts is within 1 % of the target, over outdated SINRs too."""
+    few, settled, told = 25, 60, []
+    channel = pairs(
+        22.0, count=few, outer_loop_target=target, outer_loop_step_db=1.0, **({"max_attempts": 1} | fields)
+    )
+    for k in range(260):
+        table = channel.plan_round(k, wanted(3000, few)).table
+        told.append(~table.decoded[table.attempts == 1].to_numpy())
+    lost = np.concatenate(told[settled:]).mean()
+    assert len(told[-1]) == few and abs(lost - target) < 0.01
+    assert np.concatenate(told[:3]).mean() > 2 * target
+
+
+def test_the_outer_loop_is_part_of_a_channels_state():
+    one, other = (pairs(15.0, count=4, outer_loop_target=0.1) for _ in range(2))
+    for k in range(6):
+        one.plan_round(k, wanted(1000, 4))
+    other.restore(one.snapshot())
+    assert other.plan_round(6, wanted(1000, 4)).table.equals(one.plan_round(6, wanted(1000, 4)).table)
+    assert abs(one.snapshot()["links_offset_db"]).min() > 0
 
 
 # HARQ

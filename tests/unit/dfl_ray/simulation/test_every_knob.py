@@ -57,6 +57,8 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "csi": ("genie", {}),
     "csi_delay_s": (1e-3, {"csi": "delayed", "speed_mps": 5.0}),
     "rate_margin_db": (6.0, {}),
+    "outer_loop_target": (0.1, {}),
+    "outer_loop_step_db": (2.0, {"outer_loop_target": 0.1}),
     "fade_margin_db": (25.0, {"scheduler": "max_weight"}),
     "errors": ("chen", {}),
     "waterfall_db": (6.0, {"errors": "chen"}),
