@@ -19,8 +19,9 @@ from scipy import optimize
 from scipy.special import j0
 
 from benchmarks.radio_quality import deadline, span_over_optimum
-from channels.adaptation import RateRule, rate_law
+from channels.adaptation import rate_law
 from channels.channel import Channel
+from channels.decoding import RateRule
 from channels.energy import DeviceClass, draw_classes
 from channels.pathloss import path_loss_db
 from channels.settings import RadioSettings

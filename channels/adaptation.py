@@ -3,7 +3,8 @@
 A sender that knows a link's mean SINR g and the fading law, but not the fading of the moment, picks the SINR
 theta that its rate will need. An attempt is decoded iff the SINR of the moment reaches theta, so the expected
 goodput is R(theta)·P(g·h >= theta); the best theta is found once per radio and tabulated over g. Where packets are
-lost besides (`errors: chen`), the chance is E[exp(-m/(g·h)); g·h >= theta]. Where all are decoded (`errors: none`), no
+lost besides (`errors: chen`), the chance is E[exp(-m/(g·h)); g·h >= theta]; with codes of finite length (`errors:
+finite_blocklength`) E[1 - eps(g·h, R, n)] (`channels.blocklength`). Where all are decoded (`errors: none`), no
 faster than the channel carries, the goodput is one over the expected time of a bit. With a set margin, theta is g
 less the margin instead. Rates stop at the highest modulation.
 
@@ -15,16 +16,16 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import BoolArray, FloatArray
-from channels.fading import power_cdf
-from channels.link import CQI_THRESHOLDS_DB, lowest_rate_bps, rate_bps, sinr_for_rate
+from channels.blocklength import best_aims, mean_success
+from channels.decoding import RateRule, certain_bps, code_of, decoded_chance, finite, first_db, step_db
+from channels.link import MODE_SLACK, lowest_rate_bps, mode_of, rate_bps, sinr_for_rate
 from channels.units import db_to_linear
 
 MAX_EFFICIENCY = 7.4063
@@ -34,41 +35,9 @@ CSI_KINDS: tuple[str, ...] = ("mean", "delayed", "genie")
 """What a sender knows: mean gains; the SINR some time ago; the outcome itself (an upper bound)."""
 
 HOPELESS_SHARE = 0.01
-_MODE_SLACK = 1 + 1e-10
-_START_DB, _STOP_DB, _STEP_DB = -60.0, 160.0, 0.1
+_OCTAVES = (5, 24)
+_STOP_DB = 160.0
 _NEPER_PER_DB = math.log(10.0) / 10.0
-_LN_FADES, _FADE_CELLS, _DEEPEST = (-24.0, 6.0), 1000, 10_000
-# Where nothing fades the modes of `cqi` make steps, which a straight line over a long cell would miss.
-_STEPPED_DB = 0.01
-# Where every attempt is decoded, however weak, the tables reach further down.
-_CERTAIN_START_DB = -160.0
-
-
-@dataclass(frozen=True)
-class RateRule:
-    """How rates follow from SINR.
-
-    Attributes:
-        kind: `shannon` or `cqi`.
-        bandwidth_hz: Bandwidth of one sub-channel in Hz.
-        gap_db: SNR gap of `shannon` in dB.
-        sinr_min: Decoding threshold beta, linear.
-        fading: Kind of fading.
-        shape: (name, value) pairs of the fading's shape.
-        margin_db: Margin in dB below the mean SINR; None maximises the expected goodput.
-        certain: Whether every attempt is decoded (the error model `none`).
-        waterfall: Waterfall threshold m of the error model `chen`, linear; None for the others.
-    """
-
-    kind: str
-    bandwidth_hz: float
-    gap_db: float = 0.0
-    sinr_min: float = 1.0
-    fading: str = "none"
-    shape: tuple[tuple[str, float], ...] = ()
-    margin_db: float | None = None
-    certain: bool = False
-    waterfall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,15 +90,15 @@ class RateLaw:
     @property
     def start_ln(self) -> float:
         """Ln of the tables' first SINR."""
-        return _first_db(self.rule) * _NEPER_PER_DB
+        return first_db(self.rule) * _NEPER_PER_DB
 
     @property
     def per_ln(self) -> float:
         """Points per unit of ln(SINR)."""
-        return 1.0 / (_step_db(self.rule) * _NEPER_PER_DB)
+        return 1.0 / (step_db(self.rule) * _NEPER_PER_DB)
 
     def rate(self, sinr: ArrayLike) -> FloatArray:
-        """Rate that needs the given SINR: B·lb(1 + SINR/gap) or a CQI mode's, between the lowest and the highest rate.
+        """Rate that needs the given SINR: B·lb(1 + SINR/gap) or a mode's, between the lowest and the highest rate.
 
         Args:
             sinr: Linear SINR, >= 0, any shape.
@@ -141,9 +110,8 @@ class RateLaw:
             ValueError: If an SINR is negative and the rate is `shannon` (a value in dB was probably passed).
         """
         rule = self.rule
-        # An SINR equal to a mode's threshold, but for rounding, has that mode and not the one below.
-        slack = _MODE_SLACK if rule.kind == "cqi" else 1.0
-        raw = rate_bps(rule.kind, np.asarray(sinr) * slack, rule.bandwidth_hz, rule.gap_db)
+        slack = 1.0 if rule.kind == "shannon" else MODE_SLACK
+        raw = rate_bps(rule.kind, np.asarray(sinr) * slack, rule.bandwidth_hz, rule.gap_db, rule.modes)
         return np.clip(raw, self.lowest_bps, self.highest_bps)
 
     def chosen_rate(self, mean_sinr: ArrayLike) -> FloatArray:
@@ -158,18 +126,58 @@ class RateLaw:
         mean = np.asarray(mean_sinr, dtype=np.float64)
         return self.rate(mean * np.exp(-self._read(self.backoff_ln, mean)))
 
+    def rate_for(self, sinr: FloatArray, bits: FloatArray, *, known: bool = False) -> FloatArray:
+        """Rate chosen for a message of a length: the law's, but for codes of finite length the one of that length.
+
+        Lengths count as the power of two below them.
+
+        Args:
+            sinr: (messages,) linear mean SINR.
+            bits: (messages,) lengths in bits.
+            known: Whether `sinr` is that of the attempt, fading included, and not a mean.
+
+        Returns:
+            (messages,) rate in bit/s.
+        """
+        if self.rule.message_bits is None:
+            return self.rate(sinr) if known else self.chosen_rate(sinr)
+        fading = {"fading": "none", "shape": (), "margin_db": None} if known else {}
+        octave = np.clip(np.log2(np.maximum(bits, 1.0)), *_OCTAVES).astype(np.int64)
+        out = np.empty(sinr.shape)
+        for power in np.unique(octave).tolist():
+            own, these = rate_law(replace(self.rule, message_bits=2.0**power, **fading)), octave == power
+            out[these] = own.chosen_rate(sinr[these])
+        return out
+
     def needed_sinr(self, rate: ArrayLike) -> FloatArray:
-        """SINR from which a rate is decoded: the inverse of the rate, and at least the threshold beta but under `chen`.
+        """SINR from which a rate is decoded: the inverse of the rate, and at least the threshold beta.
+
+        Error models by which packets are lost besides know no threshold.
 
         Args:
             rate: Rate in bit/s, >= 0, any shape.
 
         Returns:
-            Linear SINR, in the shape of `rate`; inf where `cqi` has no mode that fast.
+            Linear SINR, in the shape of `rate`; inf where there is no mode that fast.
         """
         rule = self.rule
-        threshold = rule.sinr_min if rule.waterfall is None else 0.0
-        return np.maximum(sinr_for_rate(rule.kind, rate, rule.bandwidth_hz, rule.gap_db), threshold)
+        threshold = rule.sinr_min if rule.waterfall is None and rule.message_bits is None else 0.0
+        needed = sinr_for_rate(rule.kind, rate, rule.bandwidth_hz, rule.gap_db, rule.modes)
+        return np.maximum(needed, threshold)
+
+    def carried(self, rate: FloatArray) -> FloatArray:
+        """Bits that a channel use carries at a rate of the choice: the code's rate, pilots left out.
+
+        Args:
+            rate: Rate in bit/s, > 0, any shape.
+
+        Returns:
+            Bit a channel use, in the shape of `rate`.
+        """
+        efficiency, modes = rate / self.rule.bandwidth_hz, self.rule.modes
+        if self.rule.kind != "nr":
+            return efficiency
+        return np.asarray(modes.carried)[np.minimum(mode_of(efficiency, modes), len(modes.carried) - 1)]
 
     def goodput(self, mean_sinr: ArrayLike) -> FloatArray:
         """Expected goodput of an attempt at the chosen rate: R(theta)·P(g·h >= theta).
@@ -255,108 +263,56 @@ def rate_law(rule: RateRule) -> RateLaw:
         The law. At 10 dB mean SINR under Rayleigh fading, gap 0 and no threshold, its goodput is
         1.569 bit/s/Hz (the ergodic rate is 2.907, which takes knowledge of every fade).
     """
-    lowest = lowest_rate_bps(rule.kind, rule.sinr_min, rule.bandwidth_hz, rule.gap_db)
+    lowest = lowest_rate_bps(rule.kind, rule.sinr_min, rule.bandwidth_hz, rule.gap_db, rule.modes)
     highest = max(lowest, MAX_EFFICIENCY * rule.bandwidth_hz)
-    points = round((_STOP_DB - _first_db(rule)) / _step_db(rule)) + 1
-    mean = db_to_linear(np.linspace(_first_db(rule), _STOP_DB, points))
+    points = round((_STOP_DB - first_db(rule)) / step_db(rule)) + 1
+    mean = db_to_linear(np.linspace(first_db(rule), _STOP_DB, points))
     law = RateLaw(rule, lowest, highest, np.zeros(points), np.zeros(points))
     backoff_ln = np.zeros(points)
     if rule.margin_db is not None:
         backoff_ln += rule.margin_db * _NEPER_PER_DB
+    elif finite(rule):
+        backoff_ln = np.log(mean / _best_of_length(law, mean))
     elif rule.fading != "none":
         backoff_ln = np.log(mean / _best_needed(law, mean))
     rate = law.rate(mean * np.exp(-backoff_ln))
-    goodput = (
-        _certain_bps(rule, mean, rate) if rule.certain else rate * _decoded(rule, mean)(law.needed_sinr(rate))
-    )
+    if rule.certain:
+        goodput = certain_bps(rule, mean, rate)
+    elif finite(rule):
+        goodput = rate * mean_success(mean, law.carried(rate), **code_of(rule))
+    else:
+        goodput = rate * decoded_chance(rule, mean)(law.needed_sinr(rate))
     return RateLaw(rule, lowest, highest, backoff_ln, np.maximum.accumulate(goodput))
 
 
-def _first_db(rule: RateRule) -> float:
-    return _CERTAIN_START_DB if rule.certain else _START_DB
+def _best_of_length(law: RateLaw, mean: FloatArray) -> FloatArray:
+    """(points,) linear SINR to aim at for the largest expected goodput of messages of the rule's length."""
+    rule = law.rule
+    lowest, highest = (float(law.needed_sinr(r)) for r in (law.lowest_bps, law.highest_bps * (1 - 1e-9)))
+    if rule.kind == "shannon":
+        aims = np.geomspace(lowest, highest, 1 + round(10 * math.log10(highest / lowest) / 0.1))
+    else:
+        aims = np.asarray([t for t in db_to_linear(rule.modes.thresholds_db) if t >= lowest * (1 - 1e-9)])
 
+    def rates_of(aim: FloatArray) -> tuple[FloatArray, FloatArray]:
+        rate = law.rate(aim)
+        return rate, law.carried(rate)
 
-def _step_db(rule: RateRule) -> float:
-    return _STEPPED_DB if rule.kind == "cqi" and rule.fading == "none" else _STEP_DB
+    return best_aims(mean, step_db(rule), aims, rates_of, **code_of(rule))
 
 
 def _best_needed(law: RateLaw, mean: FloatArray) -> FloatArray:
     """(points,) linear SINR to aim at for the largest expected goodput at each mean SINR."""
     rule = law.rule
-    floor = max(rule.sinr_min, float(db_to_linear(CQI_THRESHOLDS_DB[0])))
+    floor = max(rule.sinr_min, float(db_to_linear(rule.modes.thresholds_db[0])))
     best, best_value = np.full(mean.shape, floor), np.full(mean.shape, -1.0)
-    aims = [np.full_like(mean, t) for t in db_to_linear(CQI_THRESHOLDS_DB) if t >= floor]
+    aims = [np.full_like(mean, t) for t in db_to_linear(rule.modes.thresholds_db) if t >= floor]
     if rule.kind == "shannon":
         aims = [mean * db_to_linear(-step) for step in np.arange(-10.0, 40.0, 0.1)]
-    decoded = _decoded(rule, mean)
+    decoded = decoded_chance(rule, mean)
     for aim in [np.full_like(mean, floor), *aims]:
         rate = law.rate(np.maximum(aim, floor))
         value = rate * decoded(law.needed_sinr(rate))
         better = value > best_value
         best[better], best_value[better] = np.maximum(aim, floor)[better], value[better]
     return best
-
-
-def _decoded(rule: RateRule, mean: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Chance that an attempt at each point's mean SINR is decoded, as a function of the SINR that its rate needs."""
-    if rule.waterfall is None:
-        return lambda needed: _reached(rule, needed / mean)
-    lost = rule.waterfall / mean
-    if rule.fading == "none":
-        return lambda needed: np.exp(-lost) * _reached(rule, needed / mean)
-    fade, share = _fades(rule)
-    within = share * np.exp(-lost[:, None] / fade)
-    # (points, cells + 1): chance of a fade above each edge that is decoded.
-    above = np.concatenate([np.cumsum(within[:, ::-1], axis=1)[:, ::-1], np.zeros((mean.size, 1))], axis=1)
-    per_ln, points = _FADE_CELLS / (_LN_FADES[1] - _LN_FADES[0]), np.arange(mean.size)
-
-    def chance(needed: FloatArray) -> FloatArray:
-        with np.errstate(divide="ignore"):
-            place = np.clip((np.log(needed / mean) - _LN_FADES[0]) * per_ln, 0.0, _FADE_CELLS - 1e-6)
-        cell = place.astype(np.int64)
-        return above[points, cell] - (place - cell) * within[points, cell]
-
-    return chance
-
-
-def _fades(rule: RateRule) -> tuple[FloatArray, FloatArray]:
-    """(cells,) fading factors, equally spaced in their logarithm, and the chance of each."""
-    edges = np.linspace(*_LN_FADES, _FADE_CELLS + 1)
-    share = np.diff(power_cdf(rule.fading, np.exp(edges), **dict(rule.shape)))
-    return np.exp((edges[1:] + edges[:-1]) / 2), share
-
-
-def carried_bps(rule: RateRule, sinr: FloatArray) -> FloatArray:
-    """Most that an SINR carries: B·lb(1 + SINR/gap), exact for the weakest too.
-
-    Args:
-        rule: Bandwidth and gap.
-        sinr: Linear SINR, >= 0, any shape; below 1e-30 it counts as that.
-
-    Returns:
-        Rate in bit/s, > 0, in the shape of `sinr`.
-    """
-    gap = float(db_to_linear(rule.gap_db))
-    return rule.bandwidth_hz / math.log(2.0) * np.log1p(np.maximum(sinr, 1e-30) / gap)
-
-
-def _certain_bps(rule: RateRule, mean: FloatArray, rate: FloatArray) -> FloatArray:
-    """Bits over the expected time of attempts that are all decoded, no faster than the fade of the moment carries.
-
-    The time's mean is infinite where deep fades are as likely as under Rayleigh fading, by its logarithm alone; the
-    deepest fades, one in `_DEEPEST`, are left out of it.
-    """
-    if rule.fading == "none":
-        return np.minimum(rate, carried_bps(rule, mean))
-    fade, share = _fades(rule)
-    usual = (np.cumsum(share) > 1 / _DEEPEST) & (share > 0)
-    fade, share = fade[usual], share[usual]
-    carried = carried_bps(rule, mean[:, None] * fade)
-    return share.sum() / (1.0 / np.minimum(carried, rate[:, None]) @ share)
-
-
-def _reached(rule: RateRule, ratio: FloatArray) -> FloatArray:
-    """Chance that the fading factor reaches a ratio."""
-    if rule.fading == "none":
-        return (ratio <= 1.0 + 1e-9).astype(np.float64)
-    return 1.0 - power_cdf(rule.fading, ratio, **dict(rule.shape))

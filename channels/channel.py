@@ -255,7 +255,7 @@ class Channel:
         self.battery_j = np.maximum(outcome.battery_j - idle, 0.0)
         self._average_bps = outcome.average_bps
         self._busy_until_s = np.where(living, start + ready, 0.0)
-        self._service.update(transfers, outcome.schedule.outcome)
+        self._service.update(transfers, outcome.schedule.outcome, request.loop)
         return replace(
             round_plan(outcome, start, self.clock_s, compute, idle),
             alive=self.alive,
@@ -287,6 +287,9 @@ class Channel:
             order_key=stream_key(self.seed, "transfer-order", round_index),
             waited=self._service.waited_rounds(transfers),
             average_bps=self._average_bps,
+            loop=self._service.outer_loop(
+                transfers, self.settings.outer_loop_target, self.settings.outer_loop_step_db
+            ),
         )
 
     def snapshot(self) -> Snapshot:
@@ -301,9 +304,7 @@ class Channel:
             "battery_j": self.battery_j.copy(),
             "average_bps": self._average_bps.copy(),
             "busy_until_s": self._busy_until_s.copy(),
-            "links": self._service.links.copy(),
-            "links_served": self._service.served.copy(),
-            "links_waited": self._service.waited.copy(),
+            **self._service.snapshot(),
             "clock_s": self.clock_s,
             "seed": self.seed,
             "settings": repr(self.settings),
@@ -324,9 +325,7 @@ class Channel:
         self.battery_j = np.array(snapshot["battery_j"], dtype=np.float64)
         self._average_bps = np.array(snapshot["average_bps"], dtype=np.float64)
         self._busy_until_s = np.array(snapshot["busy_until_s"], dtype=np.float64)
-        self._service.links = np.array(snapshot["links"], dtype=np.int64)
-        self._service.served = np.array(snapshot["links_served"], dtype=bool)
-        self._service.waited = np.array(snapshot["links_waited"], dtype=np.int64)
+        self._service.restore(snapshot)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
 
@@ -362,6 +361,9 @@ class Channel:
             waterfall_db=settings.waterfall_db,
             power_control=settings.power_control,
             max_attempts=settings.max_attempts,
+            harq=settings.harq,
+            feedback_s=settings.feedback_s,
+            feedback_delay_s=settings.feedback_delay_s,
             amplifier_efficiency=settings.amplifier_efficiency,
             circuit_power_w=settings.circuit_power_w,
             receive_power_w=settings.receive_power_w,

@@ -5,6 +5,22 @@ from __future__ import annotations
 import math
 
 
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value outside a range.
+
+    Args:
+        name: Field name with its unit.
+        value: The value given.
+        low: Least value.
+        high: Greatest value.
+
+    Raises:
+        ValueError: If the value is below the least or above the greatest one, or not a number.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
+
+
 def require_positive(name: str, value: float, *, zero_allowed: bool = False) -> None:
     """Refuse a value that is not finite and positive.
 

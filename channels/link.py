@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from channels.arrays import FloatArray
+from channels.arrays import FloatArray, IntArray
 from channels.checks import require_positive
+from channels.registry import unknown_name
 from channels.units import THERMAL_NOISE_DBM_HZ, db_to_linear
 
 CQI_THRESHOLDS_DB: tuple[float, ...] = (
@@ -22,6 +24,34 @@ CQI_EFFICIENCIES: tuple[float, ...] = (
     5.1152, 5.5547,
 )  # fmt: skip
 """Spectral efficiency of each CQI mode in bit/s/Hz (3GPP TS 36.213 table 7.2.3-1)."""
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Modulation and coding schemes to choose from, slowest first.
+
+    Attributes:
+        thresholds_db: SINR in dB from which each decodes.
+        efficiencies: Rate of each over the bandwidth in bit/s/Hz.
+        carried: Bits of each in a channel use; more than its efficiency where a part of the band carries no data.
+    """
+
+    thresholds_db: tuple[float, ...]
+    efficiencies: tuple[float, ...]
+    carried: tuple[float, ...]
+
+
+MODE_SLACK = 1 + 1e-10
+"""An SINR equal to a mode's threshold, but for rounding, has that mode and not the one below."""
+
+CQI_MODES = Modes(CQI_THRESHOLDS_DB, CQI_EFFICIENCIES, CQI_EFFICIENCIES)
+"""The modes of `cqi`."""
+
+RATES: tuple[str, ...] = ("shannon", "cqi", "nr")
+"""How rates follow from SINR; `nr` takes its modes from `channels.nr`."""
+
+ERROR_MODELS: tuple[str, ...] = ("outage", "chen", "finite_blocklength", "none")
+"""Names of what a transmission comes to at an SINR; see `channels.scheduling.levels.decoded_rows`."""
 
 CHEN_WATERFALL_DB = 0.023
 """Waterfall threshold m of the packet-error model in dB (Chen et al., arXiv 1909.07972)."""
@@ -99,57 +129,65 @@ def shannon_rate_bps(sinr_linear: ArrayLike, bandwidth_hz: ArrayLike, gap_db: Ar
     return np.asarray(bandwidth_hz, dtype=np.float64) * np.log2(1.0 + sinr / db_to_linear(gap_db))
 
 
-def cqi_efficiency(sinr_db: ArrayLike) -> FloatArray:
-    """Spectral efficiency of the best CQI mode that decodes at this SINR.
+def cqi_efficiency(sinr_db: ArrayLike, modes: Modes = CQI_MODES) -> FloatArray:
+    """Spectral efficiency of the best mode that decodes at this SINR.
 
     Args:
         sinr_db: SINR in dB, any shape.
+        modes: The modes.
 
     Returns:
-        Efficiency in bit/s/Hz: 0 below -6.936 dB, 0.1523 to 5.5547 above.
+        Efficiency in bit/s/Hz; of the CQI modes 0 below -6.936 dB, 0.1523 to 5.5547 above.
 
     Source:
         Efficiencies: 3GPP TS 36.213 table 7.2.3-1. Thresholds: LTE link level, AWGN.
     """
     sinr = np.asarray(sinr_db, dtype=np.float64)
-    mode = np.searchsorted(np.asarray(CQI_THRESHOLDS_DB), sinr, side="right")
-    return np.concatenate(([0.0], CQI_EFFICIENCIES))[mode]
+    mode = np.searchsorted(np.asarray(modes.thresholds_db), sinr, side="right")
+    return np.concatenate(([0.0], modes.efficiencies))[mode]
 
 
-def rate_bps(kind: str, sinr_linear: ArrayLike, bandwidth_hz: float, gap_db: float = 0.0) -> FloatArray:
-    """Rate by name: `shannon` (with the gap) or `cqi` (the gap shifts nothing).
+def rate_bps(
+    kind: str, sinr_linear: ArrayLike, bandwidth_hz: float, gap_db: float = 0.0, modes: Modes = CQI_MODES
+) -> FloatArray:
+    """Rate by name: `shannon` (with the gap), or that of the best mode.
 
     Args:
-        kind: `shannon` or `cqi`.
+        kind: One of `RATES`.
         sinr_linear: Linear SINR, >= 0, any shape.
         bandwidth_hz: Bandwidth in Hz, > 0.
         gap_db: SNR gap in dB, used by `shannon`.
+        modes: The modes of the others.
 
     Returns:
-        Rate in bit/s; `cqi` gives 0 below its lowest mode.
+        Rate in bit/s; 0 below the lowest mode.
 
     Raises:
         ValueError: For an unknown kind.
     """
     if kind == "shannon":
         return shannon_rate_bps(sinr_linear, bandwidth_hz, gap_db)
-    if kind == "cqi":
+    if kind in RATES:
         with np.errstate(divide="ignore"):
-            return bandwidth_hz * cqi_efficiency(10 * np.log10(np.asarray(sinr_linear, dtype=np.float64)))
-    raise ValueError(f"unknown rate {kind!r}; expected shannon or cqi")
+            sinr_db = 10 * np.log10(np.asarray(sinr_linear, dtype=np.float64))
+        return bandwidth_hz * cqi_efficiency(sinr_db, modes)
+    raise unknown_name("rate", kind, RATES)
 
 
-def sinr_for_rate(kind: str, rate: ArrayLike, bandwidth_hz: float, gap_db: float = 0.0) -> FloatArray:
+def sinr_for_rate(
+    kind: str, rate: ArrayLike, bandwidth_hz: float, gap_db: float = 0.0, modes: Modes = CQI_MODES
+) -> FloatArray:
     """Lowest linear SINR that carries a rate: the inverse of `rate_bps`.
 
     Args:
-        kind: `shannon` or `cqi`.
+        kind: One of `RATES`.
         rate: Rate in bit/s, >= 0, any shape.
         bandwidth_hz: Bandwidth in Hz, > 0.
         gap_db: SNR gap in dB, used by `shannon`.
+        modes: The modes of the others.
 
     Returns:
-        Linear SINR; inf where `cqi` has no mode that fast.
+        Linear SINR; inf where there is no mode that fast.
 
     Raises:
         ValueError: For an unknown kind.
@@ -157,30 +195,45 @@ def sinr_for_rate(kind: str, rate: ArrayLike, bandwidth_hz: float, gap_db: float
     efficiency = np.asarray(rate, dtype=np.float64) / bandwidth_hz
     if kind == "shannon":
         return db_to_linear(gap_db) * (np.exp2(efficiency) - 1.0)
-    if kind == "cqi":
-        # A rate equal to a mode's, but for rounding, needs that mode and not the next.
-        mode = np.searchsorted(np.asarray(CQI_EFFICIENCIES), efficiency * (1 - 1e-12), side="left")
-        return np.concatenate((db_to_linear(CQI_THRESHOLDS_DB), [np.inf]))[mode]
-    raise ValueError(f"unknown rate {kind!r}; expected shannon or cqi")
+    if kind in RATES:
+        return np.concatenate((db_to_linear(modes.thresholds_db), [np.inf]))[mode_of(efficiency, modes)]
+    raise unknown_name("rate", kind, RATES)
 
 
-def lowest_rate_bps(kind: str, sinr_min_linear: float, bandwidth_hz: float, gap_db: float = 0.0) -> float:
+def mode_of(efficiency: FloatArray, modes: Modes) -> IntArray:
+    """Slowest mode with at least an efficiency; a rate equal to a mode's, but for rounding, is that mode's.
+
+    Args:
+        efficiency: Rate over the bandwidth in bit/s/Hz, any shape.
+        modes: The modes.
+
+    Returns:
+        Indices, in the shape of `efficiency`; the number of modes where none is that fast.
+    """
+    return np.searchsorted(np.asarray(modes.efficiencies), efficiency * (1 - 1e-12), side="left")
+
+
+def lowest_rate_bps(
+    kind: str, sinr_min_linear: float, bandwidth_hz: float, gap_db: float = 0.0, modes: Modes = CQI_MODES
+) -> float:
     """Rate of a transmission that is not decoded: the lowest one a sender would use.
 
     A sender whose SINR falls below the decoding threshold can only try the rate of the threshold
-    itself; below the lowest CQI mode that is the lowest mode.
+    itself; below the lowest mode that is the lowest mode.
 
     Args:
-        kind: `shannon` or `cqi`.
-        sinr_min_linear: Decoding threshold, linear, >= 0; 0 stands for the lowest CQI mode's threshold.
+        kind: One of `RATES`.
+        sinr_min_linear: Decoding threshold, linear, >= 0; 0 stands for the lowest mode's threshold.
         bandwidth_hz: Bandwidth in Hz, > 0.
         gap_db: SNR gap in dB.
+        modes: The modes; also where the rate is `shannon`.
 
     Returns:
         Rate in bit/s, > 0.
     """
-    floor = max(sinr_min_linear, float(db_to_linear(CQI_THRESHOLDS_DB[0])))
-    return float(rate_bps(kind, floor, bandwidth_hz, gap_db))
+    floor = max(sinr_min_linear, float(db_to_linear(modes.thresholds_db[0])))
+    slack = 1.0 if kind == "shannon" else MODE_SLACK
+    return float(rate_bps(kind, floor * slack, bandwidth_hz, gap_db, modes))
 
 
 def packet_success_probability(sinr_linear: ArrayLike, waterfall_db: float = CHEN_WATERFALL_DB) -> FloatArray:
@@ -254,17 +307,17 @@ def check_rate_names(rate: str, errors: str, gap_db: float) -> None:
     """Refuse unknown rate and error model names and an SNR gap below 0 dB.
 
     Args:
-        rate: `shannon` or `cqi`.
-        errors: `outage`, `chen` or `none`.
+        rate: One of `RATES`.
+        errors: `outage`, `chen`, `finite_blocklength` or `none`.
         gap_db: SNR gap in dB, >= 0.
 
     Raises:
         ValueError: If one is out of range.
     """
-    if rate not in ("shannon", "cqi"):
-        raise ValueError(f"rate is {rate!r}; expected shannon or cqi")
-    if errors not in ("outage", "chen", "none"):
-        raise ValueError(f"errors is {errors!r}; expected outage, chen or none")
+    if rate not in RATES:
+        raise unknown_name("rate", rate, RATES)
+    if errors not in ERROR_MODELS:
+        raise unknown_name("errors", errors, ERROR_MODELS)
     if not math.isfinite(gap_db):
         raise ValueError(f"snr_gap_db is {gap_db!r}; expected a finite number >= 0")
     require_positive("snr_gap_db", gap_db, zero_allowed=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from channels.adaptation import RateLaw, RateRule, rate_law
+from channels.adaptation import RateLaw, rate_law
 from channels.arrays import BoolArray, FloatArray
+from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.fading import doppler_hz, shape_parameter
 from channels.presence import Presence
@@ -54,6 +55,8 @@ def settings_law(settings: RadioSettings) -> RateLaw:
             margin_db=settings.rate_margin_db,
             certain=settings.errors == "none",
             waterfall=float(db_to_linear(settings.waterfall_db)) if settings.errors == "chen" else None,
+            modes=settings.modes(),
+            message_bits=math.inf if settings.errors == "finite_blocklength" else None,
         )
     )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from channels.arrays import BoolArray, IntArray
+from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.outer_loop import OuterLoop
 from channels.transfers import DELIVERED, LATE, UNSERVED, Transfers
 
 
@@ -15,6 +19,7 @@ class LinkService:
         links: (L,) sorted ids source·N + destination of the links wanted so far.
         served: (L,) whether anything was ever delivered.
         waited: (L,) rounds in a row in which the link was wanted and its turn never came before the deadline.
+        offset_db: (L,) offset of each link's outer loop in dB (`channels.outer_loop`).
     """
 
     def __init__(self, devices: int) -> None:
@@ -23,6 +28,42 @@ class LinkService:
         self.links: IntArray = np.zeros(0, dtype=np.int64)
         self.served: BoolArray = np.zeros(0, dtype=bool)
         self.waited: IntArray = np.zeros(0, dtype=np.int64)
+        self.offset_db: FloatArray = np.zeros(0)
+
+    def outer_loop(self, wanted: Transfers, target: float | None, step_db: float) -> OuterLoop | None:
+        """The outer loop of a round's links, as it stands.
+
+        Args:
+            wanted: M transfers.
+            target: Share of attempts that is to be lost; None for no loop.
+            step_db: Its step in dB.
+
+        Returns:
+            The loop, None without a target; links that were not wanted before start at 0 dB.
+        """
+        if target is None:
+            return None
+        links, number = np.unique(self._ids(wanted), return_inverse=True)
+        offset_db, place = np.zeros(links.size), np.searchsorted(self.links, links)
+        known = np.isin(links, self.links, assume_unique=True)
+        offset_db[known] = self.offset_db[place[known]]
+        return OuterLoop(target, step_db, number.reshape(-1), offset_db)
+
+    def snapshot(self) -> dict[str, IntArray | BoolArray | FloatArray]:
+        """State that `restore` needs, by name."""
+        return {"links": self.links.copy(), "links_served": self.served.copy(),
+                "links_waited": self.waited.copy(), "links_offset_db": self.offset_db.copy()}  # fmt: skip
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take up what `snapshot` gave.
+
+        Args:
+            snapshot: It, and perhaps more.
+        """
+        self.links = np.array(snapshot["links"], dtype=np.int64)
+        self.served = np.array(snapshot["links_served"], dtype=bool)
+        self.waited = np.array(snapshot["links_waited"], dtype=np.int64)
+        self.offset_db = np.array(snapshot["links_offset_db"], dtype=np.float64)
 
     def waited_rounds(self, wanted: Transfers) -> IntArray:
         """Rounds in a row in which the link of each transfer had no turn.
@@ -41,18 +82,22 @@ class LinkService:
             out[known] = self.waited[place[known]]
         return out
 
-    def update(self, wanted: Transfers, outcome: IntArray) -> None:
+    def update(self, wanted: Transfers, outcome: IntArray, loop: OuterLoop | None = None) -> None:
         """Take in what became of one round's transfers.
 
         Args:
             wanted: M transfers.
             outcome: (M,) codes into `channels.transfers.OUTCOMES`.
+            loop: The round's outer loop after it, as `outer_loop` gave it before.
         """
         links, number = np.unique(self._ids(wanted), return_inverse=True)
         joined = np.union1d(self.links, links)
         served, waited = np.zeros(joined.size, dtype=bool), np.zeros(joined.size, dtype=np.int64)
+        offset_db = np.zeros(joined.size)
         old, new = np.searchsorted(joined, self.links), np.searchsorted(joined, links)
-        served[old], waited[old] = self.served, self.waited
+        served[old], waited[old], offset_db[old] = self.served, self.waited, self.offset_db
+        if loop is not None:
+            offset_db[new] = loop.offset_db
         count = links.size
         arrived = np.bincount(number.reshape(-1), weights=outcome == DELIVERED, minlength=count) > 0
         kept = (
@@ -61,6 +106,7 @@ class LinkService:
         served[new] |= arrived
         waited[new] = np.where(kept & ~arrived, waited[new] + 1, 0)
         self.links, self.served, self.waited = joined.astype(np.int64), served, waited
+        self.offset_db = offset_db
 
     @property
     def starved_fraction(self) -> float:

@@ -11,7 +11,9 @@ from typing import Any
 from channels.adaptation import CSI_KINDS
 from channels.checks import require_positive
 from channels.fading import KINDS
-from channels.link import CHEN_WATERFALL_DB, check_rate_names
+from channels.harq import HARQ_KINDS
+from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
+from channels.nr import MCS_TABLES, nr_modes
 from channels.pathloss import get_model
 from channels.registry import unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
@@ -25,6 +27,10 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "power_control": ("fixed", "foschini_miljanic"),
         "far_field": ("grid", "mean", "none"),
         "csi": CSI_KINDS,
+        "rate": RATES,
+        "nr_table": MCS_TABLES,
+        "errors": ERROR_MODELS,
+        "harq": HARQ_KINDS,
     }
 )
 """The names that a field of `RadioSettings` takes."""
@@ -35,10 +41,11 @@ PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "pro
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
+    "outer_loop_step_db",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
-    "dense_devices", "rate_margin_db",
+    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s",
 )  # fmt: skip
 _POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
@@ -72,7 +79,10 @@ class RadioSettings:
         speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
             every lag tau; None draws every attempt afresh, however soon it follows.
         slot_s: Length of an empty slot of random access in s, > 0.
-        rate: shannon (with the gap) or cqi (15 modes).
+        rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
+        nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
+        nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3, 60e3 or 120e3; with bandwidth_hz it gives the
+            resource blocks.
         snr_gap_db: Gap to capacity of shannon in dB, >= 0.
         sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
             errors outage).
@@ -81,10 +91,14 @@ class RadioSettings:
         csi_delay_s: Age of the SINR that csi delayed knows, in s, > 0.
         rate_margin_db: Margin in dB between the known SINR and the one the rate needs, >= 0; None takes the
             margin of the largest expected goodput, and 3 dB under csi delayed.
+        outer_loop_target: Share of attempts, in (0, 1), that an outer loop lets each link lose: the SINR that its
+            sender reckons with falls by a step after a lost attempt and rises after a decoded one; None = no loop.
+        outer_loop_step_db: That step in dB, > 0; decoded attempts move it by target/(1 - target) of it.
         fade_margin_db: Added to beta by schedulers that put links into one slot by a threshold on mean gains
             (broadcast, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB, >= 0.
-        errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate) or none (every
-            transmission is decoded, no faster than its SINR carries).
+        errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate),
+            finite_blocklength (normal approximation for a code as long as the message, snr_gap_db worse than the best)
+            or none (every transmission is decoded, no faster than its SINR carries).
         waterfall_db: Waterfall threshold m of chen in dB.
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
@@ -93,6 +107,12 @@ class RadioSettings:
         multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
         max_attempts: Attempts per transfer and round, >= 1.
+        harq: What a receiver keeps of attempts that it could not decode: none, chase (attempts repeat the first one's
+            rate and their SINRs add up) or incremental (their mutual information adds up).
+        feedback_s: Time in s after each slot in which all its receivers answer at once, >= 0; it is on air, takes
+            the receivers' transmit power, and counts whatever harq is.
+        feedback_delay_s: Time in s from there to the earliest next attempt of what was not decoded, >= 0; other
+            transmissions may fill it.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
         amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
         circuit_power_w: Extra power of a transmitting device in W, >= 0.
@@ -129,11 +149,15 @@ class RadioSettings:
     speed_mps: float | None = None
     slot_s: float = 1e-3
     rate: str = "shannon"
+    nr_table: str = "qam64"
+    nr_spacing_hz: float = 15e3
     snr_gap_db: float = 3.0
     sinr_min_db: float = 0.0
     csi: str = "mean"
     csi_delay_s: float = 5e-3
     rate_margin_db: float | None = None
+    outer_loop_target: float | None = None
+    outer_loop_step_db: float = 0.5
     fade_margin_db: float = 10.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
@@ -144,6 +168,9 @@ class RadioSettings:
     multicast: bool = True
     power_control: str = "fixed"
     max_attempts: int = 4
+    harq: str = "none"
+    feedback_s: float = 0.0
+    feedback_delay_s: float = 0.0
     deadline_s: float | None = None
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
@@ -164,6 +191,7 @@ class RadioSettings:
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         check_rate_names(self.rate, self.errors, self.snr_gap_db)
+        self.modes()
         for name in _POSITIVE:
             require_positive(name, getattr(self, name))
         for name in _NOT_NEGATIVE:
@@ -208,6 +236,10 @@ class RadioSettings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
         if not self.nakagami_m >= 0.5:
             raise ValueError(f"nakagami_m is {self.nakagami_m!r}; expected a number >= 0.5")
+        if self.outer_loop_target is not None and not 0 < self.outer_loop_target < 1:
+            raise ValueError(
+                f"outer_loop_target is {self.outer_loop_target!r}; expected a number in (0, 1), or null"
+            )
         if self.shadowing_sigma_db is not None:
             require_positive("shadowing_sigma_db", self.shadowing_sigma_db, zero_allowed=True)
         for knob in fields(self):
@@ -237,6 +269,18 @@ class RadioSettings:
                 f"power_control {self.power_control!r} needs the gain of every pair and {devices} devices are"
                 f" more than dense_devices ({self.dense_devices}); use fixed, or raise dense_devices"
             )
+
+    def modes(self) -> Modes:
+        """The modes that rates are chosen from; those of cqi where the rate has none of its own.
+
+        Raises:
+            ValueError: If rate is nr and its standard has no such bandwidth, or too few resource blocks.
+        """
+        if self.rate != "nr":
+            return CQI_MODES
+        return nr_modes(
+            self.nr_table, self.bandwidth_hz, self.subchannels, self.nr_spacing_hz, self.snr_gap_db
+        )
 
     def fading_shape(self) -> dict[str, float]:
         """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""

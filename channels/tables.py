@@ -20,9 +20,10 @@ PATH_LOSS: Registry[Any] = Registry(
         "log_distance": "channels.pathloss.basic:log_distance_model",
         "umi": "channels.pathloss.cellular:UMI",
         "uma": "channels.pathloss.cellular:UMA",
+        "rma": "channels.pathloss.rural:rma_model",
         "inh": "channels.pathloss.indoor:INH",
         "v2x_urban": "channels.pathloss.v2x:v2x_urban_model",
-        "v2x_highway": "channels.pathloss.v2x:V2X_HIGHWAY",
+        "v2x_highway": "channels.pathloss.v2x:v2x_highway_model",
         "d2d_outdoor": "channels.pathloss.d2d:D2D_OUTDOOR",
     },
 )

@@ -129,7 +129,7 @@ def _uses(
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
     controls = s.scheduler not in ("fplinq", "aloha")
     many = devices > s.dense_devices
-    gap = s.rate == "shannon" or s.errors == "none" or s.speed_mps is not None
+    gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
         (("path_loss_exponent", "path_loss_reference_m"), s.path_loss == "log_distance", f"path_loss is {s.path_loss}"),
         (("line_of_sight",), not one_state, f"{s.path_loss} has one loss in sight and out of sight"),
@@ -141,8 +141,14 @@ def _uses(
         (("speed_mps",), s.fading != "none", fading),
         (("csi",), s.fading != "none" or s.csi == "delayed", fading),
         (("csi_delay_s",), s.csi == "delayed" and s.fading != "none", f"csi is {s.csi}, {fading}"),
+        (("outer_loop_target",), s.csi != "genie" and s.errors != "none", f"csi is {s.csi}, errors is {s.errors}"),
+        (("outer_loop_step_db",), s.outer_loop_target is not None, "outer_loop_target is null"),
+        (("rate_margin_db",), s.outer_loop_target is None, "outer_loop_target sets the margin"),
         (("snr_gap_db",), gap, f"rate is {s.rate}"),
+        (("nr_table", "nr_spacing_hz"), s.rate == "nr", f"rate is {s.rate}"),
         (("waterfall_db",), s.errors == "chen", f"errors is {s.errors}"),
+        (("harq", "feedback_delay_s"), s.max_attempts > 1 and s.errors != "none",
+         f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
         (("aloha_probability", "slot_s"), s.scheduler == "aloha", scheduler),

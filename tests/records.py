@@ -13,6 +13,23 @@ LEARNT = ("loss", "train_loss", "gradient_norm", "consensus_distance", "accuracy
 """Columns that may differ by floating-point order when devices are packed differently."""
 
 
+def assert_same_traffic(run: Any) -> None:
+    """A run's recorded requests over its own radio give the radio's figures of every round, bit for bit."""
+    from dfl_ray.simulation.replan import replan
+
+    found = replan(run.path, [])
+    kept = list(found.recorded.columns)
+    assert {
+        "airtime_s",
+        "radio_energy_j",
+        "simulated_s",
+        "delivered",
+        "sinr_db_p50",
+        "starved_fraction",
+    } <= set(kept)
+    pd.testing.assert_frame_equal(found.rounds[kept], found.recorded, check_exact=True, check_dtype=False)
+
+
 def assert_same_records(one: Any, two: Any, *, exact: bool) -> None:
     """All tables equal but for wall times: bit for bit, or learnt figures to float tolerance."""
     for table in ("rounds", "devices", "transfers", "attempts", "evaluation"):

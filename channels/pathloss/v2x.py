@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -57,7 +58,7 @@ def blockage_db(point: Geometry) -> FloatArray:
 
     Departures: the standard draws the blocker's height from the scenario's vehicles (1.6 m, lorries 3 m); here it is a
     car or van. It draws the loss from a distribution with this mean and 4 dB (both below: 4.5 dB) deviation, not below
-    0; here its mean is the loss and the spread is left to the shadowing.
+    0; here its mean is the loss, and the spread joins the shadowing where the model's `spread` is set.
 
     Source:
         3GPP TR 37.885, clause 6.2.1.
@@ -145,7 +146,14 @@ def highway_probability(distance_m: FloatArray) -> FloatArray:
     return np.where(distance_m <= 475.0, near, np.maximum(0.0, 0.54 - 0.001 * (distance_m - 475.0)))
 
 
-def v2x_urban_model(blocked: Literal["vehicle", "building"] = "vehicle") -> PathLossModel:
+def _nlosv_sigma_db(spread: bool) -> float:
+    """Shadowing behind a vehicle: 3 dB, with the blockage's own 4 dB as independent parts of one normal value."""
+    return math.hypot(3.0, 4.0) if spread else 3.0
+
+
+def v2x_urban_model(
+    blocked: Literal["vehicle", "building"] = "vehicle", spread: bool = False
+) -> PathLossModel:
     """Make the urban model.
 
     The clause's probability law splits the links of one street into LOS and NLOSv, a vehicle in the way; NLOS,
@@ -154,18 +162,26 @@ def v2x_urban_model(blocked: Literal["vehicle", "building"] = "vehicle") -> Path
     Args:
         blocked: What is in the way of a link out of sight: ``vehicle`` (NLOSv: LOS loss plus the blockage) or
             ``building`` (NLOS), for devices of which those out of sight are on other streets.
+        spread: Whether the loss behind a vehicle spreads by 4 dB about its mean, beside the shadowing: 5 dB together.
 
     Returns:
-        The model.
+        The model. Departure: the blockage of the standard is not below 0 dB, the normal value of the spread may be.
+
+    Raises:
+        ValueError: If there is no vehicle in the way whose loss could spread.
     """
     vehicle = blocked == "vehicle"
+    if spread and not vehicle:
+        raise ValueError(
+            "spread is true with blocked 'building'; expected blocked 'vehicle', whose loss spreads"
+        )
     return PathLossModel(
         name="v2x_urban",
         source=_SOURCE,
         los=urban_los_db,
         nlos=urban_nlosv_db if vehicle else urban_nlos_db,
         los_probability=urban_probability,
-        sigma_db=(3.0, 3.0 if vehicle else 4.0),
+        sigma_db=(3.0, _nlosv_sigma_db(spread) if vehicle else 4.0),
         decorrelation_m=(10.0, 13.0),
         heights_m=(1.6, 1.6),
         distance_range_m=(1.0, 5000.0),
@@ -173,15 +189,24 @@ def v2x_urban_model(blocked: Literal["vehicle", "building"] = "vehicle") -> Path
     )
 
 
-V2X_HIGHWAY = PathLossModel(
-    name="v2x_highway",
-    source=_SOURCE,
-    los=highway_los_db,
-    nlos=highway_nlosv_db,
-    los_probability=highway_probability,
-    sigma_db=(3.0, 3.0),
-    decorrelation_m=(10.0, 13.0),
-    heights_m=(1.6, 1.6),
-    distance_range_m=(1.0, 5000.0),
-    carrier_range_hz=(0.5e9, 100e9),
-)
+def v2x_highway_model(spread: bool = False) -> PathLossModel:
+    """Make the highway model.
+
+    Args:
+        spread: As in `v2x_urban_model`.
+
+    Returns:
+        The model.
+    """
+    return PathLossModel(
+        name="v2x_highway",
+        source=_SOURCE,
+        los=highway_los_db,
+        nlos=highway_nlosv_db,
+        los_probability=highway_probability,
+        sigma_db=(3.0, _nlosv_sigma_db(spread)),
+        decorrelation_m=(10.0, 13.0),
+        heights_m=(1.6, 1.6),
+        distance_range_m=(1.0, 5000.0),
+        carrier_range_hz=(0.5e9, 100e9),
+    )

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from channels.adaptation import RateRule, rate_law
+from channels.adaptation import rate_law
 from channels.arrays import FloatArray
 from channels.checks import require_positive
+from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.gains import matrix_gains
 from channels.link import CHEN_WATERFALL_DB, check_rate_names
@@ -139,6 +140,10 @@ def _radio(
     require_positive("subchannels", subchannels)
     require_positive("bandwidth_hz", bandwidth)
     check_rate_names(rate, errors, gap_db)
+    if rate == "nr":
+        raise ValueError(
+            "rate 'nr' needs the numbers of a band; make a channels.channel.Channel with it, or use cqi"
+        )
     default_db = -math.inf if name == "fplinq" else 5.0
     threshold_db = options.get("sinr_min_db", options.get("beta_db"))
     beta = float(db_to_linear(default_db if threshold_db is None else float(threshold_db)))
@@ -160,6 +165,7 @@ def _radio(
                 beta,
                 certain=errors == "none",
                 waterfall=waterfall if errors == "chen" else None,
+                message_bits=math.inf if errors == "finite_blocklength" else None,
             )
         ),
         **passed,

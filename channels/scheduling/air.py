@@ -42,6 +42,7 @@ class Air:
         heard: (rows,) seconds of reception, cut by the receiver's battery.
         bits: (U,) bits really sent.
         decoded: (rows,) whether the whole payload was decoded.
+        complete: (rows,) whether it was received whole, decoded or not.
     """
 
     transfer: IntArray
@@ -56,6 +57,7 @@ class Air:
     heard: FloatArray
     bits: FloatArray
     decoded: BoolArray
+    complete: BoolArray
 
 
 def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> None:
@@ -72,14 +74,16 @@ def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> No
         state.wait_until(min(state.now_s + state.radio.slot_s, state.request.deadline_s))
         return
     air = transmit(state, task, rows, band)
-    energy, busy = _book_energy(state, air)
-    _record(state, air, energy)
-    _settle(state, air)
     used = air.duration[band >= 0]
     length = float(used.max())
+    feedback_s = max(0.0, min(state.radio.feedback_s, state.request.deadline_s - state.now_s - length))
+    energy, busy = _book_energy(state, air, feedback_s)
+    _record(state, air, energy)
+    _settle(state, air, state.now_s + length + feedback_s)
     _average(state, air, length)
-    state.airtime_s += float(used.sum()) / state.radio.subchannels
-    state.wait_until(state.now_s + length, busy)
+    # All answers share the band while they last.
+    state.airtime_s += float(used.sum()) / state.radio.subchannels + feedback_s
+    state.wait_until(state.now_s + length + feedback_s, busy)
     state.last_end_s = state.now_s
     if state.radio.far is not None:
         state.far_w = np.asarray(far_field(task, band, state.radio.power_w)).max(axis=0)
@@ -103,11 +107,16 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     power = controlled_power(task, band) if controlled else radio.power_w
     levels = mean_levels(task, band, fading, state.now_s, power)
     unit = task.row_unit[levels.rows]
-    rate = chosen_rates(radio, task, levels, fading, state.now_s)
+    transfer = rows[levels.rows]
+    loop = state.request.loop
+    reckoned = None if loop is None else lambda sinr: loop.reckoned(sinr, transfer)
+    chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned)
+    rate = state.soft.rates(chosen, unit, transfer)
     full = np.where(band >= 0, task.bits / rate, 0.0)
     sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
     source, destination = task.source[unit], task.destination[levels.rows]
-    rate, decoded = decoded_rows(radio, unit, sinr, rate, source, destination, fading)
+    worth = state.soft.effective_sinr(sinr, rate[unit], transfer)
+    rate, decoded = decoded_rows(radio, unit, worth, rate, task.bits, source, destination, fading)
     full = np.where(band >= 0, task.bits / rate, 0.0)
     sent_w = power[source] / radio.amplifier_efficiency + radio.circuit_power_w
     life = np.full(task.units, math.inf)
@@ -123,7 +132,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     part = np.floor(duration * rate / BITS_PER_BYTE) * BITS_PER_BYTE
     bits = np.where(duration >= full, task.bits, np.minimum(part, np.maximum(task.bits - BITS_PER_BYTE, 0.0)))
     return Air(
-        transfer=rows[levels.rows],
+        transfer=transfer,
         unit=unit,
         source=source,
         destination=destination,
@@ -135,6 +144,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
         heard=heard,
         bits=bits,
         decoded=decoded & complete,
+        complete=complete,
     )
 
 
@@ -146,8 +156,11 @@ def _on_s(state: State) -> FloatArray:
     return presence.off_after(state.now_s) - state.now_s
 
 
-def _book_energy(state: State, air: Air) -> tuple[FloatArray, FloatArray]:
-    """Energy of each row (the sender's share and the receiver's), and (N,) seconds each device was busy."""
+def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray, FloatArray]:
+    """Energy of each row (the sender's share and the receiver's), and (N,) seconds each device was busy.
+
+    The answers that end the slot are sent by its receivers and heard by its senders, as far as batteries last.
+    """
     radio, duration = state.radio, air.duration[air.unit]
     receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
     sent = transmit_energy_j(
@@ -159,6 +172,9 @@ def _book_energy(state: State, air: Air) -> tuple[FloatArray, FloatArray]:
     sent = sent / receivers
     heard = receive_energy_j(air.heard, receive_power_w=radio.receive_power_w)
     devices = state.energy_j.shape[0]
+    if feedback_s > 0:
+        more_sent, more_heard = _answers(state, air, feedback_s, sent, heard)
+        sent, heard = sent + more_sent, heard + more_heard
     spent = np.bincount(air.source, weights=sent, minlength=devices)
     spent += np.bincount(air.destination, weights=heard, minlength=devices)
     # What rounding adds beyond a battery's content is not spent; a battery that set the end is empty.
@@ -167,9 +183,26 @@ def _book_energy(state: State, air: Air) -> tuple[FloatArray, FloatArray]:
     state.energy_j += spent
     state.battery_j = np.maximum(state.battery_j - spent, 0.0)
     busy = np.zeros(devices)
-    busy[air.source] = duration
-    busy[air.destination] = air.heard
+    busy[air.source] = duration + feedback_s
+    busy[air.destination] = air.heard + feedback_s
     return sent + heard, busy
+
+
+def _answers(
+    state: State, air: Air, feedback_s: float, sent: FloatArray, heard: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(rows,) energy of hearing the answer, shared among a sender's rows, and of sending it, in J."""
+    radio, battery = state.radio, state.battery_j
+    receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
+    listens = np.minimum(receive_energy_j(feedback_s, receive_power_w=radio.receive_power_w) / receivers,
+                         np.maximum(battery[air.source] / receivers - sent, 0.0))  # fmt: skip
+    answers = transmit_energy_j(
+        radio.power_w[air.destination],
+        feedback_s,
+        amplifier_efficiency=radio.amplifier_efficiency,
+        circuit_power_w=radio.circuit_power_w,
+    )
+    return listens, np.minimum(answers, np.maximum(battery[air.destination] - heard, 0.0))
 
 
 def _record(state: State, air: Air, energy: FloatArray) -> None:
@@ -200,13 +233,28 @@ def _record(state: State, air: Air, energy: FloatArray) -> None:
     state.transmissions += int(ids.max(initial=-1)) + 1
 
 
-def _settle(state: State, air: Air) -> None:
+def _settle(state: State, air: Air, answered_s: float) -> None:
     done, failed = air.transfer[air.decoded], air.transfer[~air.decoded]
     state.finished_s[done] = state.now_s + air.duration[air.unit[air.decoded]]
     state.failures[failed] += 1
     state.leave(done, DELIVERED)
+    _learn(state, air)
+    lost = air.complete & ~air.decoded
+    state.soft.keep(air.sinr[lost], air.rate[air.unit[lost]], air.transfer[lost])
+    state.not_before_s[failed] = answered_s + state.radio.feedback_delay_s
     whole = air.bits[air.unit[~air.decoded]] >= state.bits[failed]
     state.leave(failed[whole & (state.failures[failed] >= state.radio.max_attempts)], FAILED)
+
+
+def _learn(state: State, air: Air) -> None:
+    """Take the outer loop further by the attempts that were received whole; of combined ones by the first alone.
+
+    Called once failures are counted.
+    """
+    if state.request.loop is not None:
+        first = state.failures[air.transfer] == np.where(air.decoded, 0, 1)
+        counted = air.complete & (first if state.radio.harq != "none" else True)
+        state.request.loop.learn(air.transfer[counted], air.decoded[counted])
 
 
 def _average(state: State, air: Air, length_s: float) -> None:

@@ -52,6 +52,8 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
         transfers=request.transfers.permuted(order),
         gain=request.gain[order],
         waited=waited[order],
+        # The permuted loop shares its offsets with the request's, so that attempts take both further.
+        loop=request.loop and replace(request.loop, link=request.loop.link[order]),
     )
     state = State(radio, scheduler, ordered)
     _serve(state)
@@ -67,7 +69,10 @@ def _serve(state: State) -> None:
         rows = _waiting_rows(state)
         if not rows.size:
             later_s = _next_s(state, arrivals)
-            if not state.pending.any() or later_s >= request.deadline_s or later_s > request.until_s:
+            if state.pending.any() and later_s > request.until_s:
+                later_s = math.inf
+            later_s = min(later_s, _retry_s(state))
+            if not state.pending.any() or later_s >= request.deadline_s:
                 break
             state.wait_until(later_s)
             continue
@@ -89,9 +94,19 @@ def _next_s(state: State, arrivals: FloatArray) -> float:
     return ready_s if presence is None else min(ready_s, presence.next_change_s(state.now_s))
 
 
+def _retry_s(state: State) -> float:
+    """When next a transfer may be tried again whose feedback is under way; inf for never."""
+    if not state.radio.feedback_delay_s:
+        return math.inf
+    later = state.not_before_s[state.pending & state.released]
+    later = later[later > state.now_s]
+    return float(later.min()) if later.size else math.inf
+
+
 def _waiting_rows(state: State) -> IntArray:
     source = state.request.transfers.source
     waiting = state.pending & state.released & (state.request.ready_s[source] <= state.now_s)
+    waiting &= state.not_before_s <= state.now_s
     if state.request.presence is not None:
         on = state.request.presence.on_at(state.now_s)
         waiting &= on[source] & on[state.request.transfers.destination]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from channels.adaptation import carried_bps
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.blocklength import error_probability
+from channels.decoding import carried_bps
 from channels.draws import keyed_uniform
 from channels.link import packet_success_probability
 from channels.power import foschini_miljanic
@@ -198,18 +200,29 @@ def controlled_power(task: SlotTask, band: IntArray) -> FloatArray:
 
 
 def chosen_rates(
-    radio: Radio, task: SlotTask, levels: SlotLevels, fading: SlotFading, now_s: float
+    radio: Radio,
+    task: SlotTask,
+    levels: SlotLevels,
+    fading: SlotFading,
+    now_s: float,
+    reckoned: Callable[[FloatArray], FloatArray] | None = None,
 ) -> FloatArray:
     """(U,) rate in bit/s of each unit, chosen before the outcome: that of its worst receiver.
 
     `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, less a
     margin; `genie` the SINR of the attempt itself, but for receivers that cannot decode even the lowest rate,
-    which it sends at the rate of the mean.
+    which it sends at the rate of the mean. With an outer loop the rate is that of the SINR that it reckons with from
+    the mean or delayed one.
     """
     known, worst = levels.mean, np.full(task.units, np.inf)
+    if reckoned is not None and radio.csi != "genie":
+        if radio.csi == "delayed":
+            known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
+        np.minimum.at(worst, levels.unit, reckoned(known))
+        return radio.law.rate(worst)
     if radio.csi == "mean":
         np.minimum.at(worst, levels.unit, known)
-        return radio.law.chosen_rate(worst)
+        return radio.law.rate_for(worst, task.bits)
     if radio.csi == "delayed":
         known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
         np.minimum.at(worst, levels.unit, known)
@@ -218,7 +231,8 @@ def chosen_rates(
     np.minimum.at(worst, levels.unit[able], levels.faded[able])
     planned = np.full(task.units, np.inf)
     np.minimum.at(planned, levels.unit, levels.mean)
-    return np.where(np.isfinite(worst), radio.law.rate(worst), radio.law.chosen_rate(planned))
+    reachable = radio.law.rate_for(worst, task.bits, known=True)
+    return np.where(np.isfinite(worst), reachable, radio.law.rate_for(planned, task.bits))
 
 
 def _own_fading(task: SlotTask, levels: SlotLevels, fading: SlotFading, time_s: float) -> FloatArray:
@@ -235,6 +249,7 @@ def decoded_rows(
     unit: IntArray,
     sinr: FloatArray,
     rate: FloatArray,
+    bits: FloatArray,
     source: IntArray,
     destination: IntArray,
     fading: SlotFading,
@@ -242,13 +257,15 @@ def decoded_rows(
     """What an attempt comes to under the radio's error model.
 
     `outage`: decoded iff the SINR reaches what the rate needs. `chen`: where the SINR carries the rate, threshold or
-    not, decoded with chance exp(-m/SINR). `none`: always decoded, no faster than the SINR of the moment carries.
+    not, decoded with chance exp(-m/SINR). `finite_blocklength`: decoded with chance 1 - eps of one code as long as the
+    message (`channels.blocklength`). `none`: always decoded, no faster than the SINR of the moment carries.
 
     Args:
         radio: The physical side.
         unit: (rows,) unit of each reception.
         sinr: (rows,) linear SINR, fading included.
         rate: (U,) chosen rates in bit/s.
+        bits: (U,) lengths of the messages in bits.
         source: (rows,) sender.
         destination: (rows,) receiver.
         fading: The slot's fading; it keys the packet-error draws.
@@ -265,4 +282,9 @@ def decoded_rows(
         draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
         within = sinr >= law.needed_sinr(rate)[unit] * (1 - 1e-9)
         return rate, within & (draw < packet_success_probability(sinr, radio.waterfall_db))
+    if radio.errors == "finite_blocklength":
+        draw = keyed_uniform(fading.success_key, source, destination, ordered=True)
+        efficiency = law.carried(rate)[unit]
+        gap = float(db_to_linear(law.rule.gap_db))
+        return rate, draw < 1.0 - error_probability(sinr / gap, efficiency, bits[unit] / efficiency)
     return rate, sinr >= law.needed_sinr(rate)[unit] * (1 - 1e-9)

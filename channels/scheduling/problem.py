@@ -36,10 +36,13 @@ class Radio:
         csi: What a sender knows: `mean`, `delayed` or `genie` (see `channels.adaptation`).
         csi_delay_s: Age of the SINR that `delayed` knows, in s.
         delayed_margin_db: Margin below that SINR in dB.
-        errors: `outage`, `chen` or `none`.
+        errors: `outage`, `chen`, `finite_blocklength` or `none`.
         waterfall_db: Waterfall threshold of `chen` in dB.
         power_control: `fixed` or `foschini_miljanic`.
         max_attempts: Attempts per transfer.
+        harq: What receivers keep of attempts that they could not decode (see `channels.harq`).
+        feedback_s: Time after each slot in which all its receivers answer at once, in s.
+        feedback_delay_s: Time from there to the earliest next attempt of what was not decoded, in s.
         amplifier_efficiency: Amplifier efficiency eta.
         circuit_power_w: Circuit power of a sender in W.
         receive_power_w: Power of a receiver in W.
@@ -71,6 +74,9 @@ class Radio:
     waterfall_db: float = CHEN_WATERFALL_DB
     power_control: str = "fixed"
     max_attempts: int = 1
+    harq: str = "none"
+    feedback_s: float = 0.0
+    feedback_delay_s: float = 0.0
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
     receive_power_w: float = 0.1

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.harq import SoftMemory
+from channels.outer_loop import OuterLoop
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio, Scheduler
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
-from channels.units import BITS_PER_BYTE
+from channels.units import BITS_PER_BYTE, db_to_linear
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Request:
         waited: (M,) rounds in a row each link has gone unserved; None for 0.
         average_bps: (N,) served rate of each sender so far in bit/s; None for 0.
         presence: When devices are on; None where they always are.
+        loop: The outer loop of the links, which attempts take further; None without one.
         until_s: Time up to which devices that are off, or not ready, are waited for; later ones go unserved.
     """
 
@@ -50,6 +53,7 @@ class Request:
     average_bps: FloatArray | None = None
     presence: Presence | None = None
     until_s: float = math.inf
+    loop: OuterLoop | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ class State:
         self.released = wanted.after < 0
         self.known = np.zeros(count, dtype=bool)
         self.failures = np.zeros(count, dtype=np.int64)
+        gap = float(db_to_linear(radio.law.rule.gap_db))
+        self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
+        self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
         self.outcome = np.full(count, UNSERVED, dtype=np.int64)
         self.awaited = np.bincount(wanted.destination, minlength=devices)

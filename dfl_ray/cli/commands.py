@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dfl_ray.config.schema import Config
 
 
@@ -170,6 +172,24 @@ def run_folder(text: str, *, whole: bool = False) -> Path:
         state = "a folder without config.yaml" if folder.is_dir() else "no such folder"
         raise InputError(f"`{text}` is not a run", got=state, expected="a run folder, e.g. runs/NAME")
     return folder
+
+
+def table_file(name: str | None) -> Path | None:
+    """The file that `-o` names for a table; refused if its ending is none that a table is written as."""
+    from dfl_ray.errors import InputError
+
+    path = Path(name) if name else None
+    if path is not None and path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"`{path}` cannot be written", expected="a name that ends in .csv or .parquet")
+    return path
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as its file's ending says."""
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
 
 
 def silence(verbose: bool) -> None:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dfl_ray.cli.common import add_json
 from dfl_ray.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Evaluate, print the mean of each figure over the devices, and write the rows where asked."""
-    from dfl_ray.cli.commands import run_folder, silence
+    from dfl_ray.cli.commands import run_folder, silence, table_file
 
     folder = run_folder(options.run, whole=True)
-    output = Path(options.output) if options.output else None
-    if output is not None and output.suffix not in (".csv", ".parquet"):
-        raise InputError(f"`{output}` cannot be written", expected="a name that ends in .csv or .parquet")
+    output = table_file(options.output)
     silence(options.verbose)
     return _by_harness(folder, options, output) if options.harness else _by_rules(folder, options, output)
 
@@ -49,6 +43,7 @@ def execute(options: argparse.Namespace) -> int:
 def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
     if options.device is not None or options.experts:
         raise InputError("--device and --experts go with --harness", change="Add --harness tasks=NAME.")
+    from dfl_ray.cli.commands import write_table
     from dfl_ray.simulation.evaluate_again import evaluate_again
     from dfl_ray.tracking.progress import make_progress
 
@@ -59,7 +54,7 @@ def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) ->
     for (rule, task), value in means.items():  # type: ignore[misc]
         progress.say(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
     if output is not None:
-        _write(table, output)
+        write_table(table, output)
         progress.say(f"Rows: {output}")
     if options.json:
         by_rule = {
@@ -79,6 +74,7 @@ def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) 
             expected="RUN alone",
         )
     settings = harness_settings(options.harness)
+    from dfl_ray.cli.commands import write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.harness import evaluate_with_harness
     from dfl_ray.tracking.progress import make_progress
@@ -94,16 +90,9 @@ def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) 
         words = f"{task} {metric}" + ("" if kind == "none" else f" ({kind})")
         progress.say(f"{words:<40} {value:10.4f}" + (f"   expert of {expert}" if expert else ""))
     if output is not None:
-        _write(table, output)
+        write_table(table, output)
         progress.say(f"Rows: {output}")
     if options.json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         print(json.dumps({"run": str(folder), "round": run.round_index, "harness": rows}))
     return 0
-
-
-def _write(table: pd.DataFrame, output: Path) -> None:
-    if output.suffix == ".csv":
-        table.to_csv(output, index=False)
-    else:
-        table.to_parquet(output, index=False)

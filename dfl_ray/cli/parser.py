@@ -16,6 +16,7 @@ from dfl_ray.cli import (
     export,
     methods,
     plot,
+    replan,
     status,
     sweep,
     verify,
@@ -328,6 +329,15 @@ _COMMANDS = (
         "examples:\n  dfl-ray methods\n  dfl-ray methods topology=ring method.rank=4",
         methods.add_arguments,
         methods.execute,
+    ),
+    Command(
+        "replan",
+        "replan RUN [radio.key=value …]",
+        "carries a run's recorded requests over another radio, without training",
+        "Bytes, airtime, joules, simulated time and deliveries of both, and where other deliveries would have changed "
+        "the learning.\nexample:\n  dfl-ray replan runs/NAME radio.scheduler=tdma radio.tx_power_dbm=10",
+        replan.add_arguments,
+        replan.execute,
     ),
     Command("presets", "presets", "lists the shipped configurations", "", _no_arguments, commands.presets),
     Command(

@@ -149,18 +149,35 @@ def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None
     try:
         positions = placed(config) if d.mobility.type == "static" else mobility_model(config).positions_m
         mixture = dealt_tasks(config, tasks)
-        classes = draw_classes(device_classes(d), d.count, seed=integer(config.seed, Stream.DEVICE_CLASSES))
-        settings = radio_settings(config.radio)
-        channel = ChannelSetup(
-            settings, positions, integer(config.seed, Stream.CHANNEL), classes,
-            presence=presence_of(d.availability, d.count), patience_s=d.availability.patience_s,
-        )  # fmt: skip
+        channel = channel_setup(config, positions)
         air = channel.make()
         links = channel.linked(air.candidate_links(config.topology.min_snr_db), 0.0)
         graph = graph_on(config.topology, config.seed, air, positions, mixture, links, sketches)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     return Deployment(mixture, channel, graph, sketches)
+
+
+def channel_setup(config: Config, positions_m: np.ndarray) -> ChannelSetup:
+    """What the channel of an experiment is made from.
+
+    Args:
+        config: The experiment.
+        positions_m: (devices, 2) where the devices stand when it starts, metres.
+
+    Returns:
+        Radio, seed, device classes and presence, as the configuration has them.
+
+    Raises:
+        ValueError: A class's figure is out of range, or no class has a share.
+        InputError: The file that says when devices are on is no such file.
+    """
+    d = config.devices
+    classes = draw_classes(device_classes(d), d.count, seed=integer(config.seed, Stream.DEVICE_CLASSES))
+    return ChannelSetup(
+        radio_settings(config.radio), positions_m, integer(config.seed, Stream.CHANNEL), classes,
+        presence=presence_of(d.availability, d.count), patience_s=d.availability.patience_s,
+    )  # fmt: skip
 
 
 def device_classes(section: DevicesConfig) -> tuple[DeviceClass, ...]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from channels.adaptation import MAX_EFFICIENCY, RateRule, rate_law
+from channels.adaptation import MAX_EFFICIENCY, rate_law
 from channels.channel import Channel
+from channels.decoding import RateRule
 from channels.energy import DeviceClass, draw_classes
 from channels.settings import RadioSettings
 from channels.tables import SCHEDULERS

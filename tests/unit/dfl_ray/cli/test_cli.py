@@ -103,7 +103,7 @@ def test_the_shell_completes_commands_options_presets_and_keys(tmp_path: Path, c
     assert main(["completion", "zsh"]) == 0
     zsh = capsys.readouterr().out
     tries = {
-        "dfl-ray re": {"replay", "report", "resume"},
+        "dfl-ray re": {"replan", "replay", "report", "resume"},
         "dfl-ray run --re": {"--resume"},
         "dfl-ray run method.ra": {"method.rank="},
         "dfl-ray plan real-": {"real-text"},

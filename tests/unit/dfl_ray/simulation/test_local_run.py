@@ -14,7 +14,7 @@ from dfl_ray.simulation.checkpoint import load_checkpoint
 from dfl_ray.simulation.driver import Driver
 from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import small_config
-from tests.records import assert_same_records
+from tests.records import assert_same_records, assert_same_traffic
 
 LOCAL = "runtime.backend=local"
 
@@ -28,6 +28,10 @@ def finished(tmp_path_factory):
 def test_same_seed_same_records_bit_for_bit(finished, tmp_path):
     again = load_run(launch(small_config(tmp_path, "name=two", LOCAL), json=True).folder)
     assert_same_records(finished, again, exact=True)
+
+
+def test_the_requests_over_the_runs_own_radio_give_the_runs_figures(finished):
+    assert_same_traffic(finished)
 
 
 def test_another_seed_gives_other_records(finished, tmp_path):

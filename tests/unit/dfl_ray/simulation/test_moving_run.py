@@ -11,7 +11,7 @@ from dfl_ray.records import load_run
 from dfl_ray.simulation.driver import Driver
 from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import small_config
-from tests.records import assert_same_records
+from tests.records import assert_same_records, assert_same_traffic
 from tests.unit.dfl_ray.simulation.test_local_run import stop_after
 
 WORDS = ("runtime.backend=local", "rounds=8", "devices.count=6", "devices.area_m=[3000,100]", "method.prune_start=0.1",
@@ -37,6 +37,10 @@ def moving(folder):
 def moved(tmp_path_factory):
     path = tmp_path_factory.mktemp("moved")
     return load_run(launch(small_config(path, "name=moved", *moving(path)), json=True).folder)
+
+
+def test_the_requests_over_the_runs_own_radio_give_the_runs_figures(moved):
+    assert_same_traffic(moved)
 
 
 def test_positions_and_links_of_every_round_are_recorded(moved):

@@ -1,0 +1,77 @@
+"""`dfl-ray replan RUN radio.key=value …`: a run's recorded requests over another radio."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from dfl_ray.cli.common import add_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="radio.key=value", help="keys of `radio`; none = the run's own radio"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write one row a round to a .csv or .parquet file"
+    )
+    add_json(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the run's figures beside those under the new radio, and write the rounds where asked."""
+    from dfl_ray.cli.commands import run_folder, silence, table_file, write_table
+
+    folder = run_folder(options.run)
+    output = table_file(options.output)
+    silence(options.verbose)
+    from dfl_ray.simulation.replan import replan
+    from dfl_ray.tracking.progress import make_progress
+
+    progress = make_progress(quiet=options.json or options.quiet)
+    with progress.step("replanning"):
+        found = replan(folder, options.overrides)
+    totals = found.totals()
+    for line in _lines(totals):
+        progress.say(line)
+    for note in found.notes:
+        progress.say(f"note  {note}")
+    if output is not None:
+        write_table(found.rounds, output)
+        progress.say(f"Rounds: {output}")
+    if options.json:
+        record = {"run": str(folder), "radio": options.overrides, "totals": totals, "notes": found.notes}
+        print(json.dumps(record))
+    return 0
+
+
+def _lines(totals: dict[str, dict[str, float]]) -> list[str]:
+    """The totals as a table of four columns."""
+    from dfl_ray.records.results import share, size
+
+    def seconds(value: float) -> str:
+        return f"{value:.4g} s"
+
+    def joules(value: float) -> str:
+        return f"{value:.4g} J"
+
+    rows = [("", "run", "replanned", "change")]
+    for label, name, write in (
+        ("bytes on air", "payload_bytes", size), ("airtime", "airtime_s", seconds),
+        ("simulated time", "simulated_s", seconds), ("energy", "energy_j", joules),
+        ("  radio", "radio_energy_j", joules), ("    of it idle, listening", "idle_energy_j", joules),
+        ("  computing", "compute_energy_j", joules),
+    ):  # fmt: skip
+        was, now = totals[name]["run"], totals[name]["replanned"]
+        change = "none" if now == was else f"{100 * (now / was - 1):+.1f} %" if was else "–"
+        rows.append((label, write(was), write(now), change))
+    wanted = totals["transfers"]["run"]
+    was, now = (totals["delivered"][who] / wanted if wanted else None for who in ("run", "replanned"))
+    points = "none" if was == now or was is None or now is None else f"{100 * (now - was):+.1f} points"
+    rows.append((f"delivered of {wanted:,.0f}", share(was), share(now), points))
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return [
+        row[0].ljust(widths[0]) + "".join("  " + row[k].rjust(widths[k]) for k in (1, 2, 3)) for row in rows
+    ]
