@@ -85,9 +85,13 @@ class DeviceActor:
         """See `DeviceGroup.full_sketches`."""
         return self._group.full_sketches()
 
-    def snapshot(self) -> Snapshot:
+    def parts(self) -> list[tuple[int, ...]]:
+        """See `DeviceGroup.parts`."""
+        return self._group.parts()
+
+    def snapshot(self, devices: tuple[int, ...]) -> Snapshot:
         """See `DeviceGroup.snapshot`."""
-        return self._group.snapshot()
+        return self._group.snapshot(devices)
 
     def restore(self, *snapshots: Snapshot) -> None:
         """See `DeviceGroup.restore`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
     GroupSetup,
+    Snapshot,
     TrainReport,
 )
 from dfl_ray.network.comm_graph import CommGraph
@@ -25,7 +29,8 @@ from dfl_ray.network.deployment import ChannelSetup
 from dfl_ray.network.local_rounds import LocalRounds
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.packing.actors import Packing
-from dfl_ray.simulation.backend import BackendState
+from dfl_ray.simulation.backend import BackendState, SavedState
+from dfl_ray.simulation.saved_parts import SavedParts
 
 
 class RayBackend:
@@ -192,22 +197,38 @@ class RayBackend:
         return {t: s for g, c in zip(self._groups, calls, strict=True) for t, s in g.result(c).items()}
 
     def snapshot(self) -> BackendState:
-        """See `Backend.snapshot`; the snapshots become the state that replacements start from."""
-        everyone = [*self._groups, self._channel]
-        calls = [a.call("snapshot", changes_state=False) for a in everyone]
-        states: list[Any] = []
-        for actor, call in zip(everyone, calls, strict=True):
-            states.append(actor.result(call))
-            # On several nodes the copy to recover from lies with the driver: elsewhere it could be lost with a node.
-            actor.set_recovery_point(ray.put(states[-1]) if self.packing.nodes else call.refs[0])
-        return BackendState(states[:-1], states[-1])
+        """See `Backend.snapshot`."""
+        channel = self._channel.result(self._channel.call("snapshot", changes_state=False))
+        return BackendState(self._device_snapshots(), channel)
 
-    def restore(self, state: BackendState) -> None:
+    def _device_snapshots(self) -> Iterator[Snapshot]:
+        """State of the devices, part by part; each actor makes one ahead of what is taken."""
+        calls = [g.call("parts", changes_state=False) for g in self._groups]
+        parts = [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
+        turns = itertools.zip_longest(
+            *([(g, p) for p in ps] for g, ps in zip(self._groups, parts, strict=True))
+        )
+        under_way: deque[tuple[RecoverableActor, Call]] = deque()
+        for group, part in filter(None, itertools.chain.from_iterable(turns)):
+            under_way.append((group, group.call("snapshot", part, changes_state=False)))
+            if len(under_way) > len(self._groups):
+                first, call = under_way.popleft()
+                yield first.result(call)
+        for group, call in under_way:
+            yield group.result(call)
+
+    def recover_from(self, state: SavedState) -> None:
+        """See `Backend.recover_from`; parts are read when an actor is lost, so that none waits in memory."""
+        for group, devices in zip(self._groups, self.packing.groups, strict=True):
+            group.set_recovery_point(partial(_stored, state.devices, devices))
+        channel = ray.put(state.channel)
+        self._channel.set_recovery_point(lambda: [channel])
+
+    def restore(self, state: SavedState) -> None:
         """See `Backend.restore`."""
-        refs = [ray.put(s) for s in state.devices]
-        for group in self._groups:
-            group.restore(*refs)
-        self._channel.restore(ray.put(state.channel))
+        self.recover_from(state)
+        for actor in [*self._groups, self._channel]:
+            actor.restore()
 
     def object_store_bytes(self) -> int:
         """Bytes of messages that left their actor since the last call."""
@@ -229,6 +250,11 @@ class RayBackend:
         for actor in [*self._groups, self._channel]:
             ray.kill(actor.handle)
         self._node_placement.release()
+
+
+def _stored(parts: SavedParts, devices: Sequence[int]) -> list[Any]:
+    """References to the parts that hold some devices, copied from disk into the object store."""
+    return [ray.put(part) for part in parts.of(devices)]
 
 
 def _beside_the_driver() -> dict[str, Any]:

@@ -12,7 +12,7 @@ that each call finds the answers of others that it takes as arguments.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,7 +181,7 @@ class RecoverableActor:
         self._actor_set.members.append(self)
         self.restarts = 0
         self.started: Started | None = None
-        self._recovery_point: tuple[Any, ...] | None = None
+        self._recovery_point: Callable[[], Sequence[Any]] | None = None
         self._log: list[Call] = []
         self.ready_ref: Any = None
         self.handle = create(0)
@@ -270,15 +270,21 @@ class RecoverableActor:
         if call.refs is before:
             self.start(call)
 
-    def set_recovery_point(self, *snapshots: Any) -> None:
-        """Make these snapshots the state to start a replay from, and forget the calls before them."""
-        self._recovery_point = snapshots
+    def set_recovery_point(self, load: Callable[[], Sequence[Any]]) -> None:
+        """Make a saved state the one to start a replay from, and forget the calls before it.
+
+        Args:
+            load: Gives the snapshots, or references to them, when they are needed.
+        """
+        self._recovery_point = load
         self._log = [c for c in self._log if not c.fetched]
 
-    def restore(self, *snapshots: Any) -> None:
-        """Put a saved state into the actor; a later replay starts from it."""
-        self.result(self.call("restore", *snapshots))
-        self.set_recovery_point(*snapshots)
+    def restore(self) -> None:
+        """Put the state of the recovery point into the actor."""
+        assert self._recovery_point is not None, "no state is saved"
+        # Not for replay: a replacement begins with it anyway.
+        call = self.call("restore", *self._recovery_point(), changes_state=False)
+        self.result(call)
 
     def replace(self, error: RayError) -> None:
         """Start a replacement and restore the last snapshot in it; `calls_to_replay` is to follow.
@@ -305,7 +311,7 @@ class RecoverableActor:
         self.handle = self._create(self.restarts)
         self.ready_ref = self.handle.ready.remote()
         if self._recovery_point is not None:
-            self.start(Call("restore", self._recovery_point, 1, True))
+            self.start(Call("restore", tuple(self._recovery_point()), 1, True))
 
     def calls_to_replay(self) -> list[Call]:
         """Calls since the recovery point that a replacement must repeat: changes of state and unfetched answers."""

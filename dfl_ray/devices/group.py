@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from dfl_ray.devices.records import (
     TrainReport,
 )
 from dfl_ray.devices.sharing import SharedUpdates
-from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
+from dfl_ray.devices.snapshots import collect_snapshot, in_parts, restore_snapshot
 from dfl_ray.devices.step_size import step_size
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
@@ -385,11 +385,19 @@ class DeviceGroup:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
         return self._evaluator.answers(self.devices[device], self.full_sketches)
 
-    def snapshot(self) -> Snapshot:
-        """All state of the devices hosted here."""
-        return collect_snapshot(self.devices)
+    def parts(self) -> list[tuple[int, ...]]:
+        """Devices hosted here in parts whose state is passed on at once (`devices.snapshots.in_parts`)."""
+        return in_parts(self.devices)
 
-    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+    def snapshot(self, devices: Sequence[int]) -> Snapshot:
+        """All state of some devices hosted here.
+
+        Args:
+            devices: Their numbers.
+        """
+        return collect_snapshot({device: self.devices[device] for device in devices})
+
+    def restore(self, snapshots: Iterable[Snapshot]) -> None:
         """Take the state of the devices hosted here out of the snapshots of any groups.
 
         Raises:

@@ -141,3 +141,15 @@ class Snapshot:
 
     arrays: dict[str, np.ndarray]
     numbers: dict[str, dict[str, int | float | bool]] = field(default_factory=dict)
+
+
+def contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays in C order, as files and shared memory need them.
+
+    Args:
+        arrays: Name -> array.
+
+    Returns:
+        Name -> array, copied where it lay otherwise.
+    """
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

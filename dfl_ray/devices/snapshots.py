@@ -8,7 +8,7 @@ dictionary of whole numbers becomes one int64 table, a row an entry, since a dev
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,6 +22,8 @@ from dfl_ray.methods.waiting import Waiting
 from dfl_ray.models.build import shared_tensor
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
+PART_BYTES = 2**26
+"""Bytes from which a part of devices' state is passed on; a single device may be larger."""
 _KEYS = "#"
 """Last part of the name of a table of dictionary entries that are whole numbers."""
 
@@ -139,6 +141,33 @@ def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def in_parts(devices: Mapping[int, Device[Any]]) -> list[tuple[int, ...]]:
+    """Divide devices into parts whose state is copied, sent and written at once.
+
+    Args:
+        devices: Device number -> device.
+
+    Returns:
+        Device numbers of each part, in the order given; a part ends with the device that fills `PART_BYTES`.
+    """
+    parts: list[list[int]] = [[]]
+    held = 0
+    for index, device in devices.items():
+        if held >= PART_BYTES:
+            parts.append([])
+            held = 0
+        parts[-1].append(index)
+        held += _state_bytes(device)
+    return [tuple(part) for part in parts]
+
+
+def _state_bytes(device: Device[Any]) -> int:
+    arrays: dict[str, np.ndarray] = {}
+    flatten(device.memory, "memory", arrays, {})
+    flatten(device.waiting, "waiting", arrays, {})
+    return sum(a.nbytes for a in arrays.values()) + sum(getattr(device.state, name).nbytes for name in _STATE)
+
+
 def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
     """Copy adapters, moments, step counts, the method's memory and what is under way of some devices.
 
@@ -159,12 +188,12 @@ def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
     return Snapshot(arrays, numbers)
 
 
-def restore_snapshot(devices: Mapping[int, Device[Any]], snapshots: Sequence[Snapshot]) -> None:
+def restore_snapshot(devices: Mapping[int, Device[Any]], snapshots: Iterable[Snapshot]) -> None:
     """Put saved state back, in place.
 
     Args:
         devices: The devices.
-        snapshots: Snapshots of any groups, which together hold them all.
+        snapshots: Snapshots of any devices, which together hold them all; each is let go before the next is taken.
 
     Raises:
         KeyError: No snapshot holds one of the devices.
@@ -192,7 +221,7 @@ def _restore(device: Device[Any], saved: Mapping[str, Any]) -> None:
     device.waiting = rebuild(Waiting, f"{device.index}/waiting", saved.get("waiting", {}))
 
 
-def diverged_devices(snapshots: Sequence[Snapshot]) -> list[int]:
+def diverged_devices(snapshots: Iterable[Snapshot]) -> list[int]:
     """Find the devices whose trained values, or whose updates merged into the base, are out of float16's range.
 
     Args:
@@ -201,10 +230,11 @@ def diverged_devices(snapshots: Sequence[Snapshot]) -> list[int]:
     Returns:
         Their numbers, ascending; see `lora.optimizer.in_range`.
     """
-    trained = [
-        (int(name.split("/", 1)[0]), array)
-        for snapshot in snapshots
-        for name, array in snapshot.arrays.items()
-        if name.split("/", 1)[1] in ("state/theta", "memory/merged") and array.size
-    ]
-    return sorted({device for device, array in trained if not in_range(shared_tensor(array)).all()})
+    found: set[int] = set()
+    for snapshot in snapshots:
+        for name, array in snapshot.arrays.items():
+            device, _, of_device = name.partition("/")
+            trained = of_device in ("state/theta", "memory/merged") and array.size
+            if trained and not in_range(shared_tensor(array)).all():
+                found.add(int(device))
+    return sorted(found)

@@ -6,7 +6,7 @@ give the same records for the same configuration and seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dfl_ray.network.deployment import ChannelSetup
     from dfl_ray.network.local_rounds import LocalRounds
     from dfl_ray.network.traffic import TransferOutcomes
+    from dfl_ray.simulation.saved_parts import SavedParts
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,24 @@ class BackendState:
     """Everything that must be saved at a round boundary besides the driver's own state.
 
     Attributes:
-        devices: State of each group of devices, in the order of the groups.
+        devices: State of all devices in parts of some each; a backend's own are made as they are asked for, once.
         channel: State of the channel, by name.
     """
 
-    devices: Sequence[Snapshot]
+    devices: Iterable[Snapshot]
     channel: ChannelState
+
+
+@dataclass(frozen=True)
+class SavedState(BackendState):
+    """State that lies on disk.
+
+    Attributes:
+        devices: State of all devices, read part by part.
+        channel: State of the channel, by name.
+    """
+
+    devices: SavedParts
 
 
 class Backend(RoundBackend, Protocol):
@@ -94,10 +107,14 @@ class Backend(RoundBackend, Protocol):
         ...
 
     def snapshot(self) -> BackendState:
-        """All state, at a round boundary."""
+        """All state, at a round boundary; its parts must be taken before anything else is called."""
         ...
 
-    def restore(self, state: BackendState) -> None:
+    def recover_from(self, state: SavedState) -> None:
+        """Say where the state last given lies now, to be read when an actor must be replaced."""
+        ...
+
+    def restore(self, state: SavedState) -> None:
         """Take all state back."""
         ...
 
@@ -177,9 +194,12 @@ class LocalBackend:
 
     def snapshot(self) -> BackendState:
         """See `Backend.snapshot`."""
-        return BackendState([self._group.snapshot()], self._channel.snapshot())
+        return BackendState(map(self._group.snapshot, self._group.parts()), self._channel.snapshot())
 
-    def restore(self, state: BackendState) -> None:
+    def recover_from(self, state: SavedState) -> None:
+        """Nothing is replaced."""
+
+    def restore(self, state: SavedState) -> None:
         """See `Backend.restore`."""
         self._group.restore(state.devices)
         self._channel.restore(state.channel)

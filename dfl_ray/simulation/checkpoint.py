@@ -1,8 +1,9 @@
 """Checkpoints: the whole state at a round boundary, written atomically, never pickled.
 
-`checkpoints/round-000012/` holds one safetensors file for each group of devices, one for the channel, and
-`manifest.json` with the driver's own state and the checksums of all files and of itself. The folder is written under
-another name, every file flushed to disk, and renamed in one step: a crash leaves either the whole checkpoint or none.
+`checkpoints/round-000012/` holds safetensors files of some devices each, one for the channel, and `manifest.json` with
+the driver's own state and the checksums of all files and of itself. Devices are written and read part by part
+(`dfl_ray.simulation.saved_parts`): never are all of them in one process. The folder is written under another name,
+every file flushed to disk, and renamed in one step: a crash leaves either the whole checkpoint or none.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from dfl_ray.devices.records import Snapshot
+from dfl_ray.devices.records import contiguous
 from dfl_ray.errors import InputError
 from dfl_ray.records.checksums import checksum
-from dfl_ray.simulation.backend import BackendState
+from dfl_ray.simulation.backend import BackendState, SavedState
+from dfl_ray.simulation.saved_parts import SavedParts, write_part
 
 FORMAT = 3
 MANIFEST = "manifest.json"
-_PREFIX = "round-"
+_PREFIX, _PART = "round-", "devices-{:05d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,58 +44,68 @@ class Checkpoint:
     """
 
     round_index: int
-    state: BackendState
+    state: SavedState
     driver: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, round_index: int, state: BackendState, driver: Mapping[str, Any], *, keep: int
+) -> Checkpoint:
     """Write a checkpoint atomically and drop the oldest ones.
 
     Args:
         folder: The run's `checkpoints` folder.
-        checkpoint: What to save.
+        round_index: The round just finished.
+        state: Devices, which are taken part by part, once, and channel.
+        driver: The driver's own JSON-able state.
         keep: Newest checkpoints to keep, >= 1.
 
     Returns:
-        Folder of the checkpoint written.
+        What was written.
 
     Raises:
         OSError: It cannot be written; the older ones are untouched.
     """
     folder.mkdir(exist_ok=True)
-    target = folder / _name(checkpoint.round_index)
+    target = folder / _name(round_index)
     working = folder / f".{target.name}.tmp"
-    for old in (working, target):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(working, ignore_errors=True)
     try:
-        _write(working, checkpoint)
+        _write(working, round_index, state, driver)
+        # One of the same round stays until then: lost actors are restored from it.
+        shutil.rmtree(target, ignore_errors=True)
         working.rename(target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(working, ignore_errors=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(target)) from error
         raise OSError(errno.EIO, str(error), str(target)) from error
+    except BaseException:  # a device's state could not be had
+        shutil.rmtree(working, ignore_errors=True)
+        raise
     _flush(folder)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    return target
+    return Checkpoint(round_index, SavedState(_parts(target), state.channel), driver)
 
 
-def _write(working: Path, checkpoint: Checkpoint) -> None:
+def _write(working: Path, round_index: int, state: BackendState, driver: Mapping[str, Any]) -> None:
     """Write all files of a checkpoint into a new folder and flush them to the disk."""
     working.mkdir()
-    for number, snapshot in enumerate(checkpoint.state.devices):
-        path = working / f"devices-{number:05d}.safetensors"
-        save_file(_contiguous(snapshot.arrays), path, metadata={"numbers": json.dumps(snapshot.numbers)})
-    arrays = {k: v for k, v in checkpoint.state.channel.items() if isinstance(v, np.ndarray)}
-    save_file(_contiguous(arrays), working / "channel.safetensors")
-    scalars = {k: _plain(v) for k, v in checkpoint.state.channel.items() if not isinstance(v, np.ndarray)}
+    number = 0
+    for snapshot in state.devices:  # `enumerate` would hold it until the next one is there
+        write_part(working / _PART.format(number), snapshot)
+        number += 1
+        del snapshot
+    arrays = {k: v for k, v in state.channel.items() if isinstance(v, np.ndarray)}
+    save_file(contiguous(arrays), working / "channel.safetensors")
+    scalars = {k: _plain(v) for k, v in state.channel.items() if not isinstance(v, np.ndarray)}
     manifest = {
         "format": FORMAT,
-        "round": checkpoint.round_index,
-        "groups": len(checkpoint.state.devices),
+        "round": round_index,
+        "groups": number,
         "channel": scalars,
-        "driver": dict(checkpoint.driver),
+        "driver": dict(driver),
         "files": {path.name: checksum(path) for path in sorted(working.iterdir())},
     }
     manifest["sha256"] = _own_checksum(manifest)
@@ -179,10 +191,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             file = path / name
             if checksum(file) != entry:
                 raise ValueError("size or checksum is not the manifest's")
-        devices: list[Snapshot] = []
-        for number in range(manifest["groups"]):
-            file = path / f"devices-{number:05d}.safetensors"
-            devices.append(_load_snapshot(file))
+        devices = SavedParts([path / _PART.format(number) for number in range(manifest["groups"])])
         file = path / "channel.safetensors"
         channel = {**load_file(file), **manifest["channel"]}
     except InputError:
@@ -205,7 +214,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             expected="files as they were written",
             change="Remove that folder; the checkpoint before it is used then.",
         ) from error
-    return Checkpoint(int(manifest["round"]), BackendState(devices, channel), manifest["driver"])
+    return Checkpoint(int(manifest["round"]), SavedState(devices, channel), manifest["driver"])
 
 
 def _readable(path: Path, manifest: Any) -> Any:
@@ -242,16 +251,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir())
 
 
-def _load_snapshot(path: Path) -> Snapshot:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        numbers = json.loads(file.metadata()["numbers"])
-    return Snapshot(load_file(path), numbers)
-
-
-def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+def _parts(folder: Path) -> SavedParts:
+    return SavedParts(sorted(folder.glob(_PART.format(0).replace("00000", "*"))))
 
 
 def _plain(value: Any) -> Any:

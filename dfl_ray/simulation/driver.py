@@ -335,8 +335,14 @@ class Driver:
             return
         driver = {"best_accuracy": self.history.best, "absent": list(self.loop.absent)}
         with self.progress.stage("checkpoint"):
-            checkpoint = Checkpoint(round_index, self._state(), driver)
-            save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.checkpoint.keep)
+            checkpoint = save_checkpoint(
+                self.folder.checkpoints,
+                round_index,
+                self._state(),
+                driver,
+                keep=self.config.checkpoint.keep,
+            )
+            self.backend.recover_from(checkpoint.state)
         if final:
             with self.progress.stage("adapters"):
                 self._check_final(checkpoint.state)

@@ -46,7 +46,10 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
     setup, config = experiment.setup, experiment.config
     layout = experiment.layout
     owners = adapter_owners(experiment)
-    arrays = {name: a for s in state.devices for name, a in s.arrays.items()}
+    wanted = {
+        f"{device}/{part}" for device, _ in owners.values() for part in ("state/theta", "memory/merged")
+    }
+    arrays = {name: a for s in state.devices for name, a in s.arrays.items() if name in wanted}
     merged = {device: arrays.get(f"{device}/memory/merged") for device, _ in owners.values()}
     dense = sum(m.size for m in merged.values() if m is not None)
     if 4 * (layout.size * len(owners) + dense) > MOST_BYTES:

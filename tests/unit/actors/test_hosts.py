@@ -37,13 +37,13 @@ def test_the_channel_actor_plans_what_the_channel_plans(experiment):
 def test_the_device_actor_trains_and_answers_as_its_group(experiment):
     devices = sorted(experiment.setup.held)
     actor, group = DeviceActor(experiment.setup, devices), DeviceGroup(experiment.setup, devices)
-    before = actor.snapshot()
+    before = [actor.snapshot(part) for part in actor.parts()]
     reports = [host.train(1)[0] for host in (actor, group)]
     np.testing.assert_array_equal(reports[0].loss, reports[1].loss)
     assert np.isfinite(reports[0].loss).all()
     answers = [host.evaluate(1, ["likelihood"], None) for host in (actor, group)]
     assert repr(replace(answers[0], busy_s=0.0)) == repr(replace(answers[1], busy_s=0.0))
     assert actor.full_sketches().keys() == group.full_sketches().keys()
-    actor.restore(before)
+    actor.restore(*before)
     np.testing.assert_array_equal(actor.train(1)[0].loss, reports[0].loss)
     assert actor.memory()["resident_bytes"] > 0

@@ -121,7 +121,7 @@ def an_actor(fake: FakeRay, said: list[str], placement: Any = None, **options: A
 def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
     said: list[str] = []
     actor = an_actor(fake, said)
-    actor.set_recovery_point("snapshot")
+    actor.set_recovery_point(lambda: ["snapshot"])
     trained = actor.call("train", 1)
     fake.answers = {"train": ["first", RayActorError(), "again"], "evaluate": [0.5]}
     assert actor.result(trained) == "first"

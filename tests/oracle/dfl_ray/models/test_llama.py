@@ -212,7 +212,7 @@ with open(sys.argv[1], "rb") as file:
     actor = DeviceActor(pickle.load(file), [0, 1])
 actor.train(1)
 actor.evaluate(1, ("likelihood",), None)
-actor.snapshot()
+[actor.snapshot(part) for part in actor.parts()]
 heavy = ("transformers", "peft", "accelerate", "safetensors", "pandas", "scipy", "numba", "plotly",
          "networkx", "sympy", "torch._dynamo", "torch._inductor")
 print([name for name in heavy if name in sys.modules])
@@ -247,7 +247,7 @@ print([m for m in ("torch", "transformers") if m in sys.modules])
 
     for method in ("sparse_orthogonal", "ffa"):
         config = load_config(None, ["track.wandb.mode=disabled", f"method={method}"])
-        snapshot = DeviceGroup(build_experiment(config).setup, range(10)).snapshot()
+        snapshot = DeviceGroup(build_experiment(config).setup, range(10)).snapshot(range(10))
         (tmp_path / method).write_bytes(pickle.dumps([snapshot]))
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -48,7 +48,7 @@ def test_final_adapters_give_the_same_logits_in_peft(method, names, adapted, bas
             mine = adapted.model.logits(batch, Binding(a, b, None, settings["lora_alpha"] / settings["r"]))
             theirs = loaded(input_ids=batch.input_ids).logits[batch.source[:, 0], batch.source[:, 1]]
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    state = load_checkpoint(run / "checkpoints").state.devices[0]
+    state = next(iter(load_checkpoint(run / "checkpoints").state.devices))
     stored = np.concatenate([x.ravel() for x in state.arrays["0/state/theta"][:1]])
     layout = Layout(adapted.layers, 8, ("b",) if method == "sparse_orthogonal" else ("a", "b"))
     assert stored.size == layout.size
@@ -58,6 +58,7 @@ def test_what_flora_merged_is_exported_whole(adapted, tmp_path):
     """The folder's B A is what the device has merged into its base plus its running module."""
     from safetensors.numpy import load_file
 
+    from dfl_ray.simulation.backend import BackendState
     from dfl_ray.simulation.experiment import build_experiment
     from dfl_ray.simulation.export import save_final_adapters
     from dfl_ray.simulation.launch import launch
@@ -65,7 +66,8 @@ def test_what_flora_merged_is_exported_whole(adapted, tmp_path):
 
     config = small_config(tmp_path, "name=x", "runtime.backend=local", "method=flora", "method.rank=4")
     run = launch(config, json=True).folder
-    state = load_checkpoint(run / "checkpoints").state
+    saved = load_checkpoint(run / "checkpoints").state
+    state = BackendState(list(saved.devices), saved.channel)
     layout = Layout(adapted.layers, 4, ("a", "b"))
     arrays = state.devices[0].arrays
     theta = arrays["0/state/theta"] = adapted.theta(layout, 1, 3).numpy()

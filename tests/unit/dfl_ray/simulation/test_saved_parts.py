@@ -1,0 +1,88 @@
+"""State goes to and from the disk in parts, of which one is in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from dfl_ray.devices import snapshots
+from dfl_ray.devices.group import DeviceGroup
+from dfl_ray.devices.records import Snapshot
+from dfl_ray.errors import InputError
+from dfl_ray.records import load_run
+from dfl_ray.simulation.backend import BackendState
+from dfl_ray.simulation.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from dfl_ray.simulation.experiment import build_experiment
+from dfl_ray.simulation.launch import launch, resume
+from tests.conftest import small_config
+from tests.records import assert_same_records
+
+
+def test_a_part_ends_with_the_device_that_fills_it(tmp_path, monkeypatch):
+    group = DeviceGroup(build_experiment(small_config(tmp_path)).setup, range(4))
+    assert group.parts() == [(0, 1, 2, 3)]
+    of_one = sum(a.nbytes for a in group.snapshot([0]).arrays.values())
+    monkeypatch.setattr(snapshots, "PART_BYTES", of_one + 1)
+    assert [p for part in group.parts() for p in part] == [0, 1, 2, 3]
+    assert group.parts()[0] == (0, 1)
+    monkeypatch.setattr(snapshots, "PART_BYTES", 1)
+    assert group.parts() == [(0,), (1,), (2,), (3,)]
+    assert set(group.snapshot([2]).numbers) == {"2"}
+
+
+def test_one_part_is_in_memory_at_a_time(tmp_path):
+    alive: list[weakref.ref[Snapshot]] = []
+
+    def parts():
+        for device in range(5):
+            gc.collect()
+            assert not any(part() for part in alive)
+            part = Snapshot({f"{device}/state/theta": np.full(3, device)}, {str(device): {"steps": device}})
+            alive.append(weakref.ref(part))
+            yield part
+            del part
+
+    saved = save_checkpoint(tmp_path / "checkpoints", 1, BackendState(parts(), {"clock_s": 2.0}), {}, keep=1)
+    assert len(alive) == 5
+    again = load_checkpoint(tmp_path / "checkpoints")
+    assert again is not None
+    for found in (saved, again):
+        read = [next(iter(part.arrays.items())) for part in found.state.devices]
+        assert [(name, values.tolist()) for name, values in read] == [
+            (f"{d}/state/theta", [d] * 3) for d in range(5)
+        ]
+        assert [set(part.numbers) for part in found.state.devices.of([3, 1, 77])] == [{"1"}, {"3"}]
+    saved.state.devices.files[2].write_bytes(b"")
+    with pytest.raises(InputError, match=r"devices-00002\.safetensors cannot be read"):
+        list(saved.state.devices)
+
+
+def test_a_state_that_cannot_be_had_leaves_the_checkpoint_before(tmp_path):
+    def parts(broken: bool):
+        yield Snapshot({"0/state/theta": np.ones(2)}, {"0": {}})
+        if broken:
+            raise RuntimeError("an actor is gone for good")
+
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, 1, BackendState(parts(False), {}), {}, keep=1)
+    for round_index in (1, 2):
+        with pytest.raises(RuntimeError):
+            save_checkpoint(folder, round_index, BackendState(parts(True), {}), {}, keep=1)
+        assert [p.name for p in folder.iterdir()] == ["round-000001"]
+    again = load_checkpoint(folder)
+    assert again is not None and again.round_index == 1
+
+
+def test_a_run_resumed_from_many_parts_equals_an_undisturbed_one(tmp_path, monkeypatch):
+    words = ("runtime.backend=local", "rounds=2", "runtime.report=false")
+    whole = launch(small_config(tmp_path, "name=whole", *words), json=True).folder
+    monkeypatch.setattr(snapshots, "PART_BYTES", 1)
+    config = small_config(tmp_path, "name=cut", *words, "rounds=1")
+    cut = launch(config, json=True).folder
+    [checkpoint] = list_checkpoints(cut / "checkpoints")
+    assert len(list(checkpoint.glob("devices-*"))) == config.devices.count
+    resume(cut, overrides=["rounds=2"], json=True)
+    assert_same_records(load_run(whole), load_run(cut), exact=True)
