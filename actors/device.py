@@ -86,8 +86,10 @@ class DeviceActor:
         return self._group.full_sketches()
 
     def parts(self) -> list[tuple[int, ...]]:
-        """See `DeviceGroup.parts`."""
-        return self._group.parts()
+        """Devices hosted here, in parts whose state is passed on at once; see `in_parts`."""
+        from dfl_ray.devices.snapshots import in_parts
+
+        return in_parts(self._group.devices)
 
     def snapshot(self, devices: tuple[int, ...]) -> Snapshot:
         """See `DeviceGroup.snapshot`."""

@@ -108,6 +108,20 @@ def carry_out(job: Job) -> None:
     say(f"{job.label} seed {job.seed}: {time.perf_counter() - began:.0f} s")
 
 
+def carry_out_here(job: Job) -> None:
+    """Make one run in this process unless it is there already: for many short runs, which start-up would dominate."""
+    from dfl_ray.config.load import load_config
+    from dfl_ray.simulation.launch import launch
+
+    if state_of(job.path) == "done":
+        return
+    shutil.rmtree(job.path, ignore_errors=True)
+    began_s = time.process_time()
+    own = [f"name={job.path.name}", f"runtime.runs_dir={job.path.parent}", "runtime.report=false"]
+    launch(load_config(None, [*job.arguments, *own]), json=True)
+    say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
+
+
 def say(text: str) -> None:
     """A line for people, apart from the results."""
     print(text, file=sys.stderr, flush=True)

@@ -23,12 +23,12 @@ if __package__ in (None, ""):
 
 from benchmarks.comparison import Curve, Interval, curve_of
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.methods import Job, carry_out, cells, make_job, table, told
+from benchmarks.methods import Job, carry_out_here, cells, make_job, table, told
 
 SETTING = (
-    "rounds=20", "devices.count=12", "devices.area_m=[500,500]", "method.local_steps=5", "method.batch_rows=8",
-    "method.learning_rate=1e-2", "method.warmup_rounds=1", "method.exchange_every=2", "evaluate.every=20",
-    "evaluate.rows_per_task=64",
+    "rounds=12", "devices.count=12", "devices.area_m=[500,500]", "method.local_steps=5", "method.batch_rows=8",
+    "method.learning_rate=1e-2", "method.warmup_rounds=1", "method.exchange_every=2", "evaluate.every=12",
+    "evaluate.rows_per_task=32", "checkpoint.every=0",
 )  # fmt: skip
 FIGURES = {
     "accuracy": ("accuracy %", 100.0, 1),
@@ -88,7 +88,9 @@ def summary(runs: Sequence[tuple[Curve, Graphs]]) -> dict[str, Interval]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--methods", default="sparse_orthogonal,dlora", help="comma separated")
+    parser.add_argument(
+        "--methods", default="sparse_orthogonal:evaluate.rules=[likelihood]", help="comma separated"
+    )
     parser.add_argument("--speeds", default="0,1,3,10,30", help="m/s, comma separated")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument(
@@ -103,20 +105,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run, print and draw; returns what was printed as JSON."""
     asked = parse(arguments)
-    speeds, methods = [float(s) for s in asked.speeds.split(",")], asked.methods.split(",")
+    speeds = [float(s) for s in asked.speeds.split(",")]
+    methods = {label.partition(":")[0]: label for label in asked.methods.split(",")}
     folder = asked.folder.resolve()
     found: dict[tuple[str, float], dict[str, Interval]] = {}
-    for method in methods:
+    for method, label in methods.items():
         for speed in speeds:
             words = (*SETTING, *words_of(speed), *asked.overrides)
-            jobs: list[Job] = [make_job(method, seed, None, words, folder) for seed in range(asked.seeds)]
+            jobs: list[Job] = [make_job(label, seed, None, words, folder) for seed in range(asked.seeds)]
             for job in jobs:
-                carry_out(job)
+                carry_out_here(job)
             found[method, speed] = summary([(curve_of(j.path, method), graphs_of(j.path)) for j in jobs])
     rows = {f"{m}, {s:g} m/s": cells(figures, FIGURES) for (m, s), figures in found.items()}
     print(table("Accuracy over speed", rows, [head for head, _, _ in FIGURES.values()]))
     if asked.chart:
-        draw(asked.chart, methods, speeds, found)
+        draw(asked.chart, list(methods), speeds, found)
     result = {"speeds": {f"{m}, {s:g}": figures for (m, s), figures in found.items()}, "setting": SETTING}
     return told(result, asked)
 

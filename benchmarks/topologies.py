@@ -1,10 +1,10 @@
 """What does it cost on air to bring a task's holders together, on which graph?
 
 `python -m benchmarks.topologies --json` places devices at random in the default radio (one drop a seed) and lets the
-holders of each task average random vectors by Metropolis weights until their squared distance to the mean has fallen
-to 1e-4 of what it was. Every graph has the mean degree of `clustered`. A message goes to all its receivers at once and
-takes the airtime of the worst of these links; all messages have the same length, so the figures are seconds per 1e6
-bytes of it.
+holders of each task average random vectors, by Metropolis-Hastings and by the fastest weights, until their squared
+distance to the mean has fallen to 1e-4 of what it was. Every graph has the mean degree of `clustered`. A message goes to
+all its receivers at once and takes the airtime of the worst of these links; all messages have the same length, so the
+figures are seconds per 1e6 bytes of it.
 
 - `holders`: messages of a task go to neighbours that hold it, as in sparse-and-orthogonal LoRA. Where the holders of a
   task have no path of holders between them they never agree; how often that is stands beside the airtime of the others.
@@ -31,17 +31,18 @@ if __package__ in (None, ""):
 import numpy as np
 
 from benchmarks.comparison import Interval, curve_of
-from benchmarks.methods import carry_out, cells, make_job, table, told
+from benchmarks.methods import carry_out_here, cells, make_job, table, told
 from benchmarks.result import with_origin
 from channels.channel import Channel
 from dfl_ray.config.load import load_config
 from dfl_ray.network.deployment import build_deployment, graph_on
-from topology import Topology, mixing
+from topology import Topology
+from topology.tables import MIXINGS
 
 AGREED = 1e-4
 MOST_ROUNDS = 5_000
 WIDTH = 16
-BISECTIONS = 30
+MIXINGS_COMPARED = ("metropolis_hastings", "fastest")
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,23 @@ def graphs(drop: Drop) -> dict[str, Topology]:
     """The graphs compared, all of the mean degree of `clustered` as nearly as they can be."""
     wanted = float(drop.clustered.degree.mean())
     regular = drop.graph(["topology=k_regular", f"topology.degree={max(1, round(wanted))}"])
-    low, high = 1.0, float(np.linalg.norm(np.ptp(drop.clustered.positions_m, axis=0)))
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        found = drop.graph(["topology=geometric", f"topology.radius_m={middle!r}"]).degree.mean()
-        low, high = (middle, high) if found < wanted else (low, middle)
-    geometric = drop.graph(["topology=geometric", f"topology.radius_m={high!r}"])
+    ends = drop.clustered.positions_m[drop.pairs]
+    length_m = np.sort(np.hypot(*(ends[:, 0] - ends[:, 1]).T))
+    radius_m = float(length_m[min(round(wanted * drop.clustered.nodes / 2), len(length_m)) - 1])
+    geometric = drop.graph(["topology=geometric", f"topology.radius_m={radius_m * (1 + 1e-9)!r}"])
     return {"clustered": drop.clustered, "k_regular": regular, "geometric": geometric}
 
 
-def rounds_to_agree(edges: np.ndarray, members: np.ndarray, seed: int) -> int | None:
+def gossip(edges: np.ndarray, members: np.ndarray, mixing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weights among the members, and those of the links that have one: the others carry nothing."""
+    weights = MIXINGS[mixing](edges, int(members[-1]) + 1).toarray()
+    used = weights[edges[:, 0], edges[:, 1]] > 0
+    return weights[np.ix_(members, members)], edges[used]
+
+
+def rounds_to_agree(weights: np.ndarray, seed: int) -> int | None:
     """Rounds of gossip until the members' distance to their mean is 1e-4 of the first; None if it never is."""
-    weights = mixing.metropolis_hastings(edges, int(members[-1]) + 1).toarray()[np.ix_(members, members)]
-    values = np.random.default_rng(seed).standard_normal((len(members), WIDTH))
+    values = np.random.default_rng(seed).standard_normal((len(weights), WIDTH))
     values -= values.mean(axis=0)
     first = float((values**2).sum())
     for count in range(1, MOST_ROUNDS + 1):
@@ -113,44 +118,62 @@ def rounds_to_agree(edges: np.ndarray, members: np.ndarray, seed: int) -> int | 
 
 
 def airtime_s(made: Topology, channel: Channel, edges: np.ndarray) -> float:
-    """Airtime of one message from every end of these links to all its neighbours over them, hops of relays included."""
-    worst: dict[int, float] = {}
-    relayed = 0.0
-    for a, b in edges.tolist():
+    """Airtime of one message from every end of these links to all its neighbours over them, as the radio sends it.
+
+    What a device sends or passes on of one message goes to all its next receivers at once and takes the airtime of the
+    worst of these links; a hop that the ways to several receivers share is sent once.
+    """
+    worst: dict[tuple[int, ...], float] = {}
+    for a, b in [*edges.tolist(), *edges[:, ::-1].tolist()]:
         path = made.path(a, b)
-        cost = float(channel.airtime_s_per_mb(path[:-1], path[1:]).sum())
-        if len(path) > 2:
-            relayed += 2 * cost
-            continue
-        for end in (a, b):
-            worst[end] = max(worst.get(end, 0.0), cost)
-    return relayed + sum(worst.values())
+        costs = channel.airtime_s_per_mb(path[:-1], path[1:]).tolist()
+        for hop, cost in enumerate(costs):
+            way = tuple(path[: hop + 1].tolist())
+            worst[way] = max(worst.get(way, 0.0), cost)
+    return sum(worst.values())
 
 
-def measure(made: Topology, drop: Drop) -> dict[str, float | None]:
+def measure(made: Topology, drop: Drop, mixing: str) -> dict[str, float | None]:
     """Airtime to agreement on every task, by both ways of sending; None where it is never reached."""
-    whole = rounds_to_agree(made.gossip_edges, np.arange(made.nodes), drop.seed)
-    total, apart = 0.0, 0
+    weights, links = gossip(made.gossip_edges, np.arange(made.nodes), mixing)
+    whole = rounds_to_agree(weights, drop.seed)
+    total, apart, rounds = 0.0, 0, 0
     for task in range(made.tasks):
-        edges = made.task_edges(task)
-        count = rounds_to_agree(edges, made.holders(task), drop.seed)
+        weights, used = gossip(made.task_edges(task), made.holders(task), mixing)
+        count = rounds_to_agree(weights, drop.seed)
         apart += count is None
-        total += 0.0 if count is None else count * airtime_s(made, drop.channel, edges)
-    everyone = (
-        None if whole is None else whole * made.tasks * airtime_s(made, drop.channel, made.gossip_edges)
-    )
+        rounds += count or 0
+        total += 0.0 if count is None else count * airtime_s(made, drop.channel, used)
+    everyone = None if whole is None else whole * made.tasks * airtime_s(made, drop.channel, links)
     return {
-        "degree": float(made.degree.mean()), "holders_s": total, "tasks_apart": float(apart), "everyone_s": everyone,
+        "degree": float(made.degree.mean()), "holders_s": total, "tasks_apart": float(apart),
+        "holders_rounds": rounds / max(1, made.tasks - apart), "everyone_s": everyone, "everyone_rounds": whole,
     }  # fmt: skip
 
 
 def compare(drops: int, devices: int, side_m: float, tasks: int) -> list[dict[str, Any]]:
-    """Measure every graph on every drop."""
+    """Measure every graph on every drop, with each kind of weights."""
     rows: list[dict[str, Any]] = []
     for seed in range(drops):
         drop = make_drop(seed, devices, side_m, tasks)
-        rows += [{"seed": seed, "graph": name, **measure(made, drop)} for name, made in graphs(drop).items()]
+        for name, made in graphs(drop).items():
+            for mixing in MIXINGS_COMPARED:
+                rows.append({"seed": seed, "graph": name, "mixing": mixing, **measure(made, drop, mixing)})
     return rows
+
+
+def shares(rows: Sequence[dict[str, Any]], mixing: str) -> str:
+    """What `clustered` needs of the other graphs' airtime, one figure a drop in which they agree, and the mean."""
+    mine = {r["seed"]: r["holders_s"] for r in rows if (r["graph"], r["mixing"]) == ("clustered", mixing)}
+    parts: list[str] = []
+    for graph in ("k_regular", "geometric"):
+        found = {r["seed"]: r["everyone_s"] for r in rows if (r["graph"], r["mixing"]) == (graph, mixing)}
+        share = [100 * mine[seed] / theirs for seed, theirs in found.items() if theirs is not None]
+        told = ", ".join(f"{s:.0f}" for s in share)
+        parts.append(
+            f"{told} % of {graph}, mean {np.mean(share):.0f} %" if share else f"{graph} never agrees"
+        )
+    return "; ".join(parts)
 
 
 TRAINED = {
@@ -161,9 +184,11 @@ TRAINED = {
 """The graphs trained on, with their options."""
 
 SETTING = (
-    "rounds=10", "method.local_steps=5", "method.batch_rows=8", "method.learning_rate=1e-2", "method.warmup_rounds=1",
-    "method.exchange_every=1", "evaluate.every=10", "evaluate.rows_per_task=64",
+    "rounds=8", "method.local_steps=5", "method.batch_rows=8", "method.learning_rate=1e-2", "method.warmup_rounds=1",
+    "method.exchange_every=1", "evaluate.every=8", "evaluate.rows_per_task=32", "checkpoint.every=0",
 )  # fmt: skip
+METHODS = "sparse_orthogonal:evaluate.rules=[likelihood],dlora"
+"""Of the first the method's own rule alone is evaluated."""
 FIGURES = {
     "accuracy": ("accuracy %", 100.0, 1),
     "worst_task": ("worst task %", 100.0, 1),
@@ -195,9 +220,11 @@ def trained(
             own += [] if graph == "clustered" else ["topology.reach=relay"]
             jobs = [make_job(method, seed, None, (*SETTING, *own, *words), folder) for seed in range(seeds)]
             for job in jobs:
-                carry_out(job)
+                carry_out_here(job)
             curves = [curve_of(job.path, method) for job in jobs]
-            found[f"{method}, {graph}"] = {f: Interval.of([c.figures[f] for c in curves]) for f in FIGURES}
+            found[f"{method.partition(':')[0]}, {graph}"] = {
+                f: Interval.of([c.figures[f] for c in curves]) for f in FIGURES
+            }
     return found
 
 
@@ -212,7 +239,11 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=6)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--train", action="store_true", help="train on every graph and print accuracies")
-    parser.add_argument("--methods", default="sparse_orthogonal,dlora", help="--train: comma separated")
+    parser.add_argument(
+        "--methods",
+        default="sparse_orthogonal:evaluate.rules=[likelihood],dlora",
+        help="--train: comma separated",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="--train: number of seeds, from 0")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/benchmarks/topologies"), help="--train: for the runs"
@@ -226,13 +257,19 @@ def main() -> None:
         told({"trained": found, "setting": SETTING}, given)
         return
     rows = compare(given.drops, given.devices, given.side, given.tasks)
-    print("seed graph      degree  holders s/MB  tasks apart  everyone s/MB")
+    print(
+        "seed graph      weights              degree  holders s/MB  rounds  tasks apart  everyone s/MB  rounds"
+    )
     for row in rows:
         everyone = "never" if row["everyone_s"] is None else f"{row['everyone_s']:.1f}"
         print(
-            f"{row['seed']:4d} {row['graph']:10s} {row['degree']:6.2f} {row['holders_s']:13.1f}"
-            f" {row['tasks_apart']:12.0f} {everyone:>14s}"
+            f"{row['seed']:4d} {row['graph']:10s} {row['mixing']:20s} {row['degree']:6.2f} {row['holders_s']:13.1f}"
+            f" {row['holders_rounds']:7.0f} {row['tasks_apart']:12.0f} {everyone:>14s}"
+            f" {row['everyone_rounds'] or 0:7d}",
+            flush=True,
         )
+    for mixing in MIXINGS_COMPARED:
+        print(f"{mixing}: {shares(rows, mixing)}")
     if given.json:
         print(json.dumps(with_origin({"rows": rows}, seeds=given.drops)))
 

@@ -40,7 +40,7 @@ def metropolis_hastings(edges: ArrayLike, nodes: int) -> csr_array:
     """
     pairs, _ = as_pairs(edges, nodes)
     degree = degrees(nodes, pairs)
-    return _with_diagonal(adjacency(nodes, pairs, 1.0 / (1.0 + degree[pairs].max(axis=1, initial=0))))
+    return with_diagonal(adjacency(nodes, pairs, 1.0 / (1.0 + degree[pairs].max(axis=1, initial=0))))
 
 
 def uniform(edges: ArrayLike, nodes: int) -> csr_array:
@@ -63,7 +63,7 @@ def uniform(edges: ArrayLike, nodes: int) -> csr_array:
     """
     pairs, _ = as_pairs(edges, nodes)
     largest = int(degrees(nodes, pairs).max(initial=0))
-    return _with_diagonal(adjacency(nodes, pairs, np.full(len(pairs), 1.0 / (1.0 + largest))))
+    return with_diagonal(adjacency(nodes, pairs, np.full(len(pairs), 1.0 / (1.0 + largest))))
 
 
 def laplacian(edges: ArrayLike, nodes: int) -> csr_array:
@@ -90,7 +90,7 @@ def laplacian(edges: ArrayLike, nodes: int) -> csr_array:
     graph = adjacency(nodes, pairs)
     second, last = _laplacian_extremes(graph, nodes, pairs)
     step = min(2.0 / (second + last), 1.0 / largest)
-    return _with_diagonal(csr_array(graph * step))
+    return with_diagonal(csr_array(graph * step))
 
 
 def _laplacian_extremes(graph: csr_array, nodes: int, pairs: IntArray) -> tuple[float, float]:
@@ -105,7 +105,15 @@ def _laplacian_extremes(graph: csr_array, nodes: int, pairs: IntArray) -> tuple[
     return last * (1.0 - _second_largest(lazy, nodes, absolute=False)), last
 
 
-def _with_diagonal(off: csr_array) -> csr_array:
+def with_diagonal(off: csr_array) -> csr_array:
+    """Fill the diagonal of a symmetric matrix of weights of links so that every row sums to one.
+
+    Args:
+        off: (N, N) weights of links, diagonal 0.
+
+    Returns:
+        (N, N) doubly stochastic matrix.
+    """
     return csr_array(off + diags_array(1.0 - np.asarray(off.sum(axis=1)).ravel()))
 
 

@@ -83,6 +83,7 @@ MIXINGS: Registry[Callable[[Any, int], csr_array]] = Registry(
         "metropolis_hastings": "topology.mixing:metropolis_hastings",
         "uniform": "topology.mixing:uniform",
         "laplacian": "topology.mixing:laplacian",
+        "fastest": "topology.fastest:fastest",
     },
 )
 """Gossip weights: `(edges, nodes) -> (nodes, nodes) symmetric, doubly stochastic matrix`."""

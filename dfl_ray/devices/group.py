@@ -26,7 +26,7 @@ from dfl_ray.devices.records import (
     TrainReport,
 )
 from dfl_ray.devices.sharing import SharedUpdates
-from dfl_ray.devices.snapshots import collect_snapshot, in_parts, restore_snapshot
+from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
@@ -385,16 +385,8 @@ class DeviceGroup:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
         return self._evaluator.answers(self.devices[device], self.full_sketches)
 
-    def parts(self) -> list[tuple[int, ...]]:
-        """Devices hosted here in parts whose state is passed on at once (`devices.snapshots.in_parts`)."""
-        return in_parts(self.devices)
-
     def snapshot(self, devices: Sequence[int]) -> Snapshot:
-        """All state of some devices hosted here.
-
-        Args:
-            devices: Their numbers.
-        """
+        """All state of some devices hosted here, such as a part of `devices.snapshots.in_parts`."""
         return collect_snapshot({device: self.devices[device] for device in devices})
 
     def restore(self, snapshots: Iterable[Snapshot]) -> None:

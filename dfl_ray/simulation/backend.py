@@ -194,7 +194,10 @@ class LocalBackend:
 
     def snapshot(self) -> BackendState:
         """See `Backend.snapshot`."""
-        return BackendState(map(self._group.snapshot, self._group.parts()), self._channel.snapshot())
+        from dfl_ray.devices.snapshots import in_parts
+
+        parts = in_parts(self._group.devices)
+        return BackendState(map(self._group.snapshot, parts), self._channel.snapshot())
 
     def recover_from(self, state: SavedState) -> None:
         """Nothing is replaced."""

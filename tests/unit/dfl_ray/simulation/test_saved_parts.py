@@ -23,13 +23,13 @@ from tests.records import assert_same_records
 
 def test_a_part_ends_with_the_device_that_fills_it(tmp_path, monkeypatch):
     group = DeviceGroup(build_experiment(small_config(tmp_path)).setup, range(4))
-    assert group.parts() == [(0, 1, 2, 3)]
+    assert snapshots.in_parts(group.devices) == [(0, 1, 2, 3)]
     of_one = sum(a.nbytes for a in group.snapshot([0]).arrays.values())
     monkeypatch.setattr(snapshots, "PART_BYTES", of_one + 1)
-    assert [p for part in group.parts() for p in part] == [0, 1, 2, 3]
-    assert group.parts()[0] == (0, 1)
+    assert [p for part in snapshots.in_parts(group.devices) for p in part] == [0, 1, 2, 3]
+    assert snapshots.in_parts(group.devices)[0] == (0, 1)
     monkeypatch.setattr(snapshots, "PART_BYTES", 1)
-    assert group.parts() == [(0,), (1,), (2,), (3,)]
+    assert snapshots.in_parts(group.devices) == [(0,), (1,), (2,), (3,)]
     assert set(group.snapshot([2]).numbers) == {"2"}
 
 
