@@ -74,7 +74,7 @@ def lost_service(folder: Path | None, *, joined: bool = False) -> str:
         if joined
         else "Ray's own services on this machine have died"
     )
-    said = f"dfl-ray: {whose} (killed, or the machine ran out of memory). "
+    said = f"dfl-ray: {whose} (killed, for want of memory, or because the machine is too busy). "
     if folder is None:
         return said + "The run had not begun; start it again."
     return f"{said}What was saved stays; go on with: dfl-ray resume {folder}"

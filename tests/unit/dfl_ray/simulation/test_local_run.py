@@ -8,6 +8,7 @@ import pytest
 
 from dfl_ray.errors import InputError, Interrupted, RunError
 from dfl_ray.methods.table import METHODS
+from dfl_ray.devices import snapshots
 from dfl_ray.records import load_run
 from dfl_ray.simulation.backend import LocalBackend
 from dfl_ray.simulation.checkpoint import load_checkpoint
@@ -69,11 +70,13 @@ def test_interrupted_and_resumed_equals_undisturbed(method, tmp_path, monkeypatc
     words = (LOCAL, f"method={method}", *FAULTY.get(method, ()))
     whole = load_run(launch(small_config(tmp_path, "name=whole", *words), json=True).folder)
     monkeypatch.setattr(Driver, "_evaluate_base", stop_after(Driver._evaluate_base, 2))
+    monkeypatch.setattr(snapshots, "PART_BYTES", 1)
     with pytest.raises(Interrupted, match=r"after round 2 of 4 .*dfl-ray resume"):
         launch(small_config(tmp_path, "name=cut", *words), json=True)
     monkeypatch.undo()
     assert load_run(tmp_path / "cut").info["state"] == "interrupted"
-    assert load_checkpoint(tmp_path / "cut" / "checkpoints").round_index == 2
+    saved = load_checkpoint(tmp_path / "cut" / "checkpoints")
+    assert (saved.round_index, len(saved.state.devices.files)) == (2, whole.devices["device"].nunique())
     resumed = load_run(resume(tmp_path / "cut", json=True).folder)
     assert resumed.info["state"] == "done"
     assert_same_records(whole, resumed, exact=True)

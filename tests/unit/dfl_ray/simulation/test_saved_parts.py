@@ -12,13 +12,10 @@ from dfl_ray.devices import snapshots
 from dfl_ray.devices.group import DeviceGroup
 from dfl_ray.devices.records import Snapshot
 from dfl_ray.errors import InputError
-from dfl_ray.records import load_run
 from dfl_ray.simulation.backend import BackendState
-from dfl_ray.simulation.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from dfl_ray.simulation.checkpoint import load_checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import build_experiment
-from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import small_config
-from tests.records import assert_same_records
 
 
 def test_a_part_ends_with_the_device_that_fills_it(tmp_path, monkeypatch):
@@ -74,15 +71,3 @@ def test_a_state_that_cannot_be_had_leaves_the_checkpoint_before(tmp_path):
         assert [p.name for p in folder.iterdir()] == ["round-000001"]
     again = load_checkpoint(folder)
     assert again is not None and again.round_index == 1
-
-
-def test_a_run_resumed_from_many_parts_equals_an_undisturbed_one(tmp_path, monkeypatch):
-    words = ("runtime.backend=local", "rounds=2", "runtime.report=false")
-    whole = launch(small_config(tmp_path, "name=whole", *words), json=True).folder
-    monkeypatch.setattr(snapshots, "PART_BYTES", 1)
-    config = small_config(tmp_path, "name=cut", *words, "rounds=1")
-    cut = launch(config, json=True).folder
-    [checkpoint] = list_checkpoints(cut / "checkpoints")
-    assert len(list(checkpoint.glob("devices-*"))) == config.devices.count
-    resume(cut, overrides=["rounds=2"], json=True)
-    assert_same_records(load_run(whole), load_run(cut), exact=True)
