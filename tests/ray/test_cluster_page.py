@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,9 +69,10 @@ def page(tmp_path: Path) -> Iterator[Page]:
     """The page with its cluster up; it is ended by the process that started it, no other Ray is touched."""
     made = Page(tmp_path)
     (command,) = made.start
+    short = tempfile.mkdtemp(prefix="dfl")  # the path of a socket has 107 bytes at most
     log = (tmp_path / "ray.txt").open("w")
     process = subprocess.Popen(
-        f"exec {command} --temp-dir={tmp_path / 'r'}", shell=True, cwd=ROOT, env=made.environment, stdout=log,
+        f"exec {command} --temp-dir={short}", shell=True, cwd=ROOT, env=made.environment, stdout=log,
         stderr=log, start_new_session=True,
     )  # fmt: skip
     try:
@@ -87,6 +90,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
         finally:
             os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
             log.close()
+            shutil.rmtree(short, ignore_errors=True)
 
 
 def test_the_commands_do_what_the_page_says(page: Page) -> None:
