@@ -43,7 +43,6 @@ class Page:
             for block in blocks
         ]
         self.commands = [line for block in rest for line in block]
-        self.port = int(ports["6399"])
         hidden = ("RAY_ADDRESS", "PYTHONPATH")
         self.environment = {k: v for k, v in os.environ.items() if k not in hidden} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "WANDB_MODE": "disabled",
@@ -60,7 +59,7 @@ class Page:
             timeout=900,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
 
@@ -76,11 +75,11 @@ def page(tmp_path: Path) -> Iterator[Page]:
         stderr=log, start_new_session=True,
     )  # fmt: skip
     try:
-        for _ in range(1200):
-            with socket.socket() as asked:
-                if asked.connect_ex(("127.0.0.1", made.port)) == 0:
-                    break
-            assert process.poll() is None, (tmp_path / "ray.txt").read_text()
+        for _ in range(3000):
+            said = (tmp_path / "ray.txt").read_text()
+            if "Ray runtime started" in said:
+                break
+            assert process.poll() is None, said
             time.sleep(0.1)
         yield made
     finally:
