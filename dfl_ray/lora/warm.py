@@ -24,6 +24,22 @@ class WarmStart:
 
     factors: Mapping[int, tuple[np.ndarray, np.ndarray]]
 
+    def note(self, place: str, layers: int) -> tuple[str, ...]:
+        """Say what devices start from.
+
+        Args:
+            place: Where the adapter lies.
+            layers: Number of adapted layers.
+
+        Returns:
+            One sentence.
+        """
+        rank = max((len(a) for a, _ in self.factors.values()), default=0)
+        return (
+            f"Every device starts from the adapter {place}: rank {rank}, in {len(self.factors)} of {layers} adapted "
+            "layers.",
+        )
+
     def put(self, layout: Layout, theta: torch.Tensor) -> None:
         """Write the factors into adapters that were drawn as usual: s B A becomes the earlier adapter's.
 

@@ -38,6 +38,7 @@ from dfl_ray.simulation.experiment import (
     model_path,
     setup_notes,
     token_tasks,
+    warm_notes,
     warm_start,
 )
 from dfl_ray.simulation.goals import Goals
@@ -147,7 +148,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     folder = Path(model_path(config))
     targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
     layers, router = checked_layers(method, targets, len(names))
-    warm_start(config, layers)  # refused here too where it does not fit
+    warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens))
         graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
@@ -164,7 +165,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     )
     dealt, more = _dealt(config, tokens, deployment.mixture)
     counts = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, told, tokens, targets.notes, deployment)
+    notes = setup_notes(config, told, tokens, (*targets.notes, *warm), deployment)
     return Outline(
         config,
         targets,

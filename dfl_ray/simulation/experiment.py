@@ -119,7 +119,9 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
     setup = replace(setup, warm=warm)
     flops = flops_per_token(config.method, layers, targets.parameters)
-    notes = setup_notes(config, loaded.notes, tokens, targets.notes, deployment)
+    notes = setup_notes(
+        config, loaded.notes, tokens, (*targets.notes, *warm_notes(config, warm, layers)), deployment
+    )
     return Experiment(
         config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
     )
@@ -276,6 +278,11 @@ def warm_start(config: Config, layers: Sequence[LayerShape]) -> WarmStart | None
     return read_warm_start(
         config.model.warm_start, layers, scale=method.alpha / method.rank, most_rank=min(method.device_ranks)
     )
+
+
+def warm_notes(config: Config, warm: WarmStart | None, layers: Sequence[LayerShape]) -> tuple[str, ...]:
+    """What is said of a warm start; nothing without one."""
+    return () if warm is None else warm.note(str(config.model.warm_start), len(layers))
 
 
 def static_projections(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def harness_settings(words: Sequence[str]) -> HarnessSettings:
         InputError: An unknown word, a value that cannot be read, no tasks, no such folder, or the harness is not
             installed.
     """
-    given = dict(word.partition("=")[::2] for word in words)
+    given = {name: text for name, _, text in (word.partition("=") for word in words)}
     readers: Mapping[str, Any] = {
         "tasks": lambda text: tuple(part for part in text.split(",") if part),
         "include": lambda text: Path(text).expanduser(),
@@ -158,21 +159,20 @@ class _Asked:
     """
 
     def __init__(self, run: SavedRun, settings: HarnessSettings) -> None:
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-
+        hugging_face: Any = import_module("lm_eval.models.huggingface")
+        manager: Any = import_module("lm_eval.tasks").TaskManager
         setup, method = run.experiment.setup, run.config.method
         model = build_transformer(setup.weights, str(run.group.torch_device))
         self._cell: BindingCell = inject(model, setup.layers)
         self._scale = method.alpha / method.rank
         self._settings = settings
-        self._lm = HFLM(
+        self._lm = hugging_face.HFLM(
             pretrained=model,
             tokenizer=model_path(run.config),
             batch_size=settings.batch_size,
             trust_remote_code=run.config.model.trust_remote_code,
         )
-        self._tasks = TaskManager(include_path=None if settings.include is None else str(settings.include))
+        self._tasks = manager(include_path=None if settings.include is None else str(settings.include))
         self._known: dict[bytes, list[dict[str, Any]]] = {}
 
     def figures(self, adapter: Adapter) -> list[dict[str, Any]]:
@@ -189,8 +189,7 @@ class _Asked:
         return self._known[key]
 
     def _evaluate(self) -> Mapping[str, Any]:
-        from lm_eval import simple_evaluate
-
+        simple_evaluate: Any = import_module("lm_eval").simple_evaluate
         chosen = self._settings
         try:
             found = simple_evaluate(

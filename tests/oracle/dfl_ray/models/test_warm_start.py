@@ -99,7 +99,10 @@ def test_every_device_starts_with_what_peft_computes(
 def test_another_adapter_is_another_run(base: Any, tmp_path: Path) -> None:
     save_adapter(base, tmp_path / "one")
     config = small_config(tmp_path, "method=dlora", f"model.warm_start={tmp_path / 'one'}")
-    before = fingerprint(build_experiment(config))
+    experiment = build_experiment(config)
+    before = fingerprint(experiment)
+    said = f"starts from the adapter {tmp_path / 'one'}: rank 4, in "
+    assert any(said in note for note in experiment.notes) and any(said in n for n in plan(config)["notes"])
     refuse_changed_inputs(tmp_path, {"fingerprint": before}, before)
     save_adapter(base, tmp_path / "one", lora_alpha=7)
     with pytest.raises(InputError, match=r"the adapter of `model.warm_start` is another"):
