@@ -3,8 +3,8 @@
 `python -m benchmarks.topologies --json` places devices at random in the default radio (one drop a seed) and lets the
 holders of each task average random vectors, by Metropolis-Hastings and by the fastest weights, until their squared
 distance to the mean has fallen to 1e-4 of what it was. Every graph has the mean degree of `clustered`. A message goes
-to all its receivers at once and takes the airtime of the worst of these links; all messages have the same length, so the
-figures are seconds per 1e6 bytes of it.
+to all its receivers at once and takes the airtime of the worst of these links; all messages have the same length, so
+the figures are seconds per 1e6 bytes of it.
 
 - `holders`: messages of a task go to neighbours that hold it, as in sparse-and-orthogonal LoRA. Where the holders of a
   task have no path of holders between them they never agree; how often that is stands beside the airtime of the others.

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dfl_ray.devices import snapshots
 from dfl_ray.errors import InputError, Interrupted, RunError
 from dfl_ray.methods.table import METHODS
-from dfl_ray.devices import snapshots
 from dfl_ray.records import load_run
 from dfl_ray.simulation.backend import LocalBackend
 from dfl_ray.simulation.checkpoint import load_checkpoint
