@@ -209,6 +209,10 @@ class RadioSettings:
                 "csi is 'delayed' but speed_mps is None, which draws every attempt's fading afresh, so that an"
                 " old SINR tells nothing; set speed_mps in m/s, or csi to 'mean'"
             )
+        if self.scheduler == "csma" and self.subchannels > 1:
+            raise ValueError(
+                f"scheduler is 'csma' with {self.subchannels} subchannels; expected 1, which it senses"
+            )
         # Only where there are options: a model or scheduler without any need not be imported to be checked.
         if self.path_loss_options:
             get_model(self.path_loss, self.all_path_loss_options())

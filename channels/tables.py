@@ -39,6 +39,7 @@ SCHEDULERS: Registry[Any] = Registry(
         "broadcast": "channels.scheduling.broadcast:BROADCAST",
         "fplinq": "channels.scheduling.fplinq:FPLINQ",
         "aloha": "channels.scheduling.aloha:ALOHA",
+        "csma": "channels.scheduling.csma:csma_scheduler",
         "max_weight": "channels.scheduling.weighted:MAX_WEIGHT",
         "proportional_fair": "channels.scheduling.weighted:PROPORTIONAL_FAIR",
     },

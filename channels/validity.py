@@ -127,7 +127,7 @@ def _uses(
     scheduler, fading = f"scheduler is {s.scheduler}", f"fading is {s.fading}"
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
-    controls = s.scheduler not in ("fplinq", "aloha")
+    controls = s.scheduler not in ("fplinq", "aloha", "csma")
     many = devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
@@ -151,7 +151,8 @@ def _uses(
          f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
-        (("aloha_probability", "slot_s"), s.scheduler == "aloha", scheduler),
+        (("aloha_probability",), s.scheduler == "aloha", scheduler),
+        (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
         (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma"), scheduler),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),

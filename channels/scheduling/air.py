@@ -17,7 +17,7 @@ from channels.scheduling.levels import (
     far_field,
     mean_levels,
 )
-from channels.scheduling.problem import SlotTask
+from channels.scheduling.problem import IDLE, SlotTask
 from channels.scheduling.state import State
 from channels.transfers import DELIVERED, FAILED
 from channels.units import BITS_PER_BYTE
@@ -71,7 +71,8 @@ def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> No
     """
     state.slot += 1
     if not np.any(band >= 0):
-        state.wait_until(min(state.now_s + state.radio.slot_s, state.request.deadline_s))
+        idle_s = state.radio.slot_s * state.memory.pop(IDLE, [1])[0]
+        state.wait_until(min(state.now_s + idle_s, state.request.deadline_s))
         return
     air = transmit(state, task, rows, band)
     used = air.duration[band >= 0]
@@ -110,7 +111,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     transfer = rows[levels.rows]
     loop = state.request.loop
     reckoned = None if loop is None else lambda sinr: loop.reckoned(sinr, transfer)
-    chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned)
+    chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned, scheduler.knows_slot)
     rate = state.soft.rates(chosen, unit, transfer)
     full = np.where(band >= 0, task.bits / rate, 0.0)
     sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
@@ -172,6 +173,8 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
     sent = sent / receivers
     heard = receive_energy_j(air.heard, receive_power_w=radio.receive_power_w)
     devices = state.energy_j.shape[0]
+    # Who hears two senders at once draws its power once.
+    heard = heard / np.bincount(air.destination, minlength=devices)[air.destination]
     if feedback_s > 0:
         more_sent, more_heard = _answers(state, air, feedback_s, sent, heard)
         sent, heard = sent + more_sent, heard + more_heard

@@ -76,7 +76,7 @@ def _serve(state: State) -> None:
                 break
             state.wait_until(later_s)
             continue
-        task, ids = _task(state, rows)
+        task, ids = _task(state, rows, min(_next_s(state, arrivals), _retry_s(state)) - state.now_s)
         if not planned or not state.known[rows].all():
             planned = [(ids, band) for band in _choose(scheduler, task)]
             state.known[rows] = True
@@ -113,7 +113,7 @@ def _waiting_rows(state: State) -> IntArray:
     return state.order[waiting[state.order]]
 
 
-def _task(state: State, rows: IntArray) -> tuple[SlotTask, IntArray]:
+def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntArray]:
     radio, wanted = state.radio, state.request.transfers
     unit = state.unit[rows]
     first = np.flatnonzero(np.concatenate(([True], unit[1:] != unit[:-1])))
@@ -140,6 +140,10 @@ def _task(state: State, rows: IntArray) -> tuple[SlotTask, IntArray]:
         slot=state.slot,
         wanted=len(wanted),
         left_s=state.request.deadline_s - state.now_s,
+        first_transfer=rows[first],
+        tries=state.failures[rows[first]],
+        quiet_s=quiet_s,
+        memory=state.memory,
     )
     if state.scheduler.saves_airtime:
         fast = np.minimum(state.unit_bound[unit[first]], snr * (1 - 1e-9))

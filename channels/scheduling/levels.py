@@ -206,15 +206,18 @@ def chosen_rates(
     fading: SlotFading,
     now_s: float,
     reckoned: Callable[[FloatArray], FloatArray] | None = None,
+    knows_slot: bool = True,
 ) -> FloatArray:
     """(U,) rate in bit/s of each unit, chosen before the outcome: that of its worst receiver.
 
     `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, less a
     margin; `genie` the SINR of the attempt itself, but for receivers that cannot decode even the lowest rate,
     which it sends at the rate of the mean. With an outer loop the rate is that of the SINR that it reckons with from
-    the mean or delayed one.
+    the mean or delayed one. Who does not know the slot's other senders takes the SNR for the SINR.
     """
     known, worst = levels.mean, np.full(task.units, np.inf)
+    if not knows_slot:
+        known = task.signal_w[levels.rows] / radio.noise_w[task.destination[levels.rows]]
     if reckoned is not None and radio.csi != "genie":
         if radio.csi == "delayed":
             known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)

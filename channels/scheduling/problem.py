@@ -14,9 +14,11 @@ from channels.interference import FarField
 from channels.link import CHEN_WATERFALL_DB
 from channels.scheduling.rule import Scheduler
 
-__all__ = ["LARGEST_LINK_MATRIX", "LinkMatrix", "Radio", "Scheduler", "SlotTask"]
+__all__ = ["IDLE", "LARGEST_LINK_MATRIX", "LinkMatrix", "Radio", "Scheduler", "SlotTask"]
 
 LARGEST_LINK_MATRIX = 6000
+IDLE = -1
+"""Key in `SlotTask.memory`: [number of idle slots] that pass at once."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class SlotTask:
         average_bps: (N,) exponential average of each sender's served rate in bit/s.
         slot: Number of the slot.
         wanted: Transfers of the whole round; a scheduler may work harder on small rounds.
+        first_transfer: (U,) number of each unit's first transfer among those of the round.
+        tries: (U,) failed attempts of that transfer.
+        quiet_s: Seconds until another device may become ready; inf where none will.
+        memory: What a scheduler keeps from slot to slot of a round; under `IDLE` how many slots an empty answer lasts.
         left_s: Seconds left until the round's deadline; inf without one.
     """
 
@@ -136,6 +142,10 @@ class SlotTask:
     slot: int
     wanted: int
     left_s: float = math.inf
+    first_transfer: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    tries: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    quiet_s: float = math.inf
+    memory: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
 
     @property
     def urgent(self) -> bool:
@@ -180,6 +190,8 @@ def subset(task: SlotTask, units: IntArray) -> SlotTask:
         hopeless=task.hopeless[units],
         hops_after=task.hops_after[units],
         waited=task.waited[units],
+        first_transfer=task.first_transfer[units],
+        tries=task.tries[units],
     )
 
 

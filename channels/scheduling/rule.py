@@ -24,6 +24,7 @@ class Scheduler:
         saves_airtime: Whether units are kept within the airtime their receivers need one by one.
         spreads: Whether `select` uses all sub-channels itself; otherwise it fills one, and is asked again
             for each further one with the devices that are left.
+        knows_slot: Whether senders know who else sends in the slot when they choose their rate; else they know the SNR.
         keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
     """
 
@@ -33,3 +34,4 @@ class Scheduler:
     saves_airtime: bool = False
     spreads: bool = False
     keeps_threshold: bool = True
+    knows_slot: bool = True

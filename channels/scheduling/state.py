@@ -107,6 +107,7 @@ class State:
         self.failures = np.zeros(count, dtype=np.int64)
         gap = float(db_to_linear(radio.law.rule.gap_db))
         self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
+        self.memory: dict[int, list[int]] = {}
         self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
         self.outcome = np.full(count, UNSERVED, dtype=np.int64)

@@ -288,7 +288,7 @@ def test_links_a_deadline_left_out_go_first_in_the_next_round():
     assert abs(np.corrcoef(np.arange(40), rounds[0])[0, 1]) < 0.5
 
 
-@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "aloha"])
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in ("aloha", "csma")])
 def test_a_slow_link_gets_its_turn_before_a_deadline_that_fits_the_fast_ones(scheduler):
     """One link takes 7 or 22 times as long as each of 60 others, of which 45 fit before the deadline."""
     fields = {"scheduler": scheduler, "fading": "none", "deadline_s": 45 * 16_000 / (5e6 * MAX_EFFICIENCY)}

@@ -17,9 +17,9 @@ from dfl_ray.config.yamlio import parse
 from dfl_ray.errors import InputError
 
 PRESETS = (
-    "default", "fedsa-glue", "flowertune", "glue-dfl", "hub-text", "indoor", "openfedllm", "paper-qwen2.5-1.5b",
-    "paper-qwen2.5-7b", "radio-100k", "real-text", "scale-10k", "scale-1k", "smollm2", "stragglers",
-    "v2x-highway",
+    "default", "fedsa-glue", "flowertune", "glue-dfl", "hub-text", "indoor", "mmwave-indoor", "nr-sidelink",
+    "openfedllm", "paper-qwen2.5-1.5b", "paper-qwen2.5-7b", "radio-100k", "real-text", "scale-10k", "scale-1k",
+    "smollm2", "stragglers", "v2x-highway",
 )  # fmt: skip
 
 

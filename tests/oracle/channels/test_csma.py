@@ -1,0 +1,115 @@
+"""Carrier sense against Bianchi's fixed point, hidden terminals and capture."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from channels.channel import Channel
+from channels.settings import RadioSettings
+from channels.transfers import Transfers
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+WINDOW, DOUBLINGS = 32, 5
+# 802.11a: slot 9 us, SIFS 16 us, DIFS 34 us, an acknowledgement of 28 us: what follows a frame.
+SLOT_S, AFTER_S, PAYLOAD_BYTES = 9e-6, 78e-6, 1500
+FLAT = {"path_loss": "log_distance", "path_loss_exponent": 4.0, "shadowing": False, "fading": "none",
+        "bandwidth_hz": 20e6, "scheduler": "csma", "slot_s": SLOT_S, "feedback_s": AFTER_S,
+        "max_attempts": 100, "tx_power_dbm": 20.0}  # fmt: skip
+
+
+def fixed_point(senders):
+    """Bianchi's tau and p: tau = 2(1 - 2p)/((1 - 2p)(W + 1) + pW(1 - (2p)^m)), p = 1 - (1 - tau)^(n - 1)."""
+
+    def tau(p):
+        half = 1 - 2 * p
+        return 2 * half / (half * (WINDOW + 1) + p * WINDOW * (1 - (2 * p) ** DOUBLINGS))
+
+    p = optimize.brentq(lambda p: p - 1 + (1 - tau(p)) ** (senders - 1), 1e-6, 0.4999)
+    return tau(p), p
+
+
+def throughput(senders, frame_s):
+    """Share of time in which payloads that nobody else disturbs are on air (Bianchi, eq. 13), with T_s = T_c."""
+    tau, _ = fixed_point(senders)
+    some = 1 - (1 - tau) ** senders
+    one = senders * tau * (1 - tau) ** (senders - 1)
+    return one * frame_s / ((1 - some) * SLOT_S + some * (frame_s + AFTER_S))
+
+
+def saturated(senders, attempts, **fields):
+    """Senders in one spot and their receivers in another, 40 m away: all hear each other, and who collides is lost."""
+    turn = np.linspace(0, 2 * np.pi, senders, endpoint=False)
+    ring = 0.5 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    options = {"window": WINDOW, "doublings": DOUBLINGS}
+    settings = RadioSettings(**(FLAT | fields), scheduler_options=options, deadline_s=attempts * 3e-4)
+    channel = Channel(settings, np.concatenate([ring, ring + np.array([40.0, 0.0])]), seed=1)
+    each = attempts // senders + 60
+    source = np.repeat(np.arange(senders), each)
+    done = channel.plan_round(0, Transfers.build(source, source + senders, PAYLOAD_BYTES))
+    table = done.table
+    # Who never sent nothing waits at the end: no sender ran out.
+    assert np.bincount(source[~done.delivered], minlength=senders).min() > 0
+    frame_s = float(8 * PAYLOAD_BYTES / table.rate_bps.iloc[0])
+    return table, frame_s, float(table.end_s.max() + AFTER_S)
+
+
+def test_the_fixed_point_has_its_published_values():
+    assert [round(fixed_point(n)[1], 3) for n in (5, 10, 20)] == [0.178, 0.290, 0.399]
+
+
+def check(senders, attempts, share):
+    table, frame_s, length_s = saturated(senders, attempts)
+    whole = table[table.end_s - table.start_s > 0.999 * frame_s]
+    _, p = fixed_point(senders)
+    lost = float((~whole.decoded).mean())
+    assert abs(lost - p) < 4 * np.sqrt(p * (1 - p) / len(whole)) + 0.005
+    # Lost are those that started together.
+    together = whole.groupby("slot").transfer.transform("count") > 1
+    assert np.array_equal(together, ~whole.decoded)
+    got = float(whole.decoded.sum()) * frame_s / length_s
+    assert got == pytest.approx(throughput(senders, frame_s), rel=share)
+
+
+def test_collisions_and_throughput_of_five_senders():
+    check(5, 600, 0.05)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("senders", [5, 10, 20, 50])
+def test_collisions_and_throughput_to_fifty_senders(senders):
+    check(senders, 8000, 0.02)
+
+
+def test_who_hears_another_waits_and_who_does_not_collides():
+    """Two senders on either side of two receivers: deaf ones disturb each other, hearing ones at equal counts alone."""
+    place = [[0.0, 0.0], [100.0, 0.0], [45.0, 0.0], [55.0, 0.0]]
+    wanted = Transfers.build([0, 1] * 60, [2, 3] * 60, PAYLOAD_BYTES)
+    lost = {}
+    for sense_dbm in (-110.0, 0.0):
+        settings = RadioSettings(**FLAT, scheduler_options={"sense_dbm": sense_dbm, "window": 64})
+        table = Channel(settings, place, seed=1).plan_round(0, wanted).table
+        assert len(set(np.round(table.rate_bps))) == 1
+        lost[sense_dbm] = float((~table.decoded).mean())
+    assert lost[-110.0] < 0.1 and lost[0.0] > max(0.15, 2.5 * lost[-110.0])
+
+
+def test_the_stronger_of_two_survives():
+    """The near sender's receiver decodes through the far one's signal, and not the other way round."""
+    place = [[0.0, 0.0], [0.0, 5.0], [200.0, 0.0], [120.0, 0.0]]
+    options = {"window": 2, "doublings": 0}
+    settings = RadioSettings(**(FLAT | {"max_attempts": 3}), rate="cqi", scheduler_options=options)
+    channel = Channel(settings, place, seed=2)
+    table = channel.plan_round(0, Transfers.build([0, 2] * 40, [1, 3] * 40, PAYLOAD_BYTES)).table
+    both = table[table.groupby("slot").transfer.transform("count") == 2]
+    near, far = (both[both.source == source].decoded for source in (0, 2))
+    assert len(near) > 10 and near.all() and not far.any()
+
+
+def test_one_channel_and_sound_options():
+    for fields, words in (
+        ({"subchannels": 2}, "subchannels"),
+        ({"scheduler_options": {"window": 0}}, "window"),
+        ({"scheduler_options": {"wndow": 8}}, "window"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            RadioSettings(scheduler="csma", **fields)
