@@ -17,6 +17,10 @@ from tests.conftest import SMALL_RUN
         (["radio.near_neighbours=0"], "`radio.near_neighbours`"),
         (["devices.area_m=[1e300,1e300]"], "`devices.area_m`"),
         (["devices.area_m=[0,5]"], "`devices.area_m`"),
+        (["radio.noise_figure_db=.inf"], "`radio.noise_figure_db`"),
+        (["radio.sinr_min_db=-.inf"], "`radio.sinr_min_db`"),
+        (["method.alpha=.inf"], "`method.alpha`"),
+        (["topology.min_snr_db=.nan"], "`topology.min_snr_db`"),
         (["runtime.threads=100000"], "`runtime.threads`"),
         (["method=3", "method.local_steps=1"], "`method` holds no keys"),
     ],
@@ -35,3 +39,11 @@ def test_a_binary_file_is_named_with_its_key(tmp_path, capfd, key):
     assert main(["plan", *small, f"devices.{key}=file", f"devices.{key}.path={path}"]) == 2
     said = capfd.readouterr().err
     assert str(path) in said and f"`devices.{key}`" in said
+
+
+def test_a_report_is_not_written_over_a_folder(tmp_path, capfd):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 0")
+    assert main(["report", str(run), "-o", str(tmp_path)]) == 2
+    assert "`-o " in capfd.readouterr().err
