@@ -37,9 +37,9 @@ from dfl_ray.experts.sketch import sketch
 from dfl_ray.lora.inject import inject
 from dfl_ray.lora.optimizer import AdapterState, in_range
 from dfl_ray.methods.base import Context, Device, first_adapters
-from dfl_ray.methods.due import due_round
+from dfl_ray.methods.due import due_round, exchanged
 from dfl_ray.methods.entries import make_method
-from dfl_ray.methods.laws import Planned, exchange_due
+from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.private_updates import PrivateUpdates
 from dfl_ray.methods.shared import reset_moments
 from dfl_ray.models.build import build_model
@@ -340,7 +340,7 @@ class DeviceGroup:
             device.trust = mine.trust
             refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
             device.trust = {}
-            due = exchange_due(self.config, round_index, self.setup.config.rounds)
+            due = exchanged(self.method.law, self.config, self.setup.config.rounds, round_index)
             if due and self.config.fresh_optimizer:
                 reset_moments(device)
         self._updates.share(self.devices.values())

@@ -7,6 +7,21 @@ from dfl_ray.methods.laws import TrafficLaw, exchange_due
 from dfl_ray.network.local_rounds import LocalRound
 
 
+def exchanged(law: TrafficLaw, config: TrainingConfig, rounds: int, round_index: int) -> bool:
+    """Say whether adapters have been exchanged at the end of a round.
+
+    Args:
+        law: What the method sends.
+        config: The `method` section.
+        rounds: Rounds of the run.
+        round_index: The round, from 1.
+
+    Returns:
+        Whether an exchange was due; of methods with a server, whether anything was sent up or down.
+    """
+    return exchange_due(config, round_index, rounds) if config.hub is None else law.busy(round_index)
+
+
 def due_round(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalRound) -> int:
     """Find the round number that a device's messages get at the end of a local round.
 

@@ -138,6 +138,7 @@ FFA = MethodEntry(
         trained="B under one common A",
         sent="B",
         mixed="gossip, exact",
+        note="ConLoRA, a frozen A against consensus error (repository LuYuPromax/DFL-LORA), is this update.",
     ),
 )
 ROLORA = MethodEntry(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.config.schema import Config
 
-CHOCO_STEP = 0.6
-"""Largest `consensus_step` at which CHOCO was seen to converge with a tenth of the entries."""
-CHOCO_SHARE = 0.1
-"""That tenth."""
+CHOCO_STEP_PER_SHARE = 4.0
+"""Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
+at 4 and diverge at 6 (tests/unit/dfl_ray/methods/test_methods_listed.py); denser graphs bear less."""
 
 
 def method_notes(config: Config) -> tuple[str, ...]:
@@ -23,10 +22,10 @@ def method_notes(config: Config) -> tuple[str, ...]:
     method, notes = config.method, []
     if isinstance(method, ChocoConfig):
         share, step = method.keep_share, method.consensus_step
-        if share <= CHOCO_SHARE and step > CHOCO_STEP:
+        if step > CHOCO_STEP_PER_SHARE * share * (1 + 1e-9):
             notes.append(
-                f"`method.consensus_step` {step:g} is large for `method.keep_share` {share:g}: CHOCO was seen to "
-                f"diverge above {CHOCO_STEP:g} with a share of {CHOCO_SHARE:g}."
+                f"`method.consensus_step` {step:g} is large for `method.keep_share` {share:g}: CHOCO may diverge above "
+                f"{CHOCO_STEP_PER_SHARE:g} times the share, on dense graphs even below."
             )
     if method.hub is not None and config.rounds % (method.exchange_every + 1):
         cycle = method.exchange_every + 1

@@ -13,7 +13,7 @@ from dfl_ray.cli.methods import words_for
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError
 from dfl_ray.lora.optimizer import StepSize, proximal_
-from dfl_ray.methods.notes import method_notes
+from dfl_ray.methods.notes import CHOCO_STEP_PER_SHARE, method_notes
 from dfl_ray.methods.page import about, methods_page
 from dfl_ray.methods.table import METHODS
 from dfl_ray.simulation.dry_run import dry_run
@@ -123,6 +123,27 @@ def test_a_fresh_optimiser_begins_after_every_exchange(tmp_path, fresh):
         steps.append(int(group.state.steps.max()))
         assert bool(group.state.exp_avg.any()) == (steps[-1] > 0)
     assert steps == ([1, 0, 1] if fresh else [1, 2, 3])
+
+
+def test_choco_holds_together_where_no_warning_is_given_and_diverges_above():
+    """Pure averaging of noise that keeps coming, on a ring of ten, in plain numpy."""
+    ring = np.eye(10) / 3 + (np.roll(np.eye(10), 1, axis=0) + np.roll(np.eye(10), -1, axis=0)) / 3
+
+    def spread(step, share, size=300):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(10, size))
+        public, kept = np.zeros_like(x), int(share * size)
+        for _ in range(150):
+            x = x + 0.05 * rng.normal(size=x.shape)
+            order = np.argsort(-np.abs(x - public), axis=1)[:, :kept]
+            moved = np.take_along_axis(x, order, axis=1)
+            np.put_along_axis(public, order, moved, axis=1)
+            x = x + step * (ring @ public - public)
+        return np.abs(x - x.mean(axis=0)).max()
+
+    assert spread(CHOCO_STEP_PER_SHARE * 0.1, 0.1) < 1
+    assert spread(0.6, 0.1) > 2
+    assert spread(CHOCO_STEP_PER_SHARE * 0.2, 0.2) < 1
 
 
 def test_settings_that_are_odd_are_told_and_a_server_that_is_no_device_is_refused():
