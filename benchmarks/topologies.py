@@ -31,7 +31,7 @@ if __package__ in (None, ""):
 import numpy as np
 
 from benchmarks.comparison import Interval, curve_of
-from benchmarks.methods import carry_out_here, cells, make_job, table, told
+from benchmarks.methods import Job, carry_out_here, cells, make_job, table, told
 from benchmarks.result import with_origin
 from channels.channel import Channel
 from dfl_ray.config.load import load_config
@@ -213,19 +213,19 @@ def trained(
     Returns:
         "method, graph" -> the figures of `FIGURES`, over seeds.
     """
-    found: dict[str, dict[str, Interval]] = {}
-    for method in methods:
-        for graph, options in TRAINED.items():
-            own = [f"topology={graph}", *(f"topology.{option}" for option in options)]
-            own += [] if graph == "clustered" else ["topology.reach=relay"]
-            jobs = [make_job(method, seed, None, (*SETTING, *own, *words), folder) for seed in range(seeds)]
-            for job in jobs:
+    jobs: dict[str, list[Job]] = {}
+    for seed in range(seeds):
+        for method in methods:
+            for graph, options in TRAINED.items():
+                own = [f"topology={graph}", *(f"topology.{option}" for option in options)]
+                own += [] if graph == "clustered" else ["topology.reach=relay"]
+                job = make_job(method, seed, None, (*SETTING, *own, *words), folder)
                 carry_out_here(job)
-            curves = [curve_of(job.path, method) for job in jobs]
-            found[f"{method.partition(':')[0]}, {graph}"] = {
-                f: Interval.of([c.figures[f] for c in curves]) for f in FIGURES
-            }
-    return found
+                jobs.setdefault(f"{method.partition(':')[0]}, {graph}", []).append(job)
+    curves = {name: [curve_of(job.path, job.label) for job in mine] for name, mine in jobs.items()}
+    return {
+        name: {f: Interval.of([c.figures[f] for c in mine]) for f in FIGURES} for name, mine in curves.items()
+    }
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfl_ray.errors import InputError
+
 if TYPE_CHECKING:
     from topology import Topology
 
@@ -90,6 +92,9 @@ def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> Co
 
     Returns:
         The graph; of a task that nobody holds in a part there are no trees and no authority there.
+
+    Raises:
+        InputError: The weights cannot be found for this graph.
     """
     held = np.asarray(topology.mixture) > 0
     devices, tasks = held.shape
@@ -151,7 +156,10 @@ def succeed(old: CommGraph, new: CommGraph, held: np.ndarray, round_index: int) 
 def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:
     from topology.tables import MIXINGS
 
-    matrix = MIXINGS[mixing](edges, devices).tocoo()
+    try:
+        matrix = MIXINGS[mixing](edges, devices).tocoo()
+    except ValueError as error:
+        raise InputError(str(error)) from error
     out: dict[int, dict[int, float]] = {}
     for i, j, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
         if i != j and w > 0:
