@@ -57,7 +57,7 @@ def probe(
     rng = np.random.default_rng(0)
     most = model.most_positions or LENGTHS[0]
     rows = [rng.integers(0, vocabulary, max(2, min(n, most))) for n in LENGTHS]
-    _check_runs(model, rows[:1])
+    _check_runs(model, rows[: 2 if model.classifies else 1])
     _check_longest(model, rng.integers(0, vocabulary, longest))
     if not model.classifies:
         _check_causal(model, rows[0], rng.integers(0, vocabulary, len(rows[0])))

@@ -117,7 +117,7 @@ def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tu
             got="; ".join(found),
             expected="every parameter of the model in the file, and nothing else: missing ones would be random",
             change="Check `model.name`, the names in the file and the sizes in config.json; save the whole causal "
-            "model with save_pretrained (a classifier's, encoder's or bare model's folder has no language-model head)",
+            "model with save_pretrained (an encoder's or bare model's folder has no language-model head)",
         )
     if report.get("error_msgs"):
         raise InputError(

@@ -130,14 +130,25 @@ def test_a_weight_of_another_shape(tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2"])
-def test_a_classifier_folder_is_refused(model_type, tmp_path):
+def test_a_decoder_with_a_classifiers_head_is_a_classifier(model_type, tmp_path):
+    """It is read as one; without a padding token, by which it finds a row's last token, it is refused."""
     import transformers
 
     kind = {"llama": "LlamaForSequenceClassification", "gemma2": "Gemma2ForSequenceClassification"}[
         model_type
     ]
-    getattr(transformers, kind)(tiny_config(model_type)).save_pretrained(tmp_path)
-    assert "score.weight" in complaint(tmp_path)
+    for pad in (0, None):
+        config = tiny_config(model_type)
+        config.pad_token_id = pad
+        getattr(transformers, kind)(config).save_pretrained(tmp_path)
+        weights = load_base(tmp_path)
+        assert weights.classes == ("LABEL_0", "LABEL_1") and weights.decoder is None
+        assert weights.head is not None and list(weights.head) == ["score.weight"]
+        if pad is None:
+            with pytest.raises(InputError, match="padding token"):
+                targets_of(weights, "all-linear")
+        else:
+            assert not any("score" in s.name for s in targets_of(weights, "all-linear").layers)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
