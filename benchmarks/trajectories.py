@@ -61,7 +61,7 @@ def draw_round(axes: Any, run: Run, round: int, last: int) -> None:
     axes.scatter(place["x_m"], place["y_m"], c=[colours(int(c) % 10) for c in cluster], s=55, zorder=3,
                  edgecolors="black", linewidths=0.8)  # fmt: skip
     at = run.rounds.set_index("round")["simulated_s"].get(round - 1, 0.0)
-    axes.set_title(f"round {round}, at {at:.0f} s: {len(edges)} links", fontsize=10)
+    axes.set_title(f"round {round}, at {at:.1f} s: {len(edges)} links", fontsize=10)
     axes.set_xlabel("x (m)")
 
 
