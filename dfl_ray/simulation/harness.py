@@ -124,6 +124,8 @@ def evaluate_with_harness(
     Raises:
         InputError: No such device, no experts, an unknown task, or documents that cannot be had.
     """
+    if run.experiment.setup.weights.classes is not None:
+        raise InputError("lm-eval asks language models", got="a classifier, which answers with a class")
     held = run.experiment.setup.held
     for device in devices:
         if device not in held:

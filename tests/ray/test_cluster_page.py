@@ -19,7 +19,7 @@ import pytest
 from dfl_ray.records import comparable, load_run
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.ray, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.ray, pytest.mark.exhaustive, pytest.mark.timeout(1800)]
 
 
 def free_port() -> str:
