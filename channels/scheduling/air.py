@@ -119,15 +119,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     worth = state.soft.effective_sinr(sinr, rate[unit], transfer)
     rate, decoded = decoded_rows(radio, unit, worth, rate, task.bits, source, destination, fading)
     full = np.where(band >= 0, task.bits / rate, 0.0)
-    sent_w = power[source] / radio.amplifier_efficiency + radio.circuit_power_w
-    life = np.full(task.units, math.inf)
-    on_s = _on_s(state)
-    life[unit] = np.minimum(state.battery_j[source] / sent_w, on_s[source])
-    duration = np.minimum(np.minimum(full, state.request.deadline_s - state.now_s), life)
-    with np.errstate(divide="ignore"):
-        heard_at_most = state.battery_j[destination] / np.float64(radio.receive_power_w)
-    heard = np.minimum(duration[unit], np.nan_to_num(heard_at_most, nan=math.inf, posinf=math.inf))
-    heard = np.minimum(heard, on_s[destination])
+    duration, heard = _cut(state, unit, source, destination, power, full)
     complete = (duration >= full)[unit] & (heard >= full[unit])
     # A transmission that was cut carried whole bytes of its payload, and not all of them.
     part = np.floor(duration * rate / BITS_PER_BYTE) * BITS_PER_BYTE
@@ -147,6 +139,26 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
         decoded=decoded & complete,
         complete=complete,
     )
+
+
+def _cut(
+    state: State,
+    unit: IntArray,
+    source: IntArray,
+    destination: IntArray,
+    power_w: FloatArray,
+    full_s: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """(U,) seconds on the air and (rows,) seconds of reception, cut by the deadline, batteries and who goes off."""
+    radio, on_s = state.radio, _on_s(state)
+    sent_w = power_w[source] / radio.amplifier_efficiency + radio.circuit_power_w
+    life = np.full(full_s.shape, math.inf)
+    life[unit] = np.minimum(state.battery_j[source] / sent_w, on_s[source])
+    duration = np.minimum(np.minimum(full_s, state.request.deadline_s - state.now_s), life)
+    with np.errstate(divide="ignore"):
+        heard_at_most = state.battery_j[destination] / np.float64(radio.receive_power_w)
+    heard = np.minimum(duration[unit], np.nan_to_num(heard_at_most, nan=math.inf, posinf=math.inf))
+    return duration, np.minimum(heard, on_s[destination])
 
 
 def _on_s(state: State) -> FloatArray:

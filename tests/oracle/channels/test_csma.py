@@ -75,9 +75,9 @@ def test_collisions_and_throughput_of_five_senders():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("senders", [5, 10, 20, 50])
-def test_collisions_and_throughput_to_fifty_senders(senders):
-    check(senders, 8000, 0.02)
+@pytest.mark.parametrize(("senders", "attempts"), [(5, 8000), (10, 8000), (20, 2500)])
+def test_collisions_and_throughput_to_twenty_senders(senders, attempts):
+    check(senders, attempts, 0.02)
 
 
 def test_who_hears_another_waits_and_who_does_not_collides():
