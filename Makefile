@@ -19,7 +19,7 @@ PY := .venv/bin/python
 WORKERS := 3
 # Tests whose coverage is measured; a tracer takes half as long again, so the others run beside without one.
 DISTRIBUTED := --dist loadscope --no-loadscope-reorder
-MEASURED := tests/ray tests/unit tests/oracle/dfl_ray tests/browser tests/oracle/channels/test_exact_schedules.py \
+MEASURED := tests/ray $(addprefix tests/unit/,actors channels dfl_ray topology) tests/oracle/dfl_ray tests/browser tests/oracle/channels/test_exact_schedules.py \
 	tests/oracle/topology/test_mixing_spectra.py
 
 run: setup

@@ -31,14 +31,19 @@ def pair_gains(scale: LargeScale, sites: Sites, first: IntArray, second: IntArra
     from channels import kernels
 
     return kernels.pair_gains(
-        np.ascontiguousarray(first),
-        np.ascontiguousarray(second),
+        _as_written(first),
+        _as_written(second),
         sites.x_m,
         sites.y_m,
         sites.words,
         scale.curves,
         scale.numbers,
     )
+
+
+def _as_written(index: IntArray) -> IntArray:
+    """A contiguous array that may be written: numba compiles a function anew for one that Ray lent read-only."""
+    return np.require(index, requirements=("C", "W"))
 
 
 @dataclass(frozen=True)

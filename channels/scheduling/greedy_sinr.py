@@ -69,7 +69,10 @@ def split(task: SlotTask) -> list[IntArray]:
 
     radio, rows = task.radio, task.first_row[-1]
     matrix = radio.near.matrix()
-    cross = radio.power_w[task.source][:, None] * matrix[task.source][:, task.destination]
+    # One memory order, since numba compiles a function anew for each.
+    cross = np.ascontiguousarray(
+        radio.power_w[task.source][:, None] * matrix[task.source][:, task.destination]
+    )
     cross[task.row_unit, np.arange(rows)] = 0.0
     noise = (radio.noise_w + task.far_w)[task.destination]
     n = task.units

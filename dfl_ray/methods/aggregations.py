@@ -199,9 +199,8 @@ def gossip_mean(
     return total
 
 
-@final
-class Gossip:
-    """Gossip averaging of what arrived; see the module's text."""
+class PlainValues:
+    """Rules whose messages are the values themselves and that keep nothing between rounds; a base for them."""
 
     header_bytes = 0
     feedback = True
@@ -223,6 +222,14 @@ class Gossip:
         """No mass."""
         return 1.0
 
+    def mixed(self, kept: PartState, values: np.ndarray) -> None:
+        """Nothing to remember."""
+
+
+@final
+class Gossip(PlainValues):
+    """Gossip averaging of what arrived; see the module's text."""
+
     def mix(
         self, kept: PartState, own: np.ndarray, arrived: Mapping[int, Arrival], mixing: Mixing
     ) -> np.ndarray:
@@ -241,9 +248,6 @@ class Gossip:
         if mixing.trust:
             weights = {n: w * mixing.trust.get(n, 1.0) for n, w in weights.items()}
         return gossip_mean(own, {sender: a.values for sender, a in arrived.items()}, weights)
-
-    def mixed(self, kept: PartState, values: np.ndarray) -> None:
-        """Nothing to remember."""
 
 
 @final

@@ -18,7 +18,7 @@ from typing import final
 
 import numpy as np
 
-from dfl_ray.methods.aggregations import Aggregation, Arrival, Mixing, PartState, gossip_mean
+from dfl_ray.methods.aggregations import Aggregation, Arrival, Mixing, PartState, PlainValues, gossip_mean
 
 BALANCE_RADIUS = 1.0
 """Largest difference that `balance` takes in, relative to the length of the own values."""
@@ -153,35 +153,15 @@ def _shortened(received: Received, longest: float) -> np.ndarray:
 
 
 @final
-class RobustGossip:
+class RobustGossip(PlainValues):
     """Gossip's messages with another mixing.
 
     Args:
         rule: Gives the mixed values.
     """
 
-    header_bytes = 0
-    feedback = True
-    tracks_sent = False
-
     def __init__(self, rule: Callable[[Received], np.ndarray]) -> None:
         self.rule = rule
-
-    def begin(self, kept: PartState, values: np.ndarray) -> None:
-        """Nothing to remember."""
-
-    def outgoing(
-        self, kept: PartState, values: np.ndarray, keep: np.ndarray | None
-    ) -> tuple[np.ndarray, bytes]:
-        """The values as they are."""
-        return values, b""
-
-    def sent(self, kept: PartState, said: np.ndarray) -> None:
-        """Nothing to remember."""
-
-    def read_head(self, head: bytes) -> float:
-        """No mass."""
-        return 1.0
 
     def mix(
         self, kept: PartState, own: np.ndarray, arrived: Mapping[int, Arrival], mixing: Mixing
@@ -204,9 +184,6 @@ class RobustGossip:
         others = {s: arrived[s].values[where].astype(np.float64) for s in sorted(arrived)}
         mixed[where] = self.rule(Received(mixed[where], others, mixing.own_weights, mixing.faulty_share))
         return mixed
-
-    def mixed(self, kept: PartState, values: np.ndarray) -> None:
-        """Nothing to remember."""
 
 
 CLIP: Aggregation = RobustGossip(clip)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks.dashboard_pictures import dashboard
 from dfl_ray.views import FIGURES
 from dfl_ray.views.catalog import DEVICE_FIGURES
 from tests.fake_run import Fake, write_fake_run, write_next_round
@@ -30,17 +30,8 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def place(runs: Path):
-    import uvicorn
-
-    from dfl_ray.dashboard.server import make_app, open_socket
-
-    opened = open_socket(0)
-    server = uvicorn.Server(uvicorn.Config(make_app(runs), log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{opened.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with dashboard(runs) as address:
+        yield address
 
 
 class Visit:

@@ -91,9 +91,14 @@ def test_an_actor_that_keeps_dying_ends_the_run_with_a_clear_word(tmp_path, monk
 def command(runs: Path, *words: str) -> subprocess.Popen[bytes]:
     overrides = [*SMALL_RUN, "name=cut", "runtime.devices_per_actor=4", f"runtime.runs_dir={runs}"]
     given = [words[0], *overrides, *words[1:]] if words[0] == "run" else words
-    return subprocess.Popen(
-        [sys.executable, "-m", "dfl_ray", *given], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    # A shell's background jobs have Ctrl-C ignored, and what they start inherits it.
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dfl_ray", *given], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 def wait_for_checkpoint(run: Path, round_index: int) -> None:

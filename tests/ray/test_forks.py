@@ -231,6 +231,7 @@ def test_a_server_that_dies_before_the_packing_is_told_and_budgeted(tmp_path, mo
     assert load_run(tmp_path / "dead").info["forked_actors"] == 0
 
 
+@pytest.mark.exhaustive  # Ray waits a minute or two for the workers that died with it
 def test_a_server_that_dies_after_the_packing_is_told_too(tmp_path, monkeypatch, capsys):
     init = RayBackend.__init__
 

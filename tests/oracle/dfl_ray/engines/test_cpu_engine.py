@@ -15,13 +15,10 @@ from dfl_ray.lora.inject import Binding, find_targets, inject
 from dfl_ray.models.decoder import DecoderShape, Llama3Scaling
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.tasks.tokens import TokenRows
+from tests import plain_decoder
 
 RANK = 3
-PLAIN = {
-    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 28, "layers": 3, "heads": 4, "kv_heads": 2,
-    "head_dim": 4, "eps": 1e-5, "tied": True, "qkv_bias": False, "o_bias": False, "mlp_bias": False,
-    "qk_norm": False, "rope_theta": 100.0, "scaling": None,
-}  # fmt: skip
+PLAIN = plain_decoder.PLAIN | {"layers": 3, "qkv_bias": False}
 SHAPES = {
     "grouped": {},
     "all-heads": {"kv_heads": 4},

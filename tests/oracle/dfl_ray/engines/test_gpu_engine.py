@@ -278,7 +278,7 @@ def test_the_cpu_keeps_its_own_path():
 def test_the_cpu_takes_the_large_path_where_no_adapter_can_be_merged(monkeypatch):
     model, _ = decoder({}, torch.float32)
     values = sum(s.out_features * s.in_features for s in model.shape.linear_layers())
-    monkeypatch.setattr("dfl_ray.engines.gpu.make.MERGED_BYTES", 4 * values - 1)
+    monkeypatch.setattr("dfl_ray.engines.memory.MERGED_BYTES", 4 * values - 1)
     assert ScoredModel(model, inject(model, find_targets(model, "all-linear"))).large is not None
 
 
