@@ -201,9 +201,10 @@ def _holds(place: Path, entry: list[Any]) -> bool:
 def _names(folder: Path) -> Iterator[str]:
     """The files of a run that are copied: all but the lock, what is half written, and the sign of life."""
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in _KEPT_HERE and not any(p.endswith(".tmp") for p in path.parts):
-            yield name
+        inside = path.relative_to(folder)
+        half_written = any(part.endswith(".tmp") for part in inside.parts)
+        if path.is_file() and inside.as_posix() not in _KEPT_HERE and not half_written:
+            yield inside.as_posix()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -27,7 +27,8 @@ def local_runs(config: Config) -> str | Path:
     url = config.runtime.runs_dir
     if not is_remote(url):
         return url
-    if config.name is not None and config.name in runs_at(url):
+    there = runs_at(url)
+    if config.name in there:
         raise InputError(
             f"The run {url.rstrip('/')}/{config.name} exists",
             expected="a name that no run there has",

@@ -141,3 +141,17 @@ def test_what_cannot_be_started_from(base: Any, tmp_path: Path) -> None:
         )
     (folder / TENSORS).rename(folder / "adapter_model.bin")
     refused("pickled")
+
+
+def test_a_method_with_an_a_of_its_own_is_refused(
+    saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a method of an installed package might have, which the configuration cannot know."""
+    from dfl_ray.methods.ffa import Ffa
+
+    folder, _ = saved["plain"]
+    experiment = build_experiment(small_config(tmp_path, "method=ffa", f"model.warm_start={folder}"))
+    own = [torch.zeros(1, 8, layer.in_features) for layer in experiment.setup.layers]
+    monkeypatch.setattr(Ffa, "static_a", lambda _self, owners: [a.expand(len(owners), -1, -1) for a in own])
+    with pytest.raises(InputError, match=r"ffa cannot start from `model.warm_start`"):
+        DeviceGroup(experiment.setup, [0])
