@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--methods", default="sparse_orthogonal:evaluate.rules=[likelihood]", help="comma separated"
     )
-    parser.add_argument("--speeds", default="0,3,10,30", help="m/s, comma separated")
+    parser.add_argument("--speeds", default="0,1,3,10,30", help="m/s, comma separated")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/benchmarks/movement"), help="where runs are kept"
