@@ -241,6 +241,10 @@ class Starting:
                 self._lose_services()
                 return
 
+    def services_lost(self) -> bool:
+        """Whether a service of Ray that was there is gone."""
+        return self._services.lost()
+
     def _lose_services(self) -> None:
         tell(lost_service(self.run_folder, joined=self._runtime.address is not None))
         if self._ends_process:

@@ -41,6 +41,7 @@ class RayBackend:
         channel: What the channel is made from.
         packing: Which actor hosts which devices, and on which node.
         say: Tells the user something.
+        services_lost: Whether Ray's own services are gone.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RayBackend:
         channel: ChannelSetup,
         packing: Packing,
         say: Callable[[str], None] = lambda _text: None,
+        services_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         runtime = setup.config.runtime
         self.packing = packing
@@ -56,7 +58,7 @@ class RayBackend:
         for k, group in enumerate(packing.groups):
             self._host[list(group)] = k
         self._node_placement = NodePlacement(packing, runtime, say)
-        self._actor_set = ActorSet(say, self._node_placement)
+        self._actor_set = ActorSet(say, self._node_placement, services_lost)
         shared = ray.put(setup)
         self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
         self._groups = [

@@ -19,13 +19,16 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from actors.failures import as_run_error, first_line, is_loss
 from actors.nodes import NodePlacement, Started
-from dfl_ray.errors import InputError, LostError, RunError
+from dfl_ray.errors import LostError
 
 REPLACEMENT_NOTICE_S = 20.0
 """Time a replacement may take to start before the user is told that it waits for free resources."""
+SERVICES_EVERY_S = 5.0
+"""Time for which an answer is waited for before it is asked whether Ray's services live."""
 MAX_LOST_ANSWERS = 4
 """Times one call is repeated because an answer it needs was lost with a node."""
 
@@ -79,6 +82,7 @@ class ActorSet:
     Args:
         say: Tells the user something.
         node_placement: The nodes of numbered actors; None if it does not matter.
+        services_lost: Whether Ray's own services are gone, so that nothing more can come.
 
     Attributes:
         members: The actors, in the order they were made.
@@ -86,12 +90,25 @@ class ActorSet:
     """
 
     def __init__(
-        self, say: Callable[[str], None] = lambda _text: None, node_placement: NodePlacement | None = None
+        self,
+        say: Callable[[str], None] = lambda _text: None,
+        node_placement: NodePlacement | None = None,
+        services_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.members: list[RecoverableActor] = []
         self.numbers: Iterator[int] = itertools.count()
         self.say = say
         self._node_placement = node_placement
+        self._services_lost = services_lost
+
+    def check_services(self) -> None:
+        """Give up what is waited for if Ray's services are gone.
+
+        Raises:
+            LostError: They are.
+        """
+        if self._services_lost():
+            raise LostError("Ray's own services have died, and all actors with them.")
 
     def waiting(self) -> int:
         """How many replacements have not started yet."""
@@ -157,7 +174,8 @@ class RecoverableActor:
         create: Makes a new actor; its argument is the number of earlier restarts.
         max_restarts: How often it may be replaced.
         timeout_s: Longest wait for one answer.
-        wait_for_capacity_s: Longest wait for room for a replacement in which no actor starts; None is `timeout_s`.
+        wait_for_capacity_s: Longest wait for room for a replacement in which no actor starts; None
+            where nobody takes room away, and `timeout_s` is the longest wait for its start.
         actor_set: The run's actors; this one joins them.
         number: Its number among the actors that are placed on nodes; None if it is not.
 
@@ -176,6 +194,7 @@ class RecoverableActor:
         self._create = create
         self._restarts_left = max_restarts
         self._timeout_s = timeout_s
+        self._shared = wait_for_capacity_s is not None
         self._capacity_s = timeout_s if wait_for_capacity_s is None else wait_for_capacity_s
         self._actor_set = ActorSet() if actor_set is None else actor_set
         self._actor_set.members.append(self)
@@ -232,7 +251,7 @@ class RecoverableActor:
             for actor in self._needed_for(call):
                 actor._await_replacement()
             try:
-                value = ray.get(call.refs[0], timeout=self._timeout_s)
+                value = self._get(call)
             except GetTimeoutError as error:
                 raise LostError(
                     f"Actor `{self.name}` did not answer `{call.method}` within {self._timeout_s:.0f} s. "
@@ -242,14 +261,27 @@ class RecoverableActor:
                 self._actor_set.recover(self, error)
             except RayError as error:
                 tries += 1
-                if not _is_loss(error) or tries > MAX_LOST_ANSWERS:
-                    raise _as_run_error(self.name, call, error) from error
+                if not is_loss(error) or tries > MAX_LOST_ANSWERS:
+                    raise as_run_error(self.name, call.method, call.args, error) from error
                 self._recover_lost_answer(call)
             else:
                 call.fetched = True
                 if not call.changes_state:
                     self._log.remove(call)
                 return value
+
+    def _get(self, call: Call) -> Any:
+        """The first answer of a call, asked for in parts, so that lost services of Ray are noticed between them."""
+        waited = 0.0
+        while True:
+            part = min(SERVICES_EVERY_S, self._timeout_s - waited)
+            try:
+                return ray.get(call.refs[0], timeout=part)
+            except GetTimeoutError:
+                waited += part
+                self._actor_set.check_services()
+                if waited >= self._timeout_s:
+                    raise
 
     def _needed_for(self, call: Call) -> list[RecoverableActor]:
         """The actors without which a call has no answer: those whose answers it takes, and its own."""
@@ -297,7 +329,7 @@ class RecoverableActor:
         """
         if self._restarts_left <= 0:
             raise LostError(
-                f"Actor `{self.name}` died and may not be replaced again ({_first_line(error)}). See "
+                f"Actor `{self.name}` died and may not be replaced again ({first_line(error)}). See "
                 "`runtime.max_restarts`."
             ) from error
         with suppress(RayError):
@@ -328,6 +360,7 @@ class RecoverableActor:
                 with suppress(RayError):  # another death shows with the call that waits
                     self._actor_set.note_started(self, ray.get(ready_ref))
                 return
+            self._actor_set.check_services()
             waited, before, waiting = waited + 1.0, waiting, self._actor_set.waiting()
             if waiting < before:
                 waited = 0.0  # there is room: another one has started
@@ -335,36 +368,30 @@ class RecoverableActor:
                 self._restarts_left += 1  # it never started
                 self._actor_set.recover(self, RayError("its node was lost before it had started"))
             elif waited > self._capacity_s:
-                raise LostError(
-                    f"Actor `{self.name}` was lost and found no room on the cluster within {self._capacity_s:.0f} s "
-                    "(`runtime.wait_for_capacity_s`). Add a node, or lower `runtime.cpus_per_actor` or "
-                    "`runtime.gpus_per_actor`."
-                )
+                raise LostError(self._without_room())
             elif waited > min(REPLACEMENT_NOTICE_S, self._capacity_s / 3) and not told:
                 told = True
-                self._actor_set.say(
-                    f"Actor `{self.name}` was lost and waits for room on the cluster, up to "
-                    f"{self._capacity_s:.0f} s (`runtime.wait_for_capacity_s`); a node that joins now is used."
-                )
+                self._actor_set.say(self._waits_for_room())
 
+    def _waits_for_room(self) -> str:
+        if self._shared:
+            return (
+                f"Actor `{self.name}` was lost and waits for room on the cluster, up to {self._capacity_s:.0f} s "
+                "(`runtime.wait_for_capacity_s`); a node that joins now is used."
+            )
+        return (
+            f"The replacement of actor `{self.name}` has not started yet; waiting up to {self._capacity_s:.0f} s "
+            "(`runtime.actor_timeout_s`)."
+        )
 
-def _is_loss(error: RayError) -> bool:
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, ObjectLostError)
-
-
-def _as_run_error(name: str, call: Call, error: RayError) -> Exception:
-    if not isinstance(error, RayTaskError):
-        return LostError(f"Actor `{name}`, `{call.method}`: {_first_line(error)}")
-    cause = error.cause if isinstance(error.cause, BaseException) else error
-    if isinstance(cause, InputError | RunError):
-        return cause
-    where = f", round {call.args[0]}" if call.args and isinstance(call.args[0], int) else ""
-    return RunError(
-        f"Actor `{name}` failed in `{call.method}`{where}: {type(cause).__name__}: {_first_line(cause)}"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    def _without_room(self) -> str:
+        if self._shared:
+            return (
+                f"Actor `{self.name}` was lost and found no room on the cluster within {self._capacity_s:.0f} s "
+                "(`runtime.wait_for_capacity_s`). Add a node, or lower `runtime.cpus_per_actor` or "
+                "`runtime.gpus_per_actor`."
+            )
+        return (
+            f"The replacement of actor `{self.name}` did not start within {self._capacity_s:.0f} s "
+            "(`runtime.actor_timeout_s`)."
+        )

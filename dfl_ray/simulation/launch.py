@@ -217,7 +217,9 @@ def _backend_maker(
 
     def make(folder: Path) -> Backend:
         starting.run_folder = folder
-        backend = RayBackend(experiment.setup, experiment.channel, chosen, progress.say)
+        backend = RayBackend(
+            experiment.setup, experiment.channel, chosen, progress.say, starting.services_lost
+        )
         if refusal is None and backend.forked < backend.actors:
             progress.say(ordinary_after_all(backend, chosen))
         return backend

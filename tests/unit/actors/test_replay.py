@@ -9,8 +9,9 @@ import pytest
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
 from actors import replay
+from actors.failures import as_run_error, is_loss
 from actors.nodes import Started
-from actors.replay import ActorSet, Call, RecoverableActor, _as_run_error, _is_loss
+from actors.replay import ActorSet, RecoverableActor
 from dfl_ray.errors import InputError, LostError, RunError
 
 
@@ -46,17 +47,17 @@ def failed(cause: Exception) -> RayTaskError:
     ],
 )  # fmt: skip
 def test_an_actors_error_is_told_with_actor_method_and_round(error, kind, words):
-    found = _as_run_error("device-0003", Call("train", (7,), 2, True), error)
+    found = as_run_error("device-0003", "train", (7,), error)
     assert type(found) is kind
     assert str(found).strip(". ") == words
 
 
 def test_only_a_lost_answer_is_asked_for_again():
     lost = ObjectLostError("00", None, "")
-    assert _is_loss(lost)
-    assert _is_loss(failed(lost))
-    assert not _is_loss(failed(ValueError("no")))
-    assert not _is_loss(RayError("no"))
+    assert is_loss(lost)
+    assert is_loss(failed(lost))
+    assert not is_loss(failed(ValueError("no")))
+    assert not is_loss(RayError("no"))
 
 
 class FakeRay:
@@ -145,6 +146,21 @@ def test_a_silent_actor_ends_the_run(fake):
     fake.answers = {"train": [GetTimeoutError("late")]}
     with pytest.raises(RunError, match=r"did not answer `train` within 2 s.*actor_timeout_s"):
         actor.result(actor.call("train", 1))
+
+
+def test_lost_services_end_the_wait_for_an_answer_and_for_a_start(fake):
+    actor = RecoverableActor(
+        "device-0003",
+        fake.create,
+        max_restarts=1,
+        timeout_s=600.0,
+        actor_set=ActorSet(services_lost=lambda: True),
+    )
+    fake.answers = {"train": [GetTimeoutError("late"), RayActorError()]}
+    fake.never_ready = True
+    for call in (actor.call("train", 1), actor.call("train", 2)):
+        with pytest.raises(LostError, match="Ray's own services have died"):
+            actor.result(call)
 
 
 def test_a_lost_answer_is_asked_for_again_some_times_only(fake):

@@ -1,0 +1,56 @@
+"""What an actor's error means, and in which words the user is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
+
+from dfl_ray.errors import InputError, LostError, RunError
+
+
+def is_loss(error: RayError) -> bool:
+    """Whether an answer that a call needs was lost with a node.
+
+    Args:
+        error: How the call ended.
+
+    Returns:
+        True if so; the call may then be repeated.
+    """
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, ObjectLostError)
+
+
+def as_run_error(name: str, method: str, args: Sequence[Any], error: RayError) -> Exception:
+    """What ends the run after a call that failed.
+
+    Args:
+        name: The actor's name.
+        method: The method that was called.
+        args: Its arguments, of which a first whole number is the round.
+        error: How the call ended.
+
+    Returns:
+        The actor's own `InputError` or `RunError`; else a `RunError` in its words, or a `LostError` if Ray failed.
+    """
+    if not isinstance(error, RayTaskError):
+        return LostError(f"Actor `{name}`, `{method}`: {first_line(error)}")
+    cause = error.cause if isinstance(error.cause, BaseException) else error
+    if isinstance(cause, InputError | RunError):
+        return cause
+    where = f", round {args[0]}" if args and isinstance(args[0], int) else ""
+    return RunError(
+        f"Actor `{name}` failed in `{method}`{where}: {type(cause).__name__}: {first_line(cause)}"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; the name of its kind where it has none.
+
+    Args:
+        error: The error.
+    """
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
