@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -58,7 +59,7 @@ def losses() -> Iterator[Against]:
     for (model, los), row in NS3_LOSSES.items():
         sight = "in sight" if los else "out of sight"
         heights = INDOOR_HEIGHTS_M if model == "inh" else (None, None)
-        more = {"blocked": "building"} if model == "v2x_urban" else {}
+        more: dict[str, Any] = {"blocked": "building"} if model == "v2x_urban" else {}
         for distance_m, loss_db in row.items():
             ours = path_loss_db(
                 model, distance_m, 5e9, los=los, tx_height_m=heights[0], rx_height_m=heights[1], **more

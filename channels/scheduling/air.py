@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     unit = task.row_unit[levels.rows]
     transfer = rows[levels.rows]
     loop = state.request.loop
-    reckoned = None if loop is None else lambda sinr: loop.reckoned(sinr, transfer)
+    reckoned = None if loop is None else partial(loop.reckoned, transfer=transfer)
     chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned, scheduler.knows_slot)
     rate = state.soft.rates(chosen, unit, transfer)
     full = np.where(band >= 0, task.bits / rate, 0.0)
