@@ -63,6 +63,7 @@ types:
 compiled: setup
 	@runs=$$(mktemp -d) && $(PY) -m dfl_ray run -q rounds=1 devices.count=4 devices.min_holders=1 tasks.train_rows=60 \
 		evaluate.rows_per_task=4 runtime.backend=local runtime.report=false track=none runtime.runs_dir=$$runs >/dev/null \
+		&& $(PY) -m dfl_ray plan radio.scheduler=broadcast rounds=1 devices.count=8 devices.min_holders=1 >/dev/null \
 		&& rm -r $$runs
 
 format: setup

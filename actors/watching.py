@@ -42,7 +42,8 @@ class ServiceWatch:
         self._control = (host.strip("[]"), int(port))
         for process in psutil.process_iter(["name", "cmdline"]):
             words = process.info["cmdline"] or ()
-            if process.info["name"] == "raylet" and any(raylet_socket in word for word in words):
+            # Whole: of several raylets on a machine the first one's path begins those of the others.
+            if process.info["name"] == "raylet" and any(w.rpartition("=")[2] == raylet_socket for w in words):
                 self._seen[process.pid] = process
 
     def lost(self) -> bool:

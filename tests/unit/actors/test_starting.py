@@ -135,7 +135,9 @@ def test_an_error_of_a_run_whose_services_died_is_told_as_their_death(
 def test_the_services_of_a_joined_cluster_are_watched_by_socket_and_port(monkeypatch):
     raylet = a_service("raylet", state := ["sleeping"])
     raylet.info = {"name": "raylet", "cmdline": ["raylet", "--raylet_socket_name=/s/raylet"]}
-    other = SimpleNamespace(pid=2, info={"name": "raylet", "cmdline": ["raylet", "--raylet_socket_name=/t"]})
+    other = SimpleNamespace(
+        pid=2, info={"name": "raylet", "cmdline": ["raylet", "--raylet_socket_name=/s/raylet.1"]}
+    )
     monkeypatch.setattr(psutil, "process_iter", lambda _what: [raylet, other])
     now = [0.0]
     watch = ServiceWatch(lambda: now[0])

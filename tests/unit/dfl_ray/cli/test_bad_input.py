@@ -58,6 +58,11 @@ def test_one_paragraph_exit_code_2_nothing_written(case, tmp_path, capfd):
     small = [w for w in SMALL_RUN if w.split("=")[0] not in {x.split("=")[0] for x in words}]
     if case == "impossible holders":
         small = [w for w in small if not w.startswith("devices")]
+    if case in (
+        "impossible holders",
+        "T*r > d",
+    ):  # seen once the scene is built; one such case beside Ray is enough
+        small.append("runtime.backend=local")
     runs = tmp_path / "runs"
     assert main(["run", *words, *small, f"runtime.runs_dir={runs}"]) == 2
     said = capfd.readouterr().err.strip()
