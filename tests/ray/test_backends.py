@@ -35,6 +35,7 @@ def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
     assert first.startswith("device-" if per_actor == "1" else "devices-")
 
 
+@pytest.mark.exhaustive  # resumed bit for bit in tests/unit
 @pytest.mark.usefixtures("shared_ray")
 def test_dlora_with_faulty_devices_equals_too(tmp_path):
     """Noise is drawn by device and round, wherever the device is hosted; nobody is asked who else is faulty."""
@@ -73,6 +74,7 @@ def test_devices_that_do_not_wait_equal_too(tmp_path, monkeypatch):
     assert killed and packed.info["restarts"] == 1
 
 
+@pytest.mark.exhaustive  # those that do not wait have a clock of their own too
 def test_moving_devices_equal_too(tmp_path):
     """Positions go to the channel's actor, and the graphs of moved devices to the others with their rounds.
 

@@ -141,6 +141,7 @@ def test_the_command_line_leaves_no_server_it_does_not_need(tmp_path, monkeypatc
     assert len(during) == (words != ["rounds=0"])
 
 
+@pytest.mark.exhaustive  # a run does, above
 def test_resume_starts_the_server_ahead_too(tmp_path, monkeypatch):
     launch(small_config(tmp_path, "name=old", "rounds=1", "runtime.backend=local"), json=True)
     settings = tmp_path / "old" / "config.yaml"
