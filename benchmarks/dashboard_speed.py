@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.result import with_origin
 from tests.fake_run import Fake, write_fake_run
 
 STANDS = (
@@ -169,7 +169,7 @@ def main() -> None:
     print(f"Peak memory of the server: {max(memory for _, memory in tries):.0f} MB")
     if options.json:
         pages = {name: [took[name] for took, _ in tries] for name in tries[0][0]}
-        print(json.dumps({"machine": machine(), "load": load, "pages_s": pages}))
+        print(json.dumps(with_origin({"load": load, "pages_s": pages})))
 
 
 if __name__ == "__main__":

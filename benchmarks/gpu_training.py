@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     _print_rates(rates)
     weights = {n: p.detach() for n, p in random_base(work).named_parameters()}
     sides = [measure(work, weights, options, rates["square"], trains_a=a) for a in _factors(options)]
-    out = {"machine": facts, "options": vars(options), "matrix_tflops": rates, "training": sides}
+    out = with_origin({"machine": facts, "options": vars(options), "matrix_tflops": rates, "training": sides})
     if options.json or options.tiny:
-        print(json.dumps(with_origin(out)), flush=True)
+        print(json.dumps(out), flush=True)
     return out
 
 

@@ -25,7 +25,7 @@ if __package__ in (None, ""):
 import numpy as np
 
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.machine import machine
+from benchmarks.result import with_origin
 from channels.transfers import FAILED, UPSTREAM, RoundPlan
 from dfl_ray.config.load import load_config, resolved_yaml
 from dfl_ray.methods.spec import method_spec
@@ -197,9 +197,7 @@ def main() -> None:
     if args.picture:
         draw(args.picture, results)
     if args.json:
-        print(
-            json.dumps({"machine": machine(), "seeds": args.seeds, "results": [asdict(r) for r in results]})
-        )
+        print(json.dumps(with_origin({"results": [asdict(r) for r in results]}, seeds=args.seeds)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ if __package__ in (None, ""):
 import numpy as np
 import psutil
 
-from benchmarks.machine import machine
+from benchmarks.result import with_origin
 from dfl_ray.config.load import load_config
 from dfl_ray.simulation.launch import launch
 
@@ -229,9 +229,10 @@ def main() -> None:
     print(f"finished after {wall_s:.0f} s: {left['files']} files, {left['MB']:.1f} MB")
     print("; ".join(f"{name} {seconds:.2f} s" for name, seconds in views.items()))
     if args.json:
-        facts = {"machine": machine(), "rounds": args.rounds, "backend": args.backend, "wall_s": wall_s}
+        facts = {"rounds": args.rounds, "backend": args.backend, "wall_s": wall_s}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**facts, "peak_mb": peak, "trends": trends, "left": left, "views_s": views}))
+        figures = {**facts, "peak_mb": peak, "trends": trends, "left": left, "views_s": views}
+        print(json.dumps(with_origin(figures)))
 
 
 if __name__ == "__main__":

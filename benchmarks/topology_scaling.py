@@ -25,7 +25,7 @@ if __package__ in (None, ""):
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.result import with_origin
 from benchmarks.scaling import DENSITY_M
 from channels.channel import Channel
 from dfl_ray.config.load import load_config
@@ -108,7 +108,7 @@ def main() -> None:
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         print(line(rows[-1]), flush=True)
     if given.json:
-        print(json.dumps({"machine": machine(), "words": given.words, "sizes": rows}))
+        print(json.dumps(with_origin({"words": given.words, "sizes": rows})))
 
 
 def line(row: dict[str, Any]) -> str:
