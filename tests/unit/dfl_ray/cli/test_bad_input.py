@@ -46,7 +46,10 @@ CASES = {
     "no gpu": (["runtime.gpus_per_actor=1"], ["cannot hold", "GPU", "runtime.gpus_per_actor"]),
     "unreachable cluster": (["runtime.address=127.0.0.1:1"], ["runtime.address=127.0.0.1:1", "ray start"]),
     "impossible holders": (["devices.count=2", "devices.min_holders=3"], ["holders"]),
-    "too few rows": (["devices.count=900"], ["`topic`", "200", "450", "tasks.train_rows"]),
+    "too few rows": (
+        ["devices.count=90", "tasks.train_rows=20", "runtime.backend=local"],
+        ["`topic`", " 20 ", " 45 ", "tasks.train_rows"],
+    ),
     "unknown topology": (["topology=rign"], ["rign", "ring"]),
     "unknown path loss": (["radio.path_loss=umu"], ["umu", "um"]),
 }
