@@ -2,8 +2,8 @@
 
 Makes two runs from simple laws where the folder has none yet (minutes at full size), serves them with `dfl-ray
 dashboard`, and opens the pages in headless Chromium. A page stands when every figure in view and every table that comes
-later is drawn. A first visit has a new browser, and a new server where the row says so; the best and the worst of
-several tries are printed, since other work on the machine makes all of it slower.
+later is drawn. A first visit has a new browser, and a new server where the row says so; the best, the middle and the
+worst of several tries are printed, since other work on the machine makes all of it slower.
 
     python -m benchmarks.dashboard_speed FOLDER --devices 10000 --rounds 100 --tries 3
 """
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.result import with_origin
@@ -162,10 +163,10 @@ def main() -> None:
             for _ in range(options.tries)
         ]
     print(f"{options.devices:,} devices, {options.rounds} rounds, {options.tries} tries; load {load:.1f}")
-    print("| | best s | worst s |\n|---|---:|---:|")
+    print("| | best s | median s | worst s |\n|---|---:|---:|---:|")
     for name in tries[0][0]:
         seconds = [took[name] for took, _ in tries]
-        print(f"| {name} | {min(seconds):.2f} | {max(seconds):.2f} |")
+        print(f"| {name} | {min(seconds):.2f} | {median(seconds):.2f} | {max(seconds):.2f} |")
     print(f"Peak memory of the server: {max(memory for _, memory in tries):.0f} MB")
     if options.json:
         pages = {name: [took[name] for took, _ in tries] for name in tries[0][0]}

@@ -73,6 +73,7 @@ class Library:
         self._runs: Kept[Run] = Kept(MOST_RUNS)
         self._states: Kept[RunState] = Kept(5_000)
         self._texts: Kept[str] = Kept(4_000_000, len)
+        self._making = threading.Lock()
 
     def ids(self) -> list[str]:
         """Paths below the root of all run folders, newest first; `.` where the root itself is one."""
@@ -158,8 +159,9 @@ class Library:
             InputError: No such run, or one that cannot be read.
         """
         key = (self._versions(names), what)
-        kept = self._texts.get(key)
-        return kept if kept is not None else self._texts.put(key, make(*map(self.run, names)))
+        with self._making:
+            kept = self._texts.get(key)
+            return kept if kept is not None else self._texts.put(key, make(*map(self.run, names)))
 
     def kept_text(self, names: Sequence[str], what: str) -> str | None:
         """The text that `text` has made of the runs as they are now; None where it would have to make it."""

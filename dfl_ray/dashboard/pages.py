@@ -29,6 +29,8 @@ from dfl_ray.views.tables import (
 )
 
 MOST_COMPARED = 60
+FIRST = 2
+"""Figures of a page that are in view when it opens."""
 RESULTS, COMPARED = "results", "compared"
 """Names under which the library keeps the tables of a run, and of several."""
 
@@ -159,6 +161,16 @@ def run_page(library: Library, name: str) -> str:
         f"<pre>{escape(dump(run.config))}</pre></details>"
     )
     return "".join(parts)
+
+
+def first_figures(*, several: bool = False) -> list[str]:
+    """Names of the figures that are seen first on the page of a run, or of several."""
+    return list(next(iter(sections(several=several).values())))[:FIRST]
+
+
+def first_device_figures() -> list[str]:
+    """Names of the figures that are seen first on the page of a device."""
+    return list(DEVICE_FIGURES)[:FIRST]
 
 
 def results(library: Library, name: str) -> str:

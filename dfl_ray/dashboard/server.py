@@ -7,9 +7,10 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dfl_ray.dashboard import pages
+from dfl_ray.dashboard.ahead import Ahead
 from dfl_ray.dashboard.figures import Figures
 from dfl_ray.dashboard.library import ENDED, Library
 from dfl_ray.errors import InputError
@@ -32,6 +34,9 @@ ADDRESS = "127.0.0.1"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 """Names by which a browser on this machine, or at the other end of a tunnel, calls the server. A page of a foreign name
 that was made to point here (DNS rebinding) sends its own and is refused."""
+
+LATER_S = 3.0
+"""Seconds after its start in which the server loads nothing that a first page does without."""
 
 HEADERS = {
     # plotly.js puts its style sheet into the page, hence the inline styles.
@@ -77,18 +82,18 @@ def make_app(root: Path) -> Starlette:
         An ASGI application that writes nothing.
     """
     library = Library(root)
-    figures = Figures(library)
+    figures, ahead = Figures(library), Ahead()
     routes = [
         Route("/", _page(lambda request: ("runs", pages.runs_page(library), {"list": "list"}))),
-        Route("/run", _page(lambda request: _run(library, request))),
-        Route("/compare", _page(lambda request: _compare(library, request))),
-        Route("/device", _page(lambda request: _device(library, request))),
+        Route("/run", _page(lambda request: _run(library, figures, ahead, request))),
+        Route("/compare", _page(lambda request: _compare(library, figures, ahead, request))),
+        Route("/device", _page(lambda request: _device(library, figures, ahead, request))),
         Route(
             "/tables",
             _answer(lambda request: HTMLResponse(pages.compared_tables(library, _several(request)))),
         ),
         Route("/list", _answer(lambda request: HTMLResponse(pages.runs_table(library)))),
-        Route("/state", _answer(lambda request: _state(library, request))),
+        Route("/state", _answer(lambda request: _state(library, ahead, request))),
         Route("/figure", _answer(lambda request: _figure(figures, request))),
         Route("/asset/{name}", _answer(_asset)),
     ]
@@ -126,8 +131,12 @@ def _page(make: Callable[[Request], tuple[str, str, dict[str, str]]]) -> Callabl
     return endpoint
 
 
-def _run(library: Library, request: Request) -> tuple[str, str, dict[str, str]]:
+def _run(
+    library: Library, figures: Figures, ahead: Ahead, request: Request
+) -> tuple[str, str, dict[str, str]]:
     name = _one(request, "run")
+    library.path(name)
+    ahead.make(*(partial(figures.json, figure, [name]) for figure in pages.first_figures()))
     return name, pages.run_page(library, name), _live(library, name)
 
 
@@ -139,8 +148,12 @@ def _live(library: Library, name: str, device: int | None = None) -> dict[str, s
     return {"run": name, "version": version, **tail}
 
 
-def _compare(library: Library, request: Request) -> tuple[str, str, dict[str, str]]:
+def _compare(
+    library: Library, figures: Figures, ahead: Ahead, request: Request
+) -> tuple[str, str, dict[str, str]]:
     names = _several(request)
+    firsts = (partial(figures.json, figure, names) for figure in pages.first_figures(several=True))
+    ahead.make(partial(pages.compared_tables, library, names), *firsts)
     return f"{len(names)} runs", pages.compare_page(library, names), {}
 
 
@@ -154,11 +167,15 @@ def _several(request: Request) -> list[str]:
     return names
 
 
-def _device(library: Library, request: Request) -> tuple[str, str, dict[str, str]]:
+def _device(
+    library: Library, figures: Figures, ahead: Ahead, request: Request
+) -> tuple[str, str, dict[str, str]]:
     name, device = _one(request, "run"), _number(request, "device")
     count = pages.device_count(library.run(name))
     if device is None or device >= count:
         raise InputError(f"The run {name} has no such device", expected=f"0 to {count - 1}")
+    firsts = (partial(figures.json, figure, [name], device=device) for figure in pages.first_device_figures())
+    ahead.make(*firsts)
     return (
         f"device {device} of {name}",
         pages.device_page(library, name, device),
@@ -166,7 +183,7 @@ def _device(library: Library, request: Request) -> tuple[str, str, dict[str, str
     )
 
 
-def _state(library: Library, request: Request) -> Response:
+def _state(library: Library, ahead: Ahead, request: Request) -> Response:
     """What a run does now; its tables anew where the page has those of an earlier version."""
     name, device = _one(request, "run"), _number(request, "device")
     state, version = library.state(name), library.version(name)
@@ -177,6 +194,7 @@ def _state(library: Library, request: Request) -> Response:
         "log": library.log_tail(name) if device is None else "",
     }
     if request.query_params.get("version") != version:
+        ahead.settle()
         found["last_round"] = library.run(name).last_round
         found["live"] = (
             pages.results(library, name) if device is None else pages.device_tables(library, name, device)
@@ -248,11 +266,14 @@ def _asset(request: Request) -> Response:
 
 
 def warm_up() -> None:
-    """Do what the first page would wait for: compress the scripts, load the libraries that figures are drawn with."""
-    _assets()
-    import scipy.stats  # noqa: F401 - the intervals of compared runs
+    """Do what the first page would wait for: compress the scripts, load the libraries that figures are drawn with.
 
+    What only compared runs need, for their intervals, comes when a first page has been drawn.
+    """
+    _assets()
     str(empty("", "").to_json())
+    time.sleep(LATER_S)
+    import scipy.stats  # noqa: F401
 
 
 def open_socket(port: int) -> socket.socket:

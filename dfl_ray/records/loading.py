@@ -51,6 +51,11 @@ class Run:
         }
 
     @cached_property
+    def sums(self) -> dict[str, Any]:
+        """What has been summed up of this run's tables, by the name of what did it; see `dfl_ray.records.results`."""
+        return {}
+
+    @cached_property
     def partition(self) -> pd.DataFrame:
         """Who holds which rows: columns device, task, row and split; see `dfl_ray.records.partition`."""
         return read_partition(self.path)

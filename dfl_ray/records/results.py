@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from dfl_ray.records.loading import Run
 
+Sum = TypeVar("Sum")
 
+
+def _once(make: Callable[[Run], Sum]) -> Callable[[Run], Sum]:
+    """Have a run's sum made once: its tables are those of the moment when it was opened. Nobody may change the sum."""
+
+    @wraps(make)
+    def kept(run: Run) -> Sum:
+        if make.__name__ not in run.sums:
+            run.sums[make.__name__] = make(run)
+        return run.sums[make.__name__]
+
+    return kept
+
+
+@_once
 def method_rule(run: Run) -> str | None:
     """The inference rule whose accuracy counts as the method's.
 
@@ -35,6 +51,7 @@ def method_rule(run: Run) -> str | None:
     return max(rules, key=lambda rule: int(rounds[rule])) if rules else None
 
 
+@_once
 def method_means(run: Run) -> pd.DataFrame:
     """Mean accuracy over devices of each task and evaluated round, by the method's rule.
 
@@ -111,6 +128,7 @@ class TaskLine:
     score: str | None = None
 
 
+@_once
 def task_lines(run: Run) -> list[TaskLine]:
     """Sum up the accuracy of every task at the last evaluation.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import SCORE_WORDS, mean_of, share, size, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, share, size, summary, task_lines
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.groups import (
     Group,
@@ -73,7 +73,7 @@ def result_tables(run: Run) -> str:
     Returns:
         HTML.
     """
-    rules = summary(run)["rules"]
+    rules = rule_means(run)
     right = (
         "<h3>Accuracy per task</h3>" + accuracy_table(run) + (rules_table(rules) if len(rules) > 1 else "")
     )

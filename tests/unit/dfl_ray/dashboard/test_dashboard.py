@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from dfl_ray.cli import main
+from dfl_ray.dashboard.ahead import Ahead
 from dfl_ray.dashboard.library import Kept, Library
 from dfl_ray.dashboard.server import make_app, open_socket
 from dfl_ray.errors import InputError
@@ -231,3 +233,38 @@ def test_without_experts_the_adapters_of_the_senders_are_listed(run: Run):
     found = received_models(run, 1)
     others = found[found["origin"] != 1].set_index("origin")["round"]
     assert others.to_dict() == newest.to_dict() and set(arrived["kind"]) == {"adapter"}
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("/run?run=one", "run=one"),
+        ("/device?run=one&device=3", "run=one&device=3"),
+        ("/compare?run=one&run=sweep/two", "run=one&run=sweep/two"),
+    ],
+)
+def test_what_is_seen_first_is_drawn_before_it_is_asked_for(root: Path, monkeypatch, page: str, query: str):
+    drawn: list[str] = []
+
+    def watched(name: str, *args, **named):
+        drawn.append(name)
+        return draw(name, *args, **named)
+
+    monkeypatch.setattr("dfl_ray.dashboard.figures.draw", watched)
+    client = TestClient(make_app(root), base_url="http://127.0.0.1:8700")
+    text = client.get(page).text
+    client.get("/state?run=one&version=")  # waits for what was begun before
+    firsts = re.findall(r'data-name="([a-z_]+)"', text)[:2]
+    assert drawn == firsts
+    for name in firsts:
+        assert client.get(f"/figure?name={name}&{query}").status_code == 200
+    assert drawn == firsts
+
+
+def test_what_cannot_be_made_ahead_is_left_to_whoever_asks():
+    made: list[int] = []
+    ahead = Ahead()
+    ahead.settle()
+    ahead.make(lambda: 1 // 0, lambda: made.append(1))
+    ahead.settle()
+    assert made == [1]
