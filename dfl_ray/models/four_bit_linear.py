@@ -1,0 +1,63 @@
+"""A linear layer whose frozen weight is held in 4 bits (`dfl_ray.models.four_bit` says how); needs bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dfl_ray.models.weights import FOUR_BIT_BLOCK
+
+LEVELS = "nf4"
+
+
+class FourBitLinear(nn.Linear):
+    """y = W x + bias with W held in 4 bits.
+
+    It is a `torch.nn.Linear` to whoever asks, PEFT among them; the weight is no parameter and can't be written to.
+
+    Args:
+        packed: (ceil(values / 2), 1) uint8, two levels a byte, the first in the upper half.
+        absmax: (blocks,) float32, see `dfl_ray.models.weights.FourBitTensor`.
+        shape: (out_features, in_features).
+        bias: (out_features,), or None.
+        dtype: Precision to which the weight is taken back.
+    """
+
+    def __init__(
+        self, packed: torch.Tensor, absmax: torch.Tensor, shape: tuple[int, int], bias: nn.Parameter | None,
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        from bitsandbytes.functional import get_4bit_type
+
+        nn.Module.__init__(self)  # nn.Linear's own would make a weight
+        self.out_features, self.in_features = shape
+        self.weight_dtype = dtype
+        self.register_buffer("packed", packed, persistent=False)
+        self.register_buffer("absmax", absmax, persistent=False)
+        self.register_buffer("levels", get_4bit_type(LEVELS, device=packed.device), persistent=False)
+        self.register_parameter("bias", bias)
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """The weight taken back, (out_features, in_features); a copy that is made anew at every access."""
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(self.get_buffer("packed"), self._state())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute (..., out_features) for x (..., in_features); the gradient with respect to x is that of W as held."""
+        import bitsandbytes
+
+        return bitsandbytes.matmul_4bit(
+            x, self.get_buffer("packed").t(), quant_state=self._state(), bias=self.bias
+        )
+
+    def _state(self) -> Any:
+        from bitsandbytes.functional import QuantState
+
+        return QuantState(
+            absmax=self.get_buffer("absmax"), shape=torch.Size((self.out_features, self.in_features)),
+            code=self.get_buffer("levels"), blocksize=FOUR_BIT_BLOCK, quant_type=LEVELS, dtype=self.weight_dtype,
+        )  # fmt: skip
