@@ -3,7 +3,7 @@
 Each block of 64 values w is stored as its largest magnitude m (float32) and 16 levels c: w ~ m c[q], with q the level
 nearest to w / m. The levels of NF4 are quantiles of the normal distribution; that is 0.5 + 4 / 64 bytes a value. In a
 product the weight is taken back to `model.dtype` first, forward and backward, and never kept. Adapters, embeddings,
-norms, output head and a classifier's head stay as they are.
+norms, output head, a classifier's head and layers of no whole number of blocks stay as they are.
 
 Source: Dettmers et al. 2023 (arXiv 2305.14314), section 3 (4-bit NormalFloat) and equation 5. Departure: the blocks'
 constants are not quantised again ("double quantisation"), as in the defaults of `transformers`.
@@ -59,7 +59,8 @@ def in_four_bits(weights: BaseWeights, path: str) -> BaseWeights:
     )  # fmt: skip
     tied = set(weights.aliases.values())
     linear = [s.name for s in linear_layers(model) if isinstance(model.get_submodule(s.name), nn.Linear)]
-    names = [w for w in (f"{n}.weight" for n in linear) if w in weights.arrays and w not in tied]
+    whole = {n for n, a in weights.arrays.items() if a.size % FOUR_BIT_BLOCK == 0}
+    names = [w for w in (f"{n}.weight" for n in linear) if w in whole and w not in tied]
     if not names:
         raise InputError(
             f"`model.load_in_4bit`: the base model `{path}` has nothing that can be held in 4 bits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -42,22 +42,31 @@ class FourBitLinear(nn.Linear):
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
         """The weight taken back, (out_features, in_features); a copy that is made anew at every access."""
-        from bitsandbytes.functional import dequantize_4bit
+        from bitsandbytes.functional import QuantState, dequantize_4bit
 
-        return dequantize_4bit(self.get_buffer("packed"), self._state())
+        # Given flat: with rows that are no multiple of a block, the CPU kernel of bitsandbytes 0.50 takes the constants
+        # of other blocks.
+        state = QuantState(
+            absmax=self.get_buffer("absmax"), shape=torch.Size((self.out_features * self.in_features,)),
+            code=self.get_buffer("levels"), blocksize=FOUR_BIT_BLOCK, quant_type=LEVELS, dtype=self.weight_dtype,
+        )  # fmt: skip
+        return dequantize_4bit(self.get_buffer("packed"), state).view(self.out_features, self.in_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute (..., out_features) for x (..., in_features); the gradient with respect to x is that of W as held."""
-        import bitsandbytes
+        y = cast("torch.Tensor", _Product.apply(x, self))
+        return y if self.bias is None else y + self.bias
 
-        return bitsandbytes.matmul_4bit(
-            x, self.get_buffer("packed").t(), quant_state=self._state(), bias=self.bias
-        )
 
-    def _state(self) -> Any:
-        from bitsandbytes.functional import QuantState
+class _Product(torch.autograd.Function):
+    """x W^T, for which backward keeps no W: it is taken back once more."""
 
-        return QuantState(
-            absmax=self.get_buffer("absmax"), shape=torch.Size((self.out_features, self.in_features)),
-            code=self.get_buffer("levels"), blocksize=FOUR_BIT_BLOCK, quant_type=LEVELS, dtype=self.weight_dtype,
-        )  # fmt: skip
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: FourBitLinear) -> torch.Tensor:
+        ctx.layer = layer
+        return x @ layer.weight.to(x.dtype).t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ ctx.layer.weight.to(gradient.dtype), None
