@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
+from dfl_ray import plan, run
 from dfl_ray.engines.adapted_layers import targets_of
 from dfl_ray.engines.batches import prompt_batch
 from dfl_ray.engines.training import Leaves, ScoredModel, backward
@@ -23,8 +24,10 @@ from dfl_ray.models import four_bit
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.merged import merged_model
+from dfl_ray.models.paths import embedded_path
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.tasks.tokens import TokenRows
+from tests.conftest import small_config
 from tests.oracle.architectures.tiny import tiny_model
 
 # Appendix E of arXiv 2305.14314.
@@ -181,3 +184,19 @@ def test_a_folder_stored_quantised_is_refused(method: str, tmp_path: Path) -> No
     described.write_text(json.dumps(raw))
     with pytest.raises(InputError, match="stored quantised"):
         load_base(tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_a_plan_counts_its_memory_and_a_run_trains(tmp_path: Path) -> None:
+    installed()
+    config = small_config(
+        tmp_path, "model.load_in_4bit=true", "runtime.backend=local", "name=four", "rounds=2",
+        "model.verify_export=true",
+    )  # fmt: skip
+    planned = plan(config)
+    held = load_base(embedded_path(), load_in_4bit=True)
+    assert planned["memory"]["base_mb"] == pytest.approx(held.size_bytes / 2**20, rel=1e-3)
+    found = run(config)
+    assert planned["run"]["payload_bytes"] == found.rounds.payload_bytes.sum() > 0
+    assert found.rounds.train_loss.iloc[-1] < found.rounds.train_loss.iloc[0]
+    assert any("held in 4 bits" in said for said in found.info["warnings"])
