@@ -8,7 +8,7 @@ Beside what was measured stands what was planned: bytes that cross between nodes
 devices are dealt by, and an actor's memory. A node's memory is watched: the proportional shares of all its processes (a
 page that several map counts in shares, and the three nodes lie on one machine), and its largest actor's private memory.
 
-    python benchmarks/three_nodes.py [--json] [key=value ...]
+    python benchmarks/three_nodes.py [--alone] [--json] [key=value ...]
 """
 
 from __future__ import annotations
@@ -236,8 +236,15 @@ def same_records(one: str, two: str) -> dict[str, float]:
     return worst
 
 
-def measure(words: Sequence[str]) -> dict[str, Any]:
+def measure(words: Sequence[str], alone: bool = False) -> dict[str, Any]:
     """Run both and compare.
+
+    Args:
+        words: Settings that differ from `DEFAULTS`.
+        alone: Leave the run in one process out, and with it the comparison.
+
+    Returns:
+        Figures by name.
 
     Raises:
         Unsupported: No namespaces here.
@@ -256,7 +263,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
         several = run([*common, "name=several", address], ["ip", "netns", "exec", names[0], *TOKEN])
         wire = wire_bytes(names) - before
         memory.stop()
-        one = run([*common, "name=one", "runtime.backend=local"])
+        one = None if alone else run([*common, "name=one", "runtime.backend=local"])
         rounds = load_run(Path(several["run"])).rounds
         return {
             "nodes": NODES,
@@ -270,7 +277,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
             "node_proportional_mb": memory.node_mb,
             "inside_nodes_fraction": several["inside_nodes_fraction"],
             "wire_bytes": wire,
-            "largest_difference": same_records(one["run"], several["run"]),
+            "largest_difference": None if one is None else same_records(one["run"], several["run"]),
         }
 
 
@@ -279,6 +286,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--alone", action="store_true", help="no run in one process to compare with")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="overrides of the configuration")
     options = parser.parse_args()
@@ -286,7 +294,7 @@ def main() -> int:
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # so that the namespaces go when the script is ended
     try:
-        found = measure(options.words)
+        found = measure(options.words, options.alone)
     except Unsupported as reason:
         found = {"skipped": str(reason)}
     for name, value in found.items():
