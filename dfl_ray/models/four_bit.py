@@ -21,7 +21,7 @@ from torch import nn
 from dfl_ray.errors import InputError
 from dfl_ray.lora.inject import linear_layers
 from dfl_ray.models.build import empty_transformer, shared_tensor
-from dfl_ray.models.four_bit_linear import LEVELS, FourBitLinear
+from dfl_ray.models.four_bit_linear import LEVELS, FourBitLinear, functional
 from dfl_ray.models.weights import FOUR_BIT_BLOCK, BaseWeights, FourBitTensor, as_arrays
 
 
@@ -99,9 +99,7 @@ def in_full(weights: BaseWeights) -> BaseWeights:
 
 
 def _quantised(weight: torch.Tensor) -> FourBitTensor:
-    from bitsandbytes.functional import quantize_4bit
-
-    packed, state = quantize_4bit(
+    packed, state = functional().quantize_4bit(
         weight.contiguous(), blocksize=FOUR_BIT_BLOCK, compress_statistics=False, quant_type=LEVELS
     )
     outputs, inputs = weight.shape

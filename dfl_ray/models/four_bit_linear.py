@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,11 @@ from torch import nn
 from dfl_ray.models.weights import FOUR_BIT_BLOCK
 
 LEVELS = "nf4"
+
+
+def functional() -> Any:
+    """The functions of bitsandbytes, which is an extra."""
+    return import_module("bitsandbytes.functional")
 
 
 class FourBitLinear(nn.Linear):
@@ -29,28 +35,27 @@ class FourBitLinear(nn.Linear):
         self, packed: torch.Tensor, absmax: torch.Tensor, shape: tuple[int, int], bias: nn.Parameter | None,
         dtype: torch.dtype,
     ) -> None:  # fmt: skip
-        from bitsandbytes.functional import get_4bit_type
-
         nn.Module.__init__(self)  # nn.Linear's own would make a weight
         self.out_features, self.in_features = shape
         self.weight_dtype = dtype
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("absmax", absmax, persistent=False)
-        self.register_buffer("levels", get_4bit_type(LEVELS, device=packed.device), persistent=False)
+        self.register_buffer(
+            "levels", functional().get_4bit_type(LEVELS, device=packed.device), persistent=False
+        )
         self.register_parameter("bias", bias)
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
         """The weight taken back, (out_features, in_features); a copy that is made anew at every access."""
-        from bitsandbytes.functional import QuantState, dequantize_4bit
-
         # Given flat: with rows that are no multiple of a block, the CPU kernel of bitsandbytes 0.50 takes the constants
         # of other blocks.
-        state = QuantState(
+        state = functional().QuantState(
             absmax=self.get_buffer("absmax"), shape=torch.Size((self.out_features * self.in_features,)),
             code=self.get_buffer("levels"), blocksize=FOUR_BIT_BLOCK, quant_type=LEVELS, dtype=self.weight_dtype,
         )  # fmt: skip
-        return dequantize_4bit(self.get_buffer("packed"), state).view(self.out_features, self.in_features)
+        flat = functional().dequantize_4bit(self.get_buffer("packed"), state)
+        return flat.view(self.out_features, self.in_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute (..., out_features) for x (..., in_features); the gradient with respect to x is that of W as held."""

@@ -155,9 +155,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         names, tokens, told = _planned_rows(config)
         lengths = [t.train.lengths - 1 for t in tokens]  # a row's last token is only predicted
     folder = Path(model_path(config))
-    targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
-    if config.model.load_in_4bit:
-        targets = replace(targets, shape=None)  # `transformers` computes it
+    targets = _targets(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
     warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
@@ -191,6 +189,12 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         _sketch_share(targets, router),
         (*chosen, *notes, *more),
     )
+
+
+def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Targets:
+    found = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
+    # A base in 4 bits is computed by `transformers`.
+    return replace(found, shape=None) if config.model.load_in_4bit else found
 
 
 def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:
