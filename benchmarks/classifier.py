@@ -54,7 +54,8 @@ def make_classifier(folder: Path, tasks: Path, names: Sequence[str], seed: int) 
     made.train_from_iterator([row["prompt"] for row in rows], vocab_size=VOCABULARY, show_progress=False)
     folder.mkdir(parents=True, exist_ok=True)
     made.save_model(str(folder))
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    words: Any = transformers.BertTokenizerFast  # type: ignore[attr-defined]
+    words(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     labels = dict(enumerate(sorted({row["answer"] for row in rows})))
     torch.manual_seed(seed)
     config = transformers.BertConfig(

@@ -57,9 +57,9 @@ class FourBitLinear(nn.Linear):
         flat = functional().dequantize_4bit(self.get_buffer("packed"), state)
         return flat.view(self.out_features, self.in_features)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute (..., out_features) for x (..., in_features); the gradient with respect to x is that of W as held."""
-        y = cast("torch.Tensor", _Product.apply(x, self))
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Compute (..., out_features) for an input (..., in_features); its gradient is that of W as held."""
+        y = cast("torch.Tensor", _Product.apply(input, self))
         return y if self.bias is None else y + self.bias
 
 

@@ -171,7 +171,7 @@ def _records(name: str, template: Template, split: str) -> Iterable[Fields]:
             "tasks.source is `hub` but the library `datasets` is not installed",
             change="Install it: `pip install 'dfl-ray[hub]'`",
         ) from None
-    prepared = Path(datasets.config.HF_DATASETS_CACHE) / template.dataset.replace("/", "___")
+    prepared = Path(cast(Any, datasets).config.HF_DATASETS_CACHE) / template.dataset.replace("/", "___")
     check_hub(template.dataset, asked_by=f"tasks.templates.{name}.dataset", kind="dataset", prepared=prepared)
     try:
         table = datasets.load_dataset(template.dataset, template.subset, split=split)
