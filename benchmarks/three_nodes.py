@@ -4,7 +4,11 @@ Each namespace has its own address on a bridge, so that Ray's nodes see each oth
 authentication stays on, with the token file all of them find under the same HOME. Needs Linux and root; where the
 kernel refuses namespaces, the script says so and skips.
 
-    python benchmarks/three_nodes.py [--json] [key=value ...]
+Beside what was measured stands what was planned: bytes that cross between nodes, by the expected messages that the
+devices are dealt by, and an actor's memory. A node's memory is watched: the proportional shares of all its processes (a
+page that several map counts in shares, and the three nodes lie on one machine), and its largest actor's private memory.
+
+    python benchmarks/three_nodes.py [--alone] [--json] [key=value ...]
 """
 
 from __future__ import annotations
@@ -17,8 +21,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +81,19 @@ def namespaces() -> Iterator[list[str]]:
             subprocess.run(["ip", *words], capture_output=True)
 
 
+def processes(name: str) -> list[int]:
+    """Numbers of the processes in a namespace."""
+    listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
 def end_processes(name: str) -> None:
     """End what runs in a namespace, and nothing else."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
-        listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+        listed = processes(name)
         for pid in listed:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), kind)
+                os.kill(pid, kind)
         if listed:
             time.sleep(2.0)
 
@@ -98,6 +111,73 @@ def inside(name: str, command: Sequence[str], *, timeout_s: float) -> str:
         said = (done.stderr.strip() or done.stdout.strip())[-1500:]
         raise RuntimeError(f"`{' '.join(command[:4])} ...` in {name} ended with {done.returncode}: {said}")
     return done.stdout
+
+
+class NodeMemory:
+    """Watches the memory of every node from a thread.
+
+    Args:
+        names: The namespaces.
+        every_s: Time between looks.
+
+    Attributes:
+        node_mb: For each node the largest sum of its processes' proportional shares, in 2^20 bytes.
+        actor_mb: For each node the largest private memory of one of its actors, in 2^20 bytes.
+    """
+
+    def __init__(self, names: Sequence[str], every_s: float = 2.0) -> None:
+        self.node_mb, self.actor_mb = [0.0] * len(names), [0.0] * len(names)
+        self._names, self._every_s, self._done = names, every_s, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._every_s):
+            for k, name in enumerate(self._names):
+                found = [_memory_mb(pid) for pid in processes(name)]
+                self.node_mb[k] = max(self.node_mb[k], sum(whole for whole, _ in found))
+                self.actor_mb[k] = max(self.actor_mb[k], max((own for _, own in found), default=0.0))
+
+
+def _memory_mb(pid: int) -> tuple[float, float]:
+    """Proportional share of a process, and its private memory if it is an actor of devices, in 2^20 bytes."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        memory, title = process.memory_full_info(), " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return 0.0, 0.0
+    return memory.pss / 2**20, memory.uss / 2**20 if title.startswith("ray::device") else 0.0
+
+
+def planned(words: Sequence[str]) -> dict[str, float]:
+    """What a run on `NODES` equal nodes of one CPU expects, by the same choices as the run makes.
+
+    Args:
+        words: Settings of the run.
+
+    Returns:
+        `message_bytes` and `node_crossing_bytes` of a run in which nothing is lost, `actor_mb` of an actor.
+    """
+    from dfl_ray.config.load import load_config
+    from dfl_ray.network.traffic import message_graph
+    from dfl_ray.packing.partition import Node
+    from dfl_ray.simulation.chosen_packing import choose_packing
+    from dfl_ray.simulation.experiment import build_experiment
+
+    config = load_config(None, list(words))
+    experiment = build_experiment(config)
+    nodes = [Node(f"{k}", 1.0) for k in range(NODES)]
+    packing = choose_packing(experiment, {"CPU": float(NODES)}, nodes, forks=False)
+    sent = float(message_graph(experiment.traffic_law(), config.devices.count, config.rounds).bytes.sum())
+    crossing = sent * (1.0 - packing.inside)
+    return {"message_bytes": sent, "node_crossing_bytes": crossing, "actor_mb": packing.memory_mb}
 
 
 def start_nodes(names: Sequence[str], folder: str) -> None:
@@ -156,8 +236,15 @@ def same_records(one: str, two: str) -> dict[str, float]:
     return worst
 
 
-def measure(words: Sequence[str]) -> dict[str, Any]:
+def measure(words: Sequence[str], alone: bool = False) -> dict[str, Any]:
     """Run both and compare.
+
+    Args:
+        words: Settings that differ from `DEFAULTS`.
+        alone: Leave the run in one process out, and with it the comparison.
+
+    Returns:
+        Figures by name.
 
     Raises:
         Unsupported: No namespaces here.
@@ -169,19 +256,28 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
         common = [*DEFAULTS, *words, f"runtime.runs_dir={folder}/runs"]
         start_nodes(names, f"{folder}/ray")
         before = wire_bytes(names)
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+            expected = apart.submit(planned, common).result()
+        memory = NodeMemory(names)
         address = f"runtime.address={SUBNET}.1:{PORT}"
         several = run([*common, "name=several", address], ["ip", "netns", "exec", names[0], *TOKEN])
         wire = wire_bytes(names) - before
-        one = run([*common, "name=one", "runtime.backend=local"])
+        memory.stop()
+        one = None if alone else run([*common, "name=one", "runtime.backend=local"])
         rounds = load_run(Path(several["run"])).rounds
         return {
             "nodes": NODES,
             "rounds": int(several["rounds"]),
             "message_bytes": int(rounds["message_bytes"].sum()),
             "node_crossing_bytes": int(rounds["node_crossing_bytes"].sum()),
+            "planned_message_bytes": expected["message_bytes"],
+            "planned_node_crossing_bytes": expected["node_crossing_bytes"],
+            "planned_actor_mb": expected["actor_mb"],
+            "actor_private_mb": memory.actor_mb,
+            "node_proportional_mb": memory.node_mb,
             "inside_nodes_fraction": several["inside_nodes_fraction"],
             "wire_bytes": wire,
-            "largest_difference": same_records(one["run"], several["run"]),
+            "largest_difference": None if one is None else same_records(one["run"], several["run"]),
         }
 
 
@@ -190,6 +286,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--alone", action="store_true", help="no run in one process to compare with")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="overrides of the configuration")
     options = parser.parse_args()
@@ -197,7 +294,7 @@ def main() -> int:
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # so that the namespaces go when the script is ended
     try:
-        found = measure(options.words)
+        found = measure(options.words, options.alone)
     except Unsupported as reason:
         found = {"skipped": str(reason)}
     for name, value in found.items():

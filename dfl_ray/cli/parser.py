@@ -221,7 +221,7 @@ _COMMANDS = (
     Command(
         "plan",
         "plan [CONFIG] [key=value …]",
-        "says what one round would cost, without training",
+        "says what a run would cost, without training",
         "Builds the graph and schedules one representative round over the radio; loads no model.\n"
         "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json",
         _plan_arguments,

@@ -37,6 +37,10 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32", description="precision of the frozen weights; `auto`: what is faster here"
     )
+    load_in_4bit: bool = Field(
+        default=False,
+        description="hold the base's linear layers in 4 bits (NF4, as QLoRA; bitsandbytes, extra `gpu`)",
+    )
     trust_remote_code: bool = Field(default=False, description="run code shipped with a hub model")
     max_tokens: int = Field(
         default=256, ge=8, le=32768, description="longest row in tokens; longer prompts lose their head"

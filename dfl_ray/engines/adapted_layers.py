@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,8 @@ class Targets:
         distinct: Indices of those that see an input of their own, the first of each.
         parameters: Number of the base model's parameters.
         notes: What the user should be told about model and layers, in words.
-        shape: The model's shape where it is of the Llama family.
+        shape: The model's shape where it is of the Llama family and is computed by the project's own decoder.
+        linear_values: Values in all linear layers but the output head, adapted or not; 0 where nobody plans by it.
     """
 
     layers: tuple[LayerShape, ...]
@@ -54,6 +54,7 @@ class Targets:
     parameters: int
     notes: tuple[str, ...] = ()
     shape: DecoderShape | None = None
+    linear_values: int = 0
 
 
 def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
@@ -99,7 +100,7 @@ def targets_of(
     """
     rows = rows or RowSizes()
     shape = weights.decoder
-    parameters = sum(prod(a.shape) for a in weights.arrays.values())
+    parameters = weights.parameters
     notes = (*weights.notes, *check_row_length(weights.config_json, rows.longest))
     if shape is None:
         notes = (*notes, *_left_to_transformers(weights.config_json))
@@ -130,7 +131,12 @@ def targets_by_shape(
     inputs = [input_of(s.name) for s in layers]
     distinct = tuple(inputs.index(x) for x in dict.fromkeys(inputs))
     return Targets(
-        tuple(layers), distinct, parameters, (*notes, *unmatched_note(found, target_modules)), shape
+        tuple(layers),
+        distinct,
+        parameters,
+        (*notes, *unmatched_note(found, target_modules)),
+        shape,
+        _values(found),
     )
 
 
@@ -171,7 +177,11 @@ def planned_targets(
     if vocabulary is not None:
         _check_ids(rows, vocabulary)
     notes = (*notes, *unmatched_note(found, target_modules))
-    return Targets(tuple(layers), tuple(range(len(layers))), parameters, notes)
+    return Targets(tuple(layers), tuple(range(len(layers))), parameters, notes, linear_values=_values(found))
+
+
+def _values(layers: Sequence[LayerShape]) -> int:
+    return sum(s.out_features * s.in_features for s in layers)
 
 
 def _published_targets(

@@ -25,7 +25,9 @@ _NUMPY_READS = frozenset({"F16", "F32", "F64"})
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False) -> BaseWeights:
+def load_base(
+    path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False, load_in_4bit: bool = False
+) -> BaseWeights:
     """Read a causal language model's or a classifier's folder (or hub id) into plain arrays.
 
     A folder of the Llama family is read straight from its safetensors; anything else goes through `transformers`.
@@ -36,13 +38,14 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
         path: Folder with config.json and safetensors weights, or a hub id.
         dtype: Precision to hold the weights in.
         trust_remote_code: Run code shipped with the model.
+        load_in_4bit: Hold its linear layers in 4 bits (`dfl_ray.models.four_bit`).
 
     Returns:
         The weights, with notes on what the user should know.
 
     Raises:
         InputError: The model can't be loaded, is no causal decoder, lacks weights or has others than its
-            configuration says, or holds values that are not finite.
+            configuration says, is stored quantised, holds values that are not finite, or can't be held in 4 bits.
     """
     folder = Path(path)
     weights = None
@@ -55,6 +58,10 @@ def load_base(path: str | Path, *, dtype: str = "float32", trust_remote_code: bo
 
         weights = load_pretrained(path, dtype, trust_remote_code)
     check_finite({**weights.arrays, **weights.buffers}, str(path))
+    if load_in_4bit:
+        from dfl_ray.models.four_bit import in_four_bits
+
+        weights = in_four_bits(weights, str(path))
     notes = (*weights.notes, *classifier_note(weights.config_json), *adapter_note(folder))
     return replace(weights, notes=notes)
 

@@ -124,11 +124,24 @@ def _fill(model: Any, weights: BaseWeights, device: str) -> None:
     for name, array in weights.arrays.items():
         tensor = shared_tensor(array).to(device)
         _set(model, name, torch.nn.Parameter(tensor, requires_grad=False))
+    if weights.four_bit:
+        _fill_four_bit(model, weights, device)
 
 
-def _set(model: Any, name: str, tensor: torch.Tensor) -> None:
+def _fill_four_bit(model: Any, weights: BaseWeights, device: str) -> None:
+    from dfl_ray.models.four_bit_linear import FourBitLinear
+
+    dtype = getattr(torch, weights.dtype)
+    for name, held in weights.four_bit.items():
+        layer = name.removesuffix(".weight")
+        packed, absmax = (shared_tensor(a).to(device) for a in (held.packed, held.absmax))
+        bias = model.get_submodule(layer).bias
+        _set(model, layer, FourBitLinear(packed, absmax, held.shape, bias, dtype))
+
+
+def _set(model: Any, name: str, part: torch.Tensor | torch.nn.Module) -> None:
     parent_name, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent_name), leaf, tensor)
+    setattr(model.get_submodule(parent_name), leaf, part)
 
 
 def shared_tensor(array: np.ndarray) -> torch.Tensor:

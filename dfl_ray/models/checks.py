@@ -14,13 +14,16 @@ from dfl_ray.errors import InputError
 _REMAINS = re.compile(r"(^|\.)rotary_emb\.inv_freq$|\.attn\.(bias|masked_bias)$|(^|\.)position_ids$")
 """Buffers that older versions of `transformers` saved and every version computes anew."""
 
+_QUANTISED = frozenset({"bitsandbytes", "gptq", "awq"})
+"""Methods whose files hold packed integers in the place of weights."""
+
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _CHUNK = 2**22
 _BFLOAT16_EXPONENT = np.uint16(0x7F80)
 
 
 def check_kind(config_json: bytes | str, path: str) -> None:
-    """Refuse what is no decoder by its own configuration: encoder–decoder models.
+    """Refuse what can't be a base model by its own configuration: encoder–decoder models, and quantised weights.
 
     Encoders and other bidirectional models are found by what they compute; see `dfl_ray.engines.probe`.
 
@@ -41,6 +44,14 @@ def check_kind(config_json: bytes | str, path: str) -> None:
             got=f"model_type {raw.get('model_type')!r} with is_encoder_decoder=true in config.json",
             expected="a causal decoder: prompt and answer are one text, read from left to right",
             change="Choose a decoder-only model for `model.name`",
+        )
+    stored = raw.get("quantization_config") if isinstance(raw, dict) else None
+    if isinstance(stored, dict) and stored.get("quant_method") in _QUANTISED:
+        raise InputError(
+            f"The model `{path}` is stored quantised",
+            got=f"quant_method {stored['quant_method']!r} in config.json",
+            expected="weights in full",
+            change="Choose the model that it was made of, and set model.load_in_4bit=true to hold that in 4 bits",
         )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.errors import InputError
 from dfl_ray.models.gguf_header import check_gguf, read_gguf_header
+from dfl_ray.models.pretrained import no_bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,14 +111,6 @@ def _dequantise(path: Path, out: Path) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep progress bars of `transformers` off the terminal, where the run's own lines stand."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with redirect_stderr(StringIO()):  # the reader of GGUF tensors draws its bar whatever is asked
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    """No progress bars of `transformers`; the reader of GGUF tensors draws its bar whatever is asked."""
+    with no_bars(), redirect_stderr(StringIO()):
+        yield

@@ -32,7 +32,7 @@ def merged_model(
     b: Sequence[torch.Tensor],
     scale: float,
 ) -> Any:
-    """W + s B A in every adapted layer, summed in float64.
+    """W + s B A in every adapted layer, summed in float64; W is taken back from 4 bits where it is held so.
 
     Args:
         weights: The base model.
@@ -47,8 +47,9 @@ def merged_model(
     import torch
 
     from dfl_ray.models.build import build_transformer
+    from dfl_ray.models.four_bit import in_full
 
-    model = build_transformer(weights)
+    model = build_transformer(in_full(weights))
     modules: dict[str, Any] = dict(model.named_modules())
     with torch.no_grad():
         for layer, down, up in zip(layers, a, b, strict=True):

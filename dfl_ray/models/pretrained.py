@@ -13,6 +13,7 @@ import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.models.checks import check_kind, layers_beyond, rests_of_old_files, shortened
+from dfl_ray.models.hub import check_hub
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 
 
@@ -28,8 +29,10 @@ def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> Ba
         The weights with persistent buffers, names of tied parameters, and notes.
 
     Raises:
-        InputError: It can't be loaded, is no decoder, or its file lacks weights of the model or holds others.
+        InputError: It can't be loaded, is no decoder, its file lacks weights of the model or holds others, or its hub
+            can't be reached.
     """
+    check_hub(path, asked_by="model.name")
     with _without_adapter(path) as source:
         model, report = _from_pretrained(path, source, dtype, trust_remote_code)
     config_json = json.dumps(model.config.to_dict(), default=str)
@@ -69,10 +72,11 @@ def _from_pretrained(
 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        loaded: Any = auto_class(config.to_dict()).from_pretrained(
-            source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code,
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        with no_bars():
+            loaded: Any = auto_class(config.to_dict()).from_pretrained(
+                source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code,
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
         return loaded
     except Exception as error:  # a broken or foreign folder makes the library raise anything
         reason = " ".join(str(error).split())[:300] or "no reason given"
@@ -82,6 +86,20 @@ def _from_pretrained(
             expected="a folder that AutoModelForCausalLM.from_pretrained reads, with safetensors weights",
             change="Check `model.name`.",
         ) from error
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Keep progress bars of `transformers` off the terminal, where the run's own lines stand or nothing does."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dfl_ray.errors import InputError
+from dfl_ray.models.hub import check_hub
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,11 +70,12 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
         The tokenizer; a `PlainTokenizer` where `plain_tokenizer` can read it.
 
     Raises:
-        InputError: There is none, or it can't be read.
+        InputError: There is none, it can't be read, or it is a hub's that can't be reached.
     """
     plain = plain_tokenizer(Path(path))
     if plain is not None:
         return cast("PreTrainedTokenizerBase", plain)
+    check_hub(path, asked_by="model.name")
     from transformers import AutoTokenizer
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,27 @@ from dfl_ray.models.decoder import DecoderShape, read_decoder
 
 if TYPE_CHECKING:
     import torch
+
+
+FOUR_BIT_BLOCK = 64
+"""Values that share one constant in a 4-bit weight."""
+FOUR_BIT_BYTES = 0.5 + 4 / FOUR_BIT_BLOCK
+"""Bytes of one of its values, with its share of the block's float32 constant."""
+
+
+@dataclass(frozen=True)
+class FourBitTensor:
+    """A linear layer's weight in 4 bits; see `dfl_ray.models.four_bit`.
+
+    Attributes:
+        packed: (ceil(values / 2), 1) uint8, two levels a byte.
+        absmax: (blocks,) float32, the largest magnitude of each block of `FOUR_BIT_BLOCK` values.
+        shape: (outputs, inputs) of the weight.
+    """
+
+    packed: np.ndarray
+    absmax: np.ndarray
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,7 @@ class BaseWeights:
         aliases: Further names of tied parameters -> the name they are stored under.
         notes: What the user should be told about the folder, in words.
         code: Folder or hub id whose own code makes the model; empty where `transformers` has it.
+        four_bit: Parameter name -> weight in 4 bits, in the place of its array (`model.load_in_4bit`).
     """
 
     config_json: str
@@ -39,11 +62,18 @@ class BaseWeights:
     aliases: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     code: str = ""
+    four_bit: Mapping[str, FourBitTensor] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all parameters and persistent buffers."""
-        return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values()))
+        packed = [a for t in self.four_bit.values() for a in (t.packed, t.absmax)]
+        return sum(a.nbytes for a in (*self.arrays.values(), *self.buffers.values(), *packed))
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, those held in 4 bits included."""
+        return sum(prod(x.shape) for x in (*self.arrays.values(), *self.four_bit.values()))
 
     @property
     def classes(self) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.classifier import class_names
 from dfl_ray.models.precision import with_dtype
+from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
 from dfl_ray.network.deployment import Deployment, build_deployment, needs_sketches
 from dfl_ray.network.movement import Movement
@@ -96,6 +97,14 @@ class Outline:
         """Floating-point operations of training on one token."""
         return flops_per_token(self.config.method, self.targets.layers, self.targets.parameters)
 
+    @property
+    def base_mb(self) -> float:
+        """Memory of the base model's parameters in units of 2^20 bytes, its linear layers in 4 bits if so asked."""
+        model, values = self.config.model, self.targets.parameters
+        width = 2 if model.dtype == "bfloat16" else 4
+        few = self.targets.linear_values if model.load_in_4bit else 0
+        return (width * (values - few) + FOUR_BIT_BYTES * few) / 2**20
+
     def flops(self, device: int, local_round: int) -> float:
         """Operations of a device's training in one local round."""
         return self.tokens.of(device, local_round) * self.flops_per_token
@@ -146,7 +155,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         names, tokens, told = _planned_rows(config)
         lengths = [t.train.lengths - 1 for t in tokens]  # a row's last token is only predicted
     folder = Path(model_path(config))
-    targets = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
+    targets = _targets(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
     warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
@@ -182,6 +191,12 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     )
 
 
+def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Targets:
+    found = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
+    # A base in 4 bits is computed by `transformers`.
+    return replace(found, shape=None) if config.model.load_in_4bit else found
+
+
 def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:
     """What the graph's groups are found from; only for these does a plan read the base model's weights."""
     from dfl_ray.engines.adapted_layers import targets_of
@@ -195,8 +210,9 @@ def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches |
             change="Give topology.features_path, plan with topology.by=tasks, or take local files.",
         )
     weights = load_base(
-        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code
-    )
+        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code,
+        load_in_4bit=config.model.load_in_4bit,
+    )  # fmt: skip
     targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
     return sketches_of(config, weights, tokens, targets)
 

@@ -221,7 +221,7 @@ def _memory(run: Outline, packing: Packing, state_mb: float, working: float) -> 
     With Ray the base is held by the driver that read it, and by the object store, which all actors map. In one process
     there are no actors: torch, all devices' states, and the work of one group.
     """
-    base = run.targets.parameters * _value_bytes(run.config) / 2**20
+    base = run.base_mb
     states = state_mb * run.config.devices.count
     if run.config.runtime.backend == "ray":
         hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)

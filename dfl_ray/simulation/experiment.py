@@ -131,8 +131,9 @@ def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[To
     from dfl_ray.models.base import load_base
 
     weights = load_base(
-        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code
-    )
+        model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code,
+        load_in_4bit=config.model.load_in_4bit,
+    )  # fmt: skip
     return weights, token_tasks(config, tasks, weights.classes)
 
 

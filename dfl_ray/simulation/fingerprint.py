@@ -69,7 +69,12 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
         "rows": {
             task.name: _digest(task.train, task.test, task.choices, task.labels) for task in setup.tasks
         },
-        "weights": _digest(setup.weights.config_json, setup.weights.arrays, setup.weights.buffers),
+        "weights": _digest(
+            setup.weights.config_json,
+            setup.weights.arrays,
+            setup.weights.buffers,
+            *({name: [t.packed, t.absmax]} for name, t in setup.weights.four_bit.items()),
+        ),
         **({} if setup.warm is None else {"warm_start": _digest(sorted(setup.warm.factors.items()))}),
         "code": {"version": VERSION, "sources": source_digest(Path(__file__).resolve().parents[2])},
     }

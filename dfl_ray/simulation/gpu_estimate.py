@@ -41,14 +41,13 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float) -> list[dict[str,
     asked = run.tasks * (config.evaluate.rows_per_task or 0) * run.rows
     pass_s = 2.0 * run.targets.parameters * asked / rate
     evaluations = math.ceil(config.rounds / config.evaluate.every)
-    base_mb = run.targets.parameters * (2 if config.model.dtype == "bfloat16" else 4) / 2**20
     found: list[dict[str, Any]] = []
     for gpus in GPU_COUNTS:
         held = math.ceil(count / gpus)
         round_s, evaluation_s = training_s * held / count, pass_s * held
         found.append(
             {
-                "gpus": gpus, "devices_per_gpu": held, "memory_mb": base_mb + held * state_mb,
+                "gpus": gpus, "devices_per_gpu": held, "memory_mb": run.base_mb + held * state_mb,
                 "start_up_s": fixed_s + pass_s, "round_s": round_s, "evaluation_s": evaluation_s,
                 "run_s": fixed_s + pass_s + config.rounds * round_s + evaluations * evaluation_s,
             }

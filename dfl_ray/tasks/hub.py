@@ -7,11 +7,13 @@ written by hand after the datasets' cards, not against the hub itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from string import Formatter
 from typing import Any, cast
 
 from dfl_ray.config.tasks import PromptTemplate, TasksConfig
 from dfl_ray.errors import InputError, nearest
+from dfl_ray.models.hub import check_hub
 from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.ready import READY
@@ -169,6 +171,8 @@ def _records(name: str, template: Template, split: str) -> Iterable[Fields]:
             "tasks.source is `hub` but the library `datasets` is not installed",
             change="Install it: `pip install 'dfl-ray[hub]'`",
         ) from None
+    prepared = Path(cast(Any, datasets).config.HF_DATASETS_CACHE) / template.dataset.replace("/", "___")
+    check_hub(template.dataset, asked_by=f"tasks.templates.{name}.dataset", kind="dataset", prepared=prepared)
     try:
         table = datasets.load_dataset(template.dataset, template.subset, split=split)
     except Exception as error:

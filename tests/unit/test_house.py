@@ -180,8 +180,9 @@ def locked() -> dict[str, str]:
     }
 
 
-NOT_LOCKED = {"harness", "s3"}
-"""Extras whose packages stand outside the lock: lm-eval takes python-dateutil below 3, and s3fs is for S3 alone."""
+NOT_LOCKED = {"harness", "s3", "gpu"}
+"""Extras whose packages stand outside the lock: lm-eval takes python-dateutil below 3, s3fs is for S3 alone, and
+bitsandbytes for bases in 4 bits alone."""
 
 
 def test_the_lock_pins_all_that_the_project_asks_for() -> None:

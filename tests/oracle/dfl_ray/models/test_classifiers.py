@@ -171,7 +171,9 @@ MORE = pytest.mark.exhaustive
         pytest.param("bert", "flora", marks=MORE),
     ],
 )
-def test_a_run_trains_scores_plans_and_exports(kind: str, method: str, tmp_path: Path) -> None:
+def test_a_run_trains_scores_plans_and_exports(
+    kind: str, method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from peft import AutoPeftModelForSequenceClassification
 
     folder = save_classifier(tmp_path / kind, kind, ("good", "bad", "big", "small"))
@@ -180,8 +182,10 @@ def test_a_run_trains_scores_plans_and_exports(kind: str, method: str, tmp_path:
         "tasks.names=null", "runtime.backend=local", "name=one", f"method={method}", "method.rank=2", "rounds=2",
         "model.verify_export=true",
     )  # fmt: skip
+    capfd.readouterr()
     planned = plan(config)
     found = run(config)
+    assert capfd.readouterr() == ("", "")  # no bars of `transformers` either
     assert planned["run"]["payload_bytes"] == found.rounds.payload_bytes.sum() > 0
     told = [w for w in found.info["warnings"] if "classifier of 4 classes (good, bad, big, small)" in w]
     assert told and found.info["scores"]["mood"]["score"] == "choice"
