@@ -22,10 +22,18 @@ from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
 from channels.link import noise_power_dbm
 from channels.presence import Presence
-from channels.rounds import fading_table, round_end_s, round_plan, settings_law, slot_fading, training_times
+from channels.rounds import (
+    fading_table,
+    rest_of_round,
+    round_end_s,
+    round_plan,
+    round_radio,
+    settings_law,
+    slot_fading,
+    training_times,
+)
 from channels.scheduling.engine import Request, run_slots
 from channels.scheduling.problem import Radio
-from channels.scheduling.state import idle_energy
 from channels.scheduling.table import get_scheduler
 from channels.service import LinkService
 from channels.settings import RadioSettings
@@ -101,6 +109,7 @@ class Channel:
         self._service = LinkService(devices)
         self._average_bps: FloatArray = np.zeros(devices)
         self._busy_until_s: FloatArray = np.zeros(devices)
+        self._silent_s: FloatArray = np.zeros(devices)
 
     @property
     def devices(self) -> int:
@@ -162,8 +171,9 @@ class Channel:
         Sending and receiving, the mean of both directions; arguments as there, inf likewise.
         """
         radiated_w = (self._power_w[np.asarray(source)] + self._power_w[np.asarray(destination)]) / 2
-        drawn_w = radiated_w / self.settings.amplifier_efficiency + self.settings.circuit_power_w
-        return self.airtime_s_per_mb(source, destination) * (drawn_w + self.settings.receive_power_w)
+        draw = self.settings.power_draw()
+        drawn_w = radiated_w / draw.amplifier_efficiency + draw.circuit_power_w
+        return self.airtime_s_per_mb(source, destination) * (drawn_w + draw.receive_power_w)
 
     def candidate_links(self, min_snr_db: float) -> tuple[IntArray, FloatArray]:
         """All pairs whose mean SNR reaches a bound.
@@ -251,13 +261,14 @@ class Channel:
         outcome = run_slots(radio, scheduler, request)
         self.clock_s = round_end_s(outcome, start, deadline, waited)
         off_s = 0.0 if self.presence is None else self.presence.off_s(outcome.now_s, self.clock_s)
-        idle = idle_energy(radio, self.clock_s - outcome.now_s, outcome.awaiting, outcome.battery_j, off_s)
-        self.battery_j = np.maximum(outcome.battery_j - idle, 0.0)
+        rest = rest_of_round(radio.draw, outcome, self.clock_s, off_s)
+        self.battery_j = np.maximum(outcome.battery_j - rest.energy_j, 0.0)
+        self._silent_s = rest.silent_s
         self._average_bps = outcome.average_bps
         self._busy_until_s = np.where(living, start + ready, 0.0)
         self._service.update(transfers, outcome.schedule.outcome, request.loop)
         return replace(
-            round_plan(outcome, start, self.clock_s, compute, idle),
+            round_plan(outcome, start, self.clock_s, compute, rest),
             alive=self.alive,
             late=living & times.late(self.clock_s, deadline),
             starved_fraction=self._service.starved_fraction,
@@ -286,6 +297,7 @@ class Channel:
             fading=lambda slot: slot_fading(self.settings, self.seed, self._fading_table, round_index, slot),
             order_key=stream_key(self.seed, "transfer-order", round_index),
             waited=self._service.waited_rounds(transfers),
+            silent_s=self._silent_s,
             average_bps=self._average_bps,
             loop=self._service.outer_loop(
                 transfers, self.settings.outer_loop_target, self.settings.outer_loop_step_db
@@ -304,6 +316,7 @@ class Channel:
             "battery_j": self.battery_j.copy(),
             "average_bps": self._average_bps.copy(),
             "busy_until_s": self._busy_until_s.copy(),
+            "silent_s": self._silent_s.copy(),
             **self._service.snapshot(),
             "clock_s": self.clock_s,
             "seed": self.seed,
@@ -325,6 +338,7 @@ class Channel:
         self.battery_j = np.array(snapshot["battery_j"], dtype=np.float64)
         self._average_bps = np.array(snapshot["average_bps"], dtype=np.float64)
         self._busy_until_s = np.array(snapshot["busy_until_s"], dtype=np.float64)
+        self._silent_s = np.array(snapshot["silent_s"], dtype=np.float64)
         self._service.restore(snapshot)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
@@ -342,40 +356,14 @@ class Channel:
         return self._near, self._far
 
     def _radio(self, round_index: int) -> Radio:
-        settings = self.settings
-        near, far = self._gains()
-        return Radio(
-            near=near,
-            far=far,
+        return round_radio(
+            self.settings,
+            self._law,
+            *self._gains(),
             power_w=self._power_w,
-            noise_w=np.full(self.devices, self._noise_w() / settings.subchannels),
-            bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
-            subchannels=settings.subchannels,
-            sinr_min=float(db_to_linear(settings.sinr_min_db)),
-            plan_min=float(db_to_linear(settings.sinr_min_db + settings.fade_margin_db)),
-            law=self._law,
-            csi=settings.csi,
-            csi_delay_s=settings.csi_delay_s,
-            delayed_margin_db=3.0 if settings.rate_margin_db is None else settings.rate_margin_db,
-            errors=settings.errors,
-            waterfall_db=settings.waterfall_db,
-            power_control=settings.power_control,
-            max_attempts=settings.max_attempts,
-            harq=settings.harq,
-            feedback_s=settings.feedback_s,
-            feedback_delay_s=settings.feedback_delay_s,
-            amplifier_efficiency=settings.amplifier_efficiency,
-            circuit_power_w=settings.circuit_power_w,
-            receive_power_w=settings.receive_power_w,
-            listen_power_w=settings.listen_power_w,
-            idle_power_w=settings.idle_power_w,
-            slot_s=settings.slot_s,
+            noise_w=np.full(self.devices, self._noise_w() / self.settings.subchannels),
             seed=self.seed,
             round_index=round_index,
-            multicast=settings.multicast,
-            aloha_probability=settings.aloha_probability,
-            conflict_factor=settings.conflict_factor,
-            exponent=settings.path_loss_exponent,
             positions_m=self._positions_m,
         )
 

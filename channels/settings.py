@@ -15,7 +15,8 @@ from channels.harq import HARQ_KINDS
 from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
 from channels.nr import MCS_TABLES, nr_modes
 from channels.pathloss import get_model
-from channels.registry import unknown_name
+from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
+from channels.registry import check_options, unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
 
 CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
@@ -31,6 +32,7 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "nr_table": MCS_TABLES,
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
+        "energy": ENERGY_KINDS,
     }
 )
 """The names that a field of `RadioSettings` takes."""
@@ -114,6 +116,10 @@ class RadioSettings:
         feedback_delay_s: Time in s from there to the earliest next attempt of what was not decoded, >= 0; other
             transmissions may fill it.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
+        energy: components (the five powers below) or states (TR 38.840: transmit, receive, awake, and three sleeps
+            with the energy of going to each and back; recorded state by state).
+        energy_options: Options of states: unit_w (1e-3 W for a unit of the report's relative powers), or watts and
+            joules of single states (see `channels.power_states.state_powers`).
         amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
         circuit_power_w: Extra power of a transmitting device in W, >= 0.
         receive_power_w: Power of a receiving device in W, >= 0.
@@ -172,6 +178,8 @@ class RadioSettings:
     feedback_s: float = 0.0
     feedback_delay_s: float = 0.0
     deadline_s: float | None = None
+    energy: str = "components"
+    energy_options: dict[str, Any] = field(default_factory=dict[str, Any])
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
     receive_power_w: float = 0.1
@@ -220,6 +228,26 @@ class RadioSettings:
             from channels.scheduling.table import get_scheduler
 
             get_scheduler(self.scheduler, self.scheduler_options)
+        if self.energy_options:
+            if self.energy != "states":
+                raise ValueError(
+                    f"energy {self.energy!r} has no options of its own; got {', '.join(self.energy_options)};"
+                    " set energy to 'states', or its powers by the settings *_power_w"
+                )
+            check_options("energy 'states'", state_powers, (), self.energy_options)
+            self.power_draw()
+
+    def power_draw(self) -> PowerDraw:
+        """What a radio draws in each state."""
+        if self.energy == "states":
+            return state_powers(**self.energy_options)
+        return PowerDraw(
+            amplifier_efficiency=self.amplifier_efficiency,
+            circuit_power_w=self.circuit_power_w,
+            receive_power_w=self.receive_power_w,
+            listen_power_w=self.listen_power_w,
+            idle_power_w=self.idle_power_w,
+        )
 
     def all_path_loss_options(self) -> dict[str, Any]:
         """`path_loss_options` with the fields that set options of `log_distance`."""

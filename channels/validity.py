@@ -149,6 +149,8 @@ def _uses(
         (("waterfall_db",), s.errors == "chen", f"errors is {s.errors}"),
         (("harq", "feedback_delay_s"), s.max_attempts > 1 and s.errors != "none",
          f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
+        (("amplifier_efficiency", "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w"),
+         s.energy == "components", f"energy is {s.energy}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
         (("aloha_probability",), s.scheduler == "aloha", scheduler),

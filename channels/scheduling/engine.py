@@ -213,4 +213,6 @@ def _outcome(state: State, order: IntArray) -> Outcome:
         state.average_bps,
         state.now_s,
         state.awaited > 0,
+        state.state_energy_j,
+        None if state.state_energy_j is None else state.silent_s,
     )

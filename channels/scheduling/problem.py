@@ -12,6 +12,7 @@ from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.gains import NearGains
 from channels.interference import FarField
 from channels.link import CHEN_WATERFALL_DB
+from channels.power_states import PowerDraw
 from channels.scheduling.rule import Scheduler
 
 __all__ = ["IDLE", "LARGEST_LINK_MATRIX", "LinkMatrix", "Radio", "Scheduler", "SlotTask"]
@@ -45,11 +46,7 @@ class Radio:
         harq: What receivers keep of attempts that they could not decode (see `channels.harq`).
         feedback_s: Time after each slot in which all its receivers answer at once, in s.
         feedback_delay_s: Time from there to the earliest next attempt of what was not decoded, in s.
-        amplifier_efficiency: Amplifier efficiency eta.
-        circuit_power_w: Circuit power of a sender in W.
-        receive_power_w: Power of a receiver in W.
-        listen_power_w: Power of a device that still awaits a reception, in W.
-        idle_power_w: Power of any other device that neither sends nor receives, in W.
+        draw: What a device draws in each state.
         slot_s: Length of an idle slot in s.
         seed: Seed of random access.
         round_index: Number of the round; with the slot it keys random access.
@@ -79,11 +76,7 @@ class Radio:
     harq: str = "none"
     feedback_s: float = 0.0
     feedback_delay_s: float = 0.0
-    amplifier_efficiency: float = 0.35
-    circuit_power_w: float = 0.1
-    receive_power_w: float = 0.1
-    listen_power_w: float = 0.0
-    idle_power_w: float = 0.0
+    draw: PowerDraw = field(default_factory=PowerDraw)
     slot_s: float = 1e-3
     seed: int = 0
     round_index: int = 0

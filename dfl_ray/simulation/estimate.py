@@ -278,6 +278,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         The lines in the order they are shown, the notes last.
     """
     from dfl_ray.records.results import share, size
+    from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 
     f, run, memory, start = figures, figures["run"], figures["memory"], figures["start_up"]
     lines = [
@@ -289,6 +290,8 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("simulated time, whole run", about(run["simulated_s"])),
         ("energy, whole run", f"{run['energy_j']:.4g} J: radio {run['radio_energy_j']:.4g} J, computing "
          f"{run['compute_energy_j']:.4g} J"),
+        ("  radio by state", ", ".join(f"{name.removesuffix('_energy_j').replace('_', ' ')} {run[name]:.4g} J"
+                                       for name in STATE_ENERGY_COLUMNS if name in run)),
         ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
          if run["transfers"] else "nothing is sent"),
         *_typical_lines(figures["typical_round"]),

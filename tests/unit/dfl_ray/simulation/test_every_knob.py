@@ -73,6 +73,8 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "feedback_s": (1e-3, {}),
     "feedback_delay_s": (2e-3, {}),
     "deadline_s": (0.1, {}),
+    "energy": ("states", {}),
+    "energy_options": ({"unit_w": 2e-3}, {"energy": "states"}),
     "amplifier_efficiency": (0.5, {}),
     "circuit_power_w": (0.3, {}),
     "receive_power_w": (0.3, {}),
