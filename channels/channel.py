@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
+from channels.external import ExternalField, external_field
 from channels.gains import NearGains, dense_gains, pair_gains, strong_gains, strong_pairs
 from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
@@ -104,6 +105,7 @@ class Channel:
         warn_setting_range(settings, self._scale.model)
         self._near: NearGains | None = None
         self._far: FarField | None = None
+        self._external: ExternalField | None = None
         self._fading_table = fading_table(settings)
         self._law, self._warned = settings_law(settings), False
         self._service = LinkService(devices)
@@ -353,15 +355,20 @@ class Channel:
             else:
                 self._near = strong_gains(self._scale, self._sites, self.settings.near_neighbours)
             self._far = build_far_field(self._scale, self._positions_m, self._near, self.settings.far_field)
+            noise_w = self._noise_w() / self.settings.subchannels
+            self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
 
     def _radio(self, round_index: int) -> Radio:
+        near, far = self._gains()
         return round_radio(
             self.settings,
             self._law,
-            *self._gains(),
+            near,
+            far,
             power_w=self._power_w,
-            noise_w=np.full(self.devices, self._noise_w() / self.settings.subchannels),
+            noise_w=self._noise_w() / self.settings.subchannels,
+            external=self._external,
             seed=self.seed,
             round_index=round_index,
             positions_m=self._positions_m,

@@ -11,6 +11,7 @@ from channels.adaptation import RateLaw, rate_law
 from channels.arrays import BoolArray, FloatArray
 from channels.decoding import RateRule
 from channels.draws import stream_key
+from channels.external import ExternalField
 from channels.fading import doppler_hz, shape_parameter
 from channels.gains import NearGains
 from channels.interference import FarField
@@ -73,7 +74,8 @@ def round_radio(
     far: FarField | None,
     *,
     power_w: FloatArray,
-    noise_w: FloatArray,
+    noise_w: float,
+    external: ExternalField | None,
     seed: int,
     round_index: int,
     positions_m: FloatArray,
@@ -86,7 +88,8 @@ def round_radio(
         near: Mean gains between devices.
         far: Far interference, or None.
         power_w: (N,) transmit power of each device in W.
-        noise_w: (N,) noise power of one sub-channel at each device in W.
+        noise_w: Noise power of one sub-channel in W.
+        external: What reaches the devices from outside.
         seed: The channel's seed.
         round_index: Number of the round.
         positions_m: (N, 2) positions in m.
@@ -94,8 +97,9 @@ def round_radio(
     return Radio(
         near=near,
         far=far,
+        external=external,
         power_w=power_w,
-        noise_w=noise_w,
+        noise_w=np.full(power_w.shape, noise_w) if external is None else noise_w + external.mean_w,
         bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
         subchannels=settings.subchannels,
         sinr_min=float(db_to_linear(settings.sinr_min_db)),

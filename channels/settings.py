@@ -47,7 +47,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
-    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s",
+    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s", "external_per_km2",
 )  # fmt: skip
 _POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
@@ -129,6 +129,9 @@ class RadioSettings:
         near_neighbours: Above that, exact interference comes from about this many nearest devices, > 0.
         far_field: Interference from beyond: grid (FFT of the transmitters on a grid), mean (uniform
             density), none.
+        external_per_km2: Transmitters a km² that do not belong to the run, in a Poisson field, >= 0; 0 = none.
+        external_power_dbm: Their transmit power in dBm, over the whole band.
+        external_duty: Chance that one of them sends in a slot, in (0, 1].
     """
 
     path_loss: str = "d2d_outdoor"
@@ -188,6 +191,9 @@ class RadioSettings:
     dense_devices: int = 5000
     near_neighbours: int = 600
     far_field: str = "grid"
+    external_per_km2: float = 0.0
+    external_power_dbm: float = 23.0
+    external_duty: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -263,7 +269,7 @@ class RadioSettings:
                 raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
         if self.subchannels > 100:
             raise ValueError(f"subchannels is {self.subchannels}; expected at most 100")
-        for name in ("aloha_probability", "amplifier_efficiency"):
+        for name in ("aloha_probability", "amplifier_efficiency", "external_duty"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
         if not self.nakagami_m >= 0.5:

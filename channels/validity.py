@@ -157,6 +157,7 @@ def _uses(
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
         (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma"), scheduler),
+        (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),
     )  # fmt: skip
 

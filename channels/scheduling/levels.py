@@ -53,7 +53,7 @@ class SlotLevels:
         unit: (receptions,) unit of each.
         mean: (receptions,) linear SINR on mean gains.
         faded: (receptions,) linear SINR at the slot's start, fading included.
-        floor_w: (receptions,) noise plus far interference in W.
+        floor_w: (receptions,) noise, far interference and interference from outside in this slot, in W.
     """
 
     rows: IntArray
@@ -73,12 +73,18 @@ def slot_levels(task: SlotTask, band: IntArray) -> tuple[IntArray, FloatArray]:
     Returns:
         Row indices of the task, and their linear SINR.
     """
-    levels = mean_levels(task, band, SlotFading(), 0.0, task.radio.power_w)
+    levels = mean_levels(task, band, SlotFading(), 0.0, task.radio.power_w, outside=False)
     return levels.rows, levels.mean
 
 
 def mean_levels(
-    task: SlotTask, band: IntArray, fading: SlotFading, now_s: float, power_w: FloatArray
+    task: SlotTask,
+    band: IntArray,
+    fading: SlotFading,
+    now_s: float,
+    power_w: FloatArray,
+    *,
+    outside: bool = True,
 ) -> SlotLevels:
     """SINR of every reception of a slot, on mean gains and with the fading at its start.
 
@@ -88,6 +94,7 @@ def mean_levels(
         fading: The slot's fading.
         now_s: Its start in s.
         power_w: (N,) powers in W.
+        outside: Whether the interference from outside is that of the slot, and not its mean.
     """
     unit = task.row_unit
     rows = np.flatnonzero(band[unit] >= 0)
@@ -96,6 +103,12 @@ def mean_levels(
     floor = task.radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
     levels = SlotLevels(rows, unit[rows], floor, floor, floor)
     mean, faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)
+    external = task.radio.external
+    if outside and external is not None:
+        now_w = external.floor_w(destination, fading, now_s)
+        floor = np.maximum(floor - task.radio.noise_w[destination] + now_w, external.noise_w)
+        levels = SlotLevels(rows, unit[rows], floor, floor, floor)
+        faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)[1]
     return SlotLevels(rows, unit[rows], mean, faded, floor)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from channels.adaptation import RateLaw
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.external import ExternalField
 from channels.gains import NearGains
 from channels.interference import FarField
 from channels.link import CHEN_WATERFALL_DB
@@ -30,7 +31,7 @@ class Radio:
         near: Mean gains between devices.
         far: Far interference, or None.
         power_w: (N,) transmit power of each device in W.
-        noise_w: (N,) noise power of one sub-channel at each device in W.
+        noise_w: (N,) noise power of one sub-channel at each device in W, with the mean interference from outside.
         bandwidth_hz: Bandwidth of one sub-channel in Hz.
         subchannels: Number of sub-channels.
         sinr_min: Decoding threshold beta, linear.
@@ -55,6 +56,7 @@ class Radio:
         conflict_factor: Interference range over link length.
         exponent: Path-loss exponent that turns gains into lengths where positions are unknown.
         positions_m: (N, 2) positions in m, or None.
+        external: What reaches the devices from outside; None where nothing does.
     """
 
     near: NearGains
@@ -85,6 +87,7 @@ class Radio:
     conflict_factor: float = 2.0
     exponent: float = 3.5
     positions_m: FloatArray | None = None
+    external: ExternalField | None = None
 
 
 @dataclass(frozen=True)

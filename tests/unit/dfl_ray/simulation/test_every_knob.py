@@ -83,6 +83,9 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "dense_devices": (11, {"near_neighbours": 4}),
     "near_neighbours": (4, {"dense_devices": 11}),
     "far_field": ("none", {"dense_devices": 11, "near_neighbours": 4}),
+    "external_per_km2": (50.0, {}),
+    "external_power_dbm": (33.0, {"external_per_km2": 50.0}),
+    "external_duty": (0.5, {"external_per_km2": 50.0}),
 }
 """Another value of every setting, and settings under which it acts."""
 
