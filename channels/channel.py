@@ -37,7 +37,7 @@ from channels.scheduling.engine import Request, run_slots
 from channels.scheduling.problem import Radio
 from channels.scheduling.table import get_scheduler
 from channels.service import LinkService
-from channels.settings import RadioSettings
+from channels.settings import ORDERED_SCHEDULERS, RadioSettings
 from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
@@ -298,7 +298,9 @@ class Channel:
             battery_j=battery_j,
             fading=lambda slot: slot_fading(self.settings, self.seed, self._fading_table, round_index, slot),
             order_key=stream_key(self.seed, "transfer-order", round_index),
-            waited=self._service.waited_rounds(transfers),
+            waited=self._service.neglect(transfers, self.settings.priority),
+            shortest_first=self.settings.priority == "deadline"
+            and self.settings.scheduler in ORDERED_SCHEDULERS,
             silent_s=self._silent_s,
             average_bps=self._average_bps,
             loop=self._service.outer_loop(

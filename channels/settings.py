@@ -33,12 +33,16 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
         "energy": ENERGY_KINDS,
+        "priority": ("waiting", "age", "deadline"),
     }
 )
 """The names that a field of `RadioSettings` takes."""
 
 PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "proportional_fair")
 """Schedulers that compare all pairs of waiting links."""
+
+ORDERED_SCHEDULERS: tuple[str, ...] = ("tdma", "csma")
+"""Schedulers that take transfers in an order."""
 
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
@@ -104,6 +108,9 @@ class RadioSettings:
         waterfall_db: Waterfall threshold m of chen in dB.
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
+        priority: Which links count more: waiting (rounds in a row without a turn), age (rounds since their last
+            delivery, lost and unwanted ones too), or deadline (the shortest transmissions first, with what waits for
+            them; under tdma and csma, which go by an order).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
         multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
@@ -172,6 +179,7 @@ class RadioSettings:
     waterfall_db: float = CHEN_WATERFALL_DB
     scheduler: str = "greedy_sinr"
     scheduler_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    priority: str = "waiting"
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
     multicast: bool = True

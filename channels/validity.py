@@ -13,7 +13,7 @@ from channels.adaptation import RateLaw
 from channels.arrays import FloatArray
 from channels.pathloss import ValidityWarning
 from channels.pathloss.model import PathLossModel
-from channels.settings import PAIRWISE_SCHEDULERS, RadioSettings
+from channels.settings import ORDERED_SCHEDULERS, PAIRWISE_SCHEDULERS, RadioSettings
 
 
 class OutOfReachWarning(UserWarning):
@@ -128,6 +128,7 @@ def _uses(
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
     controls = s.scheduler not in ("fplinq", "aloha", "csma")
+    ordered = s.scheduler in ORDERED_SCHEDULERS
     many = devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
@@ -153,6 +154,7 @@ def _uses(
          s.energy == "components", f"energy is {s.energy}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
+        (("priority",), ordered or (s.priority == "age" and s.scheduler != "aloha"), scheduler),
         (("aloha_probability",), s.scheduler == "aloha", scheduler),
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),

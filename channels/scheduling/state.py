@@ -39,6 +39,7 @@ class Request:
         presence: When devices are on; None where they always are.
         loop: The outer loop of the links, which attempts take further; None without one.
         silent_s: (N,) silence of each device before the round, in s; None for 0.
+        shortest_first: Whether transfers are taken by the time that they and what waits for them take.
         until_s: Time up to which devices that are off, or not ready, are waited for; later ones go unserved.
     """
 
@@ -57,6 +58,7 @@ class Request:
     until_s: float = math.inf
     loop: OuterLoop | None = None
     silent_s: FloatArray | None = None
+    shortest_first: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "waterfall_db": (6.0, {"errors": "chen"}),
     "scheduler": ("tdma", {}),
     "scheduler_options": ({"one": 1}, {}),
+    "priority": ("deadline", {"scheduler": "tdma"}),
     "aloha_probability": (0.3, {"scheduler": "aloha"}),
     "conflict_factor": (1.0, {"scheduler": "coloring"}),
     "multicast": (False, {}),
