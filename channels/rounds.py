@@ -107,7 +107,10 @@ def round_radio(
         law=law,
         csi=settings.csi,
         csi_delay_s=settings.csi_delay_s,
-        delayed_margin_db=3.0 if settings.rate_margin_db is None else settings.rate_margin_db,
+        csi_pilots=settings.csi_pilots,
+        known_margin_db=(0.0 if settings.csi == "perfect" else 3.0)
+        if settings.rate_margin_db is None
+        else settings.rate_margin_db,
         errors=settings.errors,
         waterfall_db=settings.waterfall_db,
         power_control=settings.power_control,

@@ -47,7 +47,7 @@ ORDERED_SCHEDULERS: tuple[str, ...] = ("tdma", "csma")
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
-    "outer_loop_step_db",
+    "outer_loop_step_db", "csi_pilots",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
@@ -93,10 +93,12 @@ class RadioSettings:
         sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
             errors outage).
         csi: What a sender knows when it chooses its rate: mean (mean gains and the fading law), delayed (the
-            SINR csi_delay_s ago; needs speed_mps), or genie (the outcome itself: an upper bound, not a system).
+            SINR csi_delay_s ago; needs speed_mps), estimated (its own link's fading from csi_pilots pilots), perfect
+            (its own link's fading as it is), or genie (the outcome itself: an upper bound, not a system).
         csi_delay_s: Age of the SINR that csi delayed knows, in s, > 0.
+        csi_pilots: Pilot symbols of an estimate under csi estimated, > 0.
         rate_margin_db: Margin in dB between the known SINR and the one the rate needs, >= 0; None takes the
-            margin of the largest expected goodput, and 3 dB under csi delayed.
+            margin of the largest expected goodput, 3 dB under csi delayed and estimated, 0 dB under perfect.
         outer_loop_target: Share of attempts, in (0, 1), that an outer loop lets each link lose: the SINR that its
             sender reckons with falls by a step after a lost attempt and rises after a decoded one; None = no loop.
         outer_loop_step_db: That step in dB, > 0; decoded attempts move it by target/(1 - target) of it.
@@ -171,6 +173,7 @@ class RadioSettings:
     sinr_min_db: float = 0.0
     csi: str = "mean"
     csi_delay_s: float = 5e-3
+    csi_pilots: float = 8.0
     rate_margin_db: float | None = None
     outer_loop_target: float | None = None
     outer_loop_step_db: float = 0.5

@@ -33,7 +33,7 @@ __all__ = ["SCHEDULERS", "Schedule", "Transfers", "plan"]
 _PASSED_ON = frozenset(
     {field.name for field in fields(Radio)}
     - {"near", "far", "power_w", "noise_w", "sinr_min", "plan_min", "law", "round_index", "csi_delay_s"}
-    - {"delayed_margin_db", "csi", "draw", "external"}
+    - {"known_margin_db", "csi", "csi_pilots", "draw", "external"}
 )
 _DRAWN = frozenset({"amplifier_efficiency", "circuit_power_w", "receive_power_w"})
 _OWN = frozenset(

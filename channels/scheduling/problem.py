@@ -37,9 +37,10 @@ class Radio:
         sinr_min: Decoding threshold beta, linear.
         plan_min: SINR the scheduler keeps on mean gains (beta times the fade margin), linear.
         law: Rates chosen from the mean SINR.
-        csi: What a sender knows: `mean`, `delayed` or `genie` (see `channels.adaptation`).
+        csi: What a sender knows, one of `channels.adaptation.CSI_KINDS`.
         csi_delay_s: Age of the SINR that `delayed` knows, in s.
-        delayed_margin_db: Margin below that SINR in dB.
+        csi_pilots: Pilot symbols of an estimate.
+        known_margin_db: Margin below the SINR that `delayed`, `estimated` or `perfect` knows, in dB.
         errors: `outage`, `chen`, `finite_blocklength` or `none`.
         waterfall_db: Waterfall threshold of `chen` in dB.
         power_control: `fixed` or `foschini_miljanic`.
@@ -70,7 +71,8 @@ class Radio:
     subchannels: int = 1
     csi: str = "mean"
     csi_delay_s: float = 0.0
-    delayed_margin_db: float = 3.0
+    csi_pilots: float = 8.0
+    known_margin_db: float = 3.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
     power_control: str = "fixed"

@@ -56,6 +56,7 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "sinr_min_db": (4.0, {}),
     "csi": ("genie", {}),
     "csi_delay_s": (1e-3, {"csi": "delayed", "speed_mps": 5.0}),
+    "csi_pilots": (2.0, {"csi": "estimated"}),
     "rate_margin_db": (6.0, {}),
     "outer_loop_target": (0.1, {}),
     "outer_loop_step_db": (2.0, {"outer_loop_target": 0.1}),
