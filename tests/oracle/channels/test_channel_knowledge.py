@@ -60,7 +60,7 @@ def test_attempts_lost_by_an_estimate(pilots, margin_db):
 def test_who_knows_the_channel_loses_nothing_and_many_pilots_come_near():
     # The far senders' own fading is all that a sender here does not know: a hundredth of a decibel covers it.
     perfect, genie = attempts(csi="perfect", rate_margin_db=0.01), attempts(csi="genie")
-    able = genie.sinr_db > -19.9
+    able = genie.sinr_db > -6.9  # the lowest rate needs -6.936 dB
     assert perfect.decoded[able].all()
     np.testing.assert_allclose(perfect.rate_bps[able], genie.rate_bps[able], rtol=0.01)
     close = attempts(csi="estimated", csi_pilots=1e9, rate_margin_db=0.0)
