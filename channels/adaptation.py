@@ -31,8 +31,8 @@ from channels.units import db_to_linear
 MAX_EFFICIENCY = 7.4063
 """Highest spectral efficiency in bit/s/Hz (3GPP TS 38.214 table 5.1.3.1-2, 256QAM)."""
 
-CSI_KINDS: tuple[str, ...] = ("mean", "delayed", "genie")
-"""What a sender knows: mean gains; the SINR some time ago; the outcome itself (an upper bound)."""
+CSI_KINDS: tuple[str, ...] = ("mean", "delayed", "estimated", "perfect", "genie")
+"""What a sender knows: mean gains; its link's fading some time ago, from pilots, or as it is; the outcome itself."""
 
 HOPELESS_SHARE = 0.01
 _OCTAVES = (5, 24)

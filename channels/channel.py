@@ -17,18 +17,27 @@ from numpy.typing import ArrayLike, NDArray
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
+from channels.external import ExternalField, external_field
 from channels.gains import NearGains, dense_gains, pair_gains, strong_gains, strong_pairs
 from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
 from channels.link import noise_power_dbm
 from channels.presence import Presence
-from channels.rounds import fading_table, round_end_s, round_plan, settings_law, slot_fading, training_times
+from channels.rounds import (
+    fading_table,
+    rest_of_round,
+    round_end_s,
+    round_plan,
+    round_radio,
+    settings_law,
+    slot_fading,
+    training_times,
+)
 from channels.scheduling.engine import Request, run_slots
 from channels.scheduling.problem import Radio
-from channels.scheduling.state import idle_energy
 from channels.scheduling.table import get_scheduler
 from channels.service import LinkService
-from channels.settings import RadioSettings
+from channels.settings import ORDERED_SCHEDULERS, RadioSettings
 from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
@@ -96,11 +105,13 @@ class Channel:
         warn_setting_range(settings, self._scale.model)
         self._near: NearGains | None = None
         self._far: FarField | None = None
+        self._external: ExternalField | None = None
         self._fading_table = fading_table(settings)
         self._law, self._warned = settings_law(settings), False
         self._service = LinkService(devices)
         self._average_bps: FloatArray = np.zeros(devices)
         self._busy_until_s: FloatArray = np.zeros(devices)
+        self._silent_s: FloatArray = np.zeros(devices)
 
     @property
     def devices(self) -> int:
@@ -162,8 +173,9 @@ class Channel:
         Sending and receiving, the mean of both directions; arguments as there, inf likewise.
         """
         radiated_w = (self._power_w[np.asarray(source)] + self._power_w[np.asarray(destination)]) / 2
-        drawn_w = radiated_w / self.settings.amplifier_efficiency + self.settings.circuit_power_w
-        return self.airtime_s_per_mb(source, destination) * (drawn_w + self.settings.receive_power_w)
+        draw = self.settings.power_draw()
+        drawn_w = radiated_w / draw.amplifier_efficiency + draw.circuit_power_w
+        return self.airtime_s_per_mb(source, destination) * (drawn_w + draw.receive_power_w)
 
     def candidate_links(self, min_snr_db: float) -> tuple[IntArray, FloatArray]:
         """All pairs whose mean SNR reaches a bound.
@@ -251,13 +263,14 @@ class Channel:
         outcome = run_slots(radio, scheduler, request)
         self.clock_s = round_end_s(outcome, start, deadline, waited)
         off_s = 0.0 if self.presence is None else self.presence.off_s(outcome.now_s, self.clock_s)
-        idle = idle_energy(radio, self.clock_s - outcome.now_s, outcome.awaiting, outcome.battery_j, off_s)
-        self.battery_j = np.maximum(outcome.battery_j - idle, 0.0)
+        rest = rest_of_round(radio.draw, outcome, self.clock_s, off_s)
+        self.battery_j = np.maximum(outcome.battery_j - rest.energy_j, 0.0)
+        self._silent_s = rest.silent_s
         self._average_bps = outcome.average_bps
         self._busy_until_s = np.where(living, start + ready, 0.0)
         self._service.update(transfers, outcome.schedule.outcome, request.loop)
         return replace(
-            round_plan(outcome, start, self.clock_s, compute, idle),
+            round_plan(outcome, start, self.clock_s, compute, rest),
             alive=self.alive,
             late=living & times.late(self.clock_s, deadline),
             starved_fraction=self._service.starved_fraction,
@@ -285,7 +298,10 @@ class Channel:
             battery_j=battery_j,
             fading=lambda slot: slot_fading(self.settings, self.seed, self._fading_table, round_index, slot),
             order_key=stream_key(self.seed, "transfer-order", round_index),
-            waited=self._service.waited_rounds(transfers),
+            waited=self._service.neglect(transfers, self.settings.priority),
+            shortest_first=self.settings.priority == "deadline"
+            and self.settings.scheduler in ORDERED_SCHEDULERS,
+            silent_s=self._silent_s,
             average_bps=self._average_bps,
             loop=self._service.outer_loop(
                 transfers, self.settings.outer_loop_target, self.settings.outer_loop_step_db
@@ -304,6 +320,7 @@ class Channel:
             "battery_j": self.battery_j.copy(),
             "average_bps": self._average_bps.copy(),
             "busy_until_s": self._busy_until_s.copy(),
+            "silent_s": self._silent_s.copy(),
             **self._service.snapshot(),
             "clock_s": self.clock_s,
             "seed": self.seed,
@@ -325,6 +342,7 @@ class Channel:
         self.battery_j = np.array(snapshot["battery_j"], dtype=np.float64)
         self._average_bps = np.array(snapshot["average_bps"], dtype=np.float64)
         self._busy_until_s = np.array(snapshot["busy_until_s"], dtype=np.float64)
+        self._silent_s = np.array(snapshot["silent_s"], dtype=np.float64)
         self._service.restore(snapshot)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
@@ -339,43 +357,22 @@ class Channel:
             else:
                 self._near = strong_gains(self._scale, self._sites, self.settings.near_neighbours)
             self._far = build_far_field(self._scale, self._positions_m, self._near, self.settings.far_field)
+            noise_w = self._noise_w() / self.settings.subchannels
+            self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
 
     def _radio(self, round_index: int) -> Radio:
-        settings = self.settings
         near, far = self._gains()
-        return Radio(
-            near=near,
-            far=far,
+        return round_radio(
+            self.settings,
+            self._law,
+            near,
+            far,
             power_w=self._power_w,
-            noise_w=np.full(self.devices, self._noise_w() / settings.subchannels),
-            bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
-            subchannels=settings.subchannels,
-            sinr_min=float(db_to_linear(settings.sinr_min_db)),
-            plan_min=float(db_to_linear(settings.sinr_min_db + settings.fade_margin_db)),
-            law=self._law,
-            csi=settings.csi,
-            csi_delay_s=settings.csi_delay_s,
-            delayed_margin_db=3.0 if settings.rate_margin_db is None else settings.rate_margin_db,
-            errors=settings.errors,
-            waterfall_db=settings.waterfall_db,
-            power_control=settings.power_control,
-            max_attempts=settings.max_attempts,
-            harq=settings.harq,
-            feedback_s=settings.feedback_s,
-            feedback_delay_s=settings.feedback_delay_s,
-            amplifier_efficiency=settings.amplifier_efficiency,
-            circuit_power_w=settings.circuit_power_w,
-            receive_power_w=settings.receive_power_w,
-            listen_power_w=settings.listen_power_w,
-            idle_power_w=settings.idle_power_w,
-            slot_s=settings.slot_s,
+            noise_w=self._noise_w() / self.settings.subchannels,
+            external=self._external,
             seed=self.seed,
             round_index=round_index,
-            multicast=settings.multicast,
-            aloha_probability=settings.aloha_probability,
-            conflict_factor=settings.conflict_factor,
-            exponent=settings.path_loss_exponent,
             positions_m=self._positions_m,
         )
 

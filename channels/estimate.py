@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 
@@ -129,6 +130,23 @@ def summarise(devices: int, transfers: Transfers, plan: RoundPlan, wall_s: float
         plan_wall_s=wall_s,
         peak_memory_bytes=_peak_memory_bytes(),
     )
+
+
+def jain_index(values: ArrayLike) -> float:
+    """Fairness of shares: (sum x)²/(n·sum x²), from 1/n (one has all) to 1 (all have the same).
+
+    Args:
+        values: (n,) shares >= 0, of any unit.
+
+    Returns:
+        The index; nan where there is none, or all are 0.
+
+    Source:
+        Jain, Chiu and Hawe, A Quantitative Measure of Fairness (DEC-TR-301, 1984).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    square = float((x**2).sum())
+    return float(x.sum()) ** 2 / (x.size * square) if square > 0 else math.nan
 
 
 def nearest_transfers(positions_m: FloatArray, neighbours: int, payload_bytes: int) -> Transfers:

@@ -11,10 +11,16 @@ from channels.adaptation import RateLaw, rate_law
 from channels.arrays import BoolArray, FloatArray
 from channels.decoding import RateRule
 from channels.draws import stream_key
+from channels.external import ExternalField
 from channels.fading import doppler_hz, shape_parameter
+from channels.gains import NearGains
+from channels.interference import FarField
+from channels.power_states import PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.engine import Outcome
 from channels.scheduling.levels import SlotFading
+from channels.scheduling.problem import Radio
+from channels.scheduling.state import idle_energy
 from channels.settings import RadioSettings
 from channels.transfers import RoundPlan
 from channels.units import db_to_linear
@@ -58,6 +64,69 @@ def settings_law(settings: RadioSettings) -> RateLaw:
             modes=settings.modes(),
             message_bits=math.inf if settings.errors == "finite_blocklength" else None,
         )
+    )
+
+
+def round_radio(
+    settings: RadioSettings,
+    law: RateLaw,
+    near: NearGains,
+    far: FarField | None,
+    *,
+    power_w: FloatArray,
+    noise_w: float,
+    external: ExternalField | None,
+    seed: int,
+    round_index: int,
+    positions_m: FloatArray,
+) -> Radio:
+    """The physical side of a round.
+
+    Args:
+        settings: The radio settings.
+        law: What `settings_law` gave for them.
+        near: Mean gains between devices.
+        far: Far interference, or None.
+        power_w: (N,) transmit power of each device in W.
+        noise_w: Noise power of one sub-channel in W.
+        external: What reaches the devices from outside.
+        seed: The channel's seed.
+        round_index: Number of the round.
+        positions_m: (N, 2) positions in m.
+    """
+    return Radio(
+        near=near,
+        far=far,
+        external=external,
+        power_w=power_w,
+        noise_w=np.full(power_w.shape, noise_w) if external is None else noise_w + external.mean_w,
+        bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
+        subchannels=settings.subchannels,
+        sinr_min=float(db_to_linear(settings.sinr_min_db)),
+        plan_min=float(db_to_linear(settings.sinr_min_db + settings.fade_margin_db)),
+        law=law,
+        csi=settings.csi,
+        csi_delay_s=settings.csi_delay_s,
+        csi_pilots=settings.csi_pilots,
+        known_margin_db=(0.0 if settings.csi == "perfect" else 3.0)
+        if settings.rate_margin_db is None
+        else settings.rate_margin_db,
+        errors=settings.errors,
+        waterfall_db=settings.waterfall_db,
+        power_control=settings.power_control,
+        max_attempts=settings.max_attempts,
+        harq=settings.harq,
+        feedback_s=settings.feedback_s,
+        feedback_delay_s=settings.feedback_delay_s,
+        draw=settings.power_draw(),
+        slot_s=settings.slot_s,
+        seed=seed,
+        round_index=round_index,
+        multicast=settings.multicast,
+        aloha_probability=settings.aloha_probability,
+        conflict_factor=settings.conflict_factor,
+        exponent=settings.path_loss_exponent,
+        positions_m=positions_m,
     )
 
 
@@ -169,8 +238,45 @@ def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: Fl
     return min(waited_s, deadline_s)
 
 
+@dataclass(frozen=True)
+class Rest:
+    """What devices do from the engine's end to the round's: they listen, idle or sleep.
+
+    Attributes:
+        energy_j: (N,) energy in J.
+        silent_s: (N,) silence of each device at the round's end in s.
+        state_energy_j: (7, N) the energy by state in J; None where radios have no states.
+    """
+
+    energy_j: FloatArray
+    silent_s: FloatArray
+    state_energy_j: FloatArray | None = None
+
+
+def rest_of_round(draw: PowerDraw, outcome: Outcome, end_s: float, off_s: FloatArray | float) -> Rest:
+    """Let devices wait for the end of a round.
+
+    Args:
+        draw: What a device draws in each state.
+        outcome: What the engine did.
+        end_s: End of the round in s.
+        off_s: (N,) seconds until then in which each device is off.
+
+    Returns:
+        What it takes.
+    """
+    step_s = end_s - outcome.now_s
+    if outcome.silent_s is None:
+        idle_j = idle_energy(draw, step_s, outcome.awaiting, outcome.battery_j, off_s)
+        return Rest(idle_j, np.zeros(idle_j.shape))
+    parts, silent_s = resting_energy(
+        draw, step_s, outcome.awaiting, outcome.battery_j, outcome.silent_s, off_s=off_s
+    )
+    return Rest(parts.sum(axis=0), silent_s, parts)
+
+
 def round_plan(
-    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, idle_j: FloatArray
+    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, rest: Rest
 ) -> RoundPlan:
     """Put a round's plan together; radio and computing energy stay apart.
 
@@ -179,7 +285,7 @@ def round_plan(
         start_s: Start of the round in s.
         end_s: Its end in s.
         compute_j: (N,) energy of the round's training in J, 0 for devices that could not train.
-        idle_j: (N,) energy of waiting from the engine's end to the round's, in J.
+        rest: The waiting from the engine's end to the round's.
 
     Returns:
         The plan, with everybody alive, nobody late and no link starved: the channel fills these in.
@@ -187,6 +293,11 @@ def round_plan(
     schedule = outcome.schedule
     sent = schedule.table
     everybody: BoolArray = np.isfinite(compute_j)
+    radio_j, idle_j = outcome.energy_j + rest.energy_j, outcome.idle_energy_j + rest.energy_j
+    by_state = None
+    if outcome.state_energy_j is not None and rest.state_energy_j is not None:
+        by_state = outcome.state_energy_j + rest.state_energy_j
+        radio_j, idle_j = by_state.sum(axis=0), by_state[2:].sum(axis=0)
     return RoundPlan(
         table=sent,
         delivered=schedule.delivered,
@@ -197,10 +308,11 @@ def round_plan(
         end_s=end_s,
         airtime_s=schedule.airtime_s,
         occupied_s=float(sent["end_s"].max() - sent["start_s"].min()) if len(sent) else 0.0,
-        radio_energy_j=outcome.energy_j + idle_j,
+        radio_energy_j=radio_j,
         compute_energy_j=compute_j,
         alive=everybody,
-        idle_energy_j=outcome.idle_energy_j + idle_j,
+        idle_energy_j=idle_j,
         late=~everybody,
         starved_fraction=0.0,
+        state_energy_j=by_state,
     )

@@ -19,6 +19,7 @@ class LinkService:
         links: (L,) sorted ids source·N + destination of the links wanted so far.
         served: (L,) whether anything was ever delivered.
         waited: (L,) rounds in a row in which the link was wanted and its turn never came before the deadline.
+        age: (L,) rounds since the link's last delivery, or since it was first wanted.
         offset_db: (L,) offset of each link's outer loop in dB (`channels.outer_loop`).
     """
 
@@ -28,6 +29,7 @@ class LinkService:
         self.links: IntArray = np.zeros(0, dtype=np.int64)
         self.served: BoolArray = np.zeros(0, dtype=bool)
         self.waited: IntArray = np.zeros(0, dtype=np.int64)
+        self.age: IntArray = np.zeros(0, dtype=np.int64)
         self.offset_db: FloatArray = np.zeros(0)
 
     def outer_loop(self, wanted: Transfers, target: float | None, step_db: float) -> OuterLoop | None:
@@ -52,7 +54,8 @@ class LinkService:
     def snapshot(self) -> dict[str, IntArray | BoolArray | FloatArray]:
         """State that `restore` needs, by name."""
         return {"links": self.links.copy(), "links_served": self.served.copy(),
-                "links_waited": self.waited.copy(), "links_offset_db": self.offset_db.copy()}  # fmt: skip
+                "links_waited": self.waited.copy(), "links_age": self.age.copy(),
+                "links_offset_db": self.offset_db.copy()}  # fmt: skip
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take up what `snapshot` gave.
@@ -63,23 +66,27 @@ class LinkService:
         self.links = np.array(snapshot["links"], dtype=np.int64)
         self.served = np.array(snapshot["links_served"], dtype=bool)
         self.waited = np.array(snapshot["links_waited"], dtype=np.int64)
+        self.age = np.array(snapshot["links_age"], dtype=np.int64)
         self.offset_db = np.array(snapshot["links_offset_db"], dtype=np.float64)
 
-    def waited_rounds(self, wanted: Transfers) -> IntArray:
-        """Rounds in a row in which the link of each transfer had no turn.
+    def neglect(self, wanted: Transfers, priority: str) -> IntArray:
+        """How neglected the link of each transfer is.
 
         Args:
             wanted: M transfers.
+            priority: `age` counts rounds since the last delivery (the age of what the receiver has), anything else
+                rounds in a row without a turn.
 
         Returns:
-            (M,) rounds; 0 for a link that was not wanted before or had its turn in the last round.
+            (M,) rounds; 0 for a link that was not wanted before, or was served, or had its turn, in the last round.
         """
+        rounds = self.age if priority == "age" else self.waited
         out = np.zeros(len(wanted), dtype=np.int64)
         if self.links.size and len(wanted):
             ids = self._ids(wanted)
             place = np.minimum(np.searchsorted(self.links, ids), self.links.size - 1)
             known = self.links[place] == ids
-            out[known] = self.waited[place[known]]
+            out[known] = rounds[place[known]]
         return out
 
     def update(self, wanted: Transfers, outcome: IntArray, loop: OuterLoop | None = None) -> None:
@@ -104,6 +111,10 @@ class LinkService:
             np.bincount(number.reshape(-1), weights=np.isin(outcome, (LATE, UNSERVED)), minlength=count) > 0
         )
         served[new] |= arrived
+        age = np.zeros(joined.size, dtype=np.int64)
+        age[old] = self.age + 1
+        age[new] = np.where(arrived, 0, np.maximum(age[new], 1))
+        self.age = age
         waited[new] = np.where(kept & ~arrived, waited[new] + 1, 0)
         self.links, self.served, self.waited = joined.astype(np.int64), served, waited
         self.offset_db = offset_db

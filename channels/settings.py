@@ -15,7 +15,8 @@ from channels.harq import HARQ_KINDS
 from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
 from channels.nr import MCS_TABLES, nr_modes
 from channels.pathloss import get_model
-from channels.registry import unknown_name
+from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
+from channels.registry import check_options, unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
 
 CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
@@ -31,6 +32,8 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "nr_table": MCS_TABLES,
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
+        "energy": ENERGY_KINDS,
+        "priority": ("waiting", "age", "deadline"),
     }
 )
 """The names that a field of `RadioSettings` takes."""
@@ -38,14 +41,17 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
 PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "proportional_fair")
 """Schedulers that compare all pairs of waiting links."""
 
+ORDERED_SCHEDULERS: tuple[str, ...] = ("tdma", "csma")
+"""Schedulers that take transfers in an order."""
+
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
-    "outer_loop_step_db",
+    "outer_loop_step_db", "csi_pilots",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
-    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s",
+    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s", "external_per_km2",
 )  # fmt: skip
 _POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
@@ -87,10 +93,12 @@ class RadioSettings:
         sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
             errors outage).
         csi: What a sender knows when it chooses its rate: mean (mean gains and the fading law), delayed (the
-            SINR csi_delay_s ago; needs speed_mps), or genie (the outcome itself: an upper bound, not a system).
+            SINR csi_delay_s ago; needs speed_mps), estimated (its own link's fading from csi_pilots pilots), perfect
+            (its own link's fading as it is), or genie (the outcome itself: an upper bound, not a system).
         csi_delay_s: Age of the SINR that csi delayed knows, in s, > 0.
+        csi_pilots: Pilot symbols of an estimate under csi estimated, > 0.
         rate_margin_db: Margin in dB between the known SINR and the one the rate needs, >= 0; None takes the
-            margin of the largest expected goodput, and 3 dB under csi delayed.
+            margin of the largest expected goodput, 3 dB under csi delayed and estimated, 0 dB under perfect.
         outer_loop_target: Share of attempts, in (0, 1), that an outer loop lets each link lose: the SINR that its
             sender reckons with falls by a step after a lost attempt and rises after a decoded one; None = no loop.
         outer_loop_step_db: That step in dB, > 0; decoded attempts move it by target/(1 - target) of it.
@@ -102,6 +110,9 @@ class RadioSettings:
         waterfall_db: Waterfall threshold m of chen in dB.
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
+        priority: Which links count more: waiting (rounds in a row without a turn), age (rounds since their last
+            delivery, lost and unwanted ones too), or deadline (the shortest transmissions first, with what waits for
+            them; under tdma and csma, which go by an order).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
         multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
@@ -114,6 +125,10 @@ class RadioSettings:
         feedback_delay_s: Time in s from there to the earliest next attempt of what was not decoded, >= 0; other
             transmissions may fill it.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
+        energy: components (the five powers below) or states (TR 38.840: transmit, receive, awake, and three sleeps
+            with the energy of going to each and back; recorded state by state).
+        energy_options: Options of states: unit_w (1e-3 W for a unit of the report's relative powers), or watts and
+            joules of single states (see `channels.power_states.state_powers`).
         amplifier_efficiency: Radiated over drawn power of the amplifier, in (0, 1].
         circuit_power_w: Extra power of a transmitting device in W, >= 0.
         receive_power_w: Power of a receiving device in W, >= 0.
@@ -123,6 +138,9 @@ class RadioSettings:
         near_neighbours: Above that, exact interference comes from about this many nearest devices, > 0.
         far_field: Interference from beyond: grid (FFT of the transmitters on a grid), mean (uniform
             density), none.
+        external_per_km2: Transmitters a km² that do not belong to the run, in a Poisson field, >= 0; 0 = none.
+        external_power_dbm: Their transmit power in dBm, over the whole band.
+        external_duty: Chance that one of them sends in a slot, in (0, 1].
     """
 
     path_loss: str = "d2d_outdoor"
@@ -155,6 +173,7 @@ class RadioSettings:
     sinr_min_db: float = 0.0
     csi: str = "mean"
     csi_delay_s: float = 5e-3
+    csi_pilots: float = 8.0
     rate_margin_db: float | None = None
     outer_loop_target: float | None = None
     outer_loop_step_db: float = 0.5
@@ -163,6 +182,7 @@ class RadioSettings:
     waterfall_db: float = CHEN_WATERFALL_DB
     scheduler: str = "greedy_sinr"
     scheduler_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    priority: str = "waiting"
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
     multicast: bool = True
@@ -172,6 +192,8 @@ class RadioSettings:
     feedback_s: float = 0.0
     feedback_delay_s: float = 0.0
     deadline_s: float | None = None
+    energy: str = "components"
+    energy_options: dict[str, Any] = field(default_factory=dict[str, Any])
     amplifier_efficiency: float = 0.35
     circuit_power_w: float = 0.1
     receive_power_w: float = 0.1
@@ -180,6 +202,9 @@ class RadioSettings:
     dense_devices: int = 5000
     near_neighbours: int = 600
     far_field: str = "grid"
+    external_per_km2: float = 0.0
+    external_power_dbm: float = 23.0
+    external_duty: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -220,6 +245,26 @@ class RadioSettings:
             from channels.scheduling.table import get_scheduler
 
             get_scheduler(self.scheduler, self.scheduler_options)
+        if self.energy_options:
+            if self.energy != "states":
+                raise ValueError(
+                    f"energy {self.energy!r} has no options of its own; got {', '.join(self.energy_options)};"
+                    " set energy to 'states', or its powers by the settings *_power_w"
+                )
+            check_options("energy 'states'", state_powers, (), self.energy_options)
+            self.power_draw()
+
+    def power_draw(self) -> PowerDraw:
+        """What a radio draws in each state."""
+        if self.energy == "states":
+            return state_powers(**self.energy_options)
+        return PowerDraw(
+            amplifier_efficiency=self.amplifier_efficiency,
+            circuit_power_w=self.circuit_power_w,
+            receive_power_w=self.receive_power_w,
+            listen_power_w=self.listen_power_w,
+            idle_power_w=self.idle_power_w,
+        )
 
     def all_path_loss_options(self) -> dict[str, Any]:
         """`path_loss_options` with the fields that set options of `log_distance`."""
@@ -235,7 +280,7 @@ class RadioSettings:
                 raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
         if self.subchannels > 100:
             raise ValueError(f"subchannels is {self.subchannels}; expected at most 100")
-        for name in ("aloha_probability", "amplifier_efficiency"):
+        for name in ("aloha_probability", "amplifier_efficiency", "external_duty"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
         if not self.nakagami_m >= 0.5:

@@ -38,7 +38,7 @@ SCHEDULERS: Registry[Any] = Registry(
         "greedy_sinr": "channels.scheduling.greedy_sinr:GREEDY_SINR",
         "broadcast": "channels.scheduling.broadcast:BROADCAST",
         "fplinq": "channels.scheduling.fplinq:FPLINQ",
-        "aloha": "channels.scheduling.aloha:ALOHA",
+        "aloha": "channels.scheduling.aloha:aloha_scheduler",
         "csma": "channels.scheduling.csma:csma_scheduler",
         "max_weight": "channels.scheduling.weighted:MAX_WEIGHT",
         "proportional_fair": "channels.scheduling.weighted:PROPORTIONAL_FAIR",

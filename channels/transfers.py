@@ -227,6 +227,8 @@ class RoundPlan:
         on: (N,) devices that were on when the round began; None where devices always are.
         training_s: (N,) from beginning to end of each device's training in s, with its speed and its pauses; where it
             never ends, until the device goes off. None where devices are always on at their class's speed.
+        state_energy_j: (7, N) the radio's energy by state in J, in the order of `channels.power_states.STATES`, which
+            adds up to `radio_energy_j`; None where radios have no states.
     """
 
     table: pd.DataFrame
@@ -246,6 +248,7 @@ class RoundPlan:
     starved_fraction: float
     on: BoolArray | None = None
     training_s: FloatArray | None = None
+    state_energy_j: FloatArray | None = None
 
     @property
     def present(self) -> BoolArray:

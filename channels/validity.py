@@ -13,7 +13,7 @@ from channels.adaptation import RateLaw
 from channels.arrays import FloatArray
 from channels.pathloss import ValidityWarning
 from channels.pathloss.model import PathLossModel
-from channels.settings import PAIRWISE_SCHEDULERS, RadioSettings
+from channels.settings import ORDERED_SCHEDULERS, PAIRWISE_SCHEDULERS, RadioSettings
 
 
 class OutOfReachWarning(UserWarning):
@@ -128,6 +128,7 @@ def _uses(
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
     controls = s.scheduler not in ("fplinq", "aloha", "csma")
+    ordered = s.scheduler in ORDERED_SCHEDULERS
     many = devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
@@ -139,7 +140,8 @@ def _uses(
         (("rician_k_db",), s.fading == "rician", fading),
         (("nakagami_m",), s.fading == "nakagami", fading),
         (("speed_mps",), s.fading != "none", fading),
-        (("csi",), s.fading != "none" or s.csi == "delayed", fading),
+        (("csi",), s.fading != "none" or s.csi in ("delayed", "estimated"), fading),
+        (("csi_pilots",), s.csi == "estimated", f"csi is {s.csi}"),
         (("csi_delay_s",), s.csi == "delayed" and s.fading != "none", f"csi is {s.csi}, {fading}"),
         (("outer_loop_target",), s.csi != "genie" and s.errors != "none", f"csi is {s.csi}, errors is {s.errors}"),
         (("outer_loop_step_db",), s.outer_loop_target is not None, "outer_loop_target is null"),
@@ -149,12 +151,16 @@ def _uses(
         (("waterfall_db",), s.errors == "chen", f"errors is {s.errors}"),
         (("harq", "feedback_delay_s"), s.max_attempts > 1 and s.errors != "none",
          f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
+        (("amplifier_efficiency", "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w"),
+         s.energy == "components", f"energy is {s.energy}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
+        (("priority",), ordered or (s.priority == "age" and s.scheduler != "aloha"), scheduler),
         (("aloha_probability",), s.scheduler == "aloha", scheduler),
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
         (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma"), scheduler),
+        (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ schedulers over positions, shadowing, fading, retries, deadlines and batteries.
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.gains import matrix_gains
 from channels.link import CHEN_WATERFALL_DB, check_rate_names
+from channels.power_states import PowerDraw
 from channels.registry import unknown_name
 from channels.scheduling.problem import Radio
 from channels.scheduling.table import get_scheduler
@@ -32,8 +33,9 @@ __all__ = ["SCHEDULERS", "Schedule", "Transfers", "plan"]
 _PASSED_ON = frozenset(
     {field.name for field in fields(Radio)}
     - {"near", "far", "power_w", "noise_w", "sinr_min", "plan_min", "law", "round_index", "csi_delay_s"}
-    - {"delayed_margin_db", "csi"}
+    - {"known_margin_db", "csi", "csi_pilots", "draw", "external"}
 )
+_DRAWN = frozenset({"amplifier_efficiency", "circuit_power_w", "receive_power_w"})
 _OWN = frozenset(
     {"sinr_min_db", "beta_db", "fade_margin_db", "rate", "snr_gap_db", "max_slots", "deadline_s"}
 )
@@ -80,8 +82,8 @@ def plan(
 
     scheduler = get_scheduler(name, options.pop("scheduler_options", None))
     for option in options:
-        if option not in _PASSED_ON | _OWN:
-            raise unknown_name("scheduling option", option, _PASSED_ON | _OWN)
+        if option not in _PASSED_ON | _OWN | _DRAWN:
+            raise unknown_name("scheduling option", option, _PASSED_ON | _OWN | _DRAWN)
     wanted = as_transfers(transfers)
     gain, power, noise = _checked(wanted, gains, power_w, noise_w)
     radio = _radio(name, gain, power, noise, options)
@@ -157,6 +159,7 @@ def _radio(
         sinr_min=beta,
         plan_min=beta * float(db_to_linear(options.get("fade_margin_db", 0.0))),
         subchannels=subchannels,
+        draw=replace(PowerDraw(), **{name: options[name] for name in _DRAWN if name in options}),
         law=rate_law(
             RateRule(
                 rate,

@@ -152,12 +152,12 @@ def _cut(
 ) -> tuple[FloatArray, FloatArray]:
     """(U,) seconds on the air and (rows,) seconds of reception, cut by the deadline, batteries and who goes off."""
     radio, on_s = state.radio, _on_s(state)
-    sent_w = power_w[source] / radio.amplifier_efficiency + radio.circuit_power_w
+    sent_w = power_w[source] / radio.draw.amplifier_efficiency + radio.draw.circuit_power_w
     life = np.full(full_s.shape, math.inf)
     life[unit] = np.minimum(state.battery_j[source] / sent_w, on_s[source])
     duration = np.minimum(np.minimum(full_s, state.request.deadline_s - state.now_s), life)
     with np.errstate(divide="ignore"):
-        heard_at_most = state.battery_j[destination] / np.float64(radio.receive_power_w)
+        heard_at_most = state.battery_j[destination] / np.float64(radio.draw.receive_power_w)
     heard = np.minimum(duration[unit], np.nan_to_num(heard_at_most, nan=math.inf, posinf=math.inf))
     return duration, np.minimum(heard, on_s[destination])
 
@@ -180,16 +180,24 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
     sent = transmit_energy_j(
         air.power_w,
         duration,
-        amplifier_efficiency=radio.amplifier_efficiency,
-        circuit_power_w=radio.circuit_power_w,
+        amplifier_efficiency=radio.draw.amplifier_efficiency,
+        circuit_power_w=radio.draw.circuit_power_w,
     )
     sent = sent / receivers
-    heard = receive_energy_j(air.heard, receive_power_w=radio.receive_power_w)
+    heard = receive_energy_j(air.heard, receive_power_w=radio.draw.receive_power_w)
     devices = state.energy_j.shape[0]
     # Who hears two senders at once draws its power once.
     heard = heard / np.bincount(air.destination, minlength=devices)[air.destination]
+    by_state = np.stack(
+        [
+            np.bincount(air.source, weights=sent, minlength=devices),
+            np.bincount(air.destination, weights=heard, minlength=devices),
+        ]
+    )
     if feedback_s > 0:
         more_sent, more_heard = _answers(state, air, feedback_s, sent, heard)
+        by_state[1] += np.bincount(air.source, weights=more_sent, minlength=devices)
+        by_state[0] += np.bincount(air.destination, weights=more_heard, minlength=devices)
         sent, heard = sent + more_sent, heard + more_heard
     spent = np.bincount(air.source, weights=sent, minlength=devices)
     spent += np.bincount(air.destination, weights=heard, minlength=devices)
@@ -198,6 +206,9 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
     spent = np.where(np.isfinite(spent), spent, 0.0)
     state.energy_j += spent
     state.battery_j = np.maximum(state.battery_j - spent, 0.0)
+    if state.state_energy_j is not None:
+        whole = by_state.sum(axis=0)
+        state.state_energy_j[:2] += by_state * np.divide(spent, whole, out=np.zeros(devices), where=whole > 0)
     busy = np.zeros(devices)
     busy[air.source] = duration + feedback_s
     busy[air.destination] = air.heard + feedback_s
@@ -210,13 +221,13 @@ def _answers(
     """(rows,) energy of hearing the answer, shared among a sender's rows, and of sending it, in J."""
     radio, battery = state.radio, state.battery_j
     receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
-    listens = np.minimum(receive_energy_j(feedback_s, receive_power_w=radio.receive_power_w) / receivers,
+    listens = np.minimum(receive_energy_j(feedback_s, receive_power_w=radio.draw.receive_power_w) / receivers,
                          np.maximum(battery[air.source] / receivers - sent, 0.0))  # fmt: skip
     answers = transmit_energy_j(
         radio.power_w[air.destination],
         feedback_s,
-        amplifier_efficiency=radio.amplifier_efficiency,
-        circuit_power_w=radio.circuit_power_w,
+        amplifier_efficiency=radio.draw.amplifier_efficiency,
+        circuit_power_w=radio.draw.circuit_power_w,
     )
     return listens, np.minimum(answers, np.maximum(battery[air.destination] - heard, 0.0))
 

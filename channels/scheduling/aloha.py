@@ -1,7 +1,12 @@
 """`aloha`: slotted random access; every waiting transfer is tried with probability p.
 
-A device still has one role per slot: of transfers that share a device, the one drawn first goes. What
-collides is not decoded and is tried again.
+A device still has one role per slot: of transfers that share a device, the one drawn first goes. What is decoded
+follows from the SINR: of equally strong transmissions that meet none is, so that G offered transmissions a slot give
+G·exp(-G); a stronger one may survive (capture), under Rayleigh fading with chance 1/(1 + T) beside each equally strong
+other one, so that G·exp(-G·T/(1 + T)) come through at an SINR threshold T.
+
+By default a sender knows the mean SINR of its slot when it chooses its rate, as under the schedulers, though nobody
+told it who else sends: an optimistic reading. With `blind` it knows its own link's SNR alone.
 
 Source:
     Roberts, ALOHA Packet System with and without Slots and Capture (1975).
@@ -35,4 +40,13 @@ def select(task: SlotTask) -> list[IntArray]:
     return [band]
 
 
-ALOHA = Scheduler("aloha", select, spreads=True, keeps_threshold=False)
+def aloha_scheduler(blind: bool = False) -> Scheduler:
+    """Make the scheduler.
+
+    Args:
+        blind: Whether senders choose their rate from the SNR of their link, not knowing who else sends in the slot.
+
+    Returns:
+        The scheduler.
+    """
+    return Scheduler("aloha", select, spreads=True, keeps_threshold=False, knows_slot=not blind)

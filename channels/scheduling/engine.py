@@ -25,10 +25,12 @@ import numpy as np
 from channels.arrays import FloatArray, IntArray
 from channels.scheduling.air import run_slot
 from channels.scheduling.balance import balanced
-from channels.scheduling.ordering import canonical_order
+from channels.scheduling.grouping import unit_ids
+from channels.scheduling.ordering import canonical_order, remaining_s
 from channels.scheduling.problem import Radio, Scheduler, SlotTask, subset
 from channels.scheduling.state import Outcome, Request, State
 from channels.transfers import DELIVERED, LATE, OFF, UNSERVED, Schedule
+from channels.units import BITS_PER_BYTE
 
 __all__ = ["Outcome", "Request", "run_slots"]
 
@@ -46,7 +48,9 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     """
     count = len(request.transfers)
     waited = np.zeros(count, dtype=np.int64) if request.waited is None else request.waited
-    order = canonical_order(request.transfers, waited, request.order_key)
+    order = canonical_order(
+        request.transfers, waited, request.order_key, _shortest(radio, scheduler, request)
+    )
     ordered = replace(
         request,
         transfers=request.transfers.permuted(order),
@@ -58,6 +62,16 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     state = State(radio, scheduler, ordered)
     _serve(state)
     return _outcome(state, order)
+
+
+def _shortest(radio: Radio, scheduler: Scheduler, request: Request) -> FloatArray | None:
+    """(M,) time that each transfer and what waits for it takes, where the shortest go first."""
+    if not request.shortest_first or not len(request.transfers):
+        return None
+    wanted, groups = request.transfers, scheduler.groups and radio.multicast
+    snr = radio.power_w[wanted.source] * request.gain / radio.noise_w[wanted.destination]
+    alone_s = radio.law.expected_s(wanted.payload_bytes.astype(np.float64) * BITS_PER_BYTE, snr)
+    return remaining_s(wanted, alone_s, unit_ids(radio, groups, wanted, request.gain))
 
 
 def _serve(state: State) -> None:
@@ -213,4 +227,6 @@ def _outcome(state: State, order: IntArray) -> Outcome:
         state.average_bps,
         state.now_s,
         state.awaited > 0,
+        state.state_energy_j,
+        None if state.state_energy_j is None else state.silent_s,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.blocklength import error_probability
 from channels.decoding import carried_bps
-from channels.draws import keyed_uniform
+from channels.draws import keyed_uniform, stream_key
 from channels.link import packet_success_probability
 from channels.power import foschini_miljanic
 from channels.scheduling.problem import Radio, SlotTask
@@ -53,7 +53,7 @@ class SlotLevels:
         unit: (receptions,) unit of each.
         mean: (receptions,) linear SINR on mean gains.
         faded: (receptions,) linear SINR at the slot's start, fading included.
-        floor_w: (receptions,) noise plus far interference in W.
+        floor_w: (receptions,) noise, far interference and interference from outside in this slot, in W.
     """
 
     rows: IntArray
@@ -73,12 +73,18 @@ def slot_levels(task: SlotTask, band: IntArray) -> tuple[IntArray, FloatArray]:
     Returns:
         Row indices of the task, and their linear SINR.
     """
-    levels = mean_levels(task, band, SlotFading(), 0.0, task.radio.power_w)
+    levels = mean_levels(task, band, SlotFading(), 0.0, task.radio.power_w, outside=False)
     return levels.rows, levels.mean
 
 
 def mean_levels(
-    task: SlotTask, band: IntArray, fading: SlotFading, now_s: float, power_w: FloatArray
+    task: SlotTask,
+    band: IntArray,
+    fading: SlotFading,
+    now_s: float,
+    power_w: FloatArray,
+    *,
+    outside: bool = True,
 ) -> SlotLevels:
     """SINR of every reception of a slot, on mean gains and with the fading at its start.
 
@@ -88,6 +94,7 @@ def mean_levels(
         fading: The slot's fading.
         now_s: Its start in s.
         power_w: (N,) powers in W.
+        outside: Whether the interference from outside is that of the slot, and not its mean.
     """
     unit = task.row_unit
     rows = np.flatnonzero(band[unit] >= 0)
@@ -96,6 +103,12 @@ def mean_levels(
     floor = task.radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
     levels = SlotLevels(rows, unit[rows], floor, floor, floor)
     mean, faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)
+    external = task.radio.external
+    if outside and external is not None:
+        now_w = external.floor_w(destination, fading, now_s)
+        floor = np.maximum(floor - task.radio.noise_w[destination] + now_w, external.noise_w)
+        levels = SlotLevels(rows, unit[rows], floor, floor, floor)
+        faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)[1]
     return SlotLevels(rows, unit[rows], mean, faded, floor)
 
 
@@ -210,26 +223,26 @@ def chosen_rates(
 ) -> FloatArray:
     """(U,) rate in bit/s of each unit, chosen before the outcome: that of its worst receiver.
 
-    `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, less a
-    margin; `genie` the SINR of the attempt itself, but for receivers that cannot decode even the lowest rate,
-    which it sends at the rate of the mean. With an outer loop the rate is that of the SINR that it reckons with from
-    the mean or delayed one. Who does not know the slot's other senders takes the SNR for the SINR.
+    `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, `estimated` what
+    pilots tell of it, `perfect` the fading itself, each at mean interference and less a margin; `genie` the SINR of the
+    attempt itself, but for receivers that cannot decode even the lowest rate, which it sends at the rate of the mean.
+    With an outer loop the rate is that of the SINR that it reckons with from what is known. Who does not know the
+    slot's other senders takes the SNR for the SINR.
     """
     known, worst = levels.mean, np.full(task.units, np.inf)
     if not knows_slot:
         known = task.signal_w[levels.rows] / radio.noise_w[task.destination[levels.rows]]
+    if radio.csi in ("delayed", "estimated", "perfect"):
+        known = known * _known_fading(task, levels, fading, now_s)
     if reckoned is not None and radio.csi != "genie":
-        if radio.csi == "delayed":
-            known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
         np.minimum.at(worst, levels.unit, reckoned(known))
         return radio.law.rate(worst)
     if radio.csi == "mean":
         np.minimum.at(worst, levels.unit, known)
         return radio.law.rate_for(worst, task.bits)
-    if radio.csi == "delayed":
-        known = known * _own_fading(task, levels, fading, now_s - radio.csi_delay_s)
+    if radio.csi != "genie":
         np.minimum.at(worst, levels.unit, known)
-        return radio.law.rate(worst / float(db_to_linear(radio.delayed_margin_db)))
+        return radio.law.rate(worst / float(db_to_linear(radio.known_margin_db)))
     able = levels.faded >= radio.law.needed_sinr(radio.law.lowest_bps) * (1 - 1e-12)
     np.minimum.at(worst, levels.unit[able], levels.faded[able])
     planned = np.full(task.units, np.inf)
@@ -238,13 +251,28 @@ def chosen_rates(
     return np.where(np.isfinite(worst), reachable, radio.law.rate_for(planned, task.bits))
 
 
-def _own_fading(task: SlotTask, levels: SlotLevels, fading: SlotFading, time_s: float) -> FloatArray:
+def _known_fading(task: SlotTask, levels: SlotLevels, fading: SlotFading, now_s: float) -> FloatArray:
+    """(receptions,) power of each link's own fading, as its sender knows it.
+
+    From pilots it knows |h + e|², where e is complex normal of variance 1/(pilots·mean SINR): the least-squares
+    estimate of a channel of power |h|² that holds while they last.
+    """
     from channels import kernels
 
-    return kernels.fading_factors(
-        task.source[levels.unit], task.destination[levels.rows], np.full(levels.rows.size, time_s),
-        fading.doppler_hz, fading.kind, fading.shape, fading.table, np.uint64(fading.key),
+    radio, source, destination = task.radio, task.source[levels.unit], task.destination[levels.rows]
+    time_s = now_s - radio.csi_delay_s if radio.csi == "delayed" else now_s
+    power = kernels.fading_factors(
+        source, destination, np.full(levels.rows.size, time_s), fading.doppler_hz, fading.kind, fading.shape,
+        fading.table, np.uint64(fading.key),
     )  # fmt: skip
+    if radio.csi != "estimated":
+        return power
+    size, turn = (
+        keyed_uniform(stream_key(fading.success_key, name), source, destination, ordered=True)
+        for name in ("estimate-size", "estimate-turn")
+    )
+    error = np.sqrt(-np.log(size) / (radio.csi_pilots * levels.mean))
+    return power + 2.0 * np.sqrt(power) * error * np.cos(2.0 * np.pi * turn) + error**2
 
 
 def decoded_rows(

@@ -9,9 +9,11 @@ import numpy as np
 
 from channels.adaptation import RateLaw
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.external import ExternalField
 from channels.gains import NearGains
 from channels.interference import FarField
 from channels.link import CHEN_WATERFALL_DB
+from channels.power_states import PowerDraw
 from channels.scheduling.rule import Scheduler
 
 __all__ = ["IDLE", "LARGEST_LINK_MATRIX", "LinkMatrix", "Radio", "Scheduler", "SlotTask"]
@@ -29,15 +31,16 @@ class Radio:
         near: Mean gains between devices.
         far: Far interference, or None.
         power_w: (N,) transmit power of each device in W.
-        noise_w: (N,) noise power of one sub-channel at each device in W.
+        noise_w: (N,) noise power of one sub-channel at each device in W, with the mean interference from outside.
         bandwidth_hz: Bandwidth of one sub-channel in Hz.
         subchannels: Number of sub-channels.
         sinr_min: Decoding threshold beta, linear.
         plan_min: SINR the scheduler keeps on mean gains (beta times the fade margin), linear.
         law: Rates chosen from the mean SINR.
-        csi: What a sender knows: `mean`, `delayed` or `genie` (see `channels.adaptation`).
+        csi: What a sender knows, one of `channels.adaptation.CSI_KINDS`.
         csi_delay_s: Age of the SINR that `delayed` knows, in s.
-        delayed_margin_db: Margin below that SINR in dB.
+        csi_pilots: Pilot symbols of an estimate.
+        known_margin_db: Margin below the SINR that `delayed`, `estimated` or `perfect` knows, in dB.
         errors: `outage`, `chen`, `finite_blocklength` or `none`.
         waterfall_db: Waterfall threshold of `chen` in dB.
         power_control: `fixed` or `foschini_miljanic`.
@@ -45,11 +48,7 @@ class Radio:
         harq: What receivers keep of attempts that they could not decode (see `channels.harq`).
         feedback_s: Time after each slot in which all its receivers answer at once, in s.
         feedback_delay_s: Time from there to the earliest next attempt of what was not decoded, in s.
-        amplifier_efficiency: Amplifier efficiency eta.
-        circuit_power_w: Circuit power of a sender in W.
-        receive_power_w: Power of a receiver in W.
-        listen_power_w: Power of a device that still awaits a reception, in W.
-        idle_power_w: Power of any other device that neither sends nor receives, in W.
+        draw: What a device draws in each state.
         slot_s: Length of an idle slot in s.
         seed: Seed of random access.
         round_index: Number of the round; with the slot it keys random access.
@@ -58,6 +57,7 @@ class Radio:
         conflict_factor: Interference range over link length.
         exponent: Path-loss exponent that turns gains into lengths where positions are unknown.
         positions_m: (N, 2) positions in m, or None.
+        external: What reaches the devices from outside; None where nothing does.
     """
 
     near: NearGains
@@ -71,7 +71,8 @@ class Radio:
     subchannels: int = 1
     csi: str = "mean"
     csi_delay_s: float = 0.0
-    delayed_margin_db: float = 3.0
+    csi_pilots: float = 8.0
+    known_margin_db: float = 3.0
     errors: str = "outage"
     waterfall_db: float = CHEN_WATERFALL_DB
     power_control: str = "fixed"
@@ -79,11 +80,7 @@ class Radio:
     harq: str = "none"
     feedback_s: float = 0.0
     feedback_delay_s: float = 0.0
-    amplifier_efficiency: float = 0.35
-    circuit_power_w: float = 0.1
-    receive_power_w: float = 0.1
-    listen_power_w: float = 0.0
-    idle_power_w: float = 0.0
+    draw: PowerDraw = field(default_factory=PowerDraw)
     slot_s: float = 1e-3
     seed: int = 0
     round_index: int = 0
@@ -92,6 +89,7 @@ class Radio:
     conflict_factor: float = 2.0
     exponent: float = 3.5
     positions_m: FloatArray | None = None
+    external: ExternalField | None = None
 
 
 @dataclass(frozen=True)

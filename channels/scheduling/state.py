@@ -11,6 +11,7 @@ import numpy as np
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.harq import SoftMemory
 from channels.outer_loop import OuterLoop
+from channels.power_states import STATES, PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.levels import SlotFading
@@ -37,6 +38,8 @@ class Request:
         average_bps: (N,) served rate of each sender so far in bit/s; None for 0.
         presence: When devices are on; None where they always are.
         loop: The outer loop of the links, which attempts take further; None without one.
+        silent_s: (N,) silence of each device before the round, in s; None for 0.
+        shortest_first: Whether transfers are taken by the time that they and what waits for them take.
         until_s: Time up to which devices that are off, or not ready, are waited for; later ones go unserved.
     """
 
@@ -54,6 +57,8 @@ class Request:
     presence: Presence | None = None
     until_s: float = math.inf
     loop: OuterLoop | None = None
+    silent_s: FloatArray | None = None
+    shortest_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class Outcome:
         average_bps: (N,) served rate of each sender in bit/s.
         now_s: Time up to which energy is booked.
         awaiting: (N,) devices for which something is still pending.
+        state_energy_j: (7, N) the energy by state in the order of `STATES`; None where radios have no states.
+        silent_s: (N,) silence of each device at the end in s; None likewise.
     """
 
     schedule: Schedule
@@ -77,6 +84,8 @@ class Outcome:
     average_bps: FloatArray
     now_s: float
     awaiting: BoolArray
+    state_energy_j: FloatArray | None = None
+    silent_s: FloatArray | None = None
 
 
 class State:
@@ -116,6 +125,10 @@ class State:
         self.mains = bool(np.isinf(self.battery_j).all())
         self.energy_j = np.zeros(devices)
         self.idle_energy_j = np.zeros(devices)
+        states = radio.draw.sleeps is not None
+        self.state_energy_j = np.zeros((len(STATES), devices)) if states else None
+        silent = request.silent_s
+        self.silent_s = np.zeros(devices) if silent is None else silent.copy()
         average = request.average_bps
         self.average_bps = np.zeros(devices) if average is None else average.copy()
         self.far_w = np.zeros(devices)
@@ -168,16 +181,19 @@ class State:
             busy_s: (N,) seconds of the step in which each device sends or receives; None for 0. A device that is off
                 draws nothing.
         """
+        off_s: FloatArray | float = 0.0
         if self.request.presence is not None:
             off_s = self.request.presence.off_s(self.now_s, time_s)
-            busy_s = off_s if busy_s is None else busy_s + off_s
-        spent = idle_energy(
-            self.radio,
-            time_s - self.now_s,
-            self.awaited > 0,
-            self.battery_j,
-            0.0 if busy_s is None else busy_s,
-        )
+        step_s, awaiting = time_s - self.now_s, self.awaited > 0
+        busy: FloatArray | float = 0.0 if busy_s is None else busy_s
+        if self.state_energy_j is not None:
+            parts, self.silent_s = resting_energy(
+                self.radio.draw, step_s, awaiting, self.battery_j, self.silent_s, busy, off_s
+            )
+            self.state_energy_j += parts
+            spent = parts.sum(axis=0)
+        else:
+            spent = idle_energy(self.radio.draw, step_s, awaiting, self.battery_j, busy + off_s)
         self.energy_j += spent
         self.idle_energy_j += spent
         self.battery_j = np.maximum(self.battery_j - spent, 0.0)
@@ -185,12 +201,16 @@ class State:
 
 
 def idle_energy(
-    radio: Radio, step_s: float, awaiting: BoolArray, battery_j: FloatArray, busy_s: FloatArray | float = 0.0
+    draw: PowerDraw,
+    step_s: float,
+    awaiting: BoolArray,
+    battery_j: FloatArray,
+    busy_s: FloatArray | float = 0.0,
 ) -> FloatArray:
     """Energy of listening (something is still awaited) or idling over a step, at most what a battery holds.
 
     Args:
-        radio: The physical side; it holds both powers.
+        draw: Both powers.
         step_s: Length of the step in s.
         awaiting: (N,) whether a device still awaits a reception.
         battery_j: (N,) energy left in J.
@@ -199,5 +219,5 @@ def idle_energy(
     Returns:
         (N,) energy in J.
     """
-    power_w = np.where(awaiting, radio.listen_power_w, radio.idle_power_w)
+    power_w = np.where(awaiting, draw.listen_power_w, draw.idle_power_w)
     return np.minimum(power_w * np.maximum(step_s - busy_s, 0.0), battery_j)

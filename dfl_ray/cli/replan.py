@@ -47,9 +47,10 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(totals: dict[str, dict[str, float]]) -> list[str]:
+def _lines(totals: dict[str, dict[str, float | None]]) -> list[str]:
     """The totals as a table of four columns."""
     from dfl_ray.records.results import share, size
+    from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 
     def seconds(value: float) -> str:
         return f"{value:.4g} s"
@@ -62,13 +63,20 @@ def _lines(totals: dict[str, dict[str, float]]) -> list[str]:
         ("bytes on air", "payload_bytes", size), ("airtime", "airtime_s", seconds),
         ("simulated time", "simulated_s", seconds), ("energy", "energy_j", joules),
         ("  radio", "radio_energy_j", joules), ("    of it idle, listening", "idle_energy_j", joules),
+        *((f"    {name.removesuffix('_energy_j').replace('_', ' ')}", name, joules)
+          for name in STATE_ENERGY_COLUMNS if name in totals),
         ("  computing", "compute_energy_j", joules),
     ):  # fmt: skip
         was, now = totals[name]["run"], totals[name]["replanned"]
-        change = "none" if now == was else f"{100 * (now / was - 1):+.1f} %" if was else "–"
-        rows.append((label, write(was), write(now), change))
-    wanted = totals["transfers"]["run"]
-    was, now = (totals["delivered"][who] / wanted if wanted else None for who in ("run", "replanned"))
+        change = (
+            "none" if now == was else f"{100 * (now / was - 1):+.1f} %" if was and now is not None else "–"
+        )
+        told_was, told_now = ("–" if value is None else write(value) for value in (was, now))
+        rows.append((label, told_was, told_now, change))
+    wanted = totals["transfers"]["run"] or 0.0
+    was, now = (
+        (totals["delivered"][who] or 0.0) / wanted if wanted else None for who in ("run", "replanned")
+    )
     points = "none" if was == now or was is None or now is None else f"{100 * (now - was):+.1f} points"
     rows.append((f"delivered of {wanted:,.0f}", share(was), share(now), points))
     widths = [max(len(row[k]) for row in rows) for k in range(4)]

@@ -10,7 +10,8 @@ the decoded segments of a message too; the SINR percentiles of `rounds` are over
 attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fraction` of `rounds`, `idle_energy_j` and
 `late` of `devices`; radio energy holds listening and idling; the outcome `upstream`; a transmission that was cut counts
 the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
-`off_devices`, `on` and the outcome `off`.
+`off_devices`, `on` and the outcome `off`. 6: the radio's energy by state in `rounds` and `devices`, null unless
+`radio.energy` is `states`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dfl_ray.records.conforming import TableLike as TableLike
 from dfl_ray.records.conforming import conform as conform
 from dfl_ray.records.conforming import upgrade as upgrade
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _KINDS = {
     "i": pa.int64(),
@@ -59,6 +60,21 @@ def _schema(
     ]
     return pa.schema(fields, metadata={"dfl_ray.table": table, "dfl_ray.schema_version": str(SCHEMA_VERSION)})
 
+
+_STATE_ENERGY = [
+    (f"{state}_energy_j", "f", f"the part of radio_energy_j spent {what}; null without `radio.energy=states`")
+    for state, what in (
+        ("transmit", "sending"),
+        ("receive", "receiving"),
+        ("listen", "awake, since something was still awaited"),
+        ("micro_sleep", "in micro sleep"),
+        ("light_sleep", "in light sleep"),
+        ("deep_sleep", "in deep sleep"),
+        ("transition", "on the ways to a sleep and back"),
+    )
+]
+STATE_ENERGY_COLUMNS: tuple[str, ...] = tuple(name for name, _, _ in _STATE_ENERGY)
+"""Columns of `rounds` and `devices` that add up to `radio_energy_j` where radios have states."""
 
 ROUNDS = _schema(
     "rounds",
@@ -103,6 +119,7 @@ ROUNDS = _schema(
         ),
         ("compute_energy_j", "f", "energy of training in the round, all devices"),
         ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
+        *_STATE_ENERGY,
         ("starved_fraction", "f", "share of the links wanted so far in the run that never delivered"),
         ("object_store_bytes", "i", "bytes put into the object store in the round"),
         (
@@ -118,7 +135,8 @@ ROUNDS = _schema(
         ("record_wall_s", "f", "real time of writing records and tracking"),
         ("overhead_fraction", "f", "share of wall_s outside training and evaluation"),
     ],
-    since={**dict.fromkeys(("late_devices", "idle_energy_j", "starved_fraction"), 3), "off_devices": 5},
+    since={**dict.fromkeys(("late_devices", "idle_energy_j", "starved_fraction"), 3), "off_devices": 5}
+    | dict.fromkeys(STATE_ENERGY_COLUMNS, 6),
 )
 
 DEVICES = _schema(
@@ -137,6 +155,7 @@ DEVICES = _schema(
         ),
         ("compute_energy_j", "f", "energy of the device's training; 0 without charge"),
         ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
+        *_STATE_ENERGY,
         (
             "sent_bytes",
             "i",
@@ -156,7 +175,7 @@ DEVICES = _schema(
         ("tasks", "s", "names of the tasks it holds, comma separated"),
         ("actor", "s", "name of the actor that hosts it"),
     ],
-    since={**dict.fromkeys(("idle_energy_j", "late"), 3), "on": 5},
+    since={**dict.fromkeys(("idle_energy_j", "late"), 3), "on": 5} | dict.fromkeys(STATE_ENERGY_COLUMNS, 6),
 )
 
 TRANSFERS = _schema(

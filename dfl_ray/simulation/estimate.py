@@ -109,11 +109,15 @@ def typical_round(found: DryRun) -> dict[str, Any]:
 
 
 def _radio_figures(played: PlayedRound) -> dict[str, Any]:
+    from channels.estimate import jain_index
     from dfl_ray.simulation.radio_tables import bytes_on_air
 
     plan = played.plan
     latency = plan.finished_s - _made_s(played)
     sinr = plan.table["sinr_db"].to_numpy(float)
+    bits = 8.0 * played.hops.transfers.payload_bytes
+    served_bps = np.divide(bits, latency, out=np.zeros(len(latency)), where=latency > 0)
+    fairness = jain_index(served_bps)
     return {
         "transfers": len(played.requests),
         "payload_bytes": bytes_on_air(plan),
@@ -127,6 +131,8 @@ def _radio_figures(played: PlayedRound) -> dict[str, Any]:
         "delivered_fraction": float(played.arrived.mean()) if len(played.requests) else None,
         "slots": int(plan.table["slot"].max()) + 1 if len(plan.table) else 0,
         **_percentiles("latency_s", latency[np.isfinite(latency)], (50, 95, 99)),
+        "latency_s_max": float(np.nanmax(latency)) if np.isfinite(latency).any() else None,
+        "fairness": None if np.isnan(fairness) else fairness,
         **_percentiles("sinr_db", sinr[np.isfinite(sinr)], (5, 50, 95)),
     }
 
@@ -278,6 +284,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         The lines in the order they are shown, the notes last.
     """
     from dfl_ray.records.results import share, size
+    from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 
     f, run, memory, start = figures, figures["run"], figures["memory"], figures["start_up"]
     lines = [
@@ -289,6 +296,8 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("simulated time, whole run", about(run["simulated_s"])),
         ("energy, whole run", f"{run['energy_j']:.4g} J: radio {run['radio_energy_j']:.4g} J, computing "
          f"{run['compute_energy_j']:.4g} J"),
+        ("  radio by state", ", ".join(f"{name.removesuffix('_energy_j').replace('_', ' ')} {run[name]:.4g} J"
+                                       for name in STATE_ENERGY_COLUMNS if name in run)),
         ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
          if run["transfers"] else "nothing is sent"),
         *_typical_lines(figures["typical_round"]),
@@ -329,6 +338,8 @@ def _typical_lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"typical round ({one['round']})", f"{one['transfers']:,} transfers in {one['slots']:,} slots, "
          f"{size(one['payload_bytes'])}, {one['airtime_s']:.3g} s of airtime, {one['energy_j']:.3g} J"),
         ("  simulated", f"{about(one['round_s'])}{slowest}"),
-        ("  latency", spread("latency_s", "s", ("p50", "p95", "p99"))),
+        ("  latency", spread("latency_s", "s", ("p50", "p95", "p99", "max"))),
+        ("  fairness", "" if one["fairness"] is None
+         else f"{one['fairness']:.3f} (Jain's index of the hops' bits over their latency; 1 = all alike)"),
         ("  SINR", spread("sinr_db", "dB", ("p05", "p50", "p95"))),
     ]  # fmt: skip

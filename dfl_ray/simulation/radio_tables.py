@@ -228,6 +228,22 @@ def attempt_sinr_db(plan: RoundPlan) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
+def state_energy(plan: RoundPlan) -> dict[str, np.ndarray]:
+    """Energy of each device's radio by state.
+
+    Args:
+        plan: What the radio did.
+
+    Returns:
+        Column of `devices` -> (devices,) energy in J; nothing where radios have no states.
+    """
+    from channels.power_states import STATES
+
+    if plan.state_energy_j is None:
+        return {}
+    return {f"{state}_energy_j": own for state, own in zip(STATES, plan.state_energy_j, strict=True)}
+
+
 def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
     """Make the radio columns of a `rounds` row.
 
@@ -249,6 +265,7 @@ def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
         "radio_energy_j": float(plan.radio_energy_j.sum()),
         "compute_energy_j": float(plan.compute_energy_j.sum()),
         "idle_energy_j": float(plan.idle_energy_j.sum()),
+        **{name: float(values.sum()) for name, values in state_energy(plan).items()},
         "starved_fraction": plan.starved_fraction,
         "delivered_fraction": float(delivered.mean()) if wanted else None,
         "sinr_db_p05": low,

@@ -23,6 +23,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.network.deployment import channel_setup
 from dfl_ray.records import Run, load_run
+from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.radio_tables import radio_metrics
 from dfl_ray.simulation.recorded_requests import COLUMNS, Link, RecordedRequests, recorded_requests
@@ -82,11 +83,24 @@ class Replanned:
     rounds: pd.DataFrame
     notes: tuple[str, ...]
 
-    def totals(self) -> dict[str, dict[str, float]]:
-        """Sums over the run: name -> `run` and `replanned`; `simulated_s` is the clock at the end."""
+    def totals(self) -> dict[str, dict[str, float | None]]:
+        """Sums over the run: name -> `run` and `replanned`; `simulated_s` is the clock at the end.
+
+        Energy by state is among them where one of the radios has states, and None for one that has none.
+        """
         both = {"run": self.recorded, "replanned": self.rounds}
-        found = {name: {who: float(table[name].sum()) for who, table in both.items()} for name in SUMS}
-        clock = {who: float(table["simulated_s"].iloc[-1]) for who, table in both.items()}
+        states = [
+            n for n in STATE_ENERGY_COLUMNS if any(n in t and t[n].notna().any() for t in both.values())
+        ]
+        found: dict[str, dict[str, float | None]] = {
+            name: {who: float(table[name].sum()) for who, table in both.items()} for name in SUMS
+        }
+        for name in states:
+            known = {who: name in t and bool(t[name].notna().all()) for who, t in both.items()}
+            found[name] = {who: float(t[name].sum()) if known[who] else None for who, t in both.items()}
+        clock: dict[str, float | None] = {
+            who: float(table["simulated_s"].iloc[-1]) for who, table in both.items()
+        }
         return {**found, "simulated_s": clock}
 
 

@@ -17,7 +17,7 @@ from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.masks import collision_rates
 from dfl_ray.records.results import mean_of
 from dfl_ray.simulation.experiment import Experiment
-from dfl_ray.simulation.radio_tables import sent_bytes
+from dfl_ray.simulation.radio_tables import sent_bytes, state_energy
 
 if TYPE_CHECKING:
     from channels.transfers import RoundPlan
@@ -59,6 +59,7 @@ def device_table(
             "radio_energy_j": plan.radio_energy_j,
             "compute_energy_j": plan.compute_energy_j,
             "idle_energy_j": plan.idle_energy_j,
+            **state_energy(plan),
             "sent_bytes": sent_bytes(plan, count),
             **_taken_columns(taken, count),
             "alive": plan.alive,

@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import holders, method_rule
+from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
+from dfl_ray.views.learning import radio_parts
 from dfl_ray.views.maps import draw_links, link_sinr_db
 from dfl_ray.views.style import (
     BLACK,
@@ -243,7 +245,7 @@ def _held_bar(row) -> tuple[str, int, str]:
 
 
 def device_energy(run: Run, device: int) -> go.Figure:
-    """Draw what a device has spent by radio and computing, summed over rounds, and what its battery has left.
+    """Draw what a device has spent by radio (or its states) and computing, summed, and what its battery has left.
 
     Args:
         run: The run.
@@ -254,14 +256,14 @@ def device_energy(run: Run, device: int) -> go.Figure:
         the same battery to all devices; with batteries by class the record does not tell which it has.
     """
     title = f"Energy of device {device}"
-    columns = ["round", "energy_j", "radio_energy_j", "compute_energy_j", "alive"]
+    columns = ["round", "energy_j", "radio_energy_j", "compute_energy_j", "alive", *STATE_ENERGY_COLUMNS]
     rows = run.of_device("devices", device, columns)
     if not len(rows):
         return empty(title, "No round is complete yet.")
     section = run.config.get("devices", {})
     battery = section.get("battery_j") if not section.get("class_figures") else None
-    spent = rows[["compute_energy_j", "radio_energy_j"]].fillna(0).cumsum()
-    parts = [("computing, so far", spent["compute_energy_j"]), ("radio, so far", spent["radio_energy_j"])]
+    split = (("compute_energy_j", "computing"), *radio_parts(rows))
+    parts = [(f"{name}, so far", rows[column].fillna(0).cumsum()) for column, name in split]
     if rows["radio_energy_j"].isna().all():
         parts = [("radio and computing, so far", rows["energy_j"].fillna(0).cumsum())]
     total = rows["energy_j"].fillna(0).cumsum()

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import last_evaluation, method_rule
+from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 from dfl_ray.views.style import (
     BLUE,
     SEQUENTIAL,
@@ -239,8 +240,23 @@ def _product(one: Factors, other: Factors) -> float:
     return float(sum(np.sum((one[k][1].T @ other[k][1]) * (one[k][0] @ other[k][0].T)) for k in one))
 
 
+def radio_parts(rows: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """Columns that the radio's energy is drawn by, with their names in a legend.
+
+    Args:
+        rows: Rows of `rounds` or `devices`.
+
+    Returns:
+        The states in which anything was spent, where the radio has states; else `radio_energy_j` alone.
+    """
+    states = [name for name in STATE_ENERGY_COLUMNS if name in rows and rows[name].sum() > 0]
+    if not states or rows[states].isna().any(axis=None):
+        return (("radio_energy_j", "radio"),)
+    return tuple((name, name.removesuffix("_energy_j").replace("_", " ")) for name in states)
+
+
 def energy_of_devices(run: Run) -> go.Figure:
-    """Draw the energy that devices spent by round, split into radio and computing.
+    """Draw the energy that devices spent by round, split into computing and radio, or its states where it has some.
 
     Args:
         run: The run, complete or not.
@@ -253,7 +269,7 @@ def energy_of_devices(run: Run) -> go.Figure:
     if not len(rounds):
         return empty(title, "No round is complete yet.")
     picture = figure(title, x="communication round", y="energy, all devices (J)", height=400)
-    split = (("compute_energy_j", "computing"), ("radio_energy_j", "radio"))
+    split = (("compute_energy_j", "computing"), *radio_parts(rounds))
     if rounds[[column for column, _ in split]].isna().any().any():
         split = (("energy_j", "radio and computing"),)
     for index, (column, name) in enumerate(split):

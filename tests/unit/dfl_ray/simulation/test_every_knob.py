@@ -56,6 +56,7 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "sinr_min_db": (4.0, {}),
     "csi": ("genie", {}),
     "csi_delay_s": (1e-3, {"csi": "delayed", "speed_mps": 5.0}),
+    "csi_pilots": (2.0, {"csi": "estimated"}),
     "rate_margin_db": (6.0, {}),
     "outer_loop_target": (0.1, {}),
     "outer_loop_step_db": (2.0, {"outer_loop_target": 0.1}),
@@ -64,6 +65,7 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "waterfall_db": (6.0, {"errors": "chen"}),
     "scheduler": ("tdma", {}),
     "scheduler_options": ({"one": 1}, {}),
+    "priority": ("deadline", {"scheduler": "tdma"}),
     "aloha_probability": (0.3, {"scheduler": "aloha"}),
     "conflict_factor": (1.0, {"scheduler": "coloring"}),
     "multicast": (False, {}),
@@ -73,6 +75,8 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "feedback_s": (1e-3, {}),
     "feedback_delay_s": (2e-3, {}),
     "deadline_s": (0.1, {}),
+    "energy": ("states", {}),
+    "energy_options": ({"unit_w": 2e-3}, {"energy": "states"}),
     "amplifier_efficiency": (0.5, {}),
     "circuit_power_w": (0.3, {}),
     "receive_power_w": (0.3, {}),
@@ -81,6 +85,9 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "dense_devices": (11, {"near_neighbours": 4}),
     "near_neighbours": (4, {"dense_devices": 11}),
     "far_field": ("none", {"dense_devices": 11, "near_neighbours": 4}),
+    "external_per_km2": (50.0, {}),
+    "external_power_dbm": (33.0, {"external_per_km2": 50.0}),
+    "external_duty": (0.5, {"external_per_km2": 50.0}),
 }
 """Another value of every setting, and settings under which it acts."""
 

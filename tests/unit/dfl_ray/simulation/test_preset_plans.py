@@ -32,3 +32,11 @@ def test_a_preset_of_hub_data_is_planned(name: str) -> None:
 
 def test_presets_of_suites_are_among_them() -> None:
     assert {"glue-dfl", "fedsa-glue", "openfedllm", "flowertune", "hub-text"} <= set(HUB)
+
+
+@pytest.mark.parametrize("name", ["mmwave-indoor", "nr-sidelink", "wifi-direct"])
+def test_presets_of_radios_are_planned(name: str) -> None:
+    figures = plan(load_config(name, ["rounds=1", "devices.count=9"]))
+    run, one = figures["run"], figures["typical_round"]
+    assert run["payload_bytes"] > 0 and run["delivered_fraction"] > 0.9
+    assert one["latency_s_p99"] <= one["latency_s_max"] <= one["round_s"] and 0 < one["fairness"] <= 1

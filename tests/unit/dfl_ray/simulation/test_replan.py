@@ -16,7 +16,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.network.traffic import TransferRequests
 from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.conforming import conform
-from dfl_ray.records.schema import TABLES
+from dfl_ray.records.schema import STATE_ENERGY_COLUMNS, TABLES
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.radio_tables import attempt_table, expand_hops, radio_metrics, transfer_table
 from dfl_ray.simulation.recorded_requests import COLUMNS, recorded_requests
@@ -91,6 +91,17 @@ def test_another_radio_is_told_from_the_first_round_in_which_other_messages_arri
     assert told["notes"][0].startswith(f"From round {other['round'].iloc[0]} of 3 on")
     gained = rows["newly_delivered"].sum() - rows["newly_lost"].sum()
     assert delivered["replanned"] - delivered["run"] == gained
+
+
+def test_energy_by_state_of_a_run_that_did_not_record_it(run, capsys):
+    assert main(["replan", str(run.path), "radio.energy=states", "--json"]) == 0
+    told = capsys.readouterr()
+    totals = json.loads(told.out)["totals"]
+    parts = {name: totals[name] for name in STATE_ENERGY_COLUMNS}
+    assert all(one["run"] is None and one["replanned"] >= 0 for one in parts.values())
+    radio = totals["radio_energy_j"]["replanned"]
+    assert sum(one["replanned"] for one in parts.values()) == pytest.approx(radio, rel=1e-12)
+    assert totals["delivered"]["run"] > 0 and totals["receive_energy_j"]["replanned"] > 0
 
 
 @pytest.mark.parametrize(
