@@ -63,6 +63,16 @@ class FloraNaConfig(TrainingConfig):
     type: Literal["flora_na"] = Field(default="flora_na", description="the method's name")
 
 
+class FedSbConfig(GossipConfig):
+    """Fed-SB: only the r x r core between two frozen bases is trained and sent.
+
+    Source: Singhal, Ponkshe, Vartak, Varshney and Vepakomma, "Fed-SB: a silver bullet for extreme communication
+        efficiency and performance in (private) federated LoRA fine-tuning", arXiv 2502.15436.
+    """
+
+    type: Literal["fed_sb"] = Field(default="fed_sb", description="the method's name")
+
+
 class DecafConfig(TrainingConfig):
     """DeCAF: the mean product, and balanced factors again by a truncated SVD.
 

@@ -70,6 +70,19 @@ FLORA_NA = MethodEntry(
         note="How the paper finds the weights was not checked; alternating least squares here.",
     ),
 )
+FED_SB = MethodEntry(
+    literature.FedSbConfig,
+    f"{_HERE}.fed_sb:FedSb",
+    MethodSpec(trains=("c",)),
+    About(
+        "Fed-SB: an r x r core between two frozen bases",
+        "Singhal et al. 2025, arXiv 2502.15436",
+        trained="the core C of B C A",
+        sent="the core",
+        mixed="gossip, exact",
+        note="Bases drawn from the seed; the paper's come from the gradients of the frozen weights.",
+    ),
+)
 DECAF = MethodEntry(
     literature.DecafConfig,
     f"{_HERE}.decaf:Decaf",

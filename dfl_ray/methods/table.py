@@ -24,6 +24,7 @@ METHODS: Registry[Any] = Registry(
         "tad_lora": "dfl_ray.methods.literature:TAD_LORA",
         "fedex": "dfl_ray.methods.literature:FEDEX",
         "flora_na": "dfl_ray.methods.literature:FLORA_NA",
+        "fed_sb": "dfl_ray.methods.literature:FED_SB",
         "decaf": "dfl_ray.methods.literature:DECAF",
         "gradient_tracking": "dfl_ray.methods.literature:GRADIENT_TRACKING",
         "exact_diffusion": "dfl_ray.methods.literature:EXACT_DIFFUSION",

@@ -80,6 +80,7 @@ METHOD_ORDER = (
     "random_walk",
     "fedavg_star",
     "flasc",
+    "fed_sb",
 )
 """Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
 
