@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dfl_ray.config.training import GossipConfig, TrainingConfig
+from dfl_ray.config.training import AveragedConfig, TrainingConfig
 
 
-class DecLoraConfig(GossipConfig):
+class DecLoraConfig(AveragedConfig):
     """Dec-LoRA: another name for `dlora`, local steps on A and B and gossip of both.
 
     Source: Ghiasvand, Alizadeh and Pedarsani, "Decentralized low-rank fine-tuning of large language models",
@@ -19,7 +19,7 @@ class DecLoraConfig(GossipConfig):
     type: Literal["dec_lora"] = Field(default="dec_lora", description="the method's name")
 
 
-class AdfLoraConfig(GossipConfig):
+class AdfLoraConfig(AveragedConfig):
     """ADF-LoRA: one factor trained a round, the same on all devices; both mixed.
 
     Source: Wang et al., "ADF-LoRA: alternating low-rank aggregation for decentralized federated fine-tuning",
@@ -29,7 +29,7 @@ class AdfLoraConfig(GossipConfig):
     type: Literal["adf_lora"] = Field(default="adf_lora", description="the method's name")
 
 
-class TadLoraConfig(GossipConfig):
+class TadLoraConfig(AveragedConfig):
     """TAD-LoRA: one factor trained for several rounds before the other's turn; both mixed.
 
     Source: Wang et al., "Stabilizing decentralized federated fine-tuning via topology-aware alternating LoRA",
@@ -63,7 +63,7 @@ class FloraNaConfig(TrainingConfig):
     type: Literal["flora_na"] = Field(default="flora_na", description="the method's name")
 
 
-class FedSbConfig(GossipConfig):
+class FedSbConfig(AveragedConfig):
     """Fed-SB: only the r x r core between two frozen bases is trained and sent.
 
     Source: Singhal, Ponkshe, Vartak, Varshney and Vepakomma, "Fed-SB: a silver bullet for extreme communication

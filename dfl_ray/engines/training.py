@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from dfl_ray.engines.batches import Batch, collate, within
 from dfl_ray.engines.classes import class_logits
+from dfl_ray.engines.correction import Correction
 from dfl_ray.engines.cpu.decoder import MergedDecoder
 from dfl_ray.engines.cpu.linear import Factors
 from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
@@ -252,6 +253,7 @@ def train_adapters(
     static_a: Sequence[torch.Tensor] | None = None,
     frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     keep: torch.Tensor | None = None,
+    correction: Correction | None = None,
 ) -> TrainingResult:
     """Train S adapters together for their local steps, in place.
 
@@ -270,6 +272,7 @@ def train_adapters(
         static_a: One (S, r, d) stack a layer when A is not stored in the layout.
         frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
         keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
+        correction: Control variates; None = none.
 
     Returns:
         Mean losses and gradient norms, finiteness and tokens of each adapter.
@@ -286,12 +289,16 @@ def train_adapters(
         if not bool(active.any()):
             continue
         loss = backward(model, leaves, rows, scale)
+        if correction is not None:
+            correction.apply_(leaves.gradient)
         proximal_(leaves.gradient, state.theta, start, size)
         if keep is not None:
             leaves.gradient.mul_(keep)
         norm = clip_(leaves.gradient, size.clip_norm)
         finite &= ~active | (torch.isfinite(loss) & torch.isfinite(norm)).cpu()
         active &= finite
+        if correction is not None:
+            correction.count(active)
         adamw_(state, leaves.gradient, size, active.to(state.theta.device), keep)
         used = active.float()
         losses += torch.where(active, loss.cpu(), 0.0)
