@@ -156,3 +156,22 @@ class FlascConfig(_StarConfig):
         le=1,
         description="share of the entries of the server's adapter that it sends down",
     )
+
+
+class FedsrdConfig(_StarConfig):
+    """FedSRD: important changes up, the mean product cut to rank r, and a random share of one factor's answer down.
+
+    Source: Yan et al., "FedSRD: sparsify-reconstruct-decompose for communication-efficient federated large language
+        models fine-tuning", arXiv 2510.04601.
+    """
+
+    type: Literal["fedsrd"] = Field(default="fedsrd", description="the method's name")
+    upload_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="share of each factor's change that a device sends up, by importance",
+    )
+    download_share: float = Field(
+        default=0.2, gt=0, le=1, description="share of the active factor's entries that the server sends down"
+    )

@@ -31,6 +31,7 @@ METHODS: Registry[Any] = Registry(
         "random_walk": "dfl_ray.methods.literature:RANDOM_WALK",
         "fedavg_star": "dfl_ray.methods.literature:FEDAVG_STAR",
         "flasc": "dfl_ray.methods.literature:FLASC",
+        "fedsrd": "dfl_ray.methods.literature:FEDSRD",
         "dlora_per_task": "dfl_ray.methods.entries:DLORA_PER_TASK",
         "ffa_per_task": "dfl_ray.methods.entries:FFA_PER_TASK",
         "local_per_task": "dfl_ray.methods.entries:LOCAL_PER_TASK",

@@ -81,6 +81,7 @@ METHOD_ORDER = (
     "fedavg_star",
     "flasc",
     "fed_sb",
+    "fedsrd",
 )
 """Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
 
