@@ -24,6 +24,7 @@ class Run:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_claim_reads_and_each_arm_is_a_configuration(name, tmp_path):
     from dfl_ray.config.load import load_config
+    from dfl_ray.network.deployment import dealt_tasks
 
     claim = read_claim(HERE / name)
     assert claim.paper and claim.claim and claim.figure and sum(claim.contrast.values()) == 0
@@ -31,6 +32,7 @@ def test_a_claim_reads_and_each_arm_is_a_configuration(name, tmp_path):
         made = job(settings, 2, [], tmp_path)
         config = load_config(None, made.arguments)
         assert config.seed == 2 and config.tasks.test_rows == 60
+        assert dealt_tasks(config, 6).shape == (10, 6)
         assert made.path == job(list(reversed(settings)), 2, [], tmp_path).path
         assert made.path != job(settings, 1, [], tmp_path).path
     assert common_settings()

@@ -17,6 +17,7 @@ from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.lora.projection import check_core, input_bases, output_bases
 from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.entries import make_method
+from dfl_ray.simulation.export import _factor
 from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
 from tests.network import LAYERS, LINE, complete, make_devices, plain_context, play
@@ -100,6 +101,15 @@ def test_the_cores_gradient_is_the_projection_of_the_gradient_of_b(adapted, toke
     ):
         assert mine.abs().max() > 0
         torch.testing.assert_close(mine, torch.from_numpy(up) @ of_b, rtol=1e-3, atol=1e-6)
+
+
+def test_the_exported_b_is_the_product_that_answers():
+    method, devices = network(LINE)
+    theta = devices[0].state.theta
+    for written, used in zip(
+        _factor(method.layout, theta[0].numpy(), "b"), up_factors(method.layout, theta), strict=True
+    ):
+        np.testing.assert_allclose(written, used[0], atol=1e-5)
 
 
 def test_a_core_larger_than_a_layer_is_refused():
