@@ -12,7 +12,7 @@ from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.network.comm_graph import CommGraph, Tree
-from dfl_ray.simulation.experiment import static_projections
+from dfl_ray.simulation.experiment import static_projections, static_ups
 
 LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
 LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}
@@ -88,7 +88,7 @@ def plain_context(config, weights, layers=LAYERS, rounds=20):
     return Context(
         config=config, seed=3, run=99, rounds=rounds, layers=layers, tasks=1, held=dict.fromkeys(devices, (0,)),
         graph=CommGraph(weights, {0: weights}, {}, {}, {}), sketch=sketch, router_layers=(),
-        projections=projections_of(config, layers, 1),
+        projections=projections_of(config, layers, 1), ups=static_ups(Config(seed=3, method=config), layers),
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dfl_ray.config.training import GossipConfig, TrainingConfig
+from dfl_ray.config.training import AveragedConfig, TrainingConfig
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
 
 
-class DloraConfig(GossipConfig):
+class DloraConfig(AveragedConfig):
     """Traditional decentralised LoRA: A and B trained, both gossiped over all neighbours.
 
     Source: the update of Dec-LoRA (arXiv 2501.15361).
@@ -20,7 +20,7 @@ class DloraConfig(GossipConfig):
     type: Literal["dlora"] = Field(default="dlora", description="the method's name")
 
 
-class FfaConfig(GossipConfig):
+class FfaConfig(AveragedConfig):
     """FFA-LoRA: one common frozen A, B trained and gossiped, which is exact.
 
     Source: Sun et al., "Improving LoRA in privacy-preserving federated learning", ICLR 2024, arXiv 2403.12313.
@@ -29,7 +29,7 @@ class FfaConfig(GossipConfig):
     type: Literal["ffa"] = Field(default="ffa", description="the method's name")
 
 
-class RoloraConfig(GossipConfig):
+class RoloraConfig(AveragedConfig):
     """RoLoRA: A and B in turn; only the active factor is trained, sent and mixed.
 
     Source: arXiv 2409.02346.
@@ -38,7 +38,7 @@ class RoloraConfig(GossipConfig):
     type: Literal["rolora"] = Field(default="rolora", description="the method's name")
 
 
-class FedsaConfig(GossipConfig):
+class FedsaConfig(AveragedConfig):
     """FedSA-LoRA: A and B trained, only A shared, B stays personal.
 
     Source: Guo et al., "Selective aggregation for low-rank adaptation in federated learning", arXiv 2410.01463.

@@ -21,6 +21,7 @@ from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.config.settings import hub_problems, skew_problems
+from dfl_ray.config.variates import variates_problems
 from dfl_ray.config.warm_start import missing_warm_start, warm_start_problems
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.experts.table import RULES
@@ -79,6 +80,7 @@ def check_values(config: Config) -> list[Problem]:
         lambda c: warm_start_problems(c.model, c.method),
         lambda c: fault_problems(c.devices.faults, c.method),
         asynchronous_problems,
+        variates_problems,
         lambda c: privacy_problems(c.privacy, c.method),
     )
     return [problem for check in checks for problem in check(config)]

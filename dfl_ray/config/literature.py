@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dfl_ray.config.training import GossipConfig, TrainingConfig
+from dfl_ray.config.training import AveragedConfig, TrainingConfig
 
 
-class DecLoraConfig(GossipConfig):
+class DecLoraConfig(AveragedConfig):
     """Dec-LoRA: another name for `dlora`, local steps on A and B and gossip of both.
 
     Source: Ghiasvand, Alizadeh and Pedarsani, "Decentralized low-rank fine-tuning of large language models",
@@ -19,7 +19,7 @@ class DecLoraConfig(GossipConfig):
     type: Literal["dec_lora"] = Field(default="dec_lora", description="the method's name")
 
 
-class AdfLoraConfig(GossipConfig):
+class AdfLoraConfig(AveragedConfig):
     """ADF-LoRA: one factor trained a round, the same on all devices; both mixed.
 
     Source: Wang et al., "ADF-LoRA: alternating low-rank aggregation for decentralized federated fine-tuning",
@@ -29,7 +29,7 @@ class AdfLoraConfig(GossipConfig):
     type: Literal["adf_lora"] = Field(default="adf_lora", description="the method's name")
 
 
-class TadLoraConfig(GossipConfig):
+class TadLoraConfig(AveragedConfig):
     """TAD-LoRA: one factor trained for several rounds before the other's turn; both mixed.
 
     Source: Wang et al., "Stabilizing decentralized federated fine-tuning via topology-aware alternating LoRA",
@@ -61,6 +61,16 @@ class FloraNaConfig(TrainingConfig):
     """
 
     type: Literal["flora_na"] = Field(default="flora_na", description="the method's name")
+
+
+class FedSbConfig(AveragedConfig):
+    """Fed-SB: only the r x r core between two frozen bases is trained and sent.
+
+    Source: Singhal, Ponkshe, Vartak, Varshney and Vepakomma, "Fed-SB: a silver bullet for extreme communication
+        efficiency and performance in (private) federated LoRA fine-tuning", arXiv 2502.15436.
+    """
+
+    type: Literal["fed_sb"] = Field(default="fed_sb", description="the method's name")
 
 
 class DecafConfig(TrainingConfig):
@@ -145,4 +155,23 @@ class FlascConfig(_StarConfig):
         gt=0,
         le=1,
         description="share of the entries of the server's adapter that it sends down",
+    )
+
+
+class FedsrdConfig(_StarConfig):
+    """FedSRD: important changes up, the mean product cut to rank r, and a random share of one factor's answer down.
+
+    Source: Yan et al., "FedSRD: sparsify-reconstruct-decompose for communication-efficient federated large language
+        models fine-tuning", arXiv 2510.04601.
+    """
+
+    type: Literal["fedsrd"] = Field(default="fedsrd", description="the method's name")
+    upload_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="share of each factor's change that a device sends up, by importance",
+    )
+    download_share: float = Field(
+        default=0.2, gt=0, le=1, description="share of the active factor's entries that the server sends down"
     )

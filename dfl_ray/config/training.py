@@ -78,3 +78,14 @@ class GossipConfig(TrainingConfig):
         lt=0.5,
         description="`trimmed_mean`, `krum`: share of those who are mixed that is taken to be wrong",
     )
+
+
+class AveragedConfig(GossipConfig):
+    """What the methods share that average parts of the one adapter of a device."""
+
+    control_variates: bool = Field(
+        default=False,
+        description="SCAFFOLD (1910.06378) without a server: local gradients are corrected by how a device's mean "
+        "gradient differs from everybody's, an estimate of which is sent beside the adapter, in messages of twice the "
+        "length",
+    )

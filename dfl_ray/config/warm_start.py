@@ -19,7 +19,7 @@ MERGE = (
 
 
 def warm_start_problems(model: ModelConfig, method: TrainingConfig) -> Iterable[Problem]:
-    """Refuse an adapter where every task's A is the run's own draw, so that no other A has room.
+    """Refuse an adapter where A, or A and B, are the run's own draw, so that no other A has room.
 
     Args:
         model: The section `model`.
@@ -36,6 +36,13 @@ def warm_start_problems(model: ModelConfig, method: TrainingConfig) -> Iterable[
             f"`model.warm_start` is not there for the method {method.name}",
             got="each task's A is a fixed projection of the run, under which another adapter's B A cannot be written",
             expected="a method that trains A, or whose adapters have one common A (ffa, ffa_per_task)",
+            change=f"{MERGE}: every device starts from it all the same.",
+        )
+    if "c" in spec.trains:
+        yield Problem(
+            f"`model.warm_start` is not there for the method {method.name}",
+            got="a core between two bases that the run draws, in which another adapter's B A cannot be written",
+            expected="a method that trains A or B",
             change=f"{MERGE}: every device starts from it all the same.",
         )
 

@@ -16,6 +16,7 @@ from dfl_ray.devices.routing import OPEN, Router
 from dfl_ray.devices.rules import InferenceRule, inference_rule
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.scorer import Adapter, Scorer
+from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Factors, Method
 from dfl_ray.methods.spec import method_spec
 
@@ -180,7 +181,7 @@ class Evaluator:
             return None
         layout = self.method.layout
         flat = expert.values.unsqueeze(0)
-        b = [v[0] for v in layout.views(flat, "b")]
+        b = [v[0] for v in up_factors(layout, flat)]
         if "a" in layout.trains:
             return _with_frozen([v[0] for v in layout.views(flat, "a")], b, expert.frozen)
         owner = (

@@ -28,6 +28,7 @@ from dfl_ray.devices.records import (
 from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
+from dfl_ray.devices.variates import with_variates
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
 from dfl_ray.engines.private import train_privately
@@ -93,7 +94,7 @@ class DeviceGroup:
             config=self.config, seed=s.config.seed, run=s.run, rounds=s.config.rounds, layers=s.layers,
             tasks=len(s.tasks), held=s.held, graph=s.graph, sketch=self.sketch, router_layers=s.router_layers,
             projections=s.projections, faults=self.faults, barrier=s.config.schedule == "sync",
-            privacy=PrivateUpdates(s.config.privacy, s.config.seed), warm=s.warm,
+            privacy=PrivateUpdates(s.config.privacy, s.config.seed), warm=s.warm, ups=s.ups,
         )  # fmt: skip
 
     def rewire(self, graph: CommGraph) -> None:
@@ -262,9 +263,8 @@ class DeviceGroup:
         if any(k is not None for k in keeps):
             size = self.method.layout.size
             ones = [torch.ones(len(d.adapter_tasks), size, dtype=torch.bool) for d in part]
-            keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)]).to(
-                self.torch_device
-            )
+            keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)])
+            keep = keep.to(self.torch_device)
         owners = [self.owners[row] for row in rows]
         static, frozen = self.method.static_a(owners), self.method.frozen(part)
         if static is not None and self.torch_device != "cpu":
@@ -281,7 +281,7 @@ class DeviceGroup:
             train, self.model, self.method.layout, work=self._work(part),
             size=step_size(self.config, number), scale=self.scale, keep=keep, static_a=static,
         )  # fmt: skip
-        return partial(trained_in_place, self.state, rows, steps)
+        return partial(trained_in_place, self.state, rows, with_variates(self.config, part, steps))
 
     def _work(self, part: list[Device[Any]]) -> list[LocalWork]:
         work: list[LocalWork] = []

@@ -16,6 +16,7 @@ from dfl_ray.experts.merging import filtered_projections, input_correlations
 from dfl_ray.experts.routing import filter_matrices
 from dfl_ray.experts.sketch import stacked, training_rows
 from dfl_ray.lora.layout import Factor
+from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Method
 from dfl_ray.seeds import Stream, generator
 
@@ -107,7 +108,10 @@ class Merger:
         layout = self.method.layout
         zero = torch.zeros(layout.size)
         flat = [(zero if e is None else e.values.cpu()).unsqueeze(0) for e in experts]
-        return [[v[0] for v in layout.views(f, factor)] for f in flat]
+        return [
+            [v[0] for v in (up_factors(layout, f) if factor == "b" else layout.views(f, factor))]
+            for f in flat
+        ]
 
     def _stacks(self, device: Device, experts: Experts) -> Sequence[torch.Tensor]:
         """A of every task's expert, (T, r, d) a layer: trained with it, or static."""

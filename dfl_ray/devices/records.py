@@ -38,6 +38,7 @@ class GroupSetup:
         run: Low 32 bits of the run's identity.
         projections: The static A of all devices, see `methods.base.Context`.
         warm: The adapter that all devices start from; None = the method's own start.
+        ups: The static U^T of a core, see `methods.base.Context`.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class GroupSetup:
     run: int
     projections: tuple[np.ndarray, ...] = ()
     warm: WarmStart | None = None
+    ups: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dfl_ray.engines.training import Leaves, LocalWork, ScoredModel, TrainingResult, backward
+from dfl_ray.engines.leaves import Leaves
+from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, backward
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, proximal_
 from dfl_ray.tasks.tokens import TokenRows

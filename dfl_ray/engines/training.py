@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from dfl_ray.engines.batches import Batch, collate, within
 from dfl_ray.engines.classes import class_logits
+from dfl_ray.engines.correction import Correction
 from dfl_ray.engines.cpu.decoder import MergedDecoder
 from dfl_ray.engines.cpu.linear import Factors
 from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
@@ -27,6 +28,7 @@ from dfl_ray.engines.cpu.plan import Plan, make_plan
 from dfl_ray.engines.gpu.kernels import Compile
 from dfl_ray.engines.gpu.make import Choice, large_decoder
 from dfl_ray.engines.gpu.step import step_gradients
+from dfl_ray.engines.leaves import Leaves
 from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell, classifies
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_, proximal_
@@ -251,6 +253,7 @@ def train_adapters(
     static_a: Sequence[torch.Tensor] | None = None,
     frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     keep: torch.Tensor | None = None,
+    correction: Correction | None = None,
 ) -> TrainingResult:
     """Train S adapters together for their local steps, in place.
 
@@ -269,6 +272,7 @@ def train_adapters(
         static_a: One (S, r, d) stack a layer when A is not stored in the layout.
         frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
         keep: (S, size) bool; entries that may change (mask of a sparse method, or the active factor).
+        correction: Control variates; None = none.
 
     Returns:
         Mean losses and gradient norms, finiteness and tokens of each adapter.
@@ -285,12 +289,16 @@ def train_adapters(
         if not bool(active.any()):
             continue
         loss = backward(model, leaves, rows, scale)
+        if correction is not None:
+            correction.apply_(leaves.gradient)
         proximal_(leaves.gradient, state.theta, start, size)
         if keep is not None:
             leaves.gradient.mul_(keep)
         norm = clip_(leaves.gradient, size.clip_norm)
         finite &= ~active | (torch.isfinite(loss) & torch.isfinite(norm)).cpu()
         active &= finite
+        if correction is not None:
+            correction.count(active)
         adamw_(state, leaves.gradient, size, active.to(state.theta.device), keep)
         used = active.float()
         losses += torch.where(active, loss.cpu(), 0.0)
@@ -300,41 +308,6 @@ def train_adapters(
     return TrainingResult(
         (losses / counted).numpy(), (norms / counted).numpy(), finite.numpy(), tokens.numpy().astype(np.int64)
     )
-
-
-class Leaves:
-    """Leaf tensors over the flat parameters, and one flat buffer for their gradients."""
-
-    def __init__(
-        self,
-        layout: Layout,
-        state: AdapterState,
-        static_a: Sequence[torch.Tensor] | None,
-        frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
-    ) -> None:
-        self.gradient = torch.zeros_like(state.theta)
-        factors = {
-            f: [v.detach().requires_grad_() for v in layout.views(state.theta, f)] for f in layout.trains
-        }
-        self.a: Sequence[torch.Tensor] = factors["a"] if static_a is None else static_a
-        self.b: Sequence[torch.Tensor] = factors["b"]
-        self.frozen = frozen
-        self._leaves = [leaf for f in layout.trains for leaf in factors[f]]
-        self.into = {f: layout.views(self.gradient, f) for f in layout.trains}
-        self._targets = [view for f in layout.trains for view in self.into[f]]
-
-    def factors(self, used: torch.Tensor | None) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        """A and B of every layer, frozen part included, of the adapters `used` (None = all)."""
-        a, b = self.a, self.b
-        if self.frozen is not None:
-            a = [torch.cat([x, f[0]], dim=1) for x, f in zip(a, self.frozen, strict=True)]
-            b = [torch.cat([x, f[1]], dim=2) for x, f in zip(b, self.frozen, strict=True)]
-        return (a, b) if used is None else ([x[used] for x in a], [x[used] for x in b])
-
-    def differentiate(self, loss: torch.Tensor) -> None:
-        """Write the gradient of `loss` into the flat buffer."""
-        for target, gradient in zip(self._targets, torch.autograd.grad(loss, self._leaves), strict=True):
-            target.copy_(gradient)
 
 
 def backward(
@@ -353,7 +326,9 @@ def backward(
     """
     if model.large is not None:
         a, b = leaves.factors(None)
-        return step_gradients(model.large, rows, a, b, scale, leaves.into.get("a"), leaves.into["b"])
+        losses = step_gradients(model.large, rows, a, b, scale, leaves.into.get("a"), leaves.into["b"])
+        leaves.fold()
+        return losses
     counts = [len(r) for r in rows]
     used = torch.tensor([k for k, n in enumerate(counts) if n])
     even = len({n for n in counts if n}) == 1

@@ -2,18 +2,22 @@
 
 An adapter is one row of a (adapters, size) tensor: flat storage makes averaging, masks, the codec, AdamW and
 checkpoints one operation each, and keeps the cost of an adapter independent of how many there are.
+
+Where only a core C between two frozen bases is trained (`fed_sb`), C (r, r) is stored in B's place, B = U C.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # the driver lays adapters out and never computes with them
+    import numpy as np
     import torch
 
-Factor = Literal["a", "b"]
+Factor = Literal["a", "b", "c"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Segment:
 
     Attributes:
         layer: Index of the layer.
-        factor: "a" or "b".
+        factor: "a", "b" or "c".
         start: First index.
-        shape: (r, d) of A or (m, r) of B.
+        shape: (r, d) of A, (m, r) of B, (r, r) of C.
     """
 
     layer: int
@@ -60,22 +64,26 @@ class Layout:
     Attributes:
         layers: The adapted layers, in model order.
         rank: r, the rank of every factor.
-        trains: Which factors are stored (and may be trained): ("b",) for a static A, ("a", "b") for plain LoRA.
+        trains: Which factors are stored (and may be trained): ("b",) for a static A, ("a", "b") for plain LoRA, ("c",)
+            for a core.
+        ups: U^T of a core, one (r, m) float32 a layer; empty elsewhere, and where nobody computes with it.
     """
 
     layers: tuple[LayerShape, ...]
     rank: int
     trains: tuple[Factor, ...]
+    ups: Sequence[np.ndarray] = field(default=(), compare=False)
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """All segments in storage order: for each layer A (r, d) if stored, then B (m, r) if stored."""
+        """All segments in storage order: for each layer A (r, d), B (m, r) and C (r, r) where stored."""
         out: list[Segment] = []
         start = 0
         for i, layer in enumerate(self.layers):
             shapes: dict[Factor, tuple[int, int]] = {
                 "a": (self.rank, layer.in_features),
                 "b": (layer.out_features, self.rank),
+                "c": (self.rank, self.rank),
             }
             for factor in self.trains:
                 out.append(Segment(i, factor, start, shapes[factor]))
@@ -84,7 +92,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Number of values of one adapter: the sum over layers of r d if A is stored and of m r if B is."""
+        """Number of values of one adapter: the sum over layers of r d for A, m r for B, r r for C."""
         return self.segments[-1].stop if self.segments else 0
 
     def of(self, factor: Factor) -> tuple[Segment, ...]:
@@ -96,7 +104,7 @@ class Layout:
 
         Args:
             flat: (adapters, size) storage of several adapters.
-            factor: "a" or "b"; must be stored.
+            factor: "a", "b" or "c"; must be stored.
 
         Returns:
             One (adapters, rows, columns) view a layer; writing to it writes to `flat`.

@@ -157,6 +157,63 @@ def common_factors(seed: int, layers: Sequence[LayerShape], rank: int, *key: int
     return out
 
 
+def input_bases(seed: int, layers: Sequence[LayerShape], rank: int) -> list[np.ndarray]:
+    """Draw orthonormal rows A of every layer, A A^T = I: the inputs that a core between frozen bases sees.
+
+    Args:
+        seed: The run's seed.
+        layers: The adapted layers.
+        rank: r.
+
+    Returns:
+        One (r, d) float64 a layer.
+
+    Raises:
+        InputError: See `check_core`.
+    """
+    check_core(layers, rank)
+    return [orthogonal_rows(seed, s.name, s.in_features, rank) for s in layers]
+
+
+def output_bases(seed: int, layers: Sequence[LayerShape], rank: int) -> list[np.ndarray]:
+    """Draw orthonormal rows U^T of every layer, U^T U = I: the outputs that a core between frozen bases reaches.
+
+    Args:
+        seed: The run's seed.
+        layers: The adapted layers.
+        rank: r.
+
+    Returns:
+        One (r, m) float64 a layer.
+
+    Raises:
+        InputError: See `check_core`.
+    """
+    check_core(layers, rank)
+    return [orthogonal_rows(seed, f"{s.name} outputs", s.out_features, rank) for s in layers]
+
+
+def check_core(layers: Sequence[LayerShape], rank: int) -> None:
+    """Refuse a core that is larger than a layer: there are no more orthonormal directions than dimensions.
+
+    Args:
+        layers: The adapted layers.
+        rank: r >= 1.
+
+    Raises:
+        InputError: A layer has fewer than r inputs or outputs.
+    """
+    for layer in layers:
+        least = min(layer.in_features, layer.out_features)
+        if rank > least:
+            raise InputError(
+                f"`method.rank`: a core of {rank} x {rank} does not fit into layer `{layer.name}`",
+                got=f"{layer.in_features} inputs and {layer.out_features} outputs",
+                expected=f"rank <= {least}",
+                change="Lower `method.rank`, or leave the layer out of `model.target_modules`.",
+            )
+
+
 def check_room(layer: LayerShape, *, tasks: int, rank: int) -> None:
     """Refuse T*r > d: more mutually orthogonal rows than dimensions cannot exist.
 

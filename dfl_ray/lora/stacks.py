@@ -1,4 +1,4 @@
-"""Down-projections as adapters take them: one stack a layer, cut from the run's draw without copying where it can."""
+"""Down- and up-projections as adapters take them: one stack a layer, cut from the draw without copying where it can."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import overload
 
 import numpy as np
 import torch
+
+from dfl_ray.lora.layout import Layout
 
 GATHERED_BYTES = 2**25
 """Most memory of stacks that are gathered once and kept; larger ones are gathered layer by layer when asked for."""
@@ -80,3 +82,19 @@ def tensors_of(arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return [torch.from_numpy(a) for a in arrays]
+
+
+def up_factors(layout: Layout, flat: torch.Tensor) -> list[torch.Tensor]:
+    """Give B of every layer as a reader needs it: views where it is stored, the product U C where a core C is.
+
+    Args:
+        layout: Where the factors lie, and U^T.
+        flat: (adapters, size) storage of several adapters.
+
+    Returns:
+        One (adapters, m, r) a layer.
+    """
+    if "c" not in layout.trains:
+        return layout.views(flat, "b")
+    ups = [u.T.to(flat.device) for u in tensors_of(layout.ups)]
+    return [u @ c for u, c in zip(ups, layout.views(flat, "c"), strict=True)]

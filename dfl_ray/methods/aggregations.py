@@ -67,10 +67,12 @@ class Arrival:
     Attributes:
         values: (size,) float32, zeros where the neighbour sent none.
         mass: w_j > 0 before it gave shares away; 1 under rules without one.
+        variate: (size,) float32 y_j of its control variates; None without them.
     """
 
     values: np.ndarray
     mass: float = 1.0
+    variate: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ class Context:
         barrier: Whether all devices wait for each other in every round (`schedule: sync`).
         privacy: Clipping and noise on what is sent.
         warm: The adapter that all devices start from; None = the method's own start.
+        ups: The static U^T of a core, one (r, m) float32 a layer; empty where no core is trained.
     """
 
     config: TrainingConfig
@@ -157,6 +158,7 @@ class Context:
     barrier: bool = True
     privacy: PrivateUpdates = field(default_factory=PrivateUpdates)
     warm: WarmStart | None = None
+    ups: Sequence[np.ndarray] = ()
 
     def law_context(self, layout: Layout) -> LawContext:
         """Make what the method's traffic law knows of the run.

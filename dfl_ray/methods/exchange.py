@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from dfl_ray.config.training import GossipConfig
+from dfl_ray.config.training import AveragedConfig, GossipConfig
 from dfl_ray.methods.aggregation_table import AGGREGATIONS
 from dfl_ray.methods.aggregations import Arrival, Mixing, PartState
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.gossip import finite_values, quantise
 from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.push_sum_async import ASYNC_PUSH_SUM, joined
+from dfl_ray.methods.variates import Variates
 from dfl_ray.network.comm_graph import Weights
-from dfl_ray.wire.codec import decode_values, encode_values
+from dfl_ray.wire.codec import decode_values, encode_values, encoded_size
 from dfl_ray.wire.message import Kind, Message, pack
 
 
@@ -48,9 +49,11 @@ class ExchangeState(MethodState):
 
     Attributes:
         parts: Name of a part -> its state.
+        variates: Control variates, where the method is given them.
     """
 
     parts: dict[str, PartState] = field(default_factory=dict)
+    variates: Variates = field(default_factory=Variates)
 
     def part(self, name: str) -> PartState:
         """The state of a part, made if it is not there."""
@@ -67,6 +70,7 @@ class Exchange:
     Attributes:
         rule: How values are mixed.
         join: Makes one arrival of two messages of one sender that are mixed at once; None: the newer one counts.
+        control: Whether control variates travel beside the values.
     """
 
     def __init__(self, context: Context, size: int) -> None:
@@ -74,6 +78,7 @@ class Exchange:
         self.context = context
         self.config = context.config
         self.rule = AGGREGATIONS[self.config.aggregation]
+        self.control = isinstance(self.config, AveragedConfig) and self.config.control_variates
         self.join: Callable[[Arrival, Arrival], Arrival] | None = None
         if self.config.aggregation == "push_sum" and not context.barrier:
             self.rule, self.join = ASYNC_PUSH_SUM, joined
@@ -121,6 +126,9 @@ class Exchange:
         wrong = self.context.faults.falsified(device.index, planned.version, own, kept, part.task + 1)
         if wrong is not None:
             body = encode_values(wrong, self.config.precision)
+        if self.control:
+            variate = device.memory.variates.say(self.size, part.keep)
+            body += encode_values(variate if part.keep is None else variate[part.keep], self.config.precision)
         message = Message(
             Kind.ADAPTER, part.task, device.index, planned.version, self.context.run, part.mask_hash,
             self.config.precision, head + body,
@@ -143,7 +151,12 @@ class Exchange:
         cut = self.rule.header_bytes
         mass = self.rule.read_head(message.body[:cut])
         count = self.size if keep is None else int(keep.sum())
-        return Arrival(self._spread(finite_values(message.body[cut:], message.precision, count), keep), mass)
+        end = cut + encoded_size(count, message.precision) if self.control else None
+        values = self._spread(finite_values(message.body[cut:end], message.precision, count), keep)
+        if end is None:
+            return Arrival(values, mass)
+        variate = finite_values(message.body[end:], message.precision, count)
+        return Arrival(values, mass, self._spread(variate, keep))
 
     def mix(
         self,
@@ -174,6 +187,9 @@ class Exchange:
         row.copy_(torch.from_numpy(mixed.astype(np.float32)))
         self.rule.mixed(kept, row.cpu().numpy())
         self.context.privacy.mixed(kept, row.cpu().numpy())
+        if self.control:
+            said = {j: a.variate for j, a in arrived.items() if a.variate is not None}
+            device.memory.variates.mix(mixing.own_weights, said, part.keep)
 
     def pending(self, device: Device[ExchangeState], part: Part) -> bool:
         """Whether a message of this round, or the last one, has to be accounted for, even if nothing arrived."""

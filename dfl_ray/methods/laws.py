@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dfl_ray.config.methods import GossipConfig, TrainingConfig
+from dfl_ray.config.training import AveragedConfig
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.methods.aggregation_table import AGGREGATIONS
 from dfl_ray.network.comm_graph import CommGraph
@@ -134,7 +135,7 @@ def exchange_due(config: TrainingConfig, round_index: int, rounds: int) -> bool:
 
 
 def adapter_bytes(config: TrainingConfig, values: int) -> int:
-    """Bytes of an adapter message: header, what the aggregation rule adds, and the encoded values.
+    """Bytes of an adapter message: header, what the aggregation rule adds, the encoded values, control variates.
 
     Args:
         config: The `method` section.
@@ -144,7 +145,8 @@ def adapter_bytes(config: TrainingConfig, values: int) -> int:
         Length in bytes.
     """
     added = AGGREGATIONS[config.aggregation].header_bytes if isinstance(config, GossipConfig) else 0
-    return HEADER_BYTES + added + encoded_size(values, config.precision)
+    twice = isinstance(config, AveragedConfig) and config.control_variates
+    return HEADER_BYTES + added + (2 if twice else 1) * encoded_size(values, config.precision)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dfl_ray.methods.about import About
 from dfl_ray.methods.entries import MethodEntry
 from dfl_ray.methods.laws import neighbour_values
 from dfl_ray.methods.spec import MethodSpec
-from dfl_ray.methods.star_law import sparse_star, whole_star
+from dfl_ray.methods.star_law import important_star, sparse_star, whole_star
 from dfl_ray.methods.walk_law import WalkLaw
 
 _HERE = "dfl_ray.methods"
@@ -68,6 +68,19 @@ FLORA_NA = MethodEntry(
         "Nguyen et al. 2025, arXiv 2509.26399",
         mixed="sums of factors with weights found by least squares",
         note="How the paper finds the weights was not checked; alternating least squares here.",
+    ),
+)
+FED_SB = MethodEntry(
+    literature.FedSbConfig,
+    f"{_HERE}.fed_sb:FedSb",
+    MethodSpec(trains=("c",)),
+    About(
+        "Fed-SB: an r x r core between two frozen bases",
+        "Singhal et al. 2025, arXiv 2502.15436",
+        trained="the core C of B C A",
+        sent="the core",
+        mixed="gossip, exact",
+        note="Bases drawn from the seed; the paper's come from the gradients of the frozen weights.",
     ),
 )
 DECAF = MethodEntry(
@@ -143,5 +156,17 @@ FLASC = MethodEntry(
         sent="top-k of the change up, top-k of the adapter down",
         mixed="mean change added at the server",
         note="With a server, as fedavg_star. The server's step is the mean, not Adam.",
+    ),
+)
+FEDSRD = MethodEntry(
+    literature.FedsrdConfig,
+    f"{_HERE}.fedsrd:Fedsrd",
+    MethodSpec(important_star, feedback=False, barrier=_SERVER),
+    About(
+        "FedSRD: a server, the important changes up, one factor's answer down",
+        "Yan et al. 2025, arXiv 2510.04601",
+        sent="important entries of the change up, random entries of one factor's change down",
+        mixed="mean product at the server, cut to rank r, one factor's share of it",
+        note="With a server, as fedavg_star. Its upload share is a setting; the paper takes it from the kurtosis.",
     ),
 )

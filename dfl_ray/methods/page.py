@@ -23,6 +23,10 @@ _OPTIONS = """
 
 - `method.proximal` is FedProx (Li et al. 2020, arXiv 1812.06127): mu/2 |x - x0|² is added to the local loss, where
   x0 is what the device began the round with.
+- `method.control_variates` is SCAFFOLD's correction of local steps (Karimireddy et al. 2020, arXiv 1910.06378) without
+  a server, for the methods that average parts of the one adapter of a device: `dlora`, `dec_lora`, `ffa`, `fed_sb`,
+  `rolora`, `adf_lora`, `tad_lora`, `fedsa`. Messages are twice as long (`dfl_ray/methods/variates.py`). Made for
+  gradient steps: under AdamW they were measured to harm (docs/papers.md).
 - `method.fresh_optimizer` sets the moments of AdamW to 0 after every exchange, as the clients of federated papers do.
   One rule for all: without it moments stay on the device under every method. Where an exchange replaces the adapter by
   other factors (`flora`, `flexlora`, `decaf`, `random_walk`) its old moments mean nothing and are always set to 0.

@@ -33,7 +33,7 @@ class SharedAdapter(ABC, Generic[S]):
     def __init__(self, context: Context) -> None:
         spec = method_spec(context.config)
         self.context = context
-        self.layout = Layout(context.layers, context.config.rank, spec.trains)
+        self.layout = Layout(context.layers, context.config.rank, spec.trains, context.ups)
         self.law = spec.law(context.law_context(self.layout))
         self.ranks = context.config.device_ranks
         if max(self.ranks) > context.config.rank:

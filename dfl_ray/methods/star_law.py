@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dfl_ray.config.literature import FlascConfig
-from dfl_ray.methods.laws import LawContext, NoTraffic, Planned, adapter_bytes
+from dfl_ray.config.literature import FedsrdConfig, FlascConfig
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.laws import LawContext, NoTraffic, Planned, adapter_bytes, factor_size
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind
 
-Size = Callable[[], tuple[int, bool, int]]
-"""Gives bytes of a message, whether they are exact, and entries kept (0 = all)."""
+Size = Callable[[int], tuple[int, bool, int]]
+"""Round -> bytes of a message, whether they are exact, and entries kept (0 = all)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class StarLaw:
         return []
 
     def _planned(self, size: Size, to: tuple[int, ...], round_index: int) -> Planned:
-        length, exact, kept = size()
+        length, exact, kept = size(round_index)
         return Planned(Kind.ADAPTER, SHARED_TASK, to, length, round_index, exact, kept)
 
     def delivered(self, device: int, state: NoTraffic, message: Planned, reached: Sequence[int]) -> None:
@@ -98,7 +100,7 @@ class StarLaw:
 def whole_star(context: LawContext) -> StarLaw:
     """Law of FedAvg: A and B up, A and B down."""
 
-    def whole() -> tuple[int, bool, int]:
+    def whole(_round: int) -> tuple[int, bool, int]:
         return adapter_bytes(context.config, context.layout.size), True, 0
 
     return StarLaw(context, whole, whole)
@@ -109,14 +111,45 @@ def kept_entries(share: float, size: int) -> int:
     return max(1, round(share * size))
 
 
+def sparse_size(context: LawContext, kept: int, size: int) -> tuple[int, bool, int]:
+    """Size of a message that says some entries of a vector (`methods.sparse_body`).
+
+    Args:
+        context: The run.
+        kept: Entries that are said.
+        size: Entries of the vector.
+
+    Returns:
+        Bytes, whether they are exact, and `kept`.
+    """
+    length = HEADER_BYTES + 4 + mask_size(kept, size) + encoded_size(kept, context.config.precision)
+    return length, 2 * kept >= -(-size // 8) or size < 2**16, kept
+
+
 def sparse_star(context: LawContext) -> StarLaw:
     """Law of FLASC: a mask and the values it keeps, up and down, each with its own share."""
-    config = context.config
+    config, size = context.config, context.layout.size
     assert isinstance(config, FlascConfig)
+    up, down = kept_entries(config.upload_share, size), kept_entries(config.download_share, size)
+    return StarLaw(
+        context, lambda _r: sparse_size(context, up, size), lambda _r: sparse_size(context, down, size)
+    )
 
-    def sparse(share: float) -> tuple[int, bool, int]:
-        size, kept = context.layout.size, kept_entries(share, context.layout.size)
-        length = HEADER_BYTES + 4 + mask_size(kept, size) + encoded_size(kept, config.precision)
-        return length, 2 * kept >= -(-size // 8) or size < 2**16, kept
 
-    return StarLaw(context, lambda: sparse(config.upload_share), lambda: sparse(config.download_share))
+def answered_factor(config: TrainingConfig, round_index: int) -> Factor:
+    """Name the factor that FedSRD's hub answers with: B in the first cycle, A in the next, and so on."""
+    return "b" if (round_index - 1) // (config.exchange_every + 1) % 2 == 0 else "a"
+
+
+def important_star(context: LawContext) -> StarLaw:
+    """Law of FedSRD: the important entries of each factor of each layer up, a random share of one factor down."""
+    config, layout = context.config, context.layout
+    assert isinstance(config, FedsrdConfig)
+    up = sum(kept_entries(config.upload_share, s.stop - s.start) for s in layout.segments)
+    sizes: dict[Factor, int] = {f: factor_size(layout, f) for f in layout.trains}
+
+    def down(round_index: int) -> tuple[int, bool, int]:
+        size = sizes[answered_factor(config, round_index)]
+        return sparse_size(context, kept_entries(config.download_share, size), size)
+
+    return StarLaw(context, lambda _round: sparse_size(context, up, layout.size), down)

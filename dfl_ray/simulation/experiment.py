@@ -73,7 +73,8 @@ class Experiment:
     @property
     def layout(self) -> Layout:
         """Where the trained factors of every layer lie in one adapter."""
-        return Layout(self.setup.layers, self.config.method.rank, method_spec(self.config.method).trains)
+        s, trains = self.setup, method_spec(self.config.method).trains
+        return Layout(s.layers, self.config.method.rank, trains, s.ups)
 
     def traffic_law(self) -> TrafficLaw:
         """What the method sends: who, to whom, when and how many bytes."""
@@ -117,7 +118,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
         warm = warm_start(config, layers)
         projections = static_projections(config, layers, len(tokens), warm)
     setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
-    setup = replace(setup, warm=warm)
+    setup = replace(setup, warm=warm, ups=static_ups(config, layers))
     flops = flops_per_token(config.method, layers, targets.parameters)
     notes = setup_notes(
         config, loaded.notes, tokens, (*targets.notes, *warm_notes(config, warm, layers)), deployment
@@ -207,8 +208,10 @@ def checked_layers(
         InputError: There is no room for the tasks' projections or masks.
     """
     from dfl_ray.lora.masks import check_disjoint
-    from dfl_ray.lora.projection import check_room
+    from dfl_ray.lora.projection import check_core, check_room
 
+    if "c" in method_spec(method).trains:
+        check_core(targets.layers, method.rank)
     if not isinstance(method, PerTaskConfig):
         return targets.layers, ()
     if isinstance(method, SparseOrthogonalConfig) and method.disjoint:
@@ -305,17 +308,37 @@ def static_projections(
     Raises:
         InputError: There is no room for the tasks' projections.
     """
-    from dfl_ray.lora.projection import common_factors, drawn_projections
+    from dfl_ray.lora.projection import common_factors, drawn_projections, input_bases
 
     method = config.method
     if isinstance(method, PerTaskConfig):
         if method.projection == "per_device":
             return ()
         return drawn_projections(config.seed, layers, tasks=tasks, rank=method.rank, kind=method.projection)
-    if "a" in method_spec(method).trains:
+    trains = method_spec(method).trains
+    if "a" in trains:
         return ()
+    if "c" in trains:
+        return tuple(a[None].astype(np.float32) for a in input_bases(config.seed, layers, method.rank))
     drawn = common_factors(config.seed, layers, method.rank)
     return tuple(a[None].astype(np.float32) for a in (drawn if warm is None else warm.common_a(drawn)))
+
+
+def static_ups(config: Config, layers: Sequence[LayerShape]) -> tuple[np.ndarray, ...]:
+    """Draw the static U^T that all devices share where a core is trained; see `lora.projection.output_bases`.
+
+    Args:
+        config: The experiment.
+        layers: The adapted layers.
+
+    Returns:
+        One (r, m) float32 a layer; empty where no core is trained.
+    """
+    from dfl_ray.lora.projection import output_bases
+
+    if "c" not in method_spec(config.method).trains:
+        return ()
+    return tuple(u.astype(np.float32) for u in output_bases(config.seed, layers, config.method.rank))
 
 
 def _run_identity(config: Config, projections: tuple[np.ndarray, ...]) -> int:

@@ -167,4 +167,7 @@ def _static_a(experiment: Experiment, device: int, task: int) -> list[np.ndarray
 
 
 def _factor(layout: Layout, flat: np.ndarray, factor: Factor) -> list[np.ndarray]:
+    if factor == "b" and "c" in layout.trains:
+        cores = _factor(layout, flat, "c")
+        return [up.T @ core for up, core in zip(layout.ups, cores, strict=True)]
     return [flat[s.start : s.stop].reshape(s.shape) for s in layout.of(factor)]

@@ -80,6 +80,8 @@ METHOD_ORDER = (
     "random_walk",
     "fedavg_star",
     "flasc",
+    "fed_sb",
+    "fedsrd",
 )
 """Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
 

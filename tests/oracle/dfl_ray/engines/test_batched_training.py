@@ -74,7 +74,8 @@ def test_masked_entries_never_move(adapted, token_tasks, masked):
 def test_loss_and_gradients_equal_peft(adapted, base, token_tasks):
     """Three adapters in one batch against three forward and backward passes through PEFT's own LoRA layers."""
     peft = pytest.importorskip("peft")
-    from dfl_ray.engines.training import Leaves, backward
+    from dfl_ray.engines.leaves import Leaves
+    from dfl_ray.engines.training import backward
     from dfl_ray.models.build import build_transformer
 
     layout = Layout(adapted.layers, RANK, ("a", "b"))

@@ -198,7 +198,7 @@ def test_a_broken_device_breaks_no_other(device):
             torch.testing.assert_close(mine[1:], other[1:])
 
 
-@pytest.mark.parametrize("trains", [("b",), ("a", "b")])
+@pytest.mark.parametrize("trains", [("b",), ("a", "b"), ("c",)])
 @pytest.mark.parametrize("extra", [False, True], ids=["plain", "frozen-part-and-mask"])
 def test_training_equals_the_usual_path(trains, extra):
     """Three AdamW steps with ragged and empty adapters: the large path against the modules."""
@@ -206,8 +206,13 @@ def test_training_equals_the_usual_path(trains, extra):
     model, _ = decoder({}, torch.float32)
     usual = ScoredModel(model, inject(model, find_targets(model, "all-linear")))
     assert usual.large is None
-    layout = Layout(layers, RANK, trains)
     rng = np.random.default_rng(5)
+    ups = (
+        [rng.normal(size=(RANK, s.out_features)).astype(np.float32) for s in layers]
+        if trains == ("c",)
+        else ()
+    )
+    layout = Layout(layers, RANK, trains, ups)
     start = torch.from_numpy(rng.normal(0, 0.2, (3, layout.size)).astype(np.float32))
     a, b = ([x.float() for x in f] for f in draw(layers, 3))
     tokens = table([5, 19, 9, 18, 2, 30, 4, 11])
@@ -222,7 +227,7 @@ def test_training_equals_the_usual_path(trains, extra):
         state = AdapterState.from_theta(start.clone())
         result = train_adapters(
             one, layout, state, work, size=StepSize(5e-3, 0.01, 1.0), scale=SCALE,
-            static_a=a if trains == ("b",) else None, frozen=frozen, keep=keep,
+            static_a=None if "a" in trains else a, frozen=frozen, keep=keep,
         )  # fmt: skip
         found.append((state, result))
     (mine, got), (other, wanted) = found

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfl_ray.engines.training import Leaves, LocalWork, ScoredModel, backward, train_adapters
+from dfl_ray.engines.leaves import Leaves
+from dfl_ray.engines.training import LocalWork, ScoredModel, backward, train_adapters
 from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_

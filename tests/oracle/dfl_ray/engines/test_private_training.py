@@ -12,8 +12,9 @@ from scipy.special import log_ndtr
 from dfl_ray.config.load import load_config
 from dfl_ray.config.methods import DloraConfig
 from dfl_ray.config.privacy import PrivacyConfig
+from dfl_ray.engines.leaves import Leaves
 from dfl_ray.engines.private import ExampleNoise, private_mean, row_gradients, train_privately
-from dfl_ray.engines.training import Leaves, LocalWork, backward
+from dfl_ray.engines.training import LocalWork, backward
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.membership import membership_auc, row_losses
 from dfl_ray.lora.layout import Layout

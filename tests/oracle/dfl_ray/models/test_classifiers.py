@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from dfl_ray import load_run, plan, run
 from dfl_ray.cli import main
-from dfl_ray.engines.training import Leaves, ScoredModel, backward
+from dfl_ray.engines.leaves import Leaves
+from dfl_ray.engines.training import ScoredModel, backward
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.scorer import Adapter, Scorer
 from dfl_ray.lora.inject import find_targets, inject

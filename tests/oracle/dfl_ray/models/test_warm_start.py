@@ -114,6 +114,8 @@ def test_another_adapter_is_another_run(base: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_started_from(base: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sparse_orthogonal(?s:.)*merge_and_unload"):
         small_config(tmp_path, f"model.warm_start={tmp_path}")
+    with pytest.raises(InputError, match=r"fed_sb(?s:.)*a core between two bases"):
+        small_config(tmp_path, "method=fed_sb", f"model.warm_start={tmp_path}")
     with pytest.raises(InputError, match="no adapter folder"):
         check_inputs(small_config(tmp_path, "method=dlora", f"model.warm_start={tmp_path / 'none'}"))
     folder = tmp_path / "adapter"

@@ -48,6 +48,7 @@ SETTINGS = {
         "devices.class_figures={phone: {frequency_hz: 1e8}, slow: {share: 0.5, frequency_hz: 4e7}}",
     ),
     "dense_float16": ("method.density=1", "method.precision=float16", "method.sketch_precision=float32"),
+    "control_variates": ("method=rolora", "method.control_variates=true", "method.precision=int8"),
     "star_of_two": (
         "method=fedavg_star",
         "method.exchange_every=2",
@@ -55,8 +56,8 @@ SETTINGS = {
         "method.precision=int8",
     ),
 }
-SAME_LAW = ("dec_lora", "adf_lora", "tad_lora", "fedex", "flora_na", "decaf", "exact_diffusion")
-"""Methods that send what `dlora` sends: asked by `pytest -m exhaustive` only."""
+SAME_LAW = ("dec_lora", "adf_lora", "tad_lora", "fedex", "flora_na", "decaf", "exact_diffusion", "fed_sb")
+"""Methods with the law of `dlora`, all that is trained to all neighbours: asked by `pytest -m exhaustive` only."""
 SEEDS = {name: 1 if name.endswith("_per_task") else 3 for name in METHODS.own}
 """Of more than one seed all but the first are asked by `pytest -m exhaustive` only."""
 
