@@ -29,10 +29,10 @@ from channels.draws import keyed_uniform, stream_key
 from channels.gains import pair_gains
 from channels.largescale import LONGEST_M, LargeScale, weak_mean_gain
 from channels.shadowing import build_sites
+from channels.slot_fading import SlotFading
 from channels.units import dbm_to_watt
 
 if TYPE_CHECKING:
-    from channels.scheduling.levels import SlotFading
     from channels.settings import RadioSettings
 
 LISTED = 64

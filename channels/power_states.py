@@ -138,12 +138,7 @@ def state_powers(
 
     low_w = watts("transmit_0dbm_w", transmit_0dbm_w, 250.0)
     high_w = watts("transmit_23dbm_w", transmit_23dbm_w, 700.0)
-    low_radiated, high_radiated = (float(dbm_to_watt(dbm)) for dbm in (0.0, 23.0))
-    if high_w - low_w < high_radiated - low_radiated or low_w < low_radiated:
-        raise ValueError(
-            f"energy_options draw {low_w:g} W at 0 dBm and {high_w:g} W at 23 dBm; expected at least what is radiated,"
-            f" {low_radiated:g} W, and {high_radiated - low_radiated:.3g} W more; raise unit_w or transmit_23dbm_w"
-        )
+    efficiency = _efficiency(low_w, high_w)
     entries = (
         watts("light_transition_j", light_transition_j, 100e-3),
         watts("deep_transition_j", deep_transition_j, 450e-3),
@@ -154,10 +149,9 @@ def state_powers(
             raise ValueError(
                 f"energy_options.deep_{name} is {deep:g}; expected at least light_{name} ({light:g})"
             )
-    efficiency = (high_radiated - low_radiated) / (high_w - low_w)
     return PowerDraw(
         amplifier_efficiency=efficiency,
-        circuit_power_w=low_w - low_radiated / efficiency,
+        circuit_power_w=low_w - float(dbm_to_watt(0.0)) / efficiency,
         receive_power_w=watts("receive_w", receive_w, 300.0),
         listen_power_w=watts("idle_w", idle_w, 100.0),
         idle_power_w=0.0,
@@ -211,3 +205,14 @@ def resting_energy(
     if short.any():
         parts[:, short] *= battery_j[short] / spent[short]
     return parts, np.where(awaiting, 0.0, from_s + rest_s)
+
+
+def _efficiency(low_w: float, high_w: float) -> float:
+    """Slope of radiated over drawn power between 0 and 23 dBm; ValueError where less is drawn than is radiated."""
+    low_radiated, high_radiated = (float(dbm_to_watt(dbm)) for dbm in (0.0, 23.0))
+    if high_w - low_w < high_radiated - low_radiated or low_w < low_radiated:
+        raise ValueError(
+            f"energy_options draw {low_w:g} W at 0 dBm and {high_w:g} W at 23 dBm; expected at least what is radiated,"
+            f" {low_radiated:g} W, and {high_radiated - low_radiated:.3g} W more; raise unit_w or transmit_23dbm_w"
+        )
+    return (high_radiated - low_radiated) / (high_w - low_w)

@@ -18,10 +18,10 @@ from channels.interference import FarField
 from channels.power_states import PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.engine import Outcome
-from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio
 from channels.scheduling.state import idle_energy
 from channels.settings import RadioSettings
+from channels.slot_fading import SlotFading
 from channels.transfers import RoundPlan
 from channels.units import db_to_linear
 

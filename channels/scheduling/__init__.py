@@ -78,7 +78,7 @@ def plan(
         [0, 0]
     """
     from channels.scheduling.engine import Request, run_slots
-    from channels.scheduling.levels import SlotFading
+    from channels.slot_fading import SlotFading
 
     scheduler = get_scheduler(name, options.pop("scheduler_options", None))
     for option in options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,33 +15,11 @@ from channels.draws import keyed_uniform, stream_key
 from channels.link import packet_success_probability
 from channels.power import foschini_miljanic
 from channels.scheduling.problem import Radio, SlotTask
+from channels.slot_fading import SlotFading
 from channels.units import db_to_linear
 
-_NO_TABLE = np.zeros((2, 2))
 _MOST_SAMPLES = 16
 _SAMPLES_PER_PERIOD = 4.0
-
-
-@dataclass(frozen=True)
-class SlotFading:
-    """Fading of one slot, as the compiled loops take it (see `channels.kernels.fading_factor`).
-
-    Attributes:
-        doppler_hz: Doppler shift of fading in time in Hz, or below 0 for a fresh draw in each slot.
-        kind: 0 none, 1 Rayleigh, 2 Rician, 3 by quantile table.
-        shape: Linear K of Rician.
-        table: (2, points) ln quantiles over ln of a Rayleigh power; row 1 holds the first ln power and the
-            points per unit.
-        key: Key of the draws: of the slot, or of the run for fading in time.
-        success_key: Key of the slot's packet-error draws.
-    """
-
-    doppler_hz: float = -1.0
-    kind: int = 0
-    shape: float = 0.0
-    table: FloatArray = field(default_factory=lambda: _NO_TABLE)
-    key: int = 0
-    success_key: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from channels.outer_loop import OuterLoop
 from channels.power_states import STATES, PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
-from channels.scheduling.levels import SlotFading
 from channels.scheduling.problem import Radio, Scheduler
+from channels.slot_fading import SlotFading
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear
 
@@ -125,10 +125,8 @@ class State:
         self.mains = bool(np.isinf(self.battery_j).all())
         self.energy_j = np.zeros(devices)
         self.idle_energy_j = np.zeros(devices)
-        states = radio.draw.sleeps is not None
-        self.state_energy_j = np.zeros((len(STATES), devices)) if states else None
-        silent = request.silent_s
-        self.silent_s = np.zeros(devices) if silent is None else silent.copy()
+        self.state_energy_j = None if radio.draw.sleeps is None else np.zeros((len(STATES), devices))
+        self.silent_s = np.zeros(devices) if request.silent_s is None else request.silent_s.copy()
         average = request.average_bps
         self.average_bps = np.zeros(devices) if average is None else average.copy()
         self.far_w = np.zeros(devices)
