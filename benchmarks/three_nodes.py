@@ -153,7 +153,7 @@ def _memory_mb(pid: int) -> tuple[float, float]:
         memory, title = process.memory_full_info(), " ".join(process.cmdline())
     except psutil.Error:  # it has ended
         return 0.0, 0.0
-    return memory.pss / 2**20, memory.uss / 2**20 if title.startswith("ray::device") else 0.0
+    return memory.pss / 2**20, memory.uss / 2**20 if title.startswith("ray::DeviceActor") else 0.0
 
 
 def planned(words: Sequence[str]) -> dict[str, float]:
