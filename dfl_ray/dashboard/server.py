@@ -277,7 +277,7 @@ def warm_up() -> None:
 
 
 def open_socket(port: int) -> socket.socket:
-    """Take a port of this machine's own address.
+    """Take a port of this machine's own address and listen on it.
 
     Args:
         port: Its number; 0 takes a free one.
@@ -292,6 +292,7 @@ def open_socket(port: int) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((ADDRESS, port))
+        opened.listen(128)  # who asks before the server runs waits, and is not refused
     except OSError as error:
         opened.close()
         raise InputError(

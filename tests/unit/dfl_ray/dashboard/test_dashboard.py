@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_the_port_is_local_and_a_taken_one_is_refused(tmp_path: Path, capsys):
     with open_socket(0) as opened:
         address, port = opened.getsockname()
         assert address == "127.0.0.1"
-        opened.listen()
+        socket.create_connection((address, port), timeout=5).close()  # before a server runs
         with pytest.raises(InputError, match="--port"):
             open_socket(port)
     assert main(["dashboard", str(tmp_path / "none")]) == 2
