@@ -271,7 +271,7 @@ def test_ray_listens_on_this_machine_alone_in_a_private_folder(starting):
 
     assert _global_node is not None
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    kinds = {p.name() for p in processes}
+    kinds = {name_of(p) for p in processes}
     assert {"gcs_server", "raylet"} <= kinds
     open_ports = [
         c.laddr.ip
@@ -283,6 +283,13 @@ def test_ray_listens_on_this_machine_alone_in_a_private_folder(starting):
     assert open_ports and {ip.removeprefix("::ffff:") for ip in open_ports} == {"127.0.0.1"}
     assert Path(_global_node.get_temp_dir_path()).parent.stat().st_mode & 0o077 == 0
     assert (Path.home() / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def listening(process: psutil.Process) -> list[Any]:

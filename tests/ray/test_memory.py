@@ -66,6 +66,7 @@ def work(backend: RayBackend, devices: int) -> None:
     backend.evaluate(1, ("oracle",), None)
 
 
+@pytest.mark.exhaustive  # a measurement
 def test_actors_cost_one_base_and_sixty_megabytes_each(large_folder, tmp_path):
     overrides = (f"model.name={large_folder}", "runtime.devices_per_actor=2", "evaluate.rows_per_task=4")
     config = small_config(tmp_path, *overrides)

@@ -106,6 +106,7 @@ def test_a_lost_node_changes_no_record(three_nodes, tmp_path, monkeypatch):
     assert_same_records(load_run(one.folder), run, exact=False)
 
 
+@pytest.mark.exhaustive  # tests/unit/actors/test_replay.py holds the waiting
 def test_without_room_the_run_says_so_and_stops_saved(three_nodes, tmp_path, monkeypatch):
     original = RayBackend.plan
 
@@ -127,6 +128,7 @@ def test_without_room_the_run_says_so_and_stops_saved(three_nodes, tmp_path, mon
     assert run.last_round >= 1
 
 
+@pytest.mark.exhaustive  # a minute of starting nodes
 def test_two_actors_share_a_gpu_that_is_only_declared(machines, undisturbed, tmp_path):
     node = machines.add_node(**WORKER, num_gpus=1)
     try:

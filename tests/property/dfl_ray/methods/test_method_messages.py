@@ -31,7 +31,7 @@ def network(name, **changes):
             if name == "sparse_orthogonal" or name.endswith("_per_task")
             else {}
         ),
-        **({"server": 1} if name in ("fedavg_star", "flasc") else {}),
+        **({"server": 1} if name in ("fedavg_star", "flasc", "fedsrd") else {}),
         **changes,
     }
     context = make_context(method_section(name)(**section), HELD)
@@ -56,9 +56,8 @@ def taken_in(method, device, data, round_index=1):
     with_it, without = copy.deepcopy(device), copy.deepcopy(device)
     refused = method.incoming(with_it, round_index, data, [])
     assert not method.incoming(without, round_index, [], [])
-    kept = [
-        (d.state.theta[0].numpy(), *map(vars(d.memory).get, ("merged", "server"))) for d in (with_it, without)
-    ]
+    held = ("merged", "server", "answer")
+    kept = [(d.state.theta[0].numpy(), *map(vars(d.memory).get, held)) for d in (with_it, without)]
     return refused, all(np.array_equal(one, two) for one, two in zip(*kept, strict=True))
 
 
