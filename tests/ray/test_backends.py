@@ -90,6 +90,7 @@ def test_moving_devices_equal_too(tmp_path):
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
 
 
+@pytest.mark.exhaustive  # two more starts of Ray
 def test_after_an_error_ray_is_gone_before_it_is_told(tmp_path):
     """Ray still starting in the background would meet the next Ray of this process, and end the process with it."""
     import ray
@@ -121,6 +122,7 @@ print("drawn", drawn)
 """
 
 
+@pytest.mark.exhaustive  # one more start of Ray
 def test_matrices_made_while_ray_starts_do_not_wait_for_ever():
     """Ray forks while the experiment is built; OpenBLAS ends its threads then, amid another thread's product."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

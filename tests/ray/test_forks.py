@@ -178,6 +178,7 @@ def said_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return out
 
 
+@pytest.mark.exhaustive  # a second Ray; what differs is held below
 def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cluster, "ForkServer", None)  # nobody starts one
     words = [

@@ -88,6 +88,7 @@ def test_settings_of_one_method_do_not_reach_the_others(tmp_path):
     assert job.path != methods.make_job("dlora:rank=5", 3, None, ["rounds=2"], tmp_path).path
 
 
+@pytest.mark.exhaustive  # two whole commands
 @pytest.mark.slow
 def test_two_methods_end_to_end_and_again_from_what_is_there(tmp_path, capsys):
     small = [o for o in SMALL_RUN if not o.startswith(("evaluate.every", "track"))]

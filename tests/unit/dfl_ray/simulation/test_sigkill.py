@@ -16,6 +16,7 @@ from tests.records import assert_same_records
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive  # tests/ray/test_faults.py kills a driver once
 def test_killed_again_and_again_equals_undisturbed(tmp_path):
     long = ["rounds=8", "checkpoint.every=2", "runtime.backend=local"]
     whole = load_run(launch(small_config(tmp_path, "name=whole", *long), json=True).folder)
