@@ -231,7 +231,6 @@ class RecoverableActor:
         args = [a.ref if isinstance(a, Answer) else a for a in call.args]
         refs = getattr(self.handle, call.method).options(num_returns=call.returns).remote(*args)
         call.refs = refs if call.returns > 1 else [refs]
-        call.fetched = False
 
     def result(self, call: Call) -> Any:
         """Wait for the first answer of a call, replacing the actor if it dies.

@@ -134,6 +134,16 @@ def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
     assert actor.restarts == 1 and "it may die 0 more times" in said[0]
 
 
+def test_calls_made_again_are_not_made_a_third_time_on_what_was_saved_after_them(fake):
+    actor = an_actor(fake, [], max_restarts=2)
+    fake.answers = {"train": ["one", RayActorError(), "two", RayActorError(), "three"]}
+    assert actor.result(actor.call("train", 1)) == "one"
+    assert actor.result(actor.call("train", 2)) == "two"  # dies; both rounds are made again
+    actor.set_recovery_point(lambda: ["after two"])
+    assert actor.result(actor.call("train", 3)) == "three"  # dies; only this round is made again
+    assert fake.started[-3:] == [(2, "ready"), (2, "restore"), (2, "train")]
+
+
 def test_an_actor_that_dies_too_often_ends_the_run(fake):
     actor = an_actor(fake, [], max_restarts=0)
     fake.answers = {"train": [RayActorError()]}
