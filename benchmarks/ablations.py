@@ -28,7 +28,6 @@ if __package__ in (None, ""):
 from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
 from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes, paired, plain
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.machine import machine
 from benchmarks.methods import carry_out, cells, make_job, say, table
 from benchmarks.result import with_origin
 
@@ -212,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         found[name] = entry_json(entry, rows)
     result = {
         "ablations": found, "setting": SETTING, "overrides": asked.overrides, "preset": asked.preset,
-        "seeds": asked.seeds, "machine": machine(),
+        "seeds": asked.seeds,
     }  # fmt: skip
     if asked.json:
         print(json.dumps(plain(with_origin(result))))

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine
 from benchmarks.result import with_origin
 from benchmarks.scaling import overrides, place
 from benchmarks.timed_run import PARTS
@@ -235,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(compare(int(n), lone, o.work, o.overrides))
             show(cells_of(rows[-1]))
     if o.json:
-        print(json.dumps(with_origin({"machine": machine(), "sizes": rows})))
+        print(json.dumps(with_origin({"sizes": rows})))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine
 from benchmarks.result import with_origin
 from benchmarks.timed_run import measure
 from dfl_ray.packing.machine import usable_cpus
@@ -120,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sides[name] = peer(name, o, python)
     print("\n".join(lines(sides)))
     if o.json:
-        print(json.dumps(with_origin({"machine": machine(), "sides": sides, "ratios": ratios(sides)})))
+        print(json.dumps(with_origin({"sides": sides, "ratios": ratios(sides)})))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ import torch
 from benchmarks.gpu_peft import InTurn, Manner, manners
 from benchmarks.gpu_sides import SCALE, Batched, random_base
 from benchmarks.gpu_work import Work, draw_ids, linear_sizes, qwen_shape, step_operations
-from benchmarks.machine import machine
 from benchmarks.result import with_origin
 from dfl_ray.engines.batches import Batch
 from dfl_ray.evaluation.free_answers import generate
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         getattr(torch, options.dtype), "cpu",
     )  # fmt: skip
     rate = product_rate(work.dtype, options.square)
-    found: dict[str, Any] = {"machine": machine(), "options": vars(options), "product_flops_per_s": rate}
+    found: dict[str, Any] = {"options": vars(options), "product_flops_per_s": rate}
     print(f"a product of {options.square}^3 in {options.dtype}: {rate / 1e9:.1f} GFLOP/s", flush=True)
     base = random_base(work)
     weights = {n: p.detach().clone() for n, p in base.named_parameters()}

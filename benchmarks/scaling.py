@@ -17,7 +17,6 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine
 from benchmarks.result import with_origin
 from benchmarks.timed_run import PARTS, measure
 
@@ -106,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.chart:
         draw(chosen.chart, rows)
     if chosen.json:
-        print(json.dumps(with_origin({"machine": machine(), "bare_actor_mb": bare, "sizes": rows})))
+        print(json.dumps(with_origin({"bare_actor_mb": bare, "sizes": rows})))
 
 
 if __name__ == "__main__":

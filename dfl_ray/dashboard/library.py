@@ -159,6 +159,9 @@ class Library:
             InputError: No such run, or one that cannot be read.
         """
         key = (self._versions(names), what)
+        kept = self._texts.get(key)
+        if kept is not None:
+            return kept
         with self._making:
             kept = self._texts.get(key)
             return kept if kept is not None else self._texts.put(key, make(*map(self.run, names)))

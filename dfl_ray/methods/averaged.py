@@ -124,10 +124,6 @@ class GossipedAdapter(SharedAdapter[ExchangeState]):
         """Nothing but the exchange's own bookkeeping."""
         self.parts.begin(device, self.exchanged(round_index))
 
-    def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
-        """All that is trained may change."""
-        return None
-
     def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
         """Encode the exchanged part, dense, the same bytes to all neighbours.
 

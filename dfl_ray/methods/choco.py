@@ -76,10 +76,6 @@ class Choco(SharedAdapter[ChocoState]):
             neighbours = sorted(self.context.graph.weights.get(device.index, {}))
             device.memory.copies = {n: first.copy() for n in neighbours}
 
-    def keep(self, device: Device[ChocoState], round_index: int) -> torch.Tensor | None:
-        """Everything may change."""
-        return None
-
     def outgoing(self, device: Device[ChocoState], round_index: int) -> list[Outgoing]:
         """Send q_i = Q(x_i - xh_i) to neighbours with the last public copy, and the whole xh_i to the others.
 

@@ -60,10 +60,6 @@ class ExactDiffusion(SharedAdapter[DiffusionState]):
         if device.memory.start is None:
             device.memory.start = device.state.theta[0].cpu().numpy().copy()
 
-    def keep(self, device: Device[DiffusionState], round_index: int) -> torch.Tensor | None:
-        """Everything may change."""
-        return None
-
     def outgoing(self, device: Device[DiffusionState], round_index: int) -> list[Outgoing]:
         """Correct, then encode phi_i, the same bytes to all neighbours."""
         if self.law.busy(round_index):

@@ -44,13 +44,6 @@ class FedavgStar(SharedAdapter[MethodState]):
         """Nothing but what every method keeps."""
         return MethodState(self.law.start(device))
 
-    def begin(self, device: Device[MethodState], round_index: int) -> None:
-        """Nothing to prepare."""
-
-    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """Everything may change; in the rounds in which the hub sends no steps are made."""
-        return None
-
     def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
         """Encode A and B: for the hub, or from the hub for all.
 

@@ -114,10 +114,6 @@ class Fedsrd(SharedAdapter[FedsrdState]):
         if device.memory.common is None:
             device.memory.common = device.state.theta[0].cpu().numpy().copy()
 
-    def keep(self, device: Device[FedsrdState], round_index: int) -> torch.Tensor | None:
-        """Everything may change: local training is dense."""
-        return None
-
     def outgoing(self, device: Device[FedsrdState], round_index: int) -> list[Outgoing]:
         """Encode the important changes for the hub, or its answer for all.
 

@@ -83,10 +83,6 @@ class Flasc(SharedAdapter[FlascState]):
         if device.index == self.config.server and device.memory.server is None:
             device.memory.server = device.memory.start.copy()
 
-    def keep(self, device: Device[FlascState], round_index: int) -> torch.Tensor | None:
-        """Everything may change: local training is dense."""
-        return None
-
     def outgoing(self, device: Device[FlascState], round_index: int) -> list[Outgoing]:
         """Encode T_u of the change for the hub, or T_d of the hub's vector for all.
 

@@ -68,10 +68,6 @@ class GradientTracking(SharedAdapter[TrackingState]):
         if device.memory.start is None:
             device.memory.start = device.state.theta[0].cpu().numpy().copy()
 
-    def keep(self, device: Device[TrackingState], round_index: int) -> torch.Tensor | None:
-        """Everything may change."""
-        return None
-
     def outgoing(self, device: Device[TrackingState], round_index: int) -> list[Outgoing]:
         """Encode z_i and y_i, the same bytes to all neighbours.
 

@@ -40,10 +40,6 @@ class OwnBase(SharedAdapter[MergedState]):
             size = sum(s.out_features * s.in_features for s in self.context.layers)
             device.memory.merged = np.zeros(size, np.float32)
 
-    def keep(self, device: Device[MergedState], round_index: int) -> torch.Tensor | None:
-        """Everything may change."""
-        return None
-
     def frozen(self, devices: Sequence[Device[MergedState]]) -> list[Factors] | None:
         """Give the dense updates that devices have merged into their own base.
 

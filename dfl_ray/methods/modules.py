@@ -131,9 +131,6 @@ class RankedModules(SharedAdapter[MethodState]):
         """Nothing but what every method keeps."""
         return MethodState(self.law.start(device))
 
-    def begin(self, device: Device[MethodState], round_index: int) -> None:
-        """Nothing to prepare."""
-
     def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
         """Let the entries inside the device's rank change.
 

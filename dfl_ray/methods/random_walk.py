@@ -38,13 +38,6 @@ class RandomWalk(SharedAdapter[MethodState]):
         """Nothing but what every method keeps."""
         return MethodState(self.law.start(device))
 
-    def begin(self, device: Device[MethodState], round_index: int) -> None:
-        """Nothing to prepare."""
-
-    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """Everything may change; devices without the adapter make no steps."""
-        return None
-
     def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
         """Encode the adapter for the neighbour that is drawn.
 

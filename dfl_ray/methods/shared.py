@@ -134,13 +134,13 @@ class SharedAdapter(ABC, Generic[S]):
         """Scale of the adapter's product, s = alpha / r (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
         return self.context.config.alpha / self.context.config.rank
 
-    @abstractmethod
     def begin(self, device: Device[S], round_index: int) -> None:
-        """See `Method.begin`."""
+        """Nothing to prepare."""
+        return None
 
-    @abstractmethod
     def keep(self, device: Device[S], round_index: int) -> torch.Tensor | None:
-        """See `Method.keep`."""
+        """All that is trained may change, where the traffic law has a device train at all."""
+        return None
 
     @abstractmethod
     def outgoing(self, device: Device[S], round_index: int) -> list[Outgoing]:

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import final
 
-import torch
-
 from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.shared import SharedAdapter
 
@@ -31,13 +29,6 @@ class Unsent(SharedAdapter[MethodState]):
     def memory(self, device: int) -> MethodState:
         """Nothing but what every method keeps."""
         return MethodState(self.law.start(device))
-
-    def begin(self, device: Device[MethodState], round_index: int) -> None:
-        """Nothing to prepare."""
-
-    def keep(self, device: Device[MethodState], round_index: int) -> torch.Tensor | None:
-        """Everything may change."""
-        return None
 
     def outgoing(self, device: Device[MethodState], round_index: int) -> list[Outgoing]:
         """Nothing."""
