@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
+from dfl_ray.methods.entries import make_method
 from dfl_ray.network.comm_graph import CommGraph, Tree
 from dfl_ray.simulation.experiment import static_projections, static_ups
 
@@ -95,3 +97,30 @@ def plain_context(config, weights, layers=LAYERS, rounds=20):
 def complete(devices):
     """Equal weights 1/n on the complete graph."""
     return {i: {j: 1 / devices for j in range(devices) if j != i} for i in range(devices)}
+
+
+def network(config, weights, layers=LAYERS, rounds=20, seed=0):
+    """Method and devices with one adapter each; with a server every device reaches it in one hop."""
+    context = plain_context(config, weights, layers, rounds)
+    if config.hub is not None:
+        context = replace(context, graph=replace(context.graph, star=tuple(sorted(weights))))
+    method = make_method(context)
+    return method, make_devices(method, seed)
+
+
+def row(device):
+    """A device's one adapter, (size,) float64."""
+    return device.state.theta[0].numpy().astype(float).copy()
+
+
+def put(device, values):
+    """Give a device's one adapter other values, in place."""
+    device.state.theta[0].copy_(torch.from_numpy(np.asarray(values, np.float32)))
+
+
+def largest(x, count):
+    """The `count` largest entries of x by magnitude, 0 elsewhere."""
+    kept = np.zeros_like(x)
+    order = np.argsort(-np.abs(x), kind="stable")[:count]
+    kept[order] = x[order]
+    return kept

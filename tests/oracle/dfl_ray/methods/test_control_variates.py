@@ -14,10 +14,10 @@ from dfl_ray.engines.training import LocalWork, train_adapters
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize
-from dfl_ray.methods.entries import make_method
 from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
-from tests.network import LINE, complete, make_devices, plain_context, play
+from tests.network import LINE, complete, play, put, row
+from tests.network import network as plain_network
 
 ONE = (LayerShape("x", 3, 4),)
 SET = {"rank": 2, "alpha": 4.0, "precision": "float32", "control_variates": True}
@@ -29,16 +29,7 @@ BEST = (STEEP * CENTRE).sum(axis=0) / STEEP.sum()
 
 
 def network(section, weights, rounds=1000, **settings):
-    method = make_method(plain_context(section(**SET | settings), weights, ONE, rounds))
-    return method, make_devices(method)
-
-
-def row(device):
-    return device.state.theta[0].numpy().astype(float).copy()
-
-
-def put(device, values):
-    device.state.theta[0].copy_(torch.from_numpy(np.asarray(values, np.float32)))
+    return plain_network(section(**SET | settings), weights, ONE, rounds)
 
 
 def local_steps(device):

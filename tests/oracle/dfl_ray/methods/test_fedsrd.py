@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
 
 from dfl_ray.config.literature import FedsrdConfig
 from dfl_ray.lora.layout import LayerShape
-from dfl_ray.methods.entries import make_method
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES
-from tests.network import LINE, make_devices, plain_context, play
+from tests.network import LINE, play, put, row
+from tests.network import network as plain_network
 
 TWO = (LayerShape("x", 5, 6), LayerShape("y", 4, 6))
 SET = {"rank": 2, "alpha": 4.0, "precision": "float32"}
 
 
 def network(**settings):
-    context = plain_context(FedsrdConfig(**SET | settings), LINE, TWO)
-    method = make_method(replace(context, graph=replace(context.graph, star=(0, 1, 2, 3))))
-    return method, make_devices(method)
-
-
-def row(device):
-    return device.state.theta[0].numpy().astype(float).copy()
-
-
-def put(device, values):
-    device.state.theta[0].copy_(torch.from_numpy(np.asarray(values, np.float32)))
+    return plain_network(FedsrdConfig(**SET | settings), LINE, TWO)
 
 
 def split(flat):

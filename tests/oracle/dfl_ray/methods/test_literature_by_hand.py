@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,9 +12,10 @@ from dfl_ray.lora.layout import LayerShape
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.flora_na import nearest_weights
 from dfl_ray.network.traffic import LawfulNetwork
-from dfl_ray.wire.codec import encoded_size, mask_size
+from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
-from tests.network import LINE, complete, make_devices, plain_context, play
+from tests.network import LINE, complete, largest, plain_context, play, put, row
+from tests.network import network as plain_network
 
 ONE = (LayerShape("x", 3, 4),)
 PAIR = {0: {1: 0.3}, 1: {0: 0.3}}
@@ -24,26 +23,13 @@ SET = {"rank": 2, "alpha": 4.0, "precision": "float32"}
 SCALE = 2.0
 
 
-def network(config, weights=PAIR, layers=ONE, rounds=20, seed=0):
-    """Method and devices; with a server every device reaches it in one hop."""
-    context = plain_context(config, weights, layers, rounds)
-    if config.hub is not None:
-        context = replace(context, graph=replace(context.graph, star=tuple(sorted(weights))))
-    method = make_method(context)
-    return method, make_devices(method, seed)
+def network(config, weights=PAIR, layers=ONE, **named):
+    return plain_network(config, weights, layers, **named)
 
 
 def factors(device):
     flat = device.state.theta[0].numpy().astype(float).copy()
     return flat[8:14].reshape(3, 2), flat[:8].reshape(2, 4)
-
-
-def row(device):
-    return device.state.theta[0].numpy().astype(float).copy()
-
-
-def put(device, values):
-    device.state.theta[0].copy_(torch.from_numpy(np.asarray(values, np.float32)))
 
 
 def doubly_stochastic(weights):
@@ -304,81 +290,6 @@ def test_the_walk_takes_the_adapter_along_and_a_loss_leaves_it():
             assert [d.memory.traffic.has for d in devices] == [False, True]
         assert sum(d.memory.traffic.has for d in devices) == 1
     assert moved_at is not None
-
-
-def test_fedavg_star_averages_all_devices_and_nobody_trains_while_the_server_answers():
-    method, devices = network(literature.FedavgStarConfig(**SET, exchange_every=2, server=1), LINE)
-    law = method.law
-    assert [law.trains(0, None, r) for r in range(1, 7)] == [True, True, False] * 2
-    assert play(method, devices, 1)[1] == 0
-    mean = np.mean([row(d) for d in devices], axis=0)
-    up = play(method, devices, 2)[1]
-    np.testing.assert_allclose(row(devices[1]), mean, atol=1e-6)
-    down = play(method, devices, 3, lost={(1, 3)})[1]
-    assert up == down == 3 * (HEADER_BYTES + encoded_size(14, "float32"))
-    for d in devices[:3]:
-        np.testing.assert_allclose(row(d), mean, atol=1e-6)
-    assert np.abs(row(devices[3]) - mean).max() > 0.1
-
-
-def test_fedavg_star_leaves_out_what_was_lost():
-    method, devices = network(literature.FedavgStarConfig(**SET), LINE)
-    mean = np.mean([row(d) for d in (devices[0], devices[1], devices[3])], axis=0)
-    play(method, devices, 1, lost={(2, 0)})
-    np.testing.assert_allclose(row(devices[0]), mean, atol=1e-6)
-
-
-def largest(x, count):
-    kept = np.zeros_like(x)
-    order = np.argsort(-np.abs(x), kind="stable")[:count]
-    kept[order] = x[order]
-    return kept
-
-
-def test_flasc_is_sparse_down_and_up_and_dense_between():
-    method, devices = network(literature.FlascConfig(**SET, upload_share=0.25, download_share=0.5), LINE)
-    start = method.start(0)[0].numpy().astype(float)
-    server, x = start.copy(), np.stack([start] * 4)
-    for d in devices:
-        put(d, start)
-    rng = np.random.default_rng(2)
-    for cycle in range(3):
-        up, down = 2 * cycle + 1, 2 * cycle + 2
-        for d in devices:
-            method.begin(d, up)
-        steps = rng.normal(size=(4, 14))
-        for d in devices:
-            put(d, row(d) + steps[d.index])
-        sent_up = play(method, devices, up)[1]
-        server = server + np.mean([largest(s, 4) for s in steps], axis=0)
-        sent_down = play(method, devices, down)[1]
-        x = largest(server, 7)
-        for d in devices:
-            np.testing.assert_allclose(row(d), x, atol=1e-5)
-        for sent, kept in ((sent_up, 4), (sent_down, 7)):
-            length = HEADER_BYTES + 4 + mask_size(kept, 14) + encoded_size(kept, "float32")
-            assert sent == 3 * length
-
-
-def test_flasc_of_everything_is_fedavg():
-    dense = literature.FlascConfig(**SET, upload_share=1.0, download_share=1.0)
-    flasc, left = network(dense, LINE)
-    fedavg, right = network(literature.FedavgStarConfig(**SET), LINE)
-    start = flasc.start(0)[0].numpy()
-    rng = np.random.default_rng(3)
-    for devices, method in ((left, flasc), (right, fedavg)):
-        for d in devices:
-            put(d, start)
-            method.begin(d, 1)
-    steps = rng.normal(size=(4, 14))
-    for devices in (left, right):
-        for d in devices:
-            put(d, row(d) + steps[d.index])
-    for r in (1, 2):
-        play(flasc, left, r)
-        play(fedavg, right, r)
-    for one, two in zip(left, right, strict=True):
-        np.testing.assert_allclose(row(one), row(two), atol=1e-5)
 
 
 def test_flora_draws_another_a_on_each_device_and_bases_never_agree_on_a_path():

@@ -21,7 +21,7 @@ from dfl_ray.config.methods import (
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.methods.entries import make_method
-from tests.network import LINE, complete, make_devices, plain_context, play
+from tests.network import LINE, complete, largest, make_devices, plain_context, play
 
 ONE = (LayerShape("x", 3, 4),)
 TWO_LAYERS = (LayerShape("x", 3, 4), LayerShape("y", 5, 4))
@@ -109,13 +109,6 @@ def test_fedsa_shares_a_and_keeps_b():
     np.testing.assert_array_equal(b, b0)
     np.testing.assert_array_equal(other, b1)
     np.testing.assert_allclose(a, 0.7 * a0 + 0.3 * a1, atol=1e-6)
-
-
-def largest(x, count):
-    kept = np.zeros_like(x)
-    order = np.argsort(-np.abs(x))[:count]
-    kept[order] = x[order]
-    return kept
 
 
 def test_choco_follows_algorithm_2_for_three_rounds_of_drift():
