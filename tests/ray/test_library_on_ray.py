@@ -20,11 +20,9 @@ def test_runs_join_the_callers_ray_and_leave_it_up(tmp_path: Path) -> None:
     try:
         words = ("rounds=2", "runtime.devices_per_actor=2")
         first = run(small_config(tmp_path, "name=first", *words))
-        second = run(small_config(tmp_path, "name=second", *words))
         local = run(small_config(tmp_path, "name=local", "runtime.backend=local", *words))
         assert ray.is_initialized()
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
     finally:
         ray.shutdown()
-    for other in (second, local):
-        assert comparable(first.rounds).equals(comparable(other.rounds))
+    assert comparable(first.rounds).equals(comparable(local.rounds))

@@ -82,6 +82,7 @@ def test_an_actor_that_fits_no_single_node_is_refused(three_nodes, tmp_path):
         launch(config, json=True)
 
 
+@pytest.mark.exhaustive  # tests/ray/test_faults.py kills actors; what a node takes along is held here, in 100 s
 def test_a_lost_node_changes_no_record(three_nodes, tmp_path, monkeypatch):
     original, lost = RayBackend.exchange, []
 

@@ -202,6 +202,14 @@ def test_the_lock_pins_all_that_the_project_asks_for() -> None:
         assert need.specifier.contains(version, prereleases=True), f"{text} is locked at {version}"
 
 
+def test_every_locked_file_but_torchs_has_hashes() -> None:
+    text = (ROOT / "requirements.hashes").read_text(encoding="utf-8")
+    entries = re.findall(r"(?m)^([\w.-]+)==([\w.!]+)(?: ;[^\\\n]*)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", text)
+    assert len(entries) == len(re.findall(r"(?m)^[^#\s]", text))
+    hashed = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version, _ in entries}
+    assert hashed == {name: version for name, version in locked().items() if name != "torch"}
+
+
 def test_this_environment_is_the_locked_one() -> None:
     from importlib.metadata import version
 
@@ -231,13 +239,14 @@ def test_make_test_runs_every_check() -> None:
 
 
 def test_setup_does_nothing_when_nothing_has_changed(tmp_path: Path) -> None:
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements.hashes", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/setup", tmp_path / ".ci")
     (tmp_path / ".venv").mkdir()
-    both = (tmp_path / "requirements.lock").read_bytes() + (tmp_path / "pyproject.toml").read_bytes()
-    checksum = subprocess.run(["cksum"], input=both, capture_output=True, check=True).stdout.decode().strip()
+    names = ("requirements.lock", "requirements.hashes", "pyproject.toml")
+    together = b"".join((tmp_path / name).read_bytes() for name in names)
+    checksum = subprocess.run(["cksum"], input=together, capture_output=True, check=True).stdout.decode().strip()
     (tmp_path / ".venv/.dfl-ray-setup").write_text(f"{checksum}\n\n", encoding="utf-8")
     # With no interpreter on the path anything but stopping at once would fail.
     done = subprocess.run(["sh", ".ci/setup"], cwd=tmp_path, capture_output=True, text=True)
@@ -255,7 +264,7 @@ def test_setup_does_nothing_when_nothing_has_changed(tmp_path: Path) -> None:
 
 
 def test_setup_names_the_missing_venv_module_in_one_line(tmp_path: Path) -> None:
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements.hashes", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/setup", tmp_path / ".ci")
