@@ -57,7 +57,7 @@ def replay(options: argparse.Namespace) -> int:
         from dfl_ray.simulation.library import run
 
         runs_dir = Path(options.output).expanduser() if options.output else Path(place) / "runs"
-        config = again.replay_config(was.path, options.overrides, runs_dir)
+        config = again.replay_config(was.path, options.overrides, runs_dir, report=bool(options.output))
         now = run(config, progress=not (options.quiet or options.json), verbose=options.verbose)
         found = again.compare(was, now)
     for line in found.circumstances:

@@ -45,13 +45,14 @@ class Replayed:
     circumstances: tuple[str, ...]
 
 
-def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path) -> Config:
+def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, report: bool = True) -> Config:
     """The configuration of a replay: the run's own, without trackers, in another folder.
 
     Args:
         folder: The unpacked archive.
         overrides: `key=value`, of `MAY_SET` only.
         runs_dir: Folder for the new run.
+        report: Write a report as the run did; False for a folder that nobody will see.
 
     Returns:
         The configuration.
@@ -68,6 +69,8 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path) -> Con
                 change="`dfl-ray run` takes the bundle's config.yaml with any change.",
             )
     quiet = ["track=none", f"runtime.runs_dir={runs_dir}"]
+    if not report and not any(word.startswith("runtime.report=") for word in overrides):
+        quiet.append("runtime.report=false")
     return load_config(folder / "config.yaml", [*quiet, *overrides])
 
 

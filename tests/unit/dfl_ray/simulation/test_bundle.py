@@ -99,6 +99,15 @@ def test_what_is_damaged_unfinished_or_another_run_is_refused(made: Any, tmp_pat
         replay_config(path, ["seed=1"], tmp_path)
 
 
+def test_a_replay_that_nobody_keeps_has_no_report(made: Any, tmp_path: Path) -> None:
+    text = (made[0] / "config.yaml").read_text()
+    assert "report: false" in text
+    (tmp_path / "config.yaml").write_text(text.replace("report: false", "report: true"))
+    assert replay_config(tmp_path, [], tmp_path).runtime.report
+    assert not replay_config(tmp_path, [], tmp_path, report=False).runtime.report
+    assert replay_config(tmp_path, ["runtime.report=true"], tmp_path, report=False).runtime.report
+
+
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     import hashlib
 
