@@ -34,6 +34,8 @@ START_ENDS_S = 15.0
 OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
+NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
+"""Ray keeps the history of calls for its dashboard only, 40 to 60 MB a thousand rounds: off where that is off."""
 
 CALLERS = "the caller's Ray"
 """In place of an address: the Ray that this process had initialised before the run."""
@@ -152,6 +154,7 @@ def start(
                 num_cpus=machine.usable_cpus(),
                 runtime_env=dict(workers or {}),
                 job_config=job_config(),
+                _system_config={} if runtime.ray_dashboard else NO_TASK_EVENTS,
                 **settings,
                 **common,
             )
