@@ -313,16 +313,12 @@ class RecoverableActor:
     def restore(self) -> None:
         """Put the state of the recovery point into the actor, snapshot by snapshot; one is read ahead."""
         assert self._recovery_point is not None, "no state is saved"
-        under_way: Call | None = None
-        for snapshot in self._recovery_point():
-            # Not for replay: a replacement begins with it anyway.
-            call = self.call("restore", snapshot, changes_state=False)
-            if under_way is not None:
-                self.result(under_way)
-            under_way = call
-            del snapshot
-        if under_way is not None:
-            self.result(under_way)
+        # Not for replay: a replacement begins with it anyway.
+        calls = (self.call("restore", s, changes_state=False) for s in self._recovery_point())
+        under_way = next(calls, None)
+        while under_way is not None:
+            under_way, done = next(calls, None), under_way
+            self.result(done)
 
     def replace(self, error: RayError) -> None:
         """Start a replacement and restore the last snapshot in it; `calls_to_replay` is to follow.

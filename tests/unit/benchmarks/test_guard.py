@@ -50,4 +50,4 @@ def test_the_exit_code_tells_of_a_regression(now, code, tmp_path, monkeypatch, c
 
 @pytest.mark.exhaustive  # two groups learn for two rounds
 def test_the_ratio_of_a_file_is_of_two_that_learn_the_same():
-    assert 0.1 < guard.file_ratio(6, 2) < 10.0
+    assert 0.1 < guard.file_ratio(10, 2) < 10.0
