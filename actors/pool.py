@@ -254,9 +254,9 @@ class RayBackend:
         self._node_placement.release()
 
 
-def _stored(parts: SavedParts, devices: Sequence[int]) -> list[Any]:
-    """References to the parts that hold some devices, copied from disk into the object store."""
-    return [ray.put(part) for part in parts.of(devices)]
+def _stored(parts: SavedParts, devices: Sequence[int]) -> Iterator[Any]:
+    """References to the parts that hold some devices, copied from disk into the object store one after the other."""
+    return map(ray.put, parts.of(devices))
 
 
 def _beside_the_driver() -> dict[str, Any]:

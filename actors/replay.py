@@ -12,7 +12,7 @@ that each call finds the answers of others that it takes as arguments.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,7 +200,7 @@ class RecoverableActor:
         self._actor_set.members.append(self)
         self.restarts = 0
         self.started: Started | None = None
-        self._recovery_point: Callable[[], Sequence[Any]] | None = None
+        self._recovery_point: Callable[[], Iterable[Any]] | None = None
         self._log: list[Call] = []
         self.ready_ref: Any = None
         self.handle = create(0)
@@ -301,21 +301,24 @@ class RecoverableActor:
         if call.refs is before:
             self.start(call)
 
-    def set_recovery_point(self, load: Callable[[], Sequence[Any]]) -> None:
+    def set_recovery_point(self, load: Callable[[], Iterable[Any]]) -> None:
         """Make a saved state the one to start a replay from, and forget the calls before it.
 
         Args:
-            load: Gives the snapshots, or references to them, when they are needed.
+            load: Gives the snapshots, or references to them, one after the other when they are needed.
         """
         self._recovery_point = load
         self._log = [c for c in self._log if not c.fetched]
 
     def restore(self) -> None:
-        """Put the state of the recovery point into the actor."""
+        """Put the state of the recovery point into the actor, snapshot by snapshot; one is read ahead."""
         assert self._recovery_point is not None, "no state is saved"
         # Not for replay: a replacement begins with it anyway.
-        call = self.call("restore", *self._recovery_point(), changes_state=False)
-        self.result(call)
+        calls = (self.call("restore", s, changes_state=False) for s in self._recovery_point())
+        under_way = next(calls, None)
+        while under_way is not None:
+            under_way, done = next(calls, None), under_way
+            self.result(done)
 
     def replace(self, error: RayError) -> None:
         """Start a replacement and restore the last snapshot in it; `calls_to_replay` is to follow.
@@ -342,7 +345,8 @@ class RecoverableActor:
         self.handle = self._create(self.restarts)
         self.ready_ref = self.handle.ready.remote()
         if self._recovery_point is not None:
-            self.start(Call("restore", tuple(self._recovery_point()), 1, True))
+            for snapshot in self._recovery_point():
+                self.start(Call("restore", (snapshot,), 1, True))
 
     def calls_to_replay(self) -> list[Call]:
         """Calls since the recovery point that a replacement must repeat: changes of state and unfetched answers."""

@@ -13,8 +13,8 @@ from dfl_ray.config.schema import Config
 def with_absolute_paths(config: Config) -> Config:
     """Make every path of a configuration absolute, seen from the working directory.
 
-    These are `model.name`, `model.warm_start` and the data sets of `tasks.templates` where they are folders and no hub
-    ids, `tasks.path`,
+    These are `model.name`, `model.warm_start`, `runtime.state_dir`, the data sets of `tasks.templates` where they are
+    folders and no hub ids, `tasks.path`,
     `devices.classes` where it is a file, and the options `path` and `*_path` of placement, partition, mobility,
     availability and graph. `runtime.runs_dir` stays as it is:
     a run folder knows where it lies.
@@ -30,6 +30,7 @@ def with_absolute_paths(config: Config) -> Config:
     if model["name"] not in ("embedded", "smollm2-135m"):
         _resolve(model, "name")
     _resolve(model, "warm_start")
+    _resolve(data["runtime"], "state_dir")
     if tasks["path"] is not None:
         tasks["path"] = str(Path(tasks["path"]).expanduser().absolute())
     if is_table(devices["classes"]):

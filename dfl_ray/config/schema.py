@@ -108,6 +108,16 @@ class RuntimeConfig(Section):
     memory_per_actor_mb: float | None = Field(
         default=None, gt=0, description="memory an actor reserves; none = estimated"
     )
+    state_memory_mb: float | None = Field(
+        default=None,
+        gt=0,
+        description="memory for the state of all devices together; a larger one lies in memory-mapped files on each "
+        "node, read ahead and written behind; none = all in memory",
+    )
+    state_dir: str | None = Field(
+        default=None,
+        description="folder of those files, on a disk; none = the system's folder for temporary files",
+    )
     runs_dir: str = Field(
         default="runs", description="folder of all run folders, or a URL that fsspec reads (s3://bucket/runs)"
     )
@@ -133,6 +143,11 @@ class RuntimeConfig(Section):
 
     @model_validator(mode="after")
     def _positive(self) -> RuntimeConfig:
+        if self.state_memory_mb is not None and self.gpus_per_actor > 0:
+            raise ValueError(
+                "state_memory_mb is for devices on CPUs; on a GPU their state lies in its memory: leave it out, or set "
+                "gpus_per_actor to 0"
+            )
         for name in ("devices_per_actor", "micro_devices"):
             value = getattr(self, name)
             if value != "auto" and value < 1:

@@ -10,7 +10,7 @@ import torch
 from dfl_ray.devices.mail import Mail
 from dfl_ray.devices.records import ExchangeReport
 from dfl_ray.engines.training import TrainingResult, device_means
-from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.lora.optimizer import AdapterState, in_range
 
 
 def trained_in_place(
@@ -36,32 +36,49 @@ def trained_in_place(
     return result
 
 
+def part_finite(
+    result: TrainingResult, theta: torch.Tensor, rows: Sequence[int], sizes: Sequence[int]
+) -> np.ndarray:
+    """Tell which devices of a part may send what they have learnt.
+
+    Args:
+        result: What the part's steps gave.
+        theta: (adapters, size) values of all adapters of the group.
+        rows: Those of the part, ascending inside each device.
+        sizes: Adapters of each device of the part.
+
+    Returns:
+        (devices,) bool, True where every loss and gradient was finite and all values are in the range of float16.
+    """
+    first, last = rows[0], rows[-1]
+    mine = theta[first : last + 1] if last - first + 1 == len(rows) else theta[list(rows)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    fits = np.logical_and.reduceat(in_range(mine).cpu().numpy(), starts)
+    return fits & np.logical_and.reduceat(result.finite, starts)
+
+
 def placed_means(
-    parts: Sequence[TrainingResult], places: Sequence[int], starts: np.ndarray, usable: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    parts: Sequence[TrainingResult], places: Sequence[int], starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From figures of adapters to figures of a group's devices, of which only some may have trained.
 
     Args:
         parts: Results of all micro-batches.
         places: Place in the group of each device that trained, in the order of the results.
         starts: (devices + 1,) first adapter of each device.
-        usable: (adapters,) bool, whether an adapter's values are in the range of float16.
 
     Returns:
-        (devices,) loss, gradient norm, tokens and whether all was finite; NaN, NaN, 0 and True for a device that did
-        not train.
+        (devices,) loss, gradient norm and tokens; NaN, NaN and 0 for a device that did not train.
     """
     count = len(starts) - 1
     loss, norm = np.full(count, np.nan), np.full(count, np.nan)
-    tokens, finite = np.zeros(count, np.int64), np.ones(count, bool)
+    tokens = np.zeros(count, np.int64)
     if places:
         sizes = np.diff(starts)[places]
         own = device_means(parts, np.cumsum([0, *sizes[:-1]]))
-        fits = np.logical_and.reduceat(usable.cpu().numpy(), starts[:-1])
         loss, norm = loss.astype(own[0].dtype), norm.astype(own[1].dtype)
-        loss[places], norm[places], tokens[places] = own[:3]
-        finite[places] = own[3] & fits[places]
-    return loss, norm, tokens, finite
+        loss[places], norm[places], tokens[places] = own
+    return loss, norm, tokens
 
 
 def exchange_report(

@@ -14,9 +14,11 @@ import torch
 from dfl_ray.devices.attack import AttackMeter
 from dfl_ray.devices.evaluate import Evaluator
 from dfl_ray.devices.faulty import drawn_faults
-from dfl_ray.devices.figures import exchange_report, placed_means, trained_in_place
+from dfl_ray.devices.figures import exchange_report, part_finite, placed_means, trained_in_place
 from dfl_ray.devices.local_rows import LocalRows, sketch_rows
 from dfl_ray.devices.mail import round_mail, window_mail
+from dfl_ray.devices.micro_batches import micro_batches
+from dfl_ray.devices.outbox import Outbox
 from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
@@ -28,29 +30,24 @@ from dfl_ray.devices.records import (
 from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
+from dfl_ray.devices.store import make_store
 from dfl_ray.devices.variates import with_variates
-from dfl_ray.engines.gpu.decoder import LargeDecoder
-from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
 from dfl_ray.engines.private import train_privately
 from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, train_adapters
 from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.experts.sketch import sketch
 from dfl_ray.lora.inject import inject
-from dfl_ray.lora.optimizer import AdapterState, in_range
 from dfl_ray.methods.base import Context, Device, first_adapters
 from dfl_ray.methods.due import due_round, exchanged
 from dfl_ray.methods.entries import make_method
-from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.private_updates import PrivateUpdates
 from dfl_ray.methods.shared import reset_moments
 from dfl_ray.models.build import build_model
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.local_rounds import LocalRound, LocalRounds
-from dfl_ray.network.traffic import TimedOutcomes, TransferOutcomes, TransferRequests
+from dfl_ray.network.traffic import TimedOutcomes, TransferOutcomes
+from dfl_ray.packing.actors import device_state_mb
 from dfl_ray.tasks.triggered import WrongTasks
-
-TOKENS_PER_MICRO_BATCH = 2560
-"""Tokens trained together: enough to spread the cost of calls, few enough for a core's cache and for memory."""
 
 
 class DeviceGroup:
@@ -77,10 +74,9 @@ class DeviceGroup:
         self.method = make_method(self._context())
         self.scale = self.config.alpha / self.config.rank
         self._make_devices(sorted(devices))
-        self._outbox: Payloads = {}
-        self._sent: dict[tuple[int, int], Planned] = {}
+        self._outbox = Outbox()
         self._rounds: dict[int, LocalRound] = {}
-        self._order: list[Device[Any]] = []
+        self._parts: list[list[Device[Any]]] = []
         self._finite: dict[int, bool] = {}
         self._absent: frozenset[int] = frozenset()
         self._evaluator: Evaluator | None = None
@@ -110,17 +106,22 @@ class DeviceGroup:
 
     def _make_devices(self, devices: list[int]) -> None:
         adapter_tasks = {d: self.method.adapter_tasks(d) for d in devices}
+        counts = {d: len(tasks) for d, tasks in adapter_tasks.items()}
         self.owners = [(d, t) for d in devices for t in adapter_tasks[d]]
-        theta = first_adapters(self.method, self._context(), devices).to(self.torch_device)
-        self.state = AdapterState.from_theta(theta)
+        size = self.method.layout.size
+        self._store = make_store(
+            self.setup.config.runtime, len(devices) / len(self.setup.held),
+            int(device_state_mb(size, len(self.owners)) * 2**20), self.torch_device,
+        )  # fmt: skip
+        self.state = self._store.adapters(
+            counts, size, lambda some: first_adapters(self.method, self._context(), some)
+        )
+        self.starts = np.cumsum([0, *counts.values()])
         self.devices: dict[int, Device[Any]] = {}
-        start = 0
-        for d in devices:
-            stop = start + len(adapter_tasks[d])
-            self.devices[d] = Device(d, adapter_tasks[d], self.state.rows(start, stop), self.method.memory(d))
-            start = stop
+        for d, start in zip(devices, self.starts.tolist(), strict=False):
+            rows = self.state.rows(start, start + counts[d])
+            self.devices[d] = Device(d, adapter_tasks[d], rows, self.method.memory(d))
         self._place = {d: k for k, d in enumerate(devices)}
-        self.starts = np.cumsum([0, *[len(adapter_tasks[d]) for d in devices]])
 
     def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:
         """Compute a device's own input sketch of a task it holds, on a seeded draw of its training rows.
@@ -180,8 +181,12 @@ class DeviceGroup:
             The report, and the payloads of messages that leave this group.
         """
         began = time.perf_counter()
-        parts = [steps() for steps in self.prepare(round_index, absent, ended)]
-        return self.report(round_index, parts, began)
+        work = self.prepare(round_index, absent, ended)
+        results: list[TrainingResult] = []
+        for part in self._store.parts(self._parts, list):
+            results.append(next(work)())
+            self._speak(part, results[-1])
+        return self.report(round_index, results, began)
 
     def prepare(
         self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
@@ -200,11 +205,10 @@ class DeviceGroup:
         everyone = LocalRound(round_index, round_index - 1, round_index, 0.0)
         rounds = dict.fromkeys(self.devices, everyone) if ended is None else dict(ended)
         self._rounds = {d: rounds[d] for d in self.devices if d in rounds}
-        for index, turn in self._rounds.items():
-            self.method.begin(self.devices[index], turn.begin_window)
-        parts = self._micro_batches()
-        self._order = [device for part in parts for device in part]
-        return (self._training(part) for part in parts)
+        self._outbox, self._finite = Outbox(), {}
+        turns = [(self.devices[d], turn.number) for d, turn in self._rounds.items()]
+        self._parts = micro_batches(self.setup, self.model, self.method.layout.size, turns)
+        return (self._training(part) for part in self._parts)
 
     def report(
         self, round_index: int, parts: Sequence[TrainingResult], began: float
@@ -220,44 +224,23 @@ class DeviceGroup:
             The report, and the payloads of messages that leave this group; devices whose loss or gradient was not
             finite, or whose adapters left the range of float16, send nothing.
         """
-        loss, norm, tokens, finite = placed_means(
-            parts, [self._place[d.index] for d in self._order], self.starts, in_range(self.state.theta)
-        )
-        self._finite = dict(zip(self.devices, finite.tolist(), strict=True))
-        requests, leaving = self._collect()
+        for part, result in zip(self._parts, parts, strict=True):
+            if part[0].index not in self._finite:
+                self._speak(part, result)
+        order = [self._place[device.index] for part in self._parts for device in part]
+        loss, norm, tokens = placed_means(parts, order, self.starts)
+        finite = np.array([self._finite.get(d, True) for d in self.devices], bool)
         report = TrainReport(
-            np.array(list(self.devices)), loss, norm, tokens, finite, requests, time.perf_counter() - began
-        )
-        return report, leaving
-
-    def _micro_batches(self) -> list[list[Device[Any]]]:
-        """The devices that end a local round, in the parts that are trained together, all with one step size."""
-        devices = [self.devices[index] for index in self._rounds]
-        size = self.setup.config.runtime.micro_devices
-        if size == "auto" and self.model.large is not None and self.model.device.type == "cuda":
-            size = self._devices_that_fit(self.model.large)
-        elif size == "auto":
-            longest = max(float(t.train.lengths.mean()) for t in self.setup.tasks)
-            size = int(max(1, TOKENS_PER_MICRO_BATCH // (self.config.batch_rows * longest)))
-        alike: dict[float, list[Device[Any]]] = {}
-        for device in devices:
-            number = self._rounds[device.index].number
-            alike.setdefault(step_size(self.config, number).learning_rate, []).append(device)
-        return [part[i : i + size] for part in alike.values() for i in range(0, len(part), size)]
-
-    def _devices_that_fit(self, base: LargeDecoder) -> int:
-        longest = max(int(t.train.lengths.max()) for t in self.setup.tasks)
-        gpus = self.setup.config.runtime.gpus_per_actor
-        return devices_that_fit(
-            base, free_memory(self.model.device, gpus if 0 < gpus < 1 else 1.0),
-            tokens=self.config.batch_rows * longest, adapters=max(len(d.adapter_tasks) for d in self.devices.values()),
-            size=self.method.layout.size, rank=self.config.rank,
+            np.array(list(self.devices)), loss, norm, tokens, finite, self._outbox.requests(self._rounds),
+            time.perf_counter() - began,
         )  # fmt: skip
+        return report, self._outbox.leaving
 
     def _training(self, part: list[Device[Any]]) -> Callable[[], TrainingResult]:
         """What makes the local steps of devices that are trained together, in place, when called."""
-        places = [self._place[d.index] for d in part]
-        rows = [row for p in places for row in range(int(self.starts[p]), int(self.starts[p + 1]))]
+        for d in part:
+            self.method.begin(d, self._rounds[d.index].begin_window)
+        rows = self._adapters_of(part)
         keeps = [self.method.keep(d, self._rounds[d.index].begin_window) for d in part]
         keep = None
         if any(k is not None for k in keeps):
@@ -283,6 +266,10 @@ class DeviceGroup:
         )  # fmt: skip
         return partial(trained_in_place, self.state, rows, with_variates(self.config, part, steps))
 
+    def _adapters_of(self, part: Sequence[Device[Any]]) -> list[int]:
+        places = [self._place[d.index] for d in part]
+        return [row for p in places for row in range(int(self.starts[p]), int(self.starts[p + 1]))]
+
     def _work(self, part: list[Device[Any]]) -> list[LocalWork]:
         work: list[LocalWork] = []
         for device in part:
@@ -292,25 +279,18 @@ class DeviceGroup:
             work += self._rows.work(sources, turn.number, device.adapter_tasks)
         return work
 
-    def _collect(self) -> tuple[TransferRequests, Payloads]:
-        self._outbox, self._sent = {}, {}
-        planned: dict[int, list[Planned]] = {}
-        leaving: Payloads = {}
-        for index, turn in self._rounds.items():
-            device = self.devices[index]
+    def _speak(self, part: Sequence[Device[Any]], result: TrainingResult) -> None:
+        """Ask the devices of a part for their messages, while their state is at hand."""
+        sizes = [len(device.adapter_tasks) for device in part]
+        fine = part_finite(result, self.state.theta, self._adapters_of(part), sizes)
+        for device, finite in zip(part, fine.tolist(), strict=True):
+            index, turn = device.index, self._rounds[device.index]
+            self._finite[index] = finite
             for fate in device.waiting.fates.values():
                 self.method.law.delivered(index, device.memory.traffic, fate.planned, fate.reached.tolist())
-            if not self._finite[index] or index in self._absent:
-                continue
-            due = due_round(self.method.law, self.config, self.setup.config.rounds, turn)
-            leave = self.method.outgoing(device, due)
-            planned[index] = [out.planned for out in leave]
-            for number, out in enumerate(leave):
-                key = (index, number)
-                self._outbox[key], self._sent[key] = out.payload, out.planned
-                if any(d not in self.devices for d in out.planned.destinations):
-                    leaving[key] = out.payload
-        return TransferRequests.of(planned), leaving
+            if finite and index not in self._absent:
+                due = due_round(self.method.law, self.config, self.setup.config.rounds, turn)
+                self._outbox.put(index, self.method.outgoing(device, due), self.devices)
 
     def exchange(
         self, round_index: int, outcomes: TransferOutcomes, *bundles: Mapping[tuple[int, int], bytes]
@@ -326,17 +306,17 @@ class DeviceGroup:
             Bytes received and messages refused of each device.
         """
         began = time.perf_counter()
-        payloads: Payloads = dict(self._outbox)
+        payloads: Payloads = dict(self._outbox.payloads)
         for bundle in bundles:
             payloads |= bundle
         section = self.setup.config.asynchrony
         if isinstance(outcomes, TimedOutcomes) and section is not None:
-            mail = window_mail(self.devices, outcomes, payloads, self._sent, section)
+            mail = window_mail(self.devices, outcomes, payloads, self._outbox.made, section)
         else:
-            mail = round_mail(self.devices, outcomes, payloads, self._sent)
+            mail = round_mail(self.devices, outcomes, payloads, self._outbox.made)
         refused: dict[int, Mapping[str, int]] = {index: {} for index in self.devices}
-        for index, mine in mail.items():
-            device = self.devices[index]
+        for device in self._store.walked([self.devices[index] for index in mail]):
+            index, mine = device.index, mail[device.index]
             device.trust = mine.trust
             refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
             device.trust = {}
@@ -344,7 +324,7 @@ class DeviceGroup:
             if due and self.config.fresh_optimizer:
                 reset_moments(device)
         self._updates.share(self.devices.values())
-        self._outbox, self._sent = {}, {}
+        self._outbox = Outbox()
         return exchange_report(list(self.devices), refused, mail, time.perf_counter() - began)
 
     def evaluate(
@@ -363,13 +343,20 @@ class DeviceGroup:
         began = time.perf_counter()
         if self._evaluator is None:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
-        self._evaluator.scorer.advance = self._advance
+        self._evaluator.scorer.advance = self._scored
         if round_index == 0:
             return self._evaluator.base(began)
         out = {*self._absent, *self.faults.devices}
-        asked = [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
+        asked = self._store.walked(
+            [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
+        )
         report = self._evaluator.devices(asked, round_index, rules, references, began)
         return self._attack.measured(report, asked, self.method, round_index)
+
+    def _scored(self, done: int, total: int) -> None:
+        self._store.read()
+        if self._advance is not None:
+            self._advance(done, total)
 
     def answers(self, device: int) -> tuple[Adapter, dict[int, Adapter | None]]:
         """What a device answers with: one adapter for all tasks, and that of each task.
@@ -387,14 +374,13 @@ class DeviceGroup:
 
     def snapshot(self, devices: Sequence[int]) -> Snapshot:
         """All state of some devices hosted here, such as a part of `devices.snapshots.in_parts`."""
-        return collect_snapshot({device: self.devices[device] for device in devices})
+        mine = {device: self.devices[device] for device in devices}
+        return next(
+            collect_snapshot(mine) for _ in self._store.parts([mine], lambda part: list(part.values()))
+        )
 
     def restore(self, snapshots: Iterable[Snapshot]) -> None:
-        """Take the state of the devices hosted here out of the snapshots of any groups.
-
-        Raises:
-            KeyError: No snapshot holds one of the devices.
-        """
-        restore_snapshot(self.devices, snapshots)
+        """Take the state of devices hosted here out of the snapshots of any groups."""
+        restore_snapshot(self.devices, snapshots, self._store.walked)
         self._updates.share(self.devices.values())
-        self._outbox, self._sent = {}, {}
+        self._outbox = Outbox()

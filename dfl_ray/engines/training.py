@@ -346,7 +346,7 @@ def backward(
 
 def device_means(
     parts: Sequence[TrainingResult], starts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From figures per adapter to figures per device: means over the adapters that had rows.
 
     Args:
@@ -354,10 +354,11 @@ def device_means(
         starts: (devices,) index of each device's first adapter.
 
     Returns:
-        (devices,) loss, gradient norm, tokens and whether all was finite; loss and norm are NaN without rows.
+        (devices,) loss, gradient norm and tokens; loss and norm are NaN without rows.
     """
-    loss, norm = (np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm"))
-    finite, tokens = (np.concatenate([getattr(p, f) for p in parts]) for f in ("finite", "tokens"))
+    loss, norm, tokens = (
+        np.concatenate([getattr(p, f) for p in parts]) for f in ("loss", "gradient_norm", "tokens")
+    )
     seen = ~np.isnan(loss)
     trained = np.add.reduceat(seen, starts)
     counts = np.where(trained > 0, trained, np.nan)  # no rows, no loss
@@ -365,5 +366,4 @@ def device_means(
         np.add.reduceat(np.where(seen, loss, 0), starts) / counts,
         np.add.reduceat(np.where(seen, norm, 0), starts) / counts,
         np.add.reduceat(tokens, starts),
-        np.logical_and.reduceat(finite, starts),
     )

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ class TaskExperts(ABC):
         self.exchange = Exchange(context, self.layout.size)
         self._drawn: dict[int, tuple[np.ndarray, ...]] = {}
         self._decoded: dict[tuple[object, ...], np.ndarray] = {}
+        # Thousands of devices answer with the same few replicas; they are held while an evaluation goes on.
+        self._replicas: WeakValueDictionary[tuple[object, ...], Expert] = WeakValueDictionary()
 
     def adapter_tasks(self, device: int) -> tuple[int, ...]:
         """One adapter for each task the device holds."""
@@ -193,7 +196,10 @@ class TaskExperts(ABC):
         if message is None:
             return None
         key = ("replica", task, message.sender, message.version)
-        return Expert(key, torch.from_numpy(self._expert_values(message)))
+        found = self._replicas.get(key)
+        if found is None:
+            found = self._replicas[key] = Expert(key, torch.from_numpy(self._expert_values(message)))
+        return found
 
     def sketches(self, device: Device[ExpertState]) -> tuple[tuple[object, ...], np.ndarray] | None:
         """Give the published sketches the device holds.

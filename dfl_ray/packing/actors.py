@@ -104,6 +104,8 @@ def pack(
     count, machines = len(cluster), _machines(runtime, resources, nodes)
     actors, reason = _actors(runtime, count, machines, working_mb)
     forks = why_no_forks(runtime) is None if forks is None else forks
+    if runtime.state_memory_mb is not None:
+        state_mb = min(state_mb, runtime.state_memory_mb / count)
     memory = runtime.memory_per_actor_mb or (
         empty_actor_mb(forks) + working_mb + state_mb * -(-count // actors)
     )

@@ -204,7 +204,7 @@ class LocalBackend:
 
     def restore(self, state: SavedState) -> None:
         """See `Backend.restore`."""
-        self._group.restore(state.devices)
+        self._group.restore(state.devices.of(self._group.devices))
         self._channel.restore(state.channel)
 
     def object_store_bytes(self) -> int:

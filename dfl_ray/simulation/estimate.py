@@ -34,6 +34,8 @@ RAY_READY_S, ACTOR_READY_S = 7.6, 1.1
 """Seconds until Ray stands, and processor seconds of each actor after that (measured; see docs/runtime.md)."""
 PROJECTION_S = 2.5e-10
 """Seconds of one core for each d (T r)^2 of a layer's thin QR (measured with T r = 192 and d = 1,536 to 18,944)."""
+PASSING_MB = 64.0
+"""Part of the devices' state that passes from an actor to a checkpoint at once (`devices.snapshots.PART_BYTES`)."""
 DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 """Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
 (measured)."""
@@ -222,13 +224,16 @@ def _value_bytes(config: Config) -> int:
 
 
 def _memory(run: Outline, packing: Packing, state_mb: float, working: float) -> dict[str, float]:
-    """Peak memory of a run here, in MB; the last checkpoint gathers all state.
+    """Peak memory of a run here, in MB, and what of the state lies in files (`runtime.state_memory_mb`).
 
     With Ray the base is held by the driver that read it, and by the object store, which all actors map. In one process
-    there are no actors: torch, all devices' states, and the work of one group.
+    there are no actors: torch, all devices' states, and the work of one group. Checkpoints pass in parts.
     """
     base = run.base_mb
-    states = state_mb * run.config.devices.count
+    states = whole = state_mb * run.config.devices.count
+    if run.config.runtime.state_memory_mb is not None:
+        states = min(states, run.config.runtime.state_memory_mb)
+    passing = min(whole, PASSING_MB * (len(packing.groups) + 1))
     if run.config.runtime.backend == "ray":
         hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)
     else:
@@ -238,7 +243,8 @@ def _memory(run: Outline, packing: Packing, state_mb: float, working: float) -> 
         "actor_mb": packing.memory_mb,
         "device_state_mb": state_mb,
         "working_mb": working,
-        "peak_mb": DRIVER_MB + hosts + base + states,
+        "state_files_mb": whole if states < whole else 0.0,
+        "peak_mb": DRIVER_MB + hosts + base + passing,
     }
 
 

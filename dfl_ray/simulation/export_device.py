@@ -67,7 +67,7 @@ def open_saved(path: Path) -> SavedRun:
     config, saved = newest_state(path)
     experiment = build_experiment(config)
     group = DeviceGroup(experiment.setup, sorted(experiment.setup.held))
-    group.restore(saved.state.devices)
+    group.restore(saved.state.devices.of(group.devices))
     return SavedRun(path, experiment, group, saved.round_index)
 
 

@@ -37,10 +37,18 @@ class SavedParts:
 
         Yields:
             Each such part, whole.
+
+        Raises:
+            KeyError: No part holds one of the devices.
         """
+        missing = set(devices)
         for path in self.files:
-            if not _devices(path).isdisjoint(devices):
+            here = _devices(path)
+            if not here.isdisjoint(devices):
+                missing -= here
                 yield read_part(path)
+        if missing:
+            raise KeyError(f"no part of the checkpoint holds device {min(missing)}")
 
 
 def write_part(path: Path, snapshot: Snapshot) -> None:

@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("per_actor", ["1", pytest.param("2", marks=pytest.mark.exhaustive), "4"])
 def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
-    config = small_config(tmp_path, "name=ray", f"runtime.devices_per_actor={per_actor}")
+    """All devices in one actor have their state in a file there, with a budget of a kilobyte."""
+    budget = ["runtime.state_memory_mb=0.001"] if per_actor == "4" else []
+    config = small_config(tmp_path, "name=ray", f"runtime.devices_per_actor={per_actor}", *budget)
     run = load_run(launch(config, json=True).folder)
     assert_same_records(undisturbed, run, exact=per_actor == "4")
     assert run.devices["actor"].nunique() == 4 // int(per_actor)

@@ -67,12 +67,13 @@ FAULTY = {
     [m if m in WITH_MEMORY else pytest.param(m, marks=pytest.mark.exhaustive) for m in sorted(METHODS)],
 )
 def test_interrupted_and_resumed_equals_undisturbed(method, tmp_path, monkeypatch):
+    """The whole run has its state in memory, the cut one in a file, of which next to nothing may be mapped."""
     words = (LOCAL, f"method={method}", *FAULTY.get(method, ()))
     whole = load_run(launch(small_config(tmp_path, "name=whole", *words), json=True).folder)
     monkeypatch.setattr(Driver, "_evaluate_base", stop_after(Driver._evaluate_base, 2))
     monkeypatch.setattr(snapshots, "PART_BYTES", 1)
     with pytest.raises(Interrupted, match=r"after round 2 of 4 .*dfl-ray resume"):
-        launch(small_config(tmp_path, "name=cut", *words), json=True)
+        launch(small_config(tmp_path, "name=cut", *words, "runtime.state_memory_mb=0.001"), json=True)
     monkeypatch.undo()
     assert load_run(tmp_path / "cut").info["state"] == "interrupted"
     saved = load_checkpoint(tmp_path / "cut" / "checkpoints")
