@@ -30,10 +30,10 @@ from dfl_ray.methods.spec import method_spec
 from dfl_ray.records import load_run
 from dfl_ray.simulation.launch import launch
 
-METHODS = ("sparse_orthogonal", "dlora", "ffa", "rolora", "flexlora", "choco")
+METHODS = ("dlora", "sparse_orthogonal", "ffa", "rolora", "flexlora")
 KINDS = ("sign_flip", "scaled_noise", "label_flip", "backdoor", "silent")
 SETTING = (
-    "runtime.backend=local", "runtime.report=false", "track.trackers=[]", "rounds=12", "evaluate.every=12",
+    "runtime.backend=local", "runtime.report=false", "track.trackers=[]", "rounds=6", "evaluate.every=6",
     "method.learning_rate=1e-2", "method.warmup_rounds=1", "method.batch_rows=8", "tasks.test_rows=24",
 )  # fmt: skip
 SHARE = 0.2
@@ -110,14 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value for every run")
     asked = parser.parse_intermixed_args(arguments)
-    found: dict[str, dict[str, Any]] = {}
-    for method in asked.methods.split(","):
-        found[method] = {}
-        for column, more in columns().items():
+    methods = asked.methods.split(",")
+    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    for column, more in columns().items():
+        for method in methods:
             words = (f"method={method}", f"seed={asked.seed}", *asked.overrides, *more)
             with tempfile.TemporaryDirectory() as runs:
                 found[method][column] = measure(words, Path(runs), column == "clean")
-            say(f"{method}, {column}: {cell(found[method][column])}")
+            say(f"{method}, {column}: {cell(found[method][column])} {found[method][column]}")
     print(markdown(("method", *columns()), [[m, *map(cell, row.values())] for m, row in found.items()]))
     probes = ("membership_auc", "row_b", "row_a", "round_b", "round_a")
     print()

@@ -75,11 +75,11 @@ def probe_privacy(run: SavedRun, rows: int = 32) -> pd.DataFrame:
             mine = rng.permutation(setup.rows[device][place])[:rows]
             own: list[Pair] = [(table.train, int(i)) for i in mine]
             others: list[Pair] = [(table.test, i) for i in range(min(rows, len(table.test)))]
-            losses = [
+            known, new = (
                 row_losses(run.group.model, one.layout, one.theta[0], x, scale=one.scale)
                 for x in (own, others)
-            ]
-            found.append((device, task, membership_auc(*losses), *_leaked(one, inputs, own)))
+            )
+            found.append((device, task, membership_auc(known, new), *_leaked(one, inputs, own)))
     out = pd.DataFrame(found, columns=list(COLUMNS))
     out["task"] = [setup.tasks[int(t)].name for t in out["task"]]
     return out
@@ -88,7 +88,8 @@ def probe_privacy(run: SavedRun, rows: int = 32) -> pd.DataFrame:
 def _probed(run: SavedRun, adapter: Adapter) -> Probed:
     layout = Layout(run.experiment.setup.layers, int(adapter.a[0].shape[0]), ("a", "b"))
     theta = torch.zeros(1, layout.size)
-    for factor, values in (("a", adapter.a), ("b", adapter.b)):
+    both: tuple[tuple[Factor, Sequence[torch.Tensor]], ...] = (("a", adapter.a), ("b", adapter.b))
+    for factor, values in both:
         for view, value in zip(layout.views(theta, factor), values, strict=True):
             view[0] = value
     return Probed(run, layout, theta)

@@ -65,6 +65,7 @@ def test_every_method_has_the_same_trials_and_the_best_rate_is_taken(monkeypatch
     found = {m: league.tuned_rate(setting, m, 2, False) for m in ("dlora", "choco")}
     assert len(asked) == len(set(asked)) == 2 * 2 * len(league.RATES)
     assert min(seed for _, seed in asked) == league.FIRST_SEED
+    assert found["choco"] is not None
     assert found["choco"]["best"] == "choco:learning_rate=0.01"
     assert league.tuned_rate(setting, "dlora", 1, True) is None
 
