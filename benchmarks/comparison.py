@@ -29,8 +29,8 @@ class Curve:
     Attributes:
         label: Method and settings.
         seed: Seed of the run.
-        points: One row an evaluation, the bare base model first: `round`, the cumulative `AXES`, `accuracy` (mean
-            over devices and tasks by the method's rule) and `worst_task`.
+        points: One row an evaluation, the bare base model first: `round`, the cumulative `AXES`, `energy_j` (radio and
+            computing) and `simulated_s`, `accuracy` (mean over devices and tasks by the method's rule), `worst_task`.
         figures: Final figures by name.
         rules: Inference rule -> final accuracy.
         tasks: Task -> final accuracy by the method's rule, mean over devices.
@@ -103,12 +103,12 @@ def curve_of(path: Path, label: str) -> Curve:
 
 def _points(rounds: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     """Cumulative costs and accuracy at every evaluation; `before` holds the bare base model's."""
-    spent = rounds[["round", *AXES]].copy()
-    spent[list(AXES)] = spent[list(AXES)].cumsum()
+    spent = rounds[["round", *AXES, "energy_j", "simulated_s"]].copy()
+    spent[[*AXES, "energy_j"]] = spent[[*AXES, "energy_j"]].cumsum()
     measured = rounds.loc[rounds["accuracy_mean"].notna(), ["round", "accuracy_mean", "accuracy_worst_task"]]
     first = {
         "round": 0,
-        **dict.fromkeys(AXES, 0.0),
+        **dict.fromkeys((*AXES, "energy_j", "simulated_s"), 0.0),
         "accuracy_mean": float(before["accuracy"].mean()),
         "accuracy_worst_task": float(before.groupby("task")["accuracy"].mean().min()),
     }

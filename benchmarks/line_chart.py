@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dfl-ray",
     "font.family": "sans-serif",
@@ -77,7 +77,7 @@ def save_chart(
         spreads: Name to the half-widths of its points' intervals; such series get points, and bars where the
             half-width is finite.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.3), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title, gid="title")
@@ -92,7 +92,7 @@ def save_chart(
             _draw(axes, number, name, line, (spreads or {}).get(name), place, dashed)
         figure.legend(loc="outside right upper", handlelength=2.8)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a date, and with the salt of _STYLE for the ids, the file depends on the data alone.
+        # Without a date, and with the salt of STYLE for the ids, the file depends on the data alone.
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 

@@ -1,4 +1,4 @@
-"""`dfl-ray evaluate RUN`: the accuracy of a run's saved state asked once more, by our rules or by lm-eval's tasks."""
+"""`dfl-ray evaluate RUN`: a run's saved state asked once more, by our rules or lm-eval's tasks; or attacked."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", type=int, metavar="N", help="--harness: one device's model (default: all)"
     )
     parser.add_argument("--experts", action="store_true", help="--harness: each task's expert alone")
+    parser.add_argument(
+        "--privacy",
+        action="store_true",
+        help="attack the adapters instead: which rows were trained on, which tokens a gradient or a round tells",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write all rows to a .csv or .parquet file")
     add_json(parser)
 
@@ -37,6 +42,8 @@ def execute(options: argparse.Namespace) -> int:
     folder = run_folder(options.run, whole=True)
     output = table_file(options.output)
     silence(options.verbose)
+    if options.privacy:
+        return _attacked(folder, options, output)
     return _by_harness(folder, options, output) if options.harness else _by_rules(folder, options, output)
 
 
@@ -61,6 +68,34 @@ def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) ->
             rule: part.groupby("task")["accuracy"].mean().to_dict() for rule, part in table.groupby("rule")
         }
         print(json.dumps({"run": str(folder), "round": int(table["round"].iloc[0]), "accuracy": by_rule}))
+    return 0
+
+
+def _attacked(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
+    if options.overrides or options.harness or options.device is not None or options.experts:
+        raise InputError(
+            "--privacy goes alone",
+            got="keys of the configuration, --harness, --device or --experts",
+            expected="RUN --privacy",
+        )
+    from dfl_ray.cli.commands import write_table
+    from dfl_ray.simulation.export_device import open_saved
+    from dfl_ray.simulation.privacy_probe import probe_privacy
+    from dfl_ray.tracking.progress import make_progress
+
+    progress = make_progress(quiet=options.json)
+    run = open_saved(folder)
+    table = probe_privacy(run)
+    means = {str(name): float(value) for name, value in table.iloc[:, 2:].mean().items()}
+    progress.say(f"after round {run.round_index}, area under the ROC curve of each attack; 0.5 is guessing")
+    for name, value in means.items():
+        progress.say(f"{name:<16} {value:5.3f}")
+    if output is not None:
+        write_table(table, output)
+        progress.say(f"Rows: {output}")
+    if options.json:
+        told = {name: None if value != value else value for name, value in means.items()}
+        print(json.dumps({"run": str(folder), "round": run.round_index, "privacy": told}))
     return 0
 
 

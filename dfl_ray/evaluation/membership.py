@@ -12,7 +12,9 @@ from dfl_ray.engines.training import ScoredModel
 from dfl_ray.lora.layout import Layout
 
 
-def membership_auc(member_losses: Sequence[float], other_losses: Sequence[float]) -> float:
+def membership_auc(
+    member_losses: Sequence[float] | np.ndarray, other_losses: Sequence[float] | np.ndarray
+) -> float:
     """Area under the ROC curve of the attack that calls a row a member where its loss is below a threshold.
 
     AUC = P(loss of a member < loss of another) + P(equal) / 2, over all pairs.

@@ -112,3 +112,20 @@ def test_the_page_is_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["found"].last_round == 1 and scope["picture"].data
+
+
+def test_saved_adapters_are_attacked(early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every device and held task is attacked, and a row's plain gradient tells more than guessing."""
+    import json
+
+    import pandas as pd
+
+    out = tmp_path / "attacks.csv"
+    assert main(["evaluate", str(early.path), "--privacy", "--json", "-o", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["privacy"]
+    rows = pd.read_csv(out)
+    assert sorted(rows["device"]) == [0, 1, 2, 3] and set(rows["task"]) == {"agree", "topic"}
+    assert told["row_b"] == pytest.approx(rows["row_b"].mean()) and told["row_b"] > 0.6
+    assert rows["membership_auc"].between(0, 1).all()
+    assert main(["evaluate", str(early.path), "--privacy", "evaluate.rows_per_task=3"]) == 2
+    assert "--privacy goes alone" in capsys.readouterr().err
