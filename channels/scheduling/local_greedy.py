@@ -80,6 +80,7 @@ def _take(task: SlotTask, places: _Places, unit: int) -> int:
     around = slice(int(near.indptr[source]), int(near.indptr[source + 1]))
     power_w = radio.power_w[source] * near.out_gain[around]
     hearing = (power_w >= radio.sinr_min * radio.noise_w[near.index[around]]) & (near.index[around] != source)
+    hearing &= ~np.isin(near.index[around], to)
     who, power_w = near.index[around][hearing], power_w[hearing]
     fits = np.repeat(free, parts) & np.all(places.heard_w[:, to] <= np.maximum(bears_w, 0.0), axis=1)
     fits &= np.all(power_w <= places.spare_w[:, who], axis=1)
