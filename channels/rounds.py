@@ -9,7 +9,7 @@ import numpy as np
 
 from channels.adaptation import RateLaw, rate_law
 from channels.arrays import BoolArray, FloatArray
-from channels.control import ControlCost
+from channels.control_cost import ControlCost
 from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.external import ExternalField

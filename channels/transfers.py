@@ -13,7 +13,7 @@ from channels.arrays import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
-    from channels.control import ControlCost
+    from channels.control_cost import ControlCost
 
 TABLE_COLUMNS: tuple[str, ...] = (
     "slot", "source", "destination", "sinr_db", "rate_bps", "start_s", "end_s", "payload_bytes", "attempts",

@@ -147,9 +147,6 @@ def _uses(
         (("outer_loop_step_db",), s.outer_loop_target is not None, "outer_loop_target is null"),
         (("rate_margin_db",), s.outer_loop_target is None, "outer_loop_target sets the margin"),
         (("snr_gap_db",), gap, f"rate is {s.rate}"),
-        (("nr_table", "nr_spacing_hz", "nr_overhead"), s.rate == "nr", f"rate is {s.rate}"),
-        (("nr_feedback_slots",), s.rate == "nr" and s.nr_overhead == "sidelink",
-         f"rate is {s.rate}, nr_overhead is {s.nr_overhead}"),
         (("waterfall_db",), s.errors == "chen", f"errors is {s.errors}"),
         (("harq", "feedback_delay_s"), s.max_attempts > 1 and s.errors != "none",
          f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
@@ -162,10 +159,20 @@ def _uses(
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
         (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma", "local_greedy"), scheduler),
-        (("control_every_rounds", "control_gain_bits", "control_header_bytes"), s.control == "charged",
-         f"control is {s.control}"),
+        *_extra_uses(s),
         (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),
+    )  # fmt: skip
+
+
+def _extra_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
+    """What `_uses` says of the settings of nr and of control."""
+    return (
+        (("nr_table", "nr_spacing_hz", "nr_overhead"), s.rate == "nr", f"rate is {s.rate}"),
+        (("nr_feedback_slots",), s.rate == "nr" and s.nr_overhead == "sidelink",
+         f"rate is {s.rate}, nr_overhead is {s.nr_overhead}"),
+        (("control_every_rounds", "control_gain_bits", "control_header_bytes"), s.control == "charged",
+         f"control is {s.control}"),
     )  # fmt: skip
 
 
