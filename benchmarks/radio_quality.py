@@ -3,7 +3,8 @@
 `python -m benchmarks.radio_quality --json` prints, over random drops (500 m square, links of 2-65 m, path-loss
 exponent 3.5, beta 5 dB, 0.1 W, noise 1e-12 W):
 
-- span of greedy_sinr over the optimum by dynamic programming, and over tdma's, on 72 rounds of 10 links;
+- span of greedy_sinr over the optimum by dynamic programming, and over tdma's, on 120 rounds of 10 links: five
+  densities, three powers, each printed;
 - transfers delivered before a deadline by greedy_sinr and by tdma, at 120 links;
 - sum rate of fplinq's first slot over all 2^14 states;
 - airtime and span of link scheduling over broadcast's, where every device sends to all neighbours;
@@ -72,10 +73,13 @@ def _slot_times(gains: Gains, power_w: float, noise_w: float, payload_bytes: NDA
 
 
 def span_over_optimum(drops: int = 8, links: int = 10) -> dict[str, float]:
-    """Span of greedy_sinr over the optimum and over tdma's: three densities, three powers, `drops` each."""
+    """Span of greedy_sinr over the optimum and over tdma's: five densities, three powers, `drops` each.
+
+    `gap_<side>m_<power>dbm` are the means over the drops of one density and power.
+    """
     noise_w = 10 ** (float(noise_power_dbm(BANDWIDTH_HZ, 9.0)) / 10 - 3)
-    ratios, serial = [], []
-    for side_m in (150.0, 400.0, 1000.0):
+    ratios, serial, gaps = [], [], {}
+    for side_m in (100.0, 150.0, 250.0, 400.0, 1000.0):
         for power_dbm in (10.0, 16.0, 23.0):
             for seed in range(drops):
                 random = np.random.default_rng(seed)
@@ -90,7 +94,9 @@ def span_over_optimum(drops: int = 8, links: int = 10) -> dict[str, float]:
                 ]
                 ratios.append(ends[0] / shortest_span(_slot_times(gains, power_w, noise_w, payload)))
                 serial.append(ends[0] / ends[1])
+            gaps[f"gap_{side_m:.0f}m_{power_dbm:.0f}dbm"] = float(np.mean(ratios[-drops:]))
     return {
+        **gaps,
         "mean": float(np.mean(ratios)),
         "max": float(np.max(ratios)),
         "over_tdma_mean": float(np.mean(serial)),

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.control import ControlPlane
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
 from channels.external import ExternalField, external_field
-from channels.gains import NearGains, dense_gains, pair_gains, strong_gains, strong_pairs
+from channels.gains import NearGains, listed_gains, pair_gains, strong_pairs
 from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
 from channels.link import noise_power_dbm
@@ -42,6 +43,7 @@ from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
 from channels.validity import (
+    check_devices,
     check_origin,
     checked_positions,
     per_device,
@@ -109,6 +111,7 @@ class Channel:
         self._fading_table = fading_table(settings)
         self._law, self._warned = settings_law(settings), False
         self._service = LinkService(devices)
+        self._control = ControlPlane(settings)
         self._average_bps: FloatArray = np.zeros(devices)
         self._busy_until_s: FloatArray = np.zeros(devices)
         self._silent_s: FloatArray = np.zeros(devices)
@@ -140,7 +143,7 @@ class Channel:
             both directions have it.
         """
         src, dst = np.broadcast_arrays(np.asarray(source, np.int64), np.asarray(destination, np.int64))
-        self._check_devices(src, dst)
+        check_devices(self.devices, src, dst)
         flat_src, flat_dst = src.reshape(-1), dst.reshape(-1)
         gain = pair_gains(self._scale, self._sites, flat_src, flat_dst)
         power = np.minimum(self._power_w[flat_src], self._power_w[flat_dst])
@@ -245,7 +248,7 @@ class Channel:
         Raises:
             ValueError: If arrays do not fit the devices, or a time or energy is negative.
         """
-        self._check_devices(transfers.source, transfers.destination)
+        check_devices(self.devices, transfers.source, transfers.destination)
         start, deadline = self.clock_s, self.clock_s + (self.settings.deadline_s or math.inf)
         work = per_device("ready_s", ready_s, self.devices)
         times = training_times(self.presence, start, np.maximum(self._busy_until_s - start, 0.0), work)
@@ -256,7 +259,10 @@ class Channel:
         scheduler = get_scheduler(self.settings.scheduler, self.settings.scheduler_options)
         living = battery > 0
         waited = times.waited_s(living)
-        request = self._request(round_index, transfers, start + ready, deadline, battery)
+        control, reported = self._control.phase(transfers, radio, scheduler.needs, battery, self._gains_at)
+        battery, waited = np.maximum(battery - control.energy_j, 0.0), waited + control.span_s
+        ready_s = start + ready + control.span_s
+        request = self._request(round_index, transfers, ready_s, deadline, battery, reported)
         if self.presence is not None:
             until_s = start + float(waited.max(initial=0.0)) if deadline == math.inf else math.inf
             request = replace(request, presence=self.presence, until_s=until_s)
@@ -270,7 +276,7 @@ class Channel:
         self._busy_until_s = np.where(living, start + ready, 0.0)
         self._service.update(transfers, outcome.schedule.outcome, request.loop)
         return replace(
-            round_plan(outcome, start, self.clock_s, compute, rest),
+            round_plan(outcome, start, self.clock_s, compute, rest, control),
             alive=self.alive,
             late=living & times.late(self.clock_s, deadline),
             starved_fraction=self._service.starved_fraction,
@@ -285,6 +291,7 @@ class Channel:
         ready_s: FloatArray,
         deadline_s: float,
         battery_j: FloatArray,
+        reported: NearGains | None,
     ) -> Request:
         """What a round asks of the scheduler, by the virtual clock; says which links are out of a model's range."""
         gain = pair_gains(self._scale, self._sites, transfers.source, transfers.destination)
@@ -302,6 +309,7 @@ class Channel:
             shortest_first=self.settings.priority == "deadline"
             and self.settings.scheduler in ORDERED_SCHEDULERS,
             silent_s=self._silent_s,
+            reported=reported,
             average_bps=self._average_bps,
             loop=self._service.outer_loop(
                 transfers, self.settings.outer_loop_target, self.settings.outer_loop_step_db
@@ -322,6 +330,7 @@ class Channel:
             "busy_until_s": self._busy_until_s.copy(),
             "silent_s": self._silent_s.copy(),
             **self._service.snapshot(),
+            **self._control.snapshot(),
             "clock_s": self.clock_s,
             "seed": self.seed,
             "settings": repr(self.settings),
@@ -344,6 +353,7 @@ class Channel:
         self._busy_until_s = np.array(snapshot["busy_until_s"], dtype=np.float64)
         self._silent_s = np.array(snapshot["silent_s"], dtype=np.float64)
         self._service.restore(snapshot)
+        self._control.restore(snapshot)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
 
@@ -352,14 +362,16 @@ class Channel:
 
     def _gains(self) -> tuple[NearGains, FarField | None]:
         if self._near is None:
-            if self.devices <= self.settings.dense_devices:
-                self._near = dense_gains(self._scale, self._sites)
-            else:
-                self._near = strong_gains(self._scale, self._sites, self.settings.near_neighbours)
+            self._near = self._gains_at(self._positions_m)
             self._far = build_far_field(self._scale, self._positions_m, self._near, self.settings.far_field)
             noise_w = self._noise_w() / self.settings.subchannels
             self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
+
+    def _gains_at(self, positions_m: FloatArray) -> NearGains:
+        return listed_gains(
+            self._scale, positions_m, self.settings.dense_devices, self.settings.near_neighbours
+        )
 
     def _radio(self, round_index: int) -> Radio:
         near, far = self._gains()
@@ -375,14 +387,6 @@ class Channel:
             round_index=round_index,
             positions_m=self._positions_m,
         )
-
-    def _check_devices(self, *indices: IntArray) -> None:
-        for array in indices:
-            if array.size and (array.min() < 0 or array.max() >= self.devices):
-                raise ValueError(
-                    f"device indices run from {array.min()} to {array.max()};"
-                    f" expected 0 to {self.devices - 1}"
-                )
 
     def _warn_links(self, transfers: Transfers, gain: FloatArray) -> None:
         if not len(transfers):

@@ -9,7 +9,7 @@ import numpy as np
 
 from channels.arrays import FloatArray, IntArray
 from channels.largescale import LargeScale, gain_reached, state_gains
-from channels.shadowing import Sites
+from channels.shadowing import Sites, build_sites
 
 MISSED_SHARE = 0.01
 MOST_PAIRS = 6e8
@@ -162,6 +162,24 @@ def strong_gains(scale: LargeScale, sites: Sites, entries: int) -> NearGains:
         np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]), gain, devices
     )
     return NearGains(indptr, index, value, value, radius_m, min_gain)
+
+
+def listed_gains(scale: LargeScale, positions_m: FloatArray, dense_devices: int, entries: int) -> NearGains:
+    """The near list of devices at given positions: complete up to a number of devices, else of the strongest pairs.
+
+    Args:
+        scale: The tabulated model.
+        positions_m: (N, 2) positions in m.
+        dense_devices: Up to this many devices all pairs are listed.
+        entries: Above it, wanted mean length of a row.
+
+    Returns:
+        The list.
+    """
+    sites = build_sites(scale, positions_m)
+    if positions_m.shape[0] <= dense_devices:
+        return dense_gains(scale, sites)
+    return strong_gains(scale, sites, entries)
 
 
 def _distance_profile(

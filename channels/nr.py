@@ -4,8 +4,8 @@ A slot of n resource blocks carries a transport block whose size follows from th
 A sub-channel's rate is that size over the slot's length. A scheme's SINR is that at which a code with its modulation
 order and code rate, Q·R bit a resource element, is decoded: gap·(2^(Q·R) - 1).
 
-Departures: each block has 14 symbols less 12 resource elements of DM-RS (one symbol) and no other overhead, one layer;
-transmissions last as long as their bits need, and not whole slots.
+Departures: each block has 14 symbols less 12 resource elements of DM-RS (one symbol) and no other overhead, unless
+`nr_overhead` is `sidelink`; one layer; transmissions last as long as their bits need, and not whole slots.
 
 Source:
     3GPP TS 38.214 V16.2.0, tables 5.1.3.1-1 to -3 and clause 5.1.3.2 with table 5.1.3.2-1.
@@ -62,8 +62,12 @@ RESOURCE_BLOCKS: dict[tuple[float, float], int] = {
 }  # fmt: skip
 """(sub-carrier spacing, bandwidth) in Hz -> resource blocks; 60 kHz from 200 MHz on and 120 kHz are of TS 38.101-2."""
 
+OVERHEADS: tuple[str, ...] = ("pilots", "sidelink")
+FEEDBACK_SLOTS: tuple[int, ...] = (0, 1, 2, 4)
+
 SPACINGS_HZ: tuple[float, ...] = (15e3, 30e3, 60e3, 120e3)
 _DATA_ELEMENTS = 12 * 14 - 12
+_CONTROL_BLOCKS = 10
 
 
 def schemes(table: str) -> tuple[tuple[int, float], ...]:
@@ -106,8 +110,42 @@ def transport_block_bits(elements: int, order: int, code_rate: float, layers: in
     return 8 * blocks * math.ceil((near + 24) / (8 * blocks)) - 24
 
 
+def sidelink_overhead(blocks: int, code_rate: float, spacing_hz: float, feedback_slots: int) -> float:
+    """Resource elements of a sidelink slot that carry no data.
+
+    PSCCH (10 blocks, 2 symbols: 240), second-stage control ceil((35 + 24)·1.125/(2·R)), DM-RS (2 symbols, every other
+    sub-carrier: 12 a block), the symbols for AGC and for the guard (12 a block each), the synchronisation block (a slot
+    in 160 ms, spread over the slots), and PSFCH (3 symbols in every `feedback_slots`-th slot, spread likewise).
+
+    Args:
+        blocks: Resource blocks n of the slot, >= 10.
+        code_rate: Code rate R of the data, in (0, 1).
+        spacing_hz: Sub-carrier spacing in Hz.
+        feedback_slots: Period of the feedback channel in slots: 1, 2, 4, or 0 for none.
+
+    Returns:
+        Elements in the mean slot, of 168·n.
+
+    Source:
+        3GPP TS 38.211 clause 8.3, TS 38.212 clause 8.4 and TS 38.214 clause 8, by way of NIST's 5G NR sidelink capacity
+        estimator (2,202.6 elements at 52 blocks, 15 kHz, R = 948/1024 and no feedback).
+    """
+    second_stage = math.ceil((35 + 24) * 1.125 / (2 * code_rate))
+    synchronisation = 168 * blocks * (15e3 / spacing_hz) / 160
+    feedback = 36 * blocks / feedback_slots if feedback_slots else 0.0
+    return 240 + second_stage + (12 + 12 + 12) * blocks + synchronisation + feedback
+
+
 @lru_cache(maxsize=16)
-def nr_modes(table: str, bandwidth_hz: float, subchannels: int, spacing_hz: float, gap_db: float) -> Modes:
+def nr_modes(
+    table: str,
+    bandwidth_hz: float,
+    subchannels: int,
+    spacing_hz: float,
+    gap_db: float,
+    overhead: str = "pilots",
+    feedback_slots: int = 0,
+) -> Modes:
     """The schemes of a table as modes of a sub-channel; those that another one beats in rate and SINR are left out.
 
     Args:
@@ -116,12 +154,15 @@ def nr_modes(table: str, bandwidth_hz: float, subchannels: int, spacing_hz: floa
         subchannels: Parts that its resource blocks are dealt to, in equal numbers; what is left over is unused.
         spacing_hz: Sub-carrier spacing in Hz.
         gap_db: SNR gap in dB.
+        overhead: pilots (12 elements of DM-RS a block) or sidelink (`sidelink_overhead`).
+        feedback_slots: Period of the sidelink's feedback channel in slots, 0 for none.
 
     Returns:
         Thresholds, rates over a sub-channel's bandwidth, and bit a resource element.
 
     Raises:
-        ValueError: The standard has no such bandwidth at this spacing, or fewer resource blocks than sub-channels.
+        ValueError: The standard has no such bandwidth at this spacing, or fewer resource blocks than sub-channels; or
+            a sub-channel has no room for the sidelink's control channel.
     """
     found = RESOURCE_BLOCKS.get((float(spacing_hz), float(bandwidth_hz)))
     if found is None or found < subchannels:
@@ -132,10 +173,17 @@ def nr_modes(table: str, bandwidth_hz: float, subchannels: int, spacing_hz: floa
             " subchannels than resource blocks"
         )
     blocks, slot_s = found // subchannels, 15.0 / spacing_hz
+    if overhead == "sidelink" and blocks < _CONTROL_BLOCKS:
+        raise ValueError(
+            f"nr_overhead is 'sidelink' with {blocks} resource blocks a sub-channel; expected at least"
+            f" {_CONTROL_BLOCKS}, which its control channel takes: set fewer subchannels or a wider band"
+        )
     elements = _DATA_ELEMENTS * blocks
     rows: list[tuple[float, float, float]] = []
     for order, code_rate in schemes(table):
         carried = order * code_rate
+        if overhead == "sidelink":
+            elements = int(168 * blocks - sidelink_overhead(blocks, code_rate, spacing_hz, feedback_slots))
         bits = transport_block_bits(elements, order, code_rate)
         needed_db = gap_db + 10 * math.log10(math.expm1(carried * math.log(2.0)))
         rows.append((needed_db, bits / slot_s / (bandwidth_hz / subchannels), carried))

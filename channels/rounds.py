@@ -9,6 +9,7 @@ import numpy as np
 
 from channels.adaptation import RateLaw, rate_law
 from channels.arrays import BoolArray, FloatArray
+from channels.control_cost import ControlCost
 from channels.decoding import RateRule
 from channels.draws import stream_key
 from channels.external import ExternalField
@@ -276,7 +277,12 @@ def rest_of_round(draw: PowerDraw, outcome: Outcome, end_s: float, off_s: FloatA
 
 
 def round_plan(
-    outcome: Outcome, start_s: float, end_s: float, compute_j: FloatArray, rest: Rest
+    outcome: Outcome,
+    start_s: float,
+    end_s: float,
+    compute_j: FloatArray,
+    rest: Rest,
+    control: ControlCost | None = None,
 ) -> RoundPlan:
     """Put a round's plan together; radio and computing energy stay apart.
 
@@ -286,6 +292,7 @@ def round_plan(
         end_s: Its end in s.
         compute_j: (N,) energy of the round's training in J, 0 for devices that could not train.
         rest: The waiting from the engine's end to the round's.
+        control: What control cost before.
 
     Returns:
         The plan, with everybody alive, nobody late and no link starved: the channel fills these in.
@@ -297,7 +304,11 @@ def round_plan(
     by_state = None
     if outcome.state_energy_j is not None and rest.state_energy_j is not None:
         by_state = outcome.state_energy_j + rest.state_energy_j
+        if control is not None:
+            by_state[:2] += control.transmit_j, control.receive_j
         radio_j, idle_j = by_state.sum(axis=0), by_state[2:].sum(axis=0)
+    elif control is not None:
+        radio_j = radio_j + control.energy_j
     return RoundPlan(
         table=sent,
         delivered=schedule.delivered,
@@ -315,4 +326,5 @@ def round_plan(
         late=~everybody,
         starved_fraction=0.0,
         state_energy_j=by_state,
+        control=control if control is not None and control.charged else None,
     )

@@ -13,7 +13,7 @@ from channels.checks import require_positive
 from channels.fading import KINDS
 from channels.harq import HARQ_KINDS
 from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
-from channels.nr import MCS_TABLES, nr_modes
+from channels.nr import FEEDBACK_SLOTS, MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
@@ -30,10 +30,12 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "csi": CSI_KINDS,
         "rate": RATES,
         "nr_table": MCS_TABLES,
+        "nr_overhead": OVERHEADS,
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
         "energy": ENERGY_KINDS,
         "priority": ("waiting", "age", "deadline"),
+        "control": ("free", "charged"),
     }
 )
 """The names that a field of `RadioSettings` takes."""
@@ -89,6 +91,9 @@ class RadioSettings:
         nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
         nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3, 60e3 or 120e3; with bandwidth_hz it gives the
             resource blocks.
+        nr_overhead: What of a slot of nr carries no data: pilots (DM-RS alone) or sidelink (control, second-stage
+            control, DM-RS, AGC, guard, synchronisation and feedback; see `channels.nr.sidelink_overhead`).
+        nr_feedback_slots: Period of the sidelink's feedback channel in slots: 1, 2 or 4; 0 = it has none.
         snr_gap_db: Gap to capacity of shannon in dB, >= 0.
         sinr_min_db: Decoding threshold beta in dB: its rate is the lowest; below it a transmission is in outage (under
             errors outage).
@@ -103,7 +108,8 @@ class RadioSettings:
             sender reckons with falls by a step after a lost attempt and rises after a decoded one; None = no loop.
         outer_loop_step_db: That step in dB, > 0; decoded attempts move it by target/(1 - target) of it.
         fade_margin_db: Added to beta by schedulers that put links into one slot by a threshold on mean gains
-            (broadcast, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB, >= 0.
+            (broadcast, local_greedy, coloring, fplinq, max_weight, proportional_fair) and by power control, in dB,
+            >= 0.
         errors: outage (threshold), chen (packet errors exp(-m/SINR), where the SINR carries the rate),
             finite_blocklength (normal approximation for a code as long as the message, snr_gap_db worse than the best)
             or none (every transmission is decoded, no faster than its SINR carries).
@@ -115,7 +121,13 @@ class RadioSettings:
             them; under tdma and csma, which go by an order).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
-        multicast: Whether greedy_sinr and tdma send what several neighbours get with one transmission.
+        multicast: Whether greedy_sinr, local_greedy and tdma send what several neighbours get with one transmission.
+        control: What schedulers know: free (the gains of all pairs, and who may send when, cost nothing) or charged
+            (beacons, reports and grants go over the radio first; see `channels.control`).
+        control_every_rounds: Rounds after which beacons and gains are sent again, >= 1; in between schedulers go by the
+            gains of the last report, however far devices have moved.
+        control_gain_bits: Bits of a reported gain, 1 to 16: 2^b levels over 127 dB of received power.
+        control_header_bytes: Header of a control message in bytes, >= 1; a beacon is nothing else.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
         max_attempts: Attempts per transfer and round, >= 1.
         harq: What a receiver keeps of attempts that it could not decode: none, chase (attempts repeat the first one's
@@ -169,6 +181,8 @@ class RadioSettings:
     rate: str = "shannon"
     nr_table: str = "qam64"
     nr_spacing_hz: float = 15e3
+    nr_overhead: str = "pilots"
+    nr_feedback_slots: int = 0
     snr_gap_db: float = 3.0
     sinr_min_db: float = 0.0
     csi: str = "mean"
@@ -186,6 +200,10 @@ class RadioSettings:
     aloha_probability: float = 0.1
     conflict_factor: float = 2.0
     multicast: bool = True
+    control: str = "free"
+    control_every_rounds: int = 1
+    control_gain_bits: int = 7
+    control_header_bytes: int = 16
     power_control: str = "fixed"
     max_attempts: int = 4
     harq: str = "none"
@@ -274,10 +292,15 @@ class RadioSettings:
         return named | self.path_loss_options
 
     def _check_ranges(self) -> None:
-        for name in ("subchannels", "max_attempts"):
+        for name in ("subchannels", "max_attempts", "control_every_rounds", "control_gain_bits",
+                     "control_header_bytes"):  # fmt: skip
             value = getattr(self, name)
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
+        if self.nr_feedback_slots not in FEEDBACK_SLOTS:
+            raise ValueError(f"nr_feedback_slots is {self.nr_feedback_slots!r}; expected 0, 1, 2 or 4")
+        if self.control_gain_bits > 16:
+            raise ValueError(f"control_gain_bits is {self.control_gain_bits}; expected 1 to 16")
         if self.subchannels > 100:
             raise ValueError(f"subchannels is {self.subchannels}; expected at most 100")
         for name in ("aloha_probability", "amplifier_efficiency", "external_duty"):
@@ -328,8 +351,9 @@ class RadioSettings:
         if self.rate != "nr":
             return CQI_MODES
         return nr_modes(
-            self.nr_table, self.bandwidth_hz, self.subchannels, self.nr_spacing_hz, self.snr_gap_db
-        )
+            self.nr_table, self.bandwidth_hz, self.subchannels, self.nr_spacing_hz, self.snr_gap_db,
+            self.nr_overhead, self.nr_feedback_slots,
+        )  # fmt: skip
 
     def fading_shape(self) -> dict[str, float]:
         """Shape keyword of `channels.fading` for the chosen kind: `k_db`, `m` or nothing."""

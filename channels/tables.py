@@ -37,6 +37,7 @@ SCHEDULERS: Registry[Any] = Registry(
         "coloring": "channels.scheduling.coloring:COLORING",
         "greedy_sinr": "channels.scheduling.greedy_sinr:GREEDY_SINR",
         "broadcast": "channels.scheduling.broadcast:BROADCAST",
+        "local_greedy": "channels.scheduling.local_greedy:LOCAL_GREEDY",
         "fplinq": "channels.scheduling.fplinq:FPLINQ",
         "aloha": "channels.scheduling.aloha:aloha_scheduler",
         "csma": "channels.scheduling.csma:csma_scheduler",

@@ -13,6 +13,8 @@ from channels.arrays import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from channels.control_cost import ControlCost
+
 TABLE_COLUMNS: tuple[str, ...] = (
     "slot", "source", "destination", "sinr_db", "rate_bps", "start_s", "end_s", "payload_bytes", "attempts",
     "delivered", "energy_j", "transfer", "transmission", "subchannel", "power_w", "decoded",
@@ -229,6 +231,8 @@ class RoundPlan:
             never ends, until the device goes off. None where devices are always on at their class's speed.
         state_energy_j: (7, N) the radio's energy by state in J, in the order of `channels.power_states.STATES`, which
             adds up to `radio_energy_j`; None where radios have no states.
+        control: What control cost before the first transfer; its energy is part of `radio_energy_j`, its bytes and
+            airtime are not in `table` and `airtime_s`. None where it is free.
     """
 
     table: pd.DataFrame
@@ -249,6 +253,7 @@ class RoundPlan:
     on: BoolArray | None = None
     training_s: FloatArray | None = None
     state_energy_j: FloatArray | None = None
+    control: ControlCost | None = None
 
     @property
     def present(self) -> BoolArray:

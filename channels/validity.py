@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.adaptation import RateLaw
-from channels.arrays import FloatArray
+from channels.arrays import FloatArray, IntArray
 from channels.pathloss import ValidityWarning
 from channels.pathloss.model import PathLossModel
 from channels.settings import ORDERED_SCHEDULERS, PAIRWISE_SCHEDULERS, RadioSettings
@@ -126,7 +126,7 @@ def _uses(
     s, drawn = settings, settings.line_of_sight == "draw"
     scheduler, fading = f"scheduler is {s.scheduler}", f"fading is {s.fading}"
     one_state = model.los is model.nlos
-    margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
+    margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast", "local_greedy")
     controls = s.scheduler not in ("fplinq", "aloha", "csma")
     ordered = s.scheduler in ORDERED_SCHEDULERS
     many = devices > s.dense_devices
@@ -147,7 +147,6 @@ def _uses(
         (("outer_loop_step_db",), s.outer_loop_target is not None, "outer_loop_target is null"),
         (("rate_margin_db",), s.outer_loop_target is None, "outer_loop_target sets the margin"),
         (("snr_gap_db",), gap, f"rate is {s.rate}"),
-        (("nr_table", "nr_spacing_hz"), s.rate == "nr", f"rate is {s.rate}"),
         (("waterfall_db",), s.errors == "chen", f"errors is {s.errors}"),
         (("harq", "feedback_delay_s"), s.max_attempts > 1 and s.errors != "none",
          f"max_attempts is {s.max_attempts}, errors is {s.errors}"),
@@ -159,9 +158,21 @@ def _uses(
         (("aloha_probability",), s.scheduler == "aloha", scheduler),
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
-        (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma"), scheduler),
+        (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma", "local_greedy"), scheduler),
+        *_extra_uses(s),
         (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),
+    )  # fmt: skip
+
+
+def _extra_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
+    """What `_uses` says of the settings of nr and of control."""
+    return (
+        (("nr_table", "nr_spacing_hz", "nr_overhead"), s.rate == "nr", f"rate is {s.rate}"),
+        (("nr_feedback_slots",), s.rate == "nr" and s.nr_overhead == "sidelink",
+         f"rate is {s.rate}, nr_overhead is {s.nr_overhead}"),
+        (("control_every_rounds", "control_gain_bits", "control_header_bytes"), s.control == "charged",
+         f"control is {s.control}"),
     )  # fmt: skip
 
 
@@ -174,6 +185,23 @@ def warn_setting_range(settings: RadioSettings, model: PathLossModel) -> None:
     """
     for note in setting_notes(settings, model):
         warnings.warn(note, ValidityWarning, stacklevel=4)
+
+
+def check_devices(devices: int, *indices: IntArray) -> None:
+    """Refuse device indices out of range.
+
+    Args:
+        devices: Number of devices.
+        *indices: Arrays of indices.
+
+    Raises:
+        ValueError: Naming the range found.
+    """
+    for array in indices:
+        if array.size and (array.min() < 0 or array.max() >= devices):
+            raise ValueError(
+                f"device indices run from {array.min()} to {array.max()}; expected 0 to {devices - 1}"
+            )
 
 
 def checked_positions(positions_m: ArrayLike, devices: int | None) -> FloatArray:

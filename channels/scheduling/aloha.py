@@ -49,4 +49,6 @@ def aloha_scheduler(blind: bool = False) -> Scheduler:
     Returns:
         The scheduler.
     """
-    return Scheduler("aloha", select, spreads=True, keeps_threshold=False, knows_slot=not blind)
+    return Scheduler(
+        "aloha", select, spreads=True, keeps_threshold=False, knows_slot=not blind, needs="links"
+    )

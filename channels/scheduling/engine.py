@@ -92,7 +92,7 @@ def _serve(state: State) -> None:
             continue
         task, ids = _task(state, rows, min(_next_s(state, arrivals), _retry_s(state)) - state.now_s)
         if not planned or not state.known[rows].all():
-            planned = [(ids, band) for band in _choose(scheduler, task)]
+            planned = [(ids, band) for band in _choose(scheduler, _as_reported(request, task))]
             state.known[rows] = True
         chosen_ids, chosen_band = planned.pop(0)
         band = _match(ids, chosen_ids, chosen_band)
@@ -163,6 +163,13 @@ def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntAr
         fast = np.minimum(state.unit_bound[unit[first]], snr * (1 - 1e-9))
         task.sinr_min[:] = np.maximum(task.sinr_min, fast)
     return task, unit[first]
+
+
+def _as_reported(request: Request, task: SlotTask) -> SlotTask:
+    """What the scheduler sees: gains between devices as they were reported, where they were."""
+    if request.reported is None:
+        return task
+    return replace(task, radio=replace(task.radio, near=request.reported))
 
 
 def _choose(scheduler: Scheduler, task: SlotTask) -> list[IntArray]:

@@ -25,6 +25,8 @@ class Scheduler:
         spreads: Whether `select` uses all sub-channels itself; otherwise it fills one, and is asked again
             for each further one with the devices that are left.
         knows_slot: Whether senders know who else sends in the slot when they choose their rate; else they know the SNR.
+        needs: What it must be told (`channels.control`): gains (of all pairs, and what is wanted), demand (what is
+            wanted alone), hearing (each device of those around it) or links (the wanted links alone).
         keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
     """
 
@@ -35,3 +37,4 @@ class Scheduler:
     spreads: bool = False
     keeps_threshold: bool = True
     knows_slot: bool = True
+    needs: str = "gains"

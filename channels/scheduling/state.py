@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.gains import NearGains
 from channels.harq import SoftMemory
 from channels.outer_loop import OuterLoop
 from channels.power_states import STATES, PowerDraw, resting_energy
@@ -40,6 +41,7 @@ class Request:
         loop: The outer loop of the links, which attempts take further; None without one.
         silent_s: (N,) silence of each device before the round, in s; None for 0.
         shortest_first: Whether transfers are taken by the time that they and what waits for them take.
+        reported: Gains between devices that the scheduler goes by; None where it knows them as they are.
         until_s: Time up to which devices that are off, or not ready, are waited for; later ones go unserved.
     """
 
@@ -59,6 +61,7 @@ class Request:
     loop: OuterLoop | None = None
     silent_s: FloatArray | None = None
     shortest_first: bool = False
+    reported: NearGains | None = None
 
 
 @dataclass(frozen=True)

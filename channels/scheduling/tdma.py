@@ -15,4 +15,4 @@ def select(task: SlotTask) -> list[IntArray]:
     return [band]
 
 
-TDMA = Scheduler("tdma", select, groups=True)
+TDMA = Scheduler("tdma", select, groups=True, needs="demand")

@@ -50,7 +50,7 @@ def execute(options: argparse.Namespace) -> int:
 def _lines(totals: dict[str, dict[str, float | None]]) -> list[str]:
     """The totals as a table of four columns."""
     from dfl_ray.records.results import share, size
-    from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
+    from dfl_ray.records.schema import CONTROL_COLUMNS, STATE_ENERGY_COLUMNS
 
     def seconds(value: float) -> str:
         return f"{value:.4g} s"
@@ -65,6 +65,9 @@ def _lines(totals: dict[str, dict[str, float | None]]) -> list[str]:
         ("  radio", "radio_energy_j", joules), ("    of it idle, listening", "idle_energy_j", joules),
         *((f"    {name.removesuffix('_energy_j').replace('_', ' ')}", name, joules)
           for name in STATE_ENERGY_COLUMNS if name in totals),
+        *((label, name, write) for label, name, write in zip(
+            ("control bytes", "  airtime", "  time", "  energy, part of the radio's"), CONTROL_COLUMNS,
+            (size, seconds, seconds, joules), strict=True) if name in totals),
         ("  computing", "compute_energy_j", joules),
     ):  # fmt: skip
         was, now = totals[name]["run"], totals[name]["replanned"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dfl_ray.records.loading import Run
+from dfl_ray.records.schema import CONTROL_COLUMNS
 
 Sum = TypeVar("Sum")
 
@@ -189,7 +190,8 @@ def summary(run: Run) -> dict[str, Any]:
     Returns:
         Keys `name`, `method`, `seed`, `state`, `rounds`, `rule`, `accuracy_mean`, `accuracy_worst_task`,
         `accuracy_before`, `accuracy_by_task`, `holders_accuracy_by_task`, `payload_bytes`, `airtime_s`,
-        `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`, `refused`,
+        `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`, `refused`, those of
+        `schema.CONTROL_COLUMNS` where control was charged,
         `rules` (mean accuracy of every rule at the last evaluated round) and `inside_nodes_fraction`. What was not
         measured is None.
     """
@@ -216,6 +218,7 @@ def summary(run: Run) -> dict[str, Any]:
         "transfers": int(rounds["transfers"].sum()),
         "lost": int(rounds["lost"].sum()),
         "refused": int(rounds["refused"].sum()),
+        **{n: float(rounds[n].sum()) for n in CONTROL_COLUMNS if rounds[n].notna().any()},
         "rules": rule_means(run),
         "inside_nodes_fraction": inside_nodes(run),
     }

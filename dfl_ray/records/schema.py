@@ -11,7 +11,7 @@ attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fracti
 `late` of `devices`; radio energy holds listening and idling; the outcome `upstream`; a transmission that was cut counts
 the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
 `off_devices`, `on` and the outcome `off`. 6: the radio's energy by state in `rounds` and `devices`, null unless
-`radio.energy` is `states`.
+`radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dfl_ray.records.conforming import TableLike as TableLike
 from dfl_ray.records.conforming import conform as conform
 from dfl_ray.records.conforming import upgrade as upgrade
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _KINDS = {
     "i": pa.int64(),
@@ -76,6 +76,15 @@ _STATE_ENERGY = [
 STATE_ENERGY_COLUMNS: tuple[str, ...] = tuple(name for name, _, _ in _STATE_ENERGY)
 """Columns of `rounds` and `devices` that add up to `radio_energy_j` where radios have states."""
 
+_CONTROL = [
+    ("control_bytes", "i", "bytes of beacons, reports and grants; none of them in payload_bytes"),
+    ("control_airtime_s", "f", "their time on air, none of it in airtime_s"),
+    ("control_s", "f", "how long they kept the round's transfers waiting"),
+    ("control_energy_j", "f", "the part of radio_energy_j spent on them"),
+]
+CONTROL_COLUMNS: tuple[str, ...] = tuple(name for name, _, _ in _CONTROL)
+"""Columns of `rounds` that hold what control cost where it is charged."""
+
 ROUNDS = _schema(
     "rounds",
     [
@@ -120,6 +129,7 @@ ROUNDS = _schema(
         ("compute_energy_j", "f", "energy of training in the round, all devices"),
         ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
         *_STATE_ENERGY,
+        *((name, kind, f"{doc}; null unless `radio.control=charged`") for name, kind, doc in _CONTROL),
         ("starved_fraction", "f", "share of the links wanted so far in the run that never delivered"),
         ("object_store_bytes", "i", "bytes put into the object store in the round"),
         (
@@ -136,7 +146,8 @@ ROUNDS = _schema(
         ("overhead_fraction", "f", "share of wall_s outside training and evaluation"),
     ],
     since={**dict.fromkeys(("late_devices", "idle_energy_j", "starved_fraction"), 3), "off_devices": 5}
-    | dict.fromkeys(STATE_ENERGY_COLUMNS, 6),
+    | dict.fromkeys(STATE_ENERGY_COLUMNS, 6)
+    | dict.fromkeys(CONTROL_COLUMNS, 7),
 )
 
 DEVICES = _schema(
@@ -157,6 +168,11 @@ DEVICES = _schema(
         ("idle_energy_j", "f", "the part of radio_energy_j spent listening and idle"),
         *_STATE_ENERGY,
         (
+            "control_energy_j",
+            "f",
+            "the part of radio_energy_j spent on beacons, reports and grants; null unless `radio.control=charged`",
+        ),
+        (
             "sent_bytes",
             "i",
             "bytes the device put on air, every attempt counted, a broadcast once, forwarded messages too",
@@ -175,7 +191,9 @@ DEVICES = _schema(
         ("tasks", "s", "names of the tasks it holds, comma separated"),
         ("actor", "s", "name of the actor that hosts it"),
     ],
-    since={**dict.fromkeys(("idle_energy_j", "late"), 3), "on": 5} | dict.fromkeys(STATE_ENERGY_COLUMNS, 6),
+    since={**dict.fromkeys(("idle_energy_j", "late"), 3), "on": 5}
+    | dict.fromkeys(STATE_ENERGY_COLUMNS, 6)
+    | {"control_energy_j": 7},
 )
 
 TRANSFERS = _schema(

@@ -356,11 +356,12 @@ def totals(found: DryRun) -> Mapping[str, Any]:
         found: The dry run.
 
     Returns:
-        `payload_bytes` on air, `airtime_s`, `radio_energy_j` and, where radios have states, its parts,
+        `payload_bytes` on air, `airtime_s`, `radio_energy_j` and, where radios have states, its parts, what control
+        cost where it is charged,
         `compute_energy_j`, `energy_j`, `simulated_s`, `transfers` and `delivered` (planned rounds only),
         `delivered_fraction`.
     """
-    from dfl_ray.simulation.radio_tables import bytes_on_air, state_energy
+    from dfl_ray.simulation.radio_tables import bytes_on_air, control_costs, state_energy
 
     played = list(found.played.values())
     asked = sum(int(p.requests.payload_bytes.sum()) for p in played)
@@ -374,11 +375,13 @@ def totals(found: DryRun) -> Mapping[str, Any]:
     radio = sum(float(p.plan.radio_energy_j.sum()) for p in played) * (1 + more)
     computing += sum(found.skipped_energy_j.values())
     by_state = [state_energy(p.plan) for p in played]
+    control = [control_costs(p.plan) for p in played if p.plan.control is not None]
     return {
         "payload_bytes": round(sum(bytes_on_air(p.plan) for p in played) * (1 + more)),
         "airtime_s": sum(p.plan.airtime_s for p in played) * (1 + more),
         "radio_energy_j": radio,
         **{k: sum(float(one[k].sum()) for one in by_state) * (1 + more) for k in (by_state or [{}])[0]},
+        **{k: sum(one[k] for one in control) * (1 + more) for k in (control or [{}])[0]},
         "compute_energy_j": computing,
         "energy_j": radio + computing,
         "simulated_s": sum(lengths) + sum(found.skipped_s.values()) + more * added_s,

@@ -304,6 +304,9 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
          f"{run['compute_energy_j']:.4g} J"),
         ("  radio by state", ", ".join(f"{name.removesuffix('_energy_j').replace('_', ' ')} {run[name]:.4g} J"
                                        for name in STATE_ENERGY_COLUMNS if name in run)),
+        ("control, whole run", f"{size(round(run['control_bytes']))}, {run['control_airtime_s']:.4g} s of airtime,"
+         f" {about(run['control_s'])}, {run['control_energy_j']:.4g} J of the radio's"
+         if "control_bytes" in run else ""),
         ("delivered", f"{share(run['delivered_fraction'])} of {run['transfers']:,} transfers"
          if run["transfers"] else "nothing is sent"),
         *_typical_lines(figures["typical_round"]),

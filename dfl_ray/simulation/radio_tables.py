@@ -244,6 +244,25 @@ def state_energy(plan: RoundPlan) -> dict[str, np.ndarray]:
     return {f"{state}_energy_j": own for state, own in zip(STATES, plan.state_energy_j, strict=True)}
 
 
+def control_costs(plan: RoundPlan) -> dict[str, float]:
+    """What control cost in a round.
+
+    Args:
+        plan: What the radio did.
+
+    Returns:
+        Column of `rounds` -> value; nothing where control is free.
+    """
+    if plan.control is None:
+        return {}
+    return {
+        "control_bytes": plan.control.sent_bytes,
+        "control_airtime_s": plan.control.airtime_s,
+        "control_s": plan.control.span_s,
+        "control_energy_j": float(plan.control.energy_j.sum()),
+    }
+
+
 def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
     """Make the radio columns of a `rounds` row.
 
@@ -266,6 +285,7 @@ def radio_metrics(plan: RoundPlan, delivered: np.ndarray) -> dict[str, Any]:
         "compute_energy_j": float(plan.compute_energy_j.sum()),
         "idle_energy_j": float(plan.idle_energy_j.sum()),
         **{name: float(values.sum()) for name, values in state_energy(plan).items()},
+        **control_costs(plan),
         "starved_fraction": plan.starved_fraction,
         "delivered_fraction": float(delivered.mean()) if wanted else None,
         "sinr_db_p05": low,

@@ -23,7 +23,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.network.deployment import channel_setup
 from dfl_ray.records import Run, load_run
-from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
+from dfl_ray.records.schema import CONTROL_COLUMNS, STATE_ENERGY_COLUMNS
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.radio_tables import radio_metrics
 from dfl_ray.simulation.recorded_requests import COLUMNS, Link, RecordedRequests, recorded_requests
@@ -86,11 +86,14 @@ class Replanned:
     def totals(self) -> dict[str, dict[str, float | None]]:
         """Sums over the run: name -> `run` and `replanned`; `simulated_s` is the clock at the end.
 
-        Energy by state is among them where one of the radios has states, and None for one that has none.
+        Energy by state and what control cost are among them where one of the radios has them, and None for one that
+        has not.
         """
         both = {"run": self.recorded, "replanned": self.rounds}
         states = [
-            n for n in STATE_ENERGY_COLUMNS if any(n in t and t[n].notna().any() for t in both.values())
+            n
+            for n in (*STATE_ENERGY_COLUMNS, *CONTROL_COLUMNS)
+            if any(n in t and t[n].notna().any() for t in both.values())
         ]
         found: dict[str, dict[str, float | None]] = {
             name: {who: float(table[name].sum()) for who, table in both.items()} for name in SUMS

@@ -60,6 +60,7 @@ def device_table(
             "compute_energy_j": plan.compute_energy_j,
             "idle_energy_j": plan.idle_energy_j,
             **state_energy(plan),
+            **({} if plan.control is None else {"control_energy_j": plan.control.energy_j}),
             "sent_bytes": sent_bytes(plan, count),
             **_taken_columns(taken, count),
             "alive": plan.alive,

@@ -118,7 +118,16 @@ def _cost_table(figures: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"Cost on air, {figures['rounds']} rounds", title_justify="left")
-    names = ("bytes", "airtime", "energy", "simulated", "delivered", "wall")
+    charged = "control_bytes" in figures
+    names = (
+        "bytes",
+        "airtime",
+        "energy",
+        "simulated",
+        "delivered",
+        "wall",
+        *(["control"] if charged else []),
+    )
     for name in names:
         table.add_column(name, justify="right")
     table.add_row(
@@ -128,5 +137,7 @@ def _cost_table(figures: dict[str, Any]) -> Any:
         f"{figures['simulated_s']:.1f} s",
         share(figures["delivered_fraction"]),
         f"{figures['wall_s']:.1f} s",
-    )
+        *([f"{size(figures['control_bytes'])}, {figures['control_airtime_s']:.2f} s,"
+           f" {figures['control_energy_j']:.2f} J"] if charged else []),
+    )  # fmt: skip
     return table

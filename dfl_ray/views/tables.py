@@ -44,6 +44,14 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 )
 """Key of the summary, name of the column, how a value is written."""
 
+CONTROL: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("control_bytes", "control bytes", size),
+    ("control_airtime_s", "control airtime", lambda value: quantity(value, "s")),
+    ("control_s", "control time", lambda value: quantity(value, "s")),
+    ("control_energy_j", "energy of control", lambda value: quantity(value, "J")),
+)
+"""The same for what control cost, where a run was charged for it."""
+
 
 def cost_table(runs: Sequence[Run]) -> str:
     """Write accuracy and cost as an HTML table, one line a run.
@@ -54,11 +62,12 @@ def cost_table(runs: Sequence[Run]) -> str:
     Returns:
         HTML; every cell has its unit.
     """
-    head = ["run", "method", "seed", *(name for _, name, _ in COLUMNS), "lost", "refused"]
+    figures: list[dict[str, Any]] = [summary(run) for run in runs]
+    columns = [*COLUMNS, *(one for one in CONTROL if any(one[0] in found for found in figures))]
+    head = ["run", "method", "seed", *(name for _, name, _ in columns), "lost", "refused"]
     rows: list[list[str]] = []
-    for run in runs:
-        found: dict[str, Any] = summary(run)
-        cells = ["–" if found[key] is None else write(found[key]) for key, _, write in COLUMNS]
+    for run, found in zip(runs, figures, strict=True):
+        cells = ["–" if found.get(key) is None else write(found[key]) for key, _, write in columns]
         seed = str(found["seed"])
         rows.append([run.name, method_of(run), seed, *cells, f"{found['lost']:,}", f"{found['refused']:,}"])
     return turned_table(head, rows)

@@ -7,7 +7,15 @@ import pytest
 
 from channels.blocklength import error_probability
 from channels.channel import Channel
-from channels.nr import MCS_TABLES, RESOURCE_BLOCKS, TRANSPORT_BLOCKS, nr_modes, schemes, transport_block_bits
+from channels.nr import (
+    MCS_TABLES,
+    RESOURCE_BLOCKS,
+    TRANSPORT_BLOCKS,
+    nr_modes,
+    schemes,
+    sidelink_overhead,
+    transport_block_bits,
+)
 from channels.rounds import settings_law
 from channels.settings import RadioSettings
 from channels.transfers import Transfers
@@ -106,3 +114,17 @@ def test_a_band_that_the_standard_does_not_have_is_refused():
         with pytest.raises(ValueError, match=r"TS 38\.101"):
             RadioSettings(rate="nr", **fields)
     assert math.isclose(RadioSettings(rate="nr").modes().efficiencies[-1], 21504 / 1e-3 / 5e6)
+
+
+def test_overhead_and_capacity_of_a_sidelink_are_those_of_the_public_estimator():
+    """NIST's estimator gives 2,202.6 elements and 96.776 Mbit/s; with feedback in every slot 4,074.6 and 69.047."""
+    for feedback_slots, elements, mbps in ((0, 2202.6, 96.776), (1, 4074.6, 69.047)):
+        overhead = sidelink_overhead(52, 948 / 1024, 15e3, feedback_slots)
+        assert overhead == pytest.approx(elements, abs=0.05)
+        # 2 layers of 256QAM at the highest code rate, in a slot of 1 ms.
+        rate_bps = 2 * 8 * 948 / 1024 * (52 * 168 - overhead) / 1e-3
+        assert rate_bps / 1e6 == pytest.approx(mbps, abs=5e-4)
+    ours = nr_modes("qam256", 10e6, 1, 15e3, 3.0, "sidelink", 0)
+    assert 2 * ours.efficiencies[-1] * 10e6 / 1e6 == pytest.approx(96.776, rel=0.01)
+    with pytest.raises(ValueError, match="at least 10"):
+        nr_modes("qam256", 10e6, 6, 15e3, 3.0, "sidelink", 0)

@@ -52,6 +52,8 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "rate": ("cqi", {}),
     "nr_table": ("qam256", {"rate": "nr", "tx_power_dbm": 33.0}),
     "nr_spacing_hz": (30e3, {"rate": "nr"}),
+    "nr_overhead": ("sidelink", {"rate": "nr"}),
+    "nr_feedback_slots": (2, {"rate": "nr", "nr_overhead": "sidelink"}),
     "snr_gap_db": (1.0, {}),
     "sinr_min_db": (4.0, {}),
     "csi": ("genie", {}),
@@ -69,6 +71,10 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "aloha_probability": (0.3, {"scheduler": "aloha"}),
     "conflict_factor": (1.0, {"scheduler": "coloring"}),
     "multicast": (False, {}),
+    "control": ("charged", {}),
+    "control_every_rounds": (2, {"control": "charged"}),
+    "control_gain_bits": (2, {"control": "charged"}),
+    "control_header_bytes": (40, {"control": "charged"}),
     "power_control": ("foschini_miljanic", {}),
     "max_attempts": (1, {}),
     "harq": ("chase", {}),
@@ -97,7 +103,10 @@ FOUND: dict[str, bytes] = {}
 
 def outcome(settings):
     if repr(settings) not in FOUND:
-        done = Channel(settings, PLACE, seed=3).plan_round(0, WANTED)
+        channel = Channel(settings, PLACE, seed=3)
+        done = channel.plan_round(0, WANTED)
+        if settings.control == "charged":
+            done = channel.plan_round(1, WANTED)
         columns = ["start_s", "end_s", "sinr_db", "power_w", "delivered"]
         table = done.table[columns].to_numpy(np.float64)
         FOUND[repr(settings)] = table.tobytes() + done.energy_j.tobytes()
