@@ -204,7 +204,9 @@ def test_the_lock_pins_all_that_the_project_asks_for() -> None:
 
 def test_every_locked_file_but_torchs_has_hashes() -> None:
     text = (ROOT / "requirements.hashes").read_text(encoding="utf-8")
-    entries = re.findall(r"(?m)^([\w.-]+)==([\w.!]+)(?: ;[^\\\n]*)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", text)
+    entries = re.findall(
+        r"(?m)^([\w.-]+)==([\w.!]+)(?: ;[^\\\n]*)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", text
+    )
     assert len(entries) == len(re.findall(r"(?m)^[^#\s]", text))
     hashed = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version, _ in entries}
     assert hashed == {name: version for name, version in locked().items() if name != "torch"}
@@ -246,7 +248,9 @@ def test_setup_does_nothing_when_nothing_has_changed(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     names = ("requirements.lock", "requirements.hashes", "pyproject.toml")
     together = b"".join((tmp_path / name).read_bytes() for name in names)
-    checksum = subprocess.run(["cksum"], input=together, capture_output=True, check=True).stdout.decode().strip()
+    checksum = (
+        subprocess.run(["cksum"], input=together, capture_output=True, check=True).stdout.decode().strip()
+    )
     (tmp_path / ".venv/.dfl-ray-setup").write_text(f"{checksum}\n\n", encoding="utf-8")
     # With no interpreter on the path anything but stopping at once would fail.
     done = subprocess.run(["sh", ".ci/setup"], cwd=tmp_path, capture_output=True, text=True)
