@@ -32,11 +32,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra
 
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.control_cost import ControlCost, ControlPart
@@ -46,6 +44,9 @@ from channels.scheduling.problem import Radio
 from channels.settings import RadioSettings
 from channels.transfers import Transfers
 from channels.units import BITS_PER_BYTE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 LOWEST_DBM, RANGE_DB = -156.0, 127.0
 _SIZE_BITS, _SLOT_BITS, _RATE_BITS = 32, 16, 5
@@ -110,6 +111,10 @@ def control_tree(radio: Radio, reported: NearGains, living: BoolArray) -> Tree:
     Returns:
         The trees.
     """
+    # SciPy takes a while to import, and free control never asks for it.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components, dijkstra
+
     devices = reported.devices
     row = np.repeat(np.arange(devices), np.diff(reported.indptr))
     other = reported.index.astype(np.int64)
