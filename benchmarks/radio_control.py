@@ -108,7 +108,7 @@ def main() -> None:
     }
     save_chart(
         given.picture,
-        "Time of control over that of the round without (200 devices per km²)",
+        "Control, by devices (200 per km²)",
         Axis("devices", 10, 1000, log=True),
         Axis("time of control, % of the round", 0.02, 50, log=True),
         shares,
