@@ -51,7 +51,9 @@ def test_one_part_is_in_memory_at_a_time(tmp_path):
         assert [(name, values.tolist()) for name, values in read] == [
             (f"{d}/state/theta", [d] * 3) for d in range(5)
         ]
-        assert [set(part.numbers) for part in found.state.devices.of([3, 1, 77])] == [{"1"}, {"3"}]
+        assert [set(part.numbers) for part in found.state.devices.of([3, 1])] == [{"1"}, {"3"}]
+        with pytest.raises(KeyError, match="no part of the checkpoint holds device 77"):
+            list(found.state.devices.of([3, 77]))
     saved.state.devices.files[2].write_bytes(b"")
     with pytest.raises(InputError, match=r"devices-00002\.safetensors cannot be read"):
         list(saved.state.devices)
