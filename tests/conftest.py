@@ -54,7 +54,8 @@ def small_config(tmp_path: Path, *overrides: str) -> Any:
 
 MEASURED = (
     "tests/ray/", "tests/unit/actors/", "tests/unit/channels/", "tests/unit/dfl_ray/", "tests/unit/topology/",
-    "tests/oracle/channels/test_exact_schedules.py", "tests/oracle/topology/test_mixing_spectra.py",
+    "tests/oracle/dfl_ray/", "tests/oracle/channels/test_exact_schedules.py", "tests/oracle/channels/test_control.py",
+    "tests/oracle/channels/test_local_greedy.py", "tests/oracle/topology/test_mixing_spectra.py",
 )  # fmt: skip
 """Where the tests are whose coverage is measured; a tracer takes half as long again, so the others run without."""
 
