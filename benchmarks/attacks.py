@@ -124,9 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     print(markdown(("method", *probes), [
         [m, *(f"{row['clean'][p]:.2f}" for p in probes)] for m, row in found.items() if row["clean"]
     ]))  # fmt: skip
-    result = with_origin({"found": found, "overrides": asked.overrides}, seeds=[asked.seed])
+    result = {"found": found, "overrides": asked.overrides}
     if asked.json:
-        print(json.dumps(plain(result)))
+        print(json.dumps(plain(with_origin(result, seeds=[asked.seed]))))
     return result
 
 
