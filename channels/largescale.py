@@ -84,14 +84,8 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
 
     def log_gain(state: bool) -> FloatArray:
-        loss_db = path_loss_db(
-            model,
-            distance_m,
-            settings.carrier_hz,
-            los=state,
-            tx_height_m=settings.tx_height_m,
-            rx_height_m=settings.rx_height_m,
-        )
+        heights = {"tx_height_m": settings.tx_height_m, "rx_height_m": settings.rx_height_m}
+        loss_db = path_loss_db(model, distance_m, settings.carrier_hz, los=state, **heights)
         return -_NEPER_PER_DB * loss_db
 
     with warnings.catch_warnings():

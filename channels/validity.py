@@ -140,9 +140,7 @@ def _uses(
         (("rician_k_db",), s.fading == "rician", fading),
         (("nakagami_m",), s.fading == "nakagami", fading),
         (("speed_mps", "doppler", "delay_spread_s"), s.fading != "none", fading),
-        (("indoor_share", "building_m"), s.walls != "none", f"walls is {s.walls}"),
-        (("blockers",), s.blockage != "none", f"blockage is {s.blockage}"),
-        (("antenna_panels",), s.antenna != "isotropic", f"antenna is {s.antenna}"),
+        *_surrounding_uses(s),
         (("csi",), s.fading != "none" or s.csi in ("delayed", "estimated"), fading),
         (("csi_pilots",), s.csi == "estimated", f"csi is {s.csi}"),
         (("csi_delay_s",), s.csi == "delayed" and s.fading != "none", f"csi is {s.csi}, {fading}"),
@@ -166,6 +164,16 @@ def _uses(
         (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),
     )  # fmt: skip
+
+
+def _surrounding_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
+    """The same of what surrounds devices."""
+    return (
+        (("indoor_share",), s.walls != "none", f"walls is {s.walls}"),
+        (("building_m",), s.walls in ("low_loss", "high_loss"), f"walls is {s.walls}"),
+        (("blockers",), s.blockage != "none", f"blockage is {s.blockage}"),
+        (("antenna_panels",), s.antenna != "isotropic", f"antenna is {s.antenna}"),
+    )
 
 
 def warn_setting_range(settings: RadioSettings, model: PathLossModel) -> None:
