@@ -128,8 +128,7 @@ def _uses(
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast")
     controls = s.scheduler not in ("fplinq", "aloha", "csma")
-    ordered = s.scheduler in ORDERED_SCHEDULERS
-    many = devices > s.dense_devices
+    ordered, many = s.scheduler in ORDERED_SCHEDULERS, devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
         (("path_loss_exponent", "path_loss_reference_m"), s.path_loss == "log_distance", f"path_loss is {s.path_loss}"),
