@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from channels.adaptation import CSI_KINDS
+from channels.antennas import ANTENNAS
+from channels.blockage import BLOCKAGES
 from channels.checks import require_positive
 from channels.fading import KINDS
 from channels.harq import HARQ_KINDS
@@ -18,6 +20,7 @@ from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
 from channels.tables import PATH_LOSS, SCHEDULERS
+from channels.walls import WALLS
 
 CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
     {
@@ -34,6 +37,10 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
         "energy": ENERGY_KINDS,
+        "doppler": ("speed", "velocity"),
+        "walls": WALLS,
+        "blockage": BLOCKAGES,
+        "antenna": ANTENNAS,
         "priority": ("waiting", "age", "deadline"),
         "control": ("free", "charged"),
     }
@@ -49,11 +56,12 @@ ORDERED_SCHEDULERS: tuple[str, ...] = ("tdma", "csma")
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
     "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
-    "outer_loop_step_db", "csi_pilots",
+    "outer_loop_step_db", "csi_pilots", "building_m",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
     "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s", "external_per_km2",
+    "delay_spread_s", "blockers",
 )  # fmt: skip
 _POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
@@ -86,6 +94,19 @@ class RadioSettings:
         nakagami_m: Shape of nakagami, >= 0.5.
         speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
             every lag tau; None draws every attempt afresh, however soon it follows.
+        doppler: Whose Doppler shift fading in time has: speed (speed_mps for every link), or velocity (of each link,
+            from the velocities of its ends in the last move, and speed_mps for what moves around them).
+        delay_spread_s: Delay spread of an exponential profile in s, >= 0: fading differs over the band, and a
+            transmission averages over its sub-channel; 0 is flat fading, alike on all sub-channels.
+        walls: What devices may be inside of (TR 38.901, clause 7.4.3): none, low_loss or high_loss buildings, car or
+            metallised_car.
+        indoor_share: Share of buildings among places, or of devices in cars, in [0, 1].
+        building_m: Size of buildings in m, > 0: two places r apart are in one with chance exp(-r/building_m).
+        blockage: What stands in a device's way (TR 38.901, clause 7.6.4, model A): none, others, or others and the
+            holder of the device in portrait or landscape.
+        blockers: Others in a device's way, >= 0.
+        antenna: isotropic or panel (TR 38.901, table 7.3-1: 8 dBi over 65 degrees, at a random heading).
+        antenna_panels: Panels of a device, evenly spaced, >= 1; it uses the one that faces the other end.
         slot_s: Length of an empty slot of random access in s, > 0.
         rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
         nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
@@ -177,6 +198,15 @@ class RadioSettings:
     rician_k_db: float = 7.0
     nakagami_m: float = 2.0
     speed_mps: float | None = None
+    doppler: str = "speed"
+    delay_spread_s: float = 0.0
+    walls: str = "none"
+    indoor_share: float = 0.8
+    building_m: float = 30.0
+    blockage: str = "none"
+    blockers: int = 4
+    antenna: str = "isotropic"
+    antenna_panels: int = 1
     slot_s: float = 1e-3
     rate: str = "shannon"
     nr_table: str = "qam64"
@@ -252,6 +282,11 @@ class RadioSettings:
                 "csi is 'delayed' but speed_mps is None, which draws every attempt's fading afresh, so that an"
                 " old SINR tells nothing; set speed_mps in m/s, or csi to 'mean'"
             )
+        if self.doppler == "velocity" and self.speed_mps is None:
+            raise ValueError(
+                "doppler is 'velocity' but speed_mps is None, which draws every attempt's fading afresh; set speed_mps"
+                " to the speed of what moves around the devices in m/s (0 for nothing), or doppler to 'speed'"
+            )
         if self.scheduler == "csma" and self.subchannels > 1:
             raise ValueError(
                 f"scheduler is 'csma' with {self.subchannels} subchannels; expected 1, which it senses"
@@ -292,11 +327,15 @@ class RadioSettings:
         return named | self.path_loss_options
 
     def _check_ranges(self) -> None:
-        for name in ("subchannels", "max_attempts", "control_every_rounds", "control_gain_bits",
+        for name in ("subchannels", "max_attempts", "antenna_panels", "control_every_rounds", "control_gain_bits",
                      "control_header_bytes"):  # fmt: skip
             value = getattr(self, name)
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
+        if not 0 <= self.indoor_share <= 1:
+            raise ValueError(f"indoor_share is {self.indoor_share!r}; expected a number in [0, 1]")
+        if int(self.blockers) != self.blockers:
+            raise ValueError(f"blockers is {self.blockers!r}; expected a whole number >= 0")
         if self.nr_feedback_slots not in FEEDBACK_SLOTS:
             raise ValueError(f"nr_feedback_slots is {self.nr_feedback_slots!r}; expected 0, 1, 2 or 4")
         if self.control_gain_bits > 16:
