@@ -107,15 +107,16 @@ def relays() -> Iterator[Check]:
 
 def fading_in_time() -> Iterator[Check]:
     """Correlation of the power at a lag against Clarke's J0 squared; 15 m/s at 2 GHz, 4,000 links."""
-    from channels import kernels
+    from channels import fading_kernels
+    from channels.slot_fading import SlotFading
 
     first, second = np.arange(4000), np.arange(4000) + 4000
     doppler = 15.0 * CARRIER_HZ / LIGHT_MPS
-    table = np.zeros((2, 2))
+    law = SlotFading(doppler_hz=doppler, kind=1, key=11).law(1)
 
     def power(time_s: float) -> np.ndarray:
         at = np.full(4000, time_s)
-        return kernels.fading_factors(first, second, at, doppler, 1, 0.0, table, np.uint64(11))
+        return fading_kernels.fading_factors(first, second, at, *law)
 
     for lag_s in (1e-3, 5e-3, 20e-3):
         pairs = [(power(k * 0.5), power(k * 0.5 + lag_s)) for k in range(6)]

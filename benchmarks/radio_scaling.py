@@ -68,7 +68,7 @@ def interference_error(devices: int = 5000, share: float = 0.05) -> dict[str, di
     receivers = np.setdiff1d(np.arange(devices), active)
     result: dict[str, dict[str, float]] = {}
     for kind in ("none", "mean", "grid"):
-        far = build_far_field(scale, place, near, kind)
+        far = build_far_field(scale, sites, near, kind)
         total = listed + (0.0 if far is None else far.at_devices(active, sent[active]))
         error = np.abs(10 * np.log10(total / exact))[receivers]
         p50, p99, worst = np.percentile(error, [50, 99, 100]).tolist()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -38,7 +39,7 @@ from channels.scheduling.engine import Request, run_slots
 from channels.scheduling.problem import Radio
 from channels.scheduling.table import get_scheduler
 from channels.service import LinkService
-from channels.settings import ORDERED_SCHEDULERS, RadioSettings
+from channels.settings import RadioSettings
 from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
@@ -51,6 +52,7 @@ from channels.validity import (
     warn_out_of_reach,
     warn_setting_range,
 )
+from channels.velocity import Velocity
 
 Snapshot: TypeAlias = (
     "dict[str, NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float | int | str]"
@@ -110,11 +112,9 @@ class Channel:
         self._external: ExternalField | None = None
         self._fading_table = fading_table(settings)
         self._law, self._warned = settings_law(settings), False
-        self._service = LinkService(devices)
-        self._control = ControlPlane(settings)
-        self._average_bps: FloatArray = np.zeros(devices)
-        self._busy_until_s: FloatArray = np.zeros(devices)
-        self._silent_s: FloatArray = np.zeros(devices)
+        self._service, self._control = LinkService(devices), ControlPlane(settings)
+        self._average_bps, self._busy_until_s, self._silent_s = np.zeros((3, devices))
+        self._velocity = Velocity(devices, wanted=settings.doppler == "velocity")
 
     @property
     def devices(self) -> int:
@@ -143,8 +143,8 @@ class Channel:
             both directions have it.
         """
         src, dst = np.broadcast_arrays(np.asarray(source, np.int64), np.asarray(destination, np.int64))
-        check_devices(self.devices, src, dst)
         flat_src, flat_dst = src.reshape(-1), dst.reshape(-1)
+        check_devices(self.devices, flat_src, flat_dst)
         gain = pair_gains(self._scale, self._sites, flat_src, flat_dst)
         power = np.minimum(self._power_w[flat_src], self._power_w[flat_dst])
         return (10 * np.log10(gain * power / self._noise_w())).reshape(src.shape)
@@ -163,9 +163,7 @@ class Channel:
             Seconds in the broadcast shape; inf for links that practically never decode.
         """
         # A sub-channel has its share of the noise, and all of the power.
-        snr_db = np.asarray(self.mean_snr_db(source, destination)) + 10 * math.log10(
-            self.settings.subchannels
-        )
+        snr_db = self.mean_snr_db(source, destination) + 10 * math.log10(self.settings.subchannels)
         mean = self._law.goodput(db_to_linear(snr_db))
         with np.errstate(divide="ignore"):
             return np.where(mean > 1.0, _AIRTIME_REFERENCE_BYTES * BITS_PER_BYTE / mean, np.inf)
@@ -214,6 +212,7 @@ class Channel:
             ValueError: If the shape differs from before or a value is not finite.
         """
         new = checked_positions(positions_m, self.devices)
+        self._velocity.moved(new - self._positions_m, self.clock_s)
         if np.array_equal(new, self._positions_m):
             return
         self._positions_m, self._sites = new, build_sites(self._scale, new)
@@ -296,6 +295,7 @@ class Channel:
         """What a round asks of the scheduler, by the virtual clock; says which links are out of a model's range."""
         gain = pair_gains(self._scale, self._sites, transfers.source, transfers.destination)
         self._warn_links(transfers, gain)
+        draw = partial(slot_fading, self.settings, self.seed, self._fading_table)
         return Request(
             transfers=transfers,
             gain=gain,
@@ -303,11 +303,10 @@ class Channel:
             ready_s=ready_s,
             deadline_s=deadline_s,
             battery_j=battery_j,
-            fading=lambda slot: slot_fading(self.settings, self.seed, self._fading_table, round_index, slot),
+            fading=partial(draw, round_index, velocity_mps=self._velocity.velocity_mps),
             order_key=stream_key(self.seed, "transfer-order", round_index),
             waited=self._service.neglect(transfers, self.settings.priority),
-            shortest_first=self.settings.priority == "deadline"
-            and self.settings.scheduler in ORDERED_SCHEDULERS,
+            shortest_first=self.settings.shortest_first(),
             silent_s=self._silent_s,
             reported=reported,
             average_bps=self._average_bps,
@@ -331,6 +330,7 @@ class Channel:
             "silent_s": self._silent_s.copy(),
             **self._service.snapshot(),
             **self._control.snapshot(),
+            **self._velocity.snapshot(),
             "clock_s": self.clock_s,
             "seed": self.seed,
             "settings": repr(self.settings),
@@ -354,6 +354,7 @@ class Channel:
         self._silent_s = np.array(snapshot["silent_s"], dtype=np.float64)
         self._service.restore(snapshot)
         self._control.restore(snapshot)
+        self._velocity.restore(snapshot)
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
 
@@ -363,7 +364,7 @@ class Channel:
     def _gains(self) -> tuple[NearGains, FarField | None]:
         if self._near is None:
             self._near = self._gains_at(self._positions_m)
-            self._far = build_far_field(self._scale, self._positions_m, self._near, self.settings.far_field)
+            self._far = build_far_field(self._scale, self._sites, self._near, self.settings.far_field)
             noise_w = self._noise_w() / self.settings.subchannels
             self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
@@ -374,12 +375,10 @@ class Channel:
         )
 
     def _radio(self, round_index: int) -> Radio:
-        near, far = self._gains()
         return round_radio(
             self.settings,
             self._law,
-            near,
-            far,
+            *self._gains(),
             power_w=self._power_w,
             noise_w=self._noise_w() / self.settings.subchannels,
             external=self._external,

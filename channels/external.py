@@ -77,7 +77,7 @@ class ExternalField:
         Returns:
             (rows,) power in W.
         """
-        from channels import kernels
+        from channels import fading_kernels
 
         count = np.diff(self.first)[receivers]
         row: IntArray = np.repeat(np.arange(receivers.shape[0], dtype=np.int64), count)
@@ -86,9 +86,8 @@ class ExternalField:
         key = stream_key(self.activity_key, "external-activity", fading.success_key)
         on = keyed_uniform(key, self.number[entry], 0, ordered=True) < self.duty
         row, entry = row[on], entry[on]
-        factor = kernels.fading_factors(
-            self.number[entry], receivers[row], np.full(entry.shape, now_s), fading.doppler_hz, fading.kind,
-            fading.shape, fading.table, np.uint64(fading.key),
+        factor = fading_kernels.fading_factors(
+            self.number[entry], receivers[row], np.full(entry.shape, now_s), *fading.law(1)
         )  # fmt: skip
         level_w = self.level_w[entry] * factor
         near_w: FloatArray = np.bincount(row, weights=level_w, minlength=receivers.shape[0]).astype(
@@ -126,11 +125,13 @@ def external_field(
     count = np.array([one.size for one in lists], dtype=np.int64)
     entry: IntArray = np.concatenate(lists)
     devices = positions_m.shape[0]
-    sites = build_sites(scale, np.concatenate([positions_m, places_m]))
+    sites = build_sites(scale, np.concatenate([positions_m, places_m]), devices)
     receiver = np.repeat(np.arange(devices, dtype=np.int64), count)
     power_w = float(dbm_to_watt(settings.external_power_dbm)) / settings.subchannels
     level_w = power_w * pair_gains(scale, sites, receiver, devices + entry)
     far_w = settings.external_duty * power_w * density * _beyond_m2(scale, radius_m)
+    if scale.around is not None:
+        far_w *= scale.around.outside_share(scale.offsets_ln)
     listed_w: FloatArray = np.bincount(receiver, weights=level_w, minlength=devices).astype(np.float64)
     return ExternalField(
         first=np.concatenate(([0], np.cumsum(count))).astype(np.int64),

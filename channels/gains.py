@@ -38,6 +38,7 @@ def pair_gains(scale: LargeScale, sites: Sites, first: IntArray, second: IntArra
         sites.words,
         scale.curves,
         scale.numbers,
+        sites.local,
     )
 
 
@@ -126,7 +127,7 @@ def dense_gains(scale: LargeScale, sites: Sites) -> NearGains:
     from channels import kernels
 
     n = sites.x_m.shape[0]
-    gain = kernels.dense_list(sites.x_m, sites.y_m, sites.words, scale.curves, scale.numbers)
+    gain = kernels.dense_list(sites.x_m, sites.y_m, sites.words, scale.curves, scale.numbers, sites.local)
     index = np.tile(np.arange(n, dtype=np.int32), n)
     return NearGains(np.arange(n + 1, dtype=np.int64) * n, index, gain, gain, math.inf)
 
@@ -239,6 +240,7 @@ def strong_pairs(
     while True:
         first, second, gain, found = kernels.strong_pairs(
             x, y, sites.words, reach_m, min_gain, cell_m, *cells, capacity, *filters, scale.curves, scale.numbers,
+            sites.local,
         )  # fmt: skip
         if found <= capacity:
             return np.stack([first[:found], second[:found]], axis=1), gain[:found].copy()

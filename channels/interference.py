@@ -8,7 +8,7 @@ E[G], both over LOS states and shadowing (for which E brings the factor exp((sig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from channels.arrays import FloatArray, IntArray
 from channels.gains import NearGains
 from channels.largescale import LargeScale, weak_mean_gain
+from channels.shadowing import Sites
 
 _CELLS_PER_RADIUS = 8
 _MOST_CELLS = 1024
@@ -34,6 +35,7 @@ class FarField:
         padded: Padded FFT shape.
         tail_m2: Integral of 2·pi·r·(mean weak gain) over r, in m², for `mean`.
         area_m2: Area of the devices' bounding box.
+        shares: (N,) what surrounds each device lets through, over its mean; empty where nothing does.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class FarField:
     padded: tuple[int, int]
     tail_m2: float
     area_m2: float
+    shares: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     @cached_property
     def per_watt(self) -> FloatArray:
@@ -62,6 +65,9 @@ class FarField:
         Returns:
             (N,) mean interference power at each device in W.
         """
+        if self.shares.size:
+            plain = replace(self, shares=np.zeros(0))
+            return self.shares * plain.at_devices(sources, power_w * self.shares[sources])
         if self.kind == "mean":
             level_w = float(np.sum(power_w)) / self.area_m2 * self.tail_m2
             return np.full_like(self.weight[:, 0], level_w)
@@ -79,14 +85,12 @@ class FarField:
         return np.maximum((near * self.weight).sum(axis=1), 0.0)
 
 
-def build_far_field(
-    scale: LargeScale, positions_m: FloatArray, near: NearGains, kind: str
-) -> FarField | None:
+def build_far_field(scale: LargeScale, sites: Sites, near: NearGains, kind: str) -> FarField | None:
     """Prepare the far field that belongs to a near list.
 
     Args:
         scale: The tabulated path-loss model.
-        positions_m: (N, 2) positions in m.
+        sites: Where the devices are.
         near: The near list; a complete one leaves nothing to the far field.
         kind: `grid`, `mean` or `none`.
 
@@ -95,21 +99,26 @@ def build_far_field(
     """
     if kind == "none" or near.complete:
         return None
+    positions_m, shares = sites.positions_m, _shares(scale, sites)
     low = positions_m.min(axis=0)
     extent = np.maximum(np.ptp(positions_m, axis=0), 1.0)
     area_m2, devices = float(extent[0] * extent[1]), positions_m.shape[0]
     if kind == "mean":
         nothing = np.zeros((devices, 4), dtype=np.int64)
         empty = np.zeros((0, 0), dtype=np.complex128)
-        tail = _tail_m2(scale, near)
-        return FarField("mean", (1, 1), nothing, nothing.astype(np.float64), empty, (1, 1), tail, area_m2)
+        tail, weight = _tail_m2(scale, near), nothing.astype(np.float64)
+        return FarField("mean", (1, 1), nothing, weight, empty, (1, 1), tail, area_m2, shares)
     # Radius of a disc with as many devices as a row of the list: where weak gains start to matter.
     scale_m = math.sqrt(area_m2 * near.index.shape[0] / devices**2 / math.pi)
     cell_m = max(scale_m / _CELLS_PER_RADIUS, float(extent.max()) / _MOST_CELLS)
     shape = (int(extent[0] / cell_m) + 2, int(extent[1] / cell_m) + 2)
     corner, weight = _bilinear((positions_m - low) / cell_m, shape)
     kernel, padded = _kernel(scale, shape, cell_m, near)
-    return FarField("grid", shape, corner, weight, kernel, padded, 0.0, area_m2)
+    return FarField("grid", shape, corner, weight, kernel, padded, 0.0, area_m2, shares)
+
+
+def _shares(scale: LargeScale, sites: Sites) -> FloatArray:
+    return np.zeros(0) if scale.around is None else scale.around.device_shares(sites.local)
 
 
 def _bilinear(place: FloatArray, shape: tuple[int, int]) -> tuple[IntArray, FloatArray]:

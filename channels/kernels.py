@@ -1,12 +1,14 @@
-"""Compiled loops over pairs of devices: keyed draws, large-scale gains, near lists, SINR with fading.
+"""Compiled loops over pairs of devices: keyed draws, large-scale gains, near lists.
 
 Import this module only inside functions: it imports numba. All compiled callers of a function live in
-its file, because numba's cache does not notice a change in another file.
+its file, because numba's cache does not notice a change in another file; `channels.fading_kernels` alone uses the
+draws of this one.
 
 Conventions: `x_m`, `y_m` are (N,) float64; `words` is (N, 17) uint64 (see `channels.shadowing.Sites`);
 `curves` is (3, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
-P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters. A near list is `indptr` (N + 1,) int64,
-`index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
+P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters; `local` is what a device's surroundings take
+(see `channels.surroundings.LocalGains`), three arrays, empty where there is nothing. A near list is `indptr` (N + 1,)
+int64, `index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
 # numba ships no type information.
@@ -32,10 +34,6 @@ _CELLS = 8
 _FIELD_MEAN = 4 * _CELLS * 65535 / 2
 _FIELD_SCALE = 1.0 / math.sqrt(4 * _CELLS * (65536.0**2 - 1) / 12)
 _FIELD_MOST = _FIELD_MEAN * _FIELD_SCALE
-_TWO_PI = 2.0 * math.pi
-# Sinusoids of a scattered gain. Its correlation is exact for any number; its power's fourth moment is short by
-# 1/48 of the exponential law's.
-_SINUSOIDS = 24
 
 
 @kernel
@@ -163,11 +161,40 @@ def curve_value(curves, row, position):
 
 
 @kernel
-def large_scale_gain(i, j, squared_m2, words, curves, numbers):
-    """Linear gain, > 0, of devices i and j `squared_m2` (m²) apart, without fading: path loss, LOS state, shadowing.
+def _toward(table, i, bearing):
+    """ln gain of device i towards a bearing in radians, linear between the bins of its row, which go round once."""
+    bins = table.shape[1]
+    place = (bearing / (2.0 * math.pi)) % 1.0 * bins
+    k = int(place)
+    low, high = table[i, k % bins], table[i, (k + 1) % bins]
+    return low + (high - low) * (place - k)
 
-    ln G = curve of the state + sigma·field value + ln antenna gain; in sight iff the pair's uniform is below P_LOS.
+
+@kernel
+def local_gain(i, j, dx, dy, local):
+    """ln gain of the surroundings of devices i and j, `dx` and `dy` from j to i in m; never depends on their order.
+
+    Walls of both ends, but not between devices in one building; what antennas and blockers take towards the other end.
     """
+    building, wall, toward = local
+    value = 0.0
+    if wall.shape[0] > 0 and building[i] != building[j]:
+        value += wall[i] + wall[j]
+    if toward.shape[0] > 0:
+        # Bearings of the two ends differ by half a turn; the sum is taken in an order that both share.
+        one, other = _toward(toward, i, math.atan2(-dy, -dx)), _toward(toward, j, math.atan2(dy, dx))
+        value += min(one, other) + max(one, other)
+    return value
+
+
+@kernel
+def large_scale_gain(i, j, dx, dy, words, curves, numbers, local):
+    """Linear gain, > 0, of devices i and j, without fading: path loss, LOS state, shadowing, surroundings.
+
+    ln G = curve of the state + sigma·field value + surroundings + ln antenna gain; in sight iff the pair's uniform is
+    below P_LOS. `dx`, `dy` lead from j to i, in m.
+    """
+    squared_m2 = dx**2 + dy**2
     position = (0.5 * math.log(max(squared_m2, numbers[9])) - numbers[0]) * numbers[1]
     probability = curve_value(curves, 2, position)
     if numbers[7] == 0.0:
@@ -179,29 +206,28 @@ def large_scale_gain(i, j, squared_m2, words, curves, numbers):
     sigma = numbers[2 + state]
     if sigma > 0.0:
         log_gain += sigma * field_value(words, i, j, state * _CELLS)
+    log_gain += local_gain(i, j, dx, dy, local)
     return math.exp(log_gain + numbers[8])
 
 
 @kernel
-def pair_gains(first, second, x_m, y_m, words, curves, numbers):
+def pair_gains(first, second, x_m, y_m, words, curves, numbers, local):
     """Linear gains (pairs,) of the index pairs `first`, `second` (pairs,) (see `large_scale_gain`)."""
     out = np.empty(first.shape[0])
     for p in range(first.shape[0]):
         i, j = first[p], second[p]
-        squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-        out[p] = large_scale_gain(i, j, squared, words, curves, numbers)
+        out[p] = large_scale_gain(i, j, x_m[i] - x_m[j], y_m[i] - y_m[j], words, curves, numbers, local)
     return out
 
 
 @kernel
-def dense_list(x_m, y_m, words, curves, numbers):
+def dense_list(x_m, y_m, words, curves, numbers, local):
     """Linear gains (N·N,) of all pairs, row by row, symmetric; the diagonal is 0 (see `large_scale_gain`)."""
     n = x_m.shape[0]
     gain = np.zeros(n * n)
     for i in range(n):
         for j in range(i + 1, n):
-            squared = (x_m[i] - x_m[j]) ** 2 + (y_m[i] - y_m[j]) ** 2
-            value = large_scale_gain(i, j, squared, words, curves, numbers)
+            value = large_scale_gain(i, j, x_m[i] - x_m[j], y_m[i] - y_m[j], words, curves, numbers, local)
             gain[i * n + j] = value
             gain[j * n + i] = value
     return gain
@@ -236,7 +262,7 @@ def cell_lists(x_m, y_m, cell_m):
 @kernel
 def strong_pairs(
     x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, bins_per_m2,
-    most_los, weakest, curves, numbers,
+    most_los, weakest, curves, numbers, local,
 ):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
@@ -252,6 +278,11 @@ def strong_pairs(
     n = member.shape[0]
     # Copies in cell order, so that the scan is sequential in memory.
     xs, ys, sorted_words = x_m[member], y_m[member], words[member]
+    near = (
+        local[0][member] if local[0].shape[0] > 0 else local[0],
+        local[1][member] if local[1].shape[0] > 0 else local[1],
+        local[2][member] if local[2].shape[0] > 0 else local[2],
+    )
     los_words, nlos_words = sorted_words[:, 2 * _CELLS].copy(), sorted_words[:, _CELLS : 2 * _CELLS].copy()
     for p in range(n):
         column, row = cell[member[p]] % columns, cell[member[p]] // columns
@@ -259,7 +290,8 @@ def strong_pairs(
         for r in range(row, min(row + reach, rows - 1) + 1):
             begin = p + 1 if r == row else start[r * columns + left]
             for q in range(begin, start[r * columns + right + 1]):
-                squared = (xs[p] - xs[q]) ** 2 + (ys[p] - ys[q]) ** 2
+                dx, dy = xs[p] - xs[q], ys[p] - ys[q]
+                squared = dx**2 + dy**2
                 if squared >= limit:
                     continue
                 bin_ = int(squared * bins_per_m2)
@@ -268,7 +300,7 @@ def strong_pairs(
                     weakest[bin_] > _FIELD_MOST or field_value(nlos_words, p, q, 0) < weakest[bin_]
                 ):
                     continue
-                value = large_scale_gain(p, q, squared, sorted_words, curves, numbers)
+                value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, near)
                 if value >= min_gain:
                     if found < capacity:
                         i, j = member[p], member[q]
@@ -296,96 +328,3 @@ def symmetric_list(first, second, gain, devices):
         cursor[i] += 1
         cursor[j] += 1
     return indptr, index, value
-
-
-@kernel
-def scattered(word, phase):
-    """Complex gain of isotropic scattering by a sum of sinusoids: (real, imaginary), each of variance 1.
-
-    h = sum over k of exp(j·(x·cos(a_k) + p_k))/sqrt(K), with x = 2·pi·f_D·t and angles a_k and phases p_k
-    independent and uniform, drawn from the link's word. Over links, E[h(t)·h*(t + tau)] = J0(2·pi·f_D·tau)
-    and the correlation of |h|² is J0², exactly and at every lag, for any number K of sinusoids.
-    """
-    real, imaginary = 0.0, 0.0
-    for k in range(_SINUSOIDS):
-        drawn = mix(word + np.uint64(k) * _GOLDEN)
-        angle = phase * math.cos(_TWO_PI * uniform(drawn)) + _TWO_PI * uniform(mix(drawn + _FIRST))
-        real += math.cos(angle)
-        imaginary += math.sin(angle)
-    scale = math.sqrt(2.0 / _SINUSOIDS)
-    return real * scale, imaginary * scale
-
-
-@kernel
-def fading_factor(i, j, time_s, doppler_hz, kind, shape, table, key):
-    """Fading power factor of a pair. kind: 0 none, 1 Rayleigh, 2 Rician (linear K), 3 by quantile table.
-
-    `doppler_hz` below 0 draws from the key alone; else the factor is that of isotropic scattering at a time
-    (see `scattered`), which keys every link once and for all.
-    """
-    if kind == 0:
-        return 1.0
-    word = pair_word(key, i, j)
-    if doppler_hz < 0.0:
-        power, one, other = -math.log(uniform(word)), 0.0, 0.0
-        if kind == 2:
-            one, other = normal(word), normal(mix(word + _FIRST))
-    else:
-        one, other = scattered(word, _TWO_PI * doppler_hz * time_s)
-        power = 0.5 * (one * one + other * other)
-    if kind == 1:
-        return power
-    if kind == 2:
-        direct = one + math.sqrt(2.0 * shape)
-        return (direct * direct + other * other) / (2.0 * (1.0 + shape))
-    # The table maps ln of a Rayleigh power to ln of the quantile with the same probability.
-    place = (math.log(max(power, 1e-300)) - table[1, 0]) * table[1, 1]
-    return math.exp(curve_value(table, 0, place))
-
-
-@kernel
-def fading_factors(first, second, time_s, doppler_hz, kind, shape, table, key):
-    """Power factors (pairs,) >= 0, mean 1, of index pairs at the times `time_s` (pairs,) in s (see `fading_factor`)."""
-    out = np.empty(first.shape[0])
-    for p in range(first.shape[0]):
-        out[p] = fading_factor(first[p], second[p], time_s[p], doppler_hz, kind, shape, table, key)
-    return out
-
-
-@kernel
-def slot_sinr(
-    source, destination, band, gain, floor_w, sending_band, power_w, indptr, index, in_gain, start_s, length_s,
-    samples, gap, doppler_hz, kind, shape, table, key,
-):  # fmt: skip
-    """Mean and faded SINR (rows,) of the receptions of one slot.
-
-    Row r is a reception at `destination[r]` from `source[r]` on sub-channel `band[r]`, with mean gain
-    `gain[r]` and noise plus far interference `floor_w[r]`. `sending_band` (N,) is the sub-channel each
-    device transmits on, -1 for none. With several samples the fading is taken at the middles of equal parts
-    of each transmission, `length_s[r]` long from `start_s` on, and the faded SINR is the one whose rate (with
-    SNR gap `gap`) is the mean of theirs: coding runs over the whole transmission.
-    """
-    mean, faded = np.empty(source.shape[0]), np.empty(source.shape[0])
-    total = np.empty(samples)
-    for r in range(source.shape[0]):
-        s, d = source[r], destination[r]
-        total[:] = floor_w[r]
-        mean_total = floor_w[r]
-        for q in range(indptr[d], indptr[d + 1]):
-            n = index[q]
-            if sending_band[n] == band[r] and n != s:
-                level = power_w[n] * in_gain[q]
-                mean_total += level
-                for k in range(samples):
-                    at = start_s + (k + 0.5) / samples * length_s[r]
-                    total[k] += level * fading_factor(n, d, at, doppler_hz, kind, shape, table, key)
-        own = power_w[s] * gain[r]
-        mean[r] = own / mean_total
-        efficiency = 0.0
-        for k in range(samples):
-            at = start_s + (k + 0.5) / samples * length_s[r]
-            faded[r] = own * fading_factor(s, d, at, doppler_hz, kind, shape, table, key) / total[k]
-            efficiency += math.log1p(faded[r] / gap)
-        if samples > 1:
-            faded[r] = gap * math.expm1(efficiency / samples)
-    return mean, faded

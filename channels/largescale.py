@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from channels.arrays import FloatArray
 from channels.pathloss import ValidityWarning, get_model, path_loss_db
 from channels.pathloss.model import PathLossModel
 from channels.settings import RadioSettings
+from channels.surroundings import Surroundings, surroundings_of
 
 CURVE_POINTS = 16384
 LONGEST_M = 200e3
@@ -33,12 +34,16 @@ class LargeScale:
             gain (LOS, NLOS), decorrelation distances in m (LOS, NLOS, LOS state), LOS mode (0 drawn, 1
             always, -1 never), ln antenna gain, shortest distance squared in m².
         seed: The experiment's seed; it keys shadowing and LOS states.
+        around: What surrounds the devices; None where nothing does.
+        offsets_ln: (offsets,) equally likely ln gains of pairs by what surrounds them.
     """
 
     model: PathLossModel
     curves: FloatArray
     numbers: FloatArray
     seed: int
+    around: Surroundings | None = None
+    offsets_ln: FloatArray = field(default_factory=lambda: np.zeros(1))
 
 
 def settings_model(settings: RadioSettings) -> PathLossModel:
@@ -79,14 +84,8 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
 
     def log_gain(state: bool) -> FloatArray:
-        loss_db = path_loss_db(
-            model,
-            distance_m,
-            settings.carrier_hz,
-            los=state,
-            tx_height_m=settings.tx_height_m,
-            rx_height_m=settings.rx_height_m,
-        )
+        heights = {"tx_height_m": settings.tx_height_m, "rx_height_m": settings.rx_height_m}
+        loss_db = path_loss_db(model, distance_m, settings.carrier_hz, los=state, **heights)
         return -_NEPER_PER_DB * loss_db
 
     with warnings.catch_warnings():
@@ -97,6 +96,7 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
     probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
     sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)
+    around = surroundings_of(settings, seed)
     numbers = [
         first,
         (CURVE_POINTS - 1) / (last - first),
@@ -104,7 +104,7 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
         *model.decorrelation_m,
         settings.los_decorrelation_m,
         mode,
-        _NEPER_PER_DB * settings.antenna_gain_db,
+        _NEPER_PER_DB * settings.antenna_gain_db + (around.boresight_ln if around else 0.0),
         settings.min_distance_m**2,
     ]
     return LargeScale(
@@ -112,6 +112,8 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
         curves=np.stack([los, nlos, probability]),
         numbers=np.asarray(numbers, dtype=np.float64),
         seed=seed,
+        around=around,
+        offsets_ln=around.pair_offsets() if around else np.zeros(1),
     )
 
 
@@ -133,8 +135,14 @@ def gain_reached(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> 
 
     reached = np.zeros(distance_m.shape)
     for weight, log_gain, sigma in state_gains(scale, distance_m):
-        reached += weight * np.asarray(ndtr((log_gain - math.log(min_gain)) / max(sigma, 1e-12)))
+        for offset in _offsets(scale):
+            above: FloatArray = (log_gain + offset - math.log(min_gain)) / max(sigma, 1e-12)
+            reached += weight * np.asarray(ndtr(above)) / scale.offsets_ln.size
     return reached
+
+
+def _offsets(scale: LargeScale) -> list[float]:
+    return [float(one) for one in scale.offsets_ln]
 
 
 def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
@@ -155,8 +163,9 @@ def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -
     mean = np.zeros(distance_m.shape)
     bound = math.log(min_gain) if math.isfinite(min_gain) else math.inf
     for weight, log_gain, sigma in state_gains(scale, distance_m):
-        below = np.asarray(ndtr((bound - log_gain - sigma**2) / max(sigma, 1e-12)))
-        mean += weight * np.exp(log_gain + sigma**2 / 2) * below
+        for offset in _offsets(scale):
+            below: FloatArray = np.asarray(ndtr((bound - log_gain - offset - sigma**2) / max(sigma, 1e-12)))
+            mean += weight * np.exp(log_gain + offset + sigma**2 / 2) * below / scale.offsets_ln.size
     return mean
 
 

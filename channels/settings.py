@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from channels.adaptation import CSI_KINDS
-from channels.checks import require_positive
+from channels.antennas import ANTENNAS
+from channels.blockage import BLOCKAGES
 from channels.fading import KINDS
 from channels.harq import HARQ_KINDS
 from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
-from channels.nr import FEEDBACK_SLOTS, MCS_TABLES, OVERHEADS, nr_modes
+from channels.nr import MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
+from channels.settings_checks import check_ranges
 from channels.tables import PATH_LOSS, SCHEDULERS
+from channels.walls import WALLS
 
 CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
     {
@@ -34,6 +36,10 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "errors": ERROR_MODELS,
         "harq": HARQ_KINDS,
         "energy": ENERGY_KINDS,
+        "doppler": ("speed", "velocity"),
+        "walls": WALLS,
+        "blockage": BLOCKAGES,
+        "antenna": ANTENNAS,
         "priority": ("waiting", "age", "deadline"),
         "control": ("free", "charged"),
     }
@@ -45,17 +51,6 @@ PAIRWISE_SCHEDULERS: tuple[str, ...] = ("coloring", "fplinq", "max_weight", "pro
 
 ORDERED_SCHEDULERS: tuple[str, ...] = ("tdma", "csma")
 """Schedulers that take transfers in an order."""
-
-_POSITIVE = (
-    "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
-    "bandwidth_hz", "slot_s", "conflict_factor", "amplifier_efficiency", "near_neighbours",
-    "outer_loop_step_db", "csi_pilots",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "circuit_power_w", "receive_power_w", "listen_power_w", "idle_power_w", "speed_mps", "fade_margin_db",
-    "dense_devices", "rate_margin_db", "feedback_s", "feedback_delay_s", "external_per_km2",
-)  # fmt: skip
-_POSITIVE_OR_NONE = ("tx_height_m", "rx_height_m", "shadowing_decorrelation_m", "deadline_s", "csi_delay_s")
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,19 @@ class RadioSettings:
         nakagami_m: Shape of nakagami, >= 0.5.
         speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
             every lag tau; None draws every attempt afresh, however soon it follows.
+        doppler: Whose Doppler shift fading in time has: speed (speed_mps for every link), or velocity (of each link,
+            from the velocities of its ends in the last move, and speed_mps for what moves around them).
+        delay_spread_s: Delay spread of an exponential profile in s, >= 0: fading differs over the band, and a
+            transmission averages over its sub-channel; 0 is flat fading, alike on all sub-channels.
+        walls: What devices may be inside of (TR 38.901, clause 7.4.3): none, low_loss or high_loss buildings, car or
+            metallised_car.
+        indoor_share: Share of buildings among places, or of devices in cars, in [0, 1].
+        building_m: Size of buildings in m, > 0: two places r apart are in one with chance exp(-r/building_m).
+        blockage: What stands in a device's way (TR 38.901, clause 7.6.4, model A): none, others, or others and the
+            holder of the device in portrait or landscape.
+        blockers: Others in a device's way, >= 0.
+        antenna: isotropic or panel (TR 38.901, table 7.3-1: 8 dBi over 65 degrees, at a random heading).
+        antenna_panels: Panels of a device, evenly spaced, >= 1; it uses the one that faces the other end.
         slot_s: Length of an empty slot of random access in s, > 0.
         rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
         nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
@@ -177,6 +185,15 @@ class RadioSettings:
     rician_k_db: float = 7.0
     nakagami_m: float = 2.0
     speed_mps: float | None = None
+    doppler: str = "speed"
+    delay_spread_s: float = 0.0
+    walls: str = "none"
+    indoor_share: float = 0.8
+    building_m: float = 30.0
+    blockage: str = "none"
+    blockers: int = 4
+    antenna: str = "isotropic"
+    antenna_panels: int = 1
     slot_s: float = 1e-3
     rate: str = "shannon"
     nr_table: str = "qam64"
@@ -235,22 +252,19 @@ class RadioSettings:
                 raise unknown_name(name, str(getattr(self, name)), known)
         check_rate_names(self.rate, self.errors, self.snr_gap_db)
         self.modes()
-        for name in _POSITIVE:
-            require_positive(name, getattr(self, name))
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name), zero_allowed=True)
-        for name in _POSITIVE_OR_NONE:
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
-        self._check_ranges()
-        self._check_options()
+        check_ranges(vars(self))
+        self._check_combinations()
 
-    def _check_options(self) -> None:
+    def _check_combinations(self) -> None:
         if self.csi == "delayed" and self.speed_mps is None:
             raise ValueError(
                 "csi is 'delayed' but speed_mps is None, which draws every attempt's fading afresh, so that an"
                 " old SINR tells nothing; set speed_mps in m/s, or csi to 'mean'"
+            )
+        if self.doppler == "velocity" and self.speed_mps is None:
+            raise ValueError(
+                "doppler is 'velocity' but speed_mps is None, which draws every attempt's fading afresh; set speed_mps"
+                " to the speed of what moves around the devices in m/s (0 for nothing), or doppler to 'speed'"
             )
         if self.scheduler == "csma" and self.subchannels > 1:
             raise ValueError(
@@ -291,34 +305,6 @@ class RadioSettings:
         named = {"exponent": self.path_loss_exponent, "reference_m": self.path_loss_reference_m}
         return named | self.path_loss_options
 
-    def _check_ranges(self) -> None:
-        for name in ("subchannels", "max_attempts", "control_every_rounds", "control_gain_bits",
-                     "control_header_bytes"):  # fmt: skip
-            value = getattr(self, name)
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number >= 1")
-        if self.nr_feedback_slots not in FEEDBACK_SLOTS:
-            raise ValueError(f"nr_feedback_slots is {self.nr_feedback_slots!r}; expected 0, 1, 2 or 4")
-        if self.control_gain_bits > 16:
-            raise ValueError(f"control_gain_bits is {self.control_gain_bits}; expected 1 to 16")
-        if self.subchannels > 100:
-            raise ValueError(f"subchannels is {self.subchannels}; expected at most 100")
-        for name in ("aloha_probability", "amplifier_efficiency", "external_duty"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in (0, 1]")
-        if not self.nakagami_m >= 0.5:
-            raise ValueError(f"nakagami_m is {self.nakagami_m!r}; expected a number >= 0.5")
-        if self.outer_loop_target is not None and not 0 < self.outer_loop_target < 1:
-            raise ValueError(
-                f"outer_loop_target is {self.outer_loop_target!r}; expected a number in (0, 1), or null"
-            )
-        if self.shadowing_sigma_db is not None:
-            require_positive("shadowing_sigma_db", self.shadowing_sigma_db, zero_allowed=True)
-        for knob in fields(self):
-            value = getattr(self, knob.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{knob.name} is {value!r}; expected a finite number")
-
     def check_size(self, devices: int) -> None:
         """Refuse what a run of this many devices could not do.
 
@@ -341,6 +327,10 @@ class RadioSettings:
                 f"power_control {self.power_control!r} needs the gain of every pair and {devices} devices are"
                 f" more than dense_devices ({self.dense_devices}); use fixed, or raise dense_devices"
             )
+
+    def shortest_first(self) -> bool:
+        """Whether transfers are taken by how much they have left to send, shortest first."""
+        return self.priority == "deadline" and self.scheduler in ORDERED_SCHEDULERS
 
     def modes(self) -> Modes:
         """The modes that rates are chosen from; those of cqi where the rate has none of its own.

@@ -27,19 +27,17 @@ Source:
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from channels.arrays import FloatArray, KeyArray
-from channels.draws import mix, stream_key, words_to_uniform
+from channels.cells import cell_words
+from channels.draws import stream_key
 from channels.largescale import LargeScale
+from channels.surroundings import LocalGains, no_local_gains
 
 TESSELLATIONS = 8
-DIRECTIONS = 6
-# Chance that a unit of a line's axis holds at most 0, 1, 2, ... lines: Poisson with mean 1.
-_COUNTS: FloatArray = np.cumsum([math.exp(-1.0) / math.factorial(k) for k in range(15)] + [1.0])
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,13 @@ class Sites:
         y_m: (N,) positions in m.
         words: (N, 2·TESSELLATIONS + 1) hashes of the cells each device is in: of shadowing in sight, of shadowing
             out of sight, and of the line of sight.
+        local: What surrounds each device takes (see `channels.surroundings`).
     """
 
     x_m: FloatArray
     y_m: FloatArray
     words: KeyArray
+    local: LocalGains = field(default_factory=no_local_gains)
 
     @property
     def positions_m(self) -> FloatArray:
@@ -63,12 +63,14 @@ class Sites:
         return np.column_stack([self.x_m, self.y_m])
 
 
-def build_sites(scale: LargeScale, positions_m: FloatArray) -> Sites:
+def build_sites(scale: LargeScale, positions_m: FloatArray, devices: int | None = None) -> Sites:
     """Find the cells of devices.
 
     Args:
         scale: The tabulated model; it holds the decorrelation distances and the seed.
         positions_m: (N, 2) positions in m.
+        devices: How many of them, from the first on, are devices of the run and not transmitters from outside; None for
+            all.
 
     Returns:
         The sites. A device's words depend on its position and the seed alone.
@@ -82,28 +84,6 @@ def build_sites(scale: LargeScale, positions_m: FloatArray) -> Sites:
     for number, length_m in enumerate(lengths_m):
         if wanted[number]:
             words[:, number] = cell_words(stream_key(scale.seed, "cells", number), x, y, length_m)
-    return Sites(x, y, words)
-
-
-def cell_words(key: int, x_m: FloatArray, y_m: FloatArray, length_m: float) -> KeyArray:
-    """Hash of the cell of each place, for one set of lines.
-
-    Args:
-        key: A `stream_key`; it draws the lines.
-        x_m: (places,) positions in m.
-        y_m: (places,) positions in m.
-        length_m: Distance over which places share their cell with chance 1/e, in m.
-
-    Returns:
-        (places,) hashes; equal iff no line is between the places.
-    """
-    from channels import kernels
-
-    turn = float(words_to_uniform(np.asarray([key], dtype=np.uint64))[0])
-    angle = (np.arange(DIRECTIONS) + turn) * (math.pi / DIRECTIONS)
-    # The mean of |cos| is 2/pi, so DIRECTIONS sets of this rate have r/length_m lines over a distance r.
-    rate = math.pi / (2 * DIRECTIONS * length_m)
-    with np.errstate(over="ignore"):
-        keys = mix(np.uint64(key) + np.arange(1, DIRECTIONS + 1, dtype=np.uint64))
-    axes = np.stack([np.cos(angle), np.sin(angle)]) * rate
-    return kernels.cell_words(x_m, y_m, axes, keys, _COUNTS)
+    if scale.around is None:
+        return Sites(x, y, words)
+    return Sites(x, y, words, scale.around.local_gains(x, y, devices))

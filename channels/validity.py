@@ -128,8 +128,7 @@ def _uses(
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast", "local_greedy")
     controls = s.scheduler not in ("fplinq", "aloha", "csma")
-    ordered = s.scheduler in ORDERED_SCHEDULERS
-    many = devices > s.dense_devices
+    ordered, many = s.scheduler in ORDERED_SCHEDULERS, devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
         (("path_loss_exponent", "path_loss_reference_m"), s.path_loss == "log_distance", f"path_loss is {s.path_loss}"),
@@ -139,7 +138,8 @@ def _uses(
         (("shadowing_decorrelation_m",), max(model.sigma_db) > 0, "nothing is shadowed"),
         (("rician_k_db",), s.fading == "rician", fading),
         (("nakagami_m",), s.fading == "nakagami", fading),
-        (("speed_mps",), s.fading != "none", fading),
+        (("speed_mps", "doppler", "delay_spread_s"), s.fading != "none", fading),
+        *_surrounding_uses(s),
         (("csi",), s.fading != "none" or s.csi in ("delayed", "estimated"), fading),
         (("csi_pilots",), s.csi == "estimated", f"csi is {s.csi}"),
         (("csi_delay_s",), s.csi == "delayed" and s.fading != "none", f"csi is {s.csi}, {fading}"),
@@ -174,6 +174,16 @@ def _extra_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ..
         (("control_every_rounds", "control_gain_bits", "control_header_bytes"), s.control == "charged",
          f"control is {s.control}"),
     )  # fmt: skip
+
+
+def _surrounding_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
+    """The same of what surrounds devices."""
+    return (
+        (("indoor_share",), s.walls != "none", f"walls is {s.walls}"),
+        (("building_m",), s.walls in ("low_loss", "high_loss"), f"walls is {s.walls}"),
+        (("blockers",), s.blockage != "none", f"blockage is {s.blockage}"),
+        (("antenna_panels",), s.antenna != "isotropic", f"antenna is {s.antenna}"),
+    )
 
 
 def warn_setting_range(settings: RadioSettings, model: PathLossModel) -> None:

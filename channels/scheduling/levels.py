@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from channels.scheduling.problem import Radio, SlotTask
 from channels.slot_fading import SlotFading
 from channels.units import db_to_linear
 
-_MOST_SAMPLES = 16
-_SAMPLES_PER_PERIOD = 4.0
-
 
 @dataclass(frozen=True)
 class SlotLevels:
@@ -32,6 +28,7 @@ class SlotLevels:
         mean: (receptions,) linear SINR on mean gains.
         faded: (receptions,) linear SINR at the slot's start, fading included.
         floor_w: (receptions,) noise, far interference and interference from outside in this slot, in W.
+        band: (receptions,) sub-channel of each.
     """
 
     rows: IntArray
@@ -39,6 +36,7 @@ class SlotLevels:
     mean: FloatArray
     faded: FloatArray
     floor_w: FloatArray
+    band: IntArray
 
 
 def slot_levels(task: SlotTask, band: IntArray) -> tuple[IntArray, FloatArray]:
@@ -79,15 +77,17 @@ def mean_levels(
     far = far_field(task, band, power_w)
     destination = task.destination[rows]
     floor = task.radio.noise_w[destination] + (far[band[unit[rows]], destination] if far is not None else 0.0)
-    levels = SlotLevels(rows, unit[rows], floor, floor, floor)
-    mean, faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)
+    # Where what is heard follows from a transmission's length, only a genie asks for the fading at its start.
+    fading_now = fading if fading.holds or task.radio.csi == "genie" else SlotFading()
+    levels = SlotLevels(rows, unit[rows], floor, floor, floor, band[unit[rows]])
+    mean, faded = _sinr(task, band, levels, fading_now, now_s, power_w, np.zeros(rows.size), 1)
     external = task.radio.external
     if outside and external is not None:
         now_w = external.floor_w(destination, fading, now_s)
         floor = np.maximum(floor - task.radio.noise_w[destination] + now_w, external.noise_w)
-        levels = SlotLevels(rows, unit[rows], floor, floor, floor)
-        faded = _sinr(task, band, levels, fading, now_s, power_w, np.zeros(rows.size), 1)[1]
-    return SlotLevels(rows, unit[rows], mean, faded, floor)
+        levels = replace(levels, floor_w=floor)
+        faded = _sinr(task, band, levels, fading_now, now_s, power_w, np.zeros(rows.size), 1)[1]
+    return replace(levels, mean=mean, faded=faded)
 
 
 def faded_levels(
@@ -101,13 +101,11 @@ def faded_levels(
 ) -> FloatArray:
     """(receptions,) linear SINR, fading included, over transmissions of the given lengths.
 
-    Fresh fading holds for the whole slot. Fading in time is sampled four times per Doppler period, at most
-    16 times a transmission.
+    Fresh fading holds for the whole slot. Fading in time and over frequency is sampled (`SlotFading.samples`).
     """
-    if fading.doppler_hz < 0 or not length_s.size:
+    if fading.holds or not length_s.size:
         return levels.faded
-    periods = float(length_s.max()) * fading.doppler_hz
-    samples = int(min(max(math.ceil(_SAMPLES_PER_PERIOD * periods), 1), _MOST_SAMPLES))
+    samples = fading.samples(task.source[levels.unit], task.destination[levels.rows], length_s)
     return _sinr(task, band, levels, fading, now_s, power_w, length_s, samples)[1]
 
 
@@ -121,7 +119,7 @@ def _sinr(
     length_s: FloatArray,
     samples: int,
 ) -> tuple[FloatArray, FloatArray]:
-    from channels import kernels
+    from channels import fading_kernels
 
     radio, near = task.radio, task.radio.near
     inside = np.flatnonzero(band >= 0)
@@ -129,10 +127,10 @@ def _sinr(
     sending = np.full(radio.power_w.shape[0], -1, dtype=np.int8)
     sending[task.source[inside]] = band[inside]
     gap = float(db_to_linear(radio.law.rule.gap_db))
-    return kernels.slot_sinr(
+    return fading_kernels.slot_sinr(
         task.source[levels.unit], task.destination[levels.rows], band[levels.unit], task.gain[levels.rows],
-        levels.floor_w, sending, power_w, near.indptr, near.index, near.in_gain, now_s, length_s, samples, gap,
-        fading.doppler_hz, fading.kind, fading.shape, fading.table, np.uint64(fading.key),
+        levels.floor_w, sending, power_w, near.indptr, near.index, near.in_gain, now_s, length_s,
+        fading.turns(samples), gap, *fading.law(1)[:-1],
     )  # fmt: skip
 
 
@@ -235,14 +233,17 @@ def _known_fading(task: SlotTask, levels: SlotLevels, fading: SlotFading, now_s:
     From pilots it knows |h + e|², where e is complex normal of variance 1/(pilots·mean SINR): the least-squares
     estimate of a channel of power |h|² that holds while they last.
     """
-    from channels import kernels
+    from channels import fading_kernels
 
     radio, source, destination = task.radio, task.source[levels.unit], task.destination[levels.rows]
-    time_s = now_s - radio.csi_delay_s if radio.csi == "delayed" else now_s
-    power = kernels.fading_factors(
-        source, destination, np.full(levels.rows.size, time_s), fading.doppler_hz, fading.kind, fading.shape,
-        fading.table, np.uint64(fading.key),
-    )  # fmt: skip
+    time_s = np.full(levels.rows.size, now_s - radio.csi_delay_s if radio.csi == "delayed" else now_s)
+    power = np.empty(levels.rows.size)
+    tones = fading.samples(source[:0], destination[:0], time_s[:0])
+    for channel in np.unique(levels.band).tolist():
+        here = np.flatnonzero(levels.band == channel)
+        power[here] = fading_kernels.fading_factors(
+            source[here], destination[here], time_s[here], *fading.law(tones, channel)
+        )
     if radio.csi != "estimated":
         return power
     size, turn = (

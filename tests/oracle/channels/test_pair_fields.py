@@ -7,11 +7,12 @@ import pytest
 from scipy import stats
 
 from channels import kernels
+from channels.cells import _COUNTS, DIRECTIONS, cell_words
 from channels.channel import Channel
 from channels.draws import mix, stream_key, words_to_uniform
 from channels.largescale import build_large_scale
 from channels.settings import RadioSettings
-from channels.shadowing import _COUNTS, DIRECTIONS, TESSELLATIONS, build_sites, cell_words
+from channels.shadowing import TESSELLATIONS, build_sites
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 LINKS, SEEDS = 3000, 8

@@ -111,7 +111,7 @@ def test_table_has_the_named_columns_and_consistent_rows():
 
 
 def test_sinr_of_every_row_recomputed_from_gains_and_fading():
-    from channels import kernels
+    from channels import fading_kernels
 
     positions = drop(20)
     channel = make(positions)
@@ -124,7 +124,7 @@ def test_sinr_of_every_row_recomputed_from_gains_and_fading():
             snr = 10 ** (channel.mean_snr_db(senders, np.full(senders.size, row.destination)) / 10)
             ends = (senders, np.full(senders.size, row.destination))
             times = np.zeros(senders.size)
-            h = kernels.fading_factors(*ends, times, -1.0, 1, 0.0, np.zeros((2, 2)), np.uint64(fading.key))
+            h = fading_kernels.fading_factors(*ends, times, *fading.law(1))
             level = snr * h * noise_w
             own = level[senders == row.source][0]
             assert row.sinr_db == pytest.approx(
@@ -144,29 +144,29 @@ def test_sinr_of_every_row_recomputed_from_gains_and_fading():
 def test_drawn_fading_follows_its_law(fading, shape, cdf, speed):
     from scipy import stats
 
-    from channels import kernels
+    from channels import fading_kernels
 
     channel = make(drop(), fading=fading, speed_mps=speed, **shape)
     drawn = fading_of(channel, 0, 0)
     i, j, times = np.arange(5000), np.arange(5000) + 5000, np.full(5000, 12.3)
-    law = (drawn.doppler_hz, drawn.kind, drawn.shape, drawn.table, np.uint64(drawn.key))
-    h = kernels.fading_factors(i, j, times, *law)
+    law = drawn.law(1)
+    h = fading_kernels.fading_factors(i, j, times, *law)
     assert stats.kstest(h, lambda x: power_cdf(fading, x, **cdf)).pvalue > 1e-3
 
 
 def test_fading_in_time_has_clarkes_correlation_at_every_lag():
     from scipy.special import j0
 
-    from channels import kernels
+    from channels import fading_kernels
 
     i, j = np.arange(20000), np.arange(20000) + 20000
     for slot_s in (1e-3, 20e-3):
         channel = make(drop(), speed_mps=15.0, slot_s=slot_s)
         drawn = fading_of(channel, 0, 0)
-        law = (drawn.doppler_hz, drawn.kind, drawn.shape, drawn.table, np.uint64(drawn.key))
-        before = kernels.fading_factors(i, j, np.full(20000, 0.5), *law)
+        law = drawn.law(1)
+        before = fading_kernels.fading_factors(i, j, np.full(20000, 0.5), *law)
         for lag_s in (1e-3, 3e-3, 7e-3, 20e-3, 1.0):
-            after = kernels.fading_factors(i, j, np.full(20000, 0.5 + lag_s), *law)
+            after = fading_kernels.fading_factors(i, j, np.full(20000, 0.5 + lag_s), *law)
             # The power's correlation is the square of the amplitude's: J0(2·pi·f_D·lag)².
             closed = j0(2 * np.pi * 15.0 * 2e9 / 299792458.0 * lag_s) ** 2
             assert np.corrcoef(before, after)[0, 1] == pytest.approx(closed, abs=0.03)
