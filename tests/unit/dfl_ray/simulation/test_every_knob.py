@@ -24,6 +24,7 @@ PLACE = np.random.default_rng(4).random((12, 2)) * [90.0, 250.0]
 PLACE[1] = PLACE[0] + 0.5
 SOURCE = np.repeat(np.arange(12), 2)
 WANTED = Transfers.build(SOURCE, (SOURCE + np.tile([1, 5], 12)) % 12, 20_000, message=SOURCE)
+WALK_MPS = 0.5
 
 RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "path_loss": ("umi", {}),
@@ -48,6 +49,15 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "rician_k_db": (3.0, {"fading": "rician"}),
     "nakagami_m": (3.0, {"fading": "nakagami"}),
     "speed_mps": (3.0, {}),
+    "doppler": ("velocity", {"speed_mps": WALK_MPS}),
+    "delay_spread_s": (1e-6, {}),
+    "walls": ("high_loss", {}),
+    "indoor_share": (0.3, {"walls": "low_loss"}),
+    "building_m": (90.0, {"walls": "low_loss"}),
+    "blockage": ("portrait", {}),
+    "blockers": (9, {"blockage": "others"}),
+    "antenna": ("panel", {}),
+    "antenna_panels": (3, {"antenna": "panel"}),
     "slot_s": (3e-3, {"scheduler": "aloha", "aloha_probability": 0.01}),
     "rate": ("cqi", {}),
     "nr_table": ("qam256", {"rate": "nr", "tx_power_dbm": 33.0}),
@@ -105,7 +115,10 @@ def outcome(settings):
     if repr(settings) not in FOUND:
         channel = Channel(settings, PLACE, seed=3)
         done = channel.plan_round(0, WANTED)
-        if settings.control == "charged":
+        if settings.speed_mps == WALK_MPS:  # there and back: in their places, with a velocity
+            channel.move(PLACE * 1.01)
+            channel.move(PLACE)
+        if settings.control == "charged" or settings.speed_mps == WALK_MPS:
             done = channel.plan_round(1, WANTED)
         columns = ["start_s", "end_s", "sinr_db", "power_w", "delivered"]
         table = done.table[columns].to_numpy(np.float64)
