@@ -11,7 +11,7 @@
 # make format rewrites the sources as `make lint` wants them
 # make docs   builds the pages of docs/ into site/, searchable, with the API from docstrings; in an environment of its own
 # make lock   writes requirements.lock and requirements.hashes from what .venv holds
-.PHONY: run test bench setup lint style types compiled format lock browser mutants smollm2 docs
+.PHONY: run test covered bench setup lint style types compiled format lock browser mutants smollm2 docs
 .DEFAULT_GOAL := run
 
 ARGS ?=
@@ -28,14 +28,19 @@ run: setup
 
 test:
 	@$(MAKE) --no-print-directory -j 2 setup browser
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target types style compiled
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target style compiled
 ifeq ($(strip $(ARGS)),)
+	@$(MAKE) --no-print-directory -j 2 covered types
+else
+	@$(MAKE) --no-print-directory types
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+endif
+
+# The types are checked beside the tests, which leave a core idle now and then.
+covered:
 	@$(PY) -m coverage erase
 	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 	@sh .ci/coverage
-else
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
-endif
 
 mutants: setup
 	OMP_NUM_THREADS=1 $(PY) .ci/mutants.py $(ARGS)

@@ -37,9 +37,11 @@ def kill(actor: RecoverableActor) -> None:
 @pytest.mark.parametrize(
     "when",
     [
-        "while_training",
         "channel",
-        *(pytest.param(w, marks=pytest.mark.exhaustive) for w in ("before_plan", "before_evaluation")),
+        *(
+            pytest.param(w, marks=pytest.mark.exhaustive)
+            for w in ("while_training", "before_plan", "before_evaluation")
+        ),
     ],
 )
 def test_a_killed_actor_changes_no_record(undisturbed, tmp_path, monkeypatch, when):

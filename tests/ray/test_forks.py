@@ -324,6 +324,7 @@ def test_what_a_model_needs_is_there_before_the_fork(starting):
     assert found["modules"]["transformers.models.gpt2.modeling_gpt2"]
 
 
+@pytest.mark.exhaustive  # tests/unit/actors/test_forks.py holds what the server answers
 def test_a_model_nobody_can_make_does_no_harm(starting):
     starting.prepare(json.dumps({"model_type": "no-such-model"}))
     starting.prepare("not even JSON")
@@ -347,6 +348,7 @@ def test_a_fork_dies_alone(starting):
     assert fresh(1)[0]["parent"] == server_of(starting).pid
 
 
+@pytest.mark.exhaustive  # tests/unit/actors/test_forks.py has the launcher become the worker
 def test_without_the_server_actors_start_by_themselves(starting):
     server = server_of(starting)
     assert starting.why_no_forks() is None

@@ -19,8 +19,8 @@ from tests.records import assert_same_records
 pytestmark = pytest.mark.ray
 
 CLUSTERED = (
-    "rounds=4", "devices.count=60", "devices.partition={type: one_each}", "tasks.names=null", "method.local_steps=1",
-    "evaluate.every=4", "evaluate.rows_per_task=1", "evaluate.rules=[oracle]", "runtime.micro_devices=1",
+    "rounds=2", "devices.count=60", "devices.partition={type: one_each}", "tasks.names=null", "method.local_steps=1",
+    "evaluate.every=2", "evaluate.rows_per_task=1", "evaluate.rules=[oracle]", "runtime.micro_devices=1",
 )  # fmt: skip
 """60 devices in six clusters of ten, which three nodes can share without cutting one; each device trains alone, so
 that sums are taken in the same order however devices are packed."""

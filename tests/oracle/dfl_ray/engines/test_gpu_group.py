@@ -44,8 +44,14 @@ def rounds(setup, place):
     return reports, rows, group.state
 
 
+OFTEN = ("sparse_orthogonal", "choco", "flora", "fed_sb")
+"""Methods of each kind of state and of trained factor: tried at every change, the others when all is asked for."""
+
+
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [m if m in OFTEN else pytest.param(m, marks=pytest.mark.exhaustive) for m in METHODS]
+)
 def test_rounds_are_those_of_the_usual_path(method, place, tmp_path):
     overrides = (
         "runtime.backend=local",
