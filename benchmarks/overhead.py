@@ -143,34 +143,61 @@ class BareLoop:
             worker.join()
 
 
-def rounds_of_both(settings: Sequence[str], processes: int) -> Iterator[tuple[dict[str, float], float]]:
-    """Each round's wall times in the driver, and the seconds of the same round in the bare loop.
+class Paced:
+    """A program that prints each of its rounds as JSON and waits for a line before the next.
 
-    Raises:
-        RuntimeError: The driver ended early; the message holds the end of what it said.
+    Args:
+        command: Program and arguments; its first round begins at once.
     """
-    script = str(Path(__file__).with_name("timed_run.py"))
-    rounds = int([s for s in settings if s.startswith("rounds=")][-1].partition("=")[2])
-    with tempfile.TemporaryFile("w+") as said:
-        driver = subprocess.Popen(
-            [sys.executable, script, "--paced", *settings],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
-        )  # fmt: skip
-        loop = BareLoop(settings, processes)
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by `close`
+        self._process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+        )
+        self._begun = True
+
+    def row(self) -> dict[str, float]:
+        """What it says of its next round.
+
+        Raises:
+            RuntimeError: It ended early; the message holds the end of what it said.
+        """
+        assert self._process.stdout is not None and self._process.stdin is not None
+        if not self._begun:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        self._begun = False
+        line = next((said for said in self._process.stdout if said.startswith('{"')), "")  # others are Ray's
+        if not line:
+            self._said.seek(0)
+            raise RuntimeError(f"{self._process.args[1]} ended early: {self._said.read()[-800:]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Let it end, and end it if it does not."""
         try:
-            assert driver.stdout is not None and driver.stdin is not None
-            for _ in range(rounds):
-                line = next((said_line for said_line in driver.stdout if said_line.startswith("{")), "")
-                if not line:  # other lines are Ray's
-                    said.seek(0)
-                    raise RuntimeError(f"the driver ended early: {said.read()[-800:]}")
-                yield json.loads(line), loop.round()
-                driver.stdin.write("\n")
-                driver.stdin.flush()
-            driver.communicate(timeout=TIMEOUT_S)
+            self._process.communicate("\n", timeout=TIMEOUT_S)
         finally:
-            loop.close()
-            driver.kill()
+            self._process.kill()
+            self._said.close()
+
+
+def rounds_of_both(settings: Sequence[str], processes: int) -> Iterator[tuple[dict[str, float], float]]:
+    """Each round's wall times in the driver, and the seconds of the same round in the bare loop."""
+    rounds = int([s for s in settings if s.startswith("rounds=")][-1].partition("=")[2])
+    driver, loop = paced_driver(settings), BareLoop(settings, processes)
+    try:
+        for _ in range(rounds):
+            yield driver.row(), loop.round()
+    finally:
+        loop.close()
+        driver.close()
+
+
+def paced_driver(settings: Sequence[str]) -> Paced:
+    """The whole driver, a round at a time."""
+    return Paced([sys.executable, str(Path(__file__).with_name("timed_run.py")), "--paced", *settings])
 
 
 def settings_of(devices: int, lone: bool, work: str, more: Sequence[str]) -> list[str]:

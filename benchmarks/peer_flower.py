@@ -38,11 +38,18 @@ def simulate(o: argparse.Namespace) -> list[float]:
             return peer_work.train(o, self.number, parameters), o.batch * o.steps, {}
 
     class Timed(FedAvg):
+        def configure_fit(self, *given: Any, **named: Any) -> Any:
+            self.began = time.time()
+            return super().configure_fit(*given, **named)
+
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
             if failures:
                 raise RuntimeError(f"{len(failures)} clients failed: {failures[0]}")
             ends.append(time.time())
-            return super().aggregate_fit(server_round, results, failures)
+            mean = super().aggregate_fit(server_round, results, failures)
+            if o.paced:
+                peer_work.tell_and_wait(time.time() - self.began)
+            return mean
 
     def server(_context: Any) -> Any:
         strategy = Timed(

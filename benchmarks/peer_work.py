@@ -23,13 +23,16 @@ from typing import Any
 import numpy as np
 
 
-def options(description: str | None) -> argparse.Namespace:
+def options(description: str | None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of a peer's script."""
     parser = argparse.ArgumentParser(description=description)
     for name, kind in (("model", str), ("rows-file", str), ("devices", int), ("rounds", int), ("steps", int),
                        ("batch", int), ("length", int), ("rank", int), ("cpus", int)):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, required=True)
-    return parser.parse_args()
+    parser.add_argument(
+        "--paced", action="store_true", help="tell each round's time; wait for a line before the next"
+    )
+    return parser.parse_args(arguments)
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +43,7 @@ def shared(model_path: str, rows_file: str, length: int, rank: int) -> Any:
     import transformers
 
     torch.set_num_threads(1)
-    base = transformers.AutoModelForCausalLM.from_pretrained(model_path)
+    base = transformers.AutoModelForCausalLM.from_pretrained(model_path).float()
     lora = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = peft.get_peft_model(base, lora)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
@@ -76,8 +79,11 @@ def train(o: argparse.Namespace, device: int, adapters: Sequence[np.ndarray]) ->
     draw = torch.Generator().manual_seed(device)
     for _ in range(o.steps):
         rows = torch.randint(0, len(tokens), (o.batch,), generator=draw)
+        width = (
+            int((labels[rows] >= 0).nonzero()[:, 1].max()) + 1
+        )  # answers end rows: no wider than the longest
         optimizer.zero_grad()
-        model(input_ids=tokens[rows], labels=labels[rows]).loss.backward()
+        model(input_ids=tokens[rows, :width], labels=labels[rows, :width]).loss.backward()
         optimizer.step()
     return [p.detach().numpy().copy() for p in parameters]
 
@@ -93,6 +99,12 @@ def figures(o: argparse.Namespace, began: float, ends: Sequence[float]) -> dict[
     if rounds:
         found["device_steps_per_s"] = o.devices * o.steps / statistics.median(rounds)
     return found
+
+
+def tell_and_wait(wall_s: float) -> None:
+    """Print a round's wall time as JSON, then wait for a line of input."""
+    print(json.dumps({"wall_s": wall_s}), flush=True)
+    sys.stdin.readline()
 
 
 def run_by_name(script: str) -> None:

@@ -35,9 +35,9 @@ PEERS = {
 LENGTH, RANK, TASK = 96, 8, "sst2"
 
 
-def ours(o: argparse.Namespace) -> dict[str, Any]:
-    """Our side: the whole driver, radio and records included."""
-    settings = [
+def settings(o: argparse.Namespace) -> list[str]:
+    """The work as settings of our side."""
+    return [
         "method=dlora", f"method.rank={RANK}", f"method.alpha={2 * RANK}", "method.learning_rate=0.001",
         f"method.local_steps={o.steps}", f"method.batch_rows={o.batch}", f"devices.count={o.devices}",
         "devices.partition=one_each", "devices.min_holders=1",
@@ -46,19 +46,27 @@ def ours(o: argparse.Namespace) -> dict[str, Any]:
         f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",
         "evaluate.rows_per_task=1", "checkpoint.every=0", *o.overrides,
     ]  # fmt: skip
+
+
+def ours(o: argparse.Namespace) -> dict[str, Any]:
+    """Our side: the whole driver, radio and records included."""
     script = str(Path(__file__).with_name("timed_run.py"))
-    return measure([sys.executable, script, *settings])
+    return measure([sys.executable, script, *settings(o)])
 
 
-def peer(name: str, o: argparse.Namespace, python: str) -> dict[str, Any]:
-    """A peer's side, in its own environment."""
+def peer_arguments(o: argparse.Namespace) -> list[str]:
+    """The work as arguments of a peer's script."""
     rows = Path(o.tasks) / TASK / "train.jsonl"
     given = {
         "model": o.model, "rows-file": rows, "devices": o.devices, "rounds": o.rounds, "steps": o.steps,
         "batch": o.batch, "length": LENGTH, "rank": RANK, "cpus": usable_cpus(),
     }  # fmt: skip
-    arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    return measure([python, str(Path(__file__).with_name(f"peer_{name}.py")), *arguments])
+    return [part for key, value in given.items() for part in (f"--{key}", str(value))]
+
+
+def peer(name: str, o: argparse.Namespace, python: str) -> dict[str, Any]:
+    """A peer's side, in its own environment."""
+    return measure([python, str(Path(__file__).with_name(f"peer_{name}.py")), *peer_arguments(o)])
 
 
 def environment(name: str, folder: Path) -> str:
