@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ACTOR_MB = 180.0
 """Private memory of an ordinary worker with torch imported, before any state (measured); `transformers`, which models
 outside the Llama family need, adds 100 MB."""
-FORK_MB = 60.0
+FORK_MB = 50.0
 """The same of a fork (measured): the pages of what was imported before the fork are shared with all others."""
 DEVICE_OBJECTS_MB, RUN_DEVICE_MB = 0.02, 0.004
 """What Python keeps of a device beside its arrays (traffic state, published updates, acknowledgements, views), and what

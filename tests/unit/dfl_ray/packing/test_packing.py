@@ -32,8 +32,8 @@ def test_actors_that_work_in_much_memory_are_one_per_cpu():
     labels = np.zeros(10, int)
     little = pack(config.runtime, labels, MACHINE, 1.0, working_mb=100.0, forks=True)
     much = pack(config.runtime, labels, MACHINE, 1.0, working_mb=500.0, forks=True)
-    assert (len(little.groups), little.memory_mb) == (10, pytest.approx(161.06))
-    assert (len(much.groups), much.memory_mb) == (2, pytest.approx(565.14))
+    assert (len(little.groups), little.memory_mb) == (10, pytest.approx(151.06))
+    assert (len(much.groups), much.memory_mb) == (2, pytest.approx(555.14))
     assert "500 MB" in much.reason
     chosen = load_config(None, ["devices.count=10", "runtime.devices_per_actor=1"])
     assert len(pack(chosen.runtime, labels, MACHINE, 1.0, working_mb=500.0).groups) == 10
