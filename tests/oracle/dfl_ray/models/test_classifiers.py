@@ -221,6 +221,7 @@ def test_labels_and_scores_that_a_head_cannot_answer(tmp_path: Path) -> None:
     assert all(short.train.row(i)[-2] == 3 for i in range(len(short.train)))
 
 
+@pytest.mark.exhaustive
 def test_a_random_encoder_learns_through_its_frozen_head(tmp_path: Path) -> None:
     """Two kinds of sentences told apart by one word: far above chance after sixty steps."""
     folder = save_classifier(tmp_path / "bert", "bert", ("good", "bad"))

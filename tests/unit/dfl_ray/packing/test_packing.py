@@ -67,7 +67,7 @@ def test_cpu_share_fills_the_cluster_and_no_more():
         (["runtime.cpus_per_actor=0.5"], MACHINE, "runtime.cpus_per_actor"),
         (["runtime.gpus_per_actor=0.1"], MACHINE, "runtime.gpus_per_actor"),
         (["runtime.memory_per_actor_mb=4000"], MACHINE, "runtime.devices_per_actor"),
-        ([], {**MACHINE, "memory": 2.0**29}, "runtime.devices_per_actor"),
+        ([], {**MACHINE, "memory": 2.0**28}, "runtime.devices_per_actor"),
         (["runtime.fork_actors=false"], {**MACHINE, "memory": 2.0**30}, "runtime.devices_per_actor"),
         (["runtime.address=auto"], {**MACHINE, "memory": 2.0**30}, "runtime.devices_per_actor"),
     ],
