@@ -76,7 +76,8 @@ class DeviceActor:
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
     ) -> EvaluationReport:
-        """See `DeviceGroup.evaluate`."""
+        """See `DeviceGroup.evaluate`; what training has left free goes back to the system before and after."""
+        trim_heap()
         report = self._group.evaluate(round_index, rules, references)
         trim_heap()
         return report

@@ -1,4 +1,4 @@
-"""A sequence classifier of BERT's shape on real text: does it learn above chance, and what do ten devices reach?
+"""A sequence classifier of BERT's shape on real text: does it learn above chance, and what do four devices reach?
 
 The encoder is drawn at random (no published one can be had without a hub): 2 layers of width 128, its word pieces made
 of the tasks' training texts. Its weights and its head are frozen; devices train LoRA in its linear layers alone, so
@@ -23,10 +23,13 @@ VOCABULARY, WIDTH, LAYERS, HEADS, INNER, POSITIONS = 4000, 128, 2, 4, 256, 96
 SPREAD = 0.1
 """Standard deviation of the drawn weights: about 1 / sqrt(width), so that every layer passes on what it sees."""
 SETTING = (
-    "tasks.source=files", "model.max_tokens=96", "rounds=30", "runtime.backend=local", "runtime.report=false",
-    "track=none", "evaluate.every=10", "evaluate.rows_per_task=128", "method.rank=16", "method.local_steps=10",
-    "method.batch_rows=16", "method.learning_rate=5e-3",
+    "tasks.source=files", "model.max_tokens=40", "rounds=25", "runtime.backend=local", "runtime.report=false",
+    "track=none", "evaluate.every=25", "evaluate.rows_per_task=128", "devices.count=4", "devices.tasks_per_device=1",
+    "devices.min_holders=2", "method.rank=16", "method.alpha=128", "method.local_steps=20", "method.batch_rows=8",
+    "method.learning_rate=1e-3",
 )  # fmt: skip
+"""Five hundred steps; `centralized` has the 32 rows of all four devices in each. With alpha = rank, an eighth of this
+scale, 200 steps learn `trec` and not `agnews`: an encoder drawn at random needs large updates."""
 
 
 def make_classifier(folder: Path, tasks: Path, names: Sequence[str], seed: int) -> Path:

@@ -79,7 +79,7 @@ def plan(options: argparse.Namespace) -> int:
     from dfl_ray.config.check import check_inputs
 
     config = _load(options.words)
-    check_inputs(config)
+    check_inputs(config, planned=True)
     silence(options.verbose)
     from dfl_ray.simulation.estimate import plan as plan_run
     from dfl_ray.simulation.estimate import plan_lines

@@ -82,15 +82,17 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
             change="Give a folder that all its trials reach, such as a shared volume.",
         )  # fmt: skip
     folder = Path(base.runtime.runs_dir).absolute() / name
-    common = [
-        f"runtime.runs_dir={json.dumps(str(folder))}",
-        "runtime.backend=local",
-        f"track.wandb.group={json.dumps(name)}",
-    ]
+    common = [f"runtime.runs_dir={json.dumps(str(folder))}", "runtime.backend=local"]
     configs: list[Config] = []
     for trial in trials:
         own_words = [f"seed={trial.seed}", f"name={json.dumps(trial.name)}"]
         config = load_config(source, [*fixed, *common, *trial.point, *own_words])
         check_inputs(config)
-        configs.append(with_absolute_paths(config))
+        configs.append(with_absolute_paths(_grouped(config, name)))
     return folder, trials, configs
+
+
+def _grouped(config: Config, name: str) -> Config:
+    """The same run in the sweep's W&B group; not by a key, since `track=none` and the like leave no place for keys."""
+    wandb = config.track.wandb.model_copy(update={"group": name})
+    return config.model_copy(update={"track": config.track.model_copy(update={"wandb": wandb})})

@@ -86,11 +86,12 @@ def check_values(config: Config) -> list[Problem]:
     return [problem for check in checks for problem in check(config)]
 
 
-def check_inputs(config: Config) -> None:
+def check_inputs(config: Config, *, planned: bool = False) -> None:
     """Refuse a configuration whose files are missing: tasks, placement, traces, graph, model, adapter.
 
     Args:
         config: The whole configuration.
+        planned: Only a plan is asked for, which needs of a model no more than its configuration.
 
     Raises:
         InputError: All that is missing, in one message.
@@ -100,7 +101,7 @@ def check_inputs(config: Config) -> None:
     found += _unnamed_model(config)
     found += missing_warm_start(config.model)
     try:
-        _check_model(config)
+        _check_model(config, planned)
     except InputError as error:
         found.append(Problem(error.what, error.got, error.expected, error.change))
     if found:
@@ -246,7 +247,7 @@ def _unnamed_model(config: Config) -> Iterable[Problem]:
         )
 
 
-def _check_model(config: Config) -> None:
+def _check_model(config: Config, planned: bool) -> None:
     name = config.model.name
     path = Path(name).expanduser()
     if name == "embedded":
@@ -268,7 +269,7 @@ def _check_model(config: Config) -> None:
     if looks_like_path or path.exists():
         from dfl_ray.models.folder import check_model_folder
 
-        check_model_folder(path)
+        check_model_folder(path, planned=planned)
 
 
 def task_names(config: Config) -> tuple[str, ...] | None:

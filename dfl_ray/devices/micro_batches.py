@@ -9,11 +9,9 @@ from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.step_size import step_size
 from dfl_ray.engines.gpu.decoder import LargeDecoder
 from dfl_ray.engines.gpu.make import devices_that_fit, free_memory
+from dfl_ray.engines.memory import STEP_TOKENS
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.methods.base import Device
-
-TOKENS_PER_MICRO_BATCH = 2560
-"""Tokens trained together: enough to spread the cost of calls, few enough for a core's cache and for memory."""
 
 
 def micro_batches(
@@ -36,7 +34,7 @@ def micro_batches(
         most = _that_fit(setup, model, model.large, size, adapters)
     elif most == "auto":
         longest = max(float(t.train.lengths.mean()) for t in setup.tasks)
-        most = int(max(1, TOKENS_PER_MICRO_BATCH // (config.batch_rows * longest)))
+        most = int(max(1, STEP_TOKENS // (config.batch_rows * longest)))
     alike: dict[float, list[Device[Any]]] = {}
     for device, number in turns:
         alike.setdefault(step_size(config, number).learning_rate, []).append(device)

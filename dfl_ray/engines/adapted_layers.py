@@ -12,6 +12,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.targets import choose_layers, unmatched_note
 from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder, unknown_keys
+from dfl_ray.models.described import described_model, made_layers, only_described
 from dfl_ray.models.planned import embedding_rows, planned_notes
 from dfl_ray.models.positions import check_row_length
 from dfl_ray.models.published_shapes import PublishedModel, published_model
@@ -145,8 +146,9 @@ def planned_targets(
 ) -> Targets:
     """The adapted layers of a local model folder, from its configuration and its weight files' headers alone.
 
-    Outside the Llama family it isn't known without trying which layers see the same input; each counts as one that
-    sees its own. A hub id that is no folder here is looked up in `dfl_ray.models.published_shapes`.
+    A folder without weights is planned from its configuration (`dfl_ray.models.described`), with a note. Outside the
+    Llama family it isn't known without trying which layers see the same input; each counts as one that sees its own. A
+    hub id that is no folder here is looked up in `dfl_ray.models.published_shapes`.
 
     Args:
         folder: The folder, or the hub id of a model whose sizes are shipped.
@@ -162,17 +164,20 @@ def planned_targets(
     published = None if folder.is_dir() else published_model(folder.as_posix())
     if published is not None:
         return _published_targets(published, folder.as_posix(), target_modules, rows or RowSizes())
-    model = read_headers(folder)
+    described = only_described(folder)
+    model = described_model(folder) if described else read_headers(folder)
     found, parameters = all_linear_layers(model)
-    layers = choose_layers(found, target_modules)
     rows = rows or RowSizes()
-    notes = planned_notes(model, rows.longest)
+    told = (f"the folder {folder} has no weights: planned from its config.json",) if described else ()
+    notes = (*told, *planned_notes(model, rows.longest))
     shape = None if model.config_json is None else read_decoder(model.config_json)
     if shape is not None:
         _check_ids(rows, shape.vocab_size)
         return targets_by_shape(shape, target_modules, parameters, notes)
     if model.config_json is not None:
         notes = (*notes, *_left_to_transformers(model.config_json))
+    found = made_layers(model, parameters) or found
+    layers = choose_layers(found, target_modules)
     vocabulary = embedding_rows(model)
     if vocabulary is not None:
         _check_ids(rows, vocabulary)

@@ -20,6 +20,16 @@ CPU_LOGITS = 2**24
 EVALUATION_TOKENS = 6_144
 """Most tokens of one pass of the evaluation, padding included, where adapters are applied unmerged."""
 
+STEP_TOKENS = 2560
+"""Tokens trained together where adapters are merged: enough to spread the cost of calls, few enough for a core's cache
+and for memory."""
+
+PASS_TOKENS = 2048
+"""Most real tokens of one pass of the evaluation where adapters are merged: few enough for a core's cache."""
+
+PASS_MERGED_BYTES = 2**25
+"""Most memory that the merged weights of one such pass may take, or one adapter's: more adapters save little time."""
+
 SKETCH_ROWS = 64
 """Rows of one pass of a sketch, padded to the longest."""
 
@@ -94,3 +104,35 @@ def working_mb(
     training = part * bytes_per_token(shape, rank, width_bytes)
     forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
     return (max(training, forward * width_bytes * passing_values(shape)) + 3 * 4 * CPU_LOGITS) / 2**20
+
+
+def merged_mb(
+    shape: DecoderShape | None, *, rank: int, device_tokens: float, adapters: int, devices: int,
+    asked_tokens: float,
+) -> float:  # fmt: skip
+    """Memory an actor on a CPU needs beside base and states where adapters are merged: of training or evaluation.
+
+    Training: T = min(`STEP_TOKENS`, tokens of all its devices, but one device's at least) tokens · `bytes_per_token`
+    in float32, and the merged weights of the adapters these tokens are of. Evaluation: `PASS_TOKENS` at most, with as
+    many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
+
+    Args:
+        shape: The model; None, or one too large to merge, needs nothing of this kind (`working_mb`).
+        rank: r.
+        device_tokens: Tokens of one device's step, its adapters together.
+        adapters: Adapters of a device.
+        devices: Devices of the actor.
+        asked_tokens: Tokens of the rows of one task that an adapter is asked; infinity where all rows are.
+
+    Returns:
+        Units of 2^20 bytes.
+    """
+    if shape is None or too_large_to_merge(shape):
+        return 0.0
+    token = bytes_per_token(shape, rank, 4)
+    weights = 4 * sum(s.out_features * s.in_features for s in shape.linear_layers())
+    step = max(device_tokens, min(STEP_TOKENS, device_tokens * devices))
+    training = step * token + step / max(device_tokens, 1.0) * adapters * weights
+    fit = min(devices * adapters, PASS_TOKENS / max(asked_tokens, 1.0), PASS_MERGED_BYTES / weights)
+    asked = min(PASS_TOKENS, max(1.0, fit) * asked_tokens) * token + max(1.0, fit) * weights
+    return max(training, asked) / 2**20

@@ -11,7 +11,7 @@ import torch
 
 from dfl_ray.engines.batches import PAD_MULTIPLE
 from dfl_ray.engines.block_masks import takes_block_masks
-from dfl_ray.engines.memory import EVALUATION_TOKENS
+from dfl_ray.engines.memory import EVALUATION_TOKENS, MERGED_BYTES, PASS_MERGED_BYTES, PASS_TOKENS
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.eval_batches import EvalBatch, EvalBatchCache, make_eval_batch
 from dfl_ray.evaluation.free_answers import score_answers
@@ -20,9 +20,6 @@ from dfl_ray.experts.gates import GateOf
 from dfl_ray.lora.inject import Binding
 from dfl_ray.seeds import Stream, generator
 from dfl_ray.tasks.tokens import TokenTask
-
-MERGED_TOKENS = 2048
-"""Most real tokens of one merged pass: few enough for a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,7 @@ class Scorer:
         self._tokens = [np.array([sum(len(p.ids) for p in row) for row in task]) for task in self.packs]
         self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
         self._kept = EvalBatchCache()
+        self._most_adapters = max(1, model.most_adapters * PASS_MERGED_BYTES // MERGED_BYTES)
         self.advance: Callable[[int, int], None] | None = None
 
     def score(
@@ -171,7 +169,7 @@ class Scorer:
         order = np.lexsort((pairs[:, 1], pairs[:, 0], longest))
         if merged:
             cost = np.concatenate([self._tokens[t][i] for t, i in asked])[order]
-            limit = MERGED_TOKENS
+            limit = PASS_TOKENS
         else:
             packs = np.concatenate([self._packs_of[t][i] for t, i in asked])
             cost = (-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE * packs)[order]
@@ -183,9 +181,9 @@ class Scorer:
         """Whether a piece can be scored in the same pass as others."""
         first = together[0]
         return (
-            first.merged and piece.merged and len(together) < self.model.most_adapters
+            first.merged and piece.merged and len(together) < self._most_adapters
             and _rank(first.adapter) == _rank(piece.adapter) is not None
-            and sum(p.tokens for p in together) + piece.tokens <= MERGED_TOKENS
+            and sum(p.tokens for p in together) + piece.tokens <= PASS_TOKENS
         )  # fmt: skip
 
     def _score(self, together: Sequence[_Piece], out: Mapping[Hashable, Mapping[int, np.ndarray]]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from dfl_ray.errors import InputError
 
 _CHANGE = "Check model.name."
+WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".safetensors")
+"""Endings of the files that weights are saved in, whether they are read here or not."""
 _TOKENIZERS = (
     ("tokenizer.json",),
     ("tokenizer.model",),
@@ -18,7 +20,7 @@ _TOKENIZERS = (
 )
 
 
-def check_model_folder(path: str | Path) -> None:
+def check_model_folder(path: str | Path, *, planned: bool = False) -> None:
     """Refuse a folder that `AutoModelForCausalLM` and `AutoTokenizer` could not load from safetensors.
 
     It must hold `config.json` with a `model_type`, weights as `model.safetensors` or as a sharded index whose
@@ -26,6 +28,7 @@ def check_model_folder(path: str | Path) -> None:
 
     Args:
         path: The folder.
+        planned: Only a plan is asked for: a folder without any weights, or without a tokenizer, will do.
 
     Raises:
         InputError: One for the first thing that is missing or broken.
@@ -43,15 +46,25 @@ def check_model_folder(path: str | Path) -> None:
             change=_CHANGE,
         )
     _check_config(folder)
-    for weights in _weights(folder):
-        check_safetensors(weights)
-    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
+    if not (planned and not _weight_files(folder)):
+        for weights in _weights(folder):
+            check_safetensors(weights)
+    if not planned and not has_tokenizer(folder):
         raise InputError(
             f"The model folder {folder} has no tokenizer",
             got=_listing(folder),
             expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
             change="Save it beside the model: tokenizer.save_pretrained(folder)",
         )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer.
+
+    Args:
+        folder: The folder.
+    """
+    return any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS)
 
 
 def check_safetensors(path: Path) -> None:
@@ -112,15 +125,17 @@ def _check_config(folder: Path) -> None:
         )
 
 
+def _weight_files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS)
+
+
 def _weights(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if index.is_file():
         return _shards(folder, index)
-    others = sorted(
-        p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf", ".safetensors")
-    )
+    others = _weight_files(folder)
     change = _CHANGE
     if any(name.endswith((".bin", ".pt", ".pth")) for name in others):
         change = (

@@ -40,7 +40,9 @@ class StoredTensor:
     stop: int
 
     def bytes(self) -> np.ndarray:
-        """Map its (stop - start,) uint8 bytes."""
+        """Map its (stop - start,) uint8 bytes; none of a model that is only described."""
+        if self.start == self.stop:
+            return np.zeros(0, np.uint8)
         return np.memmap(self.path, np.uint8, "r", self.start, (self.stop - self.start,))
 
 
@@ -87,8 +89,8 @@ def read_headers(folder: Path) -> StoredModel:
         raise InputError(
             f"The shapes of `{folder}` are not known",
             got="no safetensors file at that path",
-            expected="`embedded`, a local model folder, or a hub id whose sizes dfl-ray ships "
-            "(dfl_ray/models/published_shapes.py)",
+            expected="`embedded`, a local folder with a model or its config.json, or a hub id whose sizes dfl-ray "
+            "ships (dfl_ray/models/published_shapes.py)",
             change="Give `model.name` a local folder; planning does not download.",
         )
     out: dict[str, StoredTensor] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing.partition import MessageGraph, Node, assign
-from dfl_ray.packing.workers import empty_actor_mb, why_no_forks
+from dfl_ray.packing.workers import empty_actor_mb, objects_mb, why_no_forks
 
 LONE_ACTORS = 16
 LONE_ACTORS_PER_CPU = 4
@@ -28,7 +28,7 @@ class Packing:
         groups: For each actor its devices, ascending.
         cpus_per_actor: CPU share each asks for.
         gpus_per_actor: GPU share each asks for.
-        memory_mb: Estimated private memory of one actor.
+        memory_mb: Estimated private memory of one actor at its peak.
         reason: Why so, in one line.
         nodes: For each actor the name of its node; empty where there is but one.
         inside: Share of the expected message bytes that stay inside nodes; 1 where there is but one.
@@ -80,6 +80,7 @@ def pack(
     messages: MessageGraph | None = None,
     forks: bool | None = None,
     working_mb: float = 0.0,
+    merged_mb: Callable[[int], float] = lambda _devices: 0.0,
 ) -> Packing:
     """Choose the packing; `check_fits` says whether the cluster can hold it.
 
@@ -97,6 +98,8 @@ def pack(
         messages: Bytes between devices; needed with several nodes.
         forks: Whether actors are forks, which need less memory; None means as `why_no_forks` expects.
         working_mb: Memory an actor needs beside its devices' states while it trains or evaluates.
+        merged_mb: The same where adapters are merged, of an actor of some devices (`engines.memory.merged_mb`); small
+            enough not to decide the packing.
 
     Returns:
         The packing, whether or not the cluster can hold it.
@@ -106,8 +109,9 @@ def pack(
     forks = why_no_forks(runtime) is None if forks is None else forks
     if runtime.state_memory_mb is not None:
         state_mb = min(state_mb, runtime.state_memory_mb / count)
+    each = -(-count // actors)
     memory = runtime.memory_per_actor_mb or (
-        empty_actor_mb(forks) + working_mb + state_mb * -(-count // actors)
+        empty_actor_mb(forks) + working_mb + merged_mb(each) + state_mb * each + objects_mb(each, count)
     )
     bare = Packing((), runtime.cpus_per_actor or 0.0, runtime.gpus_per_actor, memory, reason)
     dealt = _deal(actors, machines, bare)

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 ACTOR_MB = 180.0
 """Private memory of an ordinary worker with torch imported, before any state (measured); `transformers`, which models
 outside the Llama family need, adds 100 MB."""
-FORK_MB = 60.0
+FORK_MB = 50.0
 """The same of a fork (measured): the pages of what was imported before the fork are shared with all others."""
+DEVICE_OBJECTS_MB, RUN_DEVICE_MB = 0.02, 0.004
+"""What Python keeps of a device beside its arrays (traffic state, published updates, acknowledgements, views), and what
+every actor keeps of each device of the run (graph, trees, holdings, rows): measured with six tasks."""
 FORK_SOCKET = "dfl-ray-forks-12345678/socket"
 """The fork server's socket below a temporary folder, with as many characters as it really has."""
 
@@ -59,3 +62,13 @@ def empty_actor_mb(forks: bool) -> float:
         Memory in MB, measured with torch imported and without `transformers`.
     """
     return FORK_MB if forks else ACTOR_MB
+
+
+def objects_mb(devices: int, run_devices: int) -> float:
+    """Memory in MB of an actor's Python objects, which grow with the devices.
+
+    Args:
+        devices: Devices it hosts.
+        run_devices: Devices of the run.
+    """
+    return DEVICE_OBJECTS_MB * devices + RUN_DEVICE_MB * run_devices

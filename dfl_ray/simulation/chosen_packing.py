@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dfl_ray.config.schema import RuntimeConfig
@@ -61,6 +63,7 @@ def choose_packing(
         messages=messages,
         forks=forks,
         working_mb=_working_mb(experiment),
+        merged_mb=partial(_merged_mb, experiment),
     )
     check_fits(chosen, resources, nodes)
     return chosen
@@ -88,13 +91,31 @@ def ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
 
 
 def _state_mb(experiment: Experiment) -> float:
-    from dfl_ray.methods.spec import method_spec
     from dfl_ray.packing.actors import device_state_mb
 
+    return device_state_mb(experiment.layout.size, _adapters(experiment))
+
+
+def _adapters(experiment: Experiment) -> int:
+    """Most adapters that one device trains."""
+    from dfl_ray.methods.spec import method_spec
+
     per_task = method_spec(experiment.config.method).per_task
-    return device_state_mb(
-        experiment.layout.size, max(map(len, experiment.setup.held.values())) if per_task else 1
-    )
+    return max(map(len, experiment.setup.held.values())) if per_task else 1
+
+
+def _merged_mb(experiment: Experiment, devices: int) -> float:
+    """What an actor of some devices needs while it works where adapters are merged, as `estimate` plans it."""
+    from dfl_ray.engines.memory import merged_mb
+
+    config, tasks = experiment.config, experiment.setup.tasks
+    if config.runtime.gpus_per_actor:
+        return 0.0
+    row = max(float(t.train.lengths.mean()) for t in tasks)
+    return merged_mb(
+        experiment.setup.weights.decoder, rank=config.method.rank, device_tokens=config.method.batch_rows * row,
+        adapters=_adapters(experiment), devices=devices, asked_tokens=(config.evaluate.rows_per_task or math.inf) * row,
+    )  # fmt: skip
 
 
 def _working_mb(experiment: Experiment) -> float:

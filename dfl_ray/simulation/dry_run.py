@@ -23,7 +23,6 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.models.classifier import class_names
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph, comm_graph
@@ -38,11 +37,11 @@ from dfl_ray.simulation.experiment import (
     flops_per_token,
     model_path,
     setup_notes,
-    token_tasks,
     warm_notes,
     warm_start,
 )
 from dfl_ray.simulation.goals import Goals
+from dfl_ray.simulation.planned_rows import planned_rows
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
 from dfl_ray.simulation.schedules import Barrier, NoBarrier
 
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from dfl_ray.experts.similarity import SharedSketches
     from dfl_ray.tasks.tokens import TokenTask
 
-TOKENS_PER_ROW = {"synthetic": 16, "files": 90, "hub": 256}
-"""Mean tokens of a row, where no rows can be read: measured on the embedded suite and on short real text."""
 EXACT_DRAWS = 200_000
 """Device-rounds up to which every device's rows are drawn; beyond it each device costs the mean of its tasks."""
 PLANNED_DEVICE_ROUNDS = 300_000
@@ -152,8 +149,8 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     config, chosen = with_dtype(config)
     method = config.method
     with step("tasks"):
-        names, tokens, told = _planned_rows(config)
-        lengths = [t.train.lengths - 1 for t in tokens]  # a row's last token is only predicted
+        planned = planned_rows(config)
+        names, tokens, means = planned.names, planned.tokens, planned.means
     folder = Path(model_path(config))
     targets = _targets(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
@@ -169,12 +166,9 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         method, config.rounds, len(names), held, graph, layout, len(router), barrier, config.seed
     )
     law = spec.law(context)
-    means = np.array(
-        [float(x.mean()) for x in lengths] or [float(TOKENS_PER_ROW[config.tasks.source])] * len(names)
-    )
     dealt, more = _dealt(config, tokens, deployment.mixture)
-    counts = TokenCount(config, law, lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, told, tokens, (*targets.notes, *warm), deployment)
+    counts = TokenCount(config, law, planned.lengths, dealt, deployment.mixture @ means)
+    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *warm), deployment)
     return Outline(
         config,
         targets,
@@ -222,22 +216,6 @@ def _sketch_share(targets: Targets, router: tuple[int, ...]) -> float:
     if len(targets.distinct) == len(targets.layers) or not router:
         return 1.0
     return (max(router) + 1) / len(targets.layers)
-
-
-def _planned_rows(config: Config) -> tuple[list[str], tuple[TokenTask, ...], tuple[str, ...]]:
-    """Names of the tasks, their rows as tokens if they can be read here, and what to tell of the rows."""
-    from dfl_ray.config.check import task_names
-    from dfl_ray.tasks.load import read_tasks
-
-    names = task_names(config)
-    if config.tasks.source == "hub" and names is not None:
-        told = f"rows are taken to have {TOKENS_PER_ROW['hub']} tokens: hub data are not read for a plan"
-        return list(names), (), (told,)
-    loaded = read_tasks(config)
-    described = Path(model_path(config)) / "config.json"
-    classes = class_names(described.read_bytes()) if described.is_file() else None
-    tokens = token_tasks(config, loaded.tasks, classes)
-    return [t.name for t in tokens], tokens, loaded.notes
 
 
 def _dealt(

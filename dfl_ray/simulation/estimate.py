@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dfl_ray.config.methods import PerTaskConfig
 from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import too_large_to_merge, working_mb
+from dfl_ray.engines.memory import merged_mb, too_large_to_merge, working_mb
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
@@ -171,13 +172,14 @@ def machine_figures(run: Outline) -> dict[str, Any]:
     from dfl_ray.packing.machine import usable_cpus
 
     config, deployment = run.config, run.deployment
-    held = int((deployment.mixture > 0).sum(axis=1).max())
-    state_mb = device_state_mb(run.layout.size, held if method_spec(config.method).per_task else 1)
+    held = int((deployment.mixture > 0).sum(axis=1).max()) if method_spec(config.method).per_task else 1
+    state_mb = device_state_mb(run.layout.size, held)
     cpus = usable_cpus()
     working = _working_mb(run)
     packing = pack(
-        config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb, working_mb=working
-    )
+        config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb, working_mb=working,
+        merged_mb=partial(_merged_mb, run, held),
+    )  # fmt: skip
     tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
     start_up = _start_up(run, packing, cpus)
     without = start_up["total_s"] - start_up["base_evaluation_s"]
@@ -216,6 +218,18 @@ def _working_mb(run: Outline) -> float:
         evaluated_tokens=run.tasks * (config.evaluate.rows_per_task or 0) * run.rows,
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows))
         if isinstance(config.method, PerTaskConfig) else 0,
+    )  # fmt: skip
+
+
+def _merged_mb(run: Outline, adapters: int, devices: int) -> float:
+    """What an actor of some devices needs while it works where adapters are merged (`engines.memory.merged_mb`)."""
+    config = run.config
+    if config.runtime.gpus_per_actor:
+        return 0.0
+    row = float(run.tokens.mean.max())
+    return merged_mb(
+        run.targets.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * row, adapters=adapters,
+        devices=devices, asked_tokens=(config.evaluate.rows_per_task or math.inf) * run.rows,
     )  # fmt: skip
 
 

@@ -74,5 +74,5 @@ def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str
     from dfl_ray.simulation.estimate import plan as plan_run
 
     config = load_config() if config is None else config
-    check_inputs(config)
+    check_inputs(config, planned=True)
     return plan_run(config, rounds=rounds)

@@ -138,7 +138,7 @@ def test_adapters_scored_together_are_scored_as_alone(adapted, token_tasks, monk
         return first
 
     together = found()
-    monkeypatch.setattr("dfl_ray.evaluation.scorer.MERGED_TOKENS", 100)
+    monkeypatch.setattr("dfl_ray.evaluation.scorer.PASS_TOKENS", 100)
     small = found()
     monkeypatch.setattr("dfl_ray.engines.training.ScoredModel.most_adapters", 0)
     plain = found()

@@ -219,3 +219,18 @@ def test_labels_and_scores_that_a_head_cannot_answer(tmp_path: Path) -> None:
     short = classify_task(task, tokenizer, ("good", "bad"), max_tokens=8)
     assert int(short.train.lengths.max()) == 8 and any("lose their end" in note for note in short.notes)
     assert all(short.train.row(i)[-2] == 3 for i in range(len(short.train)))
+
+
+@pytest.mark.exhaustive
+def test_a_random_encoder_learns_through_its_frozen_head(tmp_path: Path) -> None:
+    """Two kinds of sentences told apart by one word: far above chance after sixty steps."""
+    folder = save_classifier(tmp_path / "bert", "bert", ("good", "bad"))
+    config = small_config(
+        tmp_path, "tasks.source=files", f"tasks.path={write_tasks(tmp_path / 'data')}", f"model.name={folder}",
+        "tasks.names=[mood]", "devices.partition.tasks_per_device=1", "runtime.backend=local", "name=learns",
+        "method=centralized", "method.rank=8", "rounds=3", "method.local_steps=20", "method.batch_rows=16",
+        "method.learning_rate=0.01", "evaluate.every=3", "evaluate.rows_per_task=20", "runtime.report=false",
+    )  # fmt: skip
+    found = run(config).evaluation
+    last = found[(found["round"] == 3) & (found["device"] >= 0)]
+    assert last.accuracy.mean() > last.chance.max() + 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from dfl_ray.config.load import load_config
 from dfl_ray.engines.adapted_layers import RowSizes, planned_targets
-from dfl_ray.engines.memory import working_mb
+from dfl_ray.engines.memory import merged_mb, working_mb
 from dfl_ray.errors import InputError
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.paths import embedded_path
@@ -65,6 +66,31 @@ def test_working_memory_counts_what_a_step_keeps():
     assert asked(100, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
     small = read_decoder((embedded_path() / "config.json").read_text())
     assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
+
+
+def test_what_merged_adapters_take_is_told_by_tokens_and_weights():
+    """The embedded model: 4 blocks of width 64 and 128; a merged adapter has 163,840 values, 0.625 MB."""
+    shape = read_decoder((embedded_path() / "config.json").read_text())
+
+    def asked(devices, rows_asked):
+        return merged_mb(
+            shape, rank=2, device_tokens=64, adapters=2, devices=devices, asked_tokens=rows_asked
+        )
+
+    token = 4 * (4 * (2 * 64 + 3 * 64 + 2 * 64 + 2 * 128 + 7 * 2) + 8 * 128 + 8 * 64 + 2 * 192) / 2**20
+    assert asked(1, math.inf) == pytest.approx(
+        2048 * token + 0.625
+    )  # one adapter answers all of a task's rows
+    assert asked(1000, 2048) == pytest.approx(
+        2560 * token + 40 * 2 * 0.625
+    )  # 40 devices are trained together
+    assert asked(1, 10) == pytest.approx(
+        64 * token + 2 * 0.625
+    )  # one device's step is more than its 20 tokens asked
+    assert asked(3, 100) == pytest.approx(6 * 100 * token + 6 * 0.625)
+    assert asked(3, 10) == pytest.approx(192 * token + 6 * 0.625)
+    large = published_model("Qwen/Qwen2.5-1.5B").shape
+    assert merged_mb(large, rank=2, device_tokens=64, adapters=2, devices=9, asked_tokens=9) == 0
 
 
 def test_a_hub_id_that_is_not_here_is_planned_by_its_published_sizes(tmp_path, monkeypatch):

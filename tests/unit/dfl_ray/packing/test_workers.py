@@ -41,7 +41,16 @@ def test_a_tmpdir_that_is_too_long_is_a_reason_where_there_is_no_shorter_folder(
 @pytest.mark.parametrize(("forks", "empty_mb"), [(True, FORK_MB), (False, ACTOR_MB)])
 def test_memory_is_counted_for_the_workers_there_will_be(forks, empty_mb):
     found = pack(runtime(), np.zeros(4, int), RESOURCES, 3.0, forks=forks)
-    assert found.memory_mb == pytest.approx(empty_mb + 3.0)
+    # One device an actor, of four: 3 MB of state, and 0.02 and 4 x 0.004 MB of Python's own objects.
+    assert found.memory_mb == pytest.approx(empty_mb + 3.0 + 0.036)
+
+
+def test_memory_grows_with_an_actors_devices_and_with_the_runs():
+    config = runtime("runtime.devices_per_actor=1000", "devices.count=3000")
+    found = pack(
+        config, np.zeros(3000, int), RESOURCES, 0.5, merged_mb=lambda devices: devices / 10, forks=True
+    )
+    assert found.memory_mb == pytest.approx(FORK_MB + 500 + 100 + 20 + 12)
 
 
 def test_the_users_own_figure_stands():

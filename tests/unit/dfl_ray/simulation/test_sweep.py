@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dfl_ray.cli import main
+from dfl_ray.cli import sweep as sweep_cli
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
 
@@ -78,3 +81,13 @@ def test_a_point_without_a_finished_run_has_no_figures() -> None:
     assert len(summary_lines(rows)) == 2
     with pytest.raises(InputError, match="Nothing is swept"):
         make_trials({})
+
+
+@pytest.mark.parametrize("track", ["track=none", "track=wandb", "rounds=2"])
+def test_the_runs_share_a_group_however_tracking_is_chosen(track: str, tmp_path: Path) -> None:
+    _, trials, configs = sweep_cli._runs(
+        ["method=dlora,local", "seeds=2", "name=mine", f"runtime.runs_dir={tmp_path}", track]
+    )
+    assert len(trials) == len(configs) == 4
+    assert {c.track.wandb.group for c in configs} == {"mine"}
+    assert configs[0].track.trackers == (("wandb",), ("none",))[track == "track=none"]
