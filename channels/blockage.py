@@ -20,6 +20,8 @@ Source:
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray, KeyArray
@@ -76,11 +78,11 @@ def blockage_losses_db(
     carrier_hz: float,
     device: IntArray,
     cell: KeyArray,
-    azimuth_deg: FloatArray,
+    bins: int,
     *,
     seed: int,
 ) -> FloatArray:
-    """Losses of devices towards some azimuths.
+    """Losses of devices towards evenly spaced azimuths; of each blocker, only those it may reach are reckoned.
 
     Args:
         kind: One of `BLOCKAGES` but none.
@@ -89,24 +91,35 @@ def blockage_losses_db(
         carrier_hz: Carrier in Hz.
         device: (N,) device indices.
         cell: (N,) hash of the cell each device is in; blockers stay as long as it does.
-        azimuth_deg: (bins,) azimuths in degrees.
+        bins: Number of azimuths, from 0 on round the circle.
         seed: The experiment's seed.
 
     Returns:
         (N, bins) loss in dB, >= 0.
     """
     widths, heights, distance_m, _ = _INDOORS if indoors else _OUTDOORS
-    loss: FloatArray = np.zeros((device.size, azimuth_deg.size))
+    step_deg = 360.0 / bins
+    loss: FloatArray = np.zeros((device.size, bins))
+    reach = min(math.ceil(widths[1] / step_deg) + 1, (bins - 1) // 2)
+    near: IntArray = np.arange(-reach, reach + 1, dtype=np.int64)
+    row: IntArray = np.arange(device.size, dtype=np.int64)[:, None]
     for number in range(blockers):
 
         def drawn(what: int, low: float, high: float, number: int = number) -> FloatArray:
             key = stream_key(seed, "blockers", number, what)
             return (low + (high - low) * keyed_uniform(key, device, cell, ordered=True))[:, None]
 
-        off = (azimuth_deg - drawn(0, 0.0, 360.0) + 180.0) % 360.0 - 180.0
-        loss += blocker_db(off, drawn(1, *widths), drawn(2, *heights), distance_m, carrier_hz)
+        centre = drawn(0, 0.0, 360.0)
+        bin_ = (np.rint(centre / step_deg).astype(np.int64) + near) % bins
+        off = _turned(bin_ * step_deg - centre)
+        loss[row, bin_] += blocker_db(off, drawn(1, *widths), drawn(2, *heights), distance_m, carrier_hz)
     if kind in _HOLDER_DEG:
         heading = 360.0 * keyed_uniform(stream_key(seed, "holders"), device, 0, ordered=True)[:, None]
-        off = (azimuth_deg - heading + 180.0) % 360.0 - 180.0
+        off = _turned(np.arange(bins) * step_deg - heading)
         loss += np.where(np.abs(off) <= _HOLDER_DEG[kind] / 2, HOLDER_DB, 0.0)
     return loss
+
+
+def _turned(angle_deg: FloatArray) -> FloatArray:
+    """Angles in degrees as those from -180 to 180."""
+    return (angle_deg + 180.0) % 360.0 - 180.0

@@ -370,9 +370,8 @@ class Channel:
         return self._near, self._far
 
     def _gains_at(self, positions_m: FloatArray) -> NearGains:
-        return listed_gains(
-            self._scale, positions_m, self.settings.dense_devices, self.settings.near_neighbours
-        )
+        sites = self._sites if positions_m is self._positions_m else build_sites(self._scale, positions_m)
+        return listed_gains(self._scale, sites, self.settings.dense_devices, self.settings.near_neighbours)
 
     def _radio(self, round_index: int) -> Radio:
         return round_radio(

@@ -197,7 +197,8 @@ class ControlPlane:
             gains_at: Gains where the devices stand at given (N, 2) positions.
 
         Returns:
-            Its cost, nothing where it is free; and the gains that schedulers go by, None for those of the moment.
+            Its cost, nothing where it is free; and the gains that schedulers go by, None for those of the moment: where
+            control is free, and under needs links, whose carrier sense measures and is told nothing.
         """
         if not self._charged or not len(transfers):
             silent = _silence(battery_j.size)
@@ -215,7 +216,8 @@ class ControlPlane:
         if self._tree is None or self._tree[0] != living.tobytes():
             self._tree = living.tobytes(), control_tree(radio, self._reported, living)
         parts = self._parts(transfers, radio, needs, living, self._tree[1], renewed)
-        return _priced(parts, radio, battery_j, True), self._reported
+        # Who goes by links alone senses for itself what is on air.
+        return _priced(parts, radio, battery_j, True), None if needs == "links" else self._reported
 
     def _parts(
         self, transfers: Transfers, radio: Radio, needs: str, living: BoolArray, tree: Tree, renewed: bool

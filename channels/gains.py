@@ -9,7 +9,8 @@ import numpy as np
 
 from channels.arrays import FloatArray, IntArray
 from channels.largescale import LargeScale, gain_reached, state_gains
-from channels.shadowing import Sites, build_sites
+from channels.shadowing import Sites
+from channels.surroundings import sector_bounds
 
 MISSED_SHARE = 0.01
 MOST_PAIRS = 6e8
@@ -165,20 +166,19 @@ def strong_gains(scale: LargeScale, sites: Sites, entries: int) -> NearGains:
     return NearGains(indptr, index, value, value, radius_m, min_gain)
 
 
-def listed_gains(scale: LargeScale, positions_m: FloatArray, dense_devices: int, entries: int) -> NearGains:
-    """The near list of devices at given positions: complete up to a number of devices, else of the strongest pairs.
+def listed_gains(scale: LargeScale, sites: Sites, dense_devices: int, entries: int) -> NearGains:
+    """The near list of devices: complete up to a number of devices, else of the strongest pairs.
 
     Args:
         scale: The tabulated model.
-        positions_m: (N, 2) positions in m.
+        sites: Where the devices are.
         dense_devices: Up to this many devices all pairs are listed.
         entries: Above it, wanted mean length of a row.
 
     Returns:
         The list.
     """
-    sites = build_sites(scale, positions_m)
-    if positions_m.shape[0] <= dense_devices:
+    if sites.x_m.shape[0] <= dense_devices:
         return dense_gains(scale, sites)
     return strong_gains(scale, sites, entries)
 
@@ -233,29 +233,38 @@ def strong_pairs(
     reach_m = min(radius_m, float(np.hypot(np.ptp(x), np.ptp(y))) + 1.0)
     cell_m = max(reach_m / 4, float(max(np.ptp(x), np.ptp(y))) / 2000)
     cells = kernels.cell_lists(x, y, cell_m)
-    filters = _weak_filters(scale, min_gain, reach_m)
+    filters, sectors = _weak_filters(scale, min_gain, reach_m), sector_bounds(sites.local)
     distance_m, pairs_each = _distance_profile(sites.positions_m)
     reached = pairs_each * gain_reached(scale, distance_m, min_gain) * (distance_m <= 1.1 * reach_m)
     capacity = int(0.6 * reached.sum() * x.shape[0]) + 4096
     while True:
         first, second, gain, found = kernels.strong_pairs(
             x, y, sites.words, reach_m, min_gain, cell_m, *cells, capacity, *filters, scale.curves, scale.numbers,
-            sites.local,
+            sites.local, sectors,
         )  # fmt: skip
         if found <= capacity:
             return np.stack([first[:found], second[:found]], axis=1), gain[:found].copy()
         capacity = int(found)
 
 
-def _weak_filters(scale: LargeScale, min_gain: float, reach_m: float) -> tuple[float, FloatArray, FloatArray]:
+def _weak_filters(
+    scale: LargeScale, min_gain: float, reach_m: float
+) -> tuple[float, FloatArray, FloatArray, FloatArray]:
     """Bounds per bin of squared distance that spare most pairs the full evaluation.
 
     Both curves fall with distance in every model (the loss curves by their formulas, P_LOS likewise), so the
-    values at a bin's near edge bound the bin; a little slack covers the interpolation.
+    values at a bin's near edge bound the bin; a little slack covers the interpolation. Bins per m², the largest P_LOS,
+    the least shadowing value a pair needs in sight and out of sight, and what a unit of ln gain is in it.
     """
     per_m2 = _FILTER_BINS / reach_m**2
     near_m = np.sqrt(np.arange(_FILTER_BINS + 1) / per_m2)
-    (los, _, _), (_, log_gain, sigma) = state_gains(scale, near_m)
+    (los, *in_sight), (_, *hidden) = state_gains(scale, near_m)
     slack = 1e-3
-    needed = (math.log(min_gain) - log_gain - slack) / max(sigma, 1e-12)
-    return per_m2, np.minimum(los + slack * los, 1.0), needed - 1e-9
+    needed = np.stack(
+        [
+            (math.log(min_gain) - log_gain - slack) / max(sigma, 1e-12) - 1e-9
+            for log_gain, sigma in (in_sight, hidden)
+        ]
+    )
+    per_sigma = np.array([1 / max(sigma, 1e-12) for _, sigma in (in_sight, hidden)])
+    return per_m2, np.minimum(los + slack * los, 1.0), needed, per_sigma

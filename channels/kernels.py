@@ -1,8 +1,8 @@
-"""Compiled loops over pairs of devices: keyed draws, large-scale gains, near lists.
+"""Compiled loops over pairs of devices: large-scale gains, near lists.
 
 Import this module only inside functions: it imports numba. All compiled callers of a function live in
-its file, because numba's cache does not notice a change in another file; `channels.fading_kernels` alone uses the
-draws of this one.
+its file, because numba's cache does not notice a change in another file; only `channels.draw_kernels`, which never
+change, and `curve_value` are called from elsewhere.
 
 Conventions: `x_m`, `y_m` are (N,) float64; `words` is (N, 17) uint64 (see `channels.shadowing.Sites`);
 `curves` is (3, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
@@ -21,12 +21,12 @@ import math
 import numpy as np
 
 from channels.compiled import kernel
+from channels.draw_kernels import mix, uniform
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
-_S12, _S27, _S30, _S31 = np.uint64(12), np.uint64(27), np.uint64(30), np.uint64(31)
-_TWO_M52 = 2.0**-52
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _S16, _S32 = np.uint64(16), np.uint64(32)
 _LANES, _LOW_LANE = np.uint64(0x0000FFFF0000FFFF), np.uint64(0xFFFFFFFF)
 # `channels.shadowing.TESSELLATIONS`; each gives 4 uniforms of 16 bits.
@@ -34,73 +34,11 @@ _CELLS = 8
 _FIELD_MEAN = 4 * _CELLS * 65535 / 2
 _FIELD_SCALE = 1.0 / math.sqrt(4 * _CELLS * (65536.0**2 - 1) / 12)
 _FIELD_MOST = _FIELD_MEAN * _FIELD_SCALE
-
-
-@kernel
-def mix(word):
-    """SplitMix64's finaliser (see `channels.draws.mix`)."""
-    z = word + _GOLDEN
-    z = (z ^ (z >> _S30)) * _FIRST
-    z = (z ^ (z >> _S27)) * _SECOND
-    return z ^ (z >> _S31)
-
-
-@kernel
-def pair_word(key, first, second):
-    """Symmetric hash of a key and a pair (see `channels.draws.pair_words`)."""
-    low, high = np.uint64(min(first, second)), np.uint64(max(first, second))
-    return mix(mix(key ^ low) ^ high)
-
-
-@kernel
-def uniform(word):
-    """Uniform in (0, 1) from a uint64 word (see `channels.draws.words_to_uniform`)."""
-    return (np.float64(word >> _S12) + 0.5) * _TWO_M52
-
-
-# Wichura's coefficients, highest power first: centre, middle, tail; numerators and denominators.
-_CENTRE = (
-    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
-     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
-    (5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
-     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
-)  # fmt: skip
-_MIDDLE = (
-    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
-     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
-    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
-     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
-)  # fmt: skip
-_TAIL = (
-    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093,
-     0.29656057182850489123, 1.7848265399172913358, 5.4637849111641143699, 6.6579046435011037772),
-    (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
-     0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
-)  # fmt: skip
-
-
-@kernel
-def _ratio(coefficients, r):
-    above, below = coefficients[0][0], coefficients[1][0]
-    for k in range(1, 8):
-        above = above * r + coefficients[0][k]
-        below = below * r + coefficients[1][k]
-    return above / below
-
-
-@kernel
-def normal(word):
-    """Standard normal from a uint64 word: the inverse CDF of its uniform, relative error 1e-16.
-
-    Source:
-        Wichura, Algorithm AS 241 (PPND16), Applied Statistics 37 (1988).
-    """
-    q = uniform(word) - 0.5
-    if abs(q) <= 0.425:
-        return q * _ratio(_CENTRE, 0.180625 - q * q)
-    r = math.sqrt(-math.log(0.5 - abs(q)))
-    value = _ratio(_MIDDLE, r - 1.6) if r <= 5.0 else _ratio(_TAIL, r - 5.0)
-    return math.copysign(value, q)
+# Shadowing, in deviations, that no pair out of sight is taken to have where something surrounds devices: one in 300,000
+# has, so that fewer than one strong pair in 10,000 is missed.
+_UNLIKELY = 4.5
+# Tangent of a sixteenth of the circle, 22.5 degrees.
+_SIXTEENTH = math.sqrt(2.0) - 1.0
 
 
 @kernel
@@ -161,12 +99,11 @@ def curve_value(curves, row, position):
 
 
 @kernel
-def _toward(table, i, bearing):
-    """ln gain of device i towards a bearing in radians, linear between the bins of its row, which go round once."""
+def _toward(table, i, place):
+    """ln gain of device i at a place, in bins from 0 to their number, linear between the bins of its row."""
     bins = table.shape[1]
-    place = (bearing / (2.0 * math.pi)) % 1.0 * bins
     k = int(place)
-    low, high = table[i, k % bins], table[i, (k + 1) % bins]
+    low, high = table[i, k if k < bins else 0], table[i, k + 1 if k + 1 < bins else k + 1 - bins]
     return low + (high - low) * (place - k)
 
 
@@ -181,10 +118,26 @@ def local_gain(i, j, dx, dy, local):
     if wall.shape[0] > 0 and building[i] != building[j]:
         value += wall[i] + wall[j]
     if toward.shape[0] > 0:
-        # Bearings of the two ends differ by half a turn; the sum is taken in an order that both share.
-        one, other = _toward(toward, i, math.atan2(-dy, -dx)), _toward(toward, j, math.atan2(dy, dx))
-        value += min(one, other) + max(one, other)
+        # The end from which the link leads into the upper half plane comes first, whatever the order of the devices.
+        bins = toward.shape[1]
+        if dy > 0.0 or (dy == 0.0 and dx > 0.0):
+            place = math.atan2(dy, dx) / (2.0 * math.pi) * bins
+            value += _toward(toward, j, place) + _toward(toward, i, place + bins / 2)
+        elif dx == 0.0 and dy == 0.0:
+            value += _toward(toward, i, 0.0) + _toward(toward, j, 0.0)
+        else:
+            place = math.atan2(-dy, -dx) / (2.0 * math.pi) * bins
+            value += _toward(toward, i, place) + _toward(toward, j, place + bins / 2)
     return value
+
+
+@kernel
+def _sector(dx, dy):
+    """Number, from 0 to 15, of the sixteenth of the circle a direction is in, counted from the positive x axis."""
+    across, up = abs(dx), abs(dy)
+    part = int(up > _SIXTEENTH * across) + int(up > across) + int(_SIXTEENTH * up > across)
+    above, right = dy >= 0.0, dx >= 0.0
+    return (0 if above else 8) + (part if above == right else 7 - part)
 
 
 @kernel
@@ -260,47 +213,107 @@ def cell_lists(x_m, y_m, cell_m):
 
 
 @kernel
+def _row_fields(words, first, begin, end, total):
+    """Fill `total` (end - begin,) with the raw sums of `field_value` of a device and those from `begin` to `end`.
+
+    `words` is (cells, N); sums are kept apart as there, in the two halves of a word. Written for several at once.
+    """
+    total[:] = np.uint64(0)
+    for t in range(_CELLS):
+        row, own = words[t, begin:end], words[t, first]
+        for k in range(total.shape[0]):
+            word = own + row[k] + _GOLDEN
+            word = (word ^ (word >> _S30)) * _FIRST
+            word = (word ^ (word >> _S27)) * _SECOND
+            word ^= word >> _S31
+            total[k] += (word & _LANES) + ((word >> _S16) & _LANES)
+
+
+@kernel
+def _row_caps(first, xs, ys, around, ends, begin, end, cap):
+    """Fill `cap` (end - begin,) with what the surroundings of a device's pairs give at most, without trigonometry.
+
+    `ends` (N, 16) bounds each end's part over sixteenths of the circle, and `around` are the walls.
+    """
+    building, wall = around[0], around[1]
+    cap[:] = 0.0
+    if wall.shape[0] > 0:
+        other, loss, own, mine = building[begin:end], wall[begin:end], building[first], wall[first]
+        for k in range(cap.shape[0]):
+            cap[k] = mine + loss[k] if other[k] != own else 0.0
+    if ends.shape[0] > 0:
+        theirs, own_ends, x, y = ends[begin:end], ends[first], xs[begin:end], ys[begin:end]
+        for k in range(cap.shape[0]):
+            sector = _sector(xs[first] - x[k], ys[first] - y[k])
+            cap[k] += theirs[k, sector] + own_ends[sector ^ 8]
+
+
+@kernel
+def _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m):
+    """First member of a row of cells that may be within the radius of device p, in `row`; one behind the last."""
+    away = max((r - row) * cell_m - (ys[p] - low_y - row * cell_m), 0.0)
+    wide = min(int(math.sqrt(max(radius_m**2 - away**2, 0.0)) / cell_m) + 1, reach)
+    begin = p + 1 if r == row else start[r * columns + max(column - wide, 0)]
+    return begin, start[r * columns + min(column + wide, columns - 1) + 1]
+
+
+@kernel
+def _in_order(local, sectors, member):
+    """What surrounds devices, and its bounds, in another order of theirs."""
+    building, wall, toward = local
+    if wall.shape[0] > 0:
+        building, wall = building[member], wall[member]
+    if toward.shape[0] > 0:
+        toward, sectors = toward[member], sectors[member]
+    return (building, wall, toward), sectors
+
+
+@kernel
 def strong_pairs(
     x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, bins_per_m2,
-    most_los, weakest, curves, numbers, local,
+    most_los, weakest, per_sigma, curves, numbers, local, sectors,
 ):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
-    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest` bounds from below the shadowing
-    value a pair out of sight needs. Only the first `capacity` pairs are stored.
+    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest` from below the shadowing value a pair
+    needs where nothing surrounds it (2, bins: in sight, out of sight); what does raises it by its ln gain times
+    `per_sigma` (2,). Where something surrounds devices, pairs out of sight that need more than `_UNLIKELY`
+    count as weak. Only the first `capacity` pairs are stored.
     """
     first = np.empty(capacity, np.int32)
     second = np.empty(capacity, np.int32)
     gain = np.empty(capacity)
-    found = 0
-    reach = math.ceil(radius_m / cell_m)
-    limit = radius_m * radius_m
-    n = member.shape[0]
+    found, n, reach, low_y = 0, member.shape[0], math.ceil(radius_m / cell_m), y_m.min()
     # Copies in cell order, so that the scan is sequential in memory.
     xs, ys, sorted_words = x_m[member], y_m[member], words[member]
-    near = (
-        local[0][member] if local[0].shape[0] > 0 else local[0],
-        local[1][member] if local[1].shape[0] > 0 else local[1],
-        local[2][member] if local[2].shape[0] > 0 else local[2],
-    )
-    los_words, nlos_words = sorted_words[:, 2 * _CELLS].copy(), sorted_words[:, _CELLS : 2 * _CELLS].copy()
+    around, ends = _in_order(local, sectors, member)
+    surrounded = around[1].shape[0] > 0 or ends.shape[0] > 0
+    most = _UNLIKELY if surrounded else _FIELD_MOST
+    los_words = sorted_words[:, 2 * _CELLS].copy()
+    nlos_words = np.ascontiguousarray(sorted_words[:, _CELLS : 2 * _CELLS].T)
+    total, caps, limit = np.empty(n, np.uint64), np.empty(n), radius_m * radius_m
     for p in range(n):
         column, row = cell[member[p]] % columns, cell[member[p]] // columns
-        left, right = max(column - reach, 0), min(column + reach, columns - 1)
         for r in range(row, min(row + reach, rows - 1) + 1):
-            begin = p + 1 if r == row else start[r * columns + left]
-            for q in range(begin, start[r * columns + right + 1]):
+            begin, end = _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m)
+            _row_fields(nlos_words, p, begin, end, total[: end - begin])
+            if surrounded:
+                _row_caps(p, xs, ys, around, ends, begin, end, caps[: end - begin])
+            for q in range(begin, end):
+                k = q - begin
                 dx, dy = xs[p] - xs[q], ys[p] - ys[q]
                 squared = dx**2 + dy**2
                 if squared >= limit:
                     continue
                 bin_ = int(squared * bins_per_m2)
+                needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
                 in_sight = uniform(mix(los_words[p] + los_words[q])) < most_los[bin_]
-                if not in_sight and (
-                    weakest[bin_] > _FIELD_MOST or field_value(nlos_words, p, q, 0) < weakest[bin_]
-                ):
+                if surrounded and in_sight:
+                    in_sight = field_value(sorted_words, p, q, 0) >= weakest[0, bin_] - caps[k] * per_sigma[0]
+                value = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
+                if not in_sight and (needed > most or (value - _FIELD_MEAN) * _FIELD_SCALE < needed):
                     continue
-                value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, near)
+                value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, around)
                 if value >= min_gain:
                     if found < capacity:
                         i, j = member[p], member[q]

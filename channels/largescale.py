@@ -92,7 +92,7 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
         # The table reaches beyond every model's range; the channel warns about the links it really uses.
         warnings.simplefilter("ignore", ValidityWarning)
         los, nlos = log_gain(True), log_gain(False)
-    drawn = model.los_probability(distance_m)
+    drawn = model.sight(distance_m, settings.rx_height_m)
     mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
     probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
     sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)

@@ -73,7 +73,7 @@ class SlotFading:
         return min(max(in_time, over_band, 1), _MOST_SAMPLES)
 
     def turns(self, samples: int) -> FloatArray:
-        """(sub-channels, samples) frequencies of the samples as 2·pi·f·(delay spread).
+        """(sub-channels, samples) frequencies f of the samples times the delay spread.
 
         They spread over the sub-channel by the golden ratio, so that they do not go with the samples' times; a single
         one is its middle.
@@ -81,7 +81,7 @@ class SlotFading:
         place: FloatArray = np.arange(samples, dtype=np.float64) + 0.5
         share: FloatArray = (place * _GOLDEN_RATIO) % 1.0 if samples > 1 else place
         frequency_hz = (np.arange(self.subchannels)[:, None] + share) * self.bandwidth_hz
-        return 2.0 * math.pi * frequency_hz * self.delay_spread_s
+        return frequency_hz * self.delay_spread_s
 
     def law(self, samples: int, band: int = 0) -> tuple[Any, ...]:
         """What `channels.fading_kernels.fading_factors` takes after pairs and times.

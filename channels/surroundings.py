@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from channels.settings import RadioSettings
 
 BINS = 256
+SECTORS = 16
 OFFSETS = 32
 _DRAWN = 1024
 _PART = 4096
@@ -39,6 +40,17 @@ LocalGains: TypeAlias = "tuple[KeyArray, FloatArray, TowardTable]"
 def no_local_gains() -> LocalGains:
     """Where nothing surrounds devices."""
     return np.zeros(0, dtype=np.uint64), np.zeros(0), np.zeros((0, 0), dtype=np.float32)
+
+
+def sector_bounds(local: LocalGains) -> TowardTable:
+    """(N, SECTORS) largest ln gain of each device over equal parts of the circle, of what depends on azimuth."""
+    toward = local[2]
+    if not toward.size:
+        return toward
+    width = BINS // SECTORS
+    inside = toward.reshape(toward.shape[0], SECTORS, width).max(axis=2)
+    # Between bins the gain is linear, so that the next part's first bin bounds the rest of this one.
+    return np.maximum(inside, np.roll(toward[:, ::width], -1, axis=1))
 
 
 @dataclass(frozen=True)
@@ -109,15 +121,14 @@ class Surroundings:
 
     def _toward_db(self, device: IntArray, cell: KeyArray) -> FloatArray:
         """(devices, BINS) loss in dB of some devices by azimuth."""
-        azimuth_deg = np.arange(BINS) * 360.0 / BINS
         loss: FloatArray = np.zeros((device.size, BINS))
         if self.blockage != "none":
             loss += blockage_losses_db(
-                self.blockage, self.blockers, self.indoors, self.carrier_hz, device, cell, azimuth_deg, seed=self.seed
+                self.blockage, self.blockers, self.indoors, self.carrier_hz, device, cell, BINS, seed=self.seed
             )  # fmt: skip
         if self.antenna == "panel":
             heading = 360.0 * keyed_uniform(stream_key(self.seed, "headings"), device, 0, ordered=True)
-            loss -= panel_db(azimuth_deg - heading[:, None], self.antenna_panels)
+            loss -= panel_db(np.arange(BINS) * 360.0 / BINS - heading[:, None], self.antenna_panels)
         return loss
 
     def _cells(self, name: str, x_m: FloatArray, y_m: FloatArray, length_m: float) -> KeyArray:

@@ -81,12 +81,15 @@ def path_loss_db(
     return np.where(np.asarray(los, dtype=bool), chosen.los(point), chosen.nlos(point))
 
 
-def los_probability(model: str | PathLossModel, distance_m: ArrayLike) -> FloatArray:
+def los_probability(
+    model: str | PathLossModel, distance_m: ArrayLike, rx_height_m: float | None = None
+) -> FloatArray:
     """Probability that a link of this ground distance is in line of sight.
 
     Args:
         model: A name in `channels.tables.PATH_LOSS`, or a model.
         distance_m: Ground distance in m, >= 0, any shape.
+        rx_height_m: Height of the receiver (terminal) in m; None takes the model's own.
 
     Returns:
         Probability in [0, 1], in the shape of `distance_m`.
@@ -97,7 +100,7 @@ def los_probability(model: str | PathLossModel, distance_m: ArrayLike) -> FloatA
     distance = np.asarray(distance_m, dtype=np.float64)
     if np.any(~(distance >= 0)):
         raise ValueError(f"distance_m holds {np.min(distance)!r}; expected distances >= 0 m")
-    return get_model(model).los_probability(distance)
+    return get_model(model).sight(distance, rx_height_m)
 
 
 def _geometry(

@@ -1,4 +1,8 @@
-"""3GPP TR 38.901 outdoor models: UMi street canyon and UMa."""
+"""3GPP TR 38.901 outdoor models: UMi street canyon and UMa.
+
+Departure: the environment's height h_E is 1 m for every terminal. The standard draws it for terminals from 13 m on
+under UMa, where another value bends the loss in sight beyond some hundred metres to kilometres.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,7 @@ def umi_nlos_db(point: Geometry) -> FloatArray:
 def uma_los_db(point: Geometry) -> FloatArray:
     """UMa LOS: 28 + 22·lg d3 + 20·lg f; beyond d_BP 28 + 40·lg d3 + 20·lg f - 9·lg(d_BP² + dh²).
 
-    Ground distances from 10 m to 5 km, a base station 25 m and terminals 1.5 to 13 m high.
+    Ground distances from 10 m to 5 km, a base station 25 m and terminals 1.5 to 22.5 m high.
 
     Args:
         point: Distances in m, carrier in GHz and heights in m; see `Geometry`.
@@ -106,19 +110,27 @@ def umi_probability(distance_m: FloatArray) -> FloatArray:
     return _street_probability(distance_m, 36.0)
 
 
-def uma_probability(distance_m: FloatArray) -> FloatArray:
-    """UMa: 18/d + exp(-d/63)·(1 - 18/d), 1 up to 18 m; terminals up to 13 m high (C' = 0).
+def uma_probability(distance_m: FloatArray, rx_height_m: float = 1.5) -> FloatArray:
+    """UMa: (18/d + exp(-d/63)·(1 - 18/d))·(1 + C'·5/4·(d/100)³·exp(-d/150)), 1 up to 18 m.
+
+    C' is 0 for terminals up to 13 m high, ((h_UT - 13)/10)^1.5 above.
 
     Args:
         distance_m: Ground distance in m, >= 0, any shape.
+        rx_height_m: Height h_UT of the terminal in m, up to 23.
 
     Returns:
         Probability in [0, 1], in the shape of `distance_m`.
 
     Source:
-        3GPP TR 38.901, table 7.4.2-1.
+        3GPP TR 38.901, table 7.4.2-1; the height's part as ns-3's `ThreeGppUmaChannelConditionModel` has it.
     """
-    return _street_probability(distance_m, 63.0)
+    street = _street_probability(distance_m, 63.0)
+    if rx_height_m <= 13.0:
+        return street
+    far_m = np.maximum(distance_m, 18.0)
+    bend = 1.25 * (far_m / 100.0) ** 3 * np.exp(-far_m / 150.0) * ((rx_height_m - 13.0) / 10.0) ** 1.5
+    return np.where(distance_m <= 18.0, 1.0, np.minimum(street * (1.0 + bend), 1.0))
 
 
 UMI = PathLossModel(
@@ -148,6 +160,6 @@ UMA = PathLossModel(
     distance_range_m=(10.0, 5000.0),
     carrier_range_hz=(0.5e9, 100e9),
     tx_height_range_m=(25.0, 25.0),
-    # Above 13 m the standard adds a height term to P_LOS and a random environment height: not modelled.
-    rx_height_range_m=(1.5, 13.0),
+    rx_height_range_m=(1.5, 22.5),
+    tall_probability=uma_probability,
 )

@@ -56,6 +56,8 @@ class PathLossModel:
         tx_height_range_m: Validity over the transmitter's height in m.
         rx_height_range_m: Validity over the receiver's height in m.
         range_is_3d: Whether `distance_range_m` limits the 3-D distance.
+        tall_probability: Probability of line of sight over ground distance and the receiver's height in m, where it
+            depends on that; None: it does not.
     """
 
     name: str
@@ -71,6 +73,21 @@ class PathLossModel:
     tx_height_range_m: tuple[float, float] = (0.0, np.inf)
     rx_height_range_m: tuple[float, float] = (0.0, np.inf)
     range_is_3d: bool = False
+    tall_probability: Callable[[FloatArray, float], FloatArray] | None = None
+
+    def sight(self, distance_m: FloatArray, rx_height_m: float | None = None) -> FloatArray:
+        """Probability of line of sight.
+
+        Args:
+            distance_m: Ground distance in m, >= 0, any shape.
+            rx_height_m: Height of the receiver in m; None takes the model's own.
+
+        Returns:
+            Probability in [0, 1], in the shape of `distance_m`.
+        """
+        if self.tall_probability is None or rx_height_m is None:
+            return self.los_probability(distance_m)
+        return self.tall_probability(distance_m, rx_height_m)
 
 
 def free_space_db(point: Geometry) -> FloatArray:

@@ -25,13 +25,13 @@ def run(options: argparse.Namespace) -> int:
     if options.resume:
         from dfl_ray.cli.again import begun
 
-        found = begun(_load(options.words))
+        found = begun(load(options.words))
         if found is not None:
             return found if isinstance(found, int) else resume(_of_run(found, options))
     with ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
-        config = _load(options.words)
+        config = load(options.words)
         check_inputs(config)
         silence(options.verbose)
         from dfl_ray.simulation.launch import launch
@@ -74,28 +74,6 @@ def resume(options: argparse.Namespace) -> int:
         return _finish(outcome, options.json)
 
 
-def plan(options: argparse.Namespace) -> int:
-    """`dfl-ray plan`: bytes, airtime, energy, latency, memory and wall time, without training."""
-    from dfl_ray.config.check import check_inputs
-
-    config = _load(options.words)
-    check_inputs(config, planned=True)
-    silence(options.verbose)
-    from dfl_ray.simulation.estimate import plan as plan_run
-    from dfl_ray.simulation.estimate import plan_lines
-    from dfl_ray.tracking.progress import make_progress
-
-    progress = make_progress(quiet=options.json or options.quiet)
-    figures = plan_run(config, progress.step, rounds=options.rounds)
-    lines = plan_lines(figures)
-    width = max(len(name) for name, _ in lines) + 2
-    for name, value in lines:
-        progress.say(name.ljust(width) + value)
-    if options.json:
-        print_json(figures)
-    return 0
-
-
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
     from dfl_ray.errors import InputError
@@ -135,7 +113,7 @@ def config(options: argparse.Namespace) -> int:
     """`dfl-ray config`: what differs from the defaults as commented YAML, or with `--all` every key."""
     from dfl_ray.config.describe import describe
 
-    print(describe(_load(options.words), changed_only=not options.all), end="")
+    print(describe(load(options.words), changed_only=not options.all), end="")
     return 0
 
 
@@ -148,7 +126,8 @@ def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return source, rest
 
 
-def _load(words: Sequence[str]) -> Config:
+def load(words: Sequence[str]) -> Config:
+    """The configuration that the words name; what a switched type drops is told."""
     from dfl_ray.config.load import load_config
 
     source, overrides = split_words(words)

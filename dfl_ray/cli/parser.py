@@ -15,6 +15,7 @@ from dfl_ray.cli import (
     evaluate,
     export,
     methods,
+    plans,
     plot,
     replan,
     status,
@@ -220,12 +221,14 @@ _COMMANDS = (
     ),
     Command(
         "plan",
-        "plan [CONFIG] [key=value …]",
-        "says what a run would cost, without training",
-        "Builds the graph and schedules one representative round over the radio; loads no model.\n"
-        "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json",
+        "plan [CONFIG …] [key=value …]",
+        "says what a run would cost, or compares several, without training",
+        "Builds the graph and schedules the run's rounds over the radio; loads no model.\n"
+        "Several configurations are compared in one table, each with the same overrides.\n"
+        "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json\n"
+        "  dfl-ray plan nr-sidelink wifi-direct mmwave-indoor rounds=4",
         _plan_arguments,
-        commands.plan,
+        plans.plan,
     ),
     Command(
         "calibrate",

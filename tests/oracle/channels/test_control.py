@@ -153,3 +153,23 @@ def test_energy_by_state_holds_control_and_still_adds_up():
     more = plan.state_energy_j[:2] - free.state_energy_j[:2]
     np.testing.assert_allclose(more, [plan.control.transmit_j, plan.control.receive_j], atol=1e-15)
     assert np.array_equal(plan.state_energy_j.sum(axis=0), plan.radio_energy_j)
+
+
+@pytest.mark.parametrize("scheduler", ["csma", "aloha"])
+def test_random_access_hears_for_itself_and_differs_by_the_beacons_time_alone(scheduler):
+    """Carrier sense goes by the powers on air, however coarse reports are, and not by what a beacon told rounds ago."""
+    place = np.random.default_rng(5).random((40, 2)) * 600
+    source = np.arange(40)
+    wanted = Transfers.build(source, (source + 1) % 40, 3000)
+    options = {"sense_dbm": -95.0} if scheduler == "csma" else {}
+    free = RadioSettings(scheduler=scheduler, scheduler_options=options, slot_s=5e-5)
+    coarse = replace(free, control="charged", control_gain_bits=2, control_every_rounds=3)
+    one, other = Channel(free, place, seed=2), Channel(coarse, place, seed=2)
+    for number, shift in enumerate((0.0, 150.0)):
+        for channel in (one, other):
+            channel.move(place + np.array([[shift, 0.0]]) * (source[:, None] % 2))
+        plain, charged = (channel.plan_round(number, wanted) for channel in (one, other))
+        later = charged.start_s + charged.control.span_s - plain.start_s
+        for name in ("slot", "source", "destination", "sinr_db", "rate_bps", "delivered"):
+            np.testing.assert_array_equal(plain.table[name], charged.table[name])
+        np.testing.assert_allclose(charged.table.start_s - plain.table.start_s, later, atol=1e-9)

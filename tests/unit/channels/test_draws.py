@@ -2,7 +2,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
-from channels import kernels
+from channels import draw_kernels as kernels
 from channels.draws import keyed_normal, keyed_uniform, pair_words, stream_key
 
 PAIRS = (np.arange(3000), (np.arange(3000) * 7 + 1) % 5000)

@@ -20,7 +20,7 @@ PRESETS = (
     "default", "fedsa-glue", "flowertune", "glue-dfl", "hub-text", "indoor", "mmwave-indoor", "nr-sidelink",
     "openfedllm", "paper-qwen2.5-1.5b", "paper-qwen2.5-7b", "radio-100k", "real-text", "scale-100k", "scale-10k",
     "scale-1k", "skew-features", "skew-labels", "skew-one-task", "skew-quantity", "skew-shards", "skew-tasks",
-    "smollm2", "stragglers", "v2x-highway", "wifi-direct",
+    "smollm2", "stragglers", "umi-2ghz", "umi-28ghz", "umi-3.5ghz", "umi-5.9ghz", "v2x-highway", "wifi-direct",
 )  # fmt: skip
 
 

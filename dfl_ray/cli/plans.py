@@ -1,0 +1,86 @@
+"""`dfl-ray plan [CONFIG …] [key=value …]`: what a run would cost, or several, one row each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Bytes, airtime, energy, latency, memory and wall time, without training; of several configurations a table."""
+    from dfl_ray.cli.commands import load, print_json, silence
+    from dfl_ray.config.check import check_inputs
+
+    sources = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    configs = {name: load([name, *overrides]) for name in sources} or {"": load(overrides)}
+    for config in configs.values():
+        check_inputs(config, planned=True)
+    silence(options.verbose)
+    from dfl_ray.simulation.estimate import plan as plan_run
+    from dfl_ray.tracking.progress import make_progress
+
+    progress = make_progress(quiet=options.json or options.quiet)
+    plans: list[dict[str, Any]] = []
+    for name, config in configs.items():
+        if len(configs) > 1:
+            progress.say(f"Planning {name}")
+        plans.append(plan_run(config, progress.step, rounds=options.rounds))
+    if len(plans) > 1:
+        plans = [{"configuration": name, **one} for name, one in zip(configs, plans, strict=True)]
+    for line in _one(plans[0]) if len(plans) == 1 else [*table_lines(plans), *_notes(plans)]:
+        progress.say(line)
+    if options.json:
+        print_json(plans[0] if len(plans) == 1 else {"plans": plans})
+    return 0
+
+
+def _one(figures: Mapping[str, Any]) -> list[str]:
+    from dfl_ray.simulation.estimate import plan_lines
+
+    lines = plan_lines(figures)
+    width = max(len(name) for name, _ in lines) + 2
+    return [name.ljust(width) + value for name, value in lines]
+
+
+def _notes(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"note  {one['configuration']}: {note}" for one in plans for note in one["notes"]]
+
+
+def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The plans as a table; sums are over the whole run, as `plan` prints them.
+
+    Args:
+        plans: What `dfl_ray.simulation.estimate.plan` gave for each, and its `configuration`.
+
+    Returns:
+        A line of heads and one line a plan, their columns aligned.
+    """
+    from dfl_ray.records.results import share, size
+    from dfl_ray.simulation.gpu_estimate import about
+
+    rows = [("", "devices", "rounds", "bytes on air", "airtime", "simulated", "energy", "of it radio", "delivered",
+             "memory here")]  # fmt: skip
+    for one in plans:
+        run = one["run"]
+        rows.append(
+            (
+                one["configuration"],
+                f"{one['devices']:,}",
+                f"{one['planned_rounds']:,} of {one['rounds']:,}",
+                size(run["payload_bytes"]),
+                f"{run['airtime_s']:.4g} s",
+                about(run["simulated_s"]),
+                f"{run['energy_j']:.4g} J",
+                f"{run['radio_energy_j']:.4g} J",
+                share(run["delivered_fraction"]),
+                f"{one['memory']['peak_mb']:,.0f} MB",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell.rjust(width)}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
