@@ -71,6 +71,16 @@ class FedSbConfig(AveragedConfig):
     """
 
     type: Literal["fed_sb"] = Field(default="fed_sb", description="the method's name")
+    bases: Literal["random", "gradient"] = Field(
+        default="random",
+        description="the frozen bases: drawn from the seed; or LoRA-SB's, from the SVD of the first step of full "
+        "fine-tuning, which is computed before the run",
+    )
+    bases_rows: int = Field(
+        default=64,
+        ge=1,
+        description="`gradient`: training rows of all devices that the gradient is taken from",
+    )
 
 
 class DecafConfig(TrainingConfig):

@@ -80,7 +80,7 @@ FED_SB = MethodEntry(
         trained="the core C of B C A",
         sent="the core",
         mixed="gossip, exact",
-        note="Bases drawn from the seed; the paper's come from the gradients of the frozen weights.",
+        note="Bases drawn from the seed by default; the paper's are `method.bases: gradient`, not charged.",
     ),
 )
 DECAF = MethodEntry(
