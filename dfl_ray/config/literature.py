@@ -63,6 +63,19 @@ class FloraNaConfig(TrainingConfig):
     type: Literal["flora_na"] = Field(default="flora_na", description="the method's name")
 
 
+class LoraFairConfig(TrainingConfig):
+    """LoRA-FAIR: averaged factors, and a correction of B towards the mean product.
+
+    Source: Bian, Wang, Zhang and Xu, "LoRA-FAIR: federated LoRA fine-tuning with aggregation and initialization
+        refinement", ICCV 2025, arXiv 2411.14961.
+    """
+
+    type: Literal["lora_fair"] = Field(default="lora_fair", description="the method's name")
+    residual_ridge: float = Field(
+        default=0.01, ge=0, description="penalty on the correction, relative to the mean eigenvalue of A A^T"
+    )
+
+
 class FedSbConfig(AveragedConfig):
     """Fed-SB: only the r x r core between two frozen bases is trained and sent.
 
