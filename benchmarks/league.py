@@ -3,7 +3,8 @@
 `nice -n 15 python -m benchmarks.league --seeds 3 --json` tunes every method's learning rate on the embedded suite,
 trains it with every seed at its best rate, and prints where `sparse_orthogonal` loses, then the tables and the Pareto
 fronts. All runs are made in this process, one after the other, and kept: the same command goes on from what is there,
-and `--finished` makes none and reports the seeds that every method has finished. Any `key=value` holds for all runs.
+and `--finished` makes none and reports the seeds that every method has finished. `--rate METHOD=RATE` gives a method a
+rate without trials. Any `key=value` holds for all runs.
 
 Tuning follows one rule for all: a trial at each of `RATES`, and where the best of them is the least or the largest,
 one more `STEP` beyond it. Trials are on rows cut from train and on seeds from `tuning.FIRST_SEED`. A trial is as long
@@ -318,6 +319,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", help=f"comma separated, {OURS} and {REFERENCE} among them; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="number of reported seeds, from 0")
     parser.add_argument("--trial-seeds", type=int, default=1, help=f"seeds of a trial, from {FIRST_SEED}")
+    parser.add_argument(
+        "--rate",
+        action="append",
+        default=[],
+        metavar="METHOD=RATE",
+        help="a rate that is given and not tuned",
+    )
     parser.add_argument("--rounds", type=int, default=12, help="rounds of a reported run")
     parser.add_argument(
         "--trial-rounds", type=int, help="rounds of a trial; default: as many as are reported"
@@ -346,13 +354,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         asked.folder.resolve(),
     )  # fmt: skip
     tunings: dict[str, dict[str, Any]] = {}
-    for method in methods:
+    given = {method: float(rate) for method, rate in (text.split("=") for text in asked.rate)}
+    for method in (m for m in methods if m not in given):
         found = tuned_rate(setting, method, asked.trial_seeds, asked.finished)
         if found is None:
             say(f"{method} is not tuned yet and is left out.")
         else:
             tunings[method] = found
-    chosen = {method: found["best"] for method, found in tunings.items()}
+    best = {method: found["best"] for method, found in tunings.items()}
+    best |= {method: rate_label(method, rate) for method, rate in given.items()}
+    chosen = {method: best[method] for method in methods if method in best}
     curves = all_curves(setting, chosen, asked.seeds, asked.finished)
     seeds = sorted(curves.get(OURS, {}))
     if not seeds or REFERENCE not in curves:

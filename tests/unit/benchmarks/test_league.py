@@ -115,3 +115,21 @@ def test_the_picture_names_every_method_with_a_cost(curves, tmp_path):
     league.draw(tmp_path / "front.svg", curves)
     text = (tmp_path / "front.svg").read_text(encoding="utf-8")
     assert "sparse_orthogonal" in text and ">dear<" in text and "centralized" not in text
+
+
+def test_a_rate_that_is_given_is_not_tuned(monkeypatch, tmp_path, curves):
+    asked = []
+
+    def tuned(setting, method, seeds, finished):
+        asked.append(method)
+        return {"best": f"{method}:learning_rate=0.02", "trials": {"0.02": 0.5}}
+
+    def all_curves(setting, chosen, seeds, finished):
+        assert chosen == {m: f"{m}:learning_rate={r}" for m, r in rates.items()}
+        return {m: curves[m] for m in chosen}
+
+    rates = {"sparse_orthogonal": 0.02, "dlora": 0.3, "cheap": 0.02}
+    monkeypatch.setattr(league, "tuned_rate", tuned)
+    monkeypatch.setattr(league, "all_curves", all_curves)
+    result = league.main(["--methods", ",".join(rates), "--rate", "dlora=0.3", "--folder", str(tmp_path)])
+    assert asked == ["sparse_orthogonal", "cheap"] and set(result["tuning"]) == set(asked)
