@@ -3,7 +3,8 @@
 `python benchmarks/attacks.py --json` trains each method clean, with a fifth of the devices faulty in each way of
 `KINDS` (by the mean; sign flips by `balance` too), and under DP-SGD; accuracy in percent is that of the devices that
 are honest under the attacks. A cell says `refused` where the configuration does not allow it. The adapters of the
-clean runs are attacked too (`dfl-ray evaluate --privacy`). Any `key=value` holds for all runs.
+clean runs are attacked too (`dfl-ray evaluate --privacy`). `--column NAME`, as often as wanted, asks for some columns.
+Any `key=value` holds for all runs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ SETTING = (
 SHARE = 0.2
 NOISE = 0.5
 """Noise of DP-SGD over the clipping norm."""
+PROBES = ("membership_auc", "row_b", "row_a", "round_b", "round_a")
+"""Attacks on the adapters of clean runs."""
 
 
 def columns() -> dict[str, tuple[str, ...]]:
@@ -102,28 +105,37 @@ def cell(found: dict[str, Any] | None) -> str:
     return f"{100 * found['accuracy']:.1f}{more}"
 
 
+def tables(found: Mapping[str, Mapping[str, Any]], named: Sequence[str]) -> str:
+    """Accuracies by column, and below them what clean adapters tell, where they were attacked."""
+    parts = [markdown(("method", *named), [[m, *(cell(row[c]) for c in named)] for m, row in found.items()])]
+    probed = {m: row["clean"] for m, row in found.items() if row.get("clean")}
+    if probed:
+        rows = [[m, *(f"{clean[p]:.2f}" for p in PROBES)] for m, clean in probed.items()]
+        parts.append(markdown(("method", *PROBES), rows))
+    return "\n\n".join(parts)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print, return."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--methods", default=",".join(METHODS), help="comma separated")
+    parser.add_argument(
+        "--column", action="append", choices=tuple(columns()), help="a column; default: all of them"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("overrides", nargs="*", help="key=value for every run")
     asked = parser.parse_intermixed_args(arguments)
     methods = asked.methods.split(",")
+    wanted = {column: more for column, more in columns().items() if column in (asked.column or columns())}
     found: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    for column, more in columns().items():
+    for column, more in wanted.items():
         for method in methods:
             words = (f"method={method}", f"seed={asked.seed}", *asked.overrides, *more)
             with tempfile.TemporaryDirectory() as runs:
                 found[method][column] = measure(words, Path(runs), column == "clean")
             say(f"{method}, {column}: {cell(found[method][column])} {found[method][column]}")
-    print(markdown(("method", *columns()), [[m, *map(cell, row.values())] for m, row in found.items()]))
-    probes = ("membership_auc", "row_b", "row_a", "round_b", "round_a")
-    print()
-    print(markdown(("method", *probes), [
-        [m, *(f"{row['clean'][p]:.2f}" for p in probes)] for m, row in found.items() if row["clean"]
-    ]))  # fmt: skip
+    print(tables(found, list(wanted)))
     result = {"found": found, "overrides": asked.overrides}
     if asked.json:
         print(json.dumps(plain(with_origin(result, seeds=[asked.seed]))))

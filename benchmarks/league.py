@@ -1,10 +1,15 @@
 """The league table: every method at equal rounds, bytes, airtime, joules and simulated seconds, each at its tuned rate.
 
-`nice -n 15 python -m benchmarks.league --seeds 3 --json` tunes every method's learning rate on the embedded suite (the
-same `RATES` for each, on rows cut from train and on seeds from `tuning.FIRST_SEED`), trains it with every seed at its
-best rate, and prints where `sparse_orthogonal` loses, then two tables and the Pareto fronts. All runs are made in this
-process, one after the other, and kept: the same command goes on from what is there, and `--finished` makes none and
-reports the seeds that every method has finished. Any `key=value` holds for all runs.
+`nice -n 15 python -m benchmarks.league --seeds 3 --json` tunes every method's learning rate on the embedded suite,
+trains it with every seed at its best rate, and prints where `sparse_orthogonal` loses, then the tables and the Pareto
+fronts. All runs are made in this process, one after the other, and kept: the same command goes on from what is there,
+and `--finished` makes none and reports the seeds that every method has finished. `--rate METHOD=RATE` gives a method a
+rate without trials. Any `key=value` holds for all runs.
+
+Tuning follows one rule for all: a trial at each of `RATES`, and where the best of them is the least or the largest,
+one more `STEP` beyond it. Trials are on rows cut from train and on seeds from `tuning.FIRST_SEED`. A trial is as long
+as a reported run: shorter ones wrong the methods that train one factor at a time, for which a short trial is a few
+turns of each.
 
 Equal spending: accuracy by the time that a method has spent what `sparse_orthogonal`, or `dlora`, spends in its whole
 run, linear between evaluations. A method that spends less keeps its last accuracy, marked with *.
@@ -34,6 +39,8 @@ APART = ("local", "centralized")
 SAME = {"dec_lora": "dlora"}
 """Methods that are another's update bit for bit: not run."""
 RATES = (4e-3, 1e-2, 2.5e-2)
+STEP = 2.5
+"""Factor between the rates."""
 LONGER = {"random_walk": 5}
 """Methods of which one device trains a round: so many times the rounds, evaluated as often as the others."""
 AXES = {
@@ -101,21 +108,33 @@ def trial(setting: Setting, label: str, seed: int) -> float:
 
 
 def tuned_rate(setting: Setting, method: str, seeds: int, finished: bool) -> dict[str, Any] | None:
-    """Try every rate and take the best; None where `finished` asks for no run and a trial is missing.
+    """Try every rate, and one more beyond the best where that lies at the end of `RATES`; take the best.
 
     Returns:
-        `best`, a label with the rate, and `trials`: rate -> mean accuracy on validation rows.
+        `best`, a label with the rate, and `trials`: rate -> mean accuracy on validation rows. None where `finished`
+        asks for no run and a trial is missing.
     """
-    wanted = [(rate, FIRST_SEED + k) for rate in RATES for k in range(seeds)]
-    jobs = [setting.job(rate_label(method, rate), seed, trial=True) for rate, seed in wanted]
-    if finished and any(state_of(job.path) is None for job in jobs):
-        return None
-    found = {
-        rate: Interval.of([trial(setting, rate_label(method, rate), s) for r, s in wanted if r == rate]).mean
-        for rate in RATES
-    }
+    found: dict[float, float] = {}
+    for rate in RATES:
+        if not _try(setting, method, rate, seeds, finished, found):
+            return None
     best = max(found, key=lambda rate: found[rate])
-    return {"best": rate_label(method, best), "trials": {f"{r:g}": a for r, a in found.items()}}
+    beyond = {RATES[0]: RATES[0] / STEP, RATES[-1]: RATES[-1] * STEP}.get(best)
+    if beyond is not None and not _try(setting, method, beyond, seeds, finished, found):
+        return None
+    best = max(found, key=lambda rate: found[rate])
+    return {"best": rate_label(method, best), "trials": {f"{r:g}": found[r] for r in sorted(found)}}
+
+
+def _try(
+    setting: Setting, method: str, rate: float, seeds: int, finished: bool, found: dict[float, float]
+) -> bool:
+    """Add a rate's mean accuracy to `found`, unless `finished` asks for no run and one is missing."""
+    label, wanted = rate_label(method, rate), [FIRST_SEED + k for k in range(seeds)]
+    if finished and any(state_of(setting.job(label, s, trial=True).path) is None for s in wanted):
+        return False
+    found[rate] = Interval.of([trial(setting, label, s) for s in wanted]).mean
+    return True
 
 
 def all_curves(
@@ -182,6 +201,18 @@ def front(curves: Curves, axis: str) -> list[str]:
     return best
 
 
+def tuning_table(tunings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy % on validation rows at every rate that was tried, the best in bold."""
+    rates = sorted({float(r) for found in tunings.values() for r in found["trials"]})
+    rows: list[list[str]] = []
+    for method, found in tunings.items():
+        best = max(found["trials"].values())
+        said = (found["trials"].get(f"{r:g}") for r in rates)
+        texts = ("" if a is None else f"{100 * a:.1f}" for a in said)
+        rows.append([method, *(f"**{x}**" if x == f"{100 * best:.1f}" else x for x in texts)])
+    return markdown(("method", *(f"{r:g}" for r in rates)), rows)
+
+
 def losses_table(curves: Curves) -> str:
     """Where ours loses, one row a method, in the order of its worst column."""
     rows: dict[str, list[str]] = {}
@@ -232,12 +263,15 @@ def equal_table(curves: Curves) -> str:
     return markdown(("method", *columns), rows)
 
 
-def report(curves: Curves, chosen: Mapping[str, str]) -> str:
+def report(
+    curves: Curves, chosen: Mapping[str, str], tunings: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
     """All tables and the fronts."""
     fronts = [f"- {name}: {', '.join(front(curves, axis))}" for axis, (name, _) in AXES.items()]
     parts = (
         f"Where {OURS} loses", losses_table(curves), "Each method's own run", own_table(curves, chosen),
         "Accuracy % at equal spending", equal_table(curves), "Pareto fronts, the cheapest first", "\n".join(fronts),
+        *(("Accuracy % on validation rows by learning rate", tuning_table(tunings)) if tunings else ()),
     )  # fmt: skip
     return "\n\n".join(parts)
 
@@ -285,8 +319,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", help=f"comma separated, {OURS} and {REFERENCE} among them; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="number of reported seeds, from 0")
     parser.add_argument("--trial-seeds", type=int, default=1, help=f"seeds of a trial, from {FIRST_SEED}")
+    parser.add_argument(
+        "--rate",
+        action="append",
+        default=[],
+        metavar="METHOD=RATE",
+        help="a rate that is given and not tuned",
+    )
     parser.add_argument("--rounds", type=int, default=12, help="rounds of a reported run")
-    parser.add_argument("--trial-rounds", type=int, default=6, help="rounds of a trial")
+    parser.add_argument(
+        "--trial-rounds", type=int, help="rounds of a trial; default: as many as are reported"
+    )
     parser.add_argument("--evaluations", type=int, default=6, help="evaluations of a reported run")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/benchmarks/league"), help="where runs are kept"
@@ -307,21 +350,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if not {OURS, REFERENCE} <= set(methods):
         raise SystemExit(f"--methods needs {OURS} and {REFERENCE}, whose spending the others are given.")
     setting = Setting(
-        asked.rounds, asked.trial_rounds, asked.evaluations, tuple(asked.overrides), asked.folder.resolve()
-    )
+        asked.rounds, asked.trial_rounds or asked.rounds, asked.evaluations, tuple(asked.overrides),
+        asked.folder.resolve(),
+    )  # fmt: skip
     tunings: dict[str, dict[str, Any]] = {}
-    for method in methods:
+    given = {method: float(rate) for method, rate in (text.split("=") for text in asked.rate)}
+    for method in (m for m in methods if m not in given):
         found = tuned_rate(setting, method, asked.trial_seeds, asked.finished)
         if found is None:
             say(f"{method} is not tuned yet and is left out.")
         else:
             tunings[method] = found
-    chosen = {method: found["best"] for method, found in tunings.items()}
+    best = {method: found["best"] for method, found in tunings.items()}
+    best |= {method: rate_label(method, rate) for method, rate in given.items()}
+    chosen = {method: best[method] for method in methods if method in best}
     curves = all_curves(setting, chosen, asked.seeds, asked.finished)
     seeds = sorted(curves.get(OURS, {}))
     if not seeds or REFERENCE not in curves:
         raise SystemExit("No seed is whole; run it without --finished.")
-    print(report(curves, chosen))
+    print(report(curves, chosen, tunings))
     if asked.chart:
         draw(asked.chart, curves)
     return told(summary(curves, tunings, chosen), asked, seeds=seeds)

@@ -33,6 +33,7 @@ class Stream(IntEnum):
     PRIVACY = 17
     CONSENSUS = 18
     WALK = 19
+    BASES = 20
 
 
 def sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

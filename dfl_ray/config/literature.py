@@ -63,6 +63,19 @@ class FloraNaConfig(TrainingConfig):
     type: Literal["flora_na"] = Field(default="flora_na", description="the method's name")
 
 
+class LoraFairConfig(TrainingConfig):
+    """LoRA-FAIR: averaged factors, and a correction of B towards the mean product.
+
+    Source: Bian, Wang, Zhang and Xu, "LoRA-FAIR: federated LoRA fine-tuning with aggregation and initialization
+        refinement", ICCV 2025, arXiv 2411.14961.
+    """
+
+    type: Literal["lora_fair"] = Field(default="lora_fair", description="the method's name")
+    residual_ridge: float = Field(
+        default=0.01, ge=0, description="penalty on the correction, relative to the mean eigenvalue of A A^T"
+    )
+
+
 class FedSbConfig(AveragedConfig):
     """Fed-SB: only the r x r core between two frozen bases is trained and sent.
 
@@ -71,6 +84,16 @@ class FedSbConfig(AveragedConfig):
     """
 
     type: Literal["fed_sb"] = Field(default="fed_sb", description="the method's name")
+    bases: Literal["random", "gradient"] = Field(
+        default="random",
+        description="the frozen bases: drawn from the seed; or LoRA-SB's, from the SVD of the first step of full "
+        "fine-tuning, which is computed before the run",
+    )
+    bases_rows: int = Field(
+        default=64,
+        ge=1,
+        description="`gradient`: training rows of all devices that the gradient is taken from",
+    )
 
 
 class DecafConfig(TrainingConfig):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.problems import Problem
 from dfl_ray.config.section import Section
 from dfl_ray.config.training import GossipConfig, TrainingConfig
@@ -39,7 +40,8 @@ def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable
         method: The section `method`.
 
     Returns:
-        One problem for a method whose messages say more than adapters do, one where the accountant is not installed.
+        One problem for a method whose messages say more than adapters do, one for bases that come from rows, one where
+        the accountant is not installed.
     """
     if privacy.mechanism == "none":
         return
@@ -49,6 +51,13 @@ def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable
             expected="a method with one adapter a device whose parts are averaged, as dlora, ffa or rolora; others "
             "send sketches, masks or modules that the noise does not cover",
             change="Choose such a method, or `privacy.mechanism=none`.",
+        )
+    if isinstance(method, FedSbConfig) and method.bases == "gradient":
+        yield Problem(
+            "`privacy` is not there with `method.bases: gradient`",
+            got="bases that come from rows of the devices as they are",
+            expected="bases that say nothing of the rows",
+            change="Set method.bases=random.",
         )
     if find_spec("prv_accountant") is None:
         yield Problem(

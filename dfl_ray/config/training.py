@@ -21,9 +21,14 @@ class TrainingConfig(BaseModel):
     alpha: float = Field(default=16.0, gt=0, description="adapter scale: s = alpha / rank")
     local_steps: int = Field(default=10, ge=1, description="optimiser steps of a device in one round (H)")
     batch_rows: int = Field(default=16, ge=1, description="rows of one step, over all tasks the device holds")
-    learning_rate: float = Field(default=5e-3, gt=0, description="AdamW step size")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        default="adamw",
+        description="rule of the local steps: `adamw`; or `sgd`, x <- x - lr (g + weight_decay x) without momentum, as "
+        "most federated papers write them, with other learning rates",
+    )
+    learning_rate: float = Field(default=5e-3, gt=0, description="step size of the optimiser")
     warmup_rounds: int = Field(default=0, ge=0, description="rounds over which the step size rises linearly")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decoupled weight decay")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
     clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm of one adapter")
     precision: Precision = Field(default="float16", description="number format of the values on air")
     error_feedback: bool = Field(
@@ -33,7 +38,7 @@ class TrainingConfig(BaseModel):
     fresh_optimizer: bool = Field(
         default=False,
         description="set both moments of AdamW to 0 after every exchange, as the clients of federated papers do; "
-        "otherwise they stay on the device",
+        "otherwise they stay on the device; `sgd` has none",
     )
     proximal: float = Field(
         default=0.0,

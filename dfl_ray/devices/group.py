@@ -90,7 +90,7 @@ class DeviceGroup:
             config=self.config, seed=s.config.seed, run=s.run, rounds=s.config.rounds, layers=s.layers,
             tasks=len(s.tasks), held=s.held, graph=s.graph, sketch=self.sketch, router_layers=s.router_layers,
             projections=s.projections, faults=self.faults, barrier=s.config.schedule == "sync",
-            privacy=PrivateUpdates(s.config.privacy, s.config.seed), warm=s.warm, ups=s.ups,
+            privacy=PrivateUpdates(s.config.privacy, s.config.seed), warm=s.warm, ups=s.ups, cores=s.cores,
         )  # fmt: skip
 
     def rewire(self, graph: CommGraph) -> None:

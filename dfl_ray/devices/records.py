@@ -39,6 +39,7 @@ class GroupSetup:
         projections: The static A of all devices, see `methods.base.Context`.
         warm: The adapter that all devices start from; None = the method's own start.
         ups: The static U^T of a core, see `methods.base.Context`.
+        cores: The first cores where they are not 0, see `methods.base.Context`.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class GroupSetup:
     projections: tuple[np.ndarray, ...] = ()
     warm: WarmStart | None = None
     ups: tuple[np.ndarray, ...] = ()
+    cores: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)

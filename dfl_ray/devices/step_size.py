@@ -17,4 +17,6 @@ def step_size(config: TrainingConfig, number: int) -> StepSize:
         The settings, with lr min(1, number / warmup_rounds).
     """
     warm = min(1.0, number / config.warmup_rounds) if config.warmup_rounds else 1.0
-    return StepSize(config.learning_rate * warm, config.weight_decay, config.clip_norm, config.proximal)
+    return StepSize(
+        config.learning_rate * warm, config.weight_decay, config.clip_norm, config.proximal, config.optimizer
+    )

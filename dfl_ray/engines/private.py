@@ -15,7 +15,7 @@ import torch
 from dfl_ray.engines.leaves import Leaves
 from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, backward
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, proximal_
+from dfl_ray.lora.optimizer import AdapterState, StepSize, proximal_, step_
 from dfl_ray.tasks.tokens import TokenRows
 
 Pair = tuple[TokenRows, int]
@@ -114,7 +114,7 @@ def train_privately(
         layout: Where the factors lie.
         state: The adapters, (S, layout.size).
         work: One entry an adapter, all with the same number of steps.
-        size: AdamW settings.
+        size: Settings of a step.
         scale: alpha / r.
         noise: Clipping and noise.
         static_a: As in `train_adapters`.
@@ -142,7 +142,7 @@ def train_privately(
         proximal_(gradient, state.theta, start, size)
         if keep is not None:
             gradient.mul_(keep)
-        adamw_(state, gradient, size, active, keep)
+        step_(state, gradient, size, active, keep)
         np.add.at(sums, owner.cpu().numpy(), losses.cpu().numpy())
         np.add.at(seen, owner.cpu().numpy(), 1)
         norms += torch.linalg.vector_norm(gradient, dim=1).cpu().numpy() / steps

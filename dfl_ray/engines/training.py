@@ -1,6 +1,6 @@
 """Local training of many devices in one batched forward and backward.
 
-The loss is the sum over adapters of their own mean token loss, gradients are clipped per adapter and AdamW is
+The loss is the sum over adapters of their own mean token loss, gradients are clipped per adapter and the optimiser is
 element-wise, so K devices together are exactly K separate runs up to the order of floating-point sums.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 (low-rank adapters); Loshchilov and Hutter 2019
@@ -31,7 +31,7 @@ from dfl_ray.engines.gpu.step import step_gradients
 from dfl_ray.engines.leaves import Leaves
 from dfl_ray.lora.inject import AdaptedLinear, Binding, BindingCell, classifies
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_, proximal_
+from dfl_ray.lora.optimizer import AdapterState, StepSize, clip_, proximal_, step_
 from dfl_ray.models.cache import KeyValueCache
 from dfl_ray.models.llama import CausalDecoder
 from dfl_ray.models.positions import longest_constant
@@ -259,15 +259,15 @@ def train_adapters(
 
     In each step the gradient of sum_k L_k is formed, with L_k the mean token loss of adapter k on its own rows, so
     that each adapter gets the gradient of its own loss; then each gradient is masked by `keep`, clipped to
-    `size.clip_norm` and followed by one step of AdamW. An adapter without rows in a step, or whose loss or gradient
-    norm was not finite in this or an earlier step, is left as it is.
+    `size.clip_norm` and followed by one step of `size.optimizer`. An adapter without rows in a step, or whose loss or
+    gradient norm was not finite in this or an earlier step, is left as it is.
 
     Args:
         model: The shared base.
         layout: Where the factors lie in `state.theta`.
         state: The adapters, (S, layout.size).
         work: One entry an adapter, all with the same number of steps (steps may be empty of rows).
-        size: AdamW settings.
+        size: Settings of a step.
         scale: s = alpha / r.
         static_a: One (S, r, d) stack a layer when A is not stored in the layout.
         frozen: One (S, R, d), (S, m, R) pair a layer that is added to the adapters and not trained.
@@ -299,7 +299,7 @@ def train_adapters(
         active &= finite
         if correction is not None:
             correction.count(active)
-        adamw_(state, leaves.gradient, size, active.to(state.theta.device), keep)
+        step_(state, leaves.gradient, size, active.to(state.theta.device), keep)
         used = active.float()
         losses += torch.where(active, loss.cpu(), 0.0)
         norms += torch.where(active, norm.cpu(), 0.0)

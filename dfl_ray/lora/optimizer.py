@@ -1,12 +1,13 @@
-"""AdamW and clipping for many adapters at once, each as if it were alone.
+"""AdamW, SGD and clipping for many adapters at once, each as if it were alone.
 
 Everything is element-wise or reduces over one adapter's own row, so stepping S adapters together equals S
-separate runs of `torch.optim.AdamW` after `clip_grad_norm_` (Loshchilov and Hutter 2019).
+separate runs of `torch.optim.AdamW` or `torch.optim.SGD` after `clip_grad_norm_` (Loshchilov and Hutter 2019).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -89,12 +90,14 @@ class StepSize:
         weight_decay: wd, >= 0; decoupled from the gradient.
         clip_norm: Largest norm of an adapter's gradient, > 0.
         proximal: mu >= 0 of FedProx; see `proximal_`.
+        optimizer: The rule of the update, `adamw_` or `sgd_`.
     """
 
     learning_rate: float
     weight_decay: float
     clip_norm: float
     proximal: float = 0.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 def proximal_(
@@ -133,6 +136,44 @@ def clip_(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
     norms = torch.linalg.vector_norm(gradient, dim=1)
     gradient.mul_((clip_norm / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
     return norms
+
+
+def step_(
+    state: AdapterState,
+    gradient: torch.Tensor,
+    size: StepSize,
+    active: torch.Tensor,
+    keep: torch.Tensor | None = None,
+) -> None:
+    """Make one step of the active adapters by `size.optimizer`, in place; arguments are those of `adamw_`."""
+    (adamw_ if size.optimizer == "adamw" else sgd_)(state, gradient, size, active, keep)
+
+
+def sgd_(
+    state: AdapterState,
+    gradient: torch.Tensor,
+    size: StepSize,
+    active: torch.Tensor,
+    keep: torch.Tensor | None = None,
+) -> None:
+    """Make one gradient step of the active adapters, in place: theta <- theta - lr (g + wd theta), without momentum.
+
+    Both moments stay 0. Without momentum a decay that is coupled to the gradient, as in `torch.optim.SGD`, and one that
+    is not, theta (1 - lr wd) - lr g, are the same.
+
+    Source: Robbins and Monro 1951, "A stochastic approximation method"; `torch.optim.SGD` with momentum 0.
+
+    Args:
+        state: The adapters.
+        gradient: (S, size), clipped and masked.
+        size: Step settings.
+        active: (S,) bool; the others keep parameters and step count.
+        keep: (S, size) bool; entries outside it stay, None = all may change.
+    """
+    may = active.unsqueeze(1) if keep is None else keep & active.unsqueeze(1)
+    change = gradient.add(state.theta, alpha=size.weight_decay) if size.weight_decay else gradient
+    state.theta.copy_(torch.where(may, state.theta - size.learning_rate * change, state.theta))
+    state.steps += active
 
 
 def adamw_(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +43,11 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def single_threaded() -> AbstractContextManager[object]:
+    """Hold BLAS to one thread, so that what is rounded does not depend on how many there are."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
 def orthogonal_rows(seed: int, layer: str, size: int, count: int) -> np.ndarray:
     """Draw orthonormal rows, Haar-distributed on the Stiefel manifold: the wanted rows of a Haar orthogonal matrix.
 
@@ -64,7 +70,7 @@ def orthogonal_rows(seed: int, layer: str, size: int, count: int) -> np.ndarray:
         (count, size) float64 with Q^T Q = I to 1e-12.
     """
     gaussian = generator(seed, Stream.PROJECTION, _layer_key(layer)).standard_normal((size, count))
-    with _blas().limit(limits=1, user_api="blas"):
+    with single_threaded():
         if count * WELL_CONDITIONED <= size:
             inverse = np.linalg.inv(np.linalg.cholesky(gaussian.T @ gaussian))
             return inverse @ gaussian.T

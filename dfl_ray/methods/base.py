@@ -141,6 +141,7 @@ class Context:
         privacy: Clipping and noise on what is sent.
         warm: The adapter that all devices start from; None = the method's own start.
         ups: The static U^T of a core, one (r, m) float32 a layer; empty where no core is trained.
+        cores: The diagonal of the first core of all devices, one (r,) float32 a layer; empty = the method's own start.
     """
 
     config: TrainingConfig
@@ -159,6 +160,7 @@ class Context:
     privacy: PrivateUpdates = field(default_factory=PrivateUpdates)
     warm: WarmStart | None = None
     ups: Sequence[np.ndarray] = ()
+    cores: Sequence[np.ndarray] = ()
 
     def law_context(self, layout: Layout) -> LawContext:
         """Make what the method's traffic law knows of the run.
@@ -283,7 +285,7 @@ class Method(Protocol):
 
 
 def first_adapters(method: Method, context: Context, devices: Sequence[int]) -> torch.Tensor:
-    """Give the adapters that devices begin the run with: the method's start, and in it the adapter of a warm start.
+    """Give the adapters that devices begin the run with: the method's start, and in it a warm start or first cores.
 
     Args:
         method: The method.
@@ -297,6 +299,8 @@ def first_adapters(method: Method, context: Context, devices: Sequence[int]) -> 
         InputError: A is not trained, and the method's own A is not the warm start's.
     """
     theta = torch.cat([method.start(d) for d in devices])
+    for view, core in zip(method.layout.views(theta, "c"), context.cores, strict=False):
+        view.copy_(torch.from_numpy(np.diag(core)))
     if context.warm is None:
         return theta
     context.warm.put(method.layout, theta)

@@ -16,7 +16,6 @@ from then on. FedSRD-e, which leaves the SVD out, is not there.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -26,17 +25,14 @@ import torch
 
 from dfl_ray.config.literature import FedsrdConfig
 from dfl_ray.lora.layout import Factor
-from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
+from dfl_ray.methods.base import Context, Device, MethodState
 from dfl_ray.methods.flasc import largest
 from dfl_ray.methods.flexlora import truncated_svd
-from dfl_ray.methods.gossip import collect
 from dfl_ray.methods.modules import products
-from dfl_ray.methods.shared import SharedAdapter, factor_keep
-from dfl_ray.methods.sparse_body import sparse_body, sparse_entries
-from dfl_ray.methods.star_law import StarLaw, answered_factor, kept_entries
+from dfl_ray.methods.shared import factor_keep
+from dfl_ray.methods.sparse_star import Said, SparseStar
+from dfl_ray.methods.star_law import answered_factor, kept_entries
 from dfl_ray.seeds import Stream, generator
-from dfl_ray.wire.codec import decode_values, encode_values
-from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -93,7 +89,7 @@ def answer(common: Pair, uploads: Sequence[Pair], rank: int, factor: Factor) -> 
 
 
 @final
-class Fedsrd(SharedAdapter[FedsrdState]):
+class Fedsrd(SparseStar[FedsrdState]):
     """FedSRD; see the module's text.
 
     Args:
@@ -102,8 +98,8 @@ class Fedsrd(SharedAdapter[FedsrdState]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        assert isinstance(self.law, StarLaw) and isinstance(context.config, FedsrdConfig)
-        self.star, self.config = self.law, context.config
+        assert isinstance(context.config, FedsrdConfig)
+        self.config = context.config
 
     def memory(self, device: int) -> FedsrdState:
         """Nothing held yet."""
@@ -114,72 +110,19 @@ class Fedsrd(SharedAdapter[FedsrdState]):
         if device.memory.common is None:
             device.memory.common = device.state.theta[0].cpu().numpy().copy()
 
-    def outgoing(self, device: Device[FedsrdState], round_index: int) -> list[Outgoing]:
-        """Encode the important changes for the hub, or its answer for all.
-
-        Args:
-            device: The sender.
-            round_index: The round, from 1.
-
-        Returns:
-            At most one message with its bytes.
-        """
-        out: list[Outgoing] = []
-        for planned in self.planned(device, round_index):
-            if self.star.downloads(planned.version):
-                turn = self._turn(planned.version)
-                assert device.memory.answer is not None and device.memory.said is not None
-                mask, values = device.memory.said[turn], device.memory.answer[device.memory.said]
-            else:
-                mask, change = self._upload(device)
-                values = change[mask]
-            precision, run = self.config.precision, self.context.run
-            body = sparse_body(mask, values, precision)
-            message = Message(
-                Kind.ADAPTER, SHARED_TASK, device.index, planned.version, run, 0, precision, body
-            )
-            out.append(Outgoing(planned, pack(message)))
-        return out
-
-    def incoming(
-        self,
-        device: Device[FedsrdState],
-        round_index: int,
-        received: Sequence[bytes | memoryview],
-        sent: Sequence[Delivery],
-    ) -> Counter[str]:
-        """Form the answer on the hub, or add the hub's answer to the common factors.
-
-        Arguments and result are those of `Method.incoming`.
-        """
-        is_hub, memory = device.index == self.config.server, device.memory
-        known = self.star.others if is_hub else (self.config.server,)
-        arrived, refused = collect(device, self.context, round_index, received, self._read, senders=known)
-        assert memory.common is not None, "begin has not been called"
-        if self.star.uploads(round_index) and is_hub:
-            mask, change = self._upload(device)
-            own = np.where(mask, self._rounded(change), np.float32(0))
-            self._form(device, round_index + 1, [own, *(arrived[s] for s in sorted(arrived))])
-        if self.star.downloads(round_index):
-            if is_hub and memory.answer is not None:
-                arrived = {device.index: self._rounded(memory.answer)}
-            for change in arrived.values():
-                memory.common = memory.common + change
-            memory.answer = memory.said = None
-            device.state.theta[0].copy_(torch.from_numpy(memory.common))
-        return refused
-
-    def _turn(self, round_index: int) -> np.ndarray:
-        """(size,) bool of the factor whose turn a download is."""
+    def places(self, round_index: int) -> np.ndarray | None:
+        """Of a download the entries of the factor whose turn it is; of an upload all."""
+        if not self.star.downloads(round_index):
+            return None
         return factor_keep(self.layout, answered_factor(self.config, round_index))
 
-    def _upload(self, device: Device[FedsrdState]) -> tuple[np.ndarray, np.ndarray]:
-        """(size,) bool of the entries that a device sends up, and its (size,) float32 change scaled for them."""
-        assert device.memory.common is not None, "begin has not been called"
+    def upload(self, device: Device[FedsrdState]) -> Said:
+        """The important entries of the change, scaled to the sum of magnitudes of all of it."""
+        common = self._common(device)
         trained = device.state.theta[0].cpu().numpy()
-        change = trained - device.memory.common
-        pairs = zip(products(self, device.memory.common), products(self, trained), strict=True)
-        importance = [importances(common, new) for common, new in pairs]
+        change = trained - common
+        pairs = zip(products(self, common), products(self, trained), strict=True)
+        importance = [importances(before, new) for before, new in pairs]
         mask = np.zeros(self.layout.size, bool)
         for s in self.layout.segments:
             here = slice(s.start, s.stop)
@@ -190,31 +133,39 @@ class Fedsrd(SharedAdapter[FedsrdState]):
                 change[here] *= np.abs(change[here]).sum() / kept
         return mask, change
 
-    def _form(self, device: Device[FedsrdState], round_index: int, changes: Sequence[np.ndarray]) -> None:
-        """Make the answer of a download in `round_index` from all changes, and draw which entries it says."""
-        memory, factor = device.memory, answered_factor(self.config, round_index)
-        assert memory.common is not None
-        common = products(self, memory.common)
-        uploads = [products(self, memory.common + change) for change in changes]
-        memory.answer = np.zeros(self.layout.size, np.float32)
-        for s in self.layout.of(factor):
-            found = answer(common[s.layer], [u[s.layer] for u in uploads], self.layout.rank, factor)
-            memory.answer[s.start : s.stop] = found.ravel()
-        places = np.flatnonzero(self._turn(round_index))
-        count = kept_entries(self.config.download_share, len(places))
-        rng = generator(self.context.seed, Stream.METHOD, round_index, device.index)
-        memory.said = np.zeros(self.layout.size, bool)
-        memory.said[rng.choice(places, count, replace=False)] = True
-        memory.answer = np.where(memory.said, memory.answer * (len(places) / count), 0).astype(np.float32)
+    def form(self, device: Device[FedsrdState], round_index: int, uploads: Sequence[np.ndarray]) -> None:
+        """Make the answer from all changes, and draw which of its entries are said.
 
-    def _rounded(self, values: np.ndarray) -> np.ndarray:
-        """Values as a receiver would read them."""
-        return decode_values(encode_values(values, self.config.precision), self.config.precision, len(values))
-
-    def _read(self, message: Message) -> np.ndarray:
-        down = self.star.downloads(message.version)
-        places = self._turn(message.version) if down else np.ones(self.layout.size, bool)
-        mask, values = sparse_entries(message.body, int(places.sum()), message.precision)
+        Arguments are those of `SparseStar.form`.
+        """
+        memory, known = device.memory, self._common(device)
+        factor, places = answered_factor(self.config, round_index + 1), self.places(round_index + 1)
+        assert places is not None
+        common = products(self, known)
+        trained = [products(self, known + change) for change in uploads]
         full = np.zeros(self.layout.size, np.float32)
-        full[np.flatnonzero(places)[mask]] = values
-        return full
+        for s in self.layout.of(factor):
+            found = answer(common[s.layer], [u[s.layer] for u in trained], self.layout.rank, factor)
+            full[s.start : s.stop] = found.ravel()
+        chosen = np.flatnonzero(places)
+        count = kept_entries(self.config.download_share, len(chosen))
+        rng = generator(self.context.seed, Stream.METHOD, round_index + 1, device.index)
+        memory.said = np.zeros(self.layout.size, bool)
+        memory.said[rng.choice(chosen, count, replace=False)] = True
+        memory.answer = np.where(memory.said, full * (len(chosen) / count), 0).astype(np.float32)
+
+    def download(self, device: Device[FedsrdState]) -> Said:
+        """The drawn entries of the answer."""
+        assert device.memory.said is not None and device.memory.answer is not None, "no answer was formed"
+        return device.memory.said, device.memory.answer
+
+    def take(self, device: Device[FedsrdState], answer: np.ndarray | None) -> None:
+        """Add the answer to the common factors, and go on from these."""
+        memory, common = device.memory, self._common(device)
+        memory.common = common if answer is None else common + answer
+        memory.answer = memory.said = None
+        device.state.theta[0].copy_(torch.from_numpy(memory.common))
+
+    def _common(self, device: Device[FedsrdState]) -> np.ndarray:
+        assert device.memory.common is not None, "begin has not been called"
+        return device.memory.common

@@ -13,7 +13,6 @@ alike.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -22,13 +21,9 @@ import numpy as np
 import torch
 
 from dfl_ray.config.literature import FlascConfig
-from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
-from dfl_ray.methods.gossip import collect
-from dfl_ray.methods.shared import SharedAdapter
-from dfl_ray.methods.sparse_body import sparse_body, sparse_entries
-from dfl_ray.methods.star_law import StarLaw, kept_entries
-from dfl_ray.wire.codec import decode_values, encode_values
-from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
+from dfl_ray.methods.base import Context, Device, MethodState
+from dfl_ray.methods.sparse_star import Said, SparseStar
+from dfl_ray.methods.star_law import kept_entries
 
 
 @dataclass
@@ -60,7 +55,7 @@ def largest(values: np.ndarray, share: float) -> np.ndarray:
 
 
 @final
-class Flasc(SharedAdapter[FlascState]):
+class Flasc(SparseStar[FlascState]):
     """FLASC; see the module's text.
 
     Args:
@@ -69,8 +64,8 @@ class Flasc(SharedAdapter[FlascState]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        assert isinstance(self.law, StarLaw) and isinstance(context.config, FlascConfig)
-        self.star, self.config = self.law, context.config
+        assert isinstance(context.config, FlascConfig)
+        self.config = context.config
 
     def memory(self, device: int) -> FlascState:
         """Nothing held yet."""
@@ -80,75 +75,28 @@ class Flasc(SharedAdapter[FlascState]):
         """Remember what the local steps of a cycle begin with."""
         if device.memory.start is None:
             device.memory.start = device.state.theta[0].cpu().numpy().copy()
-        if device.index == self.config.server and device.memory.server is None:
+        if device.index == self.hub and device.memory.server is None:
             device.memory.server = device.memory.start.copy()
 
-    def outgoing(self, device: Device[FlascState], round_index: int) -> list[Outgoing]:
-        """Encode T_u of the change for the hub, or T_d of the hub's vector for all.
-
-        Args:
-            device: The sender.
-            round_index: The round, from 1.
-
-        Returns:
-            At most one message with its bytes.
-        """
-        return [
-            Outgoing(planned, self._message(device, planned.version))
-            for planned in self.planned(device, round_index)
-        ]
-
-    def incoming(
-        self,
-        device: Device[FlascState],
-        round_index: int,
-        received: Sequence[bytes | memoryview],
-        sent: Sequence[Delivery],
-    ) -> Counter[str]:
-        """Add the mean change to the hub's vector, or take what the hub has sent as the next start.
-
-        Arguments and result are those of `Method.incoming`.
-        """
-        is_hub = device.index == self.config.server
-        known = self.star.others if is_hub else (self.config.server,)
-        arrived, refused = collect(device, self.context, round_index, received, self._read, senders=known)
-        if self.star.uploads(round_index) and is_hub:
-            own = self._said(self._change(device), self.config.upload_share)[1]
-            changes = np.stack([own, *(arrived[s] for s in sorted(arrived))]).astype(np.float64)
-            assert device.memory.server is not None, "begin has not been called"
-            device.memory.server = (device.memory.server + changes.mean(axis=0)).astype(np.float32)
-        if self.star.downloads(round_index):
-            if is_hub and device.memory.server is not None:
-                arrived = {device.index: self._said(device.memory.server, self.config.download_share)[1]}
-            for values in arrived.values():
-                device.state.theta[0].copy_(torch.from_numpy(values))
-            device.memory.start = None
-        return refused
-
-    def _change(self, device: Device[FlascState]) -> np.ndarray:
+    def upload(self, device: Device[FlascState]) -> Said:
+        """T_u of the change."""
         assert device.memory.start is not None, "begin has not been called"
-        return device.state.theta[0].cpu().numpy() - device.memory.start
+        change = device.state.theta[0].cpu().numpy() - device.memory.start
+        return largest(change, self.config.upload_share), change
 
-    def _said(self, values: np.ndarray, share: float) -> tuple[bytes, np.ndarray]:
-        """The body that says the largest entries, and the (size,) vector as a receiver reads it."""
-        mask, precision = largest(values, share), self.config.precision
-        body = sparse_body(mask, values[mask], precision)
-        read = np.zeros(self.layout.size, np.float32)
-        read[mask] = decode_values(encode_values(values[mask], precision), precision, int(mask.sum()))
-        return body, read
+    def form(self, device: Device[FlascState], round_index: int, uploads: Sequence[np.ndarray]) -> None:
+        """Add the mean change to the hub's vector; arguments are those of `SparseStar.form`."""
+        assert device.memory.server is not None, "begin has not been called"
+        mean = np.mean(np.stack(uploads).astype(np.float64), axis=0)
+        device.memory.server = (device.memory.server + mean).astype(np.float32)
 
-    def _message(self, device: Device[FlascState], version: int) -> bytes:
-        if self.star.downloads(version):
-            assert device.memory.server is not None, "begin has not been called"
-            values, share = device.memory.server, self.config.download_share
-        else:
-            values, share = self._change(device), self.config.upload_share
-        body, precision = self._said(values, share)[0], self.config.precision
-        run = self.context.run
-        return pack(Message(Kind.ADAPTER, SHARED_TASK, device.index, version, run, 0, precision, body))
+    def download(self, device: Device[FlascState]) -> Said:
+        """T_d of the hub's vector."""
+        assert device.memory.server is not None, "begin has not been called"
+        return largest(device.memory.server, self.config.download_share), device.memory.server
 
-    def _read(self, message: Message) -> np.ndarray:
-        mask, values = sparse_entries(message.body, self.layout.size, message.precision)
-        full = np.zeros(self.layout.size, np.float32)
-        full[mask] = values
-        return full
+    def take(self, device: Device[FlascState], answer: np.ndarray | None) -> None:
+        """Start the next cycle from what the hub has sent, or from the own adapter where it was lost."""
+        if answer is not None:
+            device.state.theta[0].copy_(torch.from_numpy(answer))
+        device.memory.start = None

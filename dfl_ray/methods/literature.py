@@ -70,6 +70,17 @@ FLORA_NA = MethodEntry(
         note="How the paper finds the weights was not checked; alternating least squares here.",
     ),
 )
+LORA_FAIR = MethodEntry(
+    literature.LoraFairConfig,
+    f"{_HERE}.lora_fair:LoraFair",
+    MethodSpec(feedback=False),
+    About(
+        "LoRA-FAIR: averaged factors, B corrected towards the mean product",
+        "Bian et al. 2025, arXiv 2411.14961",
+        mixed="each by gossip, then a ridge correction of B",
+        note="The paper's distance and penalty were not checked; squared here, in closed form.",
+    ),
+)
 FED_SB = MethodEntry(
     literature.FedSbConfig,
     f"{_HERE}.fed_sb:FedSb",
@@ -80,7 +91,7 @@ FED_SB = MethodEntry(
         trained="the core C of B C A",
         sent="the core",
         mixed="gossip, exact",
-        note="Bases drawn from the seed; the paper's come from the gradients of the frozen weights.",
+        note="Bases drawn from the seed by default; the paper's are `method.bases: gradient`, not charged.",
     ),
 )
 DECAF = MethodEntry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dfl_ray.config.baselines import ChocoConfig
+from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.schema import Config
 
 CHOCO_STEP_PER_SHARE = 4.0
@@ -27,6 +28,11 @@ def method_notes(config: Config) -> tuple[str, ...]:
                 f"`method.consensus_step` {step:g} is large for `method.keep_share` {share:g}: CHOCO may diverge above "
                 f"{CHOCO_STEP_PER_SHARE:g} times the share, on dense graphs even below."
             )
+    if isinstance(method, FedSbConfig) and method.bases == "gradient":
+        notes.append(
+            f"The bases come from the gradient of {method.bases_rows} training rows of the devices, computed before "
+            "the run: how it is formed and how the bases reach every device is not simulated and costs nothing here."
+        )
     if method.hub is not None and config.rounds % (method.exchange_every + 1):
         cycle = method.exchange_every + 1
         notes.append(

@@ -26,7 +26,9 @@ _OPTIONS = """
 - `method.control_variates` is SCAFFOLD's correction of local steps (Karimireddy et al. 2020, arXiv 1910.06378) without
   a server, for the methods that average parts of the one adapter of a device: `dlora`, `dec_lora`, `ffa`, `fed_sb`,
   `rolora`, `adf_lora`, `tad_lora`, `fedsa`. Messages are twice as long (`dfl_ray/methods/variates.py`). Made for
-  gradient steps: under AdamW they were measured to harm (docs/papers.md).
+  small gradient steps: under AdamW and under SGD they were measured to harm (docs/papers.md).
+- `method.optimizer=sgd` makes the local steps plain gradient steps, as most federated papers write them; AdamW is the
+  default. Learning rates of the two do not compare.
 - `method.fresh_optimizer` sets the moments of AdamW to 0 after every exchange, as the clients of federated papers do.
   One rule for all: without it moments stay on the device under every method. Where an exchange replaces the adapter by
   other factors (`flora`, `flexlora`, `decaf`, `random_walk`) its old moments mean nothing and are always set to 0.

@@ -24,6 +24,7 @@ METHODS: Registry[Any] = Registry(
         "tad_lora": "dfl_ray.methods.literature:TAD_LORA",
         "fedex": "dfl_ray.methods.literature:FEDEX",
         "flora_na": "dfl_ray.methods.literature:FLORA_NA",
+        "lora_fair": "dfl_ray.methods.literature:LORA_FAIR",
         "fed_sb": "dfl_ray.methods.literature:FED_SB",
         "decaf": "dfl_ray.methods.literature:DECAF",
         "gradient_tracking": "dfl_ray.methods.literature:GRADIENT_TRACKING",

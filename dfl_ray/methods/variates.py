@@ -9,8 +9,8 @@ Source: Karimireddy et al. 2020, arXiv 1910.06378, algorithm 1, equations 3 to 5
 c_i' = c_i - c + (x - y) / (K eta), is the mean of g over the local steps, which is what is computed here, since AdamW's
 steps are no multiple of a gradient. Departures: every device takes part in every round; the server's mean is gossip;
 the corrected gradient is clipped and goes through AdamW. A lost message leaves its weight at home, which ends the
-equality of the sums. Values on air have the adapter's precision, without error feedback. Measured with AdamW, one task
-a device: far worse than without (docs/papers.md).
+equality of the sums. Values on air have the adapter's precision, without error feedback. Measured with AdamW and
+with SGD, one task a device: far worse than without, at steps that learn (docs/papers.md).
 """
 
 from __future__ import annotations

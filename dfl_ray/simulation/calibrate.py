@@ -211,7 +211,10 @@ def _trainer(experiment: Experiment, group: DeviceGroup) -> Callable[[Shape], No
         ]
         train_adapters(
             group.model, method.layout, group.state, work,
-            size=StepSize(settings.learning_rate, settings.weight_decay, settings.clip_norm), scale=group.scale,
+            size=StepSize(
+                settings.learning_rate, settings.weight_decay, settings.clip_norm, optimizer=settings.optimizer
+            ),
+            scale=group.scale,
             static_a=None if static is None else [a.to(where) for a in static],
             frozen=None if frozen is None else [(a.to(where), b.to(where)) for a, b in frozen],
         )  # fmt: skip

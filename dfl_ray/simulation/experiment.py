@@ -30,6 +30,7 @@ from dfl_ray.network.deployment import (
 )
 from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes
 from dfl_ray.simulation.dealing import deal_rows, sketches_of
+from dfl_ray.simulation.gradient_bases import with_gradient_bases
 
 if TYPE_CHECKING:
     from dfl_ray.engines.adapted_layers import Targets
@@ -117,8 +118,8 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     with step("projections"):
         warm = warm_start(config, layers)
         projections = static_projections(config, layers, len(tokens), warm)
-    setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
-    setup = replace(setup, warm=warm, ups=static_ups(config, layers))
+        setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
+        setup = with_gradient_bases(replace(setup, warm=warm, ups=static_ups(config, layers)))
     flops = flops_per_token(config.method, layers, targets.parameters)
     notes = setup_notes(
         config, loaded.notes, tokens, (*targets.notes, *warm_notes(config, warm, layers)), deployment

@@ -82,6 +82,7 @@ METHOD_ORDER = (
     "flasc",
     "fed_sb",
     "fedsrd",
+    "lora_fair",
 )
 """Methods in the order of their colours, so that one has the same colour in every figure and every comparison."""
 

@@ -53,21 +53,53 @@ def test_losses_are_told_first_and_sure_ones_before_the_others(curves):
     assert league.report(curves, chosen).startswith("Where sparse_orthogonal loses")
 
 
-def test_every_method_has_the_same_trials_and_the_best_rate_is_taken(monkeypatch, tmp_path):
-    setting = league.Setting(12, 6, 6, (), tmp_path)
-    asked = []
+@pytest.fixture
+def tried(monkeypatch):
+    """Replaces the trials: the accuracy of a rate falls with its distance from what is best for its method."""
+    asked, best = [], {"dlora": 0.01, "choco": 0.003, "ffa": 0.08, "adf_lora": 0.025 / 1.4}
 
     def trial(setting, label, seed):
-        asked.append((label, seed))
-        return 0.7 if label.endswith("=0.01") else 0.5
+        method, rate = label.split(":learning_rate=")
+        asked.append((method, float(rate), seed))
+        return 0.9 - abs(np.log(float(rate) / best[method]))
 
     monkeypatch.setattr(league, "trial", trial)
-    found = {m: league.tuned_rate(setting, m, 2, False) for m in ("dlora", "choco")}
-    assert len(asked) == len(set(asked)) == 2 * 2 * len(league.RATES)
-    assert min(seed for _, seed in asked) == league.FIRST_SEED
-    assert found["choco"] is not None
-    assert found["choco"]["best"] == "choco:learning_rate=0.01"
-    assert league.tuned_rate(setting, "dlora", 1, True) is None
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("method", "rates", "best"),
+    [
+        ("dlora", [4e-3, 1e-2, 2.5e-2], "0.01"),
+        ("choco", [4e-3, 1e-2, 2.5e-2, 1.6e-3], "0.004"),  # one more beyond it, and that is worse
+        ("ffa", [4e-3, 1e-2, 2.5e-2, 6.25e-2], "0.0625"),
+        ("adf_lora", [4e-3, 1e-2, 2.5e-2, 6.25e-2], "0.025"),
+    ],
+)
+def test_one_rule_of_trials_for_all_and_the_best_rate_is_taken(method, rates, best, tried, tmp_path):
+    setting = league.Setting(12, 12, 6, (), tmp_path)
+    found = league.tuned_rate(setting, method, 2, False)
+    assert [(r, s) for _, r, s in tried] == [
+        (pytest.approx(r), league.FIRST_SEED + k) for r in rates for k in (0, 1)
+    ]
+    assert found is not None
+    assert found["best"] == f"{method}:learning_rate={best}" and len(found["trials"]) == len(rates)
+    assert league.tuned_rate(setting, method, 1, True) is None, "no run is there"
+    assert f"| {method} |" in league.tuning_table({method: found})
+    assert league.tuning_table({method: found}).count("**") == 2
+
+
+def test_a_trial_is_as_long_as_a_reported_run_unless_asked(monkeypatch, tmp_path):
+    lengths = []
+
+    def tuned(setting, method, seeds, finished):
+        lengths.append((setting.trial_rounds, setting.rounds))
+
+    monkeypatch.setattr(league, "tuned_rate", tuned)
+    for more in ([], ["--trial-rounds", "4"]):
+        with pytest.raises(SystemExit, match="No seed is whole"):
+            league.main(["--methods", "sparse_orthogonal,dlora", "--finished", "--rounds", "9", *more])
+    assert lengths == [(9, 9), (9, 9), (4, 9), (4, 9)]
 
 
 def test_every_run_has_settings_that_a_configuration_takes(tmp_path):
@@ -83,3 +115,21 @@ def test_the_picture_names_every_method_with_a_cost(curves, tmp_path):
     league.draw(tmp_path / "front.svg", curves)
     text = (tmp_path / "front.svg").read_text(encoding="utf-8")
     assert "sparse_orthogonal" in text and ">dear<" in text and "centralized" not in text
+
+
+def test_a_rate_that_is_given_is_not_tuned(monkeypatch, tmp_path, curves):
+    asked = []
+
+    def tuned(setting, method, seeds, finished):
+        asked.append(method)
+        return {"best": f"{method}:learning_rate=0.02", "trials": {"0.02": 0.5}}
+
+    def all_curves(setting, chosen, seeds, finished):
+        assert chosen == {m: f"{m}:learning_rate={r}" for m, r in rates.items()}
+        return {m: curves[m] for m in chosen}
+
+    rates = {"sparse_orthogonal": 0.02, "dlora": 0.3, "cheap": 0.02}
+    monkeypatch.setattr(league, "tuned_rate", tuned)
+    monkeypatch.setattr(league, "all_curves", all_curves)
+    result = league.main(["--methods", ",".join(rates), "--rate", "dlora=0.3", "--folder", str(tmp_path)])
+    assert asked == ["sparse_orthogonal", "cheap"] and set(result["tuning"]) == set(asked)

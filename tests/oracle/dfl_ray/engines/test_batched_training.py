@@ -1,15 +1,20 @@
-"""Training K adapters together against one by one, against PEFT's layers and against torch's AdamW."""
+"""Training K adapters together against one by one, against PEFT's layers and against torch's optimisers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dfl_ray.engines.training import LocalWork, train_adapters
+from dfl_ray.config.load import load_config
+from dfl_ray.devices.step_size import step_size
+from dfl_ray.engines.leaves import Leaves
+from dfl_ray.engines.training import LocalWork, backward, train_adapters
 from dfl_ray.lora.inject import Binding
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState, StepSize, adamw_, clip_
+from dfl_ray.lora.optimizer import AdapterState, StepSize, clip_, step_
 
 SIZE = StepSize(5e-3, 0.01, 1.0)
 RANK = 4
@@ -114,25 +119,54 @@ def _lora_layers(model):
     return [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
 
 
-def test_adamw_and_clipping_equal_torch():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("name", "theirs"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_the_optimiser_and_clipping_equal_torch(name, theirs):
+    rng, size = np.random.default_rng(0), replace(SIZE, optimizer=name)
     start = torch.from_numpy(rng.normal(size=(3, 40)).astype(np.float32))
     gradients = [torch.from_numpy(rng.normal(0, s, (3, 40)).astype(np.float32)) for s in (0.01, 3.0, 1.0)]
     state = AdapterState.from_theta(start.clone())
     for g in gradients:
         clipped = g.clone()
-        clip_(clipped, SIZE.clip_norm)
-        adamw_(state, clipped, SIZE, torch.tensor([True, True, False]))
+        clip_(clipped, size.clip_norm)
+        step_(state, clipped, size, torch.tensor([True, True, False]))
     for k in range(2):
         p = torch.nn.Parameter(start[k].clone())
-        optimizer = torch.optim.AdamW([p], lr=SIZE.learning_rate, weight_decay=SIZE.weight_decay)
+        optimizer = theirs([p], lr=size.learning_rate, weight_decay=size.weight_decay)
         for g in gradients:
             p.grad = g[k].clone()
-            torch.nn.utils.clip_grad_norm_([p], SIZE.clip_norm)
+            torch.nn.utils.clip_grad_norm_([p], size.clip_norm)
             optimizer.step()
         torch.testing.assert_close(state.theta[k], p.detach(), rtol=1e-6, atol=1e-7)
     assert torch.equal(state.theta[2], start[2])
     assert state.steps.tolist() == [3, 3, 0]
+    assert bool(state.exp_avg.any()) == bool(state.exp_avg_sq.any()) == (name == "adamw")
+
+
+def test_a_gradient_step_moves_only_what_may_change():
+    theta = torch.ones(3, 4)
+    state = AdapterState.from_theta(theta.clone())
+    keep = torch.tensor([[True, False, True, False]]).expand(3, -1)
+    sgd = replace(SIZE, optimizer="sgd", weight_decay=0.5, learning_rate=0.1)
+    step_(state, torch.full((3, 4), 2.0), sgd, torch.tensor([True, False, True]), keep)
+    moved = torch.tensor([0.75, 1.0, 0.75, 1.0])
+    torch.testing.assert_close(state.theta, torch.stack([moved, theta[0], moved]))
+
+
+def test_the_configured_optimiser_makes_the_local_steps(adapted, token_tasks):
+    """One step of SGD without clipping is the gradient that the engine gives; the default's is not."""
+    layout = Layout(adapted.layers, RANK, ("a", "b"))
+    start = adapted.theta(layout, 2)
+    work = draw_work(token_tasks, 2, 1, (3, 2))
+    leaves = Leaves(layout, AdapterState.from_theta(start.clone()), None)
+    backward(adapted.model, leaves, [w.steps[0] for w in work], 2.0)
+    for name in ("sgd", "adamw"):
+        config = load_config(
+            None, [f"method.optimizer={name}", "method.learning_rate=0.1", "method.clip_norm=1e6"]
+        )
+        state = AdapterState.from_theta(start.clone())
+        train_adapters(adapted.model, layout, state, work, size=step_size(config.method, 1), scale=2.0)
+        same = torch.allclose(state.theta, start - 0.1 * leaves.gradient, rtol=1e-4, atol=1e-6)
+        assert same == (name == "sgd")
 
 
 def test_non_finite_adapter_stops_alone(adapted, token_tasks):

@@ -11,15 +11,22 @@ import torch
 from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.engines.leaves import Leaves
 from dfl_ray.engines.training import backward
+from dfl_ray.engines.weight_gradients import weight_gradients
 from dfl_ray.errors import InputError
+from dfl_ray.lora.first_update import first_update
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.lora.projection import check_core, input_bases, output_bases
 from dfl_ray.lora.stacks import up_factors
+from dfl_ray.methods.base import first_adapters
 from dfl_ray.methods.entries import make_method
+from dfl_ray.simulation.backend import LocalBackend
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.export import _factor
+from dfl_ray.simulation.gradient_bases import basis_rows
 from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
+from tests.conftest import small_config
 from tests.network import LAYERS, LINE, complete, make_devices, plain_context, play
 
 SET = {"rank": 3, "alpha": 6.0, "precision": "float32"}
@@ -122,3 +129,78 @@ def test_another_seed_and_layer_draw_other_bases():
     first, second = output_bases(3, (LAYERS[0], replace(LAYERS[0], name="z")), 3)
     assert not np.allclose(first, second)
     assert not np.allclose(first, output_bases(4, LAYERS, 3)[0])
+
+
+def test_the_first_update_is_the_nearest_of_its_rank_to_the_first_step_of_adamw():
+    """Eckart-Young by eigenvalues of dW dW^T, and AdamW's first step by torch's own optimiser."""
+    rng, rank, rate, scale = np.random.default_rng(2), 3, 0.02, 4.0
+    gradients = [rng.normal(size=(s.out_features, s.in_features)).astype(np.float32) for s in LAYERS]
+    gradients[0][2] = 0  # what the loss does not see stays
+    found = first_update(gradients, rank=rank, learning_rate=rate, scale=scale)
+    for g, a, up, core in zip(gradients, found.downs, found.ups, found.cores, strict=True):
+        weight = torch.nn.Parameter(torch.zeros(g.shape))
+        weight.grad = torch.from_numpy(g)
+        torch.optim.AdamW([weight], lr=rate, weight_decay=0).step()
+        step = weight.detach().numpy().astype(float)
+        np.testing.assert_allclose(a @ a.T, np.eye(rank), atol=1e-6)
+        np.testing.assert_allclose(up @ up.T, np.eye(rank), atol=1e-6)
+        values = np.sqrt(np.maximum(np.linalg.eigvalsh(step @ step.T)[::-1], 0))
+        np.testing.assert_allclose(scale * core, values[:rank], rtol=1e-5)
+        left = np.linalg.norm(step - scale * up.T @ np.diag(core) @ a)
+        assert left == pytest.approx(np.sqrt((values[rank:] ** 2).sum()), rel=1e-4)
+    again = first_update(gradients, rank=rank, learning_rate=rate, scale=scale)
+    assert all(np.array_equal(x, y) for x, y in zip(found.ups, again.ups, strict=True))
+
+
+def test_the_gradient_of_the_weights_gives_that_of_b_by_the_chain_rule(adapted, token_tasks):
+    """At B = 0: dL/dB = s G A^T, with dL/dB from the engine that trains B, whose loss is a mean over tokens."""
+    rows = [(token_tasks[k % 2].train, k) for k in range(11)]  # more than one pass
+    scored = sum(int(t.offsets[i + 1] - t.offsets[i] - t.answer_start[i]) for t, i in rows)
+    layout = Layout(adapted.layers, 4, ("b",))
+    a = adapted.static_a(1, 4)
+    leaves = Leaves(layout, AdapterState.from_theta(torch.zeros(1, layout.size)), a)
+    backward(adapted.model, leaves, [rows], 2.0)
+    whole = weight_gradients(adapted.model, adapted.layers, rows)
+    for g, mine, down in zip(whole, layout.views(leaves.gradient, "b"), a, strict=True):
+        torch.testing.assert_close(
+            2.0 * torch.from_numpy(g) @ down[0].T / scored, mine[0], rtol=1e-3, atol=1e-6
+        )
+    again = weight_gradients(adapted.model, adapted.layers, rows)
+    assert all(np.array_equal(x, y) for x, y in zip(whole, again, strict=True)), "no hook is left behind"
+
+
+def test_a_run_starts_from_the_first_update_and_its_loss_is_lower(tmp_path):
+    words = ("method=fed_sb", "method.rank=6", "method.alpha=12", "method.warmup_rounds=5", "rounds=1")
+    experiment = build_experiment(small_config(tmp_path, *words, "method.bases=gradient"))
+    assert any("before the run" in note for note in experiment.notes)
+    backend = LocalBackend(experiment.setup, experiment.channel)
+    setup, method = experiment.setup, backend._group.method
+    theta = first_adapters(method, method.context, [0, 3])
+    assert torch.equal(theta[0], theta[1])
+    for core, c, a, up, layer in zip(
+        method.layout.views(theta, "c"), setup.cores, setup.projections, setup.ups, setup.layers, strict=True
+    ):
+        np.testing.assert_array_equal(core[0], np.diag(c))
+        assert a.shape == (1, 6, layer.in_features) and up.shape == (6, layer.out_features)
+    rows = [[(setup.tasks[t].train, r) for t, r in basis_rows(setup, 32)]]
+    losses = []
+    for start in (theta[:1], torch.zeros_like(theta[:1])):
+        leaves = Leaves(method.layout, AdapterState.from_theta(start), method.static_a([(0, -1)]))
+        losses.append(float(backward(backend._group.model, leaves, rows, method.scale)[0]))
+    assert losses[0] < losses[1] - 0.01
+
+
+def test_rows_for_the_bases_are_the_devices_own(tmp_path):
+    setup = build_experiment(small_config(tmp_path, "method=fed_sb")).setup
+    drawn = basis_rows(setup, 200)
+    owned = {(t, int(r)) for d, tasks in setup.held.items() for t, mine in zip(tasks, setup.rows[d], strict=True)
+             for r in mine}  # fmt: skip
+    assert set(drawn) <= owned and {t for t, _ in drawn} == {0, 1}
+    assert drawn == basis_rows(setup, 200)
+
+
+def test_bases_from_rows_are_refused_under_privacy(tmp_path):
+    words = ("method=fed_sb", "privacy.mechanism=updates")
+    small_config(tmp_path, *words)
+    with pytest.raises(InputError, match="bases that come from rows"):
+        small_config(tmp_path, *words, "method.bases=gradient")

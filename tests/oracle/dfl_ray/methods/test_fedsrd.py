@@ -8,7 +8,7 @@ import pytest
 from dfl_ray.config.literature import FedsrdConfig
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.wire.codec import encoded_size, mask_size
-from dfl_ray.wire.message import HEADER_BYTES
+from dfl_ray.wire.message import HEADER_BYTES, unpack
 from tests.network import LINE, play, put, row
 from tests.network import network as plain_network
 
@@ -106,7 +106,7 @@ def test_the_random_share_is_right_on_average():
     )
     found = []
     for r in range(2, 1600, 4):  # rounds of B's turn
-        method._form(hub, r, changes)
+        method.form(hub, r - 1, changes)
         found.append(hub.memory.answer)
     error = np.abs(np.mean(found, axis=0) - dense)
     assert (error < 5 * np.abs(dense) * np.sqrt(3 / len(found)) + 1e-4).all()
@@ -138,3 +138,21 @@ def test_nothing_learnt_is_nothing_said_and_a_zero_b_breaks_nothing():
         play(method, devices, r)
     for d in devices:
         np.testing.assert_allclose(row(d), start, atol=1e-5)
+
+
+def test_the_server_hears_itself_rounded_as_the_others_do():
+    """int8 scales by the largest value of a message, so that what is rounded must be what would be sent."""
+    method, devices = network(precision="int8", upload_share=0.3, download_share=0.3)
+    start = row(devices[0])
+    for d in devices:
+        put(d, start)
+        method.begin(d, 1)
+        put(d, start + np.random.default_rng(d.index).normal(size=42))
+    said = method.upload(devices[1])
+    sent = method.outgoing(devices[1], 1)[0].payload
+    np.testing.assert_array_equal(method._heard(said), method._read(unpack(sent)))
+    assert not np.array_equal(method._heard(said), np.where(*said, 0))
+    for r in (1, 2):
+        play(method, devices, r)
+    for d in devices[1:]:
+        np.testing.assert_array_equal(d.memory.common, devices[0].memory.common)

@@ -88,10 +88,13 @@ def test_fedex_makes_the_mean_product_exact():
     np.testing.assert_allclose(SCALE * (fb @ fa).numpy(), merged, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fedex", "flora_na", "decaf", "gradient_tracking", "exact_diffusion"])
+@pytest.mark.parametrize(
+    "name", ["fedex", "flora_na", "lora_fair", "decaf", "gradient_tracking", "exact_diffusion"]
+)
 def test_devices_that_agree_stay_where_they_are(name):
     section = {
         "fedex": literature.FedexConfig, "flora_na": literature.FloraNaConfig, "decaf": literature.DecafConfig,
+        "lora_fair": literature.LoraFairConfig,
         "gradient_tracking": literature.GradientTrackingConfig, "exact_diffusion": literature.ExactDiffusionConfig,
     }[name]  # fmt: skip
     method, devices = network(section(**SET), LINE)
@@ -160,6 +163,23 @@ def test_flora_na_of_adapters_that_are_zero_keeps_a_finite():
     b, a, w = np.zeros((2, 3, 2)), np.random.default_rng(1).normal(size=(2, 2, 4)), np.array([0.6, 0.4])
     p, q = nearest_weights(b, a, w)
     np.testing.assert_allclose((p, q), (w, w))
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05, 1e9])
+def test_lora_fair_corrects_b_by_least_squares(ridge):
+    """argmin_X |P - (B + X) A|^2 + mu |X|^2 as one stacked system for numpy's solver."""
+    method, devices = network(literature.LoraFairConfig(**SET, residual_ridge=ridge))
+    (b0, a0), (b1, a1) = map(factors, devices)
+    b, a, p = 0.7 * b0 + 0.3 * b1, 0.7 * a0 + 0.3 * a1, 0.7 * b0 @ a0 + 0.3 * b1 @ a1
+    mu = ridge * np.trace(a @ a.T) / 2
+    system, right = np.vstack([a.T, np.sqrt(mu) * np.eye(2)]), np.vstack([(p - b @ a).T, np.zeros((2, 3))])
+    correction = np.linalg.lstsq(system, right, rcond=None)[0].T
+    assert play(method, devices, 1)[1] == 2 * (HEADER_BYTES + encoded_size(14, "float32"))
+    mine_b, mine_a = factors(devices[0])
+    np.testing.assert_allclose(mine_a, a, atol=1e-6)
+    np.testing.assert_allclose(mine_b, b + correction, atol=1e-5)
+    errors = [np.linalg.norm(p - x @ a) for x in (mine_b, b)]
+    assert errors[0] == pytest.approx(errors[1]) if ridge > 1 else errors[0] < errors[1]
 
 
 def test_gradient_tracking_is_diging_in_plain_numpy_and_finds_the_mean_optimum():

@@ -56,7 +56,17 @@ SETTINGS = {
         "method.precision=int8",
     ),
 }
-SAME_LAW = ("dec_lora", "adf_lora", "tad_lora", "fedex", "flora_na", "decaf", "exact_diffusion", "fed_sb")
+SAME_LAW = (
+    "dec_lora",
+    "adf_lora",
+    "tad_lora",
+    "fedex",
+    "flora_na",
+    "lora_fair",
+    "decaf",
+    "exact_diffusion",
+    "fed_sb",
+)
 """Methods with the law of `dlora`, all that is trained to all neighbours: asked by `pytest -m exhaustive` only."""
 SEEDS = {name: 1 if name.endswith("_per_task") else 3 for name in METHODS.own}
 """Of more than one seed all but the first are asked by `pytest -m exhaustive` only."""

@@ -40,3 +40,12 @@ def test_presets_of_radios_are_planned(name: str) -> None:
     run, one = figures["run"], figures["typical_round"]
     assert run["payload_bytes"] > 0 and run["delivered_fraction"] > 0.9
     assert one["latency_s_p99"] <= one["latency_s_max"] <= one["round_s"] and 0 < one["fairness"] <= 1
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("skew-")])
+def test_presets_of_uneven_data_are_planned(name: str) -> None:
+    """A plan deals the rows, so that it also finds out where a setting cannot be dealt."""
+    config = load_config(name, ["rounds=1", "method=dlora", "tasks.train_rows=60", "tasks.test_rows=6"])
+    figures = plan(config)
+    assert figures["devices"] == config.devices.count == (18 if name == "skew-one-task" else 10)
+    assert figures["run"]["payload_bytes"] > 0 and figures["run"]["delivered_fraction"] > 0.8
