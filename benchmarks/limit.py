@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if o.make_llama:
         make_llama(o.make_llama, o.like)
         return
-    found = [compare(*named.split("=", 1), o) for named in o.model]
+    found = [compare(name, model, o) for name, _, model in (named.partition("=") for named in o.model)]
     print("\n".join(lines(found)))
     if o.json:
         print(json.dumps(with_origin({"models": found, "length": LENGTH})))

@@ -151,6 +151,7 @@ class Paced:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        self._script = command[1]
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by `close`
         self._process = subprocess.Popen(
             list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
@@ -171,7 +172,7 @@ class Paced:
         line = next((said for said in self._process.stdout if said.startswith('{"')), "")  # others are Ray's
         if not line:
             self._said.seek(0)
-            raise RuntimeError(f"{self._process.args[1]} ended early: {self._said.read()[-800:]}")
+            raise RuntimeError(f"{self._script} ended early: {self._said.read()[-800:]}")
         return json.loads(line)
 
     def close(self) -> None:
