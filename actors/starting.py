@@ -24,7 +24,7 @@ def explained() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ConnectionError) as error:
+    except (OSError, RuntimeError) as error:
         raise _not_started(error) from error
     except Exception as error:
         if type(error) is not Exception:

@@ -56,7 +56,7 @@ def make_llama(folder: Path, like: Path) -> None:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(like)
+    tokenizer: Any = AutoTokenizer.from_pretrained(like)
     special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
     LlamaForCausalLM(LlamaConfig(**LLAMA, **special)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,9 +4,6 @@ N clients, each a LoRA of all linear layers (A and B trained) over one base that
 H steps of the same rows and lengths as our side, plain FedAvg on the server. One JSON object on the last line.
 """
 
-# pyright: reportMissingImports=false
-# Flower lives in an environment of its own.
-
 from __future__ import annotations
 
 import argparse

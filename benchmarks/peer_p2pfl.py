@@ -7,9 +7,6 @@ settings with longer waits, since nodes must not give up on each other on a slow
 line.
 """
 
-# pyright: reportMissingImports=false
-# p2pfl lives in an environment of its own.
-
 from __future__ import annotations
 
 import argparse

@@ -3,9 +3,6 @@
 Each peer's worker process keeps base, adapters, tokens and labels from call to call, and runs one thread.
 """
 
-# pyright: reportMissingImports=false
-# Peers live in environments of their own.
-
 from __future__ import annotations
 
 import argparse
@@ -46,7 +43,7 @@ def shared(model_path: str, rows_file: str, length: int, rank: int) -> Any:
     base = transformers.AutoModelForCausalLM.from_pretrained(model_path).float()
     lora = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = peft.get_peft_model(base, lora)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model_path)
     with open(rows_file, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file][:2000]
     tokens = torch.zeros(len(rows), length, dtype=torch.long)

@@ -33,7 +33,7 @@ def ways(run: Run, until: int) -> dict[int, np.ndarray]:
     """
     nodes = run.topology_nodes
     nodes = nodes[nodes["round"] <= until].sort_values(["device", "round"])
-    return {int(d): rows[["x_m", "y_m"]].to_numpy() for d, rows in nodes.groupby("device")}  # pyright: ignore
+    return {int(str(d)): rows[["x_m", "y_m"]].to_numpy() for d, rows in nodes.groupby("device")}
 
 
 def draw_round(axes: Any, run: Run, round: int, last: int) -> None:

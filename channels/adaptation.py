@@ -141,11 +141,11 @@ class RateLaw:
         """
         if self.rule.message_bits is None:
             return self.rate(sinr) if known else self.chosen_rate(sinr)
-        fading = {"fading": "none", "shape": (), "margin_db": None} if known else {}
+        rule = replace(self.rule, fading="none", shape=(), margin_db=None) if known else self.rule
         octave = np.clip(np.log2(np.maximum(bits, 1.0)), *_OCTAVES).astype(np.int64)
         out = np.empty(sinr.shape)
         for power in np.unique(octave).tolist():
-            own, these = rate_law(replace(self.rule, message_bits=2.0**power, **fading)), octave == power
+            own, these = rate_law(replace(rule, message_bits=2.0**power)), octave == power
             out[these] = own.chosen_rate(sinr[these])
         return out
 

@@ -7,9 +7,6 @@ read-only install, it uses the user's cache folder (`~/.cache/numba`) by itself;
 written, `kernel` compiles without a cache, once per process. `NUMBA_CACHE_DIR` is numba's own switch.
 """
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -4,9 +4,6 @@ They define what every seed draws and never change, so that other files of compi
 `channels.kernels`).
 """
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

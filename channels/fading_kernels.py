@@ -4,9 +4,6 @@ Conventions as in `channels.kernels`, whose draws these use. `motion` is (2, N) 
 (velocity·carrier/c), or (2, 0) where every link has one shift.
 """
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

@@ -11,9 +11,6 @@ P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters; `local` i
 int64, `index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

@@ -52,7 +52,7 @@ def write_fake_run(runs_dir: Path, name: str = "fake", fake: Fake | None = None)
     if fake.state == "running":
         folder.close()
     else:
-        folder.finish(fake.state)  # pyright: ignore[reportArgumentType]
+        folder.finish(fake.state)
     return folder.path
 
 

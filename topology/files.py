@@ -1,12 +1,10 @@
 """Topologies in files: GraphML and edge-list CSV, out and in; networkx is imported when needed only."""
 
-# networkx ships no complete types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,8 +52,8 @@ def as_networkx(topology: Topology) -> nx.Graph[int]:
 
 def _rows(topology: Topology) -> list[tuple[int, int, str, float, float, float, float]]:
     return [
-        (int(a), int(b), kind, *(float(value) for value in values))  # type: ignore[misc]
-        for (a, b), kind, *values in zip(
+        (int(a), int(b), str(kind), length_m, snr_db, airtime_s, energy_j)
+        for (a, b), kind, length_m, snr_db, airtime_s, energy_j in zip(
             topology.edges.tolist(),
             topology.kind,
             topology.length_m.tolist(),
@@ -80,7 +78,8 @@ def write_graphml(topology: Topology, path: str | Path) -> None:
 
     graph = as_networkx(topology)
     graph.graph.pop("relayed")
-    for _, data in graph.nodes(data=True):
+    attributes: Any = graph.nodes(data=True)
+    for _, data in attributes:
         data["x_m"], data["y_m"] = data.pop("position")
         data["tasks"] = ",".join(str(task) for task in data["tasks"])
     nx.write_graphml(graph, str(path))
@@ -131,7 +130,6 @@ def _read_graphml(source: Path) -> list[tuple[int, int]]:
         graph = nx.read_graphml(str(source))
         return [(int(a), int(b)) for a, b in graph.edges()]
     except Exception as error:
-        # networkx raises its own, XML and value errors here; to a user they are one: this file is not ours.
         raise ValueError(
             f"{source}: not a GraphML file whose node names are device numbers ({error}); "
             "rename the nodes 0..N-1 or use an edge-list CSV"

@@ -1,8 +1,5 @@
 """Compiled loops over links. Import this module only inside functions: it imports numba."""
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import numpy as np

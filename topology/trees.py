@@ -1,8 +1,5 @@
 """Routes over links: cheapest paths, trees that reach an audience, relays between groups of devices."""
 
-# scipy-stubs knows neither a scalar `indices` nor all of Dijkstra's return forms.
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportArgumentType=false
-# pyright: reportCallIssue=false
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -33,13 +30,14 @@ def cheapest_path(nodes: int, pairs: IntArray, cost: FloatArray, source: int, ta
     from scipy.sparse.csgraph import dijkstra
 
     graph = adjacency(nodes, pairs, cost)
-    distance, before = dijkstra(graph, indices=source, return_predecessors=True)
+    # scipy's stubs know no scalar `indices`.
+    distance, before = dijkstra(graph, indices=source, return_predecessors=True)  # pyrefly: ignore
     if not np.isfinite(distance[target]):
         return None
-    return _walk_back(np.asarray(before), source, target)
+    return _walk_back(before, source, target)
 
 
-def _walk_back(before: IntArray, source: int, target: int) -> IntArray:
+def _walk_back(before: np.ndarray, source: int, target: int) -> IntArray:
     path = [target]
     while path[-1] != source:
         path.append(int(before[path[-1]]))
@@ -67,7 +65,7 @@ def routes(nodes: int, pairs: IntArray, cost: FloatArray, wanted: IntArray) -> l
         for row in np.flatnonzero(wanted[:, 0] == source).tolist():
             target = int(wanted[row, 1])
             if np.isfinite(distance[target]):
-                found[row] = _walk_back(np.asarray(before), source, target)
+                found[row] = _walk_back(before, source, target)
     return found
 
 

@@ -5,9 +5,6 @@ A set S of links is feasible iff for every l in S the affectances sum to at most
 changes no feasible set and keeps the big-M constraints tight.
 """
 
-# scipy's optimisation results are untyped.
-# pyright: basic
-
 from __future__ import annotations
 
 import time

@@ -1,8 +1,5 @@
 """Compiled loops that fill one slot of a large round. Import only inside functions: this imports numba."""
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

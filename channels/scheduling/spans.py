@@ -5,9 +5,6 @@ attempt, plus what is expected to be left over: each member's chance of failing 
 Without fading that is the slot's length. A small weight on the members' own times settles ties for less airtime.
 """
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

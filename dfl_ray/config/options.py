@@ -45,7 +45,8 @@ def section_of(
         raise InputError(
             f"The {kind} `{name}` has an option with the name of a key of all: {', '.join(twice)}"
         )
-    chosen: Any = (Literal[name], Field(default=name, description=f"the {kind}"))
+    choice: Any = Literal[name]  # pyrefly: ignore[not-a-type] - the name is known only now
+    chosen: Any = (choice, Field(default=name, description=f"the {kind}"))
     return create_model(
         f"{name}_{kind}".replace(" ", "_"), __base__=base, __doc__=summary(builder), type=chosen, **known
     )
@@ -109,7 +110,8 @@ def _plain_type(hint: Any) -> tuple[Any, dict[str, Any]]:
     if not all(_is_plain(member) for member in members):
         return None, {}
     members = tuple(dict.fromkeys(str if member is Path else member for member in members))
-    return Union[members], limits  # noqa: UP007 - the members are known only now
+    # The members are known only now.
+    return Union[members], limits  # noqa: UP007  # pyrefly: ignore[not-a-type]
 
 
 def _is_range(mark: object) -> bool:

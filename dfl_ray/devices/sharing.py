@@ -33,7 +33,7 @@ class SharedUpdates:
             for name, array in list(updates.items()):
                 key = known.get(id(array)) or array.tobytes()
                 if key not in kept:
-                    kept[key] = self._known.get(key, array)  # pyright: ignore[reportArgumentType]
+                    kept[key] = self._known.get(key, array)
                 updates[name] = kept[key]
                 known[id(kept[key])] = key
         self._known = kept

@@ -145,7 +145,7 @@ def _load(weights: BaseWeights, folder: Path) -> Any:
         warnings.simplefilter("ignore")
         try:
             return PeftModel.from_pretrained(build_transformer(weights), str(folder)).eval()
-        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError) as error:
+        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
             said = " ".join(str(error).split())[:200]
             layers = json.loads((folder / "adapter_config.json").read_bytes())["target_modules"]
             named = [name for name in layers if f"'{name.rsplit('.', 1)[-1]}'" in said]

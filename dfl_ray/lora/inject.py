@@ -204,7 +204,8 @@ def linear_layers(model: nn.Module) -> list[LayerShape]:
     Returns:
         Names and sizes, in the order of the model's modules.
     """
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    names_head: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head = names_head()
     linear = [(n, m, _features(m)) for n, m in model.named_modules()]
     if classifies(model):
         linear = [entry for entry in linear if not in_head(entry[0])]

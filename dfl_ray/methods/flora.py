@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 
@@ -86,13 +86,11 @@ class Flora(OwnBase):
         arrived, refused = receive_modules(self, device, round_index, received)
         if self.law.busy(round_index):
             weighed = [(w, products(self, values)) for w, values in shares(self, device, arrived)]
-            self.merge(
-                device,
-                [
-                    sum(w * self.scale * (p[i][0] @ p[i][1]) for w, p in weighed)  # type: ignore[misc]
-                    for i in range(len(self.context.layers))
-                ],
-            )
+            update: list[Any] = [
+                sum(w * self.scale * (p[i][0] @ p[i][1]) for w, p in weighed)
+                for i in range(len(self.context.layers))
+            ]
+            self.merge(device, update)
             device.state.theta.copy_(self.module(device.index, round_index))
             reset_moments(device)
         return refused

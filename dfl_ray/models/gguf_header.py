@@ -74,7 +74,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
             )
         try:
             header = _parse(file)
-        except (ValueError, struct.error, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        except (ValueError, struct.error, OverflowError, MemoryError) as error:
             raise InputError(
                 f"The header of the GGUF file {path} can't be read",
                 got=f"{error} in a file of {size} bytes",

@@ -67,7 +67,7 @@ def _partition_notes(section: TopologyConfig, topology: Topology, channel: Chann
     if not len(topology.edges):
         return [f"No device has a link: nothing will be sent, and each device trains alone. {mend}"]
     told = f"The graph falls into {len(parts)} parts that cannot reach each other; each goes on by itself"
-    groups = sorted(parts, key=len)[:-1][:MOST_TOLD]
+    groups = sorted(parts, key=lambda part: part.size)[:-1][:MOST_TOLD]
     names = "; ".join(
         ", ".join(map(str, g[:MOST_TOLD])) + (" ..." if len(g) > MOST_TOLD else "") for g in groups
     )

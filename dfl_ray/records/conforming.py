@@ -91,5 +91,5 @@ def upgrade(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
-    mask: Any = pc.is_nan(values)  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.if_else(mask, pa.scalar(None, values.type), values)  # pyright: ignore[reportAttributeAccessIssue]
+    mask: Any = pc.is_nan(values)
+    return pc.if_else(mask, pa.scalar(None, values.type), values)

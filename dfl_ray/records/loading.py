@@ -155,7 +155,7 @@ class Run:
         )
         sums = [("accuracy", "mean"), ("chance", "mean"), ("accuracy", "count")]
         # One thread keeps the order in which rules and tasks were recorded.
-        means = table.group_by(["round", "rule", "task"], use_threads=False).aggregate(sums)  # pyright: ignore
+        means = table.group_by(["round", "rule", "task"], use_threads=False).aggregate(sums)
         names = {"accuracy_mean": "accuracy", "chance_mean": "chance", "accuracy_count": "devices"}
         return _frame(means).rename(columns=names)[[*columns, "devices"]]
 

@@ -197,7 +197,7 @@ def truncate(folder: Path, after_round: int) -> None:
         if not reaches_beyond(part, after_round):
             continue
         table = _read_whole(part.path)
-        keep = pc.less_equal(table.column("round"), after_round)  # pyright: ignore
+        keep = pc.less_equal(table.column("round"), after_round)
         _write_atomically(part.path, table.schema, [table.filter(keep)])
 
 
@@ -216,7 +216,7 @@ def reaches_beyond(part: Part, after_round: int) -> bool:
     """
     with naming_file(part.path):
         rounds = pq.ParquetFile(part.path).read(["round"]).column("round")
-    return rounds.length() > 0 and pc.max(rounds).as_py() > after_round  # pyright: ignore
+    return rounds.length() > 0 and pc.max(rounds).as_py() > after_round
 
 
 def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None, filters=None) -> pa.Table:
@@ -264,7 +264,7 @@ def _read_parts(
                 part.path,
                 columns=names,
                 filters=filters,
-                partitioning=None,  # pyright: ignore[reportArgumentType]
+                partitioning=None,
                 page_checksum_verification=True,
             )
             upgraded = upgrade(table, wanted)

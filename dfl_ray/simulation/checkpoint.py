@@ -100,7 +100,7 @@ def _write(working: Path, round_index: int, state: BackendState, driver: Mapping
     arrays = {k: v for k, v in state.channel.items() if isinstance(v, np.ndarray)}
     save_file(contiguous(arrays), working / "channel.safetensors")
     scalars = {k: _plain(v) for k, v in state.channel.items() if not isinstance(v, np.ndarray)}
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "round": round_index,
         "groups": number,

@@ -42,7 +42,7 @@ class HarnessSettings:
         batch_size: Rows of one forward pass.
     """
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
     include: Path | None = None
     num_fewshot: int | None = None
     limit: float | None = None
@@ -78,7 +78,7 @@ def harness_settings(words: Sequence[str]) -> HarnessSettings:
             read[name] = readers[name](text)
         except ValueError:
             raise InputError(f"`{name}` of --harness is no number", got=text) from None
-    settings = HarnessSettings(**{"tasks": (), **read})
+    settings = HarnessSettings(**read)
     if not settings.tasks:
         raise InputError("--harness names no task", expected="tasks=NAME,NAME")
     low = {"num_fewshot": (settings.num_fewshot, 0), "batch_size": (settings.batch_size, 1)}

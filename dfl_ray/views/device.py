@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -201,10 +202,10 @@ def device_experts(run: Run, device: int) -> go.Figure:
     else:
         table = received_models(run, device)
         note = f"after round {run.last_round}; age: rounds since the newest version arrived, by the record of transfers"
-        bars = [(str(row.what), row.age_rounds, _arrival(row, device)) for row in table.itertuples()]
+        bars = [_arrived_bar(row, device) for row in table.itertuples()]
     if not bars:
         return empty(title, "It holds no task, and no message has reached it yet.")
-    ages = [int(age) for _, age, _ in bars]  # pyright: ignore[reportArgumentType]
+    ages = [age for _, age, _ in bars]
     picture = figure(title, x="age (rounds)", note=note, height=190 + 28 * max(3, len(bars)))
     picture.add_bar(
         y=[escape(str(name)) for name, _, _ in bars], x=ages, orientation="h", width=0.6,
@@ -235,7 +236,11 @@ def _arrival(row, device: int) -> str:
     return "its own" if row.origin == device else f"{row.age_rounds}, from device {row.origin}"
 
 
-def _held_bar(row) -> tuple[str, int, str]:
+def _arrived_bar(row: Any, device: int) -> tuple[str, int, str]:
+    return str(row.what), int(row.age_rounds), _arrival(row, device)
+
+
+def _held_bar(row: Any) -> tuple[str, int, str]:
     """Label, age in rounds and words of an expert held."""
     if row.holding == "none":
         return str(row.task), 0, "none has arrived"

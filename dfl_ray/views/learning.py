@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,14 +196,14 @@ def task_adapters(folder: Path) -> dict[str, Factors]:
     for file in sorted(folder.glob("*/adapter_model.safetensors")):
         arrays = load_file(file)
         layers = {name.split(".lora_")[0] for name in arrays}
-        both = {
+        both: Any = {
             layer: tuple(
                 next(arrays[n].astype(np.float64) for n in arrays if n.startswith(f"{layer}.lora_{part}"))
                 for part in ("A", "B")
             )
             for layer in sorted(layers)
         }
-        found[file.parent.name] = both  # pyright: ignore[reportArgumentType]
+        found[file.parent.name] = both
     return found
 
 

@@ -232,7 +232,7 @@ def test_make_test_runs_every_check() -> None:
     for step in (
         "ruff check .",
         "ruff format --check .",
-        "pyright",
+        "pyrefly",
         "lint-imports",
         "-m coverage run -m pytest",
         ".ci/coverage",
@@ -292,7 +292,7 @@ def test_setup_names_the_missing_venv_module_in_one_line(tmp_path: Path) -> None
 def test_the_pre_commit_hooks_are_the_tools_of_make_lint() -> None:
     hooks = parse((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     tools = {hook["entry"].split()[0] for hook in hooks}
-    assert tools == {".venv/bin/ruff", ".venv/bin/pyright", ".venv/bin/lint-imports"}
+    assert tools == {".venv/bin/ruff", ".venv/bin/pyrefly", ".venv/bin/lint-imports"}
 
 
 def test_the_readme_lists_the_commands_there_are() -> None:

@@ -1,7 +1,5 @@
 """Random graphs: `erdos_renyi`, `k_regular`, `small_world`."""
 
-# networkx ships no complete types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 from typing import Annotated

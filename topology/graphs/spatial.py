@@ -1,7 +1,5 @@
 """Graphs from distances and link quality: `geometric`, `k_nearest`, `minimum_spanning_tree`."""
 
-# scipy-stubs leaves the element type of query_pairs open.
-# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 from typing import Annotated, Any

@@ -5,9 +5,6 @@ silu(g) = g s(g) with s = 1 / (1 + e^-g); its derivative is s (1 + g (1 - s)).
 Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
 """
 
-# llvmlite ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Callable

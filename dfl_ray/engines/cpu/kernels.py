@@ -12,9 +12,6 @@ place of the row sum of dP P). Departure: forward goes through the keys twice an
 queries, in place of a running maximum.
 """
 
-# llvmlite ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -5,9 +5,6 @@ use in about a tenth of a second. Nothing is reordered behind the writer's back:
 only inside functions.
 """
 
-# llvmlite ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import ctypes

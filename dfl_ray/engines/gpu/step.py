@@ -41,9 +41,10 @@ def step_gradients(
     """
     losses: list[torch.Tensor] = []
     for part in parts(rows, decoder.most_tokens):
-        own = [None if into_a is None else [v[part] for v in into_a], [v[part] for v in into_b]]
+        own_a = None if into_a is None else [v[part] for v in into_a]
+        own_b = [v[part] for v in into_b]
         factors = [x[part] for x in a], [x[part] for x in b]
-        losses.append(_part_gradients(decoder, rows[part], *factors, scale, *own))
+        losses.append(_part_gradients(decoder, rows[part], *factors, scale, own_a, own_b))
     return torch.cat(losses)
 
 

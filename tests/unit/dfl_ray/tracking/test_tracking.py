@@ -178,7 +178,7 @@ def test_a_failing_log_call_warns_once_and_the_run_goes_on(tmp_path: Path):
 
     lines: list[str] = []
     tracker = make_tracker(TrackConfig(wandb=WandbConfig(mode="offline")), say=lines.append)
-    tracker._run = Broken()  # pyright: ignore[reportAttributeAccessIssue]
+    tracker._run = Broken()
     for number in (1, 2, 3):
         tracker.log_round({"round": number})
     assert len(lines) == 1 and "disk full" in lines[0]
