@@ -52,18 +52,24 @@ def _attempt(u, cell_level, joiner, problem):
 
 
 @kernel
-def _cost_with(u, s, b, plan, problem, bands):
-    """Cost of slot s once unit u has joined it on sub-channel b; `_NEVER` if it cannot."""
+def _cost_with(u, s, b, plan, problem, bands, limit):
+    """Cost of slot s once unit u has joined it on sub-channel b; `_NEVER` if it cannot.
+
+    Members only add to the cost: once it has reached `limit` it is returned as it is.
+    """
     level, _slot, band, time, left, member, count = plan
     conflict, alone = problem[4], problem[7]
+    for i in range(count[s]):
+        if conflict[u, member[s, i]]:
+            return _NEVER
     longest, chance = _attempt(u, level[s * bands + b], -1, problem)
     total, over = longest, (1.0 - chance) * alone[u]
     if longest >= _NEVER:
         return _NEVER
     for i in range(count[s]):
+        if longest + over + _AIRTIME_WEIGHT * total >= limit:
+            break
         k = member[s, i]
-        if conflict[u, k]:
-            return _NEVER
         taken, rest = time[k], left[k]
         if band[k] == b:
             taken, chance = _attempt(k, level[s * bands + b], u, problem)
@@ -152,8 +158,10 @@ def _insert(u, plan, problem, bands):
                 continue
             tried_empty = True
         before = _cost(s, plan)
+        # A little above, so that rounding does not let a cut-off cost pass for a better one.
+        limit = (before + best) * (1 + 1e-9)
         for b in range(bands if count[s] > 0 else 1):
-            added = _cost_with(u, s, b, plan, problem, bands) - before
+            added = _cost_with(u, s, b, plan, problem, bands, limit) - before
             # Of sub-channels that cost the same, the one with least on it.
             for i in range(count[s] if bands > 1 else 0):
                 k = plan[5][s, i]
