@@ -79,7 +79,14 @@ def _sentence(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word is meant: "did you mean `x`?" if one is close, else the list of all."""
+    """Say which known word is meant: "did you mean `x`?" if one is close or contains it, else the list of all.
+
+    Words are close if more than three fifths of their letters match in order (`difflib`'s ratio).
+    """
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(names)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    if not close and len(word) >= 3:
+        close = [name for name in names if word in name]
+    if not close:
+        return "known: " + ", ".join(names)
+    return f"did you mean {' or '.join(f'`{name}`' for name in close)}?"

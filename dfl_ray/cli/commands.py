@@ -98,14 +98,13 @@ def report(options: argparse.Namespace) -> int:
 
 
 def presets(options: argparse.Namespace) -> int:
-    """`dfl-ray presets`: one line for each preset."""
+    """`dfl-ray presets`: what each preset is."""
     del options
     from dfl_ray.config.presets import preset_names, preset_summary
+    from dfl_ray.tracking.terminal import columns, named
 
-    names = preset_names()
-    width = max(map(len, names)) + 2
-    for name in names:
-        print(f"{name.ljust(width)}{preset_summary(name)}")
+    rows = [(name, preset_summary(name)) for name in preset_names()]
+    print("\n".join(named(rows, columns())))
     return 0
 
 

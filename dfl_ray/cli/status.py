@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dfl_ray.tracking.terminal import columns
 
 if TYPE_CHECKING:
     from dfl_ray.records.states import RunState
@@ -49,8 +50,7 @@ def _print_table(states: Sequence[RunState]) -> None:
         table.add_column(name, justify="right" if name in ("devices", "round", "accuracy") else "left")
     for state in states:
         table.add_row(*_cells(state))
-    # In a pipe or a log there is no width to keep to.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=250)
+    console = Console(highlight=False, width=columns())
     console.print(Fitting(table))
 
 
