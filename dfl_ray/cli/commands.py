@@ -152,6 +152,21 @@ def run_folder(text: str, *, whole: bool = False) -> Path:
     return folder
 
 
+def watched(text: str) -> Path:
+    """The folder whose runs are watched while they go on; a URL is refused, since its copy has no sign of life."""
+    from dfl_ray.errors import InputError
+
+    if "://" in text:
+        raise InputError(
+            f"`{text}` cannot be watched",
+            got="a URL, which holds copies of runs as of their last checkpoints",
+            expected="a folder",
+            change="Watch the working folder on the machine that runs them (~/.cache/dfl-ray/runs), or read a copy "
+            "with `dfl-ray report URL`.",
+        )
+    return Path(text).expanduser()
+
+
 def table_file(name: str | None) -> Path | None:
     """The file that `-o` names for a table; refused if its ending is none that a table is written as."""
     from dfl_ray.errors import InputError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.tracking.terminal import columns
@@ -17,10 +16,11 @@ def status(options: argparse.Namespace) -> int:
     """`dfl-ray status`: one line a run; with `--json` an object that lists them."""
     import json
 
+    from dfl_ray.cli.commands import watched
     from dfl_ray.errors import InputError
     from dfl_ray.records.states import states_of
 
-    folders = [Path(text).expanduser() for text in options.runs or ["runs"]]
+    folders = [watched(text) for text in options.runs or ["runs"]]
     for folder in folders:
         if options.runs and not folder.is_dir():
             raise InputError(f"There is no folder `{folder}`", expected="a run folder, or a folder of runs")
