@@ -77,4 +77,6 @@ def test_a_word_that_is_far_from_all_is_answered_with_all() -> None:
     known = ["routing", "loss", "accuracy_over_bytes", "accuracy_over_rounds", "rate"]
     assert nearest("nofig", known).startswith("known: ") and "routing" in nearest("nofig", known)
     assert nearest("rooting", known) == "did you mean `routing`?"
+    assert nearest("Loss", known) == "did you mean `loss`?"
+    assert nearest("FedAvg", ["fedsa", "fedavg_star"]) == "did you mean `fedavg_star`?"
     assert nearest("accuracy", known) == "did you mean `accuracy_over_bytes` or `accuracy_over_rounds`?"
