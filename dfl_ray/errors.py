@@ -91,7 +91,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def close_words(word: str, names: Iterable[str]) -> list[str]:
-    """The word that is all but the same, else all that contain it (from four letters on), else the nearest, else none."""
+    """The word that is all but the same, else all that contain it (from four letters on), else the nearest."""
     by_case = {name.casefold(): name for name in names}
     said = word.casefold()
     same, near = (get_close_matches(said, by_case, n=1, cutoff=cutoff) for cutoff in (0.8, 0.6))
