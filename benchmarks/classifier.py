@@ -1,10 +1,14 @@
-"""A sequence classifier of BERT's shape on real text: does it learn above chance, and what do four devices reach?
+"""A sequence classifier on real text: does it learn above chance, and what do four devices reach?
 
-The encoder is drawn at random (no published one can be had without a hub): 2 layers of width 128, its word pieces made
-of the tasks' training texts. Its weights and its head are frozen; devices train LoRA in its linear layers alone, so
-this says that classifiers learn here, and nothing of how well a pretrained BERT would do.
+Without `--base` the encoder has BERT's shape and no published weights (none can be had without a hub): 2 layers of
+width 128, its word pieces made of the tasks' training texts, its layers and head drawn at random. Its embeddings are
+either drawn too, or `counted`: principal directions of which pieces stand in one text together, without any label, in
+place of a pretraining. Weights and head are frozen; devices train LoRA in the linear layers alone, so this says that
+classifiers learn here, and nothing of how well a pretrained BERT would do. `--base FOLDER` puts a random head on a
+decoder's folder instead.
 
-    python -m benchmarks.classifier --tasks FOLDER [--names A,B] [--methods A,B] [--seeds N] [--json] [key=value ...]
+    python -m benchmarks.classifier --tasks FOLDER [--names A,B] [--methods A,B] [--seeds N]
+        [--embeddings counted|drawn] [--base FOLDER] [--json] [key=value ...]
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,12 @@ SETTING = (
     "devices.min_holders=2", "method.rank=16", "method.alpha=128", "method.local_steps=20", "method.batch_rows=8",
     "method.learning_rate=1e-3",
 )  # fmt: skip
-"""Five hundred steps; `centralized` has the 32 rows of all four devices in each. With alpha = rank, an eighth of this
-scale, 200 steps learn `trec` and not `agnews`: an encoder drawn at random needs large updates."""
+"""Five hundred steps; `centralized` has the 32 rows of all four devices in each."""
 
 
-def make_classifier(folder: Path, tasks: Path, names: Sequence[str], seed: int) -> Path:
+def make_classifier(
+    folder: Path, tasks: Path, names: Sequence[str], seed: int, *, counted: bool = False
+) -> Path:
     """Write a random classifier of BERT's shape with a head of all tasks' labels, and a tokenizer of their texts.
 
     Args:
@@ -40,6 +45,7 @@ def make_classifier(folder: Path, tasks: Path, names: Sequence[str], seed: int) 
         tasks: Folder with `<task>/train.jsonl`.
         names: The tasks.
         seed: Seed of the weights.
+        counted: Whether the embeddings of pieces come from `counted_embeddings` instead of the draw.
 
     Returns:
         The folder.
@@ -48,34 +54,124 @@ def make_classifier(folder: Path, tasks: Path, names: Sequence[str], seed: int) 
     import transformers
     from tokenizers import BertWordPieceTokenizer
 
-    rows = [
-        json.loads(line)
-        for name in names
-        for line in (tasks / name / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    rows = training_rows(tasks, names)
     made = BertWordPieceTokenizer(lowercase=True)
-    made.train_from_iterator([row["prompt"] for row in rows], vocab_size=VOCABULARY, show_progress=False)
+    texts = [row["prompt"] for row in rows]
+    made.train_from_iterator(texts, vocab_size=VOCABULARY, show_progress=False)
     folder.mkdir(parents=True, exist_ok=True)
     made.save_model(str(folder))
     words: Any = transformers.BertTokenizerFast  # type: ignore[attr-defined]
     words(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    labels = dict(enumerate(sorted({row["answer"] for row in rows})))
     torch.manual_seed(seed)
     config = transformers.BertConfig(
         vocab_size=made.get_vocab_size(), hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        intermediate_size=INNER, max_position_embeddings=POSITIONS, initializer_range=SPREAD, id2label=labels,
-        label2id={label: number for number, label in labels.items()}, pad_token_id=0,
+        intermediate_size=INNER, max_position_embeddings=POSITIONS, initializer_range=SPREAD, pad_token_id=0,
+        **head_of(rows),
     )  # fmt: skip
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    model = transformers.BertForSequenceClassification(config)
+    if counted:
+        ids = [one.ids for one in made.encode_batch(texts, add_special_tokens=False)]
+        table = counted_embeddings(ids, made.get_vocab_size(), WIDTH)
+        seen = np.flatnonzero(table.any(1))
+        weight = model.bert.embeddings.word_embeddings.weight.data
+        weight[seen] = torch.from_numpy(SPREAD * table[seen]).to(weight.dtype)
+    model.save_pretrained(folder)
+    return folder
+
+
+def training_rows(tasks: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """The training rows of all tasks.
+
+    Args:
+        tasks: Folder with `<task>/train.jsonl`.
+        names: The tasks.
+    """
+    lines = ((tasks / name / "train.jsonl").read_text(encoding="utf-8").splitlines() for name in names)
+    return [json.loads(line) for task in lines for line in task]
+
+
+def head_of(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The keys of a classifier's configuration that name its classes: all answers, sorted.
+
+    Args:
+        rows: Rows with an `answer`.
+    """
+    labels = dict(enumerate(sorted({row["answer"] for row in rows})))
+    return {"id2label": labels, "label2id": {label: number for number, label in labels.items()}}
+
+
+def counted_embeddings(texts: Sequence[Sequence[int]], vocabulary: int, width: int) -> np.ndarray:
+    """Vectors of word pieces from the texts they stand in: U sqrt(S) of the positive pointwise mutual information.
+
+    With n(v, w) texts that hold both pieces, P = max(0, log(n(v, w) n / (n(v) n(w)))) off the diagonal, where
+    n(v) = sum_w n(v, w) and n = sum_v n(v), is cut to its `width` largest singular values.
+
+    Args:
+        texts: Pieces of each text.
+        vocabulary: Number of pieces.
+        width: Length of a vector, below `vocabulary`.
+
+    Returns:
+        (vocabulary, width): centred, of mean square 1 over the pieces that stand in a text; zero for all others.
+
+    Source:
+        Levy and Goldberg 2014 ("Neural word embedding as implicit matrix factorization"), section 5; from memory.
+        Departure: a context is a whole text, not a window.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import svds
+
+    row = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    held = csr_matrix((np.ones(len(row)), (row, np.concatenate(texts))), shape=(len(texts), vocabulary))
+    held.data[:] = 1.0
+    both = (held.T @ held).tocoo()
+    of = np.asarray(both.sum(0)).ravel()
+    information = np.log(both.data * of.sum() / (of[both.row] * of[both.col]))
+    kept = (information > 0) & (both.row != both.col)
+    matrix = csr_matrix((information[kept], (both.row[kept], both.col[kept])), shape=(vocabulary, vocabulary))
+    u, s, _ = svds(matrix, k=width, random_state=0)
+    table, seen = u * np.sqrt(s), of > 0
+    table -= table[seen].mean(0)
+    table[~seen] = 0.0
+    return table / np.sqrt((table[seen] ** 2).mean())
+
+
+def with_head(base: Path, folder: Path, tasks: Path, names: Sequence[str], seed: int) -> Path:
+    """Write a decoder's folder as a classifier with a head drawn at random.
+
+    Args:
+        base: Folder of a causal language model.
+        folder: Folder to make.
+        tasks: Folder with `<task>/train.jsonl`.
+        names: The tasks.
+        seed: Seed of the head.
+
+    Returns:
+        The folder.
+    """
+    import torch
+    import transformers
+
+    words: Any = transformers.AutoTokenizer.from_pretrained(base)
+    if words.pad_token_id is None:
+        words.pad_token = words.eos_token
+    torch.manual_seed(seed)
+    made = transformers.AutoModelForSequenceClassification.from_pretrained(
+        base, pad_token_id=words.pad_token_id, dtype="float32", **head_of(training_rows(tasks, names))
+    )
+    made.save_pretrained(folder)
+    words.save_pretrained(folder)
     return folder
 
 
 def measure(
-    tasks: Path, names: Sequence[str], methods: Sequence[str], seeds: int, words: Sequence[str]
-) -> list[dict[str, Any]]:
+    make: Callable[[Path, int], Path], tasks: Path, names: Sequence[str], methods: Sequence[str], seeds: int,
+    words: Sequence[str],
+) -> list[dict[str, Any]]:  # fmt: skip
     """Run every method with every seed.
 
     Args:
+        make: Writes the classifier of a seed to a folder.
         tasks: Folder of the tasks.
         names: Their names.
         methods: Methods of dfl-ray.
@@ -91,7 +187,7 @@ def measure(
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as place:
-            folder = make_classifier(Path(place) / "bert", tasks, names, seed)
+            folder = make(Path(place) / "classifier", seed)
             for method in methods:
                 setting = [
                     *SETTING, f"model.name={folder}", f"tasks.path={tasks}", f"tasks.names=[{','.join(names)}]",
@@ -133,12 +229,19 @@ def main() -> int:
     parser.add_argument("--names", default="trec,agnews", help="tasks with closed labels")
     parser.add_argument("--methods", default="sparse_orthogonal,dlora,local,centralized")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--embeddings", choices=("counted", "drawn"), default="counted")
+    parser.add_argument("--base", type=Path, help="folder of a decoder that gets a head")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="overrides of the configuration")
     options = parser.parse_args()
-    rows = measure(
-        options.tasks, options.names.split(","), options.methods.split(","), options.seeds, options.words
-    )
+    names = options.names.split(",")
+
+    def make(folder: Path, seed: int) -> Path:
+        if options.base is not None:
+            return with_head(options.base, folder, options.tasks, names, seed)
+        return make_classifier(folder, options.tasks, names, seed, counted=options.embeddings == "counted")
+
+    rows = measure(make, options.tasks, names, options.methods.split(","), options.seeds, options.words)
     print(f"{'method':20} {'task':10} {'accuracy %':>11} {'over seeds':>14} {'base %':>8} {'chance %':>9}")
     for row in rows:
         span = f"{100 * row['lowest']:.1f} - {100 * row['highest']:.1f}"

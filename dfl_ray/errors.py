@@ -79,7 +79,21 @@ def _sentence(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word is meant: "did you mean `x`?" if one is close, else the list of all."""
+    """Say which known word is meant: "did you mean `x`?" if one contains it or is close, else the list of all.
+
+    Words are close if at least three fifths of their letters match in order (`difflib`'s ratio), whatever their case.
+    """
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(names)
+    close = close_words(word, names)
+    if not close:
+        return "known: " + ", ".join(names)
+    return f"did you mean {' or '.join(f'`{name}`' for name in close)}?"
+
+
+def close_words(word: str, names: Iterable[str]) -> list[str]:
+    """The word that is all but the same, else all that contain it (from four letters on), else the nearest."""
+    by_case = {name.casefold(): name for name in names}
+    said = word.casefold()
+    same, near = (get_close_matches(said, by_case, n=1, cutoff=cutoff) for cutoff in (0.8, 0.6))
+    containing = [name for name in by_case if len(said) > 3 and said in name]
+    return [by_case[name] for name in same or containing or near]

@@ -13,7 +13,9 @@ from dfl_ray.cli.common import add_json
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `bundle`."""
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
-    parser.add_argument("-o", "--output", metavar="FILE", help="archive to write (default: RUN.zip)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="archive to write (default: RUN.zip, here for a URL)"
+    )
     add_json(parser)
 
 
@@ -21,9 +23,12 @@ def bundle(options: argparse.Namespace) -> int:
     """Write the archive and say where it is."""
     from dfl_ray.cli.commands import run_folder
     from dfl_ray.records.bundle import write_bundle
+    from dfl_ray.records.remote import is_remote
 
     folder = run_folder(options.run)
-    out = Path(options.output).expanduser() if options.output else folder.with_name(f"{folder.name}.zip")
+    # What a URL holds is worked on in a cache, where nobody would look for the archive.
+    beside = Path() if is_remote(options.run) else folder.parent
+    out = Path(options.output).expanduser() if options.output else beside / f"{folder.name}.zip"
     files = write_bundle(folder, out)
     print(f"Bundle: {out} ({files} files, {out.stat().st_size / 1e6:.2f} MB)")
     if options.json:

@@ -98,14 +98,13 @@ def report(options: argparse.Namespace) -> int:
 
 
 def presets(options: argparse.Namespace) -> int:
-    """`dfl-ray presets`: one line for each preset."""
+    """`dfl-ray presets`: what each preset is."""
     del options
     from dfl_ray.config.presets import preset_names, preset_summary
+    from dfl_ray.tracking.terminal import columns, named
 
-    names = preset_names()
-    width = max(map(len, names)) + 2
-    for name in names:
-        print(f"{name.ljust(width)}{preset_summary(name)}")
+    rows = [(name, preset_summary(name)) for name in preset_names()]
+    print("\n".join(named(rows, columns())))
     return 0
 
 
@@ -151,6 +150,21 @@ def run_folder(text: str, *, whole: bool = False) -> Path:
         state = "a folder without config.yaml" if folder.is_dir() else "no such folder"
         raise InputError(f"`{text}` is not a run", got=state, expected="a run folder, e.g. runs/NAME")
     return folder
+
+
+def watched(text: str) -> Path:
+    """The folder whose runs are watched while they go on; a URL is refused, since its copy has no sign of life."""
+    from dfl_ray.errors import InputError
+
+    if "://" in text:
+        raise InputError(
+            f"`{text}` cannot be watched",
+            got="a URL, which holds copies of runs as of their last checkpoints",
+            expected="a folder",
+            change="Watch the working folder on the machine that runs them (~/.cache/dfl-ray/runs), or read a copy "
+            "with `dfl-ray report URL`.",
+        )
+    return Path(text).expanduser()
 
 
 def table_file(name: str | None) -> Path | None:

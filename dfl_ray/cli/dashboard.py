@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 
 def dashboard(options: argparse.Namespace) -> int:
     """`dfl-ray dashboard [RUNS] [--port N]`: serve the pages on 127.0.0.1 until Ctrl-C."""
+    from dfl_ray.cli.commands import watched
     from dfl_ray.errors import InputError
 
-    folder = Path(options.folder).expanduser()
+    folder = watched(options.folder)
     if not folder.is_dir():
         raise InputError(
             f"There is no folder `{folder}`",

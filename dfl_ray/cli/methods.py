@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dfl_ray.cli.common import Options, add_json
+from dfl_ray.tracking.terminal import broken, columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,16 +43,17 @@ def execute(options: Options) -> int:
     check_inputs(config)
     sections = {name: load_config(source, words_for(name, overrides)).method for name in METHODS}
     progress = make_progress(quiet=options.json or options.quiet)
-    rows = []
+    rows, width = [], columns()
     for found in bytes_of_methods(config, sections, progress.step):
         a = about(found.name)
         rows.append({"method": found.name, "bytes_a_round": found.round_bytes, **vars(a)})
         if not options.json:
             cost = found.problem if found.round_bytes is None else f"{found.round_bytes / 1e6:.3f} MB a round"
-            print(f"{found.name}: {a.line}\n  {cost}; {a.source}")
-            print(f"  trained: {a.trained}; sent: {a.sent}; mixed: {a.mixed}")
-            if a.note:
-                print(f"  {a.note}")
+            made = f"trained: {a.trained}; sent: {a.sent}; mixed: {a.mixed}"
+            lines = broken(f"{found.name}: {a.line}", width, rest="    ")
+            for text in (f"{cost}; {a.source}", made, *([a.note] if a.note else [])):
+                lines += broken(text, width, first="  ", rest="    ")
+            print("\n".join(lines))
     if options.json:
         from dfl_ray.cli.commands import print_json
 

@@ -24,6 +24,7 @@ from dfl_ray.cli import (
 )
 from dfl_ray.cli.common import Command, Options, add_common, add_json
 from dfl_ray.errors import InputError, nearest
+from dfl_ray.tracking.terminal import broken, columns, named, prose
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,12 +65,12 @@ def parse_words(words: Sequence[str]) -> tuple[Command, Options]:
     name = words[place]
     if name not in _TABLE:
         raise InputError(f"There is no command `{name}`", expected=nearest(name, _TABLE))
-    command = _TABLE[name]
+    command, width = _TABLE[name], columns(80) - 2
     parser = _Parser(
         prog=f"dfl-ray {name}",
-        usage=f"dfl-ray {command.usage}",
-        description=command.summary[0].upper() + command.summary[1:] + ".",
-        epilog=command.details,
+        usage="\n  ".join(broken(f"dfl-ray {command.usage}", width - len("usage: "), rest="    ")),
+        description=prose(command.summary[0].upper() + command.summary[1:] + ".", width),
+        epilog=prose(command.details, width),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -79,13 +80,15 @@ def parse_words(words: Sequence[str]) -> tuple[Command, Options]:
 
 
 def _top_level() -> argparse.ArgumentParser:
-    width = max(len(command.usage) for command in _TABLE.values()) + 2
-    rows = [f"  {command.usage.ljust(width)}{command.summary}" for command in _TABLE.values()]
+    width = columns(80) - 2
+    rows = named([(command.name, command.summary) for command in _COMMANDS], width, indent="  ")
+    said = "Simulates wireless devices that fine-tune one language model together without a server."
+    more = "`dfl-ray COMMAND --help` says how a command is used, and more about it."
     parser = _Parser(
         prog="dfl-ray",
         usage="dfl-ray COMMAND [arguments] [-v]",
-        description="Simulates wireless devices that fine-tune one language model together without a server.",
-        epilog="commands:\n" + "\n".join(rows) + "\n\n`dfl-ray COMMAND --help` says more about one command.",
+        description=prose(said, width),
+        epilog="\n".join(["commands:", *rows, "", prose(more, width)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfl_ray.tracking.terminal import broken, columns, named, table
+
 
 def plan(options: argparse.Namespace) -> int:
     """Bytes, airtime, energy, latency, memory and wall time, without training; of several configurations a table."""
@@ -39,13 +41,16 @@ def plan(options: argparse.Namespace) -> int:
 def _one(figures: Mapping[str, Any]) -> list[str]:
     from dfl_ray.simulation.estimate import plan_lines
 
-    lines = plan_lines(figures)
-    width = max(len(name) for name, _ in lines) + 2
-    return [name.ljust(width) + value for name, value in lines]
+    return named(plan_lines(figures), columns())
 
 
 def _notes(plans: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"note  {one['configuration']}: {note}" for one in plans for note in one["notes"]]
+    return [
+        line
+        for one in plans
+        for note in one["notes"]
+        for line in broken(f"{one['configuration']}: {note}", columns(), first="note  ", rest="      ")
+    ]
 
 
 def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -55,7 +60,7 @@ def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
         plans: What `dfl_ray.simulation.estimate.plan` gave for each, and its `configuration`.
 
     Returns:
-        A line of heads and one line a plan, their columns aligned.
+        A line of heads and one line a plan, or a list for each plan on a terminal that is narrower.
     """
     from dfl_ray.records.results import share, size
     from dfl_ray.simulation.gpu_estimate import about
@@ -78,9 +83,4 @@ def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{one['memory']['peak_mb']:,.0f} MB",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        row[0].ljust(widths[0])
-        + "".join(f"  {cell.rjust(width)}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
+    return table(rows, columns())

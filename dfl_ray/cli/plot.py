@@ -14,6 +14,7 @@ def plot(options: argparse.Namespace) -> int:
     """`dfl-ray plot RUN [RUN …] FIGURE -o FILE`: draw one figure of one run or of several compared."""
     from dfl_ray.errors import InputError
     from dfl_ray.records import load_run
+    from dfl_ray.records.remote import is_remote
     from dfl_ray.views.catalog import FIGURES, draw
     from dfl_ray.views.style import darkened
 
@@ -25,7 +26,7 @@ def plot(options: argparse.Namespace) -> int:
     out = Path(options.output or f"{name}.pdf").expanduser()
     if out.suffix not in FORMATS:
         raise InputError(f"`{out}` has no known ending", expected=", ".join(FORMATS))
-    runs = [load_run(Path(path).expanduser()) for path in paths]
+    runs = [load_run(path if is_remote(path) else Path(path).expanduser()) for path in paths]
     picture = draw(name, runs, round=options.round, device=options.device)
     picture = darkened(picture) if options.dark else picture
     out.parent.mkdir(parents=True, exist_ok=True)

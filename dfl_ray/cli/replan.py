@@ -6,6 +6,7 @@ import argparse
 import json
 
 from dfl_ray.cli.common import add_json
+from dfl_ray.tracking.terminal import broken, columns, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,8 @@ def execute(options: argparse.Namespace) -> int:
     for line in _lines(totals):
         progress.say(line)
     for note in found.notes:
-        progress.say(f"note  {note}")
+        for line in broken(note, columns(), first="note  ", rest="      "):
+            progress.say(line)
     if output is not None:
         write_table(found.rounds, output)
         progress.say(f"Rounds: {output}")
@@ -82,7 +84,4 @@ def _lines(totals: dict[str, dict[str, float | None]]) -> list[str]:
     )
     points = "none" if was == now or was is None or now is None else f"{100 * (now - was):+.1f} points"
     rows.append((f"delivered of {wanted:,.0f}", share(was), share(now), points))
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    return [
-        row[0].ljust(widths[0]) + "".join("  " + row[k].rjust(widths[k]) for k in (1, 2, 3)) for row in rows
-    ]
+    return table(rows, columns())

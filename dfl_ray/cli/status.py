@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dfl_ray.tracking.terminal import columns
 
 if TYPE_CHECKING:
     from dfl_ray.records.states import RunState
@@ -16,10 +16,11 @@ def status(options: argparse.Namespace) -> int:
     """`dfl-ray status`: one line a run; with `--json` an object that lists them."""
     import json
 
+    from dfl_ray.cli.commands import watched
     from dfl_ray.errors import InputError
     from dfl_ray.records.states import states_of
 
-    folders = [Path(text).expanduser() for text in options.runs or ["runs"]]
+    folders = [watched(text) for text in options.runs or ["runs"]]
     for folder in folders:
         if options.runs and not folder.is_dir():
             raise InputError(f"There is no folder `{folder}`", expected="a run folder, or a folder of runs")
@@ -49,8 +50,7 @@ def _print_table(states: Sequence[RunState]) -> None:
         table.add_column(name, justify="right" if name in ("devices", "round", "accuracy") else "left")
     for state in states:
         table.add_row(*_cells(state))
-    # In a pipe or a log there is no width to keep to.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=250)
+    console = Console(highlight=False, width=columns())
     console.print(Fitting(table))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfl_ray.cli.common import add_json
+from dfl_ray.tracking.terminal import broken, columns
 
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config
@@ -47,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
     rows = sweep.summary_rows(trials, found)
     (folder / "summary.json").write_text(json.dumps({"rows": rows, "failed": failed}, indent=1))
     for line in sweep.summary_lines(rows):
-        say(line)
+        say("\n".join(broken(line, columns(), rest="    ")))
     for trial, why in failed.items():
         say(f"failed: {trial}: {why}")
     if found:

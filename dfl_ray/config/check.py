@@ -243,7 +243,7 @@ def _unnamed_model(config: Config) -> Iterable[Problem]:
             f"`tasks.source` is `{config.tasks.source}` but `model.name` is not set",
             expected="a local folder or a hub id of a causal language model",
             change="Add model.name=PATH. The embedded model's word list knows only the generated tasks; "
-            "model.name=embedded takes it all the same.",
+            "model.name=embedded is for rows made of its words.",
         )
 
 

@@ -17,13 +17,13 @@ from dfl_ray.config.overrides import apply_overrides, parse_override
 from dfl_ray.config.presets import DEFAULT_PRESET, preset_names, preset_text
 from dfl_ray.config.schema import Config
 from dfl_ray.config.switching import switch_types
-from dfl_ray.config.yamlio import Document, Lines, YAMLError, place_and_reason, read
+from dfl_ray.config.yamlio import Document, Lines, YAMLError, dump, place_and_reason, read
 from dfl_ray.errors import InputError, nearest
 
 
 def load_config(
     source: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] | Mapping[str, Any] = (),
     *,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Config:
@@ -35,7 +35,8 @@ def load_config(
     Args:
         source: A preset's name, the path of a YAML file, or None for the preset `default`. A preset's name
             wins over a file of the same name; write `./name` for the file.
-        overrides: Texts `a.b=c`, the value read as YAML (`5e-3`, `[a, b]`, `null`, `true`).
+        overrides: Texts `a.b=c`, the value read as YAML (`5e-3`, `[a, b]`, `null`, `true`), one text, or a mapping of
+            keys to values (`{"method.rank": 4}`).
         say: Is told, in a sentence, which keys a switched type has dropped.
 
     Returns:
@@ -49,6 +50,7 @@ def load_config(
         4
     """
     document, label = _read_source(source)
+    overrides = _texts(overrides)
     if overrides:
         label += (
             " with "
@@ -66,6 +68,17 @@ def load_config(
     for note in notes:
         say(note)
     return from_data(apply_overrides(data, overrides), label, lines)
+
+
+def _texts(overrides: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Overrides in whatever form as texts `key=value`."""
+    if isinstance(overrides, Mapping):
+        plain = {
+            key: str(v) if isinstance(v, Path) else v.item() if hasattr(v, "item") else v
+            for key, v in overrides.items()
+        }
+        return [f"{key}={dump(v, flow=True, width=10_000)}" for key, v in plain.items()]
+    return [overrides] if isinstance(overrides, str) else list(overrides)
 
 
 def from_data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from dfl_ray.config import fields
 from dfl_ray.config.yamlio import Lines, dump
-from dfl_ray.errors import InputError, nearest, paragraph
+from dfl_ray.errors import InputError, close_words, nearest, paragraph
 
 
 class Problem(NamedTuple):
@@ -164,17 +165,20 @@ def _advice(value: Any, field: Any) -> str:
     if isinstance(value, str) and field is not None and "one of" in (words := fields.expected(field)):
         close = get_close_matches(value, [word for word in words.split("`")[1::2]], n=1, cutoff=0.5)
         return f"Did you mean `{close[0]}`?" if close else ""
-    if (
-        isinstance(value, str)
-        and "," in value
-        and field is not None
-        and not fields.in_words(field.annotation).startswith("text")
-    ):
+    if field is not None and _several(value, fields.in_words(field.annotation)):
         return "One run takes one value; several values are a sweep: `dfl-ray sweep CONFIG key=a,b,c`."
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and field is not None and fields.in_words(field.annotation).startswith("text"):
         return f"""Quote it to make it text: '"{value}"'."""
     return ""
+
+
+def _several(value: Any, expected: str) -> bool:
+    """Whether a value looks like several where one is expected: a list, `0,1,2` or `0-2`."""
+    if isinstance(value, list):
+        return "a list" not in expected
+    ranged = isinstance(value, str) and bool(re.fullmatch(r"\d+(-|\.\.|:)\d+", value))
+    return ranged or (isinstance(value, str) and "," in value and not expected.startswith("text"))
 
 
 def _unknown(path: fields.Path, schema: type[BaseModel], data: dict[str, Any]) -> Problem:
@@ -205,7 +209,9 @@ def _unknown_variant(path: fields.Path, schema: type[BaseModel], data: dict[str,
     return Problem(
         f"`{'.'.join(path)}.type` is not known",
         got=_shown(kind),
-        expected=f"{nearest(str(kind), tags)} (all: {', '.join(tags)})",
+        expected=f"{nearest(str(kind), tags)} (all: {', '.join(tags)})"
+        if close_words(str(kind), tags)
+        else f"one of {', '.join(tags)}",
     )
 
 

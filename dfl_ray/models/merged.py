@@ -113,8 +113,11 @@ def write_gguf(converter: Path, folder: Path, out: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0 or not out.is_file():
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
+        missing = last[0].startswith("ModuleNotFoundError")
         raise InputError(
-            f"{converter.name} cannot convert this model",
+            f"{converter.name} {'cannot run' if missing else 'cannot convert this model'}",
             got=last[0],
-            change="Leave --gguf out, or use another version of llama.cpp.",
+            change=f"Install what it needs for {sys.executable}."
+            if missing
+            else "Leave --gguf out, or use another version of llama.cpp.",
         )

@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.config.schema import Config
+from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 
 OnRoundEnd = Callable[[Run], object]
+
+
+def _a_config(config: object, name: str) -> Config:
+    if not isinstance(config, Config):
+        raise InputError(
+            f"`{name}` takes a configuration",
+            got=f"{type(config).__name__} {str(config)[:60]}",
+            change=f'Give {name}(load_config(SOURCE, ["key=value"])).',
+        )
+    return config
 
 
 def run(
@@ -47,7 +58,11 @@ def run(
     from dfl_ray.config.load import load_config
     from dfl_ray.simulation.launch import launch
 
-    config = load_config() if config is None else config
+    config = load_config() if config is None else _a_config(config, "run")
+    if on_round_end is not None and not callable(on_round_end):
+        raise InputError(
+            "`on_round_end` cannot be called", got=repr(on_round_end), expected="a function of a Run"
+        )
     check_inputs(config)
 
     def watch(folder: Path) -> bool:
@@ -73,6 +88,6 @@ def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str
     from dfl_ray.config.load import load_config
     from dfl_ray.simulation.estimate import plan as plan_run
 
-    config = load_config() if config is None else config
+    config = load_config() if config is None else _a_config(config, "plan")
     check_inputs(config, planned=True)
     return plan_run(config, rounds=rounds)

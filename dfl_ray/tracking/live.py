@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.tracking.stages import Clock, Stage, Stages, duration
 from dfl_ray.tracking.tally import Tally, number_or_none
+from dfl_ray.tracking.terminal import broken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +93,9 @@ class LiveProgress:
         self._stage_task = None
 
     def say(self, text: str) -> None:
-        """Print one line above the bar."""
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        """Print one line above the bar, broken between words; a path that is longer than the terminal stays whole."""
+        for line in broken(text, self.console.width):
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def rounds(self, total: int, start: int = 0, sent_bytes: int = 0) -> None:
         """Show the bar; see `Progress.rounds`."""

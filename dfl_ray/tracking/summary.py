@@ -79,7 +79,9 @@ class Fitting:
         columns = [list(column.cells) for column in self.table.columns]
         heads = [str(column.header) for column in self.table.columns]
         yield Text(str(self.table.title), style="italic", overflow="fold")
-        for row in zip(*columns, strict=True):
+        for number, row in enumerate(zip(*columns, strict=True)):
+            if number:
+                yield Text()
             for head, cell in zip(heads, row, strict=True):
                 yield Text(f"{head}: {cell}", overflow="fold")
 

@@ -16,7 +16,7 @@ from benchmarks import gpu_training
 from benchmarks.gpu_sides import Batched, random_base
 from benchmarks.gpu_work import step_operations
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "baddbmm_": 1}
 """Every product torch has, and which of its arguments is the left factor."""
 

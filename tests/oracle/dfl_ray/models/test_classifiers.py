@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from dfl_ray import load_run, plan, run
 from dfl_ray.cli import main
 from dfl_ray.engines.leaves import Leaves
-from dfl_ray.engines.training import ScoredModel, backward
+from dfl_ray.engines.training import LocalWork, ScoredModel, backward, train_adapters
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.scorer import Adapter, Scorer
 from dfl_ray.lora.inject import find_targets, inject
 from dfl_ray.lora.layout import Layout
-from dfl_ray.lora.optimizer import AdapterState
+from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.peft_folder import write_peft_folder
@@ -150,6 +150,41 @@ def test_loss_gradient_and_answers_are_those_of_transformers_and_peft(folder: Pa
                 logits = peft(input_ids=ids).logits[0]
             best = own[int(logits[list(own)].argmax())]
             assert bool(right[t][i]) == (best == int(task.test.answer(i)[0]))
+
+
+def test_twenty_steps_have_the_loss_curve_of_transformers_and_peft(tmp_path: Path) -> None:
+    """AdamW with clipping on the same batches: every step's loss, a random encoder and a head that nobody trains."""
+    from transformers import AutoTokenizer
+
+    folder = save_classifier(tmp_path / "bert", "bert", ("bad", "good"))
+    weights, tokenizer = load_base(folder), AutoTokenizer.from_pretrained(folder)
+    rows = classify_task(task_of("mood"), tokenizer, weights.classes or (), max_tokens=32).train
+    module = build_model(weights)
+    layers = tuple(find_targets(module, "all-linear"))
+    model, layout = ScoredModel(module, inject(module, layers)), Layout(layers, 3, ("a", "b"))
+    theta = torch.from_numpy(np.random.default_rng(0).normal(0, 0.2, (1, layout.size)).astype(np.float32))
+    a, b = ([v[0].numpy().copy() for v in layout.views(theta, f)] for f in "ab")
+    peft = peft_model(folder, layers, a, b, 2.0, tmp_path / "adapter")
+    adapters = [p for name, p in peft.named_parameters() if "lora_" in name]
+    optimizer = torch.optim.AdamW(adapters, lr=0.02, weight_decay=0.0)
+    batches = np.random.default_rng(1).integers(len(rows), size=(20, 5))
+    state, size = AdapterState.from_theta(theta), StepSize(0.02, 0.0, 1.0)
+    ours, theirs = [], []
+    for batch in batches:
+        work = [LocalWork([[(rows, int(i)) for i in batch]])]
+        ours.append(float(train_adapters(model, layout, state, work, size=size, scale=2.0).loss[0]))
+        ids = [torch.from_numpy(rows.row(int(i))[None, :-1].astype(np.int64)) for i in batch]
+        right = [torch.tensor([int(rows.row(int(i))[-1])]) for i in batch]
+        loss = torch.stack(
+            [F.cross_entropy(peft(input_ids=x).logits, y) for x, y in zip(ids, right, strict=True)]
+        ).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapters, 1.0)
+        optimizer.step()
+        theirs.append(float(loss.detach()))
+    assert theirs[-1] < 0.5 * theirs[0]
+    np.testing.assert_allclose(ours, theirs, atol=3e-5)
 
 
 def write_tasks(folder: Path) -> Path:

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from dfl_ray.cli import main
+from dfl_ray.config.load import load_config
+from dfl_ray.errors import InputError
 from tests.conftest import SMALL_RUN
 
 ROWS = [{"prompt": f"Say {w}:", "answer": w} for w in ("one", "two", "one", "two")]
@@ -117,3 +119,15 @@ def test_a_model_folder_without_weights(tmp_path, capfd):
     assert str(model) in said
     assert "safetensors" in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("word", ["seed=[1,2]", "seed=3-5", "method.rank=4..8", "seed=0,1"])
+def test_several_values_where_one_is_taken_are_answered_with_the_sweep(word: str) -> None:
+    with pytest.raises(InputError, match="several values are a sweep"):
+        load_config(None, [word])
+
+
+def test_an_unknown_choice_lists_all_once() -> None:
+    with pytest.raises(InputError) as error:
+        load_config(None, ["topology=random"])
+    assert str(error.value).count("erdos_renyi") == 1

@@ -74,6 +74,14 @@ def test_a_run_at_a_file_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
     check_runs(store.as_uri(), snapshot, tmp_path, monkeypatch)
     assert "Resuming" not in capsys.readouterr().out  # it was told to be quiet
+    url = f"{store.as_uri()}/one"
+    assert main(["verify", url]) == 0 and "whole" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", url, "loss", "-o", "loss.json"]) == 0 and (tmp_path / "loss.json").is_file()
+    assert main(["bundle", url]) == 0 and (tmp_path / "one.zip").is_file()
+    capsys.readouterr()
+    for words in (["status", store.as_uri()], ["dashboard", store.as_uri()]):
+        assert main(words) == 2 and "copies of runs" in capsys.readouterr().err
 
 
 def free_port() -> int:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dfl_ray import load_run, plan, run
+from dfl_ray import load_config, load_run, plan, run
 from dfl_ray.cli import main
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
@@ -47,6 +48,28 @@ def test_a_run_ended_by_its_caller_is_done_with_report_and_adapters(early: Any) 
     assert not partition.duplicated(["task", "row"]).any()
     assert partition.groupby("task").row.count().to_dict() == {"agree": 200, "topic": 200}
     assert set(early.evaluation.query("round == 3").rule) > {"likelihood", "oracle"}
+
+
+def test_overrides_may_be_a_mapping_and_wrong_arguments_are_told() -> None:
+    words = [
+        "rounds=3",
+        "method=dlora",
+        "tasks.names=[topic,agree]",
+        "method.learning_rate=0.003",
+        "tasks.path=null",
+    ]
+    values = {
+        "rounds": np.int64(3), "method": "dlora", "tasks.names": ["topic", "agree"], "method.learning_rate": 0.003,
+        "tasks.path": None,
+    }  # fmt: skip
+    assert load_config("indoor", values) == load_config("indoor", words)
+    assert load_config("indoor", "rounds=3") == load_config("indoor", ["rounds=3"])
+    assert load_config(None, {"runtime.runs_dir": Path("a b: c")}).runtime.runs_dir == "a b: c"
+    for call in (lambda: run("indoor"), lambda: plan({"rounds": 3})):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"takes a configuration.*load_config"):
+            call()
+    with pytest.raises(InputError, match="`on_round_end` cannot be called"):
+        run(load_config(), on_round_end=3)  # type: ignore[arg-type]
 
 
 def test_a_run_prints_nothing_and_a_plan_neither(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
