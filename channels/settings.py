@@ -40,7 +40,7 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "walls": WALLS,
         "blockage": BLOCKAGES,
         "antenna": ANTENNAS,
-        "priority": ("waiting", "age", "deadline"),
+        "priority": ("waiting", "age", "deadline", "information"),
         "control": ("free", "charged"),
     }
 )
@@ -125,8 +125,9 @@ class RadioSettings:
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
         priority: Which links count more: waiting (rounds in a row without a turn), age (rounds since their last
-            delivery, lost and unwanted ones too), or deadline (the shortest transmissions first, with what waits for
-            them; under tdma and csma, which go by an order).
+            delivery, lost and unwanted ones too), deadline (the shortest transmissions first, with what waits for
+            them; under tdma and csma, which go by an order), or information (messages that carry the larger change of
+            what their receiver has first, under aloha alone not; see `Transfers.change`).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
         multicast: Whether greedy_sinr, local_greedy and tdma send what several neighbours get with one transmission.
@@ -331,6 +332,10 @@ class RadioSettings:
     def shortest_first(self) -> bool:
         """Whether transfers are taken by how much they have left to send, shortest first."""
         return self.priority == "deadline" and self.scheduler in ORDERED_SCHEDULERS
+
+    def by_change(self) -> bool:
+        """Whether transfers are taken and weighed by the size of the change that they carry."""
+        return self.priority == "information" and self.scheduler != "aloha"
 
     def modes(self) -> Modes:
         """The modes that rates are chosen from; those of cqi where the rate has none of its own.

@@ -181,7 +181,17 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         float(means.mean()),
         len(names),
         _sketch_share(targets, router),
-        (*chosen, *notes, *more),
+        (*chosen, *notes, *more, *_change_notes(config)),
+    )
+
+
+def _change_notes(config: Config) -> tuple[str, ...]:
+    """What a plan takes sizes of change to be, which follow from trained values."""
+    if config.radio.priority != "information":
+        return ()
+    return (
+        "`radio.priority` is information, and a plan knows no trained values: it takes all messages to carry changes "
+        "of one size, so that they go in the order of `waiting`. Under a deadline the run delivers others.",
     )
 
 
