@@ -40,8 +40,8 @@ class Transfers:
             broadcast may serve them with one transmission.
         after: (M,) index of the transfer this one forwards, or -1: store and forward. It is sent once that
             transfer was decoded, from the device that decoded it, and not at all if that transfer was lost.
-        change: (M,) how much of what it carries is new to its receiver, >= 0 and finite, in any unit that all share; nan
-            where it is not known, which counts as 1 (all of it is new). What `priority: information` goes by.
+        change: (M,) how much of what it carries is new to its receiver, >= 0 and finite; nan where it is not known,
+            which counts as 1 (all of it is new). What `priority: information` goes by.
     """
 
     source: IntArray

@@ -48,9 +48,7 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     """
     count = len(request.transfers)
     waited = np.zeros(count, dtype=np.int64) if request.waited is None else request.waited
-    order = canonical_order(
-        request.transfers, waited, request.order_key, _first(radio, scheduler, request)
-    )
+    order = canonical_order(request.transfers, waited, request.order_key, _first(radio, scheduler, request))
     ordered = replace(
         request,
         transfers=request.transfers.permuted(order),

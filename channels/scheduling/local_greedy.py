@@ -1,7 +1,8 @@
 """`local_greedy`: a distributed form of `greedy_sinr`, where each transmission decides by what its two ends can hear.
 
 Transmissions have priorities that all who meet reckon alike: more worth first (`priority: information`), then more
-rounds waited, then less time on air, then a keyed draw. In their order each takes the earliest slot, and in it the first sub-channel, in which
+rounds waited, then less time on air, then a keyed draw. In their order each takes the earliest slot, and in it the
+first sub-channel, in which
 
 - both of its ends are still free,
 - its own SINR reaches its bound beside those who took that slot before and whom its receivers hear,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.devices.attack import AttackMeter
 from dfl_ray.devices.changes import message_changes, settle
 from dfl_ray.devices.evaluate import Evaluator
@@ -84,7 +85,7 @@ class DeviceGroup:
         self._attack = AttackMeter(setup, self.faults, self._wrong, self.model)
         self._advance: Callable[[int, int], None] | None = None
         self._updates = SharedUpdates()
-        self._by_change = setup.config.radio.priority == "information"
+        self._by_change = radio_settings(setup.config.radio).by_change()
 
     def _context(self) -> Context:
         s = self.setup

@@ -235,8 +235,10 @@ class TaskExperts(ABC):
 
     def _passed_on(self, device: Device[ExpertState], planned: Planned) -> Outgoing:
         """A published update as it is held; an expert's values can be compared with those of an older one."""
-        data, expert = device.memory.updates[planned.kind, planned.task].tobytes(), planned.kind is Kind.EXPERT
-        return Outgoing(planned, data, (lambda: self._expert_values(unpack(data))) if expert else None)
+        data = device.memory.updates[planned.kind, planned.task].tobytes()
+        if planned.kind is not Kind.EXPERT:
+            return Outgoing(planned, data)
+        return Outgoing(planned, data, lambda: self._expert_values(unpack(data)))
 
     def _publish(self, device: Device[ExpertState], update: Planned, round_index: int) -> Planned:
         """Make and keep the bytes of an update this device is the author of; returns it with its real length."""

@@ -78,7 +78,7 @@ class TransferRequests:
             for one in changes.get(device) or [(np.nan,) * len(m.destinations) for m in planned]
             for change in one
         ]
-        return cls.join([cls(*(table[:, i] for i in range(6)), np.array(known, np.float64))])
+        return cls.join([cls(*(table[:, i] for i in range(6)), change=np.array(known, np.float64))])
 
     @classmethod
     def join(cls, parts: Sequence[TransferRequests]) -> TransferRequests:

@@ -11,8 +11,8 @@ attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fracti
 `late` of `devices`; radio energy holds listening and idling; the outcome `upstream`; a transmission that was cut counts
 the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
 `off_devices`, `on` and the outcome `off`. 6: the radio's energy by state in `rounds` and `devices`, null unless
-`radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`. 8: `change` of
-`transfers`, null unless `radio.priority` is `information`.
+`radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`. 8:
+`change` of `transfers`, null unless `radio.priority` is `information`.
 """
 
 from __future__ import annotations

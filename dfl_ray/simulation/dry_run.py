@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
@@ -187,7 +188,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
 
 def _change_notes(config: Config) -> tuple[str, ...]:
     """What a plan takes sizes of change to be, which follow from trained values."""
-    if config.radio.priority != "information":
+    if not radio_settings(config.radio).by_change():
         return ()
     return (
         "`radio.priority` is information, and a plan knows no trained values: it takes all messages to carry changes "

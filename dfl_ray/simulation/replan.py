@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from dfl_ray.config.load import load_config
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.network.deployment import channel_setup
@@ -193,13 +194,13 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
-    moves = run.topology_nodes["round"].nunique() > 1
+    by_change, moves = radio_settings(config.radio).by_change(), run.topology_nodes["round"].nunique() > 1
     linked = frozenset if moves else cache(lambda: _linked(own_config(run.path)))
     for round_index, rows, devices in _recorded(run):
         if moves and round_index > 1:
             channel.move(_positions(run, round_index))
         found = recorded_requests(rows, int(wanted[round_index]), linked)
-        if config.radio.priority == "information" and np.isnan(found.hops.transfers.change).any():
+        if by_change and np.isnan(found.hops.transfers.change).any():
             raise _changes_unknown(run, round_index)
         plan = channel.plan_round(
             round_index,
