@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -247,18 +249,27 @@ def strong_pairs(
         capacity = int(found)
 
 
+def largest(values: Iterable[FloatArray]) -> FloatArray:
+    """The largest of arrays of one shape, entry by entry."""
+    return reduce(np.maximum, values)
+
+
 def _weak_filters(
     scale: LargeScale, min_gain: float, reach_m: float
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]:
     """Bounds per bin of squared distance that spare most pairs the full evaluation.
 
-    Both curves fall with distance in every model (the loss curves by their formulas, P_LOS likewise), so the
-    values at a bin's near edge bound the bin; a little slack covers the interpolation. Bins per m², the largest P_LOS,
+    The loss curves fall with distance in every model by their formulas, and of P_LOS the largest from there on counts,
+    so the values at a bin's near edge bound the bin; a little slack covers the interpolation. Of several pairs of
+    heights the largest values count. Bins per m², the largest P_LOS,
     the least shadowing value a pair needs in sight and out of sight, and what a unit of ln gain is in it.
     """
     per_m2 = _FILTER_BINS / reach_m**2
     near_m = np.sqrt(np.arange(_FILTER_BINS + 1) / per_m2)
-    (los, *in_sight), (_, *hidden) = state_gains(scale, near_m)
+    states, share = state_gains(scale, near_m), scale.shares
+    in_sight, hidden = ((largest(s[1] for s in states[k::2]), states[k][2]) for k in (0, 1))
+    los = largest(s[0] / one for s, one in zip(states[::2], share.tolist(), strict=True) if one > 0)
+    los = np.maximum.accumulate(los[::-1])[::-1]
     slack = 1e-3
     needed = np.stack(
         [

@@ -5,9 +5,10 @@ its file, because numba's cache does not notice a change in another file; only `
 change, and `curve_value` are called from elsewhere.
 
 Conventions: `x_m`, `y_m` are (N,) float64; `words` is (N, 17) uint64 (see `channels.shadowing.Sites`);
-`curves` is (3, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
-P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters; `local` is what a device's surroundings take
-(see `channels.surroundings.LocalGains`), three arrays, empty where there is nothing. A near list is `indptr` (N + 1,)
+`curves` is (3·pairs, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
+P_LOS, for each pair of heights (`channels.heights.height_pairs`; one where all have one height); `numbers` (see
+`LargeScale.numbers`) are the scalar parameters; `local` is what a device's surroundings take
+(see `channels.surroundings.LocalGains`), four arrays, empty where there is nothing. A near list is `indptr` (N + 1,)
 int64, `index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
@@ -113,7 +114,7 @@ def local_gain(i, j, dx, dy, local):
 
     Walls of both ends, but not between devices in one building; what antennas and blockers take towards the other end.
     """
-    building, wall, toward = local
+    building, wall, toward, _ = local
     value = 0.0
     if wall.shape[0] > 0 and building[i] != building[j]:
         value += wall[i] + wall[j]
@@ -149,13 +150,17 @@ def large_scale_gain(i, j, dx, dy, words, curves, numbers, local):
     """
     squared_m2 = dx**2 + dy**2
     position = (0.5 * math.log(max(squared_m2, numbers[9])) - numbers[0]) * numbers[1]
-    probability = curve_value(curves, 2, position)
+    base, floor = 0, local[3]
+    if floor.shape[0] > 0:
+        high, low = max(floor[i], floor[j]), min(floor[i], floor[j])
+        base = 3 * (high * (high + 1) // 2 + low)
+    probability = curve_value(curves, base + 2, position)
     if numbers[7] == 0.0:
         los = uniform(mix(words[i, 2 * _CELLS] + words[j, 2 * _CELLS])) < probability
     else:
         los = numbers[7] > 0.0
     state = 0 if los else 1
-    log_gain = curve_value(curves, state, position)
+    log_gain = curve_value(curves, base + state, position)
     sigma = numbers[2 + state]
     if sigma > 0.0:
         log_gain += sigma * field_value(words, i, j, state * _CELLS)
@@ -260,12 +265,14 @@ def _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius
 @kernel
 def _in_order(local, sectors, member):
     """What surrounds devices, and its bounds, in another order of theirs."""
-    building, wall, toward = local
+    building, wall, toward, floor = local
     if wall.shape[0] > 0:
         building, wall = building[member], wall[member]
     if toward.shape[0] > 0:
         toward, sectors = toward[member], sectors[member]
-    return (building, wall, toward), sectors
+    if floor.shape[0] > 0:
+        floor = floor[member]
+    return (building, wall, toward, floor), sectors
 
 
 @kernel

@@ -69,7 +69,7 @@ def test_devices_share_a_building_by_their_distance_and_no_wall_is_within_it():
     positions = np.concatenate([one, one + np.array([12.0, 0.0])])
     settings = free(walls="low_loss", indoor_share=1.0, building_m=30.0)
     scale = build_large_scale(settings, seed=5)
-    building, wall, _ = build_sites(scale, positions).local
+    building, wall, _, _ = build_sites(scale, positions).local
     same = building[:3000] == building[3000:]
     assert same.mean() == pytest.approx(math.exp(-12 / 30), abs=4 * math.sqrt(0.25 / 3000))
     few = np.concatenate([positions[:60], positions[3000:3060]])
