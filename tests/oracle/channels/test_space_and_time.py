@@ -74,7 +74,7 @@ def test_devices_share_a_building_by_their_distance_and_no_wall_is_within_it():
     assert same.mean() == pytest.approx(math.exp(-12 / 30), abs=4 * math.sqrt(0.25 / 3000))
     few = np.concatenate([positions[:60], positions[3000:3060]])
     lost = loss_db(settings, few, seed=5)
-    building, wall, _ = build_sites(scale, few).local
+    building, wall, _, _ = build_sites(scale, few).local
     own_db = -10 / math.log(10) * wall
     expected = np.where(building[:, None] == building, 0.0, own_db[:, None] + own_db)
     pairs = np.triu_indices(120, 1)
