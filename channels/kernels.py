@@ -254,12 +254,18 @@ def _row_caps(first, xs, ys, around, ends, begin, end, cap):
 
 
 @kernel
-def _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m):
-    """First member of a row of cells that may be within the radius of device p, in `row`; one behind the last."""
-    away = max((r - row) * cell_m - (ys[p] - low_y - row * cell_m), 0.0)
+def _row_end(at, start, ys, low_y, cell_m, radius_m):
+    """First member of a row of cells that may be within the radius of device p, in `start`; one behind the last.
+
+    `at` is p, how many rows of cells above its own this one is, its own row and column, how many columns count at most,
+    how many there are, this row's first cell, and whether it is of p's own kind, of which only those after p count.
+    """
+    p, up, row, column, reach, columns, first, own = at
+    above = ys[p] - low_y - row * cell_m
+    away = max(up * cell_m - above, above - (up + 1) * cell_m, 0.0)
     wide = min(int(math.sqrt(max(radius_m**2 - away**2, 0.0)) / cell_m) + 1, reach)
-    begin = p + 1 if r == row else start[r * columns + max(column - wide, 0)]
-    return begin, start[r * columns + min(column + wide, columns - 1) + 1]
+    begin = p + 1 if own and up == 0 else start[first + max(column - wide, 0)]
+    return begin, start[first + min(column + wide, columns - 1) + 1]
 
 
 @kernel
@@ -277,20 +283,22 @@ def _in_order(local, sectors, member):
 
 @kernel
 def strong_pairs(
-    x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, bins_per_m2,
+    x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, kind, capacity, bins_per_m2,
     most_los, weakest, per_sigma, curves, numbers, local, sectors,
 ):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
-    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest` from below the shadowing value a pair
-    needs where nothing surrounds it (2, bins: in sight, out of sight); what does raises it by its ln gain times
-    `per_sigma` (2,). Where something surrounds devices, pairs out of sight that need more than `_UNLIKELY`
-    count as weak. Only the first `capacity` pairs are stored.
+    Devices are of kinds, `kind` (N,), and `radius_m` (kinds, kinds) says how far pairs of two kinds are looked for;
+    `start` has the cells of one kind after those of another, `member` likewise. Per bin of squared distance, `most_los`
+    bounds P_LOS from above and `weakest` from below the shadowing value a pair needs where nothing surrounds it (2,
+    bins: in sight, out of sight); what does raises it by its ln gain times `per_sigma` (2,). Where something surrounds
+    devices, pairs out of sight that need more than `_UNLIKELY` count as weak. Only the first `capacity` pairs are
+    stored.
     """
     first = np.empty(capacity, np.int32)
     second = np.empty(capacity, np.int32)
     gain = np.empty(capacity)
-    found, n, reach, low_y = 0, member.shape[0], math.ceil(radius_m / cell_m), y_m.min()
+    found, n, low_y, kinds = 0, member.shape[0], y_m.min(), radius_m.shape[0]
     # Copies in cell order, so that the scan is sequential in memory.
     xs, ys, sorted_words = x_m[member], y_m[member], words[member]
     around, ends = _in_order(local, sectors, member)
@@ -298,34 +306,39 @@ def strong_pairs(
     most = _UNLIKELY if surrounded else _FIELD_MOST
     los_words = sorted_words[:, 2 * _CELLS].copy()
     nlos_words = np.ascontiguousarray(sorted_words[:, _CELLS : 2 * _CELLS].T)
-    total, caps, limit = np.empty(n, np.uint64), np.empty(n), radius_m * radius_m
+    total, caps = np.empty(n, np.uint64), np.empty(n)
     for p in range(n):
-        column, row = cell[member[p]] % columns, cell[member[p]] // columns
-        for r in range(row, min(row + reach, rows - 1) + 1):
-            begin, end = _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m)
-            _row_fields(nlos_words, p, begin, end, total[: end - begin])
-            if surrounded:
-                _row_caps(p, xs, ys, around, ends, begin, end, caps[: end - begin])
-            for q in range(begin, end):
-                k = q - begin
-                dx, dy = xs[p] - xs[q], ys[p] - ys[q]
-                squared = dx**2 + dy**2
-                if squared >= limit:
-                    continue
-                bin_ = int(squared * bins_per_m2)
-                needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
-                in_sight = uniform(mix(los_words[p] + los_words[q])) < most_los[bin_]
-                if surrounded and in_sight:
-                    in_sight = field_value(sorted_words, p, q, 0) >= weakest[0, bin_] - caps[k] * per_sigma[0]
-                value = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
-                if not in_sight and (needed > most or (value - _FIELD_MEAN) * _FIELD_SCALE < needed):
-                    continue
-                value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, around)
-                if value >= min_gain:
-                    if found < capacity:
-                        i, j = member[p], member[q]
-                        first[found], second[found], gain[found] = min(i, j), max(i, j), value
-                    found += 1
+        column, row, own = cell[member[p]] % columns, cell[member[p]] // columns, kind[member[p]]
+        for other in range(own, kinds):
+            radius = radius_m[own, other]
+            reach, limit = math.ceil(radius / cell_m), radius * radius
+            for r in range(row if other == own else max(row - reach, 0), min(row + reach, rows - 1) + 1):
+                at = p, r - row, row, column, reach, columns, (other * rows + r) * columns, other == own
+                begin, end = _row_end(at, start, ys, low_y, cell_m, radius)
+                _row_fields(nlos_words, p, begin, end, total[: end - begin])
+                if surrounded:
+                    _row_caps(p, xs, ys, around, ends, begin, end, caps[: end - begin])
+                for q in range(begin, end):
+                    k = q - begin
+                    dx, dy = xs[p] - xs[q], ys[p] - ys[q]
+                    squared = dx**2 + dy**2
+                    if squared >= limit:
+                        continue
+                    bin_ = int(squared * bins_per_m2)
+                    needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
+                    in_sight = uniform(mix(los_words[p] + los_words[q])) < most_los[bin_]
+                    if surrounded and in_sight:
+                        least = weakest[0, bin_] - caps[k] * per_sigma[0]
+                        in_sight = field_value(sorted_words, p, q, 0) >= least
+                    value = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
+                    if not in_sight and (needed > most or (value - _FIELD_MEAN) * _FIELD_SCALE < needed):
+                        continue
+                    value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, around)
+                    if value >= min_gain:
+                        if found < capacity:
+                            i, j = member[p], member[q]
+                            first[found], second[found], gain[found] = min(i, j), max(i, j), value
+                        found += 1
     return first, second, gain, found
 
 
