@@ -138,7 +138,7 @@ def _weak_gain(scale: LargeScale, near: NearGains, distance_m: FloatArray) -> Fl
     listed = weak_mean_gain(scale, distance_m, near.min_gain)
     if near.beyond.size:
         apart_m, gain = near.beyond
-        missed = listed + np.interp(distance_m, apart_m, gain)
+        missed: FloatArray = listed + np.asarray(np.interp(distance_m, apart_m, gain), dtype=np.float64)
         return np.where(distance_m <= apart_m[-1], missed, weak_mean_gain(scale, distance_m, math.inf))
     return np.where(distance_m < near.radius_m, listed, weak_mean_gain(scale, distance_m, math.inf))
 

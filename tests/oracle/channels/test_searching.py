@@ -1,4 +1,4 @@
-"""Near lists of devices behind walls: which strong pairs the search leaves out, and that their mean is accounted for."""
+"""Near lists of devices behind walls: which strong pairs the search leaves out, and that their mean is counted."""
 
 import numpy as np
 import pytest
