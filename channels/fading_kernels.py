@@ -191,31 +191,32 @@ def slot_sinr(
     samples = turns.shape[1]
     total, path = np.empty(samples), np.empty((3, _SINUSOIDS))
     at, work, factor = np.empty(samples), np.empty((4, samples)), np.empty(samples)
+    active = np.empty(sending_band.shape[0], np.int64)
     for r in range(source.shape[0]):
         s, d, turn = source[r], destination[r], turns[band[r]]
         total[:] = floor_w[r]
         mean_total = floor_w[r]
         for k in range(samples):
             at[k] = start_s + (k + 0.5) / samples * length_s[r]
-        weak = -1.0
-        if spread > 0.0:
-            weak = floor_w[r]
-            for q in range(indptr[d], indptr[d + 1]):
-                if sending_band[index[q]] == band[r] and index[q] != s:
-                    weak += power_w[index[q]] * in_gain[q]
-            weak *= _WEAK
+        # The row is read once: who of it sends, of hundreds, is looked at again.
+        heard = 0
         for q in range(indptr[d], indptr[d + 1]):
             n = index[q]
             if sending_band[n] == band[r] and n != s:
-                level = power_w[n] * in_gain[q]
-                mean_total += level
-                if level < weak:
-                    total += level
-                    continue
-                word, shift = _drawn(n, d, doppler_hz, kind, motion, spread, key, path)
-                _factors(word, shift, path, at, turn, kind, shape, table, spread, work, factor)
-                for k in range(samples):
-                    total[k] += level * factor[k]
+                mean_total += power_w[n] * in_gain[q]
+                active[heard] = q
+                heard += 1
+        weak = _WEAK * mean_total if spread > 0.0 else -1.0
+        for q in active[:heard]:
+            n = index[q]
+            level = power_w[n] * in_gain[q]
+            if level < weak:
+                total += level
+                continue
+            word, shift = _drawn(n, d, doppler_hz, kind, motion, spread, key, path)
+            _factors(word, shift, path, at, turn, kind, shape, table, spread, work, factor)
+            for k in range(samples):
+                total[k] += level * factor[k]
         own = power_w[s] * gain[r]
         mean[r] = own / mean_total
         efficiency = 0.0
