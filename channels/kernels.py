@@ -48,40 +48,6 @@ _A1, _A3, _A5, _A7, _A9, _A11, _A13, _A15 = (
 
 
 @kernel
-def _lines(word, counts):
-    """Number of lines in a unit: the quantile of its hash under the distribution function `counts`."""
-    drawn, number = uniform(word), 0
-    while counts[number] < drawn:
-        number += 1
-    return number
-
-
-@kernel
-def cell_words(x_m, y_m, axes, keys, counts):
-    """Hash (places,) of the cell of each place between random lines (see `channels.shadowing`).
-
-    `axes` (2, directions) turns positions into places along each direction, at one line a unit; `keys`
-    (directions,) draws the lines. A unit's number of lines and their places are hashes of the unit, so that the
-    last line at or below a place is found without a list.
-    """
-    out = np.zeros(x_m.shape[0], np.uint64)
-    for p in range(x_m.shape[0]):
-        for k in range(keys.shape[0]):
-            place = x_m[p] * axes[0, k] + y_m[p] * axes[1, k]
-            unit = math.floor(place)
-            word = mix(keys[k] ^ np.uint64(np.int64(unit)))
-            below = 0
-            for number in range(_lines(word, counts)):
-                below += uniform(mix(word + np.uint64(number + 1))) <= place - unit
-            while below == 0:
-                unit -= 1
-                word = mix(keys[k] ^ np.uint64(np.int64(unit)))
-                below = _lines(word, counts)
-            out[p] = mix(out[p] ^ mix(word ^ mix(np.uint64(below))))
-    return out
-
-
-@kernel
 def field_value(words, first, second, begin):
     """Value of a field over pairs (see `channels.shadowing`) from the cells of both ends, nearly standard normal.
 
@@ -306,6 +272,43 @@ def _in_order(local, sectors, member):
 
 
 @kernel
+def _row_pairs(p, begin, end, limit_m2, xs, ys, work, filters, model, min_gain, member, out, found):
+    """Store the pairs of device p and those from `begin` to `end` that reach the bound; the number found so far.
+
+    `work` are words of the lines of sight and of all fields, and what `_row_fields` and `_row_caps` gave; `filters`
+    as `strong_pairs` takes them, with the most shadowing, and whether anything surrounds devices.
+    """
+    los_words, words, total, caps = work
+    bins_per_m2, most_los, weakest, per_sigma, most, surrounded = filters
+    curves, numbers, around = model
+    first, second, gain = out
+    for q in range(begin, end):
+        k = q - begin
+        dx, dy = xs[p] - xs[q], ys[p] - ys[q]
+        squared = dx**2 + dy**2
+        if squared >= limit_m2:
+            continue
+        bin_ = int(squared * bins_per_m2)
+        needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
+        draw = uniform(mix(los_words[p] + los_words[q]))
+        in_sight = draw < most_los[bin_]
+        if surrounded and in_sight:
+            least = weakest[0, bin_] - caps[k] * per_sigma[0]
+            in_sight = field_value(words, p, q, 0) >= least
+        both = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
+        hidden = (both - _FIELD_MEAN) * _FIELD_SCALE
+        if not in_sight and (needed > most or hidden < needed):
+            continue
+        value = _drawn_gain(p, q, dx, dy, draw, hidden, True, words, curves, numbers, around)
+        if value >= min_gain:
+            if found < first.shape[0]:
+                i, j = member[p], member[q]
+                first[found], second[found], gain[found] = min(i, j), max(i, j), value
+            found += 1
+    return found
+
+
+@kernel
 def strong_pairs(
     x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, kind, capacity, bins_per_m2,
     most_los, weakest, per_sigma, curves, numbers, local, sectors,
@@ -330,43 +333,23 @@ def strong_pairs(
     most = _UNLIKELY if surrounded else _FIELD_MOST
     los_words = sorted_words[:, 2 * _CELLS].copy()
     nlos_words = np.ascontiguousarray(sorted_words[:, _CELLS : 2 * _CELLS].T)
-    total, caps = np.empty(n, np.uint64), np.empty(n)
+    work = los_words, sorted_words, np.empty(n, np.uint64), np.empty(n)
+    filters = bins_per_m2, most_los, weakest, per_sigma, most, surrounded
     for p in range(n):
         column, row, own = cell[member[p]] % columns, cell[member[p]] // columns, kind[member[p]]
         for other in range(own, kinds):
             radius = radius_m[own, other]
-            reach, limit = math.ceil(radius / cell_m), radius * radius
+            reach = math.ceil(radius / cell_m)
             for r in range(row if other == own else max(row - reach, 0), min(row + reach, rows - 1) + 1):
                 at = p, r - row, row, column, reach, columns, (other * rows + r) * columns, other == own
                 begin, end = _row_end(at, start, ys, low_y, cell_m, radius)
-                _row_fields(nlos_words, p, begin, end, total[: end - begin])
+                _row_fields(nlos_words, p, begin, end, work[2][: end - begin])
                 if surrounded:
-                    _row_caps(p, xs, ys, around, ends, begin, end, caps[: end - begin])
-                for q in range(begin, end):
-                    k = q - begin
-                    dx, dy = xs[p] - xs[q], ys[p] - ys[q]
-                    squared = dx**2 + dy**2
-                    if squared >= limit:
-                        continue
-                    bin_ = int(squared * bins_per_m2)
-                    needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
-                    draw = uniform(mix(los_words[p] + los_words[q]))
-                    in_sight = draw < most_los[bin_]
-                    if surrounded and in_sight:
-                        least = weakest[0, bin_] - caps[k] * per_sigma[0]
-                        in_sight = field_value(sorted_words, p, q, 0) >= least
-                    both = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
-                    hidden = (both - _FIELD_MEAN) * _FIELD_SCALE
-                    if not in_sight and (needed > most or hidden < needed):
-                        continue
-                    value = _drawn_gain(
-                        p, q, dx, dy, draw, hidden, True, sorted_words, curves, numbers, around
-                    )
-                    if value >= min_gain:
-                        if found < capacity:
-                            i, j = member[p], member[q]
-                            first[found], second[found], gain[found] = min(i, j), max(i, j), value
-                        found += 1
+                    _row_caps(p, xs, ys, around, ends, begin, end, work[3][: end - begin])
+                found = _row_pairs(
+                    p, begin, end, radius * radius, xs, ys, work, filters, (curves, numbers, around),
+                    min_gain, member, (first, second, gain), found,
+                )  # fmt: skip
     return first, second, gain, found
 
 
