@@ -5,7 +5,8 @@ to the four nearest neighbours over links that a topology would take (mean SNR o
 shadowing, Rayleigh fading, greedy_sinr, retries; each size in a process of its own after one small round that loads the
 compiled code. Then it compares interference with the dense answer at 5,000 devices and draws airtime against the number
 of links. `--surroundings` plans each size with walls, blockage, panel antennas, Doppler by velocity and a delay spread
-too, right after the plain one, and compares nothing.
+too, right after the plain one, and compares nothing; `--everything` adds NR's rates and transport blocks, errors by
+finite blocklength, and HARQ.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ SURROUNDINGS: dict[str, Any] = {
     "speed_mps": 0.0, "delay_spread_s": 1e-7,
 }  # fmt: skip
 """What `--surroundings` switches on: three panels a device, indoors in 8 of 10 places, 100 ns."""
+EVERYTHING: dict[str, Any] = {
+    **SURROUNDINGS, "rate": "nr", "errors": "finite_blocklength", "harq": "incremental",
+}  # fmt: skip
+"""What `--everything` switches on."""
 WALK_MPS, WALKED_S, LEAST_SNR_DB = 1.5, 2.0, 3.0
 
 
@@ -131,16 +136,16 @@ def airtime_curve(picture: Path | None, devices: int = 120) -> dict[str, dict[st
     return curves
 
 
-def _all_sizes(sizes: list[str], surroundings: bool) -> list[dict[str, Any]]:
-    """One row a size, printed as it comes; with surroundings a second one, and processor time over the plain one's."""
+def _all_sizes(sizes: list[str], option: str) -> list[dict[str, Any]]:
+    """One row a size, printed as it comes; with an option a second one, and processor time over the plain one's."""
     rows: list[dict[str, Any]] = []
     print("devices transfers   wall s    cpu s  memory MB  slots delivered")
     for size in sizes:
-        for with_ in (False, True)[: 1 + surroundings]:
+        for with_ in ("", option)[: 1 + bool(option)]:
             command = [sys.executable, "-m", "benchmarks.radio_scaling", "--one", size]
-            command += ["--surroundings"] * with_
+            command += [with_] * bool(with_)
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            row = {**json.loads(answer.splitlines()[-1]), "surroundings": with_}
+            row = {**json.loads(answer.splitlines()[-1]), "option": with_}
             rows.append(row)
             ratio = f"  {row['plan_cpu_s'] / rows[-2]['plan_cpu_s']:.2f} times" if with_ else ""
             print(
@@ -161,14 +166,19 @@ def main() -> None:
     parser.add_argument(
         "--surroundings", action="store_true", help="each size with surroundings and motion too"
     )
+    parser.add_argument(
+        "--everything", action="store_true", help="as --surroundings, with NR's rates, short codes and HARQ"
+    )
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/radio_airtime.svg"))
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(one_size(given.one, SURROUNDINGS if given.surroundings else {})))
+        settings = EVERYTHING if given.everything else SURROUNDINGS if given.surroundings else {}
+        print(json.dumps(one_size(given.one, settings)))
         return
-    sizes = _all_sizes(given.sizes.split(","), given.surroundings)
-    if given.surroundings:
+    option = "--everything" if given.everything else "--surroundings" if given.surroundings else ""
+    sizes = _all_sizes(given.sizes.split(","), option)
+    if option:
         if given.json:
             print(json.dumps(with_origin({"sizes": sizes})))
         return

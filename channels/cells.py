@@ -30,7 +30,7 @@ def cell_words(key: int, x_m: FloatArray, y_m: FloatArray, length_m: float) -> K
     Returns:
         (places,) hashes; equal iff no line is between the places.
     """
-    from channels import kernels
+    from channels import cell_kernels
 
     turn = float(words_to_uniform(np.asarray([key], dtype=np.uint64))[0])
     angle = (np.arange(DIRECTIONS) + turn) * (math.pi / DIRECTIONS)
@@ -39,4 +39,4 @@ def cell_words(key: int, x_m: FloatArray, y_m: FloatArray, length_m: float) -> K
     with np.errstate(over="ignore"):
         keys = mix(np.uint64(key) + np.arange(1, DIRECTIONS + 1, dtype=np.uint64))
     axes = np.stack([np.cos(angle), np.sin(angle)]) * rate
-    return kernels.cell_words(x_m, y_m, axes, keys, _COUNTS)
+    return cell_kernels.cell_words(x_m, y_m, axes, keys, _COUNTS)

@@ -306,6 +306,7 @@ class Channel:
             fading=partial(draw, round_index, velocity_mps=self._velocity.velocity_mps),
             order_key=stream_key(self.seed, "transfer-order", round_index),
             waited=self._service.neglect(transfers, self.settings.priority),
+            worth=transfers.worth() if self.settings.by_change() else None,
             shortest_first=self.settings.shortest_first(),
             silent_s=self._silent_s,
             reported=reported,

@@ -9,6 +9,7 @@ transfer, and each device's sending waits for it:
   along the tree of least expected time on air; a device on the way sends what it heard and its own in one message.
   Under `Scheduler.needs` gains a report holds the gain of everybody heard and the wanted transfers, under demand the
   wanted transfers alone. Under hearing each device tells its gains to those around it, at the lowest rate;
+- under `priority: information` what is wanted is told with the size of its change, a float16;
 - grants: down the same tree, each transfer's slot, sub-channel and rate for both of its ends; under hearing both ends
   of each transmission tell those around them the slot that they take.
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LOWEST_DBM, RANGE_DB = -156.0, 127.0
-_SIZE_BITS, _SLOT_BITS, _RATE_BITS = 32, 16, 5
+_SIZE_BITS, _SLOT_BITS, _RATE_BITS, _CHANGE_BITS = 32, 16, 5, 16
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class ControlPlane:
         """
         self._charged, self._every = settings.control == "charged", settings.control_every_rounds
         self._bits, self._header = settings.control_gain_bits, settings.control_header_bytes
+        self._change_bits = _CHANGE_BITS if settings.by_change() else 0
         self._round = -1
         self._positions_m: FloatArray = np.zeros((0, 2))
         self._reported: NearGains | None = None
@@ -234,10 +236,10 @@ class ControlPlane:
             return discovery, _silence(devices), _silence(devices)
         if needs == "hearing":
             told = _message_bytes(gains_bits, self._header)
-            claim = self._header + math.ceil((2 * name_bits + _SLOT_BITS) / BITS_PER_BYTE)
+            claim = self._header + math.ceil((2 * name_bits + _SLOT_BITS + self._change_bits) / BITS_PER_BYTE)
             return (discovery, _around(radio, tree, told, in_turn=False),
                     _around(radio, tree, ends * claim, in_turn=False))  # fmt: skip
-        wanted_bits = sent * (name_bits + _SIZE_BITS)
+        wanted_bits = sent * (name_bits + _SIZE_BITS + self._change_bits)
         own_bits = name_bits * living + wanted_bits + (gains_bits if needs == "gains" else 0)
         reports = _up(radio, tree, np.where(wanted_bits + renewed > 0, own_bits, 0), self._header)
         channel_bits = max(1, math.ceil(math.log2(max(radio.subchannels, 2))))

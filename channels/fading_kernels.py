@@ -171,6 +171,22 @@ def fading_factors(
 
 
 @kernel
+def _heard(receiver, sender, band, sending_band, power_w, indptr, index, in_gain, active, level_w):
+    """Fill `active` with the entries of a receiver's row that send on a band, but for its own sender.
+
+    Their number, and their mean power with `level_w`. So a row of hundreds is read once, and few are looked at again.
+    """
+    count = 0
+    for q in range(indptr[receiver], indptr[receiver + 1]):
+        n = index[q]
+        if sending_band[n] == band and n != sender:
+            level_w += power_w[n] * in_gain[q]
+            active[count] = q
+            count += 1
+    return count, level_w
+
+
+@kernel
 def slot_sinr(
     source, destination, band, gain, floor_w, sending_band, power_w, indptr, index, in_gain, start_s, length_s,
     turns, gap, doppler_hz, kind, shape, table, key, motion, spread,
@@ -188,33 +204,28 @@ def slot_sinr(
     samples = turns.shape[1]
     total, path = np.empty(samples), np.empty((3, _SINUSOIDS))
     at, work, factor = np.empty(samples), np.empty((4, samples)), np.empty(samples)
+    active = np.empty(sending_band.shape[0], np.int64)
     for r in range(source.shape[0]):
         s, d, turn = source[r], destination[r], turns[band[r]]
         total[:] = floor_w[r]
-        mean_total = floor_w[r]
         for k in range(samples):
             at[k] = start_s + (k + 0.5) / samples * length_s[r]
-        weak = -1.0
-        if spread > 0.0:
-            weak = floor_w[r]
-            for q in range(indptr[d], indptr[d + 1]):
-                if sending_band[index[q]] == band[r] and index[q] != s:
-                    weak += power_w[index[q]] * in_gain[q]
-            weak *= _WEAK
-        for q in range(indptr[d], indptr[d + 1]):
+        heard, level_w = _heard(
+            d, s, band[r], sending_band, power_w, indptr, index, in_gain, active, floor_w[r]
+        )
+        weak = _WEAK * level_w if spread > 0.0 else -1.0
+        for q in active[:heard]:
             n = index[q]
-            if sending_band[n] == band[r] and n != s:
-                level = power_w[n] * in_gain[q]
-                mean_total += level
-                if level < weak:
-                    total += level
-                    continue
-                word, shift = _drawn(n, d, doppler_hz, kind, motion, spread, key, path)
-                _factors(word, shift, path, at, turn, kind, shape, table, spread, work, factor)
-                for k in range(samples):
-                    total[k] += level * factor[k]
+            level = power_w[n] * in_gain[q]
+            if level < weak:
+                total += level
+                continue
+            word, shift = _drawn(n, d, doppler_hz, kind, motion, spread, key, path)
+            _factors(word, shift, path, at, turn, kind, shape, table, spread, work, factor)
+            for k in range(samples):
+                total[k] += level * factor[k]
         own = power_w[s] * gain[r]
-        mean[r] = own / mean_total
+        mean[r] = own / level_w
         efficiency = 0.0
         word, shift = _drawn(s, d, doppler_hz, kind, motion, spread, key, path)
         _factors(word, shift, path, at, turn, kind, shape, table, spread, work, factor)

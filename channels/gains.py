@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TypeAlias
 
 import numpy as np
 
 from channels.arrays import FloatArray, IntArray
 from channels.largescale import LargeScale, gain_reached, state_gains
+from channels.searching import Search, search_by_kind
 from channels.shadowing import Sites
 from channels.surroundings import sector_bounds
 
 MISSED_SHARE = 0.01
 MOST_PAIRS = 6e8
 _FILTER_BINS = 65536
+_FINER = 12
+
+Pairs: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.int32]]"
 
 
 def pair_gains(scale: LargeScale, sites: Sites, first: IntArray, second: IntArray) -> FloatArray:
@@ -60,6 +67,8 @@ class NearGains:
             reciprocal.
         radius_m: Up to which distance pairs were looked at; inf lists all pairs.
         min_gain: Lowest linear gain listed.
+        beyond: (2, bins) distances in m and the mean gain there of pairs that reach it and were not looked at; empty
+            where pairs were looked at up to one distance.
     """
 
     indptr: IntArray
@@ -68,6 +77,7 @@ class NearGains:
     in_gain: FloatArray
     radius_m: float
     min_gain: float = 0.0
+    beyond: FloatArray = field(default_factory=lambda: np.zeros((2, 0)))
 
     @property
     def devices(self) -> int:
@@ -146,24 +156,38 @@ def strong_gains(scale: LargeScale, sites: Sites, entries: int) -> NearGains:
 
     Returns:
         The list, with its gain bound and search radius. The search stops where at most `MISSED_SHARE` of
-        the entries lie farther away, or where the number of pairs looked at reaches a budget (`MOST_PAIRS`).
+        the entries lie farther away, or where the number of pairs looked at reaches a budget (`MOST_PAIRS`); where
+        something surrounds devices, at distances of their own for devices of different kinds (`channels.searching`).
     """
-    from channels import kernels
-
     devices = sites.x_m.shape[0]
     distance_m, pairs_each = _distance_profile(sites.positions_m)
     min_gain = _bound_for_entries(scale, distance_m, pairs_each, entries)
+    budget = MOST_PAIRS / devices * 2
+    if sites.local[1].size or sites.local[2].size:
+        search = search_by_kind(
+            scale, sites, distance_m, pairs_each, min_gain, MISSED_SHARE * entries, budget
+        )
+        radius_m, beyond = float(search.radius_m.max()), np.stack([search.distance_m, search.beyond])
+        pairs, gain = strong_pairs(scale, sites, min_gain, radius_m, search)
+        return _listed(pairs, gain, devices, radius_m, min_gain, beyond)
     strong = pairs_each * gain_reached(scale, distance_m, min_gain)
     beyond = strong[::-1].cumsum()[::-1]
-    budget = MOST_PAIRS / devices * 2
     seen = pairs_each.cumsum()
     enough = (beyond <= MISSED_SHARE * entries) | (seen >= budget)
     radius_m = float(distance_m[int(np.argmax(enough))]) if enough.any() else float(distance_m[-1])
     pairs, gain = strong_pairs(scale, sites, min_gain, radius_m)
+    return _listed(pairs, gain, devices, radius_m, min_gain, np.zeros((2, 0)))
+
+
+def _listed(
+    pairs: Pairs, gain: FloatArray, devices: int, radius_m: float, min_gain: float, beyond: FloatArray
+) -> NearGains:
+    from channels import kernels
+
     indptr, index, value = kernels.symmetric_list(
         np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]), gain, devices
     )
-    return NearGains(indptr, index, value, value, radius_m, min_gain)
+    return NearGains(indptr, index, value, value, radius_m, min_gain, beyond)
 
 
 def listed_gains(scale: LargeScale, sites: Sites, dense_devices: int, entries: int) -> NearGains:
@@ -214,8 +238,8 @@ def _bound_for_entries(
 
 
 def strong_pairs(
-    scale: LargeScale, sites: Sites, min_gain: float, radius_m: float
-) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], FloatArray]:
+    scale: LargeScale, sites: Sites, min_gain: float, radius_m: float, search: Search | None = None
+) -> tuple[Pairs, FloatArray]:
     """All pairs within a radius whose gain reaches a bound, found cell by cell.
 
     Args:
@@ -223,6 +247,7 @@ def strong_pairs(
         sites: Where the devices are.
         min_gain: Lowest linear gain kept.
         radius_m: Longest distance looked at; inf looks at all pairs.
+        search: Distances that devices of different kinds are looked at; None for that one.
 
     Returns:
         (E, 2) pairs i < j and (E,) linear gains, in an order that depends on positions only.
@@ -231,15 +256,17 @@ def strong_pairs(
 
     x, y = sites.x_m, sites.y_m
     reach_m = min(radius_m, float(np.hypot(np.ptp(x), np.ptp(y))) + 1.0)
-    cell_m = max(reach_m / 4, float(max(np.ptp(x), np.ptp(y))) / 2000)
-    cells = kernels.cell_lists(x, y, cell_m)
+    kind = np.zeros(x.shape[0], dtype=np.int64) if search is None else search.kind
+    radii_m = np.full((1, 1), reach_m) if search is None else np.minimum(search.radius_m, reach_m)
+    cell_m = max(reach_m / (4 if search is None else _FINER), float(max(np.ptp(x), np.ptp(y))) / 2000)
+    cells = _cells_by_kind(x, y, cell_m, kind)
     filters, sectors = _weak_filters(scale, min_gain, reach_m), sector_bounds(sites.local)
     distance_m, pairs_each = _distance_profile(sites.positions_m)
     reached = pairs_each * gain_reached(scale, distance_m, min_gain) * (distance_m <= 1.1 * reach_m)
     capacity = int(0.6 * reached.sum() * x.shape[0]) + 4096
     while True:
         first, second, gain, found = kernels.strong_pairs(
-            x, y, sites.words, reach_m, min_gain, cell_m, *cells, capacity, *filters, scale.curves, scale.numbers,
+            x, y, sites.words, radii_m, min_gain, cell_m, *cells, kind, capacity, *filters, scale.curves, scale.numbers,
             sites.local, sectors,
         )  # fmt: skip
         if found <= capacity:
@@ -247,18 +274,43 @@ def strong_pairs(
         capacity = int(found)
 
 
+def _cells_by_kind(
+    x_m: FloatArray, y_m: FloatArray, cell_m: float, kind: IntArray
+) -> tuple[int, int, IntArray, IntArray, IntArray]:
+    """What `channels.kernels.cell_lists` gives, with the cells of one kind of devices after those of another."""
+    from channels import kernels
+
+    columns, rows, start, member, cell = kernels.cell_lists(x_m, y_m, cell_m)
+    kinds = int(kind.max(initial=0)) + 1
+    if kinds > 1:
+        place = kind * (columns * rows) + cell
+        member = np.argsort(place, kind="stable")
+        count = np.bincount(place, minlength=kinds * columns * rows)
+        start = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
+    return columns, rows, start, member, cell
+
+
+def largest(values: Iterable[FloatArray]) -> FloatArray:
+    """The largest of arrays of one shape, entry by entry."""
+    return reduce(np.maximum, values)
+
+
 def _weak_filters(
     scale: LargeScale, min_gain: float, reach_m: float
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]:
     """Bounds per bin of squared distance that spare most pairs the full evaluation.
 
-    Both curves fall with distance in every model (the loss curves by their formulas, P_LOS likewise), so the
-    values at a bin's near edge bound the bin; a little slack covers the interpolation. Bins per m², the largest P_LOS,
+    The loss curves fall with distance in every model by their formulas, and of P_LOS the largest from there on counts,
+    so the values at a bin's near edge bound the bin; a little slack covers the interpolation. Of several pairs of
+    heights the largest values count. Bins per m², the largest P_LOS,
     the least shadowing value a pair needs in sight and out of sight, and what a unit of ln gain is in it.
     """
     per_m2 = _FILTER_BINS / reach_m**2
     near_m = np.sqrt(np.arange(_FILTER_BINS + 1) / per_m2)
-    (los, *in_sight), (_, *hidden) = state_gains(scale, near_m)
+    states, share = state_gains(scale, near_m), scale.shares
+    in_sight, hidden = ((largest(s[1] for s in states[k::2]), states[k][2]) for k in (0, 1))
+    los = largest(s[0] / one for s, one in zip(states[::2], share.tolist(), strict=True) if one > 0)
+    los = np.maximum.accumulate(los[::-1])[::-1]
     slack = 1e-3
     needed = np.stack(
         [

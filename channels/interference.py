@@ -1,8 +1,9 @@
 """Interference from pairs that no near list holds: transmitters on a grid, summed by FFT, or a mean tail.
 
 The near list holds every pair within its search radius whose gain reaches a bound. What is left is weak and
-comes from many transmitters, so its sum is close to its mean: within the radius E[G·1(G < bound)], beyond it
-E[G], both over LOS states and shadowing (for which E brings the factor exp((sigma·ln10/10)²/2)).
+comes from many transmitters, so its sum is close to its mean: within the radius E[G·1(G < bound)], beyond it E[G]
+(where devices of different kinds have radii of their own, by their shares of the pairs), both over LOS states and
+shadowing (for which E brings the factor exp((sigma·ln10/10)²/2)).
 """
 
 from __future__ import annotations
@@ -135,6 +136,10 @@ def _bilinear(place: FloatArray, shape: tuple[int, int]) -> tuple[IntArray, Floa
 
 def _weak_gain(scale: LargeScale, near: NearGains, distance_m: FloatArray) -> FloatArray:
     listed = weak_mean_gain(scale, distance_m, near.min_gain)
+    if near.beyond.size:
+        apart_m, gain = near.beyond
+        missed: FloatArray = listed + np.asarray(np.interp(distance_m, apart_m, gain), dtype=np.float64)
+        return np.where(distance_m <= apart_m[-1], missed, weak_mean_gain(scale, distance_m, math.inf))
     return np.where(distance_m < near.radius_m, listed, weak_mean_gain(scale, distance_m, math.inf))
 
 

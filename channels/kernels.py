@@ -5,9 +5,10 @@ its file, because numba's cache does not notice a change in another file; only `
 change, and `curve_value` are called from elsewhere.
 
 Conventions: `x_m`, `y_m` are (N,) float64; `words` is (N, 17) uint64 (see `channels.shadowing.Sites`);
-`curves` is (3, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
-P_LOS; `numbers` (see `LargeScale.numbers`) are the scalar parameters; `local` is what a device's surroundings take
-(see `channels.surroundings.LocalGains`), three arrays, empty where there is nothing. A near list is `indptr` (N + 1,)
+`curves` is (3·pairs, points) float64 holding, over a uniform grid in ln(distance), ln gain in LOS, ln gain in NLOS and
+P_LOS, for each pair of heights (`channels.heights.height_pairs`; one where all have one height); `numbers` (see
+`LargeScale.numbers`) are the scalar parameters; `local` is what a device's surroundings take
+(see `channels.surroundings.LocalGains`), four arrays, empty where there is nothing. A near list is `indptr` (N + 1,)
 int64, `index` (entries,) int32 and `gain` (entries,) float64 of linear power gains.
 """
 
@@ -36,40 +37,11 @@ _FIELD_MOST = _FIELD_MEAN * _FIELD_SCALE
 _UNLIKELY = 4.5
 # Tangent of a sixteenth of the circle, 22.5 degrees.
 _SIXTEENTH = math.sqrt(2.0) - 1.0
-
-
-@kernel
-def _lines(word, counts):
-    """Number of lines in a unit: the quantile of its hash under the distribution function `counts`."""
-    drawn, number = uniform(word), 0
-    while counts[number] < drawn:
-        number += 1
-    return number
-
-
-@kernel
-def cell_words(x_m, y_m, axes, keys, counts):
-    """Hash (places,) of the cell of each place between random lines (see `channels.shadowing`).
-
-    `axes` (2, directions) turns positions into places along each direction, at one line a unit; `keys`
-    (directions,) draws the lines. A unit's number of lines and their places are hashes of the unit, so that the
-    last line at or below a place is found without a list.
-    """
-    out = np.zeros(x_m.shape[0], np.uint64)
-    for p in range(x_m.shape[0]):
-        for k in range(keys.shape[0]):
-            place = x_m[p] * axes[0, k] + y_m[p] * axes[1, k]
-            unit = math.floor(place)
-            word = mix(keys[k] ^ np.uint64(np.int64(unit)))
-            below = 0
-            for number in range(_lines(word, counts)):
-                below += uniform(mix(word + np.uint64(number + 1))) <= place - unit
-            while below == 0:
-                unit -= 1
-                word = mix(keys[k] ^ np.uint64(np.int64(unit)))
-                below = _lines(word, counts)
-            out[p] = mix(out[p] ^ mix(word ^ mix(np.uint64(below))))
-    return out
+# atan(z)/(2·pi·z) over z².
+_A1, _A3, _A5, _A7, _A9, _A11, _A13, _A15 = (
+    0.159154924311, -0.0530492274636, 0.031778406737, -0.0222869285241, 0.0157067872029, -0.00936304601255,
+    0.00378478708336, -0.000725713433894,
+)  # fmt: skip
 
 
 @kernel
@@ -105,12 +77,27 @@ def _toward(table, i, place):
 
 
 @kernel
+def azimuth_turns(dx, dy):
+    """Azimuth of a direction in the upper half plane, 0 to 1/2 turn: |error| < 2e-8 turns.
+
+    The arc tangent of a number up to 1 as an odd polynomial, interpolated at Chebyshev's points; exact on the axes.
+    """
+    across = abs(dx)
+    ratio = min(across, dy) / max(across, dy)
+    q = ratio * ratio
+    turn = ratio * (_A1 + q * (_A3 + q * (_A5 + q * (_A7 + q * (_A9 + q * (_A11 + q * (_A13 + q * _A15)))))))
+    if dy > across:
+        turn = 0.25 - turn
+    return 0.5 - turn if dx < 0.0 else turn
+
+
+@kernel
 def local_gain(i, j, dx, dy, local):
     """ln gain of the surroundings of devices i and j, `dx` and `dy` from j to i in m; never depends on their order.
 
     Walls of both ends, but not between devices in one building; what antennas and blockers take towards the other end.
     """
-    building, wall, toward = local
+    building, wall, toward, _ = local
     value = 0.0
     if wall.shape[0] > 0 and building[i] != building[j]:
         value += wall[i] + wall[j]
@@ -118,12 +105,12 @@ def local_gain(i, j, dx, dy, local):
         # The end from which the link leads into the upper half plane comes first, whatever the order of the devices.
         bins = toward.shape[1]
         if dy > 0.0 or (dy == 0.0 and dx > 0.0):
-            place = math.atan2(dy, dx) / (2.0 * math.pi) * bins
+            place = azimuth_turns(dx, dy) * bins
             value += _toward(toward, j, place) + _toward(toward, i, place + bins / 2)
         elif dx == 0.0 and dy == 0.0:
             value += _toward(toward, i, 0.0) + _toward(toward, j, 0.0)
         else:
-            place = math.atan2(-dy, -dx) / (2.0 * math.pi) * bins
+            place = azimuth_turns(-dx, -dy) * bins
             value += _toward(toward, i, place) + _toward(toward, j, place + bins / 2)
     return value
 
@@ -144,18 +131,26 @@ def large_scale_gain(i, j, dx, dy, words, curves, numbers, local):
     ln G = curve of the state + sigma·field value + surroundings + ln antenna gain; in sight iff the pair's uniform is
     below P_LOS. `dx`, `dy` lead from j to i, in m.
     """
+    draw = uniform(mix(words[i, 2 * _CELLS] + words[j, 2 * _CELLS])) if numbers[7] == 0.0 else 0.0
+    return _drawn_gain(i, j, dx, dy, draw, 0.0, False, words, curves, numbers, local)
+
+
+@kernel
+def _drawn_gain(i, j, dx, dy, draw, hidden, known, words, curves, numbers, local):
+    """`large_scale_gain` of a pair whose uniform is `draw` and whose field value out of sight, if `known`, `hidden`."""
     squared_m2 = dx**2 + dy**2
     position = (0.5 * math.log(max(squared_m2, numbers[9])) - numbers[0]) * numbers[1]
-    probability = curve_value(curves, 2, position)
-    if numbers[7] == 0.0:
-        los = uniform(mix(words[i, 2 * _CELLS] + words[j, 2 * _CELLS])) < probability
-    else:
-        los = numbers[7] > 0.0
+    base, floor = 0, local[3]
+    if floor.shape[0] > 0:
+        high, low = max(floor[i], floor[j]), min(floor[i], floor[j])
+        base = 3 * (high * (high + 1) // 2 + low)
+    probability = curve_value(curves, base + 2, position)
+    los = draw < probability if numbers[7] == 0.0 else numbers[7] > 0.0
     state = 0 if los else 1
-    log_gain = curve_value(curves, state, position)
+    log_gain = curve_value(curves, base + state, position)
     sigma = numbers[2 + state]
     if sigma > 0.0:
-        log_gain += sigma * field_value(words, i, j, state * _CELLS)
+        log_gain += sigma * (hidden if known and not los else field_value(words, i, j, state * _CELLS))
     log_gain += local_gain(i, j, dx, dy, local)
     return math.exp(log_gain + numbers[8])
 
@@ -246,41 +241,88 @@ def _row_caps(first, xs, ys, around, ends, begin, end, cap):
 
 
 @kernel
-def _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m):
-    """First member of a row of cells that may be within the radius of device p, in `row`; one behind the last."""
-    away = max((r - row) * cell_m - (ys[p] - low_y - row * cell_m), 0.0)
+def _row_end(at, start, ys, low_y, cell_m, radius_m):
+    """First member of a row of cells that may be within the radius of device p, in `start`; one behind the last.
+
+    `at` is p, how many rows of cells above its own this one is, its own row and column, how many columns count at most,
+    how many there are, this row's first cell, and whether it is of p's own kind, of which only those after p count.
+    """
+    p, up, row, column, reach, columns, first, own = at
+    above = ys[p] - low_y - row * cell_m
+    away = max(up * cell_m - above, above - (up + 1) * cell_m, 0.0)
     wide = min(int(math.sqrt(max(radius_m**2 - away**2, 0.0)) / cell_m) + 1, reach)
-    begin = p + 1 if r == row else start[r * columns + max(column - wide, 0)]
-    return begin, start[r * columns + min(column + wide, columns - 1) + 1]
+    begin = p + 1 if own and up == 0 else start[first + max(column - wide, 0)]
+    return begin, start[first + min(column + wide, columns - 1) + 1]
 
 
 @kernel
 def _in_order(local, sectors, member):
     """What surrounds devices, and its bounds, in another order of theirs."""
-    building, wall, toward = local
+    building, wall, toward, floor = local
     if wall.shape[0] > 0:
         building, wall = building[member], wall[member]
     if toward.shape[0] > 0:
         toward, sectors = toward[member], sectors[member]
-    return (building, wall, toward), sectors
+    if floor.shape[0] > 0:
+        floor = floor[member]
+    return (building, wall, toward, floor), sectors
+
+
+@kernel
+def _row_pairs(p, begin, end, limit_m2, xs, ys, work, filters, model, min_gain, member, out, found):
+    """Store the pairs of device p and those from `begin` to `end` that reach the bound; the number found so far.
+
+    `work` are words of the lines of sight and of all fields, and what `_row_fields` and `_row_caps` gave; `filters`
+    as `strong_pairs` takes them, with the most shadowing, and whether anything surrounds devices.
+    """
+    los_words, words, total, caps = work
+    bins_per_m2, most_los, weakest, per_sigma, most, surrounded = filters
+    curves, numbers, around = model
+    first, second, gain = out
+    for q in range(begin, end):
+        k = q - begin
+        dx, dy = xs[p] - xs[q], ys[p] - ys[q]
+        squared = dx**2 + dy**2
+        if squared >= limit_m2:
+            continue
+        bin_ = int(squared * bins_per_m2)
+        needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
+        draw = uniform(mix(los_words[p] + los_words[q]))
+        in_sight = draw < most_los[bin_]
+        if surrounded and in_sight:
+            least = weakest[0, bin_] - caps[k] * per_sigma[0]
+            in_sight = field_value(words, p, q, 0) >= least
+        both = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
+        hidden = (both - _FIELD_MEAN) * _FIELD_SCALE
+        if not in_sight and (needed > most or hidden < needed):
+            continue
+        value = _drawn_gain(p, q, dx, dy, draw, hidden, True, words, curves, numbers, around)
+        if value >= min_gain:
+            if found < first.shape[0]:
+                i, j = member[p], member[q]
+                first[found], second[found], gain[found] = min(i, j), max(i, j), value
+            found += 1
+    return found
 
 
 @kernel
 def strong_pairs(
-    x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, capacity, bins_per_m2,
+    x_m, y_m, words, radius_m, min_gain, cell_m, columns, rows, start, member, cell, kind, capacity, bins_per_m2,
     most_los, weakest, per_sigma, curves, numbers, local, sectors,
 ):  # fmt: skip
     """Pairs i < j within a radius whose gain reaches a bound: (i, j, gain, number found).
 
-    Per bin of squared distance, `most_los` bounds P_LOS from above and `weakest` from below the shadowing value a pair
-    needs where nothing surrounds it (2, bins: in sight, out of sight); what does raises it by its ln gain times
-    `per_sigma` (2,). Where something surrounds devices, pairs out of sight that need more than `_UNLIKELY`
-    count as weak. Only the first `capacity` pairs are stored.
+    Devices are of kinds, `kind` (N,), and `radius_m` (kinds, kinds) says how far pairs of two kinds are looked for;
+    `start` has the cells of one kind after those of another, `member` likewise. Per bin of squared distance, `most_los`
+    bounds P_LOS from above and `weakest` from below the shadowing value a pair needs where nothing surrounds it (2,
+    bins: in sight, out of sight); what does raises it by its ln gain times `per_sigma` (2,). Where something surrounds
+    devices, pairs out of sight that need more than `_UNLIKELY` count as weak. Only the first `capacity` pairs are
+    stored.
     """
     first = np.empty(capacity, np.int32)
     second = np.empty(capacity, np.int32)
     gain = np.empty(capacity)
-    found, n, reach, low_y = 0, member.shape[0], math.ceil(radius_m / cell_m), y_m.min()
+    found, n, low_y, kinds = 0, member.shape[0], y_m.min(), radius_m.shape[0]
     # Copies in cell order, so that the scan is sequential in memory.
     xs, ys, sorted_words = x_m[member], y_m[member], words[member]
     around, ends = _in_order(local, sectors, member)
@@ -288,34 +330,23 @@ def strong_pairs(
     most = _UNLIKELY if surrounded else _FIELD_MOST
     los_words = sorted_words[:, 2 * _CELLS].copy()
     nlos_words = np.ascontiguousarray(sorted_words[:, _CELLS : 2 * _CELLS].T)
-    total, caps, limit = np.empty(n, np.uint64), np.empty(n), radius_m * radius_m
+    work = los_words, sorted_words, np.empty(n, np.uint64), np.empty(n)
+    filters = bins_per_m2, most_los, weakest, per_sigma, most, surrounded
     for p in range(n):
-        column, row = cell[member[p]] % columns, cell[member[p]] // columns
-        for r in range(row, min(row + reach, rows - 1) + 1):
-            begin, end = _row_end(p, r, row, column, reach, columns, start, ys, low_y, cell_m, radius_m)
-            _row_fields(nlos_words, p, begin, end, total[: end - begin])
-            if surrounded:
-                _row_caps(p, xs, ys, around, ends, begin, end, caps[: end - begin])
-            for q in range(begin, end):
-                k = q - begin
-                dx, dy = xs[p] - xs[q], ys[p] - ys[q]
-                squared = dx**2 + dy**2
-                if squared >= limit:
-                    continue
-                bin_ = int(squared * bins_per_m2)
-                needed = weakest[1, bin_] - caps[k] * per_sigma[1] if surrounded else weakest[1, bin_]
-                in_sight = uniform(mix(los_words[p] + los_words[q])) < most_los[bin_]
-                if surrounded and in_sight:
-                    in_sight = field_value(sorted_words, p, q, 0) >= weakest[0, bin_] - caps[k] * per_sigma[0]
-                value = np.float64(total[k] & _LOW_LANE) + np.float64(total[k] >> _S32)
-                if not in_sight and (needed > most or (value - _FIELD_MEAN) * _FIELD_SCALE < needed):
-                    continue
-                value = large_scale_gain(p, q, dx, dy, sorted_words, curves, numbers, around)
-                if value >= min_gain:
-                    if found < capacity:
-                        i, j = member[p], member[q]
-                        first[found], second[found], gain[found] = min(i, j), max(i, j), value
-                    found += 1
+        column, row, own = cell[member[p]] % columns, cell[member[p]] // columns, kind[member[p]]
+        for other in range(own, kinds):
+            radius = radius_m[own, other]
+            reach = math.ceil(radius / cell_m)
+            for r in range(row if other == own else max(row - reach, 0), min(row + reach, rows - 1) + 1):
+                at = p, r - row, row, column, reach, columns, (other * rows + r) * columns, other == own
+                begin, end = _row_end(at, start, ys, low_y, cell_m, radius)
+                _row_fields(nlos_words, p, begin, end, work[2][: end - begin])
+                if surrounded:
+                    _row_caps(p, xs, ys, around, ends, begin, end, work[3][: end - begin])
+                found = _row_pairs(
+                    p, begin, end, radius * radius, xs, ys, work, filters, (curves, numbers, around),
+                    min_gain, member, (first, second, gain), found,
+                )  # fmt: skip
     return first, second, gain, found
 
 

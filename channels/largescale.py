@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from channels.arrays import FloatArray
+from channels.heights import HEIGHTS_M, height_pairs, pair_shares
 from channels.pathloss import ValidityWarning, get_model, path_loss_db
 from channels.pathloss.model import PathLossModel
 from channels.settings import RadioSettings
@@ -29,13 +30,14 @@ class LargeScale:
 
     Attributes:
         model: The path-loss model.
-        curves: (3, points) ln gain in LOS, ln gain in NLOS, and P_LOS.
+        curves: (3·pairs, points) ln gain in LOS, ln gain in NLOS, and P_LOS, for each pair of heights.
         numbers: (10,) ln of the first distance, points per unit of ln(distance), shadowing sigma in ln
             gain (LOS, NLOS), decorrelation distances in m (LOS, NLOS, LOS state), LOS mode (0 drawn, 1
             always, -1 never), ln antenna gain, shortest distance squared in m².
         seed: The experiment's seed; it keys shadowing and LOS states.
         around: What surrounds the devices; None where nothing does.
         offsets_ln: (offsets,) equally likely ln gains of pairs by what surrounds them.
+        shares: (pairs,) chance of each pair of heights; one where all devices have one height.
     """
 
     model: PathLossModel
@@ -44,6 +46,7 @@ class LargeScale:
     seed: int
     around: Surroundings | None = None
     offsets_ln: FloatArray = field(default_factory=lambda: np.zeros(1))
+    shares: FloatArray = field(default_factory=lambda: np.ones(1))
 
 
 def settings_model(settings: RadioSettings) -> PathLossModel:
@@ -83,18 +86,9 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     first, last = math.log(settings.min_distance_m), math.log(LONGEST_M)
     distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
 
-    def log_gain(state: bool) -> FloatArray:
-        heights = {"tx_height_m": settings.tx_height_m, "rx_height_m": settings.rx_height_m}
-        loss_db = path_loss_db(model, distance_m, settings.carrier_hz, los=state, **heights)
-        return -_NEPER_PER_DB * loss_db
-
-    with warnings.catch_warnings():
-        # The table reaches beyond every model's range; the channel warns about the links it really uses.
-        warnings.simplefilter("ignore", ValidityWarning)
-        los, nlos = log_gain(True), log_gain(False)
-    drawn = model.sight(distance_m, settings.rx_height_m)
     mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
-    probability = drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))
+    heights = _heights(settings)
+    curves = np.concatenate([_curves(settings, model, distance_m, mode, *pair) for pair in heights])
     sigma = _NEPER_PER_DB * np.asarray(model.sigma_db)
     around = surroundings_of(settings, seed)
     numbers = [
@@ -109,12 +103,39 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     ]
     return LargeScale(
         model=model,
-        curves=np.stack([los, nlos, probability]),
+        curves=curves,
         numbers=np.asarray(numbers, dtype=np.float64),
         seed=seed,
         around=around,
         offsets_ln=around.pair_offsets() if around else np.zeros(1),
+        shares=pair_shares(settings.indoor_share) if len(heights) > 1 else np.ones(1),
     )
+
+
+def _heights(settings: RadioSettings) -> list[tuple[float | None, float | None]]:
+    """Heights of base and terminal of each pair of heights, in m; None for the model's own."""
+    if settings.device_heights == "fixed":
+        return [(settings.tx_height_m, settings.rx_height_m)]
+    return [(float(HEIGHTS_M[high]), float(HEIGHTS_M[low])) for high, low in height_pairs()]
+
+
+def _curves(
+    settings: RadioSettings, model: PathLossModel, distance_m: FloatArray, mode: float,
+    tx_height_m: float | None, rx_height_m: float | None,
+) -> FloatArray:  # fmt: skip
+    """(3, points) ln gain in LOS, ln gain in NLOS, and P_LOS of one pair of heights."""
+
+    def log_gain(state: bool) -> FloatArray:
+        heights = {"tx_height_m": tx_height_m, "rx_height_m": rx_height_m}
+        loss_db = path_loss_db(model, distance_m, settings.carrier_hz, los=state, **heights)
+        return -_NEPER_PER_DB * loss_db
+
+    with warnings.catch_warnings():
+        # The table reaches beyond every model's range; the channel warns about the links it really uses.
+        warnings.simplefilter("ignore", ValidityWarning)
+        los, nlos = log_gain(True), log_gain(False)
+    drawn = model.sight(distance_m, rx_height_m)
+    return np.stack([los, nlos, drawn if mode == 0.0 else np.full_like(drawn, float(mode > 0))])
 
 
 def gain_reached(scale: LargeScale, distance_m: FloatArray, min_gain: float) -> FloatArray:
@@ -170,15 +191,15 @@ def weak_mean_gain(scale: LargeScale, distance_m: FloatArray, min_gain: float) -
 
 
 def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
-    """The two states of a link at some distances, from the tabulated curves.
+    """The states of a link at some distances, from the tabulated curves.
 
     Args:
         scale: The tabulated model.
         distance_m: Ground distances in m, any shape; those below the shortest count as it.
 
     Returns:
-        For LOS and then NLOS: its probability and the ln of its linear gain without shadowing, both in the shape of
-        `distance_m`, and the standard deviation of the ln gain.
+        For LOS and then NLOS of each pair of heights: its probability and the ln of its linear gain without shadowing,
+        both in the shape of `distance_m`, and the standard deviation of the ln gain.
     """
     shortest_m = math.sqrt(scale.numbers[9])
     position: FloatArray = (np.log(np.maximum(distance_m, shortest_m)) - scale.numbers[0]) * scale.numbers[1]
@@ -187,12 +208,12 @@ def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatAr
     def curve(row: int) -> FloatArray:
         return np.asarray(np.interp(position, grid, scale.curves[row]), dtype=np.float64)
 
-    los, nlos, probability = curve(0), curve(1), curve(2)
-    antenna = float(scale.numbers[8])
-    return [
-        (probability, los + antenna, float(scale.numbers[2])),
-        (1 - probability, nlos + antenna, float(scale.numbers[3])),
-    ]
+    antenna, states = float(scale.numbers[8]), list[tuple[FloatArray, FloatArray, float]]()
+    for pair, share in enumerate(scale.shares.tolist()):
+        los, nlos, probability = curve(3 * pair), curve(3 * pair + 1), curve(3 * pair + 2)
+        states.append((share * probability, los + antenna, float(scale.numbers[2])))
+        states.append((share * (1 - probability), nlos + antenna, float(scale.numbers[3])))
+    return states
 
 
 def qualifying_radius_m(scale: LargeScale, min_gain: float, share: float = 0.01) -> float:

@@ -17,7 +17,7 @@ from channels.nr import MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
-from channels.settings_checks import check_ranges
+from channels.settings_checks import check_drawn_heights, check_ranges
 from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.walls import WALLS
 
@@ -37,10 +37,11 @@ CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
         "harq": HARQ_KINDS,
         "energy": ENERGY_KINDS,
         "doppler": ("speed", "velocity"),
+        "device_heights": ("fixed", "drawn"),
         "walls": WALLS,
         "blockage": BLOCKAGES,
         "antenna": ANTENNAS,
-        "priority": ("waiting", "age", "deadline"),
+        "priority": ("waiting", "age", "deadline", "information"),
         "control": ("free", "charged"),
     }
 )
@@ -66,6 +67,8 @@ class RadioSettings:
         los_decorrelation_m: Distance in m over which a link's line-of-sight state is redrawn, > 0.
         tx_height_m: Transmitter height in m, > 0; None takes the model's own.
         rx_height_m: Receiver height in m, > 0; None takes the model's own.
+        device_heights: fixed (the two heights above on every link) or drawn (TR 38.901, table 7.2-1: 1.5 m outdoors, a
+            drawn floor in the buildings of indoor_share and building_m; under umi and uma).
         min_distance_m: Shorter distances count as this one, in m, > 0 (the models end there).
         carrier_hz: Carrier frequency in Hz, > 0.
         bandwidth_hz: Bandwidth of the whole band in Hz, > 0.
@@ -125,8 +128,9 @@ class RadioSettings:
         scheduler: Which transfers share a slot.
         scheduler_options: Options of a scheduler that has some of its own, by name.
         priority: Which links count more: waiting (rounds in a row without a turn), age (rounds since their last
-            delivery, lost and unwanted ones too), or deadline (the shortest transmissions first, with what waits for
-            them; under tdma and csma, which go by an order).
+            delivery, lost and unwanted ones too), deadline (the shortest transmissions first, with what waits for
+            them; under tdma and csma, which go by an order), or information (messages that carry the larger change of
+            what their receiver has first, under aloha alone not; see `Transfers.change`).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
         multicast: Whether greedy_sinr, local_greedy and tdma send what several neighbours get with one transmission.
@@ -171,6 +175,7 @@ class RadioSettings:
     los_decorrelation_m: float = 50.0
     tx_height_m: float | None = None
     rx_height_m: float | None = None
+    device_heights: str = "fixed"
     min_distance_m: float = 1.0
     carrier_hz: float = 2e9
     bandwidth_hz: float = 5e6
@@ -270,6 +275,8 @@ class RadioSettings:
             raise ValueError(
                 f"scheduler is 'csma' with {self.subchannels} subchannels; expected 1, which it senses"
             )
+        if self.device_heights == "drawn":
+            check_drawn_heights(self.path_loss, self.walls)
         # Only where there are options: a model or scheduler without any need not be imported to be checked.
         if self.path_loss_options:
             get_model(self.path_loss, self.all_path_loss_options())
@@ -331,6 +338,10 @@ class RadioSettings:
     def shortest_first(self) -> bool:
         """Whether transfers are taken by how much they have left to send, shortest first."""
         return self.priority == "deadline" and self.scheduler in ORDERED_SCHEDULERS
+
+    def by_change(self) -> bool:
+        """Whether transfers are taken and weighed by the size of the change that they carry."""
+        return self.priority == "information" and self.scheduler != "aloha"
 
     def modes(self) -> Modes:
         """The modes that rates are chosen from; those of cqi where the rate has none of its own.

@@ -68,3 +68,25 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is {value!r}; expected a finite number")
+
+
+def check_drawn_heights(path_loss: str, walls: str) -> None:
+    """Refuse drawn heights where no clause has them.
+
+    Args:
+        path_loss: Name of the path-loss model.
+        walls: What devices may be inside of.
+
+    Raises:
+        ValueError: If the model is not umi or uma, or devices are in cars.
+    """
+    if path_loss not in ("umi", "uma"):
+        raise ValueError(
+            f"device_heights is 'drawn' under path_loss {path_loss!r}; floors are those of umi and uma, set one of"
+            " these, or device_heights to 'fixed'"
+        )
+    if walls in ("car", "metallised_car"):
+        raise ValueError(
+            f"device_heights is 'drawn' and walls is {walls!r}: cars have no floors; set walls to none, low_loss or"
+            " high_loss, or device_heights to 'fixed'"
+        )

@@ -40,6 +40,8 @@ class Transfers:
             broadcast may serve them with one transmission.
         after: (M,) index of the transfer this one forwards, or -1: store and forward. It is sent once that
             transfer was decoded, from the device that decoded it, and not at all if that transfer was lost.
+        change: (M,) how much of what it carries is new to its receiver, >= 0 and finite; nan where it is not known,
+            which counts as 1 (all of it is new). What `priority: information` goes by.
     """
 
     source: IntArray
@@ -47,16 +49,19 @@ class Transfers:
     payload_bytes: IntArray
     message: IntArray
     after: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    change: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        """Check lengths, self-transfers, sizes and precedences; an empty `after` becomes all -1.
+        """Check lengths, self-transfers, sizes, changes and precedences; an empty `after` becomes all -1, `change` nan.
 
         Raises:
-            ValueError: If the arrays differ in length, a device sends to itself, a size is negative, or a
+            ValueError: If the arrays differ in length, a device sends to itself, a size or change is negative, or a
                 predecessor does not exist, ends elsewhere than the transfer starts, or forms a circle.
         """
         if not self.after.size:
             object.__setattr__(self, "after", np.full(self.source.shape, -1, dtype=np.int64))
+        if not self.change.size:
+            object.__setattr__(self, "change", np.full(self.source.shape, np.nan))
         shapes = {array.shape for array in (self.source, self.destination, self.payload_bytes, self.message)}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             raise ValueError(
@@ -71,6 +76,11 @@ class Transfers:
             raise ValueError(f"payload_bytes holds {int(self.payload_bytes.min())}; expected sizes >= 0")
         if self.after.shape != self.source.shape:
             raise ValueError(f"after has shape {self.after.shape}; expected {self.source.shape}")
+        if self.change.shape != self.source.shape or np.any(self.change < 0) or np.any(np.isinf(self.change)):
+            raise ValueError(
+                f"change has shape {self.change.shape} and runs from {np.min(self.change, initial=np.inf)} to"
+                f" {np.max(self.change, initial=0.0)}; expected {self.source.shape} sizes >= 0, or nan"
+            )
         self._check_precedences()
 
     def _check_precedences(self) -> None:
@@ -119,6 +129,12 @@ class Transfers:
                 left[self.after[one]] = max(left[self.after[one]], left[one] + 1)
         return left
 
+    def worth(self) -> FloatArray:
+        """(M,) `change` over the largest of it, in [0, 1], 1 where none is known or all are alike (0 too)."""
+        known = np.where(np.isnan(self.change), 1.0, self.change)
+        largest = float(known.max(initial=0.0))
+        return known / largest if largest > 0 else np.ones_like(known)
+
     def permuted(self, order: IntArray) -> Transfers:
         """The transfers in another order.
 
@@ -134,6 +150,7 @@ class Transfers:
             self.payload_bytes[order],
             self.message[order],
             place[self.after[order]],
+            self.change[order],
         )
 
     def __len__(self) -> int:
@@ -142,8 +159,9 @@ class Transfers:
 
     @classmethod
     def build(
-        cls, source: Any, destination: Any, payload_bytes: Any, message: Any = None, after: Any = None
-    ) -> Transfers:
+        cls, source: Any, destination: Any, payload_bytes: Any, message: Any = None, after: Any = None,
+        change: Any = None,
+    ) -> Transfers:  # fmt: skip
         """Make transfers from anything array-like.
 
         Args:
@@ -152,9 +170,10 @@ class Transfers:
             payload_bytes: (M,) sizes in bytes, or one size for all.
             message: (M,) message ids; None makes every transfer a message of its own.
             after: (M,) predecessors, -1 for none; None for none at all.
+            change: (M,) sizes of change, nan where not known; None where none is.
 
         Returns:
-            The transfers, as int64 arrays.
+            The transfers, as int64 arrays and float64 `change`.
         """
         src = np.atleast_1d(np.asarray(source, dtype=np.int64))
         dst = np.atleast_1d(np.asarray(destination, dtype=np.int64))
@@ -167,6 +186,7 @@ class Transfers:
             size,
             np.atleast_1d(np.asarray(given, dtype=np.int64)),
             np.atleast_1d(np.asarray(before, dtype=np.int64)),
+            np.zeros(0) if change is None else np.atleast_1d(np.asarray(change, dtype=np.float64)),
         )
 
 
@@ -271,7 +291,7 @@ def as_transfers(transfers: Any) -> Transfers:
 
     Args:
         transfers: A `Transfers`; a mapping or DataFrame with `source`, `destination`, `payload_bytes`
-            and optionally `message`; or a sequence of (source, destination, payload_bytes) where
+            and optionally `message`, `after` and `change`; or a sequence of (source, destination, payload_bytes) where
             `destination` may also be a set, list or tuple of devices (one message to all of them).
 
     Returns:
@@ -294,10 +314,8 @@ def _from_columns(columns: Any) -> Transfers:
     missing = [name for name in ("source", "destination", "payload_bytes") if name not in columns]
     if missing:
         raise ValueError(f"transfers lack the columns {missing}; expected source, destination, payload_bytes")
-    message, after = columns.get("message"), columns.get("after")
-    return Transfers.build(
-        columns["source"], columns["destination"], columns["payload_bytes"], message, after
-    )
+    more = (columns.get(name) for name in ("message", "after", "change"))
+    return Transfers.build(columns["source"], columns["destination"], columns["payload_bytes"], *more)
 
 
 def _from_entries(entries: Sequence[Any]) -> Transfers:

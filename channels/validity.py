@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -83,8 +84,19 @@ def setting_notes(settings: RadioSettings, model: PathLossModel) -> tuple[str, .
         model: Their path-loss model.
 
     Returns:
-        A sentence for each value outside.
+        A sentence for each value outside; one for drawn heights, since neither end is a base.
     """
+    if settings.device_heights == "drawn":
+        low_hz, high_hz = model.carrier_range_hz
+        carrier = (
+            () if low_hz <= settings.carrier_hz <= high_hz
+            else setting_notes(replace(settings, device_heights="fixed", tx_height_m=None, rx_height_m=None), model)
+        )  # fmt: skip
+        return (
+            f"device_heights is drawn: the higher end of a link is taken as the base, at 1.5 to 22.5 m; the path-loss"
+            f" model {model.name} holds for a base of {model.heights_m[0]:g} m ({model.source})",
+            *carrier,
+        )
     heights = zip(
         ("tx_height_m", "rx_height_m"),
         (settings.tx_height_m, settings.rx_height_m),
@@ -154,7 +166,7 @@ def _uses(
          s.energy == "components", f"energy is {s.energy}"),
         (("fade_margin_db",), margins or (controls and s.power_control != "fixed"), scheduler),
         (("power_control",), controls, scheduler),
-        (("priority",), ordered or (s.priority == "age" and s.scheduler != "aloha"), scheduler),
+        (("priority",), ordered or (s.priority != "deadline" and s.scheduler != "aloha"), scheduler),
         (("aloha_probability",), s.scheduler == "aloha", scheduler),
         (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
@@ -179,11 +191,13 @@ def _extra_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ..
 def _surrounding_uses(s: RadioSettings) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
     """The same of what surrounds devices."""
     return (
-        (("indoor_share",), s.walls != "none", f"walls is {s.walls}"),
-        (("building_m",), s.walls in ("low_loss", "high_loss"), f"walls is {s.walls}"),
+        (("tx_height_m", "rx_height_m"), s.device_heights == "fixed", "device_heights is drawn"),
+        (("indoor_share",), s.walls != "none" or s.device_heights == "drawn", f"walls is {s.walls}"),
+        (("building_m",), s.walls in ("low_loss", "high_loss") or s.device_heights == "drawn",
+         f"walls is {s.walls}"),
         (("blockers",), s.blockage != "none", f"blockage is {s.blockage}"),
         (("antenna_panels",), s.antenna != "isotropic", f"antenna is {s.antenna}"),
-    )
+    )  # fmt: skip
 
 
 def warn_setting_range(settings: RadioSettings, model: PathLossModel) -> None:

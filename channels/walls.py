@@ -27,6 +27,7 @@ import numpy as np
 
 from channels.arrays import FloatArray, IntArray, KeyArray
 from channels.draws import keyed_normal, keyed_uniform, stream_key
+from channels.heights import inside_buildings
 
 WALLS: tuple[str, ...] = ("none", "low_loss", "high_loss", "car", "metallised_car")
 """Names of what devices may be inside of."""
@@ -76,7 +77,7 @@ def wall_losses_db(
     def drawn(name: str, first: IntArray) -> FloatArray:
         return keyed_uniform(stream_key(seed, f"wall-{name}"), first, cell, ordered=True)
 
-    inside = drawn("inside", np.zeros_like(device)) < share
+    inside = inside_buildings(share, cell, seed=seed)
     depth_m = DEEPEST_M * np.minimum(drawn("depth", device), drawn("other depth", device))
     spread = keyed_normal(stream_key(seed, "wall-spread"), device, cell, ordered=True)
     inner_db = 0.0 if kind in _CARS else 0.5 * depth_m

@@ -2,8 +2,8 @@
 
 Two links conflict when they share a device or when one's sender is closer to the other's receiver than
 `conflict_factor` times the other's length. Colours are given in Welsh-Powell order. Links of a colour that
-break their SINR bound together are taken out, weakest first, and queue again. Colours that hold the longest
-neglected links are sent first.
+break their SINR bound together are taken out, weakest first, and queue again. Colours that hold the links of most
+worth, and of these the longest neglected ones, are sent first.
 
 Source:
     Gupta and Kumar, The Capacity of Wireless Networks (2000), protocol model; Welsh and Powell (1967).
@@ -31,7 +31,10 @@ def select(task: SlotTask) -> list[IntArray]:
     affect = affectance(task, links)
     slots = [_keep_bound(band, affect) for band in slots_from_numbers(welsh_powell(conflict))]
     slots = [band for band in slots if np.any(band >= 0)]
-    return sorted(slots, key=lambda band: -int(task.waited[band >= 0].max()))
+    weight = task.weight
+    return sorted(
+        slots, key=lambda band: (-float(weight[band >= 0].max()), -int(task.waited[band >= 0].max()))
+    )
 
 
 def welsh_powell(conflict: BoolArray) -> IntArray:

@@ -48,14 +48,13 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     """
     count = len(request.transfers)
     waited = np.zeros(count, dtype=np.int64) if request.waited is None else request.waited
-    order = canonical_order(
-        request.transfers, waited, request.order_key, _shortest(radio, scheduler, request)
-    )
+    order = canonical_order(request.transfers, waited, request.order_key, _first(radio, scheduler, request))
     ordered = replace(
         request,
         transfers=request.transfers.permuted(order),
         gain=request.gain[order],
         waited=waited[order],
+        worth=None if request.worth is None else request.worth[order],
         # The permuted loop shares its offsets with the request's, so that attempts take both further.
         loop=request.loop and replace(request.loop, link=request.loop.link[order]),
     )
@@ -64,8 +63,10 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     return _outcome(state, order)
 
 
-def _shortest(radio: Radio, scheduler: Scheduler, request: Request) -> FloatArray | None:
-    """(M,) time that each transfer and what waits for it takes, where the shortest go first."""
+def _first(radio: Radio, scheduler: Scheduler, request: Request) -> FloatArray | None:
+    """(M,) what goes before all else, the least first: time with what waits for it, or worth, the most first."""
+    if request.worth is not None:
+        return -request.worth
     if not request.shortest_first or not len(request.transfers):
         return None
     wanted, groups = request.transfers, scheduler.groups and radio.multicast
@@ -128,7 +129,7 @@ def _waiting_rows(state: State) -> IntArray:
 
 
 def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntArray]:
-    radio, wanted = state.radio, state.request.transfers
+    radio, wanted, worth = state.radio, state.request.transfers, state.request.worth
     unit = state.unit[rows]
     first = np.flatnonzero(np.concatenate(([True], unit[1:] != unit[:-1])))
     source = wanted.source[rows]
@@ -149,6 +150,7 @@ def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntAr
         hopeless=np.logical_or.reduceat(state.hopeless[rows], first),
         hops_after=np.maximum.reduceat(state.hops_after[rows], first),
         waited=np.maximum.reduceat(state.waited[rows], first),
+        worth=None if worth is None else np.maximum.reduceat(worth[rows], first),
         far_w=state.far_w,
         average_bps=state.average_bps,
         slot=state.slot,

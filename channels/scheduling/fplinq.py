@@ -75,8 +75,8 @@ def _sum_rate(task: SlotTask, links: LinkMatrix, inside: BoolArray) -> float:
 
 
 def _weights(task: SlotTask) -> FloatArray:
-    """(U,) weights of the rates: 1, and 1 more for every round in a row in which the link got no turn."""
-    return 1.0 + task.waited.astype(np.float64)
+    """(U,) weights of the rates: 1, and 1 more for every round in a row without a turn, times the link's worth."""
+    return (1.0 + task.waited) * task.weight
 
 
 def _fixed_point(links: LinkMatrix, start: FloatArray, weight: FloatArray) -> BoolArray:

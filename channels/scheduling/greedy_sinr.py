@@ -113,12 +113,12 @@ def _shakes(task: SlotTask) -> int:
 
 
 def _served(task: SlotTask) -> FloatArray:
-    """(U,) receivers of each unit times (1 + k)², after k rounds in a row in which it got no turn.
+    """(U,) receivers of each unit times (1 + k)², after k rounds without a turn in a row, times its worth.
 
     So a transmission that takes k² times as long as the others gets its turn after about k rounds.
     """
     receivers: FloatArray = np.diff(task.first_row).astype(np.float64)
-    return receivers * (1.0 + task.waited) ** 2
+    return receivers * (1.0 + task.waited) ** 2 * task.weight
 
 
 def _better_one_by_one(
@@ -235,10 +235,10 @@ def _worth(task: SlotTask, band: IntArray, worst: FloatArray) -> float:
 def fill_by_bound(task: SlotTask) -> IntArray:
     """Fill one slot by feasible insertion, each unit keeping its own SINR bound.
 
-    The longest neglected units come first, of those the strongest.
+    The units of most worth come first, of these the longest neglected, of those the strongest.
     """
     weakest_w = np.minimum.reduceat(task.signal_w, task.first_row[:-1])
-    order = np.lexsort((-weakest_w, -task.waited))
+    order = np.lexsort((-weakest_w, -task.waited, -task.weight))
     band, _ = _fill(task, order, math.inf)
     if np.any(band >= 0):
         return band

@@ -1,7 +1,8 @@
 """`local_greedy`: a distributed form of `greedy_sinr`, where each transmission decides by what its two ends can hear.
 
-Transmissions have priorities that all who meet reckon alike: more rounds waited first, then less time on air, then a
-keyed draw. In their order each takes the earliest slot, and in it the first sub-channel, in which
+Transmissions have priorities that all who meet reckon alike: more worth first (`priority: information`), then more
+rounds waited, then less time on air, then a keyed draw. In their order each takes the earliest slot, and in it the
+first sub-channel, in which
 
 - both of its ends are still free,
 - its own SINR reaches its bound beside those who took that slot before and whom its receivers hear,
@@ -61,7 +62,7 @@ def select(task: SlotTask) -> list[IntArray]:
     key = stream_key(radio.seed, "local-greedy", radio.round_index)
     draw = keyed_uniform(key, task.source, task.destination[task.first_row[:-1]], ordered=True)
     chosen = np.full((slots, task.units), -1, dtype=np.int64)
-    for unit in np.lexsort((draw, task.alone_s, -task.waited)).tolist():
+    for unit in np.lexsort((draw, task.alone_s, -task.waited, -task.weight)).tolist():
         place = _take(task, places, unit)
         if place >= 0:
             chosen[place // parts, unit] = place % parts

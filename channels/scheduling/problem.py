@@ -112,6 +112,7 @@ class SlotTask:
         hopeless: (U,) units with a receiver that practically never decodes, even alone.
         hops_after: (U,) length of the longest chain of transfers that waits for each unit.
         waited: (U,) rounds in a row a link of the unit has gone unserved.
+        worth: (U,) share of the round's largest change that the unit carries, in [0, 1]; None where it does not count.
         far_w: (N,) expected far interference at each device in W.
         average_bps: (N,) exponential average of each sender's served rate in bit/s.
         slot: Number of the slot.
@@ -143,12 +144,18 @@ class SlotTask:
     first_transfer: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     tries: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     quiet_s: float = math.inf
+    worth: FloatArray | None = None
     memory: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
 
     @property
     def urgent(self) -> bool:
         """Whether the round has a deadline."""
         return math.isfinite(self.left_s)
+
+    @property
+    def weight(self) -> FloatArray:
+        """(U,) `worth`, 1 where it does not count."""
+        return np.ones(self.units) if self.worth is None else self.worth
 
     @property
     def units(self) -> int:
@@ -188,6 +195,7 @@ def subset(task: SlotTask, units: IntArray) -> SlotTask:
         hopeless=task.hopeless[units],
         hops_after=task.hops_after[units],
         waited=task.waited[units],
+        worth=None if task.worth is None else task.worth[units],
         first_transfer=task.first_transfer[units],
         tries=task.tries[units],
     )

@@ -36,6 +36,8 @@ class Request:
         max_slots: Most slots run.
         order_key: Key of the round's tie-breaks.
         waited: (M,) rounds in a row each link has gone unserved; None for 0.
+        worth: (M,) share of the round's largest change that each transfer carries, in [0, 1]: the larger go first, and
+            schedulers that weigh links weigh them by it. None where it does not count.
         average_bps: (N,) served rate of each sender so far in bit/s; None for 0.
         presence: When devices are on; None where they always are.
         loop: The outer loop of the links, which attempts take further; None without one.
@@ -55,6 +57,7 @@ class Request:
     max_slots: int | None = None
     order_key: int = 0
     waited: IntArray | None = None
+    worth: FloatArray | None = None
     average_bps: FloatArray | None = None
     presence: Presence | None = None
     until_s: float = math.inf

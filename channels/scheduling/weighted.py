@@ -19,17 +19,20 @@ from channels.scheduling.problem import Scheduler, SlotTask, link_matrix
 def select_max_weight(task: SlotTask) -> list[IntArray]:
     """Choose the slot with the largest sum of queue times rate (see `Scheduler.select`).
 
-    A link's queue is what it is to carry now and what it was to carry in each round in a row without a turn.
+    A link's queue is what it is to carry now and what it was to carry in each round in a row without a turn,
+    times its worth.
     """
-    return [weighted_slot(task, task.bits * (1.0 + task.waited))]
+    return [weighted_slot(task, task.bits * (1.0 + task.waited) * task.weight)]
 
 
 def select_proportional_fair(task: SlotTask) -> list[IntArray]:
     """Choose the slot with the largest sum of rate over average rate (see `Scheduler.select`).
 
-    Averages are a sender's; of its links, those count more that had no turn for some rounds.
+    Averages are a sender's; of its links, those count more that had no turn for some rounds, or
+    are of more worth.
     """
-    return [weighted_slot(task, (1.0 + task.waited) / np.maximum(task.average_bps[task.source], 1.0))]
+    served = np.maximum(task.average_bps[task.source], 1.0)
+    return [weighted_slot(task, (1.0 + task.waited) * task.weight / served)]
 
 
 def weighted_slot(task: SlotTask, weight: FloatArray) -> IntArray:

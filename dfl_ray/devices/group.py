@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.devices.attack import AttackMeter
+from dfl_ray.devices.changes import message_changes, settle
 from dfl_ray.devices.evaluate import Evaluator
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.figures import exchange_report, part_finite, placed_means, trained_in_place
@@ -83,6 +85,7 @@ class DeviceGroup:
         self._attack = AttackMeter(setup, self.faults, self._wrong, self.model)
         self._advance: Callable[[int, int], None] | None = None
         self._updates = SharedUpdates()
+        self._by_change = radio_settings(setup.config.radio).by_change()
 
     def _context(self) -> Context:
         s = self.setup
@@ -288,9 +291,12 @@ class DeviceGroup:
             self._finite[index] = finite
             for fate in device.waiting.fates.values():
                 self.method.law.delivered(index, device.memory.traffic, fate.planned, fate.reached.tolist())
+                device.memory.told.arrived(fate.planned, fate.reached.tolist())
             if finite and index not in self._absent:
                 due = due_round(self.method.law, self.config, self.setup.config.rounds, turn)
-                self._outbox.put(index, self.method.outgoing(device, due), self.devices)
+                messages = self.method.outgoing(device, due)
+                changes = message_changes(device, messages) if self._by_change else ()
+                self._outbox.put(index, messages, self.devices, changes)
 
     def exchange(
         self, round_index: int, outcomes: TransferOutcomes, *bundles: Mapping[tuple[int, int], bytes]
@@ -319,6 +325,8 @@ class DeviceGroup:
             index, mine = device.index, mail[device.index]
             device.trust = mine.trust
             refused[index] = dict(self.method.incoming(device, round_index, mine.received, mine.sent))
+            if self._by_change:
+                settle(device, mine.sent)
             device.trust = {}
             due = exchanged(self.method.law, self.config, self.setup.config.rounds, round_index)
             if due and self.config.fresh_optimizer:

@@ -24,15 +24,21 @@ class Outbox:
         self.made: dict[tuple[int, int], Planned] = {}
         self.leaving: Payloads = {}
         self._planned: dict[int, list[Planned]] = {}
+        self._changes: dict[int, Sequence[Sequence[float]]] = {}
 
-    def put(self, device: int, messages: Sequence[Outgoing], here: Container[int]) -> None:
+    def put(
+        self, device: int, messages: Sequence[Outgoing], here: Container[int],
+        changes: Sequence[Sequence[float]] = (),
+    ) -> None:  # fmt: skip
         """Take the messages of a device.
 
         Args:
             device: The sender.
             messages: In the order in which they are sent.
             here: The devices of the group.
+            changes: For each message the size of change for each of its destinations; empty where none is known.
         """
+        self._changes[device] = changes
         self._planned[device] = [out.planned for out in messages]
         for number, out in enumerate(messages):
             key = (device, number)
@@ -49,4 +55,5 @@ class Outbox:
         Returns:
             A row a destination.
         """
-        return TransferRequests.of({d: self._planned[d] for d in order if d in self._planned})
+        messages = {d: self._planned[d] for d in order if d in self._planned}
+        return TransferRequests.of(messages, self._changes)

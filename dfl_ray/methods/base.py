@@ -20,6 +20,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.lora.warm import WarmStart
+from dfl_ray.methods.changes import Told
 from dfl_ray.methods.faults import Faults
 from dfl_ray.methods.laws import LawContext, Planned, TrafficLaw
 from dfl_ray.methods.private_updates import PrivateUpdates
@@ -38,11 +39,13 @@ class MethodState:
         traffic: The state of the method's traffic law.
         seen: (kind, task, sender) -> version of the newest message used, so that a replay is refused.
         updates: (kind, task) -> (bytes,) uint8 of the published update the device holds.
+        told: What it knows its receivers to have, where messages are ordered by what is new in them.
     """
 
     traffic: Any
     seen: dict[tuple[int, int, int], int] = field(default_factory=dict)
     updates: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
 
 
 S = TypeVar("S", bound=MethodState)
@@ -78,10 +81,13 @@ class Outgoing:
     Attributes:
         planned: What the traffic law says of it.
         payload: Its bytes, as many as the law says.
+        values: Gives the (size,) trained values that it says, for `methods.changes`; None: of an adapter the sender's
+            own, and of anything else none that could be compared.
     """
 
     planned: Planned
     payload: bytes
+    values: Callable[[], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         """Hold the message to its law."""

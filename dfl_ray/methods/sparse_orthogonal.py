@@ -37,7 +37,7 @@ from dfl_ray.methods.laws import Planned
 from dfl_ray.methods.pruning import ExpertState, Pruning
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
-from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash, pack
+from dfl_ray.wire.message import Kind, Message, MessageError, Refusal, mask_hash, pack, unpack
 from dfl_ray.wire.sketch import decode_sketch, encode_sketch
 
 
@@ -145,7 +145,7 @@ class TaskExperts(ABC):
         return [
             self.exchange.message(device, self._part(device, planned.task), planned)
             if planned.kind is Kind.ADAPTER
-            else Outgoing(planned, device.memory.updates[planned.kind, planned.task].tobytes())
+            else self._passed_on(device, planned)
             for planned in self.law.messages(device.index, traffic, round_index)
         ]
 
@@ -232,6 +232,13 @@ class TaskExperts(ABC):
         dense = np.ones(self.layout.size, bool)
         found = {t: self.pruning.current(device, t) for t in self.law.authored(device.index)}
         return {t: dense if m is None else m for t, m in found.items()}
+
+    def _passed_on(self, device: Device[ExpertState], planned: Planned) -> Outgoing:
+        """A published update as it is held; an expert's values can be compared with those of an older one."""
+        data = device.memory.updates[planned.kind, planned.task].tobytes()
+        if planned.kind is not Kind.EXPERT:
+            return Outgoing(planned, data)
+        return Outgoing(planned, data, lambda: self._expert_values(unpack(data)))
 
     def _publish(self, device: Device[ExpertState], update: Planned, round_index: int) -> Planned:
         """Make and keep the bytes of an update this device is the author of; returns it with its real length."""

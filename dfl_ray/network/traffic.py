@@ -7,7 +7,8 @@ placement of devices on actors adds up how many bytes pass between which devices
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransferRequests:
-    """Transfers that devices want carried, one entry a destination; all arrays are (M,) int64.
+    """Transfers that devices want carried, one entry a destination; all arrays are (M,), int64 but for `change`.
 
     Entries with equal (source, message) carry the same bytes.
 
@@ -32,6 +33,7 @@ class TransferRequests:
         payload_bytes: Encoded length in bytes.
         kind: `wire.message.Kind` of the message.
         task: Task index, or -1 for an adapter shared by all tasks.
+        change: float64, how much of it is new to the destination (`methods.changes`); NaN where it is not known.
     """
 
     source: np.ndarray
@@ -40,17 +42,28 @@ class TransferRequests:
     payload_bytes: np.ndarray
     kind: np.ndarray
     task: np.ndarray
+    change: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        """Where no change is known it is NaN."""
+        if len(self.change) != len(self.source):
+            assert not len(self.change), "as many changes as transfers"
+            object.__setattr__(self, "change", np.full(len(self.source), np.nan))
 
     def __len__(self) -> int:
         """Number of transfers."""
         return len(self.source)
 
     @classmethod
-    def of(cls, messages: Mapping[int, Sequence[Planned]]) -> TransferRequests:
+    def of(
+        cls, messages: Mapping[int, Sequence[Planned]],
+        changes: Mapping[int, Sequence[Sequence[float]]] = MappingProxyType({}),
+    ) -> TransferRequests:  # fmt: skip
         """The requests of some devices, in the order of (source, message, destination).
 
         Args:
             messages: Device -> its messages, numbered by their place.
+            changes: Device -> for each of its messages the change for each destination; none known where it is empty.
         """
         rows = [
             (device, to, number, m.payload_bytes, int(m.kind), m.task)
@@ -59,7 +72,13 @@ class TransferRequests:
             for to in m.destinations
         ]
         table = np.array(rows, np.int64).reshape(-1, 6)
-        return cls.join([cls(*(table[:, i] for i in range(6)))])
+        known = [
+            change
+            for device, planned in messages.items()
+            for one in changes.get(device) or [(np.nan,) * len(m.destinations) for m in planned]
+            for change in one
+        ]
+        return cls.join([cls(*(table[:, i] for i in range(6)), change=np.array(known, np.float64))])
 
     @classmethod
     def join(cls, parts: Sequence[TransferRequests]) -> TransferRequests:

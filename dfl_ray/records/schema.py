@@ -11,7 +11,8 @@ attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fracti
 `late` of `devices`; radio energy holds listening and idling; the outcome `upstream`; a transmission that was cut counts
 the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
 `off_devices`, `on` and the outcome `off`. 6: the radio's energy by state in `rounds` and `devices`, null unless
-`radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`.
+`radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`. 8:
+`change` of `transfers`, null unless `radio.priority` is `information`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dfl_ray.records.conforming import TableLike as TableLike
 from dfl_ray.records.conforming import conform as conform
 from dfl_ray.records.conforming import upgrade as upgrade
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 _KINDS = {
     "i": pa.int64(),
@@ -223,8 +224,13 @@ TRANSFERS = _schema(
             "s",
             "delivered, or why not: failed, late, dead, unserved, upstream (an earlier hop was lost), off (an end was)",
         ),
+        (
+            "change",
+            "f",
+            "how much of it is new to its receivers, 0 to 2, the largest; null unless `radio.priority=information`",
+        ),
     ],
-    since=dict.fromkeys(("message", "hop", "origin", "receiver", "outcome"), 2),
+    since=dict.fromkeys(("message", "hop", "origin", "receiver", "outcome"), 2) | {"change": 8},
 )
 
 ATTEMPTS = _schema(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
@@ -181,7 +182,17 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         float(means.mean()),
         len(names),
         _sketch_share(targets, router),
-        (*chosen, *notes, *more),
+        (*chosen, *notes, *more, *_change_notes(config)),
+    )
+
+
+def _change_notes(config: Config) -> tuple[str, ...]:
+    """What a plan takes sizes of change to be, which follow from trained values."""
+    if not radio_settings(config.radio).by_change():
+        return ()
+    return (
+        "`radio.priority` is information, and a plan knows no trained values: it takes all messages to carry changes "
+        "of one size, so that they go in the order of `waiting`. Under a deadline the run delivers others.",
     )
 
 

@@ -55,7 +55,7 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
     message that a relay forwards gets a number of its own among the relay's messages: one for each (relay, origin,
     message), above all numbers in use, so that a relay that forwards one message to several neighbours may broadcast
     it. Hops without relays keep the wanted transfer's number. A hop that the ways to several receivers share is sent
-    once.
+    once, and counts by the largest change that it carries to one of them.
 
     Args:
         wanted: What devices want sent, in the order of the result.
@@ -70,10 +70,11 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
     count = len(wanted)
     if not relays:
         columns = (wanted.source, wanted.destination, wanted.payload_bytes, wanted.message)
-        return Hops(Transfers.build(*columns), np.arange(count), np.ones(count, np.int64), np.arange(count))
+        transfers = Transfers.build(*columns, change=wanted.change)
+        return Hops(transfers, np.arange(count), np.ones(count, np.int64), np.arange(count))
     rows: list[tuple[int, ...]] = []
     placed: dict[tuple[int, int, int, int, int], int] = {}
-    last = np.zeros(count, np.int64)
+    last, changes = np.zeros(count, np.int64), list[float]()
     forwarded: dict[tuple[int, int, int], int] = {}
     first_free = int(wanted.message.max(initial=0)) + 1
     for i in range(count):
@@ -86,10 +87,13 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
             place = placed.setdefault((a, b, source, message, before), len(rows))
             if place == len(rows):
                 rows.append((a, b, int(wanted.payload_bytes[i]), number, before, i, hop))
+                changes.append(np.nan)
+            changes[place] = float(np.fmax(changes[place], wanted.change[i]))
             before = place
         last[i] = before
     table = np.array(rows, np.int64).reshape(-1, 7)
-    return Hops(Transfers.build(*(table[:, k] for k in range(5))), table[:, 5], table[:, 6], last)
+    transfers = Transfers.build(*(table[:, k] for k in range(5)), change=changes)
+    return Hops(transfers, table[:, 5], table[:, 6], last)
 
 
 def radio_phase_start_s(plan: RoundPlan) -> float:
@@ -139,6 +143,7 @@ def transfer_table(
             "origin": wanted.source[owner],
             "receiver": wanted.destination[owner],
             "outcome": np.array(OUTCOMES, dtype=object)[plan.outcome],
+            "change": t.change,
         }
     )
 

@@ -7,7 +7,7 @@ channel the same question again: who sends what to whom, after which other hop, 
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ Link = tuple[bool, str, int, int]
 """Whether adapters are meant or published updates, the task ("" for all tasks together), origin and receiver."""
 COLUMNS = (
     "round", "transfer", "source", "destination", "kind", "task", "payload_bytes", "message", "hop", "origin",
-    "receiver", "delivered",
+    "receiver", "delivered", "change",
 )  # fmt: skip
 """What is read of `transfers`."""
 
@@ -71,8 +71,11 @@ def recorded_requests(
             change="Run it again with this dfl-ray.",
         )
     column = {
-        name: rows[name].to_numpy(np.int64) for name in COLUMNS if name not in ("kind", "task", "delivered")
+        name: rows[name].to_numpy(np.int64)
+        for name in COLUMNS
+        if name not in ("kind", "task", "delivered", "change")
     }
+    change = rows["change"].to_numpy(np.float64)
     tasks = tuple(dict.fromkeys(rows["task"].dropna()))
     key = np.stack([column["origin"], column["message"], column["receiver"]], axis=1)
     _, first, owner = np.unique(key, axis=0, return_index=True, return_inverse=True)
@@ -91,8 +94,9 @@ def recorded_requests(
         numbers["origin"], numbers["receiver"], numbers["message"], numbers["payload_bytes"],
         np.array([int(Kind[kinds[i].upper()]) for i in first], np.int64),
         np.array([number_of.get(rows["task"].iloc[i], -1) for i in first], np.int64),
+        change[last] if len(last) else np.zeros(0),
     )  # fmt: skip
-    hops = Hops(_transfers(column), owner, column["hop"], last)
+    hops = Hops(replace(_transfers(column), change=change), owner, column["hop"], last)
     arrived = rows["delivered"].to_numpy(bool)[last] if len(last) else np.zeros(0, bool)
     return RecordedRequests(requests, hops, tasks, arrived, unknown)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from dfl_ray.config.load import load_config
+from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.network.deployment import channel_setup
@@ -185,19 +186,22 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
         The rounds, in order; the channel's clock, batteries and memory of served links go on from one to the next.
 
     Raises:
-        InputError: The records do not say what is needed, or the radio cannot be used with so many devices.
+        InputError: The records do not say what is needed (such as the changes that `radio.priority=information` goes
+            by), or the radio cannot be used with so many devices.
     """
     try:
         channel = channel_setup(config, _positions(run, 1)).make()
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
-    moves = run.topology_nodes["round"].nunique() > 1
+    by_change, moves = radio_settings(config.radio).by_change(), run.topology_nodes["round"].nunique() > 1
     linked = frozenset if moves else cache(lambda: _linked(own_config(run.path)))
     for round_index, rows, devices in _recorded(run):
         if moves and round_index > 1:
             channel.move(_positions(run, round_index))
         found = recorded_requests(rows, int(wanted[round_index]), linked)
+        if by_change and np.isnan(found.hops.transfers.change).any():
+            raise _changes_unknown(run, round_index)
         plan = channel.plan_round(
             round_index,
             found.hops.transfers,
@@ -205,6 +209,15 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
             compute_energy_j=devices["compute_energy_j"].to_numpy(float),
         )
         yield ReplannedRound(round_index, found, plan, found.hops.arrived(plan.delivered, len(found.wanted)))
+
+
+def _changes_unknown(run: Run, round_index: int) -> InputError:
+    return InputError(
+        "`radio.priority=information` orders messages by the size of the change that they carry",
+        got=f"no `change` in the transfers of round {round_index} of {run.path}",
+        expected="records of a run that had `radio.priority=information` itself (schema version 8 or later)",
+        change="Take another `radio.priority`, or run it again with this one.",
+    )
 
 
 def _linked(config: Config) -> frozenset[Link]:

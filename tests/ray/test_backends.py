@@ -54,6 +54,20 @@ def test_dlora_with_faulty_devices_equals_too(tmp_path):
     assert_same_records(local, load_run(launch(config, json=True).folder), exact=False)
 
 
+@pytest.mark.exhaustive  # one test more of a Ray; what is counted is the group's, which both backends share
+@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.parametrize("per_actor", ["2", "4"])
+def test_what_is_sent_first_by_its_change_equals_too(tmp_path, per_actor):
+    """Sizes of change are the sender's own, in whichever actor it is; one actor rounds as one process does."""
+    words = ("method=dlora", "radio.priority=information", "radio.max_attempts=1", "radio.deadline_s=0.3")
+    config = small_config(tmp_path, "name=a", *words, "runtime.backend=local")
+    local = load_run(launch(config, json=True).folder)
+    config = small_config(tmp_path, "name=b", *words, f"runtime.devices_per_actor={per_actor}")
+    run = load_run(launch(config, json=True).folder)
+    assert_same_records(local, run, exact=per_actor == "4")
+    assert local.transfers["change"].nunique() > 3 and not local.transfers["delivered"].all()
+
+
 @pytest.mark.usefixtures("shared_ray")
 def test_devices_that_do_not_wait_equal_too(tmp_path, monkeypatch):
     """What lies in inboxes is with the actors, of which one dies; who trains when is not: packing changes rounding."""

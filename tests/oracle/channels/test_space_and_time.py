@@ -15,6 +15,7 @@ from channels.channel import Channel
 from channels.draws import keyed_uniform, stream_key
 from channels.gains import dense_gains, pair_gains, strong_gains
 from channels.interference import build_far_field
+from channels.kernels import azimuth_turns
 from channels.largescale import build_large_scale, gain_reached, weak_mean_gain
 from channels.settings import RadioSettings
 from channels.shadowing import build_sites
@@ -69,12 +70,12 @@ def test_devices_share_a_building_by_their_distance_and_no_wall_is_within_it():
     positions = np.concatenate([one, one + np.array([12.0, 0.0])])
     settings = free(walls="low_loss", indoor_share=1.0, building_m=30.0)
     scale = build_large_scale(settings, seed=5)
-    building, wall, _ = build_sites(scale, positions).local
+    building, wall, _, _ = build_sites(scale, positions).local
     same = building[:3000] == building[3000:]
     assert same.mean() == pytest.approx(math.exp(-12 / 30), abs=4 * math.sqrt(0.25 / 3000))
     few = np.concatenate([positions[:60], positions[3000:3060]])
     lost = loss_db(settings, few, seed=5)
-    building, wall, _ = build_sites(scale, few).local
+    building, wall, _, _ = build_sites(scale, few).local
     own_db = -10 / math.log(10) * wall
     expected = np.where(building[:, None] == building, 0.0, own_db[:, None] + own_db)
     pairs = np.triu_indices(120, 1)
@@ -108,6 +109,14 @@ def fresnel_like(angle_deg, distance_m, carrier_hz):
     lamda = 3e8 / carrier_hz
     bent = math.sqrt(math.pi / lamda * distance_m * (1 / math.cos(math.radians(angle_deg)) - 1))
     return math.atan(math.pi / 2 * bent) / math.pi
+
+
+def test_azimuths_are_those_of_the_arc_tangent():
+    turns = np.concatenate([np.linspace(0, 0.5, 4001), [0.125, 0.25, 0.375]])
+    for turn in turns.tolist():
+        dx, dy = 7.0 * math.cos(2 * math.pi * turn), 7.0 * abs(math.sin(2 * math.pi * turn))
+        assert azimuth_turns(dx, dy) == pytest.approx(math.atan2(dy, dx) / (2 * math.pi), abs=2e-8)
+    assert [azimuth_turns(*at) for at in ((3.0, 0.0), (0.0, 2.0), (-5.0, 0.0))] == [0.0, 0.25, 0.5]
 
 
 def test_a_blocker_takes_what_the_clause_says():

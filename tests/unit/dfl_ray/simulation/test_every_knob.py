@@ -35,6 +35,7 @@ RADIO: dict[str, tuple[object, dict[str, object]]] = {
     "los_decorrelation_m": (11.0, {}),
     "tx_height_m": (4.0, {}),
     "rx_height_m": (4.0, {}),
+    "device_heights": ("drawn", {"path_loss": "uma"}),
     "min_distance_m": (30.0, {}),
     "carrier_hz": (3e9, {}),
     "bandwidth_hz": (4e6, {}),

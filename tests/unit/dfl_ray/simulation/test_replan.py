@@ -110,6 +110,7 @@ def test_energy_by_state_of_a_run_that_did_not_record_it(run, capsys):
         ("rounds=2", "radio.key=value"),
         ("radio.schedulr=tdma", "schedulr"),
         ("radio.deadline_s=-1", "deadline_s"),
+        ("radio.priority=information", "size of the change"),
     ],
 )
 def test_what_is_not_the_radios_is_refused(run, word, names):
@@ -128,7 +129,8 @@ def asked(*rows):
     """Requests (source, destination, message) in the order given."""
     source, to, message = np.array(rows).T
     tasks = np.where(source == 3, 0, -1)
-    return TransferRequests(source, to, message, np.full(len(rows), 40), np.ones(len(rows), np.int64), tasks)
+    alike, change = np.ones(len(rows), np.int64), to / 8
+    return TransferRequests(source, to, message, 40 * alike, alike, tasks, change)
 
 
 def recorded(wanted, way, delivered):
@@ -140,6 +142,7 @@ def recorded(wanted, way, delivered):
             "kind": "adapter", "task": [None if k < 0 else "agree" for k in wanted.task[owner]],
             "payload_bytes": t.payload_bytes, "message": wanted.message[owner], "hop": way.hop,
             "origin": wanted.source[owner], "receiver": wanted.destination[owner], "delivered": delivered,
+            "change": t.change,
         }
     )[list(COLUMNS)]  # fmt: skip
 
@@ -155,16 +158,21 @@ def fates(wanted, arrived):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
 def test_requests_are_read_back_from_hops_that_several_ways_share(order):
-    """0 sends one message to 1, which relays it to 2 and 3: asked for last, 1 has no row of its own."""
+    """0 sends one message to 1, which relays it to 2 and 3: asked for last, 1 has no row of its own.
+
+    What is new to 2 and 3 is worth as much on the hop to 1, where 3's counts, as the larger.
+    """
     rows = [(0, 1, 0), (0, 2, 0), (0, 3, 0)]
     wanted = asked(*(rows[k] for k in order), (3, 0, 1))
     way = expand_hops(wanted, {(0, 2): (0, 1, 2), (0, 3): (0, 1, 3)})
     delivered = np.array([True, False, True, False])
     found = recorded_requests(recorded(wanted, way, delivered), len(wanted))
-    for name in ("source", "destination", "payload_bytes", "message", "after"):
+    for name in ("source", "destination", "payload_bytes", "message", "after", "change"):
         assert np.array_equal(getattr(found.hops.transfers, name), getattr(way.transfers, name)), name
     assert fates(found.wanted, found.arrived) == fates(wanted, way.arrived(delivered, len(wanted)))
     assert found.unknown == 0
+    t = way.transfers
+    assert t.change[(t.source == 0) & (t.destination == 1)].tolist() == [3 / 8]
 
 
 def test_a_request_that_the_records_do_not_tell_is_counted():
