@@ -145,7 +145,7 @@ def _all_sizes(sizes: list[str], option: str) -> list[dict[str, Any]]:
             command = [sys.executable, "-m", "benchmarks.radio_scaling", "--one", size]
             command += [with_] * bool(with_)
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            row = {**json.loads(answer.splitlines()[-1]), "option": with_}
+            row: dict[str, Any] = {**json.loads(answer.splitlines()[-1]), "option": with_}
             rows.append(row)
             ratio = f"  {row['plan_cpu_s'] / rows[-2]['plan_cpu_s']:.2f} times" if with_ else ""
             print(
