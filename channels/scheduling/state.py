@@ -15,7 +15,9 @@ from channels.outer_loop import OuterLoop
 from channels.power_states import STATES, PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
+from channels.scheduling.progress import Progress
 from channels.scheduling.problem import Radio, Scheduler
+from channels.scheduling.reservations import Reservations
 from channels.slot_fading import SlotFading
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear
@@ -120,6 +122,8 @@ class State:
         gap = float(db_to_linear(radio.law.rule.gap_db))
         self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
         self.memory: dict[int, list[int]] = {}
+        self.reservations = Reservations()
+        self.progress = Progress.of(self.bits, radio, scheduler.fixed_slots)
         self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
         self.outcome = np.full(count, UNSERVED, dtype=np.int64)
@@ -173,6 +177,20 @@ class State:
         lost = np.flatnonzero(self.pending & (dead[wanted.source] | dead[wanted.destination]))
         if lost.size:
             self.leave(lost, DEAD)
+
+    def next_slot(self, time_s: float) -> tuple[int, float]:
+        """How many slots pass until a time, and when the first slot from it on begins.
+
+        Args:
+            time_s: The time in s, not before now; inf for never.
+
+        Returns:
+            Under fixed slots the number of those that pass, and the begin of the next in s; else 0 and the time.
+        """
+        if not self.progress.cut or math.isinf(time_s):
+            return 0, time_s
+        slots = math.ceil((time_s - self.now_s) / self.radio.slot_s * (1 - 1e-12))
+        return slots, max(self.now_s + slots * self.radio.slot_s, time_s)
 
     def wait_until(self, time_s: float, busy_s: FloatArray | None = None) -> None:
         """Move the clock on; who is neither sending nor receiving listens or idles, and pays for it.
