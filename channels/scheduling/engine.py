@@ -79,7 +79,7 @@ def _serve(state: State) -> None:
     request, scheduler = state.request, state.scheduler
     planned: list[tuple[IntArray, IntArray]] = []
     arrivals = np.unique(request.ready_s[np.unique(request.transfers.source)])
-    while state.now_s < request.deadline_s and state.slot != request.max_slots:
+    while state.now_s < request.deadline_s and not state.slots_over:
         state.retire_dead()
         rows = _waiting_rows(state)
         if not rows.size:
@@ -211,7 +211,7 @@ def _match(ids: IntArray, chosen_ids: IntArray, band: IntArray) -> IntArray:
 def _outcome(state: State, order: IntArray) -> Outcome:
     from channels.scheduling.tables import build_table
 
-    limited = math.isfinite(state.request.deadline_s) and state.slot != state.request.max_slots
+    limited = math.isfinite(state.request.deadline_s) and not state.slots_over
     left = state.pending & (state.outcome == UNSERVED)
     state.outcome[left] = LATE if limited else UNSERVED
     if state.request.presence is not None:

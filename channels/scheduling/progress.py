@@ -19,6 +19,24 @@ from channels.scheduling.problem import Radio
 from channels.units import BITS_PER_BYTE
 
 
+def check_slot(slot_s: float, feedback_s: float, lowest_bps: float) -> None:
+    """Refuse slots of fixed length that carry nothing.
+
+    Args:
+        slot_s: Length of a slot in s.
+        feedback_s: Time in it that the receivers' answers take, in s.
+        lowest_bps: Lowest rate in bit/s.
+
+    Raises:
+        ValueError: If there is no room for the answers and one byte at the lowest rate.
+    """
+    if (slot_s - feedback_s) * lowest_bps < BITS_PER_BYTE:
+        raise ValueError(
+            f"slot_s is {slot_s:g}, of which feedback_s takes {feedback_s:g} for the receivers' answers: no byte fits"
+            f" into a slot at the lowest rate, {lowest_bps:g} bit/s; raise slot_s, or lower feedback_s"
+        )
+
+
 @dataclass
 class Progress:
     """How far the transfers of a round have come.
@@ -52,11 +70,7 @@ class Progress:
             ValueError: If a slot of fixed length has no room for the answers in it and one byte at the lowest rate.
         """
         usable_s = radio.slot_s - radio.feedback_s if fixed_slots else math.inf
-        if usable_s * radio.law.lowest_bps < BITS_PER_BYTE:
-            raise ValueError(
-                f"slot_s is {radio.slot_s:g} s, of which feedback_s takes {radio.feedback_s:g} s: no byte fits into a"
-                f" slot at the lowest rate, {radio.law.lowest_bps:g} bit/s; raise slot_s or lower feedback_s"
-            )
+        check_slot(usable_s + radio.feedback_s, radio.feedback_s, radio.law.lowest_bps)
         part_bits, rate_bps, lost_bits = np.zeros((3, *bits.shape))
         lost = np.zeros(bits.shape, dtype=np.int64)
         return cls(usable_s, bits.copy(), part_bits, rate_bps, lost, lost_bits)
@@ -103,9 +117,7 @@ class Progress:
         fresh = np.minimum(left, np.floor(rate_bps * self.usable_s / BITS_PER_BYTE) * BITS_PER_BYTE)
         return np.where(self.lost[transfer] > 0, self.part_bits[transfer], fresh)
 
-    def settle(
-        self, transfer: IntArray, decoded: BoolArray, bits: FloatArray, rate_bps: FloatArray
-    ) -> None:
+    def settle(self, transfer: IntArray, decoded: BoolArray, bits: FloatArray, rate_bps: FloatArray) -> None:
         """Take in a slot's attempts.
 
         Args:

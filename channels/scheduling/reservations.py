@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from channels.arrays import IntArray
+from channels.arrays import BoolArray, IntArray
 
 NEVER = -(2**30)
 """A slot long before the first."""
@@ -30,7 +30,7 @@ class Reservations:
         band: (N,) its sub-channel.
         uses: (N,) uses that are left of it before it is drawn whether to keep it.
         begin: (N,) slot from which a device without one may choose.
-        tries: (N,) failed attempts of what each device had at hand when it was looked at last.
+        fresh: (N,) devices that have sent something whose fate they have not looked at.
         told_slot: (N,) next slot that each device has announced to all who heard it; `NEVER` for none.
         told_band: (N,) its sub-channel.
         sent_slot: (N, P) slot in which each device last sent at each place of the period.
@@ -40,9 +40,9 @@ class Reservations:
     band: IntArray = field(default_factory=_none)
     uses: IntArray = field(default_factory=_none)
     begin: IntArray = field(default_factory=_none)
-    tries: IntArray = field(default_factory=_none)
     told_slot: IntArray = field(default_factory=_none)
     told_band: IntArray = field(default_factory=_none)
+    fresh: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     sent_slot: _Slots = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
 
     def ready(self, devices: int, period: int) -> None:
@@ -55,7 +55,8 @@ class Reservations:
         if self.slot.shape[0] == devices:
             return
         self.slot, self.told_slot = (np.full(devices, NEVER, dtype=np.int64) for _ in range(2))
-        self.band, self.uses, self.begin, self.tries, self.told_band = (
-            np.zeros(devices, dtype=np.int64) for _ in range(5)
+        self.band, self.uses, self.begin, self.told_band = (
+            np.zeros(devices, dtype=np.int64) for _ in range(4)
         )
+        self.fresh = np.zeros(devices, dtype=bool)
         self.sent_slot = np.full((devices, period), NEVER, dtype=np.int32)

@@ -17,9 +17,10 @@ nothing, and it chooses anew when the next period of its own begins. A resource 
 What that means for the messages of a round: slots all last `slot_s` (the receivers' answers in it, `feedback_s`,
 included), and a message is a train of parts, one a period, each as long as a slot holds at the rate chosen for it,
 until it is sent; the sender's next message goes on in the same reservation. A lost part is repeated as it was in the
-sender's next slot, up to the radio's `max_attempts` for each part; after `losses` lost attempts in a row of one part
-its sender chooses anew at once, which stands for the retransmissions of NR, whose resources are chosen by the same
-procedure (`losses` 0: it stays, as a sender of LTE mode 4, which hears no answers). A message to several neighbours is
+sender's next slot, and a receiver given up once the parts that it lost are together as long as `max_attempts` messages;
+after every `losses` lost attempts in a row of one part its sender chooses anew at once, which stands for the
+retransmissions of NR, whose resources are chosen by the same procedure (`losses` 0: it stays where it is, as a sender
+of LTE mode 4, which hears no answers). A message to several neighbours is
 sent once (`multicast`). Rates are chosen from the SNR of the links: nobody knows who else will send. Who sends hears
 nothing in that slot on any sub-channel, data and announcements (half duplex), and senders that do not hear each other,
 or chose at once, collide; what is decoded follows from the SINR, so that the stronger may survive. Each round starts
@@ -45,7 +46,7 @@ from typing import Annotated
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
-from channels.checks import require_positive
+from channels.checks import require_positive, require_range
 from channels.draws import keyed_uniform, stream_key
 from channels.registry import Within
 from channels.scheduling.problem import IDLE, Scheduler, SlotTask
@@ -54,8 +55,30 @@ from channels.units import dbm_to_watt
 
 _FEWEST, _MOST = 5, 15
 _FULL_PERIOD_S, _SHORTEST_S = 0.1, 0.02
+PERIOD_S = 0.02
+"""Period where none is set, in s."""
+
 MOST_SLOTS = 10_000
 """Longest period in slots."""
+
+
+def period_slots(period_s: float, slot_s: float) -> int:
+    """Slots of a period.
+
+    Args:
+        period_s: Period of a reservation in s.
+        slot_s: Length of a slot in s.
+
+    Raises:
+        ValueError: If that is not a whole number from 1 to `MOST_SLOTS`.
+    """
+    slots = round(period_s / slot_s)
+    if not 1 <= slots <= MOST_SLOTS or abs(slots * slot_s - period_s) > 1e-6 * period_s:
+        raise ValueError(
+            f"scheduler is 'sidelink_mode2' with period_s {period_s:g} and slot_s {slot_s:g}; expected a period of 1"
+            f" to {MOST_SLOTS} whole slots; set scheduler_options.period_s to a multiple of slot_s"
+        )
+    return slots
 
 
 @dataclass(frozen=True)
@@ -69,23 +92,6 @@ class Sensing:
     sensing_s: float
     losses: int
 
-    def period(self, slot_s: float) -> int:
-        """Slots of a period.
-
-        Args:
-            slot_s: Length of a slot in s.
-
-        Raises:
-            ValueError: If a period is not a whole number of slots, from 2 on.
-        """
-        slots = round(self.period_s / slot_s)
-        if not 2 <= slots <= MOST_SLOTS or abs(slots * slot_s - self.period_s) > 1e-6 * self.period_s:
-            raise ValueError(
-                f"sidelink_mode2 has period_s {self.period_s:g} s and slot_s is {slot_s:g} s; expected a period of 2"
-                f" to {MOST_SLOTS} whole slots; set scheduler_options.period_s to a multiple of slot_s"
-            )
-        return slots
-
     def draw_uses(self, draw: FloatArray) -> IntArray:
         """Transmissions until it is drawn whether a resource is kept: 5 to 15, times a factor below 100 ms.
 
@@ -95,14 +101,13 @@ class Sensing:
         Source:
             TS 38.321 clause 5.22.1.1, from memory.
         """
-        factor = math.ceil(_FULL_PERIOD_S / max(_SHORTEST_S, self.period_s) * (1 - 1e-12))
-        factor = max(factor, 1)
+        factor = max(1, math.ceil(_FULL_PERIOD_S / max(_SHORTEST_S, self.period_s) * (1 - 1e-12)))
         return _FEWEST * factor + np.floor(draw * ((_MOST - _FEWEST) * factor + 1)).astype(np.int64)
 
 
 def sidelink_mode2_scheduler(
-    period_s: Annotated[float, Within(gt=0)] = 0.02,
-    sense_dbm: float = -90.5,
+    period_s: Annotated[float, Within(gt=0)] = PERIOD_S,
+    sense_dbm: Annotated[float, Within(ge=-300, le=300)] = -90.5,
     least_share: Annotated[float, Within(gt=0, le=1)] = 0.2,
     resource_keep: Annotated[float, Within(ge=0, le=1)] = 0.0,
     sensing_s: Annotated[float, Within(ge=0)] = 1.1,
@@ -117,7 +122,7 @@ def sidelink_mode2_scheduler(
         least_share: Share of all resources that must be left, else the threshold is raised (0.2, 0.35 or 0.5 in NR).
         resource_keep: Chance of keeping a resource when its counter ends (0 to 0.8 in NR).
         sensing_s: Length of the sensing window in s (0.1 or 1.1 in NR).
-        losses: Lost attempts in a row of one part after which its sender chooses anew; 0 = it does not.
+        losses: After every so many lost attempts in a row of one part its sender chooses anew; 0 = it does not.
 
     Returns:
         The scheduler.
@@ -128,10 +133,9 @@ def sidelink_mode2_scheduler(
     require_positive("sidelink_mode2 period_s", period_s)
     require_positive("sidelink_mode2 sensing_s", sensing_s, zero_allowed=True)
     require_positive("sidelink_mode2 losses", losses, zero_allowed=True)
-    if not 0 < least_share <= 1:
-        raise ValueError(f"sidelink_mode2 least_share is {least_share!r}; expected a number in (0, 1]")
-    if not 0 <= resource_keep <= 1:
-        raise ValueError(f"sidelink_mode2 resource_keep is {resource_keep!r}; expected a number in [0, 1]")
+    require_range("sidelink_mode2 least_share", least_share, 1e-9, 1.0)
+    require_range("sidelink_mode2 resource_keep", resource_keep, 0.0, 1.0)
+    require_range("sidelink_mode2 sense_dbm", sense_dbm, -300.0, 300.0)
     sensing = Sensing(
         float(period_s),
         float(dbm_to_watt(sense_dbm)),
@@ -164,35 +168,38 @@ def select(task: SlotTask, sensing: Sensing) -> list[IntArray]:
         sensing: The scheduler's options.
     """
     kept, devices = task.reservations, task.radio.power_w.shape[0]
-    kept.ready(devices, sensing.period(task.radio.slot_s))
+    kept.ready(devices, period_slots(sensing.period_s, task.radio.slot_s))
     head = np.full(devices, -1, dtype=np.int64)
     # Written from the last to the first, so that the first unit of each sender stays.
     head[task.source[::-1]] = np.arange(task.units - 1, -1, -1, dtype=np.int64)
     has = head >= 0
     _give_up(task, sensing, head, has)
-    choosing = np.flatnonzero(has & (kept.slot == NEVER) & (kept.begin <= task.slot))
-    if choosing.size:
-        _choose(task, sensing, choosing)
     band = np.full(task.units, -1, dtype=np.int64)
     due = np.flatnonzero(has & (kept.slot == task.slot))
     if due.size:
         band[head[due]] = kept.band[due]
         _use(task, sensing, due)
-    else:
+    # Whoever chooses now takes a later slot, and knows what is announced in this one: who sends in it sends in the last
+    # slot that can be chosen, too.
+    choosing = np.flatnonzero(has & (kept.slot == NEVER) & (kept.begin <= task.slot))
+    if choosing.size:
+        _choose(task, sensing, choosing)
+    if not due.size:
         task.memory[IDLE] = [_unused(task, kept, has)]
     return [band]
 
 
 def _give_up(task: SlotTask, sensing: Sensing, head: IntArray, has: BoolArray) -> None:
-    """Drop reservations that were not used once, and those of parts that were lost too often."""
+    """Drop reservations that were not used once, and those of senders whose part was lost so often in a row."""
     kept = task.reservations
-    tries = np.where(has, task.tries[head], 0) if task.units else kept.tries
-    again = has & (tries > kept.tries) & (tries >= sensing.losses) if sensing.losses else np.zeros_like(has)
-    kept.tries = np.where(has, tries, kept.tries)
-    dropped = np.flatnonzero((kept.slot != NEVER) & ((kept.slot < task.slot) | again))
-    kept.slot[dropped] = NEVER
-    kept.begin[dropped] = task.slot
-    kept.begin[again] = task.slot
+    tries = np.where(has, task.tries[head], 0)
+    moves = np.zeros_like(has)
+    if sensing.losses:
+        moves = has & kept.fresh & (tries > 0) & (tries % sensing.losses == 0)
+    kept.fresh &= ~has
+    moves |= (kept.slot != NEVER) & (kept.slot < task.slot)
+    kept.slot[moves] = NEVER
+    kept.begin[moves] = task.slot
 
 
 def _choose(task: SlotTask, sensing: Sensing, device: IntArray) -> None:
@@ -217,6 +224,7 @@ def _use(task: SlotTask, sensing: Sensing, device: IntArray) -> None:
     radio, kept = task.radio, task.reservations
     period = kept.sent_slot.shape[1]
     kept.sent_slot[device, task.slot % period] = task.slot
+    kept.fresh[device] = True
     kept.begin[device] += period
     kept.uses[device] -= 1
     key = stream_key(radio.seed, "sidelink", radio.round_index, task.slot)

@@ -15,8 +15,8 @@ from channels.outer_loop import OuterLoop
 from channels.power_states import STATES, PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
-from channels.scheduling.progress import Progress
 from channels.scheduling.problem import Radio, Scheduler
+from channels.scheduling.progress import Progress
 from channels.scheduling.reservations import Reservations
 from channels.slot_fading import SlotFading
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
@@ -141,6 +141,11 @@ class State:
         self.airtime_s, self.last_end_s = 0.0, request.start_s
         self.parts: list[dict[str, np.ndarray]] = []
 
+    @property
+    def slots_over(self) -> bool:
+        """Whether as many slots were run as the request allows."""
+        return self.request.max_slots is not None and self.slot >= self.request.max_slots
+
     def leave(self, rows: IntArray, code: int) -> None:
         """Take transfers out of the queue; what waits for them is released, or lost with them.
 
@@ -185,9 +190,10 @@ class State:
             time_s: The time in s, not before now; inf for never.
 
         Returns:
-            Under fixed slots the number of those that pass, and the begin of the next in s; else 0 and the time.
+            Under fixed slots the number of those that pass, and the begin of the next in s; else 0 and the time. The
+            first fixed slot of a round begins when somebody first has something to send.
         """
-        if not self.progress.cut or math.isinf(time_s):
+        if not self.progress.cut or math.isinf(time_s) or self.slot == 0:
             return 0, time_s
         slots = math.ceil((time_s - self.now_s) / self.radio.slot_s * (1 - 1e-12))
         return slots, max(self.now_s + slots * self.radio.slot_s, time_s)
