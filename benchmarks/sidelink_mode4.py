@@ -51,7 +51,7 @@ class Road:
 
 
 ROADS = (
-    Road(0.1, 10, 20, 4), Road(0.2, 10, 20, 4), Road(0.3, 10, 20, 4), Road(0.1, 20, 20, 4), Road(0.3, 10, 23, 4),
+    Road(0.1, 10, 20, 4), Road(0.2, 10, 20, 4), Road(0.1, 20, 20, 4), Road(0.3, 10, 20, 4), Road(0.3, 10, 23, 4),
     Road(0.2, 10, 20, 2), Road(0.2, 20, 20, 4), Road(0.3, 20, 20, 4),
 )  # fmt: skip
 """In the order of the share of resources that the models take as busy; the last has none left, so that thresholds rise.

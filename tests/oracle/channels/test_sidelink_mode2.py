@@ -266,3 +266,63 @@ def test_half_duplex_and_collisions_are_those_of_the_models_of_mode_4(road):
     # The models know one threshold; where it must rise each vehicle has its own, and a few points more are lost.
     assert off[:, 3].mean() < (0.03 if busy < 0.8 else 0.06)
     assert off[:, 3].max() < (0.035 if busy < 0.7 else 0.09)
+
+
+OPTIONS = {
+    "period_s": 0.2,
+    "sense_dbm": -20.0,
+    "least_share": 1.0,
+    "resource_keep": 0.9,
+    "sensing_s": 0.0,
+    "losses": 1,
+}
+"""Another value of each."""
+
+
+def test_every_option_acts():
+    turn = np.linspace(0, 2 * np.pi, 6, endpoint=False)
+    place = 30 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    wanted = Transfers.build(np.arange(6), (np.arange(6) + 1) % 6, 80_000)
+
+    def table(**options):
+        settings = RadioSettings(
+            scheduler="sidelink_mode2",
+            slot_s=0.01,
+            bandwidth_hz=1e6,
+            scheduler_options={"period_s": 0.1} | options,
+        )
+        return Channel(settings, place, seed=1).plan_round(0, wanted).table
+
+    usual = table()
+    assert [name for name, value in OPTIONS.items() if table(**{name: value}).equals(usual)] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"slot_s": 3e-3}, "period_s 0.02 and slot_s 0.003"),
+        ({"slot_s": 1e-7}, "no byte fits"),
+        ({"feedback_s": 1e-3}, "no byte fits"),
+        ({"scheduler_options": {"period_s": 0.0}}, "period_s is 0.0; expected a finite number > 0"),
+        ({"scheduler_options": {"period_s": "long"}}, "period_s is 'long'; expected a finite number"),
+        ({"scheduler_options": {"sense_dbm": float("nan")}}, "sense_dbm is nan; expected a finite number"),
+        ({"scheduler_options": {"least_share": 0.0}}, "least_share is 0.0; expected .* > 0 and <= 1"),
+        ({"scheduler_options": {"resource_keep": 1.2}}, "resource_keep is 1.2; expected .* >= 0 and <= 1"),
+        ({"scheduler_options": {"resource_keep": True}}, "resource_keep is True"),
+        ({"scheduler_options": {"losses": 1.5}}, "losses is 1.5; expected a whole number >= 0"),
+        ({"scheduler_options": {"keep": 0.5}}, "resource_keep"),
+    ],
+)
+def test_wrong_values_are_told(fields, words):
+    with pytest.raises(ValueError, match=words):
+        RadioSettings(scheduler="sidelink_mode2", **fields)
+
+
+def test_nobody_is_known_before_a_round_and_every_seed_and_round_draws_its_own():
+    place = np.random.default_rng(1).random((12, 2)) * 100
+    wanted = Transfers.build(np.arange(12), (np.arange(12) + 1) % 12, 20_000)
+    found = []
+    for seed in (1, 2):
+        channel = Channel(RadioSettings(scheduler="sidelink_mode2"), place, seed=seed)
+        found += [tuple(channel.plan_round(number, wanted).table.slot[:12]) for number in range(2)]
+    assert len(set(found)) == 4
