@@ -2,7 +2,7 @@
 
     python -m benchmarks.sidelink_mode4
 
-prints the table of docs/radio.md#without-a-coordinator-on-a-sidelink, in a minute or two. On a road with a vehicle
+prints the table of docs/radio.md#checked-against, in a minute or two. On a road with a vehicle
 every 1/beta metres, each sends a packet every 1/lambda seconds that takes one of the sub-channels; they see each other
 by the path loss of WINNER+ B1 in sight at 5.91 GHz and 3 dB of shadowing. The models' equations are written down anew;
 of the two models of collisions it is the one without the second stage by mean RSSI, which NR does not have. What is
@@ -139,7 +139,7 @@ def modelled(road: Road) -> FloatArray:
         spoilt = np.maximum((beside - alone) / (1 - alone), 0)  # eq. 18
         collided = 1 - float(np.prod(1 - same * spoilt))  # eq. 14 and 15
         shares = np.array([road.rate_hz / 1000, weak, alone, collided])  # eq. 7
-        out.append(shares * np.cumprod([1, *(1 - shares[:3])]))
+        out.append(shares * np.cumprod(np.concatenate([[1.0], 1 - shares[:3]]), dtype=np.float64))
     return np.array(out)
 
 

@@ -71,9 +71,8 @@ class Progress:
         """
         usable_s = radio.slot_s - radio.feedback_s if fixed_slots else math.inf
         check_slot(usable_s + radio.feedback_s, radio.feedback_s, radio.law.lowest_bps)
-        part_bits, rate_bps, lost_bits = np.zeros((3, *bits.shape))
         lost = np.zeros(bits.shape, dtype=np.int64)
-        return cls(usable_s, bits.copy(), part_bits, rate_bps, lost, lost_bits)
+        return cls(usable_s, bits.copy(), np.zeros_like(bits), np.zeros_like(bits), lost, np.zeros_like(bits))
 
     @property
     def cut(self) -> bool:

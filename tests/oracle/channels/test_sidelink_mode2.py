@@ -76,17 +76,17 @@ def collided(keep, rounds, periods):
 
 
 def test_with_keeping_for_sure_two_hidden_senders_collide_always_or_never():
-    share = collided(1.0, 40, 35)
+    share = collided(1.0, 30, 30)
     assert set(share) == {0.0, 1.0}
     # They choose among four places: a quarter of the pairs meets.
-    assert abs(share.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 40)
+    assert abs(share.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 30)
 
 
 def test_without_keeping_a_collision_ends_with_a_reservation():
-    share = collided(0.0, 8, 200)
-    # 20 choices of each sender, at other times, so that some 40 pairs of places meet with chance 1/4 each.
+    share = collided(0.0, 6, 150)
+    # 15 choices of each sender, at other times, so that some 30 pairs of places meet with chance 1/4 each.
     assert share.min() > 0 and share.max() < 0.75
-    assert abs(share.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / (8 * 20))
+    assert abs(share.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / (6 * 15))
 
 
 def test_who_hears_a_reservation_keeps_clear_of_it():
@@ -131,24 +131,22 @@ def test_who_cannot_hear_draws_no_receivers_power():
 
 
 def test_a_lost_part_is_repeated_as_it_was_to_those_that_lack_it():
-    """Three receivers of one message; in the slots of the sender a hidden one reaches the second receiver alone."""
+    """Three receivers of one message; in one of the two places a hidden sender reaches the second of them alone."""
     gain = gains(6, (0, 1), (0, 2), (0, 3), (4, 2), (4, 5))
     wanted = [(0, {1, 2, 3}, 20 * PART), (4, 5, 60 * PART)]
-    for seed in range(40):
-        done = schedule(wanted, gain, seed=seed, losses=2, period_s=2e-3)
-        table = done.table[done.table.source == 0]
-        if not table.decoded.all():
-            break
-    assert done.delivered.all()
-    sizes = table.groupby("slot").agg(rows=("destination", "count"), decoded=("decoded", "all"))
-    assert set(sizes.rows) == {1, 3}
-    again = table[table.slot.isin(sizes.index[sizes.rows == 1])]
-    assert (again.destination == 2).all() and set(table.payload_bytes) == {PART}
-    # Of each receiver as many parts are decoded as the message has.
+    every = (schedule(wanted, gain, seed=seed, losses=2, period_s=2e-3) for seed in range(40))
+    done = next(one for one in every if not one.table.decoded.all())
+    table = done.table[done.table.source == 0]
+    assert done.delivered.all() and set(table.payload_bytes) == {PART}
+    # Of each receiver as many parts are decoded as the message has; one part is lost twice, by the second.
     assert table[table.decoded].groupby("destination").size().tolist() == [20, 20, 20]
-    # A lost part stays in its place once, and moves on after the second loss in a row.
-    lost = table[~table.decoded].slot.to_numpy()
-    assert lost[1] - lost[0] == 2 and (len(lost) == 2 or lost[2] - lost[1] != 2 or len(lost) > 3)
+    assert done.attempts.tolist() == [1, 3, 1, 1] and (table[~table.decoded].destination == 2).all()
+    receivers = table.groupby("slot").destination.apply(sorted)
+    first, second = table[~table.decoded].slot
+    again = receivers.loc[second:].iloc[:3]
+    assert receivers[first] == [1, 2, 3] and again.tolist() == [[2], [2], [1, 2, 3]]
+    # It stays in its place after the first loss and moves after the second.
+    assert second - first == 2 and (again.index[1] - second) % 2 == 1
 
 
 def test_a_message_costs_no_more_than_its_attempts_however_it_is_cut():
