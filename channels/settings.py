@@ -300,8 +300,7 @@ class RadioSettings:
             self.power_draw()
 
     def _check_fixed_slots(self) -> None:
-        from channels.scheduling.progress import check_slot
-        from channels.scheduling.sidelink import PERIOD_S, period_slots
+        from channels.scheduling.fixed_slots import PERIOD_S, check_slot, period_slots
 
         lowest = lowest_rate_bps(
             self.rate, float(db_to_linear(self.sinr_min_db)), self.bandwidth_hz / self.subchannels, self.snr_gap_db,

@@ -119,8 +119,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     controlled = radio.power_control != "fixed" and scheduler.keeps_threshold
     power = controlled_power(task, band) if controlled else radio.power_w
     levels = mean_levels(task, band, fading, state.now_s, power)
-    unit = task.row_unit[levels.rows]
-    transfer = rows[levels.rows]
+    unit, transfer = task.row_unit[levels.rows], rows[levels.rows]
     chosen = _chosen(state, task, levels, fading, transfer)
     rate = state.soft.rates(chosen, unit, transfer)
     length = state.progress.lengths(rate, task.first_transfer)
@@ -130,17 +129,13 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     # Who sends hears nothing.
     hears = ~np.isin(destination, source)
     sinr = np.where(hears, sinr, 0.0)
-    worth, decoded = state.soft.effective_sinr(sinr, rate[unit], transfer), np.zeros(hears.shape, dtype=bool)
-    rate, decoded[hears] = decoded_rows(
-        radio, unit[hears], worth[hears], rate, length, source[hears], destination[hears], fading
-    )
+    worth, decoded = state.soft.effective_sinr(sinr, rate[unit], transfer), np.zeros_like(hears)
+    heard_by = (source[hears], destination[hears])
+    rate, decoded[hears] = decoded_rows(radio, unit[hears], worth[hears], rate, length, *heard_by, fading)
     full = np.where(band >= 0, length / rate, 0.0)
     duration, heard = _cut(state, unit, source, destination, power, full)
     heard = np.where(hears, heard, 0.0)
     complete = (duration >= full)[unit] & (heard >= full[unit]) & hears
-    # A transmission that was cut carried whole bytes of its payload, and not all of them.
-    part = np.floor(duration * rate / BITS_PER_BYTE) * BITS_PER_BYTE
-    bits = np.where(duration >= full, length, np.minimum(part, np.maximum(length - BITS_PER_BYTE, 0.0)))
     decoded &= complete
     return Air(
         transfer=transfer,
@@ -153,12 +148,18 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
         rate=rate,
         duration=duration,
         heard=heard,
-        bits=bits,
+        bits=np.where(duration >= full, length, _cut_bits(duration, rate, length)),
         length=length,
         decoded=decoded,
         complete=complete,
         last=decoded & (state.progress.left_bits[transfer] <= length[unit]),
     )
+
+
+def _cut_bits(duration_s: FloatArray, rate_bps: FloatArray, length: FloatArray) -> FloatArray:
+    """(U,) bits of transmissions that were cut: whole bytes of what they were to send, and not all of them."""
+    part = np.floor(duration_s * rate_bps / BITS_PER_BYTE) * BITS_PER_BYTE
+    return np.minimum(part, np.maximum(length - BITS_PER_BYTE, 0.0))
 
 
 def _chosen(

@@ -15,26 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
+from channels.scheduling.fixed_slots import check_slot
 from channels.scheduling.problem import Radio
 from channels.units import BITS_PER_BYTE
-
-
-def check_slot(slot_s: float, feedback_s: float, lowest_bps: float) -> None:
-    """Refuse slots of fixed length that carry nothing.
-
-    Args:
-        slot_s: Length of a slot in s.
-        feedback_s: Time in it that the receivers' answers take, in s.
-        lowest_bps: Lowest rate in bit/s.
-
-    Raises:
-        ValueError: If there is no room for the answers and one byte at the lowest rate.
-    """
-    if (slot_s - feedback_s) * lowest_bps < BITS_PER_BYTE:
-        raise ValueError(
-            f"slot_s is {slot_s:g}, of which feedback_s takes {feedback_s:g} for the receivers' answers: no byte fits"
-            f" into a slot at the lowest rate, {lowest_bps:g} bit/s; raise slot_s, or lower feedback_s"
-        )
 
 
 @dataclass

@@ -49,36 +49,13 @@ from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.checks import require_positive, require_range
 from channels.draws import keyed_uniform, stream_key
 from channels.registry import Within
+from channels.scheduling.fixed_slots import PERIOD_S, period_slots
 from channels.scheduling.problem import IDLE, Scheduler, SlotTask
 from channels.scheduling.reservations import NEVER, Reservations
 from channels.units import dbm_to_watt
 
 _FEWEST, _MOST = 5, 15
 _FULL_PERIOD_S, _SHORTEST_S = 0.1, 0.02
-PERIOD_S = 0.02
-"""Period where none is set, in s."""
-
-MOST_SLOTS = 10_000
-"""Longest period in slots."""
-
-
-def period_slots(period_s: float, slot_s: float) -> int:
-    """Slots of a period.
-
-    Args:
-        period_s: Period of a reservation in s.
-        slot_s: Length of a slot in s.
-
-    Raises:
-        ValueError: If that is not a whole number from 1 to `MOST_SLOTS`.
-    """
-    slots = round(period_s / slot_s)
-    if not 1 <= slots <= MOST_SLOTS or abs(slots * slot_s - period_s) > 1e-6 * period_s:
-        raise ValueError(
-            f"scheduler is 'sidelink_mode2' with period_s {period_s:g} and slot_s {slot_s:g}; expected a period of 1"
-            f" to {MOST_SLOTS} whole slots; set scheduler_options.period_s to a multiple of slot_s"
-        )
-    return slots
 
 
 @dataclass(frozen=True)

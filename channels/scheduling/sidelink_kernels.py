@@ -14,6 +14,47 @@ _STEP = 10.0**0.3
 
 
 @kernel
+def _listen(k, now, power_w, indptr, index, in_gain, told_slot, told_band, sent_slot, level):
+    """Fill `level` (P, K) with the strongest mean power in W that device k heard announced for each resource."""
+    period = level.shape[0]
+    level[:] = 0.0
+    for q in range(indptr[k], indptr[k + 1]):
+        j = index[q]
+        told = told_slot[j]
+        place = told % period
+        # Who sent when it was announced did not hear it.
+        if told <= now or told > now + period or j == k or sent_slot[k, place] == told - period:
+            continue
+        level[place, told_band[j]] = max(level[place, told_band[j]], power_w[j] * in_gain[q])
+
+
+@kernel
+def _count(level, open_, limit):
+    """Number of resources at the places of `open_` (P,) whose level does not exceed a limit."""
+    count = 0
+    for place in range(level.shape[0]):
+        if open_[place]:
+            for b in range(level.shape[1]):
+                count += level[place, b] <= limit
+    return count
+
+
+@kernel
+def _nth(level, open_, limit, now, wanted):
+    """(slot, sub-channel) of the resource of that number among those that `_count` counts, in the order of time."""
+    period = level.shape[0]
+    for ahead in range(1, period + 1):
+        place = (now + ahead) % period
+        if open_[place]:
+            for b in range(level.shape[1]):
+                if level[place, b] <= limit:
+                    if wanted == 0:
+                        return now + ahead, b
+                    wanted -= 1
+    return now + period, 0
+
+
+@kernel
 def choose_resources(
     device, draw, now, memory, share, threshold_w, power_w, indptr, index, in_gain, told_slot, told_band, sent_slot,
     bands,
@@ -47,42 +88,19 @@ def choose_resources(
     period = sent_slot.shape[1]
     slot, band = np.empty(device.shape[0], np.int64), np.empty(device.shape[0], np.int64)
     raised, left = np.empty(device.shape[0]), np.empty(device.shape[0], np.int64)
-    level = np.empty((period, bands))
+    level, open_ = np.empty((period, bands)), np.empty(period, np.bool_)
+    least = share * period * bands * (1.0 - 1e-12)
     for c in range(device.shape[0]):
         k = device[c]
-        level[:] = 0.0
-        for q in range(indptr[k], indptr[k + 1]):
-            j = index[q]
-            told = told_slot[j]
-            # Who sent when it was announced did not hear it.
-            if told <= now or told > now + period or j == k or sent_slot[k, told % period] == told - period:
-                continue
-            place = told % period
-            level[place, told_band[j]] = max(level[place, told_band[j]], power_w[j] * in_gain[q])
-        least = share * period * bands * (1.0 - 1e-12)
-        heard = 0
+        _listen(k, now, power_w, indptr, index, in_gain, told_slot, told_band, sent_slot, level)
         for place in range(period):
-            heard += sent_slot[k, place] < now - memory
-        forgiven = heard * bands < least
-        limit, count = threshold_w, 0
-        while True:
-            count = 0
-            for place in range(period):
-                if forgiven or sent_slot[k, place] < now - memory:
-                    for b in range(bands):
-                        count += level[place, b] <= limit
-            if count >= least:
-                break
+            open_[place] = sent_slot[k, place] < now - memory
+        if open_.sum() * bands < least:
+            open_[:] = True
+        limit, count = threshold_w, _count(level, open_, threshold_w)
+        while count < least:
             limit *= _STEP
-        wanted = min(np.int64(draw[c] * count), count - 1)
-        for ahead in range(1, period + 1):
-            place = (now + ahead) % period
-            if not (forgiven or sent_slot[k, place] < now - memory):
-                continue
-            for b in range(bands):
-                if level[place, b] <= limit:
-                    if wanted == 0:
-                        slot[c], band[c] = now + ahead, b
-                    wanted -= 1
+            count = _count(level, open_, limit)
         raised[c], left[c] = limit, count
+        slot[c], band[c] = _nth(level, open_, limit, now, min(np.int64(draw[c] * count), count - 1))
     return slot, band, raised, left

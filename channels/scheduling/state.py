@@ -121,8 +121,7 @@ class State:
         self.failures = np.zeros(count, dtype=np.int64)
         gap = float(db_to_linear(radio.law.rule.gap_db))
         self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
-        self.memory: dict[int, list[int]] = {}
-        self.reservations = Reservations()
+        self.memory, self.reservations = dict[int, list[int]](), Reservations()
         self.progress = Progress.of(self.bits, radio, scheduler.fixed_slots)
         self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
@@ -130,8 +129,7 @@ class State:
         self.awaited = np.bincount(wanted.destination, minlength=devices)
         self.battery_j = request.battery_j.copy()
         self.mains = bool(np.isinf(self.battery_j).all())
-        self.energy_j = np.zeros(devices)
-        self.idle_energy_j = np.zeros(devices)
+        self.energy_j, self.idle_energy_j = np.zeros(devices), np.zeros(devices)
         self.state_energy_j = None if radio.draw.sleeps is None else np.zeros((len(STATES), devices))
         self.silent_s = np.zeros(devices) if request.silent_s is None else request.silent_s.copy()
         average = request.average_bps
