@@ -172,6 +172,7 @@ def compare_schedulers(picture: Path | None, devices: int = 60) -> dict[str, dic
             warnings.simplefilter("ignore", UserWarning)
             round_ = Channel(RadioSettings(scheduler=name), place, seed=0).plan_round(0, asked)
         sinr = round_.table["sinr_db"].to_numpy()
+        sinr = sinr[np.isfinite(sinr)]
         rows[shown] = {
             "slots": int(round_.table["slot"].nunique()),
             "airtime_s": round_.airtime_s,

@@ -1,8 +1,5 @@
 """Compiled loops over places: the cells between random lines. Import only inside functions: it imports numba."""
 
-# numba ships no type information.
-# pyright: basic
-
 from __future__ import annotations
 
 import math

@@ -104,3 +104,11 @@ class SoftMemory:
         elif self.kind == "incremental":
             self.kept[transfer] += np.log2(1.0 + sinr / self.gap) * self.bandwidth_hz / rate_bps
         self.rate_bps[transfer] = rate_bps
+
+    def forget(self, transfer: IntArray) -> None:
+        """Drop what is kept of transfers: what was sent is decoded.
+
+        Args:
+            transfer: (rows,) the transfers.
+        """
+        self.kept[transfer] = self.rate_bps[transfer] = 0.0

@@ -12,13 +12,22 @@ from channels.antennas import ANTENNAS
 from channels.blockage import BLOCKAGES
 from channels.fading import KINDS
 from channels.harq import HARQ_KINDS
-from channels.link import CHEN_WATERFALL_DB, CQI_MODES, ERROR_MODELS, RATES, Modes, check_rate_names
+from channels.link import (
+    CHEN_WATERFALL_DB,
+    CQI_MODES,
+    ERROR_MODELS,
+    RATES,
+    Modes,
+    check_rate_names,
+    lowest_rate_bps,
+)
 from channels.nr import MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
 from channels.settings_checks import check_drawn_heights, check_ranges
 from channels.tables import PATH_LOSS, SCHEDULERS
+from channels.units import db_to_linear
 from channels.walls import WALLS
 
 CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
@@ -97,7 +106,7 @@ class RadioSettings:
         blockers: Others in a device's way, >= 0.
         antenna: isotropic or panel (TR 38.901, table 7.3-1: 8 dBi over 65 degrees, at a random heading).
         antenna_panels: Panels of a device, evenly spaced, >= 1; it uses the one that faces the other end.
-        slot_s: Length of an empty slot of random access in s, > 0.
+        slot_s: Length of an empty slot of random access, and of every slot of sidelink_mode2, in s, > 0.
         rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
         nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
         nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3, 60e3 or 120e3; with bandwidth_hz it gives the
@@ -133,7 +142,8 @@ class RadioSettings:
             what their receiver has first, under aloha alone not; see `Transfers.change`).
         aloha_probability: Chance that a waiting transfer is tried in a slot under aloha, in (0, 1].
         conflict_factor: Interference range over link length under coloring, > 0.
-        multicast: Whether greedy_sinr, local_greedy and tdma send what several neighbours get with one transmission.
+        multicast: Whether greedy_sinr, local_greedy, tdma and sidelink_mode2 send what several neighbours get with one
+            transmission.
         control: What schedulers know: free (the gains of all pairs, and who may send when, cost nothing) or charged
             (beacons, reports and grants go over the radio first; see `channels.control`).
         control_every_rounds: Rounds after which beacons and gains are sent again, >= 1; in between schedulers go by the
@@ -141,11 +151,12 @@ class RadioSettings:
         control_gain_bits: Bits of a reported gain, 1 to 16: 2^b levels over 127 dB of received power.
         control_header_bytes: Header of a control message in bytes, >= 1; a beacon is nothing else.
         power_control: fixed, or foschini_miljanic (lowest powers that keep beta plus the margin).
-        max_attempts: Attempts per transfer and round, >= 1.
+        max_attempts: Attempts per transfer and round, >= 1; what goes in parts (sidelink_mode2) is given up once the
+            parts lost are together as long as this many messages.
         harq: What a receiver keeps of attempts that it could not decode: none, chase (attempts repeat the first one's
             rate and their SINRs add up) or incremental (their mutual information adds up).
-        feedback_s: Time in s after each slot in which all its receivers answer at once, >= 0; it is on air, takes
-            the receivers' transmit power, and counts whatever harq is.
+        feedback_s: Time in s after each slot (at its end under sidelink_mode2) in which all its receivers answer at
+            once, >= 0; it is on air, takes the receivers' transmit power, and counts whatever harq is.
         feedback_delay_s: Time in s from there to the earliest next attempt of what was not decoded, >= 0; other
             transmissions may fill it.
         deadline_s: Length limit of a round in s, > 0; None waits for all.
@@ -284,6 +295,8 @@ class RadioSettings:
             from channels.scheduling.table import get_scheduler
 
             get_scheduler(self.scheduler, self.scheduler_options)
+        if self.scheduler == "sidelink_mode2":
+            self._check_fixed_slots()
         if self.energy_options:
             if self.energy != "states":
                 raise ValueError(
@@ -292,6 +305,16 @@ class RadioSettings:
                 )
             check_options("energy 'states'", state_powers, (), self.energy_options)
             self.power_draw()
+
+    def _check_fixed_slots(self) -> None:
+        from channels.scheduling.fixed_slots import PERIOD_S, check_slot, period_slots
+
+        lowest = lowest_rate_bps(
+            self.rate, float(db_to_linear(self.sinr_min_db)), self.bandwidth_hz / self.subchannels, self.snr_gap_db,
+            self.modes(),
+        )  # fmt: skip
+        check_slot(self.slot_s, self.feedback_s, lowest)
+        period_slots(self.scheduler_options.get("period_s", PERIOD_S), self.slot_s)
 
     def power_draw(self) -> PowerDraw:
         """What a radio draws in each state."""

@@ -41,6 +41,7 @@ SCHEDULERS: Registry[Any] = Registry(
         "fplinq": "channels.scheduling.fplinq:FPLINQ",
         "aloha": "channels.scheduling.aloha:aloha_scheduler",
         "csma": "channels.scheduling.csma:csma_scheduler",
+        "sidelink_mode2": "channels.scheduling.sidelink:sidelink_mode2_scheduler",
         "max_weight": "channels.scheduling.weighted:MAX_WEIGHT",
         "proportional_fair": "channels.scheduling.weighted:PROPORTIONAL_FAIR",
     },

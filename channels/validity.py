@@ -131,6 +131,9 @@ def idle_notes(settings: RadioSettings, model: PathLossModel, devices: int) -> t
     return tuple(notes)
 
 
+_MULTICAST = ("greedy_sinr", "broadcast", "tdma", "local_greedy", "sidelink_mode2")
+
+
 def _uses(
     settings: RadioSettings, model: PathLossModel, devices: int
 ) -> tuple[tuple[tuple[str, ...], bool, str], ...]:
@@ -139,7 +142,7 @@ def _uses(
     scheduler, fading = f"scheduler is {s.scheduler}", f"fading is {s.fading}"
     one_state = model.los is model.nlos
     margins = s.scheduler in (*PAIRWISE_SCHEDULERS, "broadcast", "local_greedy")
-    controls = s.scheduler not in ("fplinq", "aloha", "csma")
+    controls = s.scheduler not in ("fplinq", "aloha", "csma", "sidelink_mode2")
     ordered, many = s.scheduler in ORDERED_SCHEDULERS, devices > s.dense_devices
     gap = s.rate != "cqi" or s.errors in ("none", "finite_blocklength") or s.speed_mps is not None
     return (
@@ -168,9 +171,9 @@ def _uses(
         (("power_control",), controls, scheduler),
         (("priority",), ordered or (s.priority != "deadline" and s.scheduler != "aloha"), scheduler),
         (("aloha_probability",), s.scheduler == "aloha", scheduler),
-        (("slot_s",), s.scheduler in ("aloha", "csma"), scheduler),
+        (("slot_s",), s.scheduler in ("aloha", "csma", "sidelink_mode2"), scheduler),
         (("conflict_factor",), s.scheduler == "coloring", scheduler),
-        (("multicast",), s.scheduler in ("greedy_sinr", "broadcast", "tdma", "local_greedy"), scheduler),
+        (("multicast",), s.scheduler in _MULTICAST, scheduler),
         *_extra_uses(s),
         (("external_power_dbm", "external_duty"), s.external_per_km2 > 0, "external_per_km2 is 0"),
         (("far_field", "near_neighbours"), many, f"{devices} devices are no more than dense_devices"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from channels.arrays import BoolArray, FloatArray, IntArray
 from channels.energy import receive_energy_j, transmit_energy_j
 from channels.scheduling.levels import (
+    SlotLevels,
     chosen_rates,
     controlled_power,
     decoded_rows,
@@ -20,6 +21,7 @@ from channels.scheduling.levels import (
 )
 from channels.scheduling.problem import IDLE, SlotTask
 from channels.scheduling.state import State
+from channels.slot_fading import SlotFading
 from channels.transfers import DELIVERED, FAILED
 from channels.units import BITS_PER_BYTE
 
@@ -42,8 +44,10 @@ class Air:
         duration: (U,) seconds on the air, cut by the deadline or the sender's battery.
         heard: (rows,) seconds of reception, cut by the receiver's battery.
         bits: (U,) bits really sent.
-        decoded: (rows,) whether the whole payload was decoded.
-        complete: (rows,) whether it was received whole, decoded or not.
+        length: (U,) bits that were to be sent: the message's, or those of its part at hand.
+        decoded: (rows,) whether all of them were decoded.
+        complete: (rows,) whether they were received whole, decoded or not.
+        last: (rows,) whether the receiver has the whole message with them.
     """
 
     transfer: IntArray
@@ -57,8 +61,10 @@ class Air:
     duration: FloatArray
     heard: FloatArray
     bits: FloatArray
+    length: FloatArray
     decoded: BoolArray
     complete: BoolArray
+    last: BoolArray
 
 
 def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> None:
@@ -71,21 +77,26 @@ def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> No
         band: (U,) sub-channel of each unit, -1 outside the slot; a slot without units takes `slot_s`.
     """
     state.slot += 1
+    deadline_s = state.request.deadline_s
     if not np.any(band >= 0):
-        idle_s = state.radio.slot_s * state.memory.pop(IDLE, [1])[0]
-        state.wait_until(min(state.now_s + idle_s, state.request.deadline_s))
+        idle = state.memory.pop(IDLE, [1])[0]
+        state.slot += idle - 1 if state.progress.cut else 0
+        state.wait_until(min(state.now_s + state.radio.slot_s * idle, deadline_s))
         return
     air = transmit(state, task, rows, band)
     used = air.duration[band >= 0]
     length = float(used.max())
-    feedback_s = max(0.0, min(state.radio.feedback_s, state.request.deadline_s - state.now_s - length))
+    feedback_s = max(0.0, min(state.radio.feedback_s, deadline_s - state.now_s - length))
+    end_s = state.now_s + length + feedback_s
+    if state.progress.cut:
+        end_s = max(end_s, min(state.now_s + state.radio.slot_s, deadline_s))
     energy, busy = _book_energy(state, air, feedback_s)
     _record(state, air, energy)
-    _settle(state, air, state.now_s + length + feedback_s)
-    _average(state, air, length)
+    _settle(state, air, end_s)
+    _average(state, air, end_s - state.now_s if state.progress.cut else length)
     # All answers share the band while they last.
     state.airtime_s += float(used.sum()) / state.radio.subchannels + feedback_s
-    state.wait_until(state.now_s + length + feedback_s, busy)
+    state.wait_until(end_s, busy)
     state.last_end_s = state.now_s
     if state.radio.far is not None:
         state.far_w = np.asarray(far_field(task, band, state.radio.power_w)).max(axis=0)
@@ -108,23 +119,24 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     controlled = radio.power_control != "fixed" and scheduler.keeps_threshold
     power = controlled_power(task, band) if controlled else radio.power_w
     levels = mean_levels(task, band, fading, state.now_s, power)
-    unit = task.row_unit[levels.rows]
-    transfer = rows[levels.rows]
-    loop = state.request.loop
-    reckoned = None if loop is None else partial(loop.reckoned, transfer=transfer)
-    chosen = chosen_rates(radio, task, levels, fading, state.now_s, reckoned, scheduler.knows_slot)
+    unit, transfer = task.row_unit[levels.rows], rows[levels.rows]
+    chosen = _chosen(state, task, levels, fading, transfer)
     rate = state.soft.rates(chosen, unit, transfer)
-    full = np.where(band >= 0, task.bits / rate, 0.0)
+    length = state.progress.lengths(rate, task.first_transfer)
+    full = np.where(band >= 0, length / rate, 0.0)
     sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
     source, destination = task.source[unit], task.destination[levels.rows]
-    worth = state.soft.effective_sinr(sinr, rate[unit], transfer)
-    rate, decoded = decoded_rows(radio, unit, worth, rate, task.bits, source, destination, fading)
-    full = np.where(band >= 0, task.bits / rate, 0.0)
+    # Who sends hears nothing.
+    hears = ~np.isin(destination, source)
+    sinr = np.where(hears, sinr, 0.0)
+    worth, decoded = state.soft.effective_sinr(sinr, rate[unit], transfer), np.zeros_like(hears)
+    heard_by = (source[hears], destination[hears])
+    rate, decoded[hears] = decoded_rows(radio, unit[hears], worth[hears], rate, length, *heard_by, fading)
+    full = np.where(band >= 0, length / rate, 0.0)
     duration, heard = _cut(state, unit, source, destination, power, full)
-    complete = (duration >= full)[unit] & (heard >= full[unit])
-    # A transmission that was cut carried whole bytes of its payload, and not all of them.
-    part = np.floor(duration * rate / BITS_PER_BYTE) * BITS_PER_BYTE
-    bits = np.where(duration >= full, task.bits, np.minimum(part, np.maximum(task.bits - BITS_PER_BYTE, 0.0)))
+    heard = np.where(hears, heard, 0.0)
+    complete = (duration >= full)[unit] & (heard >= full[unit]) & hears
+    decoded &= complete
     return Air(
         transfer=transfer,
         unit=unit,
@@ -136,10 +148,33 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
         rate=rate,
         duration=duration,
         heard=heard,
-        bits=bits,
-        decoded=decoded & complete,
+        bits=np.where(duration >= full, length, _cut_bits(duration, rate, length)),
+        length=length,
+        decoded=decoded,
         complete=complete,
+        last=decoded & (state.progress.left_bits[transfer] <= length[unit]),
     )
+
+
+def _cut_bits(duration_s: FloatArray, rate_bps: FloatArray, length: FloatArray) -> FloatArray:
+    """(U,) bits of transmissions that were cut: whole bytes of what they were to send, and not all of them."""
+    part = np.floor(duration_s * rate_bps / BITS_PER_BYTE) * BITS_PER_BYTE
+    return np.minimum(part, np.maximum(length - BITS_PER_BYTE, 0.0))
+
+
+def _chosen(
+    state: State, task: SlotTask, levels: SlotLevels, fading: SlotFading, transfer: IntArray
+) -> FloatArray:
+    """(U,) rate in bit/s of each unit: of what it sends as a whole, or of its part at hand."""
+    loop, progress, first = state.request.loop, state.progress, task.first_transfer
+    reckoned = None if loop is None else partial(loop.reckoned, transfer=transfer)
+    knows_slot = state.scheduler.knows_slot
+    chosen = chosen_rates(state.radio, task, levels, fading, state.now_s, reckoned, knows_slot)
+    if progress.cut and state.radio.errors == "finite_blocklength":
+        # A code is as long as the part, which is as long as the rate that was chosen for the message says.
+        part = replace(task, bits=progress.lengths(chosen, first))
+        chosen = chosen_rates(state.radio, part, levels, fading, state.now_s, reckoned, knows_slot)
+    return progress.rates(chosen, first)
 
 
 def _cut(
@@ -210,8 +245,8 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
         whole = by_state.sum(axis=0)
         state.state_energy_j[:2] += by_state * np.divide(spent, whole, out=np.zeros(devices), where=whole > 0)
     busy = np.zeros(devices)
-    busy[air.source] = duration + feedback_s
     busy[air.destination] = air.heard + feedback_s
+    busy[air.source] = duration + feedback_s
     return sent + heard, busy
 
 
@@ -229,6 +264,7 @@ def _answers(
         amplifier_efficiency=radio.draw.amplifier_efficiency,
         circuit_power_w=radio.draw.circuit_power_w,
     )
+    answers = np.where(np.isin(air.destination, air.source), 0.0, answers)
     return listens, np.minimum(answers, np.maximum(battery[air.destination] - heard, 0.0))
 
 
@@ -248,7 +284,7 @@ def _record(state: State, air: Air, energy: FloatArray) -> None:
             "end_s": state.now_s + air.duration[air.unit],
             "payload_bytes": (air.bits[air.unit] / BITS_PER_BYTE).round().astype(np.int64),
             "attempts": state.failures[air.transfer] + 1,
-            "delivered": air.decoded,
+            "delivered": air.last,
             "energy_j": energy,
             "transfer": air.transfer,
             "transmission": state.transmissions + ids.astype(np.int64),
@@ -261,25 +297,28 @@ def _record(state: State, air: Air, energy: FloatArray) -> None:
 
 
 def _settle(state: State, air: Air, answered_s: float) -> None:
-    done, failed = air.transfer[air.decoded], air.transfer[~air.decoded]
-    state.finished_s[done] = state.now_s + air.duration[air.unit[air.decoded]]
+    done, failed, rate = air.transfer[air.last], air.transfer[~air.decoded], air.rate[air.unit]
+    state.finished_s[done] = state.now_s + air.duration[air.unit[air.last]]
     state.failures[failed] += 1
-    state.leave(done, DELIVERED)
     _learn(state, air)
+    state.progress.settle(air.transfer, air.decoded, air.length[air.unit], rate)
+    state.leave(done, DELIVERED)
     lost = air.complete & ~air.decoded
-    state.soft.keep(air.sinr[lost], air.rate[air.unit[lost]], air.transfer[lost])
+    state.soft.keep(air.sinr[lost], rate[lost], air.transfer[lost])
+    state.soft.forget(air.transfer[air.decoded])
     state.not_before_s[failed] = answered_s + state.radio.feedback_delay_s
-    whole = air.bits[air.unit[~air.decoded]] >= state.bits[failed]
-    state.leave(failed[whole & (state.failures[failed] >= state.radio.max_attempts)], FAILED)
+    whole = (air.bits >= air.length)[air.unit[~air.decoded]]
+    spent = state.progress.spent(failed, state.bits[failed], state.radio.max_attempts)
+    state.leave(failed[whole & spent], FAILED)
 
 
 def _learn(state: State, air: Air) -> None:
     """Take the outer loop further by the attempts that were received whole; of combined ones by the first alone.
 
-    Called once failures are counted.
+    Called before failures are counted in `state.progress`.
     """
     if state.request.loop is not None:
-        first = state.failures[air.transfer] == np.where(air.decoded, 0, 1)
+        first = state.progress.lost[air.transfer] == 0
         counted = air.complete & (first if state.radio.harq != "none" else True)
         state.request.loop.learn(air.transfer[counted], air.decoded[counted])
 

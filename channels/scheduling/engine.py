@@ -3,7 +3,8 @@
 One slot is one set of simultaneous transmissions. All start together; each carries its whole payload at the
 rate chosen for it beforehand, and ends by itself; the slot ends with its longest one. Every SINR counts all the
 slot's other transmissions on the sub-channel as active throughout, which is exact for the longest and cautious
-for the others.
+for the others. Under schedulers with fixed slots all slots have one length, and transmissions carry parts of
+messages (`channels.scheduling.progress`). Who sends hears nothing in that slot.
 
 Attempts: an attempt is one transmission towards one receiver. Its rate is chosen before its outcome is known
 (see `channels.adaptation`); it succeeds iff its SINR, fading included, reaches what the rate needs, and it
@@ -79,16 +80,17 @@ def _serve(state: State) -> None:
     request, scheduler = state.request, state.scheduler
     planned: list[tuple[IntArray, IntArray]] = []
     arrivals = np.unique(request.ready_s[np.unique(request.transfers.source)])
-    while state.now_s < request.deadline_s and state.slot != request.max_slots:
+    while state.now_s < request.deadline_s and not state.slots_over:
         state.retire_dead()
         rows = _waiting_rows(state)
         if not rows.size:
             later_s = _next_s(state, arrivals)
             if state.pending.any() and later_s > request.until_s:
                 later_s = math.inf
-            later_s = min(later_s, _retry_s(state))
+            slots, later_s = state.next_slot(min(later_s, _retry_s(state)))
             if not state.pending.any() or later_s >= request.deadline_s:
                 break
+            state.slot += slots
             state.wait_until(later_s)
             continue
         task, ids = _task(state, rows, min(_next_s(state, arrivals), _retry_s(state)) - state.now_s)
@@ -122,6 +124,8 @@ def _waiting_rows(state: State) -> IntArray:
     source = state.request.transfers.source
     waiting = state.pending & state.released & (state.request.ready_s[source] <= state.now_s)
     waiting &= state.not_before_s <= state.now_s
+    if state.groups and state.progress.cut:
+        waiting &= state.progress.at_hand(state.unit, state.pending)
     if state.request.presence is not None:
         on = state.request.presence.on_at(state.now_s)
         waiting &= on[source] & on[state.request.transfers.destination]
@@ -145,7 +149,7 @@ def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntAr
         gain=gain,
         signal_w=radio.power_w[source] * gain,
         sinr_min=np.minimum(radio.plan_min, weak),
-        bits=state.bits[rows[first]],
+        bits=state.progress.left_bits[rows[first]],
         alone_s=np.maximum.reduceat(state.alone_s[rows], first),
         hopeless=np.logical_or.reduceat(state.hopeless[rows], first),
         hops_after=np.maximum.reduceat(state.hops_after[rows], first),
@@ -157,9 +161,10 @@ def _task(state: State, rows: IntArray, quiet_s: float) -> tuple[SlotTask, IntAr
         wanted=len(wanted),
         left_s=state.request.deadline_s - state.now_s,
         first_transfer=rows[first],
-        tries=state.failures[rows[first]],
+        tries=state.progress.lost[rows[first]],
         quiet_s=quiet_s,
         memory=state.memory,
+        reservations=state.reservations,
     )
     if state.scheduler.saves_airtime:
         fast = np.minimum(state.unit_bound[unit[first]], snr * (1 - 1e-9))
@@ -208,7 +213,7 @@ def _match(ids: IntArray, chosen_ids: IntArray, band: IntArray) -> IntArray:
 def _outcome(state: State, order: IntArray) -> Outcome:
     from channels.scheduling.tables import build_table
 
-    limited = math.isfinite(state.request.deadline_s) and state.slot != state.request.max_slots
+    limited = math.isfinite(state.request.deadline_s) and not state.slots_over
     left = state.pending & (state.outcome == UNSERVED)
     state.outcome[left] = LATE if limited else UNSERVED
     if state.request.presence is not None:

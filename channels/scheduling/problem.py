@@ -14,6 +14,7 @@ from channels.gains import NearGains
 from channels.interference import FarField
 from channels.link import CHEN_WATERFALL_DB
 from channels.power_states import PowerDraw
+from channels.scheduling.reservations import Reservations
 from channels.scheduling.rule import Scheduler
 
 __all__ = ["IDLE", "LARGEST_LINK_MATRIX", "LinkMatrix", "Radio", "Scheduler", "SlotTask"]
@@ -107,7 +108,7 @@ class SlotTask:
         gain: (R,) mean linear gain of each row.
         signal_w: (R,) mean received power of each row in W.
         sinr_min: (U,) linear SINR each unit keeps at all its receivers.
-        bits: (U,) bits to carry.
+        bits: (U,) bits to carry; under fixed slots those that are left of the message.
         alone_s: (U,) expected time each unit needs with the band for itself, retries included, in s.
         hopeless: (U,) units with a receiver that practically never decodes, even alone.
         hops_after: (U,) length of the longest chain of transfers that waits for each unit.
@@ -115,12 +116,13 @@ class SlotTask:
         worth: (U,) share of the round's largest change that the unit carries, in [0, 1]; None where it does not count.
         far_w: (N,) expected far interference at each device in W.
         average_bps: (N,) exponential average of each sender's served rate in bit/s.
-        slot: Number of the slot.
+        slot: Number of the slot; under fixed slots those that nobody uses count too.
         wanted: Transfers of the whole round; a scheduler may work harder on small rounds.
         first_transfer: (U,) number of each unit's first transfer among those of the round.
-        tries: (U,) failed attempts of that transfer.
+        tries: (U,) failed attempts of that transfer, or of its part at hand.
         quiet_s: Seconds until another device may become ready; inf where none will.
         memory: What a scheduler keeps from slot to slot of a round; under `IDLE` how many slots an empty answer lasts.
+        reservations: What a scheduler by reservations keeps likewise.
         left_s: Seconds left until the round's deadline; inf without one.
     """
 
@@ -146,6 +148,7 @@ class SlotTask:
     quiet_s: float = math.inf
     worth: FloatArray | None = None
     memory: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    reservations: Reservations = field(default_factory=Reservations)
 
     @property
     def urgent(self) -> bool:

@@ -28,6 +28,8 @@ class Scheduler:
         needs: What it must be told (`channels.control`): gains (of all pairs, and what is wanted), demand (what is
             wanted alone), hearing (each device of those around it) or links (the wanted links alone).
         keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
+        fixed_slots: Whether slots all last `Radio.slot_s`, the answers in them included, and longer messages are cut
+            into parts (`channels.scheduling.progress`); else a slot lasts until its longest message is through.
     """
 
     name: str
@@ -38,3 +40,4 @@ class Scheduler:
     keeps_threshold: bool = True
     knows_slot: bool = True
     needs: str = "gains"
+    fixed_slots: bool = False

@@ -16,6 +16,8 @@ from channels.power_states import STATES, PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.grouping import unit_bounds, unit_ids
 from channels.scheduling.problem import Radio, Scheduler
+from channels.scheduling.progress import Progress
+from channels.scheduling.reservations import Reservations
 from channels.slot_fading import SlotFading
 from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear
@@ -122,15 +124,15 @@ class State:
         self.failures = np.zeros(count, dtype=np.int64)
         gap = float(db_to_linear(radio.law.rule.gap_db))
         self.soft = SoftMemory.empty(radio.harq, gap, radio.bandwidth_hz, count)
-        self.memory: dict[int, list[int]] = {}
+        self.memory, self.reservations = dict[int, list[int]](), Reservations()
+        self.progress = Progress.of(self.bits, radio, scheduler.fixed_slots)
         self.not_before_s = np.zeros(count)
         self.finished_s = np.full(count, np.nan)
         self.outcome = np.full(count, UNSERVED, dtype=np.int64)
         self.awaited = np.bincount(wanted.destination, minlength=devices)
         self.battery_j = request.battery_j.copy()
         self.mains = bool(np.isinf(self.battery_j).all())
-        self.energy_j = np.zeros(devices)
-        self.idle_energy_j = np.zeros(devices)
+        self.energy_j, self.idle_energy_j = np.zeros(devices), np.zeros(devices)
         self.state_energy_j = None if radio.draw.sleeps is None else np.zeros((len(STATES), devices))
         self.silent_s = np.zeros(devices) if request.silent_s is None else request.silent_s.copy()
         average = request.average_bps
@@ -139,6 +141,11 @@ class State:
         self.now_s, self.slot, self.transmissions = request.start_s, 0, 0
         self.airtime_s, self.last_end_s = 0.0, request.start_s
         self.parts: list[dict[str, np.ndarray]] = []
+
+    @property
+    def slots_over(self) -> bool:
+        """Whether as many slots were run as the request allows."""
+        return self.request.max_slots is not None and self.slot >= self.request.max_slots
 
     def leave(self, rows: IntArray, code: int) -> None:
         """Take transfers out of the queue; what waits for them is released, or lost with them.
@@ -176,6 +183,21 @@ class State:
         lost = np.flatnonzero(self.pending & (dead[wanted.source] | dead[wanted.destination]))
         if lost.size:
             self.leave(lost, DEAD)
+
+    def next_slot(self, time_s: float) -> tuple[int, float]:
+        """How many slots pass until a time, and when the first slot from it on begins.
+
+        Args:
+            time_s: The time in s, not before now; inf for never.
+
+        Returns:
+            Under fixed slots the number of those that pass, and the begin of the next in s; else 0 and the time. The
+            first fixed slot of a round begins when somebody first has something to send.
+        """
+        if not self.progress.cut or math.isinf(time_s) or self.slot == 0:
+            return 0, time_s
+        slots = math.ceil((time_s - self.now_s) / self.radio.slot_s * (1 - 1e-12))
+        return slots, max(self.now_s + slots * self.radio.slot_s, time_s)
 
     def wait_until(self, time_s: float, busy_s: FloatArray | None = None) -> None:
         """Move the clock on; who is neither sending nor receiving listens or idles, and pays for it.

@@ -27,6 +27,14 @@ def test_real_codes_are_told_to_be_worse_than_the_default_gap():
         assert 0.5 < row.theirs - row.ours < 2.5
 
 
+def test_a_sidelink_loses_what_the_models_of_mode_4_say():
+    """Within 3 points, at every distance: as many by half duplex and by collisions."""
+    rows = list(radio_against.sidelink())
+    assert len(rows) == 5 and max(row.theirs for row in rows) > 15
+    for row in rows:
+        assert row.ours == pytest.approx(row.theirs, abs=3.0), row
+
+
 def test_the_documentation_has_the_table_that_is_printed(capsys):
     radio_against.main()
     printed = capsys.readouterr().out.strip()

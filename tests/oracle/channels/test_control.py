@@ -155,14 +155,15 @@ def test_energy_by_state_holds_control_and_still_adds_up():
     assert np.array_equal(plan.state_energy_j.sum(axis=0), plan.radio_energy_j)
 
 
-@pytest.mark.parametrize("scheduler", ["csma", "aloha"])
+@pytest.mark.parametrize("scheduler", ["csma", "aloha", "sidelink_mode2"])
 def test_random_access_hears_for_itself_and_differs_by_the_beacons_time_alone(scheduler):
     """Carrier sense goes by the powers on air, however coarse reports are, and not by what a beacon told rounds ago."""
     place = np.random.default_rng(5).random((40, 2)) * 600
     source = np.arange(40)
     wanted = Transfers.build(source, (source + 1) % 40, 3000)
-    options = {"sense_dbm": -95.0} if scheduler == "csma" else {}
-    free = RadioSettings(scheduler=scheduler, scheduler_options=options, slot_s=5e-5)
+    options = {"csma": {"sense_dbm": -95.0}, "sidelink_mode2": {"period_s": 0.05}}.get(scheduler, {})
+    slot_s = 5e-3 if scheduler == "sidelink_mode2" else 5e-5
+    free = RadioSettings(scheduler=scheduler, scheduler_options=options, slot_s=slot_s)
     coarse = replace(free, control="charged", control_gain_bits=2, control_every_rounds=3)
     one, other = Channel(free, place, seed=2), Channel(coarse, place, seed=2)
     for number, shift in enumerate((0.0, 150.0)):

@@ -103,7 +103,10 @@ def test_rounds_taken_apart_from_their_table(feedback_s):
         assert (rest[3] > 0).any() and (expected[2] > 0).all()
 
 
-@pytest.mark.parametrize("fields", [{}, {"scheduler": "csma"}, {"subchannels": 3, "feedback_s": 1e-3}])
+@pytest.mark.parametrize("fields", [
+    {}, {"scheduler": "csma"}, {"subchannels": 3, "feedback_s": 1e-3},
+    {"scheduler": "sidelink_mode2", "subchannels": 3, "slot_s": 5e-3, "feedback_s": 1e-3},
+])  # fmt: skip
 def test_parts_are_the_total_to_the_last_bit_and_the_table_has_those_of_the_air(fields):
     channel = Channel(radio(**fields), PLACE, seed=1)
     for k in range(2):

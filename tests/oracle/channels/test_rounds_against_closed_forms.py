@@ -124,7 +124,9 @@ def test_a_failed_attempt_takes_the_time_of_the_rate_it_was_sent_at(errors):
     np.testing.assert_allclose(failed.end_s - failed.start_s, 8e4 / failed.rate_bps)
 
 
-@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "aloha"])
+@pytest.mark.parametrize(
+    "scheduler", [name for name in SCHEDULERS if name not in ("aloha", "sidelink_mode2")]
+)
 def test_the_same_failed_attempt_costs_the_same_under_every_scheduler(scheduler):
     # Both links of a pair share a device, so each is alone in its slot; one of them never decodes.
     channel = at_snr_db(-15.0, 25.0, fading="none", max_attempts=2, scheduler=scheduler)
@@ -288,7 +290,9 @@ def test_links_a_deadline_left_out_go_first_in_the_next_round():
     assert abs(np.corrcoef(np.arange(40), rounds[0])[0, 1]) < 0.5
 
 
-@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in ("aloha", "csma")])
+@pytest.mark.parametrize(
+    "scheduler", [name for name in SCHEDULERS if name not in ("aloha", "csma", "sidelink_mode2")]
+)
 def test_a_slow_link_gets_its_turn_before_a_deadline_that_fits_the_fast_ones(scheduler):
     """One link takes 7 or 22 times as long as each of 60 others, of which 45 fit before the deadline."""
     fields = {"scheduler": scheduler, "fading": "none", "deadline_s": 45 * 16_000 / (5e6 * MAX_EFFICIENCY)}

@@ -270,8 +270,10 @@ def test_every_scheduler_delivers_and_keeps_half_duplex(scheduler, subchannels):
     assert plan.delivered.all()
     for _, rows in plan.table.groupby("slot"):
         senders = rows.drop_duplicates("transmission").source.tolist()
-        # Under carrier sense two may address one receiver at once, and collide there.
-        heard = rows.destination.unique() if scheduler == "csma" else rows.destination
+        # Where nobody is told, two may address one receiver at once; a reservation does not spare senders either.
+        heard = rows.destination.unique() if scheduler in ("csma", "sidelink_mode2") else rows.destination
+        if scheduler == "sidelink_mode2":
+            heard = np.setdiff1d(heard, rows[~rows.decoded].destination[rows.destination.isin(senders)])
         roles = senders + heard.tolist()
         assert len(set(roles)) == len(roles)
         assert rows.subchannel.between(0, subchannels - 1).all()
