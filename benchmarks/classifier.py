@@ -17,7 +17,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,8 @@ def make_classifier(
     from tokenizers import BertWordPieceTokenizer
 
     rows = training_rows(tasks, names)
-    made = BertWordPieceTokenizer(lowercase=True)
     texts = [row["prompt"] for row in rows]
-    made.train_from_iterator(texts, vocab_size=VOCABULARY, show_progress=False)
+    made = BertWordPieceTokenizer(word_pieces(texts, VOCABULARY), lowercase=True)
     folder.mkdir(parents=True, exist_ok=True)
     made.save_model(str(folder))
     words: Any = transformers.BertTokenizerFast  # type: ignore[attr-defined]
@@ -77,6 +77,29 @@ def make_classifier(
         weight[seen] = torch.from_numpy(SPREAD * table[seen]).to(weight.dtype)
     model.save_pretrained(folder)
     return folder
+
+
+def word_pieces(texts: Iterable[str], size: int) -> dict[str, int]:
+    """A vocabulary for BERT's tokenizer: the most frequent words whole, and every letter, alone and within a word.
+
+    The trainer of `tokenizers` breaks ties in an order that differs from process to process.
+
+    Args:
+        texts: Texts of which it is made.
+        size: Number of pieces.
+
+    Returns:
+        Piece -> number; equal texts give equal pieces.
+    """
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    normal, split = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normal.normalize_str(text)))
+    letters = sorted({letter for word in words for letter in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    whole = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
+    return {piece: number for number, piece in enumerate([*pieces, *whole][:size])}
 
 
 def training_rows(tasks: Path, names: Sequence[str]) -> list[dict[str, str]]:

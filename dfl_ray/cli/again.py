@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 
 
-def begun(config: Config) -> Path | int | None:
+class Begun(NamedTuple):
+    """A run that has begun: its folder, and with what it is gone on with; `overrides` None where it is done."""
+
+    folder: Path
+    overrides: list[str] | None
+
+
+def begun(config: Config, words: Sequence[str]) -> Begun | None:
     """Find out how far the run of a configuration's name has come.
 
     Args:
         config: The configuration; `name` must be set.
+        words: The words it was made of. What they say of how a run is run (`runtime`, `track` and the like) holds from
+            now on; where they say no more than that, the run's name and its rounds, the run is taken as it is.
 
     Returns:
-        None if it has not begun, its folder if it is to be gone on with, and exit code 0 if it is done.
+        None if it has not begun. More rounds than it has lengthen it; fewer leave it as long as it is.
 
     Raises:
-        InputError: The configuration has no name.
+        InputError: The configuration has no name, or the run of that name is another experiment.
     """
     from dfl_ray.records.remote import fetched, is_remote, runs_at
 
@@ -37,8 +48,18 @@ def begun(config: Config) -> Path | int | None:
     if not (folder / "run.json").is_file():
         return None
     from dfl_ray.records.info import read_info
+    from dfl_ray.simulation.lengthen import MAY_CHANGE, same_experiment
+    from dfl_ray.simulation.resuming import own_config
 
-    if read_info(folder / "run.json").get("state") != "done":
-        return folder
-    print(f"{folder} is done already")
-    return 0
+    own = own_config(folder)
+    named = {word.partition("=")[0].partition(".")[0] for word in words}
+    # Words that say nothing of the experiment name the run that is there.
+    alone = named <= {"name", *MAY_CHANGE}
+    changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, str(folder))
+    longer = config.rounds > own.rounds and ("rounds" in named or not alone)
+    if read_info(folder / "run.json").get("state") == "done" and not longer:
+        print(f"{folder} is done already")
+        return Begun(folder, None)
+    now = [word for word in words if word.partition("=")[0].partition(".")[0] in changed - {"rounds"}]
+    rounds = [f"rounds={config.rounds}"] if longer else []
+    return Begun(folder, [*rounds, *(word for word in now if not word.startswith("runtime.runs_dir="))])

@@ -25,9 +25,9 @@ def run(options: argparse.Namespace) -> int:
     if options.resume:
         from dfl_ray.cli.again import begun
 
-        found = begun(load(options.words))
+        found = begun(load(options.words), options.words)
         if found is not None:
-            return found if isinstance(found, int) else resume(_of_run(found, options))
+            return 0 if found.overrides is None else resume(_of_run(found.folder, found.overrides, options))
     with ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
@@ -42,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
         return _finish(outcome, options.json)
 
 
-def _of_run(folder: Path, options: argparse.Namespace) -> argparse.Namespace:
+def _of_run(folder: Path, overrides: list[str], options: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(
         run=str(folder),
-        overrides=[],
+        overrides=overrides,
         verbose=options.verbose,
         json=options.json,
         quiet=options.quiet,

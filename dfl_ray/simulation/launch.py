@@ -139,6 +139,8 @@ def resume(
                 progress.say(note)
             with _building(config, progress, verbose, server) as (experiment, make_backend):
                 _compare_inputs(folder, experiment, progress, changed)
+                if config.rounds != own.rounds:
+                    folder.update_info(lengthened=[*folder.info.get("lengthened", ()), own.rounds])
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 folder.begin()

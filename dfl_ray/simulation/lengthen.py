@@ -53,6 +53,40 @@ def resumed_config(config: Config, overrides: Sequence[str], path: str, done: in
     return changed.model_copy(update={"method": _same_schedule(config, changed.rounds)})
 
 
+def same_experiment(own: Config, given: Config, run: str) -> set[str]:
+    """Compare a configuration with that of the run that bears its name, but for the number of rounds.
+
+    Args:
+        own: The run's own.
+        given: The configuration, its paths as it says them.
+        run: The run's folder, for the message.
+
+    Returns:
+        Sections of `MAY_CHANGE` that differ.
+
+    Raises:
+        InputError: Something differs that a run cannot change on its way.
+    """
+    from dfl_ray.config.locations import with_absolute_paths
+
+    wanted = with_absolute_paths(given)
+    if isinstance(own.method, SparseOrthogonalConfig) and own.rounds != wanted.rounds:
+        schedule = {name: getattr(own.method, name) for name in ("prune_start", "prune_end")}
+        if isinstance(wanted.method, SparseOrthogonalConfig):  # lengthening rescales both
+            wanted = wanted.model_copy(update={"method": wanted.method.model_copy(update=schedule)})
+    sections = [name for name in Config.model_fields if getattr(own, name) != getattr(wanted, name)]
+    wrong = [name for name in sections if name not in MAY_CHANGE]
+    if wrong:
+        raise InputError(
+            f"The run {run} is another experiment",
+            got=f"another `{'`, `'.join(wrong)}` than it was begun with",
+            expected="the words it was begun with; more `rounds`, or keys of "
+            + ", ".join(f"`{name}`" for name in MAY_CHANGE[1:]),
+            change="Give another `name`.",
+        )
+    return {name for name in sections if name != "rounds"}
+
+
 def _same_schedule(config: Config, rounds: int) -> object:
     """The method with its pruning in the rounds where it was."""
     method = config.method

@@ -133,6 +133,11 @@ def _allowed(name: str, column: str, table: pd.DataFrame) -> Any:
 def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, each in words."""
     told: list[str] = []
+    if ends := was.get("lengthened"):
+        told.append(
+            f"the run ended after round {', '.join(map(str, ends))} and was lengthened; what an end does (the last "
+            "exchange, an evaluation by all rules) is not done there when it is run in one go"
+        )
     for name in ("rows", "weights", "warm_start", "code"):
         if was.get(KEY, {}).get(name) != now.get(KEY, {}).get(name):
             told.append(f"other {name}")

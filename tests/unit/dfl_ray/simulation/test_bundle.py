@@ -118,3 +118,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         open_bundle(tmp_path / "evil.zip", tmp_path / "in" / "side")
     assert not (tmp_path / "in" / "out.txt").exists()
+
+
+def test_a_run_that_was_lengthened_is_told_beside_its_replay(made: Any, tmp_path: Path) -> None:
+    was, now = load_run(open_bundle(made[1], tmp_path / "a")), load_run(open_bundle(made[1], tmp_path / "b"))
+    assert not any("lengthened" in line for line in compare(was, now).circumstances)
+    was.info["lengthened"] = [2]
+    assert any("ended after round 2 and was lengthened" in line for line in compare(was, now).circumstances)

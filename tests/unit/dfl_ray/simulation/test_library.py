@@ -11,6 +11,9 @@ import pytest
 
 from dfl_ray import load_config, load_run, plan, run
 from dfl_ray.cli import main
+from dfl_ray.cli.again import begun
+from dfl_ray.config.load import resolved_yaml
+from dfl_ray.config.locations import with_absolute_paths
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.records import comparable
@@ -120,11 +123,35 @@ def test_one_command_line_begins_goes_on_and_is_done(
 ) -> None:
     assert main(["run", "--resume"]) == 2
     assert "needs a `name`" in capsys.readouterr().err
-    folder = tmp_path / "queue"
+    folder, words = (
+        tmp_path / "queue",
+        ["name=queue", "rounds=6", "method.rank=4", f"runtime.runs_dir={tmp_path}"],
+    )
+    assert begun(load_config(None, words), words) is None
     folder.mkdir()
+    own = with_absolute_paths(load_config(None, words))
+    (folder / "config.yaml").write_text(resolved_yaml(own))
+    (folder / "run.json").write_text('{"state": "interrupted"}')
+    assert begun(load_config(None, words), words) == (folder, [])
+    now = [*words, "runtime.backend=local"]
+    assert begun(load_config(None, now), now) == (folder, ["runtime.backend=local"])
     (folder / "run.json").write_text('{"state": "done"}')
-    assert main(["run", "--resume", "name=queue", f"runtime.runs_dir={tmp_path}"]) == 0
-    assert "done already" in capsys.readouterr().out
+    few = [
+        "name=queue",
+        f"runtime.runs_dir={tmp_path}",
+    ]  # the default has more rounds, but nobody asks for them
+    for same in (words, [*words, "rounds=5"], few):
+        assert main(["run", "--resume", *same]) == 0
+        assert "done already" in capsys.readouterr().out
+    for more in ([*words, "rounds=9"], [*few, "rounds=9"]):
+        assert begun(load_config(None, more), more) == (folder, ["rounds=9"])
+    # Lengthened by hand, its pruning is where it was: the first words still mean this run.
+    longer = resumed_config(own, ["rounds=9"], str(folder / "config.yaml"), 6)
+    (folder / "config.yaml").write_text(resolved_yaml(longer))
+    assert main(["run", "--resume", *words]) == 0 and "done already" in capsys.readouterr().out
+    for other in ("method=dlora", "seed=1", "method.prune_steps=3"):
+        assert main(["run", "--resume", *words, other]) == 2
+        assert "is another experiment" in capsys.readouterr().err
 
 
 def test_the_page_is_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
