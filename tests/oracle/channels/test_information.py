@@ -66,7 +66,7 @@ def test_no_other_choice_of_as_many_carries_more(seed, scheduler):
     assert np.array_equal(delivered(place, wanted.permuted(order), **words), found[order])
 
 
-@pytest.mark.parametrize("scheduler", [*WEIGHING, "broadcast", "coloring", "csma", "aloha"])
+@pytest.mark.parametrize("scheduler", [*WEIGHING, "broadcast", "coloring", "csma", "aloha", "sidelink_mode2"])
 @pytest.mark.parametrize("change", [None, np.full(9, 0.3), np.zeros(9)])
 def test_alike_changes_give_the_schedule_of_no_priority(scheduler, change):
     """Bit for bit, round after round with what waited in between, whatever the size is, known or not."""
@@ -92,6 +92,16 @@ def test_a_broadcast_counts_by_its_largest_change_and_an_unknown_one_as_all_new(
         fields = RadioSettings(**STEADY, scheduler="tdma", priority="information")
         table = Channel(fields, place, seed=1).plan_round(0, wanted).table
         assert int(table.source.iloc[0]) == first
+
+
+@pytest.mark.parametrize("change", [[0.1, 0.9, 0.5], [0.9, 0.1, 0.5]])
+def test_a_sender_without_a_scheduler_goes_by_the_change_of_its_own_messages(change):
+    place = [[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [15.0, 15.0]]
+    wanted = Transfers.build([0, 0, 0], [1, 2, 3], 4000, [0, 1, 2], change=change)
+    fields = RadioSettings(**STEADY, scheduler="sidelink_mode2", priority="information")
+    table = Channel(fields, place, seed=1).plan_round(0, wanted).table
+    ends = table.groupby("destination").end_s.max().loc[[1, 2, 3]].to_numpy()
+    assert np.argsort(ends).tolist() == np.argsort(-np.array(change)).tolist()
 
 
 @pytest.mark.parametrize("change", [[0.5, -0.1], [0.5, np.inf], [0.5]])
