@@ -22,7 +22,8 @@ def line(verdict: Verdict) -> str:
 
 def documented() -> dict[str, tuple[str, str]]:
     """Model type -> (outcome, reason) as docs/models.md has it."""
-    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]*) \|$", DOCUMENT.read_text(encoding="utf-8"), re.M)
+    table = DOCUMENT.read_text(encoding="utf-8").partition(HEADER)[2]
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]*) \|$", table, re.M)
     return {name: (outcome, why) for name, outcome, why in rows}
 
 

@@ -20,7 +20,8 @@ def figures(name: str, airtime_s: float, delivered: float | None, rounds: int = 
     }  # fmt: skip
 
 
-def test_the_table_has_one_aligned_row_a_plan() -> None:
+def test_the_table_has_one_aligned_row_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     lines = table_lines([figures("nr-sidelink", 0.301, 0.981), figures("a", 12.0, None)])
     assert [line.split("  ")[0].strip() for line in lines] == ["", "nr-sidelink", "a"]
     assert len({len(line) for line in lines}) == 1
