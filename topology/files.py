@@ -130,6 +130,7 @@ def _read_graphml(source: Path) -> list[tuple[int, int]]:
         graph = nx.read_graphml(str(source))
         return [(int(a), int(b)) for a, b in graph.edges()]
     except Exception as error:
+        # networkx raises its own, XML and value errors here; to a user they are one: this file is not ours.
         raise ValueError(
             f"{source}: not a GraphML file whose node names are device numbers ({error}); "
             "rename the nodes 0..N-1 or use an edge-list CSV"

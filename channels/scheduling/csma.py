@@ -25,7 +25,6 @@ from typing import Annotated
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
-from channels.checks import require_positive
 from channels.draws import keyed_uniform, stream_key
 from channels.registry import Within
 from channels.scheduling.problem import IDLE, Scheduler, SlotTask
@@ -46,12 +45,7 @@ def csma_scheduler(
 
     Returns:
         The scheduler.
-
-    Raises:
-        ValueError: If the window is below 1 or the doublings are below 0.
     """
-    require_positive("csma window", window)
-    require_positive("csma doublings", doublings, zero_allowed=True)
     rule = partial(
         select, window=int(window), doublings=int(doublings), sense_w=float(dbm_to_watt(sense_dbm))
     )

@@ -46,7 +46,7 @@ from typing import Annotated
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray, IntArray
-from channels.checks import require_positive, require_range
+from channels.checks import require_range
 from channels.draws import keyed_uniform, stream_key
 from channels.registry import Within
 from channels.scheduling.fixed_slots import PERIOD_S, period_slots
@@ -105,14 +105,9 @@ def sidelink_mode2_scheduler(
         The scheduler.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If `least_share` is as good as none; `get_scheduler` has held the options to their ranges.
     """
-    require_positive("sidelink_mode2 period_s", period_s)
-    require_positive("sidelink_mode2 sensing_s", sensing_s, zero_allowed=True)
-    require_positive("sidelink_mode2 losses", losses, zero_allowed=True)
     require_range("sidelink_mode2 least_share", least_share, 1e-9, 1.0)
-    require_range("sidelink_mode2 resource_keep", resource_keep, 0.0, 1.0)
-    require_range("sidelink_mode2 sense_dbm", sense_dbm, -300.0, 300.0)
     sensing = Sensing(
         float(period_s),
         float(dbm_to_watt(sense_dbm)),

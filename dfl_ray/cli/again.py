@@ -52,7 +52,7 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     from dfl_ray.simulation.resuming import own_config
 
     own = own_config(folder)
-    named = {word.partition("=")[0].partition(".")[0] for word in words}
+    named = {_section(word) for word in words}
     # Words that say nothing of the experiment name the run that is there.
     alone = named <= {"name", *MAY_CHANGE}
     changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, str(folder))
@@ -60,6 +60,11 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     if read_info(folder / "run.json").get("state") == "done" and not longer:
         print(f"{folder} is done already")
         return Begun(folder, None)
-    now = [word for word in words if word.partition("=")[0].partition(".")[0] in changed - {"rounds"}]
+    now = [word for word in words if _section(word) in changed - {"rounds"}]
     rounds = [f"rounds={config.rounds}"] if longer else []
     return Begun(folder, [*rounds, *(word for word in now if not word.startswith("runtime.runs_dir="))])
+
+
+def _section(word: str) -> str:
+    """The section, or the key at the top, that an override `section.key=value` sets."""
+    return word.partition("=")[0].partition(".")[0]
