@@ -10,15 +10,17 @@ from dfl_ray.models.decoder import DecoderShape
 MERGED_BYTES = 2**28
 """Most memory that the merged weights of one pass may take; above it adapters are applied unmerged."""
 
-CPU_TOKENS = 640
-"""Tokens that go through the model together on a CPU: products are as fast as with more, the passes between them find
-their input in the cache, and a step's memory does not grow with the number of devices."""
+CPU_TOKEN_BYTES = 2560
+"""Width of a value times tokens that go through the model together on a CPU, 640 tokens in float32: products are as
+fast as with more, the passes between them find their input in the cache, and a step's memory does not grow with the
+number of devices."""
 
 CPU_LOGITS = 2**24
 """Most logits at once on a CPU: 64 MiB in float32; a product of a hundred positions is as fast as a larger one."""
 
-EVALUATION_TOKENS = 6_144
-"""Most tokens of one pass of the evaluation, padding included, where adapters are applied unmerged."""
+EVALUATION_TOKENS = 2_560
+"""Most tokens of one pass of the evaluation, padding included, where adapters are applied unmerged: with more, every
+result is memory fresh from the system, which takes longer to hand out than a product takes."""
 
 STEP_TOKENS = 2560
 """Tokens trained together where adapters are merged: enough to spread the cost of calls, few enough for a core's cache
@@ -43,11 +45,21 @@ def too_large_to_merge(shape: DecoderShape) -> bool:
     return 4 * sum(s.out_features * s.in_features for s in shape.linear_layers()) > MERGED_BYTES
 
 
+def part_tokens(width_bytes: int) -> int:
+    """Count the tokens that go through the model together on a CPU, whole adapters and one at least.
+
+    Args:
+        width_bytes: Bytes of one value.
+    """
+    return CPU_TOKEN_BYTES // width_bytes
+
+
 def bytes_per_token(shape: DecoderShape, rank: int, width_bytes: int) -> int:
     """Count the bytes that one token of a batch holds at the peak of a step, by the tensors the large path keeps.
 
     width_bytes (layers * kept + passing): `kept` are the values that each block keeps for backward, `passing` the
-    values that exist while one block is computed (`passing_values`).
+    values that exist while one block is computed (`passing_values`). Attention's result counts twice: a GPU keeps it in
+    two layouts, and on a CPU the scores of one block's backward take about as much as the second one of all blocks.
 
     Args:
         shape: The model.
@@ -82,7 +94,7 @@ def working_mb(
 ) -> float:  # fmt: skip
     """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and sketches.
 
-    Training: tokens of a part of a step (`CPU_TOKENS`, or all there are, or one device's) · `bytes_per_token`, and
+    Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's) · `bytes_per_token`, and
     three copies of `CPU_LOGITS` in float32. Evaluation: tokens of a pass · `passing_values`, and the same for logits.
     Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap they leave is trained on.
 
@@ -100,7 +112,7 @@ def working_mb(
     """
     if shape is None or not too_large_to_merge(shape):
         return 0.0
-    part = max(device_tokens, min(CPU_TOKENS, device_tokens * devices))
+    part = max(device_tokens, min(part_tokens(width_bytes), device_tokens * devices))
     training = part * bytes_per_token(shape, rank, width_bytes)
     forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
     return (max(training, forward * width_bytes * passing_values(shape)) + 3 * 4 * CPU_LOGITS) / 2**20

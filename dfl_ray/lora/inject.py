@@ -165,8 +165,8 @@ def _add_adapters(y: torch.Tensor, x: torch.Tensor, binding: Binding, index: int
     z = torch.bmm(grouped, a.transpose(1, 2))
     if binding.gate is not None:
         z = binding.gate(index, x, z.view(*x.shape[:-1], -1)).view_as(z)
-    out = torch.baddbmm(y.reshape(groups, -1, y.shape[-1]), z, b.transpose(1, 2), alpha=binding.scale)
-    return out.view_as(y)
+    add = torch.baddbmm if torch.is_grad_enabled() else torch.Tensor.baddbmm_  # y is nobody else's
+    return add(y.reshape(groups, -1, y.shape[-1]), z, b.transpose(1, 2), alpha=binding.scale).view_as(y)
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:

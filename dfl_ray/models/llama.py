@@ -20,6 +20,10 @@ from dfl_ray.models.cache import KeyValueCache
 from dfl_ray.models.decoder import DecoderShape
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
+Normed = Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
+"""Norms x (..., width) with a weight (width,) and eps; its first result is what `RMSNorm` gives."""
+Gated = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes gate and up, (tokens, m) each, and gives silu(gate) * up."""
 Seen = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Takes a pass's keys and values, (rows, kv_heads, length, head_dim), and gives those to attend to."""
 
@@ -61,15 +65,21 @@ class RMSNorm(nn.Module):
     Args:
         width: Features, the last dimension of x.
         eps: Added to the mean square, > 0.
+
+    Attributes:
+        compiled: Takes the place of the equation where no gradient is recorded; None takes it nowhere.
     """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
         self.eps = eps
+        self.compiled: Normed | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Norm x (..., width) over its last dimension; the result has the shape and dtype of x."""
+        if self.compiled is not None and not torch.is_grad_enabled():
+            return self.compiled(x, self.weight, self.eps)[0]
         wide = x.float()
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
@@ -135,17 +145,24 @@ class GatedLayer(nn.Module):
 
     Args:
         shape: The model.
+
+    Attributes:
+        compiled: Takes the place of silu(gate) * up where no gradient is recorded; None takes it nowhere.
     """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
+        self.compiled: Gated | None = None
         self.gate_proj = Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
         self.up_proj = Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
         self.down_proj = Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the gated layer's output (rows, length, d) for x (rows, length, d)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if self.compiled is not None and not torch.is_grad_enabled():
+            return self.down_proj(self.compiled(gate.flatten(0, -2), up.flatten(0, -2)).view_as(gate))
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):

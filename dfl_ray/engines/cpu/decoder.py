@@ -136,7 +136,7 @@ def _forward_block(
     middle = apply_merged(heads, merged[2], block.o.bias(), stage.groups).add_(kept)
     norm_out = _Norm.apply(middle, block.norm_out, shape.eps)
     gate_up = apply_merged(norm_out.out, merged[3], block.gate_up.bias(), stage.groups)
-    active = gated(gate_up)
+    active = gated(*gate_up.chunk(2, 1))
     out = apply_merged(active, merged[4], block.down.bias(), stage.groups).add_(middle)
     return out, _Tape(stage, merged, norm_in, asked, attended, heads, norm_out, gate_up, active)
 
@@ -165,7 +165,9 @@ def _backward_gated(
     """Gradient at the block's middle, residual path included."""
     groups = tape.stage.groups
     gradients.add(block.down, dout, tape.active, tape.stage)
-    dgate_up = gated_backward(pull_back(dout, tape.merged[4], groups), tape.gate_up)
+    dgate_up = torch.empty_like(tape.gate_up)
+    dactive = pull_back(dout, tape.merged[4], groups)
+    gated_backward(dactive, *tape.gate_up.chunk(2, 1), *dgate_up.chunk(2, 1))
     gradients.add(block.gate_up, dgate_up, tape.norm_out.out, tape.stage)
     return tape.norm_out.backward_(pull_back(dgate_up, tape.merged[3], groups)).add_(dout)
 

@@ -1,6 +1,6 @@
-"""The gated half of a block, silu(gate) * up, each way in one compiled pass over memory.
+"""The gated half of a block, silu(gate) * up, each way in one compiled pass over memory, in float32 or bfloat16.
 
-silu(g) = g s(g) with s = 1 / (1 + e^-g); its derivative is s (1 + g (1 - s)).
+silu(g) = g s(g) with s = 1 / (1 + e^-g); its derivative is s (1 + g (1 - s)). All is computed in float32.
 
 Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
 """
@@ -13,48 +13,55 @@ from typing import Any
 
 import torch
 
+from dfl_ray.engines.cpu.arrays import address, element
 
-def gated(gate_up: torch.Tensor) -> torch.Tensor:
+
+def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """Compute silu(gate) * up.
 
     Args:
-        gate_up: (tokens, 2 m) float32, contiguous and on the CPU: gate, then up.
+        gate: (tokens, m) float32 or bfloat16 on the CPU, a token's features side by side; tokens may lie apart.
+        up: (tokens, m), lying as `gate` does.
 
     Returns:
-        (tokens, m) float32.
+        (tokens, m) of their type.
     """
-    tokens, both = gate_up.shape
-    out = gate_up.new_empty(tokens, both // 2)
-    _forward(_lanes(both // 2))(gate_up.data_ptr(), out.data_ptr(), tokens, both // 2)
+    tokens, width = gate.shape
+    out = gate.new_empty(tokens, width)
+    kernel = _forward(_lanes(width), element(gate))
+    kernel(address(gate), address(up), address(out), tokens, width, gate.stride(0))
     return out
 
 
-def gated_backward(dout: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
-    """Compute the gradient of `gated`'s input.
+def gated_backward(
+    dout: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, dgate: torch.Tensor, dup: torch.Tensor
+) -> None:
+    """Compute the gradient of `gated`'s inputs.
 
     dgate = dout up s (1 + gate (1 - s)) and dup = dout gate s, with s = 1 / (1 + e^-gate).
 
     Args:
-        dout: (tokens, m) float32, contiguous: the gradient of `gated`'s result.
-        gate_up: (tokens, 2 m) float32, contiguous: `gated`'s input.
-
-    Returns:
-        (tokens, 2 m) float32: dgate, then dup.
+        dout: (tokens, m), contiguous: the gradient of `gated`'s result.
+        gate: (tokens, m), as for `gated`.
+        up: (tokens, m), lying as `gate` does.
+        dgate: (tokens, m), lying as `gate` does: takes the first result.
+        dup: The same for the second.
     """
-    out = torch.empty_like(gate_up)
     tokens, width = dout.shape
-    _backward(_lanes(width))(dout.data_ptr(), gate_up.data_ptr(), out.data_ptr(), tokens, width)
-    return out
+    kernel = _backward(_lanes(width), element(dout))
+    kernel(*(address(t) for t in (dout, gate, up, dgate, dup)), tokens, width, gate.stride(0))
 
 
 def compile_gate(width: int) -> None:
-    """Compile the forward and the backward pass for a width, so that their first use need not.
+    """Compile the forward and the backward pass in float32 for a width, so that their first use need not.
 
     Args:
         width: Features m of the gated layer.
     """
-    _forward(_lanes(width))
-    _backward(_lanes(width))
+    from dfl_ray.engines.cpu.vector_ir import FLOAT
+
+    _forward(_lanes(width), FLOAT)
+    _backward(_lanes(width), FLOAT)
 
 
 def _lanes(width: int) -> int:
@@ -84,38 +91,39 @@ def _each_vector(vec: Any, tokens: Any, width: Any, body: Callable[[Any, Any], N
 
 
 @cache
-def _forward(width_of_vector: int) -> Callable[..., None]:
-    from dfl_ray.engines.cpu.vector_ir import FLOAT, VectorIR, compile_kernel
+def _forward(width_of_vector: int, kind: Any) -> Callable[..., None]:
+    from dfl_ray.engines.cpu.vector_ir import VectorIR, compile_kernel
 
-    def write(vec: VectorIR, gate_up: Any, out: Any, tokens: Any, width: Any) -> None:
+    def write(vec: VectorIR, gates: Any, ups: Any, out: Any, tokens: Any, width: Any, stride: Any) -> None:
         b = vec.builder
 
         def body(token: Any, feature: Any) -> None:
-            at = b.add(b.mul(token, b.add(width, width)), feature)
-            gate, up = vec.load(gate_up, at), vec.load(gate_up, b.add(at, width))
+            at = b.add(b.mul(token, stride), feature)
+            gate, up = vec.load(gates, at), vec.load(ups, at)
             value = b.fmul(b.fmul(gate, _sigmoid(vec, gate)), up)
             vec.store(value, out, b.add(b.mul(token, width), feature))
 
         _each_vector(vec, tokens, width, body)
 
-    return compile_kernel("gate", [FLOAT] * 2, 2, width_of_vector, write)
+    return compile_kernel("gate", [kind] * 3, 3, width_of_vector, write)
 
 
 @cache
-def _backward(width_of_vector: int) -> Callable[..., None]:
-    from dfl_ray.engines.cpu.vector_ir import FLOAT, VectorIR, compile_kernel
+def _backward(width_of_vector: int, kind: Any) -> Callable[..., None]:
+    from dfl_ray.engines.cpu.vector_ir import VectorIR, compile_kernel
 
-    def write(vec: VectorIR, dout: Any, gate_up: Any, into: Any, tokens: Any, width: Any) -> None:
+    def write(vec: VectorIR, dout: Any, gates: Any, ups: Any, dgate: Any, dup: Any, tokens: Any, width: Any,
+              stride: Any) -> None:  # fmt: skip
         b = vec.builder
 
         def body(token: Any, feature: Any) -> None:
-            at = b.add(b.mul(token, b.add(width, width)), feature)
-            gate, up = vec.load(gate_up, at), vec.load(gate_up, b.add(at, width))
+            at = b.add(b.mul(token, stride), feature)
+            gate, up = vec.load(gates, at), vec.load(ups, at)
             given, s = vec.load(dout, b.add(b.mul(token, width), feature)), _sigmoid(vec, gate)
             slope = b.fmul(s, vec.fma(gate, b.fsub(vec.splat(1.0), s), vec.splat(1.0)))
-            vec.store(b.fmul(b.fmul(given, up), slope), into, at)
-            vec.store(b.fmul(given, b.fmul(gate, s)), into, b.add(at, width))
+            vec.store(b.fmul(b.fmul(given, up), slope), dgate, at)
+            vec.store(b.fmul(given, b.fmul(gate, s)), dup, at)
 
         _each_vector(vec, tokens, width, body)
 
-    return compile_kernel("pull_gate", [FLOAT] * 3, 2, width_of_vector, write)
+    return compile_kernel("pull_gate", [kind] * 5, 3, width_of_vector, write)

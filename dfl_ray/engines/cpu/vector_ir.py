@@ -17,6 +17,9 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+BFLOAT = ir.IntType(16)
+"""bfloat16 in memory: the upper half of a float32. Vectors in registers are float32 always."""
+BFLOAT_NAN, HALF_UNIT = 0x7FC0, 0x7FFF
 LOG2_E, LN_2_HIGH, LN_2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
 EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 """Of (e^r - 1 - r) / r^2 for |r| <= ln 2 / 2, highest first (Cephes' expf)."""
@@ -107,7 +110,7 @@ class VectorIR:
         """Load a vector from `base[index]` on; the address need not be a multiple of the vector's size.
 
         Args:
-            base: Pointer to the array.
+            base: Pointer to the array; bfloat16 becomes float32.
             index: int64 element at which the vector begins.
             kind: Type of the vector; None is float32.
 
@@ -115,8 +118,33 @@ class VectorIR:
             The vector.
         """
         pointer = self.builder.gep(base, [index])
+        if base.type.pointee == BFLOAT:
+            return self._widened(self.builder.load(self._as_halves(pointer), align=2))
         wide = self.builder.bitcast(pointer, (kind or self.vector).as_pointer())
         return self.builder.load(wide, align=4)
+
+    def _as_halves(self, pointer: Any) -> Any:
+        return self.builder.bitcast(pointer, ir.VectorType(BFLOAT, self.width).as_pointer())
+
+    def _widened(self, halves: Any) -> Any:
+        bits = self.builder.zext(halves, self.whole)
+        return self.builder.bitcast(self.builder.shl(bits, self._whole(16)), self.vector)
+
+    def _whole(self, number: int) -> Any:
+        return ir.Constant(self.whole, [number] * self.width)
+
+    def _halves(self, value: Any) -> Any:
+        """Round float32 to bfloat16, to the nearest and in a tie to the even one; NaN stays NaN."""
+        b = self.builder
+        bits = b.bitcast(value, self.whole)
+        even = b.and_(b.lshr(bits, self._whole(16)), self._whole(1))
+        rounded = b.lshr(b.add(bits, b.add(even, self._whole(HALF_UNIT))), self._whole(16))
+        kept = b.select(b.fcmp_unordered("uno", value, value), self._whole(BFLOAT_NAN), rounded)
+        return b.trunc(kept, ir.VectorType(BFLOAT, self.width))
+
+    def rounded(self, value: Any, kind: Any) -> Any:
+        """Round a vector to what an array of `kind`, FLOAT or BFLOAT, would hold of it."""
+        return value if kind == FLOAT else self._widened(self._halves(value))
 
     def scalar(self, base: Any, index: Any) -> Any:
         """Load the number at `base[index]`."""
@@ -131,14 +159,37 @@ class VectorIR:
 
         Args:
             value: The vector.
-            base: Pointer to the array.
+            base: Pointer to the array; for bfloat16 the vector is rounded.
             index: int64 element at which the vector begins.
             where: Vector of bool; None stores all lanes.
         """
         if where is not None:
             value = self.builder.select(where, value, self.load(base, index))
+        if base.type.pointee == BFLOAT:
+            self.builder.store(self._halves(value), self._as_halves(self.builder.gep(base, [index])), align=2)
+            return
         wide = self.builder.bitcast(self.builder.gep(base, [index]), self.vector.as_pointer())
         self.builder.store(value, wide, align=4)
+
+    def total(self, x: Any) -> Any:
+        """Add up the lanes, halves of the vector at a time; the result is in every lane."""
+        return self._folded(x, self.builder.fadd)
+
+    def highest(self, x: Any) -> Any:
+        """Take the largest lane into every lane."""
+        return self._folded(x, self.largest)
+
+    def _folded(self, x: Any, two: Callable[[Any, Any], Any]) -> Any:
+        distance = self.width // 2
+        while distance:
+            turned = [(i + distance) % self.width for i in range(self.width)]
+            x = two(x, self.builder.shuffle_vector(x, x, ir.Constant(self.whole, turned)))
+            distance //= 2
+        return x
+
+    def root(self, x: Any) -> Any:
+        """Compute the square root in each lane."""
+        return self._call("sqrt", x)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """Compute a * b + c in each lane with one rounding."""
@@ -215,7 +266,7 @@ def compile_kernel(
 
     Args:
         name: Its name.
-        pointers: The element types of the arrays it is given, FLOAT, INT32 or INT64.
+        pointers: The element types of the arrays it is given, FLOAT, BFLOAT, INT32 or INT64.
         numbers: How many 64-bit integers it is given behind them.
         lanes: Floats in a vector, best `width()`.
         write: Called with a `VectorIR` and the arguments; writes the kernel's body.

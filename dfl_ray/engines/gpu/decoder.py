@@ -19,6 +19,7 @@ from dfl_ray.engines.gpu.linear import (
     Adapters,
     Gradients,
     Joined,
+    Outputs,
     apply,
     cast_adapters,
     pull_back,
@@ -98,12 +99,12 @@ class _Tape:
 
     x: torch.Tensor
     inverse_in: torch.Tensor
-    raw: torch.Tensor | None
+    raw: Outputs | None
     attended: tuple[Attended, ...]
     heads: torch.Tensor
     middle: torch.Tensor
     inverse_out: torch.Tensor
-    gate_up: torch.Tensor
+    gate_up: Outputs
     thin: _Thin
 
 
@@ -174,10 +175,10 @@ def _forward_block(
     q, k, v = kernels.split_heads(_norm_heads(decoder, block, qkv), plan.cos, plan.sin, *_heads(decoder))
     heads, attended = attend(q, k, v, plan.buckets)
     del qkv, q, k, v, normed
-    out, z_o = apply(block.o, heads, adapters[1])
+    (out,), z_o = apply(block.o, heads, adapters[1])
     middle, normed, inverse_out = kernels.add_norm(x, out, block.norm_out, eps)
     gate_up, z_gate = apply(block.gate_up, normed, adapters[2])
-    change, z_down = apply(block.down, kernels.gated(gate_up), adapters[3])
+    (change,), z_down = apply(block.down, kernels.gated(gate_up), adapters[3])
     thin = _Thin(adapters, (z_qkv, z_o, z_gate, z_down))
     return middle, change, _Tape(x, inverse_in, raw, attended, heads, middle, inverse_out, gate_up, thin)
 
@@ -186,33 +187,37 @@ def _heads(decoder: LargeDecoder) -> tuple[int, int]:
     return decoder.shape.heads, decoder.shape.kv_heads
 
 
-def _norm_heads(decoder: LargeDecoder, block: Block, qkv: torch.Tensor) -> torch.Tensor:
+def _norm_heads(decoder: LargeDecoder, block: Block, qkv: Outputs) -> Outputs:
     """Queries and keys normed head by head where the model does so (Qwen3)."""
     if block.q_norm is None or block.k_norm is None:
         return qkv
     parts = _by_head(decoder, qkv)
     weights = (block.q_norm, block.k_norm)
     normed = [decoder.kernels.norm(p, w, decoder.shape.eps)[0] for p, w in zip(parts, weights, strict=False)]
-    return torch.cat([t.flatten(1) for t in (*normed, parts[2])], 1)
+    return _together([*normed, parts[2]], qkv)
 
 
-def _by_head(decoder: LargeDecoder, qkv: torch.Tensor) -> list[torch.Tensor]:
+def _by_head(decoder: LargeDecoder, qkv: Outputs) -> list[torch.Tensor]:
     """Queries, keys and values, each (tokens, heads, head_dim)."""
     width, (heads, kv_heads) = decoder.shape.head_dim, _heads(decoder)
     sizes = [heads * width, kv_heads * width, kv_heads * width]
-    return [t.unflatten(1, (-1, width)) for t in qkv.split(sizes, 1)]
+    return [t.unflatten(1, (-1, width)) for t in (qkv if len(qkv) > 1 else qkv[0].split(sizes, 1))]
 
 
-def _norm_heads_backward(
-    decoder: LargeDecoder, block: Block, dqkv: torch.Tensor, raw: torch.Tensor | None
-) -> torch.Tensor:
+def _together(parts: Sequence[torch.Tensor], like: Outputs) -> Outputs:
+    """The inverse of `_by_head`, one matrix or one each as `like` is."""
+    flat = tuple(t.flatten(1) for t in parts)
+    return flat if len(like) > 1 else (torch.cat(flat, 1),)
+
+
+def _norm_heads_backward(decoder: LargeDecoder, block: Block, dqkv: Outputs, raw: Outputs | None) -> Outputs:
     if block.q_norm is None or block.k_norm is None or raw is None:
         return dqkv
     down, up = _by_head(decoder, dqkv), _by_head(decoder, raw)
     for i, weight in enumerate((block.q_norm, block.k_norm)):
         _, inverse = decoder.kernels.norm(up[i], weight, decoder.shape.eps)
         down[i] = decoder.kernels.norm_backward(down[i], up[i], inverse, weight)
-    return torch.cat([t.flatten(1) for t in down], 1)
+    return _together(down, dqkv)
 
 
 def _backward_gated(
@@ -220,8 +225,8 @@ def _backward_gated(
 ) -> torch.Tensor:
     """Gradient at the block's middle, residual path included."""
     kernels, thin = decoder.kernels, tape.thin
-    put_b(block.down, dout, thin.z[3], thin.adapters[3], into)
-    dactive, dz = pull_back(block.down, dout, thin.adapters[3])
+    put_b(block.down, (dout,), thin.z[3], thin.adapters[3], into)
+    dactive, dz = pull_back(block.down, (dout,), thin.adapters[3])
     dgate_up, active = kernels.gated_backward(dactive, tape.gate_up, into.wants_a)
     if active is not None:
         put_a(block.down, active, dz, thin.adapters[3], into)
@@ -246,13 +251,14 @@ def _backward_block(
     """Gradient at the block's input; for the first block, whose input is frozen, nothing that is used."""
     block, kernels, thin = decoder.blocks[number], decoder.kernels, tape.thin
     dmiddle = _backward_gated(decoder, block, dout, tape, into)
-    put_b(block.o, dmiddle, thin.z[1], thin.adapters[1], into)
-    dheads, dz = pull_back(block.o, dmiddle, thin.adapters[1])
+    put_b(block.o, (dmiddle,), thin.z[1], thin.adapters[1], into)
+    dheads, dz = pull_back(block.o, (dmiddle,), thin.adapters[1])
     put_a(block.o, tape.heads, dz, thin.adapters[1], into)
     if dheads is None:
         raise ValueError("the gradient of attention's output is always needed")
     slopes = attend_backward(dheads, tape.attended, plan.buckets)
-    dqkv = _norm_heads_backward(decoder, block, kernels.join_heads(*slopes, plan.cos, plan.sin), tape.raw)
+    joined = kernels.join_heads(*slopes, plan.cos, plan.sin, len(block.qkv.weights))
+    dqkv = _norm_heads_backward(decoder, block, joined, tape.raw)
     put_b(block.qkv, dqkv, thin.z[0], thin.adapters[0], into)
     first = number == 0
     dnormed, dz = pull_back(block.qkv, dqkv, thin.adapters[0], needed=not first)

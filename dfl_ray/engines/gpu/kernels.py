@@ -7,14 +7,16 @@ and square roots are done in float32, or in float64 where the input is; results 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
-from dfl_ray.engines.cpu import gate
+from dfl_ray.engines.cpu import gate, passes
+from dfl_ray.engines.cpu.arrays import KINDS
+from dfl_ray.engines.gpu.linear import Outputs
 
 Compile = Literal["auto", "off"]
 
@@ -135,12 +137,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def split_heads(
-    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
+    qkv: Outputs, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split a joined projection into heads, and rotate queries and keys.
 
     Args:
-        qkv: (tokens, (heads + 2 kv_heads) head_dim): queries, keys, values.
+        qkv: (tokens, (heads + 2 kv_heads) head_dim): queries, keys, values; or one matrix each.
         cos: (tokens, 1, head_dim) cosines of the rotary angles.
         sin: The sines.
         heads: Query heads.
@@ -148,16 +150,23 @@ def split_heads(
 
     Returns:
         Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim); none shares the input's
-        memory.
+        memory where that is one matrix.
     """
-    by_head = qkv.view(len(qkv), heads + 2 * kv_heads, -1)
-    q, k, v = by_head.split([heads, kv_heads, kv_heads], 1)
-    return rotate(q, cos, sin), rotate(k, cos, sin), v.clone(memory_format=torch.contiguous_format)
+    q, k, v = _by_head(qkv, heads, kv_heads)
+    apart = v if len(qkv) > 1 else v.clone(memory_format=torch.contiguous_format)
+    return rotate(q, cos, sin), rotate(k, cos, sin), apart
+
+
+def _by_head(qkv: Outputs, heads: int, kv_heads: int) -> Sequence[torch.Tensor]:
+    if len(qkv) > 1:
+        return [t.view(len(t), count, -1) for t, count in zip(qkv, (heads, kv_heads, kv_heads), strict=True)]
+    by_head = qkv[0].view(len(qkv[0]), heads + 2 * kv_heads, -1)
+    return by_head.split([heads, kv_heads, kv_heads], 1)
 
 
 def join_heads(
-    dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-) -> torch.Tensor:
+    dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, pieces: int
+) -> Outputs:
     """Compute the gradient of `split_heads`' input from those of its outputs.
 
     Args:
@@ -166,49 +175,57 @@ def join_heads(
         dv: (tokens, kv_heads, head_dim).
         cos: (tokens, 1, head_dim), as in `split_heads`.
         sin: The sines.
+        pieces: Matrices that the input was, 1 or 3.
 
     Returns:
-        (tokens, (heads + 2 kv_heads) head_dim).
+        (tokens, (heads + 2 kv_heads) head_dim), or one matrix each.
     """
-    return torch.cat((rotate(dq, cos, -sin), rotate(dk, cos, -sin), dv), 1).flatten(1)
+    own = (rotate(dq, cos, -sin), rotate(dk, cos, -sin), dv)
+    return tuple(t.flatten(1) for t in own) if pieces > 1 else (torch.cat(own, 1).flatten(1),)
 
 
-def gated(gate_up: torch.Tensor) -> torch.Tensor:
+def _halves(gate_up: Outputs) -> Sequence[torch.Tensor]:
+    return gate_up if len(gate_up) > 1 else gate_up[0].chunk(2, 1)
+
+
+def gated(gate_up: Outputs) -> torch.Tensor:
     """Compute silu(gate) * up with silu(g) = g / (1 + e^-g).
 
     Source: Shazeer 2020 (arXiv 2002.05202), the variant SwiGLU.
 
     Args:
-        gate_up: (tokens, 2 m): gate, then up.
+        gate_up: (tokens, 2 m): gate, then up; or one matrix each.
 
     Returns:
         (tokens, m), in the precision of the input.
     """
-    gate, up = gate_up.chunk(2, 1)
-    return (F.silu(wide(gate)) * wide(up)).to(gate_up.dtype)
+    gate, up = _halves(gate_up)
+    return (F.silu(wide(gate)) * wide(up)).to(gate.dtype)
 
 
 def gated_backward(
-    dout: torch.Tensor, gate_up: torch.Tensor, again: bool = True
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    dout: torch.Tensor, gate_up: Outputs, again: bool = True
+) -> tuple[Outputs, torch.Tensor | None]:
     """Compute the gradient of `gated`'s input, and `gated`'s output once more.
 
     dgate = dout up s (1 + gate - gate s) and dup = dout gate s, with s = 1 / (1 + e^-gate).
 
     Args:
         dout: (tokens, m), gradient of `gated`'s output.
-        gate_up: (tokens, 2 m), `gated`'s input.
+        gate_up: `gated`'s input.
         again: Whether `gated`'s output is wanted.
 
     Returns:
-        (tokens, 2 m), dgate and then dup, and (tokens, m) or None; both in the precision of `dout`.
+        dgate and then dup, in one matrix or two as `gate_up` is, and (tokens, m) or None; all in the precision of
+        `dout`.
     """
-    gate, up = (wide(t) for t in gate_up.chunk(2, 1))
+    gate, up = (wide(t) for t in _halves(gate_up))
     d, share = wide(dout), torch.sigmoid(gate)
     switched = gate * share
-    dgate = d * up * share * (1 + gate - switched)
+    dgate, dup = d * up * share * (1 + gate - switched), d * switched
     active = (switched * up).to(dout.dtype) if again else None
-    return torch.cat((dgate, d * switched), 1).to(dout.dtype), active
+    pulled = (dgate, dup) if len(gate_up) > 1 else (torch.cat((dgate, dup), 1),)
+    return tuple(t.to(dout.dtype) for t in pulled), active
 
 
 def cross_entropy(
@@ -243,9 +260,9 @@ class Kernels:
     norm_backward: Callable[..., torch.Tensor] = norm_backward
     norm_backward_add: Callable[..., torch.Tensor] = norm_backward_add
     split_heads: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = split_heads
-    join_heads: Callable[..., torch.Tensor] = join_heads
+    join_heads: Callable[..., Outputs] = join_heads
     gated: Callable[..., torch.Tensor] = gated
-    gated_backward: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = gated_backward
+    gated_backward: Callable[..., tuple[Outputs, torch.Tensor | None]] = gated_backward
     cross_entropy: Callable[..., tuple[torch.Tensor, torch.Tensor]] = cross_entropy
 
 
@@ -279,23 +296,47 @@ class _Compiled:
         return out
 
 
+def _gated_on_cpu(gate_up: Outputs) -> torch.Tensor:
+    """`gated` by the compiled loop."""
+    return gate.gated(*_halves(gate_up))
+
+
 def _gated_backward_on_cpu(
-    dout: torch.Tensor, gate_up: torch.Tensor, again: bool = True
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`gated_backward` by the compiled loops of `engines.cpu.gate`, float32."""
-    return gate.gated_backward(dout, gate_up), gate.gated(gate_up) if again else None
+    dout: torch.Tensor, gate_up: Outputs, again: bool = True
+) -> tuple[Outputs, torch.Tensor | None]:
+    """`gated_backward` by the compiled loops."""
+    out = tuple(torch.empty_like(t) for t in gate_up)
+    gate.gated_backward(dout, *_halves(gate_up), *_halves(out))
+    return out, _gated_on_cpu(gate_up) if again else None
+
+
+def _split_heads_on_cpu(
+    qkv: Outputs, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`split_heads` of three matrices by the compiled loop."""
+    q, k, v = _by_head(qkv, heads, kv_heads)
+    return passes.rotate(q, cos, sin), passes.rotate(k, cos, sin), v
+
+
+def _join_heads_on_cpu(
+    dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, _pieces: int
+) -> Outputs:
+    """`join_heads` into three matrices by the compiled loop."""
+    turned = (passes.rotate(t, cos, sin, back=True) for t in (dq, dk))
+    return tuple(t.flatten(1) for t in (*turned, dv))
 
 
 def _cross_entropy_on_cpu(
     logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`cross_entropy` of float32 logits whose memory the slope takes over, with three passes over it and not eight."""
-    whole = torch.logsumexp(logits, -1, keepdim=True)
+    """`cross_entropy` of logits whose memory, in float32, the slope takes over: three passes over it and not eight."""
+    values = logits.float()
+    whole = torch.logsumexp(values, -1, keepdim=True)
     at = targets.unsqueeze(1)
-    loss = (whole - logits.gather(1, at)).squeeze(1)
-    slope = logits.sub_(whole).exp_()
+    loss = (whole - values.gather(1, at)).squeeze(1)
+    slope = values.sub_(whole).exp_()
     slope.scatter_add_(1, at, torch.full_like(whole, -1.0))
-    return loss, slope.mul_(weights.to(slope.dtype).unsqueeze(1))
+    return loss, slope.mul_(weights.to(slope.dtype).unsqueeze(1)).to(logits.dtype)
 
 
 def make_kernels(
@@ -310,12 +351,15 @@ def make_kernels(
 
     Returns:
         The functions, each compiled at its first call on CUDA; one that cannot be compiled runs as written, with a
-        warning. On a CPU in float32 the gate is that of `engines.cpu.gate`, and the loss works in the logits' memory.
+        warning. On a CPU in float32 and bfloat16 they are the loops of `engines.cpu`, and the loss works in the
+        logits' memory.
     """
-    if device.type == "cpu" and dtype == torch.float32:
+    if device.type == "cpu" and dtype in KINDS:
         return Kernels(
-            gated=gate.gated, gated_backward=_gated_backward_on_cpu, cross_entropy=_cross_entropy_on_cpu
-        )
+            norm=passes.norm, add_norm=passes.add_norm, norm_backward_add=passes.norm_backward_add,
+            split_heads=_split_heads_on_cpu, join_heads=_join_heads_on_cpu, gated=_gated_on_cpu,
+            gated_backward=_gated_backward_on_cpu, cross_entropy=_cross_entropy_on_cpu,
+        )  # fmt: skip
     if device.type != "cuda" or compile == "off":
         return Kernels()
     plain = Kernels()

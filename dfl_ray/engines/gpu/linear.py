@@ -1,4 +1,7 @@
-"""Frozen linear layers that read the same input, as one product, with each adapter beside it.
+"""Frozen linear layers that read the same input, as one layer, with each adapter beside it.
+
+On a GPU their weights are one matrix and so is their output; on a CPU each layer keeps its own, since products and
+passes over memory are slower there where rows lie apart. An output is therefore a tuple, one matrix a weight.
 
 y = W x + bias + B (s A x). The thin product s A x -> z (r numbers a token) is made for all joined layers at once;
 B z is written first and the frozen product is added onto it, so that the wide output is written once more and never
@@ -11,10 +14,13 @@ Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.1 (scale s =
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+Outputs = tuple[torch.Tensor, ...]
+"""One (tokens, outputs) a weight."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,29 @@ class Part:
     """Some outputs of a joined layer.
 
     Attributes:
-        start: First output.
+        piece: Number of the weight they come from.
+        start: First output of that weight.
         stop: Output behind the last.
         index: Number of the adapted layer, or None where nothing is adapted.
     """
 
+    piece: int
     start: int
     stop: int
     index: int | None
+
+    def of(self, outputs: Outputs, groups: int) -> torch.Tensor:
+        """Their columns.
+
+        Args:
+            outputs: Of the joined layer.
+            groups: Number of adapters K.
+
+        Returns:
+            (K, tokens of an adapter, columns), a view.
+        """
+        whole = outputs[self.piece]
+        return whole.view(groups, -1, whole.shape[1])[:, :, self.start : self.stop]
 
 
 @dataclass(frozen=True)
@@ -39,52 +60,45 @@ class Joined:
     Attributes:
         weights: The (m, d) weight in the precision of the products, cut along its outputs into what lies in memory
             together: all of it on a GPU, one tensor a layer on a CPU, where the base is mapped and not copied.
-        bias: (m,), or None.
+        biases: One (outputs,) a weight, or None.
         parts: Which outputs are whose.
     """
 
     weights: tuple[torch.Tensor, ...]
-    bias: torch.Tensor | None
+    biases: tuple[torch.Tensor, ...] | None
     parts: tuple[Part, ...]
 
-    @property
-    def outputs(self) -> int:
-        """m."""
-        return sum(len(w) for w in self.weights)
-
-    def _cuts(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        start = 0
-        for weight in self.weights:
-            yield slice(start, start + len(weight)), weight
-            start += len(weight)
-
-    def add_product_(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def add_product_(self, out: Outputs, x: torch.Tensor) -> Outputs:
         """Add x W^T to `out`, in place.
 
         Args:
-            out: (tokens, m).
+            out: (tokens, outputs) a weight.
             x: (tokens, d).
 
         Returns:
             `out`.
         """
-        for outputs, weight in self._cuts():
-            out[:, outputs].addmm_(x, weight.t())
+        for into, weight in zip(out, self.weights, strict=True):
+            into.addmm_(x, weight.t())
         return out
 
-    def add_pulled_back_(self, dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    def add_pulled_back_(self, dx: torch.Tensor, dy: Outputs) -> torch.Tensor:
         """Add dy W to `dx`, in place.
 
         Args:
             dx: (tokens, d).
-            dy: (tokens, m).
+            dy: (tokens, outputs) a weight.
 
         Returns:
             `dx`.
         """
-        for outputs, weight in self._cuts():
-            dx.addmm_(dy[:, outputs], weight)
+        for own, weight in zip(dy, self.weights, strict=True):
+            dx.addmm_(own, weight)
         return dx
+
+    def bias_of(self, part: Part) -> torch.Tensor | None:
+        """(columns,) of a part, or None."""
+        return None if self.biases is None else self.biases[part.piece][part.start : part.stop]
 
     @property
     def adapted(self) -> tuple[Part, ...]:
@@ -172,9 +186,7 @@ def cast_adapters(
     return Adapters((stacked * scale).to(dtype), tuple(b[i].to(dtype) for i in own))
 
 
-def apply(
-    joined: Joined, x: torch.Tensor, adapters: Adapters | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def apply(joined: Joined, x: torch.Tensor, adapters: Adapters | None) -> tuple[Outputs, torch.Tensor | None]:
     """Compute y = W x + bias + B z with z = s A x.
 
     Args:
@@ -183,26 +195,21 @@ def apply(
         adapters: What is added, or None.
 
     Returns:
-        (tokens, m), and z (K, tokens of an adapter, parts * r) for backward, or None without adapters.
+        (tokens, outputs) a weight, and z (K, tokens of an adapter, parts * r) for backward, or None without adapters.
     """
-    if adapters is None:
-        bare = x.new_zeros(len(x), joined.outputs)
-        return joined.add_product_(bare if joined.bias is None else bare.add_(joined.bias), x), None
-    count, r = len(adapters.a), adapters.rank
-    z = torch.bmm(x.view(count, -1, x.shape[1]), adapters.a.transpose(1, 2))
-    out = x.new_empty(count, z.shape[1], joined.outputs)
+    count = 1 if adapters is None else len(adapters.a)
+    z = None if adapters is None else torch.bmm(x.view(count, -1, x.shape[1]), adapters.a.transpose(1, 2))
+    out = tuple(x.new_empty(len(x), len(w)) for w in joined.weights)
     number = 0
     for part in joined.parts:
-        into = out[:, :, part.start : part.stop]
-        bias = None if joined.bias is None else joined.bias[part.start : part.stop]
-        if part.index is None:
+        into, bias = part.of(out, count), joined.bias_of(part)
+        if part.index is None or adapters is None or z is None:
             into.zero_() if bias is None else into.copy_(bias.expand_as(into))
             continue
-        thin = z[:, :, number * r : (number + 1) * r]
-        _write(into, thin, adapters.b[number].transpose(1, 2), bias)
+        r = adapters.rank
+        _write(into, z[:, :, number * r : (number + 1) * r], adapters.b[number].transpose(1, 2), bias)
         number += 1
-    flat = out.view(len(x), -1)
-    return joined.add_product_(flat, x), z
+    return joined.add_product_(out, x), z
 
 
 def _write(into: torch.Tensor, x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -215,13 +222,13 @@ def _write(into: torch.Tensor, x: torch.Tensor, y: torch.Tensor, bias: torch.Ten
 
 
 def pull_back(
-    joined: Joined, dy: torch.Tensor, adapters: Adapters | None, *, needed: bool = True
+    joined: Joined, dy: Outputs, adapters: Adapters | None, *, needed: bool = True
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Compute the gradients of a joined layer's input and thin product: dz = dy B and dx = dy W + dz (s A).
 
     Args:
         joined: The frozen layers.
-        dy: (tokens, m).
+        dy: (tokens, outputs) a weight.
         adapters: As in `apply`.
         needed: Whether dx is.
 
@@ -229,43 +236,49 @@ def pull_back(
         dx (tokens, d) or None, and dz (K, tokens of an adapter, parts * r) or None.
     """
     if adapters is None:
-        bare = dy.new_zeros(len(dy), joined.weights[0].shape[1]) if needed else None
+        bare = dy[0].new_zeros(len(dy[0]), joined.weights[0].shape[1]) if needed else None
         return (None if bare is None else joined.add_pulled_back_(bare, dy)), None
     count, r = len(adapters.a), adapters.rank
-    grouped = dy.view(count, -1, dy.shape[1])
-    dz = dy.new_empty(count, grouped.shape[1], r * len(adapters.b))
+    dz = dy[0].new_empty(count, len(dy[0]) // count, r * len(adapters.b))
     for number, (part, b) in enumerate(zip(joined.adapted, adapters.b, strict=True)):
-        # Turned round: with few columns in the result, products are up to three times slower than with few rows.
-        thin = torch.bmm(b.transpose(1, 2), grouped[:, :, part.start : part.stop].transpose(1, 2))
-        dz[:, :, number * r : (number + 1) * r] = thin.transpose(1, 2)
+        dz[:, :, number * r : (number + 1) * r] = _thin(part.of(dy, count), b)
     if not needed:
         return None, dz
-    dx = torch.bmm(dz, adapters.a).view(len(dy), -1)
+    dx = torch.bmm(dz, adapters.a).view(len(dy[0]), -1)
     return joined.add_pulled_back_(dx, dy), dz
 
 
+def _thin(dy: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Compute dy B, (K, tokens, r), turned round where that is faster.
+
+    With few columns in the result products are up to three times slower than with few rows, except in bfloat16 on a
+    CPU, where turning costs more than it saves.
+    """
+    if dy.dtype == torch.bfloat16 and not dy.is_cuda:
+        return torch.stack([torch.mm(x, y) for x, y in zip(dy, b, strict=True)])
+    return torch.bmm(b.transpose(1, 2), dy.transpose(1, 2)).transpose(1, 2)
+
+
 def put_b(
-    joined: Joined, dy: torch.Tensor, z: torch.Tensor | None, adapters: Adapters | None, into: Gradients
+    joined: Joined, dy: Outputs, z: torch.Tensor | None, adapters: Adapters | None, into: Gradients
 ) -> None:
     """Compute the gradients of all B of a joined layer, dB = dy^T z, and write them.
 
     Args:
         joined: The frozen layers.
-        dy: (tokens, m).
+        dy: (tokens, outputs) a weight.
         z: The second result of `apply`.
         adapters: As in `apply`; None writes nothing.
         into: Takes the gradients.
     """
     if adapters is None or z is None:
         return
-    grouped, r = dy.view(len(z), -1, dy.shape[1]), adapters.rank
+    r = adapters.rank
     for number, part in enumerate(joined.adapted):
         target = into.b[part.index]  # type: ignore[index]
         own = z[:, :, number * r : number * r + target.shape[2]]
         # z^T dy and not dy^T z, which takes ten times as long on a CPU at rank 8; the same sums.
-        into.put(
-            target, exact_product(own.transpose(1, 2), grouped[:, :, part.start : part.stop]).transpose(1, 2)
-        )
+        into.put(target, exact_product(own.transpose(1, 2), part.of(dy, len(z))).transpose(1, 2))
 
 
 def put_a(

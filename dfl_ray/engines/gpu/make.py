@@ -7,13 +7,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from dfl_ray.engines.cpu import gate, passes
+from dfl_ray.engines.cpu.arrays import KINDS
 from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.head import PIECE_LOGITS
 from dfl_ray.engines.gpu.kernels import Compile, make_kernels
 from dfl_ray.engines.gpu.linear import Joined, Part
-from dfl_ray.engines.memory import CPU_LOGITS, CPU_TOKENS, bytes_per_token, too_large_to_merge
+from dfl_ray.engines.memory import CPU_LOGITS, bytes_per_token, part_tokens, too_large_to_merge
 from dfl_ray.lora.inject import AdaptedLinear
-from dfl_ray.models.llama import CausalDecoder
+from dfl_ray.models.llama import CausalDecoder, GatedLayer, RMSNorm
 
 Choice = Literal["auto", "on", "off"]
 
@@ -47,13 +49,31 @@ def large_decoder(
     on_cpu = embedding.device.type == "cpu"
     if choice == "auto" and embedding.device.type != "cuda" and not too_large_to_merge(model.shape):
         return None
+    take_compiled_passes(model)
     return LargeDecoder(
         shape=model.shape, embedding=embedding, head=model.lm_head.weight.detach(),
         blocks=tuple(_block(cast(Any, layer)) for layer in model.model.layers),
         norm=model.model.norm.weight.detach(), frequencies=model.get_buffer("frequencies"),
         kernels=make_kernels(embedding.device, compile, embedding.dtype),
-        piece_logits=CPU_LOGITS if on_cpu else PIECE_LOGITS, most_tokens=CPU_TOKENS if on_cpu else None,
+        piece_logits=CPU_LOGITS if on_cpu else PIECE_LOGITS,
+        most_tokens=part_tokens(embedding.element_size()) if on_cpu else None,
     )  # fmt: skip
+
+
+def take_compiled_passes(model: CausalDecoder) -> None:
+    """Let a model's modules take the loops of `engines.cpu` where no gradient is recorded, as in evaluation.
+
+    Args:
+        model: On a CPU, in float32 or bfloat16; others are left as they are.
+    """
+    weight = model.model.norm.weight
+    if weight.device.type != "cpu" or weight.dtype not in KINDS:
+        return
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.compiled = passes.norm
+        elif isinstance(module, GatedLayer):
+            module.compiled = gate.gated
 
 
 def _block(layer: Any) -> Block:
@@ -71,22 +91,25 @@ def _block(layer: Any) -> Block:
 def _join(*modules: nn.Module) -> Joined:
     linear = [cast(nn.Linear, m.base if isinstance(m, AdaptedLinear) else m) for m in modules]
     weights = tuple(m.weight.detach() for m in linear)
-    if len(linear) > 1 and weights[0].device.type == "cuda":
-        weights = (torch.cat(weights),)
-    parts: list[Part] = []
-    start = 0
-    for module, layer in zip(modules, linear, strict=True):
-        stop = start + layer.out_features
-        if len(weights) < len(linear):
-            layer.weight = nn.Parameter(weights[0][start:stop], requires_grad=False)
-        parts.append(Part(start, stop, module.index if isinstance(module, AdaptedLinear) else None))
-        start = stop
-    biases = [cast("torch.Tensor | None", m.bias) for m in linear]
-    if all(b is None for b in biases):
-        return Joined(weights, None, tuple(parts))
+    biases = [m.bias for m in linear]
     zeros = [weights[0].new_zeros(m.out_features) for m in linear]
-    bias = torch.cat([z if b is None else b.detach() for z, b in zip(zeros, biases, strict=True)])
-    return Joined(weights, bias, tuple(parts))
+    filled = tuple(z if b is None else b.detach() for z, b in zip(zeros, biases, strict=True))
+    index = [m.index if isinstance(m, AdaptedLinear) else None for m in modules]
+    none = all(b is None for b in biases)
+    if len(linear) == 1 or weights[0].device.type != "cuda":
+        parts = tuple(
+            Part(i, 0, m.out_features, n) for i, (m, n) in enumerate(zip(linear, index, strict=True))
+        )
+        return Joined(weights, None if none else filled, parts)
+    whole = torch.cat(weights)
+    together: list[Part] = []
+    start = 0
+    for layer, number in zip(linear, index, strict=True):
+        stop = start + layer.out_features
+        layer.weight = nn.Parameter(whole[start:stop], requires_grad=False)
+        together.append(Part(0, start, stop, number))
+        start = stop
+    return Joined((whole,), None if none else (torch.cat(filled),), tuple(together))
 
 
 def devices_that_fit(

@@ -313,11 +313,11 @@ def test_a_kernel_that_does_not_compile_is_said_and_runs_as_written(monkeypatch)
     kernels = make_kernels(torch.device("cuda"))
     x = torch.randn(5, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
     with pytest.warns(RuntimeWarning, match=r"`gated` runs without torch.compile .*no C compiler here"):
-        first = kernels.gated(x)
+        first = kernels.gated((x,))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = kernels.gated(x)
-    assert torch.equal(first, Kernels().gated(x)) and torch.equal(again, first)
+        again = kernels.gated((x,))
+    assert torch.equal(first, Kernels().gated((x,))) and torch.equal(again, first)
 
 
 @pytest.mark.parametrize("device", ON)

@@ -60,10 +60,10 @@ def test_working_memory_counts_what_a_step_keeps():
         )
 
     assert asked(100, 2) == 200 * a_token + logits
-    assert asked(100, 10) == 640 * a_token + logits  # no more together than `CPU_TOKENS`
+    assert asked(100, 10) == 640 * a_token + logits  # no more together than `part_tokens`
     assert asked(900, 1) == 900 * a_token + logits  # but one device whole
-    assert asked(1, 1, 1e9) == 6_144 * 4 * 18_816 + logits
-    assert asked(100, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
+    assert asked(1, 1, 1e9) == 2_560 * 4 * 18_816 + logits
+    assert asked(10, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
     small = read_decoder((embedded_path() / "config.json").read_text())
     assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
 
