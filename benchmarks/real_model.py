@@ -1,7 +1,7 @@
 """Does the claim hold on a real language model and real text? Equal rounds, and equal bytes and airtime.
 
 `python benchmarks/real_model.py --data PATH --model PATH --preset smollm2` runs the methods of `ROWS` on six tasks of a
-folder, ten devices with two tasks each, paired seeds, on every graph of `--graphs`, one run at a time. It prints a
+folder, ten devices with two tasks each, paired seeds, on every graph of `--graphs`. It prints a
 markdown table a graph, with the base model's accuracy by task beside each method's.
 
 `--tune 1` lets `benchmarks/tuning.py` choose every method's settings on every graph first, on validation rows and a
@@ -79,7 +79,7 @@ def tune(asked: argparse.Namespace, overrides: Sequence[str], graph: str) -> dic
     preset = ["--preset", asked.preset] if asked.preset else []
     return tuning.main(
         [
-            "--methods", ",".join(methods), "--seeds", str(asked.tune), *preset, "--folder", str(folder),
+            "--methods", ",".join(methods), "--seeds", str(asked.tune), "--jobs", str(asked.jobs), *preset, "--folder", str(folder),
             "--out", str(folder / f"{graph}.json"), *overrides, f"topology.type={graph}",
         ]
     )  # fmt: skip
@@ -138,6 +138,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--tuned", type=Path, help="file of benchmarks/tuning.py")
     parser.add_argument("--tune", type=int, default=0, help="seeds to tune every method on first; 0: none")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", action="append", default=[], help="a row of the table; may be repeated")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/real_model"))
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             for x in rows.values()
         ]
         say(f"{graph}: {len(jobs)} runs")
-        curves = run_all(jobs, 1)
+        curves = run_all(jobs, asked.jobs)
         print(
             f"Graph {graph}, seeds 0 to {asked.seeds - 1}:\n\n{table(rows, curves, overrides, asked.preset)}\n"
         )
