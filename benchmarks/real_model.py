@@ -79,7 +79,8 @@ def tune(asked: argparse.Namespace, overrides: Sequence[str], graph: str) -> dic
     preset = ["--preset", asked.preset] if asked.preset else []
     return tuning.main(
         [
-            "--methods", ",".join(methods), "--seeds", str(asked.tune), "--jobs", str(asked.jobs), *preset, "--folder", str(folder),
+            "--methods", ",".join(methods), "--seeds", str(asked.tune), "--jobs", str(asked.jobs), *preset,
+            "--folder", str(folder),
             "--out", str(folder / f"{graph}.json"), *overrides, f"topology.type={graph}",
         ]
     )  # fmt: skip

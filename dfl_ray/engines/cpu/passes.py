@@ -60,6 +60,23 @@ def add_norm(
     return total, out, inverse
 
 
+def renorm(x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Compute the norm's output once more, x * inverse * weight.
+
+    Args:
+        x: (..., width), the norm's input, contiguous.
+        inverse: (..., 1) float32, the last result of `norm`.
+        weight: (width,).
+
+    Returns:
+        (..., width), in the precision of x.
+    """
+    out, width = torch.empty_like(x), x.shape[-1]
+    kernel = _renorm(lanes_dividing(width), element(x), width)
+    kernel(*(address(t) for t in (x, inverse, weight, out)), inverse.numel())
+    return out
+
+
 def norm_backward_add(
     dout: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor, beside: torch.Tensor
 ) -> torch.Tensor:
@@ -128,11 +145,31 @@ def _write_norm(vec: Any, kind: Any, width: int, eps: float, row: Any, source: A
     over = b.fdiv(vec.splat(1.0), vec.root(b.fadd(mean, vec.splat(eps))))
     token = b.sdiv(row, INT64(width))
     b.store(b.extract_element(over, INT64(0)), b.gep(inverse, [token]))
+    _scale(vec, kind, width, row, source, over, weight, out)
+
+
+def _scale(vec: Any, kind: Any, width: int, row: Any, source: Any, over: Any, weight: Any, out: Any) -> None:
+    """Write weight * (x * over) for the row that begins at `row` of `source`."""
+    from dfl_ray.engines.cpu.vector_ir import INT64
+
+    b = vec.builder
     with vec.loop(INT64(0), INT64(width // vec.width)) as number:
         feature = b.mul(number, INT64(vec.width))
         at = b.add(row, feature)
         normed = vec.rounded(b.fmul(vec.load(source, at), over), kind)
         vec.store(b.fmul(vec.load(weight, feature), normed), out, at)
+
+
+@cache
+def _renorm(lanes: int, kind: Any, width: int) -> Callable[..., None]:
+    from dfl_ray.engines.cpu.vector_ir import FLOAT, INT64, VectorIR, compile_kernel
+
+    def write(vec: VectorIR, x: Any, inverse: Any, weight: Any, out: Any, tokens: Any) -> None:
+        with vec.loop(INT64(0), tokens) as token:
+            row = vec.builder.mul(token, INT64(width))
+            _scale(vec, kind, width, row, x, vec.each(inverse, token), weight, out)
+
+    return compile_kernel("renorm", [kind, FLOAT, kind, kind], 1, lanes, write)
 
 
 @cache

@@ -356,7 +356,8 @@ def make_kernels(
     """
     if device.type == "cpu" and dtype in KINDS:
         return Kernels(
-            norm=passes.norm, add_norm=passes.add_norm, norm_backward_add=passes.norm_backward_add,
+            norm=passes.norm, add_norm=passes.add_norm, renorm=passes.renorm,
+            norm_backward_add=passes.norm_backward_add,
             split_heads=_split_heads_on_cpu, join_heads=_join_heads_on_cpu, gated=_gated_on_cpu,
             gated_backward=_gated_backward_on_cpu, cross_entropy=_cross_entropy_on_cpu,
         )  # fmt: skip
