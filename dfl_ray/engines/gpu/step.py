@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 
@@ -25,7 +24,8 @@ def step_gradients(
 ) -> torch.Tensor:
     """Mean token loss of each adapter on its rows; the gradients of their sum go to `into_a` and `into_b`.
 
-    Adapters go through the model together as far as `decoder.most_tokens` allows, else one part after the other.
+    Adapters go through the model together as far as `decoder.most_tokens` allows, else one part after the other, those
+    with similarly many tokens together, since all of a part are padded to its fullest.
 
     Args:
         decoder: The base.
@@ -39,62 +39,38 @@ def step_gradients(
     Returns:
         (S,) losses, 0 for adapters without rows, whose gradients are 0 too.
     """
-    losses: list[torch.Tensor] = []
-    for part in parts(rows, decoder.most_tokens):
-        own_a = None if into_a is None else [v[part] for v in into_a]
-        own_b = [v[part] for v in into_b]
-        factors = [x[part] for x in a], [x[part] for x in b]
-        losses.append(_part_gradients(decoder, rows[part], *factors, scale, own_a, own_b))
-    return torch.cat(losses)
-
-
-def parts(rows: Sequence[Sequence[tuple[TokenRows, int]]], most_tokens: int | None) -> list[slice]:
-    """Cut the adapters into runs of at most so many tokens, each of at least one adapter that has rows.
-
-    Args:
-        rows: For each adapter its rows, not all empty.
-        most_tokens: Tokens of a run; None puts all into one.
-
-    Returns:
-        The runs, in order.
-    """
-    if most_tokens is None:
-        return [slice(0, len(rows))]
-    starts, held = [0], 0
-    for k, own in enumerate(rows):
-        tokens = sum(int(t.offsets[i + 1] - t.offsets[i]) - 1 for t, i in own)
-        if held and tokens and held + tokens > most_tokens:
-            starts.append(k)
-            held = 0
-        held += tokens
-    return [slice(i, j) for i, j in pairwise((*starts, len(rows)))]
-
-
-def _part_gradients(
-    decoder: LargeDecoder,
-    rows: Sequence[Sequence[tuple[TokenRows, int]]],
-    a: Sequence[torch.Tensor],
-    b: Sequence[torch.Tensor],
-    scale: float,
-    into_a: Sequence[torch.Tensor] | None,
-    into_b: Sequence[torch.Tensor],
-) -> torch.Tensor:
-    """`step_gradients` of adapters that share one pass."""
-    counts = [len(r) for r in rows]
-    device = decoder.embedding.device
-    used = _used(counts, device)
-    if used is not None:
-        a, b = [x[used] for x in a], [x[used] for x in b]
+    tokens = [sum(int(t.offsets[i + 1] - t.offsets[i]) - 1 for t, i in own) for own in rows]
+    losses = torch.zeros(len(rows), dtype=into_b[0].dtype, device=decoder.embedding.device)
+    if not all(tokens):
         for view in (*(into_a or ()), *into_b):
             view.zero_()
-    batch = collate([pair for r in rows for pair in r])
-    plan = make_plan(batch, [n for n in counts if n], decoder.frequencies, device)
-    own = train_step(decoder, plan, a, b, Gradients(into_a, into_b, used, scale))
-    return own if used is None else own.new_zeros(len(counts)).index_copy_(0, used, own)
+    for part in parts(tokens, decoder.most_tokens):
+        used = None if part == [*range(len(rows))] else torch.tensor(part, device=losses.device)
+        own_a, own_b = ([v if used is None else v[used] for v in x] for x in (a, b))
+        batch = collate([pair for k in part for pair in rows[k]])
+        plan = make_plan(batch, [len(rows[k]) for k in part], decoder.frequencies, losses.device)
+        found = train_step(decoder, plan, own_a, own_b, Gradients(into_a, into_b, used, scale))
+        losses[slice(None) if used is None else used] = found.to(losses.dtype)
+    return losses
 
 
-def _used(counts: Sequence[int], device: torch.device) -> torch.Tensor | None:
-    """(K,) int64 adapters that have rows, or None if all do."""
-    if all(counts):
-        return None
-    return torch.tensor([k for k, n in enumerate(counts) if n], device=device)
+def parts(tokens: Sequence[int], most_tokens: int | None) -> list[list[int]]:
+    """Cut the adapters into parts that take at most so many tokens, padding included, or are one adapter.
+
+    Args:
+        tokens: Tokens of each adapter's rows, not all 0.
+        most_tokens: Tokens of a part; None puts all into one, in their order.
+
+    Returns:
+        The numbers of the adapters of each part, the fullest first; those without tokens are in none.
+    """
+    asked = [k for k, n in enumerate(tokens) if n]
+    if most_tokens is None:
+        return [asked]
+    out: list[list[int]] = []
+    for k in sorted(asked, key=lambda k: -tokens[k]):
+        if out and (len(out[-1]) + 1) * tokens[out[-1][0]] <= most_tokens:
+            out[-1].append(k)
+        else:
+            out.append([k])
+    return out

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,13 +122,17 @@ def test_parts_of_a_step_change_nothing(most):
 
 @pytest.mark.parametrize("most", [0, 3, 20, 1000])
 def test_a_part_holds_whole_adapters_within_its_tokens(most):
-    rows = rows_of([*RAGGED, 7, 7], [2, 0, 4, 0, 2, 0])
-    tokens = [sum(len(t.row(i)) - 1 for t, i in own) for own in rows]
-    found = [tokens[part] for part in parts(rows, most)]
-    assert [t for part in found for t in part] == tokens
-    assert all(sum(part) and (sum(part) <= most or sum(t > 0 for t in part) == 1) for part in found)
-    sums = [sum(part) for part in found]
-    assert all(one + two > most for one, two in pairwise(sums))
+    tokens = [24, 0, 6, 0, 31, 5, 5, 30]
+    found = parts(tokens, most)
+    assert sorted(k for part in found for k in part) == [0, 2, 4, 5, 6, 7]
+    slots = [len(part) * max(tokens[k] for k in part) for part in found]
+    assert all(n <= most or len(part) == 1 for n, part in zip(slots, found, strict=True))
+    fullest = [max(tokens[k] for k in part) for part in found]
+    assert all(
+        (len(one) + 1) * first > most and min(tokens[k] for k in one) >= second
+        for one, first, second in zip(found, fullest, fullest[1:], strict=False)
+    )
+    assert parts(tokens, None) == [[0, 2, 4, 5, 6, 7]]
 
 
 def test_pieces_stay_within_their_memory():
