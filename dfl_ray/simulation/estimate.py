@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FLOPS_PER_S_PER_CPU = 15e9
 """Effective training rate of one CPU core on small models (measured; see docs/runtime.md)."""
-LARGE_FLOPS_PER_S_PER_CPU = 50e9
-"""The same on models of which no adapter can be merged, in float32 (measured; see docs/runtime.md)."""
+LARGE_FLOPS_PER_S_PER_CPU = {"float32": 50e9, "bfloat16": 100e9}
+"""The same on models of which no adapter can be merged, with AVX-512 (measured; see docs/runtime.md); AMX is faster."""
 RAY_READY_S, ACTOR_READY_S = 7.6, 1.1
 """Seconds until Ray stands, and processor seconds of each actor after that (measured; see docs/runtime.md)."""
 PROJECTION_S = 2.5e-10
@@ -273,7 +273,7 @@ def cpu_rate(run: Outline) -> float:
     """
     shape = run.targets.shape
     large = shape is not None and too_large_to_merge(shape)
-    return LARGE_FLOPS_PER_S_PER_CPU if large else FLOPS_PER_S_PER_CPU
+    return LARGE_FLOPS_PER_S_PER_CPU[run.config.model.dtype] if large else FLOPS_PER_S_PER_CPU
 
 
 def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:

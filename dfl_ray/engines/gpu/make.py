@@ -9,6 +9,7 @@ from torch import nn
 
 from dfl_ray.engines.cpu import gate, passes
 from dfl_ray.engines.cpu.arrays import KINDS
+from dfl_ray.engines.cpu.heap import keep_freed_memory
 from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.head import PIECE_LOGITS
 from dfl_ray.engines.gpu.kernels import Compile, make_kernels
@@ -50,6 +51,8 @@ def large_decoder(
     if choice == "auto" and embedding.device.type != "cuda" and not too_large_to_merge(model.shape):
         return None
     take_compiled_passes(model)
+    if on_cpu:
+        keep_freed_memory()
     return LargeDecoder(
         shape=model.shape, embedding=embedding, head=model.lm_head.weight.detach(),
         blocks=tuple(_block(cast(Any, layer)) for layer in model.model.layers),
