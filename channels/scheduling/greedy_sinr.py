@@ -25,6 +25,7 @@ Source:
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -318,12 +319,16 @@ def _spread(task: SlotTask, units: IntArray, band: IntArray) -> IntArray:
 
 def _orders(task: SlotTask) -> IntArray:
     """(orders, U) orders of insertion: longest first, shortest first, and drawn ones."""
-    units: IntArray = np.arange(task.units, dtype=np.int64)
-    trials: IntArray = np.arange(_ORDERS - 2, dtype=np.int64)[:, None]
-    drawn = keyed_uniform(stream_key(0, "insertion-order"), units, trials, ordered=True)
     longest = np.argsort(-task.alone_s, kind="stable")
-    orders = np.stack([longest, longest[::-1], *np.argsort(drawn, axis=1)]).astype(np.int64)
+    orders = np.stack([longest, longest[::-1], *_drawn_orders(task.units)]).astype(np.int64)
     return orders if task.wanted <= _CAREFUL else orders[:1]
+
+
+@lru_cache(maxsize=SMALL)
+def _drawn_orders(units: int) -> IntArray:
+    numbers: IntArray = np.arange(units, dtype=np.int64)
+    trials: IntArray = np.arange(_ORDERS - 2, dtype=np.int64)[:, None]
+    return np.argsort(keyed_uniform(stream_key(0, "insertion-order"), numbers, trials, ordered=True), axis=1)
 
 
 GREEDY_SINR = Scheduler("greedy_sinr", select, groups=True, spreads=True)
