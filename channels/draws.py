@@ -13,6 +13,7 @@ Source:
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,6 +51,11 @@ def mix(words: KeyArray) -> KeyArray:
     return z ^ (z >> np.uint64(31))
 
 
+@lru_cache(maxsize=256)
+def _name_word(stream: str) -> int:
+    return int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "little")
+
+
 def stream_key(seed: int, stream: str, *counters: int) -> int:
     """Key of one random stream.
 
@@ -61,7 +67,7 @@ def stream_key(seed: int, stream: str, *counters: int) -> int:
     Returns:
         A 64-bit key.
     """
-    key = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "little")
+    key = _name_word(stream)
     for word in (seed, *counters):
         key = _mix_int(key ^ _mix_int(word & _MASK))
     return key

@@ -25,9 +25,29 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The compiled function; it compiles at its first call unless the cache has it.
     """
+    return _compiled(function)
+
+
+def inner_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that kernels call very often and that makes no array; see `kernel`.
+
+    A kernel counts the references to every array it is given or names, at each call. Where a call does little that is
+    most of its time, and here it is left out: who calls holds the arrays. A function that makes an array is refused.
+
+    Args:
+        function: A function in numba's nopython subset that makes no array and returns none.
+
+    Returns:
+        The compiled function; see `kernel`.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     import numba
 
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder it can write
-        return numba.njit(cache=False, nogil=True, error_model="numpy")(function)
+        return numba.njit(cache=False, **options)(function)

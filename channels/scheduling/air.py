@@ -127,7 +127,7 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
     sinr = faded_levels(task, band, levels, fading, state.now_s, power, full[unit])
     source, destination = task.source[unit], task.destination[levels.rows]
     # Who sends hears nothing.
-    hears = ~np.isin(destination, source)
+    hears = ~_among(source, state)[destination]
     sinr = np.where(hears, sinr, 0.0)
     worth, decoded = state.soft.effective_sinr(sinr, rate[unit], transfer), np.zeros_like(hears)
     heard_by = (source[hears], destination[hears])
@@ -154,6 +154,13 @@ def transmit(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> Ai
         complete=complete,
         last=decoded & (state.progress.left_bits[transfer] <= length[unit]),
     )
+
+
+def _among(devices: IntArray, state: State) -> BoolArray:
+    """(N,) whether each device is among the given ones."""
+    among = np.zeros(state.battery_j.shape, dtype=bool)
+    among[devices] = True
+    return among
 
 
 def _cut_bits(duration_s: FloatArray, rate_bps: FloatArray, length: FloatArray) -> FloatArray:
@@ -191,9 +198,10 @@ def _cut(
     life = np.full(full_s.shape, math.inf)
     life[unit] = np.minimum(state.battery_j[source] / sent_w, on_s[source])
     duration = np.minimum(np.minimum(full_s, state.request.deadline_s - state.now_s), life)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         heard_at_most = state.battery_j[destination] / np.float64(radio.draw.receive_power_w)
-    heard = np.minimum(duration[unit], np.nan_to_num(heard_at_most, nan=math.inf, posinf=math.inf))
+    # 0 J over 0 W is no limit.
+    heard = np.fmin(duration[unit], heard_at_most)
     return duration, np.minimum(heard, on_s[destination])
 
 
@@ -264,13 +272,14 @@ def _answers(
         amplifier_efficiency=radio.draw.amplifier_efficiency,
         circuit_power_w=radio.draw.circuit_power_w,
     )
-    answers = np.where(np.isin(air.destination, air.source), 0.0, answers)
+    answers = np.where(_among(air.source, state)[air.destination], 0.0, answers)
     return listens, np.minimum(answers, np.maximum(battery[air.destination] - heard, 0.0))
 
 
 def _record(state: State, air: Air, energy: FloatArray) -> None:
     wanted, count = state.request.transfers, air.transfer.shape
-    ids = np.unique(air.unit, return_inverse=True)[1].reshape(-1)
+    # Rows come unit by unit.
+    ids = np.cumsum(np.diff(air.unit, prepend=air.unit[:1]) > 0)
     with np.errstate(divide="ignore"):
         sinr_db = 10 * np.log10(air.sinr)
     state.parts.append(
@@ -287,7 +296,7 @@ def _record(state: State, air: Air, energy: FloatArray) -> None:
             "delivered": air.last,
             "energy_j": energy,
             "transfer": air.transfer,
-            "transmission": state.transmissions + ids.astype(np.int64),
+            "transmission": state.transmissions + ids,
             "subchannel": air.band[air.unit],
             "power_w": air.power_w,
             "decoded": air.decoded,

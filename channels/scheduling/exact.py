@@ -175,6 +175,6 @@ def shortest_span(times_s: FloatArray) -> float:
     Returns:
         The least total time in s.
     """
-    from channels.scheduling.spans import least_total
+    from channels.scheduling.subset_kernels import least_total
 
     return float(least_total(np.asarray(times_s, dtype=np.float64)))

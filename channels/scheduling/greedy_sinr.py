@@ -25,6 +25,7 @@ Source:
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,19 +51,18 @@ def select(task: SlotTask) -> list[IntArray]:
         return [_side_by_side(task)]
     radio = task.radio
     if radio.near.complete and task.units <= SMALL and radio.far is None:
-        slots = [_spread(task, able, band) for band in split(subset(task, able))]
-        return slots
+        return list(_spread(task, able, split(subset(task, able))))
     return [_spread(task, able, peel_slot(subset(task, able)))]
 
 
-def split(task: SlotTask) -> list[IntArray]:
+def split(task: SlotTask) -> IntArray:
     """Split all units into slots of little total time.
 
     Args:
         task: The task; none of its units is hopeless, and its near list is complete.
 
     Returns:
-        For each slot, in order, (U,) sub-channels, -1 outside the slot. Slots on which other transfers wait
+        (slots, U) sub-channels in each slot, in order, -1 outside the slot. Slots on which other transfers wait
         come first, then those that serve most, and longest neglected, transfers per second.
     """
     from channels.scheduling.spans import shortest_split
@@ -81,27 +81,27 @@ def split(task: SlotTask) -> list[IntArray]:
         _least_sinr(task), task.alone_s, radio.law.earn, _orders(task),
         radio.subchannels, _shakes(task), np.uint64(n),
     )  # fmt: skip
-    served = _served(task)
-    value: list[tuple[float, float, int]] = []
-    for number in np.unique(slot):
-        inside = slot == number
-        value.append(
-            (
-                -float(task.hops_after[inside].max()),
-                -float(served[inside].sum()) / max(float(time_s[inside].max()), 1e-15),
-                int(number),
-            )
-        )
-    order = np.asarray([number for _, _, number in sorted(value)], dtype=np.int64)
+    order = _in_turn(task, slot, time_s)
     if task.urgent and not task.hops_after.any():
         serial = _better_one_by_one(task, slot, order, time_s, over_s)
         if serial is not None:
-            return [np.where(np.arange(n) == unit, 0, -1).astype(np.int64) for unit in serial]
+            return np.where(np.arange(n) == serial[:, None], 0, -1).astype(np.int64)
     # A slot's first members are on the first sub-channels: turning them from slot to slot loads all alike.
-    return [
-        np.where(slot == number, (band + place) % radio.subchannels, -1).astype(np.int64)
-        for place, number in enumerate(order)
+    turn: IntArray = np.arange(order.size, dtype=np.int64)[:, None]
+    return np.where(slot == order[:, None], (band + turn) % radio.subchannels, -1)
+
+
+def _in_turn(task: SlotTask, slot: IntArray, time_s: FloatArray) -> IntArray:
+    """Numbers of the slots in the order of their turn; see `split`."""
+    served, count = _served(task), int(slot.max()) + 1
+    hops, longest_s = np.zeros(count), np.zeros(count)
+    np.maximum.at(hops, slot, task.hops_after)
+    np.maximum.at(longest_s, slot, time_s)
+    value = [
+        (-hops[number], -float(served[slot == number].sum()) / max(longest_s[number], 1e-15), number)
+        for number in np.unique(slot).tolist()
     ]
+    return np.asarray([number for _, _, number in sorted(value)], dtype=np.int64)
 
 
 def _shakes(task: SlotTask) -> int:
@@ -311,19 +311,23 @@ def _side_by_side(task: SlotTask) -> IntArray:
 
 
 def _spread(task: SlotTask, units: IntArray, band: IntArray) -> IntArray:
-    out = np.full(task.units, -1, dtype=np.int64)
-    out[units] = band
+    out = np.full((*band.shape[:-1], task.units), -1, dtype=np.int64)
+    out[..., units] = band
     return out
 
 
 def _orders(task: SlotTask) -> IntArray:
     """(orders, U) orders of insertion: longest first, shortest first, and drawn ones."""
-    units: IntArray = np.arange(task.units, dtype=np.int64)
-    trials: IntArray = np.arange(_ORDERS - 2, dtype=np.int64)[:, None]
-    drawn = keyed_uniform(stream_key(0, "insertion-order"), units, trials, ordered=True)
     longest = np.argsort(-task.alone_s, kind="stable")
-    orders = np.stack([longest, longest[::-1], *np.argsort(drawn, axis=1)]).astype(np.int64)
+    orders = np.stack([longest, longest[::-1], *_drawn_orders(task.units)]).astype(np.int64)
     return orders if task.wanted <= _CAREFUL else orders[:1]
+
+
+@lru_cache(maxsize=SMALL)
+def _drawn_orders(units: int) -> IntArray:
+    numbers: IntArray = np.arange(units, dtype=np.int64)
+    trials: IntArray = np.arange(_ORDERS - 2, dtype=np.int64)[:, None]
+    return np.argsort(keyed_uniform(stream_key(0, "insertion-order"), numbers, trials, ordered=True), axis=1)
 
 
 GREEDY_SINR = Scheduler("greedy_sinr", select, groups=True, spreads=True)

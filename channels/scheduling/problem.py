@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -165,7 +166,7 @@ class SlotTask:
         """Number of units U."""
         return self.source.shape[0]
 
-    @property
+    @cached_property
     def row_unit(self) -> IntArray:
         """(R,) unit of each row."""
         return np.repeat(np.arange(self.units), np.diff(self.first_row))

@@ -19,8 +19,10 @@ from channels.scheduling.problem import Radio, Scheduler
 from channels.scheduling.progress import Progress
 from channels.scheduling.reservations import Reservations
 from channels.slot_fading import SlotFading
-from channels.transfers import DEAD, DELIVERED, FAILED, UNSERVED, UPSTREAM, Schedule, Transfers
+from channels.transfers import DEAD, DELIVERED, FAILED, OUTCOMES, UNSERVED, UPSTREAM, Schedule, Transfers
 from channels.units import BITS_PER_BYTE, db_to_linear
+
+_LOST = np.isin(np.arange(len(OUTCOMES)), (FAILED, DEAD, UPSTREAM))
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class State:
             code: Outcome, a code into `channels.transfers.OUTCOMES`.
         """
         rows = rows[self.pending[rows]]
+        if not rows.size:
+            return
         self.outcome[rows] = code
         self.pending[rows] = False
         np.subtract.at(self.awaited, self.request.transfers.destination[rows], 1)
@@ -167,7 +171,7 @@ class State:
         self.released |= self.outcome[after] == DELIVERED
         while True:
             before = np.where(wanted.after >= 0, self.outcome[after], DELIVERED)
-            lost = np.flatnonzero(self.pending & np.isin(before, (FAILED, DEAD, UPSTREAM)))
+            lost = np.flatnonzero(self.pending & _LOST[before])
             if not lost.size:
                 return
             self.outcome[lost] = UPSTREAM

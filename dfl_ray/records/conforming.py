@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -46,11 +47,18 @@ def _as_arrow(table: TableLike) -> pa.Table:
     if isinstance(table, pa.Table):
         return table
     # Column by column: pyarrow's own conversion of frames spends more on pandas metadata than on the values.
-    columns = {str(name): pa.array(values, from_pandas=True) for name, values in table.items()}
+    columns = {str(name): pa.array(_plain(values), from_pandas=True) for name, values in table.items()}
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns of one table differ in length: {lengths}")
     return pa.table(columns)
+
+
+def _plain(values: Any) -> Any:
+    """The array of a pandas column that has a numpy type, which pyarrow converts faster; anything else as it is."""
+    if isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype):
+        return values.to_numpy()
+    return values
 
 
 def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
@@ -59,7 +67,8 @@ def _column(arrow: pa.Table, field: pa.Field, table: str) -> pa.ChunkedArray:
         values: Any = pa.chunked_array([pa.nulls(arrow.num_rows, field.type)])
     else:
         try:
-            values = arrow.column(field.name).cast(field.type)
+            values = arrow.column(field.name)
+            values = values if values.type == field.type else values.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"table `{table}`, column `{field.name}`: not {field.type}: {error}") from error
         if field.nullable and pa.types.is_floating(field.type):

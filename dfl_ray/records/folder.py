@@ -141,9 +141,10 @@ class RunFolder:
         if unknown:
             raise ValueError(f"no record table {unknown[0]!r}; known: {', '.join(TABLES)}")
         ready = {name: conform(table, TABLES[name], round=round) for name, table in tables.items()}
-        for name in sorted(ready, key=lambda name: name == "rounds"):
-            if ready[name].num_rows:
-                parts.append(self.path / f"{name}.parquet", ready[name])
+        filled = {self.path / f"{name}.parquet": rows for name, rows in ready.items() if rows.num_rows}
+        last = self.path / "rounds.parquet"
+        parts.append_all({path: rows for path, rows in filled.items() if path != last})
+        parts.append_all({path: rows for path, rows in filled.items() if path == last})
         if "rounds" in ready:
             self._list_parts()
 

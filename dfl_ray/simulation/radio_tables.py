@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
 
 def radio_phase_start_s(plan: RoundPlan) -> float:
     """Clock at which the round's first transmission began, in s: the origin of recorded times; 0 when none did."""
-    return float(plan.table["start_s"].min()) if len(plan.table) else 0.0
+    return float(plan.table["start_s"].to_numpy().min()) if len(plan.table) else 0.0
 
 
 def transfer_table(
@@ -119,13 +119,14 @@ def transfer_table(
     from channels.transfers import OUTCOMES
 
     t, owner, tries = hops.transfers, hops.owner, plan.table
-    first, last = _first_and_last_row(tries["transfer"].to_numpy(), len(t))
+    carried = tries["transfer"].to_numpy()
+    first, last = _first_and_last_row(carried, len(t))
     begin = radio_phase_start_s(plan)
     kinds = {int(k): k.name.lower() for k in Kind}
     return pd.DataFrame(
         {
             "transfer": np.arange(len(t)),
-            "slot": _taken(tries, "slot", last).astype("Int64"),
+            "slot": pd.Series(_taken(tries, "slot", last)).astype("Int64"),
             "source": t.source,
             "destination": t.destination,
             "kind": [kinds[int(k)] for k in wanted.kind[owner]],
@@ -135,9 +136,9 @@ def transfer_table(
             "start_s": _taken(tries, "start_s", first) - begin,
             "end_s": _taken(tries, "end_s", last) - begin,
             "payload_bytes": t.payload_bytes,
-            "attempts": np.bincount(tries["transfer"], minlength=len(t)),
+            "attempts": np.bincount(carried, minlength=len(t)),
             "delivered": plan.delivered,
-            "energy_j": np.bincount(tries["transfer"], weights=tries["energy_j"], minlength=len(t)),
+            "energy_j": np.bincount(carried, weights=tries["energy_j"].to_numpy(), minlength=len(t)),
             "message": wanted.message[owner],
             "hop": hops.hop,
             "origin": wanted.source[owner],
@@ -157,11 +158,11 @@ def _first_and_last_row(number: np.ndarray, count: int) -> tuple[np.ndarray, np.
     return first, last
 
 
-def _taken(table: pd.DataFrame, column: str, rows: np.ndarray) -> pd.Series:
+def _taken(table: pd.DataFrame, column: str, rows: np.ndarray) -> np.ndarray:
     """One value a transfer, NaN where it has no row."""
     values = np.full(len(rows), np.nan)
     values[rows >= 0] = table[column].to_numpy()[rows[rows >= 0]]
-    return pd.Series(values)
+    return values
 
 
 ATTEMPT_COLUMNS = (
@@ -180,17 +181,26 @@ def attempt_table(plan: RoundPlan) -> pd.DataFrame:
     Returns:
         The columns of `dfl_ray.records.ATTEMPTS` but `round`; `attempt` numbers the rows of each transfer from 1.
     """
-    table = plan.table[list(ATTEMPT_COLUMNS)].copy()
+    table = {name: plan.table[name].to_numpy() for name in ATTEMPT_COLUMNS}
     begin = radio_phase_start_s(plan)
-    table["start_s"] -= begin
-    table["end_s"] -= begin
-    table.insert(1, "attempt", table.groupby("transfer").cumcount() + 1)
-    return table
+    table |= {name: table[name] - begin for name in ("start_s", "end_s")}
+    return pd.DataFrame(
+        {"transfer": table["transfer"], "attempt": _occurrence(table["transfer"]) + 1, **table}, copy=False
+    )
 
 
-def transmissions(plan: RoundPlan) -> pd.DataFrame:
-    """One row a transmission, however many receivers it had: the first of its rows in `plan.table`."""
-    return plan.table.drop_duplicates("transmission")
+def _occurrence(number: np.ndarray) -> np.ndarray:
+    """(rows,) how many rows of the same number come before each row."""
+    order = np.argsort(number, kind="stable")
+    before = np.empty(len(number), np.int64)
+    before[order] = np.arange(len(number)) - np.searchsorted(number[order], number[order])
+    return before
+
+
+def _transmissions(plan: RoundPlan, *columns: str) -> Iterator[np.ndarray]:
+    """Columns of `plan.table` with one value a transmission, however many receivers it had: that of its first row."""
+    first = np.unique(plan.table["transmission"].to_numpy(), return_index=True)[1]
+    return (plan.table[name].to_numpy()[first] for name in columns)
 
 
 def bytes_on_air(plan: RoundPlan) -> int:
@@ -202,7 +212,8 @@ def bytes_on_air(plan: RoundPlan) -> int:
     Returns:
         Payload bytes.
     """
-    return int(transmissions(plan)["payload_bytes"].sum())
+    (once,) = _transmissions(plan, "payload_bytes")
+    return int(once.sum())
 
 
 def sent_bytes(plan: RoundPlan, count: int) -> np.ndarray:
@@ -215,8 +226,8 @@ def sent_bytes(plan: RoundPlan, count: int) -> np.ndarray:
     Returns:
         (count,) int64 payload bytes; they sum to `bytes_on_air`.
     """
-    once = transmissions(plan)
-    return np.bincount(once["source"], weights=once["payload_bytes"], minlength=count).astype(np.int64)
+    source, payload_bytes = _transmissions(plan, "source", "payload_bytes")
+    return np.bincount(source, weights=payload_bytes, minlength=count).astype(np.int64)
 
 
 def attempt_sinr_db(plan: RoundPlan) -> np.ndarray:

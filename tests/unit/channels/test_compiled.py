@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from channels.channel import Channel
-from channels.compiled import kernel
+from channels.compiled import inner_kernel, kernel
 from channels.estimate import estimate_round, nearest_transfers
 from channels.settings import RadioSettings
 
@@ -45,3 +46,18 @@ def test_an_estimate_is_the_round_summed_up_and_leaves_no_trace():
     assert estimate.delivered_fraction == plan.delivered.mean()
     assert estimate.losses["failed"] == (plan.attempts[~plan.delivered] == 4).sum()
     assert 2.0 < estimate.latency_s["p50"] <= estimate.latency_s["p99"] <= estimate.round_s
+
+
+def test_an_inner_kernel_gives_what_a_kernel_gives_and_cannot_make_an_array():
+    def add(x, k):
+        x[k] += 1.0
+        return x[k]
+
+    def make(n):  # compiled once: the cache on disk knows a function by its name
+        return np.zeros(n).sum()
+
+    values = np.arange(3.0)
+    assert inner_kernel(add)(values, 2) == kernel(add)(values, 1) + 1 == 3.0
+    assert values.tolist() == [0.0, 2.0, 3.0]
+    with pytest.raises(importlib.import_module("numba").errors.TypingError):
+        inner_kernel(make)(3)
