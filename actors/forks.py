@@ -17,9 +17,13 @@ from contextlib import suppress
 from typing import Any
 
 PRELOAD = ("actors.channel", "actors.device", "channels.channel", "channels.scheduling.kernels",
-           "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group")  # fmt: skip
+           "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group",
+           "topology.mobility", "topology.graphs.clustered")  # fmt: skip
 """Imported before the first order. Not Ray: it reads its settings from the environment when it is imported, and they
 come with the first order."""
+WITH_RAY = ("ray", "ray._common.pydantic_compat", "ray._common.usage.usage_lib", "ray._private.arrow_serialization",
+            "starlette.datastructures", "pydantic.v1", "actors.nodes", "numpy.ma")  # fmt: skip
+"""Imported with the first order: Ray, and what each of its workers imports to become one."""
 LAUNCHER = "launch.py"
 """Name of the link to this file beside the server's socket: the script that Ray starts."""
 CONTEXT = "--serialized-runtime-env-context"
@@ -258,6 +262,13 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
                 return order
 
 
+def _import(names: tuple[str, ...]) -> None:
+    import importlib
+
+    for name in names:
+        importlib.import_module(name)
+
+
 def _prepare(models: list[bytes]) -> None:
     from dfl_ray.devices.prepare import prepare_model
 
@@ -277,8 +288,8 @@ def _answer(listener: socket.socket) -> dict[str, Any] | None:
         return None
     if order["arguments"] and "ray" not in sys.modules:
         os.environ.update(order["environment"])
-        import ray  # noqa: F401
-
+        _import(WITH_RAY)
+        _leave_arrow_out()
         _share_pages()
     possible = _is_single_threaded()
     if possible and order["arguments"] and os.fork() == 0:
@@ -289,6 +300,16 @@ def _answer(listener: socket.socket) -> dict[str, Any] | None:
     for descriptor in order["streams"]:
         os.close(descriptor)
     return None
+
+
+def _leave_arrow_out() -> None:
+    """Have Ray's workers not import pyarrow, which it teaches to pack tables: no actor is sent any.
+
+    It starts threads when it is imported, so that the server cannot, and is 60 ms and 15 MB in every fork.
+    """
+    from ray._private import arrow_serialization
+
+    arrow_serialization._register_custom_datasets_serializers = lambda _context: None
 
 
 def _is_single_threaded() -> bool:
@@ -348,13 +369,11 @@ def main(listener: int, folder: str) -> None:
         listener: Descriptor of the socket that it takes orders from.
         folder: Where that socket lies.
     """
-    import importlib
     import shutil
     import signal
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
-    for name in PRELOAD:
-        importlib.import_module(name)
+    _import(PRELOAD)
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:
