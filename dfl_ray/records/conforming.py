@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from dfl_ray.errors import nearest
 
-TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
 
 
 def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) -> pa.Table:
