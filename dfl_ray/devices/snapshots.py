@@ -8,7 +8,7 @@ dictionary of whole numbers becomes one int64 table, a row an entry, since a dev
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,6 @@ import torch
 from dfl_ray.devices.records import Snapshot
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.waiting import Waiting
-from dfl_ray.models.build import shared_tensor
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
 PART_BYTES = 2**26

@@ -131,5 +131,7 @@ def _element(kind: str, named: str, row: Mapping[str, Any], keys: dict[tuple[str
             f'  <key id="d{number}" for="{kind}" attr.name="{name}" attr.type="{_GRAPHML_TYPES[type(value)]}" />',
         )
         text = html.escape(str(value), quote=False)
-        data.append(f'      <data key="d{number}">{text}</data>' if text else f'      <data key="d{number}" />')
+        data.append(
+            f'      <data key="d{number}">{text}</data>' if text else f'      <data key="d{number}" />'
+        )
     return [f"    <{kind} {named}>", *data, f"    </{kind}>"]

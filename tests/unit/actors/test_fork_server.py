@@ -204,7 +204,7 @@ def test_a_launcher_waits_for_its_fork_or_becomes_the_worker(monkeypatch, answer
     monkeypatch.setattr(forks.os, "read", lambda *_: b"")
     monkeypatch.setattr(forks.os, "execvp", become)
     monkeypatch.setattr(forks.os, "execv", become)
-    forks.launch_worker("socket", ["worker.py", "a"])
+    forks.launch_worker("socket", ["worker.py", "a", "--language=PYTHON"])
     assert run == [["cat"]] if answer else run[-1][1:] == ["worker.py", "a"]
     here.close()
     there.close()
