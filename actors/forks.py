@@ -18,7 +18,7 @@ from typing import Any
 
 PRELOAD = ("actors.channel", "actors.device", "channels.channel", "channels.scheduling.kernels",
            "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group",
-           "topology.mobility", "topology.graphs.clustered")  # fmt: skip
+           "topology.mobility", "topology.graphs.clustered", "pandas", "pyarrow.json")  # fmt: skip
 """Imported before the first order. Not Ray: it reads its settings from the environment when it is imported, and they
 come with the first order."""
 WITH_RAY = ("ray", "ray._common.pydantic_compat", "ray._common.usage.usage_lib", "ray._private.arrow_serialization",
@@ -74,8 +74,9 @@ class ForkServer:
         )  # its owner's alone
         os.symlink(os.path.abspath(__file__), os.path.join(self._folder, LAUNCHER))
         # OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. torch
-        # starts its own at their first use, as many as the actor sets by then.
+        # starts its own at their first use, as many as the actor sets by then; Arrow's allocator is told not to.
         settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        settings["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
         settings["PYTHONPATH"] = os.pathsep.join(safe_path(sys.path, os.getcwd(), project_root()))
         with socket.socket(
             socket.AF_UNIX
@@ -289,7 +290,6 @@ def _answer(listener: socket.socket) -> dict[str, Any] | None:
     if order["arguments"] and "ray" not in sys.modules:
         os.environ.update(order["environment"])
         _import(WITH_RAY)
-        _leave_arrow_out()
         _share_pages()
     possible = _is_single_threaded()
     if possible and order["arguments"] and os.fork() == 0:
@@ -300,16 +300,6 @@ def _answer(listener: socket.socket) -> dict[str, Any] | None:
     for descriptor in order["streams"]:
         os.close(descriptor)
     return None
-
-
-def _leave_arrow_out() -> None:
-    """Have Ray's workers not import pyarrow, which it teaches to pack tables: no actor is sent any.
-
-    It starts threads when it is imported, so that the server cannot, and is 60 ms and 15 MB in every fork.
-    """
-    from ray._private import arrow_serialization
-
-    arrow_serialization._register_custom_datasets_serializers = lambda _context: None
 
 
 def _is_single_threaded() -> bool:
@@ -372,8 +362,11 @@ def main(listener: int, folder: str) -> None:
     import shutil
     import signal
 
+    from dfl_ray.devices.prepare import prepare_radio
+
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     _import(PRELOAD)
+    prepare_radio()
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:
