@@ -296,6 +296,7 @@ class Starting:
             self._session = {**self._session, "_temp_dir": folder}
             if self._server is not None:
                 self._server.note_session(os.path.dirname(folder))
+            import ray  # noqa: F401 - before its services, which take their time while the experiment is built
         self._thread.start()
         threading.Thread(target=self._watch, daemon=True, name="Ray's services").start()
         return self

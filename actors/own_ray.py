@@ -2,7 +2,9 @@
 
 `ray.init` starts, beside the services of a node, a dashboard without pages whose only work is Ray's usage statistics,
 a monitor for the autoscaler and a reader of all workers' logs. Each is a Python process that imports Ray, and
-`ray.init` waits for the first. Ray has names for what is to be started, which `ray.init` does not pass on.
+`ray.init` waits for the first. Ray has names for what is to be started, which `ray.init` does not pass on. It also
+imports in this process all that the dashboard needs, to see whether it is installed; `ray[default]`, which this project
+asks for, has it.
 """
 
 from __future__ import annotations
@@ -26,13 +28,15 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     Yields:
         Nothing.
     """
-    from ray._private import parameter, services
+    from ray._private import parameter, services, utils
 
     names: Any = parameter
     given: dict[str, Any] = {"include_log_monitor": logs, "no_monitor": not dashboard}
     if launcher is not None:
         given["setup_worker_path"] = launcher
     usual, usual_dashboard = parameter.RayParams, services.start_api_server
+    usual_check = utils.get_dashboard_dependency_error
+    utils.get_dashboard_dependency_error = lambda: None
     names.RayParams = partial(usual, **given)
     if not dashboard:
         services.start_api_server = _no_dashboard
@@ -40,6 +44,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
         yield
     finally:
         names.RayParams, services.start_api_server = usual, usual_dashboard
+        utils.get_dashboard_dependency_error = usual_check
 
 
 def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:
