@@ -322,9 +322,11 @@ def _share_pages() -> None:
 
 def _become_worker(order: dict[str, Any]) -> None:
     """Turn a fork into the worker that was ordered, and run it."""
+    import gc
     import runpy
     import signal
 
+    gc.enable()
     os.setsid()  # Ray ends a worker by its process group, which must not be the server's
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, descriptor in enumerate(order["streams"]):
@@ -359,9 +361,11 @@ def main(listener: int, folder: str) -> None:
         listener: Descriptor of the socket that it takes orders from.
         folder: Where that socket lies.
     """
+    import gc
     import shutil
     import signal
 
+    gc.disable()  # what is imported stays
     from dfl_ray.devices.prepare import prepare_radio
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -179,6 +180,7 @@ def test_a_server_that_ends_takes_its_folder_and_session_along(monkeypatch, tmp_
     try:
         forks.main(socket.socket(socket.AF_UNIX).detach(), str(folder))
     finally:
+        gc.enable()
         signal.signal(signal.SIGCHLD, handler)
     assert folder.exists() == session.exists() == (order is not None)
     assert worked == [order] * (order is not None)
