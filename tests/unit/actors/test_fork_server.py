@@ -210,3 +210,27 @@ def test_a_launcher_waits_for_its_fork_or_becomes_the_worker(monkeypatch, answer
     assert run == [["cat"]] if answer else run[-1][1:] == ["worker.py", "a"]
     here.close()
     there.close()
+
+
+@pytest.mark.parametrize("context", ['{"env_vars": {"A": "1"}}', "{}"])
+def test_a_worker_with_a_runtime_environment_is_set_up_by_rays_own_script(monkeypatch, context):
+    """As under `uv run`: what the environment came to is for that script to read."""
+    run: list[list[str]] = []
+
+    class Became(Exception):
+        """In place of a program that takes this one's place."""
+
+    def become(_path: str, words: list[str]) -> None:
+        run.append(words)
+        raise Became
+
+    def refuse(*_: Any) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(forks, "_send_order", refuse)
+    monkeypatch.setattr(forks.os, "execv", become)
+    given = ["/ray/workers/worker.py", "a", "--language=PYTHON", f"{forks.CONTEXT}={context}"]
+    with pytest.raises(Became):
+        forks.launch_worker("socket", given)
+    asked = ["/ray/workers/setup_worker.py", *given] if "A" in context else ["/ray/workers/worker.py", "a"]
+    assert [words[1:] for words in run] == [asked]
