@@ -31,6 +31,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     from ray._private import parameter, services, utils
 
     names: Any = parameter
+    starters: Any = services
     given: dict[str, Any] = {"include_log_monitor": logs, "no_monitor": not dashboard}
     if launcher is not None:
         given["setup_worker_path"] = launcher
@@ -39,11 +40,11 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     utils.get_dashboard_dependency_error = lambda: None
     names.RayParams = partial(usual, **given)
     if not dashboard:
-        services.start_api_server = _no_dashboard
+        starters.start_api_server = _no_dashboard
     try:
         yield
     finally:
-        names.RayParams, services.start_api_server = usual, usual_dashboard
+        names.RayParams, starters.start_api_server = usual, usual_dashboard
         utils.get_dashboard_dependency_error = usual_check
 
 
