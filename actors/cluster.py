@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from actors.forks import ForkServer
 from actors.joining import join, prepare_token
+from actors.own_ray import own_ray
 from actors.session import hide_token, job_config, listen_only_here, private_folder
 from actors.starting import check_handles, explained, lost_service
 from actors.watching import ServiceWatch
@@ -120,7 +121,7 @@ def start(
     runtime: RuntimeConfig,
     *,
     verbose: bool = False,
-    workers: Mapping[str, Any] | None = None,
+    launcher: str | None = None,
     session: Mapping[str, Any] | None = None,
 ) -> Mapping[str, float]:
     """Start Ray on this machine, or join a running cluster.
@@ -128,7 +129,7 @@ def start(
     Args:
         runtime: `address` None starts one here; `auto` or host:port joins one.
         verbose: Let Ray speak for itself.
-        workers: Runtime environment of all workers of a cluster started here.
+        launcher: The script that starts the workers of a cluster started here; None leaves that to Ray.
         session: Settings of a session started here; None takes those of `session_settings`.
 
     Returns:
@@ -147,14 +148,14 @@ def start(
     common = {"logging_level": level, "log_to_driver": verbose, "namespace": f"dfl-ray-{os.getpid()}"}
     if runtime.address is None:
         settings = _usual_settings() if session is None else session
-        with explained():
+        dashboard = runtime.ray_dashboard
+        with explained(), own_ray(launcher=launcher, dashboard=dashboard, logs=verbose):
             ray.init(
                 address="local",
-                include_dashboard=runtime.ray_dashboard,
+                include_dashboard=dashboard,
                 num_cpus=machine.usable_cpus(),
-                runtime_env=dict(workers or {}),
                 job_config=job_config(),
-                _system_config={} if runtime.ray_dashboard else NO_TASK_EVENTS,
+                _system_config={} if dashboard else NO_TASK_EVENTS,
                 **settings,
                 **common,
             )
@@ -224,9 +225,9 @@ class Starting:
     def _hold(self) -> None:
         """Start Ray, then keep the thread until the end."""
         try:
-            workers = {} if self._server is None else self._server.runtime_env()
+            launcher = None if self._server is None else self._server.launcher()
             self._resources = start(
-                self._runtime, verbose=self._verbose, workers=workers, session=self._session
+                self._runtime, verbose=self._verbose, launcher=launcher, session=self._session
             )
             if self._runtime.address not in (None, CALLERS):
                 self._services.join(*services_joined())
@@ -295,6 +296,7 @@ class Starting:
             self._session = {**self._session, "_temp_dir": folder}
             if self._server is not None:
                 self._server.note_session(os.path.dirname(folder))
+            import ray  # noqa: F401 - before its services, which take their time while the experiment is built
         self._thread.start()
         threading.Thread(target=self._watch, daemon=True, name="Ray's services").start()
         return self

@@ -2,9 +2,9 @@
 
 The file runs in three places. In the driver, `ForkServer` starts the fork server and tells it which model will be
 trained. The fork server (`serve`) imports, listens on a Unix socket, and forks once for each order. Ray starts the
-launcher (`launch_worker`) in place of Python; it orders a fork and waits until that ends, or, if the server gives
-none, becomes the worker itself. The launcher is started by the path of this file and once for each actor, so this file
-imports little at its top.
+launcher (`launch_worker`) in place of its own script that sets a worker up (`actors.own_ray`); it orders a fork and
+waits until that ends, or, if the server gives none, becomes the worker itself. The launcher is started by a link to
+this file that lies beside the server's socket, once for each worker, so this file imports little at its top.
 """
 
 from __future__ import annotations
@@ -17,9 +17,17 @@ from contextlib import suppress
 from typing import Any
 
 PRELOAD = ("actors.channel", "actors.device", "channels.channel", "channels.scheduling.kernels",
-           "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group")  # fmt: skip
+           "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group",
+           "topology.mobility", "topology.graphs.clustered", "pandas", "pyarrow.json")  # fmt: skip
 """Imported before the first order. Not Ray: it reads its settings from the environment when it is imported, and they
 come with the first order."""
+WITH_RAY = ("ray", "ray._common.pydantic_compat", "ray._common.usage.usage_lib", "ray._private.arrow_serialization",
+            "starlette.datastructures", "pydantic.v1", "actors.nodes", "numpy.ma")  # fmt: skip
+"""Imported with the first order: Ray, and what each of its workers imports to become one."""
+LAUNCHER = "launch.py"
+"""Name of the link to this file beside the server's socket: the script that Ray starts."""
+CONTEXT = "--serialized-runtime-env-context"
+"""Ray's argument that says what a worker's runtime environment came to; a run asks for none."""
 FORK_MARK = "DFL_RAY_FORK"
 """Environment variable that is set in every fork."""
 ORDER_WAIT_S = 10.0
@@ -64,9 +72,11 @@ class ForkServer:
         self._folder = tempfile.mkdtemp(
             prefix="dfl-ray-forks-", dir=socket_folder(FORK_SOCKET)
         )  # its owner's alone
+        os.symlink(os.path.abspath(__file__), os.path.join(self._folder, LAUNCHER))
         # OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. torch
-        # starts its own at their first use, as many as the actor sets by then.
+        # starts its own at their first use, as many as the actor sets by then; Arrow's allocator is told not to.
         settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        settings["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
         settings["PYTHONPATH"] = os.pathsep.join(safe_path(sys.path, os.getcwd(), project_root()))
         with socket.socket(
             socket.AF_UNIX
@@ -83,14 +93,9 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C is for the driver alone
             )
 
-    def runtime_env(self) -> dict[str, Any]:
-        """Ray's runtime environment for workers that are forks; empty where there are none."""
-        import shlex
-
-        if self.refusal is not None:
-            return {}
-        command = [sys.executable, "-S", "-E", __file__, "launch", os.path.join(self._folder, "socket")]
-        return {"py_executable": shlex.join(command)}
+    def launcher(self) -> str | None:
+        """The script that Ray is to start in place of a worker's own; None where workers are no forks."""
+        return None if self.refusal is not None else os.path.join(self._folder, LAUNCHER)
 
     def prepare(self, config_json: str) -> None:
         """Have the server import and compile what a model needs, before it makes its next fork.
@@ -179,17 +184,22 @@ def launch_worker(path: str, arguments: list[str]) -> None:
 
     Args:
         path: The server's socket.
-        arguments: A Python script and its arguments.
+        arguments: As Ray gives them to its script that sets a worker up: the worker's script and its arguments, among
+            them two for the former, the language and what the worker's runtime environment came to.
     """
+    worker = [a for a in arguments if not a.startswith(("--language=", f"{CONTEXT}="))]
+    if any(a.startswith(f"{CONTEXT}=") and a != f"{CONTEXT}={{}}" for a in arguments):
+        worker = [os.path.join(os.path.dirname(arguments[0]), "setup_worker.py"), *arguments]
+        os.execv(sys.executable, [sys.executable, *worker])
     with suppress(OSError):
-        answer, line = _send_order(path, arguments, [0, 1, 2], None)
+        answer, line = _send_order(path, worker, [0, 1, 2], None)
         if answer:
             os.dup2(line.fileno(), 0)  # nothing comes through it; it ends when the fork does
             with suppress(OSError):
                 os.execvp("cat", ["cat"])
             os.read(0, 1)
             return
-    os.execv(sys.executable, [sys.executable, *arguments])
+    os.execv(sys.executable, [sys.executable, *worker])
 
 
 def receive_order(line: socket.socket) -> dict[str, Any]:
@@ -253,6 +263,13 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
                 return order
 
 
+def _import(names: tuple[str, ...]) -> None:
+    import importlib
+
+    for name in names:
+        importlib.import_module(name)
+
+
 def _prepare(models: list[bytes]) -> None:
     from dfl_ray.devices.prepare import prepare_model
 
@@ -272,8 +289,7 @@ def _answer(listener: socket.socket) -> dict[str, Any] | None:
         return None
     if order["arguments"] and "ray" not in sys.modules:
         os.environ.update(order["environment"])
-        import ray  # noqa: F401
-
+        _import(WITH_RAY)
         _share_pages()
     possible = _is_single_threaded()
     if possible and order["arguments"] and os.fork() == 0:
@@ -306,9 +322,11 @@ def _share_pages() -> None:
 
 def _become_worker(order: dict[str, Any]) -> None:
     """Turn a fork into the worker that was ordered, and run it."""
+    import gc
     import runpy
     import signal
 
+    gc.enable()
     os.setsid()  # Ray ends a worker by its process group, which must not be the server's
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, descriptor in enumerate(order["streams"]):
@@ -343,13 +361,16 @@ def main(listener: int, folder: str) -> None:
         listener: Descriptor of the socket that it takes orders from.
         folder: Where that socket lies.
     """
-    import importlib
+    import gc
     import shutil
     import signal
 
+    gc.disable()  # what is imported stays
+    from dfl_ray.devices.prepare import prepare_radio
+
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
-    for name in PRELOAD:
-        importlib.import_module(name)
+    _import(PRELOAD)
+    prepare_radio()
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:
@@ -360,7 +381,7 @@ def main(listener: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "launch":
-        launch_worker(sys.argv[2], sys.argv[3:])
+    if os.path.basename(sys.argv[0]) == LAUNCHER:
+        launch_worker(os.path.join(os.path.dirname(sys.argv[0]), "socket"), sys.argv[1:])
     else:
         main(int(sys.argv[2]), sys.argv[3])

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Stopwatch(QuietProgress):
         self.rows: list[dict[str, Any]] = []
         self.ends: list[float] = []
         self.ready_s = 0.0
+        self.processor_s = 0.0
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -52,6 +53,7 @@ class Stopwatch(QuietProgress):
 
     def update(self, row: Mapping[str, Any]) -> None:
         """A round ended."""
+        self.processor_s = self.processor_s or _processor_s()
         self.ends.append(time.time() - self.began)
         self.rows.append(dict(row))
         if self._pace is not None:
@@ -132,6 +134,7 @@ def _figures(config: Any, watch: Stopwatch, memory: list[dict[str, int]], actors
         "start_up_s": watch.steps,
         "ready_s": watch.ready_s,
         "first_round_s": watch.ends[0],
+        "first_round_processor_s": watch.processor_s,
         "round_s": [float(r["wall_s"]) for r in watch.rows],
         "round_without_evaluation_s": bare,
         "median_s": split,
@@ -143,6 +146,18 @@ def _figures(config: Any, watch: Stopwatch, memory: list[dict[str, int]], actors
         "actor_proportional_mb": [m["proportional_bytes"] / 2**20 for m in memory],
         "train_loss": [r.get("train_loss") for r in watch.rows],
     }
+
+
+def _processor_s() -> float:
+    """Processor time so far of this process and all that it has started and that live."""
+    import psutil
+
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def measure(command: Sequence[str], *, timeout_s: float = 7200.0) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """`dfl-ray run`: load and check the configuration, then launch it.
 
-    The process that actors are forks of is started before anything else: it imports what they need meanwhile.
+    The process that actors are forks of is started before anything else, unless the words say that none are needed: it
+    imports what they need meanwhile.
     """
     from actors.forks import ForkServer
 
+    collect_seldom()
     if options.resume:
         from dfl_ray.cli.again import begun
 
         found = begun(load(options.words), options.words)
         if found is not None:
             return 0 if found.overrides is None else resume(_of_run(found.folder, found.overrides, options))
-    with ForkServer(verbose=options.verbose) as server:
+    local = [w for w in options.words if w.startswith("runtime.backend=")][-1:] == ["runtime.backend=local"]
+    with nullcontext() if local else ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
         config = load(options.words)
@@ -57,6 +61,7 @@ def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
     from actors.forks import ForkServer
 
+    collect_seldom()
     folder = run_folder(options.run, whole=True)
     with ForkServer(verbose=options.verbose) as server:
         silence(options.verbose)
@@ -183,6 +188,13 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(path, index=False)
     else:
         table.to_parquet(path, index=False)
+
+
+def collect_seldom() -> None:
+    """Have Python look for garbage in circles less often: what imports and set-up make stays, and is much."""
+    import gc
+
+    gc.set_threshold(20_000, 20, 50)
 
 
 def silence(verbose: bool) -> None:

@@ -62,7 +62,7 @@ def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
         A line of heads and one line a plan, or a list for each plan on a terminal that is narrower.
     """
-    from dfl_ray.records.results import share, size
+    from dfl_ray.records.words import share, size
     from dfl_ray.simulation.gpu_estimate import about
 
     rows = [("", "devices", "rounds", "bytes on air", "airtime", "simulated", "energy", "of it radio", "delivered",

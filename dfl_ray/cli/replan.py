@@ -51,8 +51,8 @@ def execute(options: argparse.Namespace) -> int:
 
 def _lines(totals: dict[str, dict[str, float | None]]) -> list[str]:
     """The totals as a table of four columns."""
-    from dfl_ray.records.results import share, size
     from dfl_ray.records.schema import CONTROL_COLUMNS, STATE_ENERGY_COLUMNS
+    from dfl_ray.records.words import share, size
 
     def seconds(value: float) -> str:
         return f"{value:.4g} s"

@@ -55,7 +55,7 @@ def _print_table(states: Sequence[RunState]) -> None:
 
 
 def _cells(state: RunState) -> list[str]:
-    from dfl_ray.records.results import share
+    from dfl_ray.records.words import share
     from dfl_ray.tracking.state_words import heartbeat_words, left_words
 
     rounds = f"{state.round}/{state.rounds}"

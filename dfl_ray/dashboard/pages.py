@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 from dfl_ray.config.yamlio import dump
 from dfl_ray.dashboard.library import Library
 from dfl_ray.records import Run
-from dfl_ray.records.results import share
 from dfl_ray.records.states import RunState
+from dfl_ray.records.words import share
 from dfl_ray.tracking.state_words import heartbeat_words, left_words
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import DEVICE_FIGURES, device_count, sections

@@ -16,10 +16,8 @@ import numpy as np
 import torch
 
 from dfl_ray.devices.records import Snapshot
-from dfl_ray.lora.optimizer import in_range
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.waiting import Waiting
-from dfl_ray.models.build import shared_tensor
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
 PART_BYTES = 2**26
@@ -216,22 +214,3 @@ def _restore(device: Device[Any], saved: Mapping[str, Any]) -> None:
     kept = device.memory
     device.memory = rebuild(type(kept), f"{device.index}/memory", saved.get("memory", {}), kept)
     device.waiting = rebuild(Waiting, f"{device.index}/waiting", saved.get("waiting", {}))
-
-
-def diverged_devices(snapshots: Iterable[Snapshot]) -> list[int]:
-    """Find the devices whose trained values, or whose updates merged into the base, are out of float16's range.
-
-    Args:
-        snapshots: The state of devices, each in one snapshot.
-
-    Returns:
-        Their numbers, ascending; see `lora.optimizer.in_range`.
-    """
-    found: set[int] = set()
-    for snapshot in snapshots:
-        for name, array in snapshot.arrays.items():
-            device, _, of_device = name.partition("/")
-            trained = of_device in ("state/theta", "memory/merged") and array.size
-            if trained and not in_range(shared_tensor(array)).all():
-                found.add(int(device))
-    return sorted(found)

@@ -11,10 +11,9 @@ from typing import Literal
 
 import torch
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+from dfl_ray.lora.range import LARGEST_VALUE
 
-LARGEST_VALUE = 65504.0
-"""Largest number of float16, in which adapters are sent and kept."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass

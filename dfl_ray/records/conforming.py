@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from dfl_ray.errors import nearest
 
-TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    TableLike = pa.Table | pd.DataFrame | Mapping[str, Any]
 
 
 def conform(table: TableLike, schema: pa.Schema, *, round: int | None = None) -> pa.Table:
@@ -56,7 +58,7 @@ def _as_arrow(table: TableLike) -> pa.Table:
 
 def _plain(values: Any) -> Any:
     """The array of a pandas column that has a numpy type, which pyarrow converts faster; anything else as it is."""
-    if isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype):
+    if hasattr(values, "to_numpy") and isinstance(values.dtype, np.dtype):
         return values.to_numpy()
     return values
 

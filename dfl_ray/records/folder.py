@@ -12,14 +12,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, lock, parts
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
 from dfl_ray.records.remote import Mirror
-from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, TableLike, conform
+from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
+
+if TYPE_CHECKING:
+    from dfl_ray.records.schema import TableLike
 
 GRAPHML_MOST_DEVICES = 5_000
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
@@ -18,6 +17,9 @@ from dfl_ray.records.folder import check_records, check_run_folder
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.remote import fetched, is_remote
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfl_ray.errors import InputError
 from dfl_ray.records.files import naming_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "partition.parquet"
 SCHEMA = pa.schema(

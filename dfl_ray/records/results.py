@@ -296,24 +296,3 @@ def _weighted(values: pd.Series, weights: pd.Series) -> float | None:
     known = values.notna() & (weights > 0)
     total = float(weights[known].sum())
     return float((values[known] * weights[known]).sum()) / total if total else None
-
-
-def share(value: float | None) -> str:
-    """Write a share in [0, 1] as a percentage with one decimal; a dash for None and NaN."""
-    return "–" if value is None or value != value else f"{100 * value:.1f} %"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes in decimal units (1 kB = 1000 B) with three significant digits.
-
-    Args:
-        count: Bytes.
-
-    Returns:
-        The number and its unit, from B to TB.
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -18,12 +18,15 @@ the bytes really sent, and airtime the share of the band. 4: tables `experts` an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dfl_ray.records.conforming import TableLike as TableLike
 from dfl_ray.records.conforming import conform as conform
 from dfl_ray.records.conforming import upgrade as upgrade
+
+if TYPE_CHECKING:
+    from dfl_ray.records.conforming import TableLike as TableLike
 
 SCHEMA_VERSION = 8
 

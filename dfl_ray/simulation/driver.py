@@ -187,7 +187,7 @@ class Driver:
         Raises:
             RunError: All devices do. It names the learning rate.
         """
-        from dfl_ray.devices.snapshots import diverged_devices
+        from dfl_ray.devices.diverged import diverged_devices
 
         bad = diverged_devices(state.devices)
         if len(bad) == self.config.devices.count:

@@ -303,8 +303,8 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     Returns:
         The lines in the order they are shown, the notes last.
     """
-    from dfl_ray.records.results import share, size
     from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
+    from dfl_ray.records.words import share, size
 
     f, run, memory, start = figures, figures["run"], figures["memory"], figures["start_up"]
     lines = [
@@ -344,7 +344,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _typical_lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lines of the typical round; one line that says so where no round was planned."""
-    from dfl_ray.records.results import size
+    from dfl_ray.records.words import size
 
     if not one:
         return [("typical round", "none: no round was planned")]

@@ -352,13 +352,18 @@ def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> No
 def _close(folder: RunFolder, tracker: Any, progress: Progress, with_report: bool) -> Outcome:
     from dfl_ray.records.results import summary
     from dfl_ray.tracking.summary import closing_table
-    from dfl_ray.views.report import write_report
 
     with progress.stage("report"):
-        report = write_report([folder.path], folder.path / "report.html") if with_report else None
+        report = _report(folder.path) if with_report else None
         run = load_run(folder.path)
         figures = summary(run)
     with progress.stage("trackers"):
         tracker.finish(figures)
     progress.finish(closing_table(run, report))
     return Outcome(folder.path, {**figures, "report": report and str(report)})
+
+
+def _report(folder: Path) -> Path:
+    from dfl_ray.views.report import write_report
+
+    return write_report([folder], folder / "report.html")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import method_rule, share
+from dfl_ray.records.results import method_rule
+from dfl_ray.records.words import share
 
 LOADER = '''"""Load the experts of this folder: `load(base)`, then `set_adapter("task")` before an answer."""
 

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dfl_ray.network.traffic import TransferRequests
 from dfl_ray.wire.message import Kind
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from channels.transfers import RoundPlan, Transfers
 
 
@@ -116,6 +117,8 @@ def transfer_table(
         M rows with the columns of `dfl_ray.records.TRANSFERS` but `round`. What the radio never tried has null in
         `slot`, `sinr_db`, `rate_bps`, `start_s` and `end_s`, and zero attempts and energy.
     """
+    import pandas as pd
+
     from channels.transfers import OUTCOMES
 
     t, owner, tries = hops.transfers, hops.owner, plan.table
@@ -160,6 +163,8 @@ def _first_and_last_row(number: np.ndarray, count: int) -> tuple[np.ndarray, np.
 
 def _taken(table: pd.DataFrame, column: str, rows: np.ndarray) -> np.ndarray:
     """One value a transfer, NaN where it has no row."""
+    import pandas as pd
+
     values = np.full(len(rows), np.nan)
     values[rows >= 0] = table[column].to_numpy()[rows[rows >= 0]]
     return values

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dfl_ray.errors import InputError
-from dfl_ray.records.results import share
+from dfl_ray.records.words import share
 
 
 @dataclass(frozen=True)

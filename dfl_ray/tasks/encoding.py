@@ -9,6 +9,7 @@ the vocabulary spans the blank, T(prompt) + C(answer) is the tokenisation of `pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,17 +159,16 @@ class TextEncoder:
         Returns:
             The counts, each text and its tokens counted as often as it stands in the rows.
         """
-        counts: dict[str, int] = {}
+        counts = Counter[str]()
         for text, count in texts.items():
-            for letter in text:
-                counts[letter] = counts.get(letter, 0) + count
+            counts.update(text * count)
         letters = [letter for letter in counts if not letter.isspace()]
         gone = [x for x, ids in zip(letters, self.prompts(letters), strict=True) if not ids]
         total = unknown = 0
         missing = self.unknown  # asked of the tokenizer once: it answers slowly, and there are many tokens
         for ids, count in tokens:
             total += count * len(ids)
-            unknown += count * sum(i == missing for i in ids)
+            unknown += count * ids.count(missing)
         return Unread(
             total, unknown, sum(counts[letter] for letter in letters), sum(counts[letter] for letter in gone)
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import SCORE_WORDS, mean_of, share, size, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, mean_of, summary, task_lines
+from dfl_ray.records.words import share, size
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderResult

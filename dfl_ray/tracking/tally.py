@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfl_ray.records.results import share, size
+from dfl_ray.records.words import share, size
 from dfl_ray.tracking.stages import Clock, duration
 
 

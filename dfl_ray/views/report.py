@@ -10,7 +10,7 @@ from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.info import now, write_text_atomically
-from dfl_ray.records.results import size
+from dfl_ray.records.words import size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import draw, sections
 from dfl_ray.views.groups import IGNORED, find_groups

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfl_ray.records import Run
-from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, share, size, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, summary, task_lines
+from dfl_ray.records.words import share, size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.groups import (
     Group,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -179,6 +180,7 @@ def test_a_server_that_ends_takes_its_folder_and_session_along(monkeypatch, tmp_
     try:
         forks.main(socket.socket(socket.AF_UNIX).detach(), str(folder))
     finally:
+        gc.enable()
         signal.signal(signal.SIGCHLD, handler)
     assert folder.exists() == session.exists() == (order is not None)
     assert worked == [order] * (order is not None)
@@ -204,7 +206,31 @@ def test_a_launcher_waits_for_its_fork_or_becomes_the_worker(monkeypatch, answer
     monkeypatch.setattr(forks.os, "read", lambda *_: b"")
     monkeypatch.setattr(forks.os, "execvp", become)
     monkeypatch.setattr(forks.os, "execv", become)
-    forks.launch_worker("socket", ["worker.py", "a"])
+    forks.launch_worker("socket", ["worker.py", "a", "--language=PYTHON"])
     assert run == [["cat"]] if answer else run[-1][1:] == ["worker.py", "a"]
     here.close()
     there.close()
+
+
+@pytest.mark.parametrize("context", ['{"env_vars": {"A": "1"}}', "{}"])
+def test_a_worker_with_a_runtime_environment_is_set_up_by_rays_own_script(monkeypatch, context):
+    """As under `uv run`: what the environment came to is for that script to read."""
+    run: list[list[str]] = []
+
+    class Became(Exception):
+        """In place of a program that takes this one's place."""
+
+    def become(_path: str, words: list[str]) -> None:
+        run.append(words)
+        raise Became
+
+    def refuse(*_: Any) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(forks, "_send_order", refuse)
+    monkeypatch.setattr(forks.os, "execv", become)
+    given = ["/ray/workers/worker.py", "a", "--language=PYTHON", f"{forks.CONTEXT}={context}"]
+    with pytest.raises(Became):
+        forks.launch_worker("socket", given)
+    asked = ["/ray/workers/setup_worker.py", *given] if "A" in context else ["/ray/workers/worker.py", "a"]
+    assert [words[1:] for words in run] == [asked]

@@ -43,7 +43,13 @@ def launch(path: str, tmp_path: Path, *arguments: str) -> list[Any]:
     """What a worker ordered through the launcher says of itself: parent, arguments, folder, environment."""
     script = tmp_path / "script.py"
     script.write_text(TELL)
-    command = [sys.executable, "-S", "-E", forks.__file__, "launch", path, str(script), *arguments]
+    link = tmp_path / forks.LAUNCHER
+    link.unlink(missing_ok=True)
+    link.symlink_to(forks.__file__)
+    (tmp_path / "socket").unlink(missing_ok=True)
+    (tmp_path / "socket").symlink_to(path)
+    told_by_ray = ["--language=PYTHON", f"{forks.CONTEXT}={{}}"]
+    command = [sys.executable, str(link), str(script), *arguments, *told_by_ray]
     told = subprocess.check_output(
         command, text=True, cwd=tmp_path, env={**os.environ, "WORD": "one"}, timeout=60
     )
@@ -147,7 +153,7 @@ def test_a_dead_server_is_noticed():
         server._process.wait()
         server.prepare("{}")  # does no harm
         assert server.check() == "the fork server has died"
-        assert server.runtime_env() == {}
+        assert server.launcher() is None
 
 
 def test_a_silent_server_is_not_waited_for(monkeypatch):
@@ -185,7 +191,7 @@ def test_elsewhere_than_on_linux_no_server_is_started(monkeypatch):
     monkeypatch.setattr(workers.sys, "platform", "darwin")
     with ForkServer() as server:
         assert server._process is None
-        assert server.runtime_env() == {}
+        assert server.launcher() is None
         server.prepare("{}")
         assert server.check() == "forks are used on Linux only, and this is darwin"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from dfl_ray.devices.diverged import diverged_devices
 from dfl_ray.devices.records import Snapshot
-from dfl_ray.devices.snapshots import diverged_devices
 from dfl_ray.lora.optimizer import in_range
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dfl_ray.records import Run, load_run
-from dfl_ray.records.results import size
+from dfl_ray.records.words import size
 from dfl_ray.tracking.live import LiveProgress
 from dfl_ray.tracking.progress import PlainProgress, QuietProgress, make_progress
 from dfl_ray.tracking.stages import duration

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from dfl_ray.config.schema import TrackConfig, WandbConfig
 from dfl_ray.records import Run, RunFolder, load_run
-from dfl_ray.records.results import holders, last_evaluation, method_rule, share, size, summary, task_lines
+from dfl_ray.records.results import holders, last_evaluation, method_rule, summary, task_lines
+from dfl_ray.records.words import share, size
 from dfl_ray.tracking.metrics import METRIC_OF_COLUMN, scalar_metrics, summary_metrics
 from dfl_ray.tracking.summary import closing_table
 from dfl_ray.tracking.table import TRACKERS

@@ -11,7 +11,7 @@ import pytest
 from dfl_ray import views
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run
-from dfl_ray.records.results import size
+from dfl_ray.records.words import size
 from tests.fake_run import TASKS, Fake, write_fake_run
 
 
