@@ -163,8 +163,6 @@ def _first_and_last_row(number: np.ndarray, count: int) -> tuple[np.ndarray, np.
 
 def _taken(table: pd.DataFrame, column: str, rows: np.ndarray) -> np.ndarray:
     """One value a transfer, NaN where it has no row."""
-    import pandas as pd
-
     values = np.full(len(rows), np.nan)
     values[rows >= 0] = table[column].to_numpy()[rows[rows >= 0]]
     return values
@@ -186,6 +184,8 @@ def attempt_table(plan: RoundPlan) -> pd.DataFrame:
     Returns:
         The columns of `dfl_ray.records.ATTEMPTS` but `round`; `attempt` numbers the rows of each transfer from 1.
     """
+    import pandas as pd
+
     table = {name: plan.table[name].to_numpy() for name in ATTEMPT_COLUMNS}
     begin = radio_phase_start_s(plan)
     table |= {name: table[name] - begin for name in ("start_s", "end_s")}
