@@ -366,11 +366,10 @@ def main(listener: int, folder: str) -> None:
     import signal
 
     gc.disable()  # what is imported stays
-    from dfl_ray.devices.prepare import prepare_radio
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
+    # Not the radio's compiled loops: a new machine compiles them for longer than Ray waits for a worker.
     _import(PRELOAD)
-    prepare_radio()
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:

@@ -1,22 +1,10 @@
-"""What groups and the channel need before they are made: modules to import, loops to compile or load."""
+"""What a group needs for a model before its weights come: modules to import, loops to compile."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
-
 from dfl_ray.models.decoder import read_decoder
-
-
-def prepare_radio() -> None:
-    """Load the compiled loops of a round on air, and what numba imports to load any, by a round of three devices."""
-    from channels.channel import Channel
-    from channels.settings import RadioSettings
-    from channels.transfers import Transfers
-
-    air = Channel(RadioSettings(), [[0.0, 0.0], [30.0, 0.0], [0.0, 40.0]], seed=0)
-    air.plan_round(1, Transfers.build([0, 1], [1, 2], 1000), ready_s=np.zeros(3))
 
 
 def prepare_model(config_json: str) -> None:
