@@ -70,8 +70,7 @@ class RunFolder:
         folder = cls(path, _claim(path))
         try:
             folder._fill(config if isinstance(config, str) else dump(dict(config)))
-        except BaseException as error:
-            # Half made, it could be neither resumed nor run again.
+        except BaseException as error:  # half made, it could be neither resumed nor run again
             folder.close()
             shutil.rmtree(path, ignore_errors=True)
             if isinstance(error, OSError):
