@@ -366,7 +366,6 @@ def main(listener: int, folder: str) -> None:
     import signal
 
     gc.disable()  # what is imported stays
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     # Not the radio's compiled loops: a new machine compiles them for longer than Ray waits for a worker.
     _import(PRELOAD)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dfl_ray.engines.cpu.arrays import KINDS, address, element
+from dfl_ray.engines.cpu.arrays import KINDS, address, element, lanes_dividing
 
 MOST_QUERIES = 256
 """Queries of a row whose scores are in memory at once."""
@@ -95,7 +95,7 @@ def _weights(
         return _plain_weights(scores, slopes, first, queries, scale)
     p, ds = (torch.empty(scores.shape, dtype=dtype) for _ in range(2))
     lines, keys = scores.shape[0] * scores.shape[1], scores.shape[2]
-    kernel = _weights_kernel(_lanes(), element(p), scale)
+    kernel = _weights_kernel(lanes_dividing(KEY_MULTIPLE), element(p), scale)
     kernel(*(address(t) for t in (scores, slopes, p, ds)), lines, queries, first, keys)
     return p, ds
 
@@ -107,12 +107,6 @@ def _plain_weights(
     hidden = torch.arange(scores.shape[2]) > place.unsqueeze(1)
     p = torch.softmax((scores * scale).masked_fill(hidden, -torch.inf), -1)
     return p, scale * p * (slopes - (p * slopes).sum(-1, keepdim=True))
-
-
-def _lanes() -> int:
-    from dfl_ray.engines.cpu import vector_ir
-
-    return min(vector_ir.width(), KEY_MULTIPLE)
 
 
 @cache

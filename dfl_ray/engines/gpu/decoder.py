@@ -14,7 +14,7 @@ import torch
 
 from dfl_ray.engines.gpu.attention import Attended, attend, attend_backward
 from dfl_ray.engines.gpu.head import PIECE_LOGITS, loss_and_slope
-from dfl_ray.engines.gpu.kernels import Kernels
+from dfl_ray.engines.gpu.kernels import Kernels, by_head
 from dfl_ray.engines.gpu.linear import (
     Adapters,
     Gradients,
@@ -191,21 +191,14 @@ def _norm_heads(decoder: LargeDecoder, block: Block, qkv: Outputs) -> Outputs:
     """Queries and keys normed head by head where the model does so (Qwen3)."""
     if block.q_norm is None or block.k_norm is None:
         return qkv
-    parts = _by_head(decoder, qkv)
+    parts = by_head(qkv, *_heads(decoder))
     weights = (block.q_norm, block.k_norm)
     normed = [decoder.kernels.norm(p, w, decoder.shape.eps)[0] for p, w in zip(parts, weights, strict=False)]
     return _together([*normed, parts[2]], qkv)
 
 
-def _by_head(decoder: LargeDecoder, qkv: Outputs) -> list[torch.Tensor]:
-    """Queries, keys and values, each (tokens, heads, head_dim)."""
-    width, (heads, kv_heads) = decoder.shape.head_dim, _heads(decoder)
-    sizes = [heads * width, kv_heads * width, kv_heads * width]
-    return [t.unflatten(1, (-1, width)) for t in (qkv if len(qkv) > 1 else qkv[0].split(sizes, 1))]
-
-
 def _together(parts: Sequence[torch.Tensor], like: Outputs) -> Outputs:
-    """The inverse of `_by_head`, one matrix or one each as `like` is."""
+    """The inverse of `by_head`, one matrix or one each as `like` is."""
     flat = tuple(t.flatten(1) for t in parts)
     return flat if len(like) > 1 else (torch.cat(flat, 1),)
 
@@ -213,7 +206,7 @@ def _together(parts: Sequence[torch.Tensor], like: Outputs) -> Outputs:
 def _norm_heads_backward(decoder: LargeDecoder, block: Block, dqkv: Outputs, raw: Outputs | None) -> Outputs:
     if block.q_norm is None or block.k_norm is None or raw is None:
         return dqkv
-    down, up = _by_head(decoder, dqkv), _by_head(decoder, raw)
+    down, up = (by_head(t, *_heads(decoder)) for t in (dqkv, raw))
     for i, weight in enumerate((block.q_norm, block.k_norm)):
         _, inverse = decoder.kernels.norm(up[i], weight, decoder.shape.eps)
         down[i] = decoder.kernels.norm_backward(down[i], up[i], inverse, weight)

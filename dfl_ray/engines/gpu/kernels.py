@@ -152,16 +152,26 @@ def split_heads(
         Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim); none shares the input's
         memory where that is one matrix.
     """
-    q, k, v = _by_head(qkv, heads, kv_heads)
+    q, k, v = by_head(qkv, heads, kv_heads)
     apart = v if len(qkv) > 1 else v.clone(memory_format=torch.contiguous_format)
     return rotate(q, cos, sin), rotate(k, cos, sin), apart
 
 
-def _by_head(qkv: Outputs, heads: int, kv_heads: int) -> Sequence[torch.Tensor]:
+def by_head(qkv: Outputs, heads: int, kv_heads: int) -> list[torch.Tensor]:
+    """See a joined projection as heads.
+
+    Args:
+        qkv: (tokens, (heads + 2 kv_heads) head_dim): queries, keys, values; or one matrix each.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+
+    Returns:
+        Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim): views.
+    """
+    counts = [heads, kv_heads, kv_heads]
     if len(qkv) > 1:
-        return [t.view(len(t), count, -1) for t, count in zip(qkv, (heads, kv_heads, kv_heads), strict=True)]
-    by_head = qkv[0].view(len(qkv[0]), heads + 2 * kv_heads, -1)
-    return by_head.split([heads, kv_heads, kv_heads], 1)
+        return [t.view(len(t), count, -1) for t, count in zip(qkv, counts, strict=True)]
+    return list(qkv[0].view(len(qkv[0]), sum(counts), -1).split(counts, 1))
 
 
 def join_heads(
@@ -314,7 +324,7 @@ def _split_heads_on_cpu(
     qkv: Outputs, cos: torch.Tensor, sin: torch.Tensor, heads: int, kv_heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`split_heads` of three matrices by the compiled loop."""
-    q, k, v = _by_head(qkv, heads, kv_heads)
+    q, k, v = by_head(qkv, heads, kv_heads)
     return passes.rotate(q, cos, sin), passes.rotate(k, cos, sin), v
 
 
