@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,47 +91,20 @@ def mark_gateways(nodes: pa.Table, edges: pa.Table) -> pa.Table:
 def write_graphml(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
     """Write the graph as GraphML with all columns but `round` as attributes; nulls are left out.
 
-    The file is the one that `networkx.write_graphml` writes, to the byte, without that package in the driver.
-
     Args:
         path: The file, replaced whole.
-        nodes: Table of nodes of one topology, devices ascending.
-        edges: Its table of edges, from the smaller index to the larger.
+        nodes: Table of nodes of one topology.
+        edges: Its table of edges.
     """
-    keys: dict[tuple[str, str], str] = {}
-    lines = ['  <graph edgedefault="undirected">']
+    import networkx as nx
+
+    graph: Any = nx.Graph()
     for row in nodes.drop_columns(["round"]).to_pylist():
-        lines += _element("node", f'id="{row.pop("device")}"', row, keys)
-    for row in sorted(edges.drop_columns(["round"]).to_pylist(), key=lambda row: row["source"]):
-        ends = f'source="{row.pop("source")}" target="{row.pop("destination")}"'
-        lines += _element("edge", ends, row, keys)
-    # Each key before those that were met earlier.
-    head = [*_GRAPHML_HEAD, *reversed(list(keys.values()))]
-    write_text_atomically(path, "\n".join([*head, *lines, "  </graph>", "</graphml>", ""]))
-
-
-_GRAPHML = "http://graphml.graphdrawing.org/xmlns"
-_GRAPHML_HEAD = (
-    "<?xml version='1.0' encoding='utf-8'?>",
-    f'<graphml xmlns="{_GRAPHML}" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
-    f'xsi:schemaLocation="{_GRAPHML} {_GRAPHML}/1.0/graphml.xsd">',
-)
-_GRAPHML_TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
-
-
-def _element(kind: str, named: str, row: Mapping[str, Any], keys: dict[tuple[str, str], str]) -> list[str]:
-    """The lines of a node or an edge; an attribute met for the first time is added to the keys."""
-    data = []
-    for name, value in row.items():
-        if value is None:
-            continue
-        number = list(keys).index((kind, name)) if (kind, name) in keys else len(keys)
-        keys.setdefault(
-            (kind, name),
-            f'  <key id="d{number}" for="{kind}" attr.name="{name}" attr.type="{_GRAPHML_TYPES[type(value)]}" />',
-        )
-        text = html.escape(str(value), quote=False)
-        data.append(
-            f'      <data key="d{number}">{text}</data>' if text else f'      <data key="d{number}" />'
-        )
-    return [f"    <{kind} {named}>", *data, f"    </{kind}>"]
+        device = row.pop("device")
+        graph.add_node(device, **{key: value for key, value in row.items() if value is not None})
+    for row in edges.drop_columns(["round"]).to_pylist():
+        ends = row.pop("source"), row.pop("destination")
+        graph.add_edge(*ends, **{key: value for key, value in row.items() if value is not None})
+    buffer = io.BytesIO()
+    nx.write_graphml(graph, buffer)
+    write_text_atomically(path, buffer.getvalue().decode("utf-8"))
