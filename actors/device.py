@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.memory import trim_heap
 from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
@@ -37,7 +36,6 @@ class DeviceActor:
         from dfl_ray.devices.group import DeviceGroup  # torch: for this process, not for the driver's
 
         self._group: DeviceGroup = DeviceGroup(setup, devices)
-        self._trained = False
 
     def ready(self) -> Started:
         """Where and how this process was started; answers once everything is built."""
@@ -63,11 +61,7 @@ class DeviceActor:
         """
         if graph is not None and graph.since != self._group.setup.graph.since:
             self._group.rewire(graph)
-        answer = self._group.train(round_index, absent, ended)
-        if not self._trained:  # what the first round draws is drawn once
-            trim_heap()
-            self._trained = True
-        return answer
+        return self._group.train(round_index, absent, ended)
 
     def exchange(self, round_index: int, outcomes: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""
@@ -76,11 +70,8 @@ class DeviceActor:
     def evaluate(
         self, round_index: int, rules: Sequence[str], references: Mapping[int, np.ndarray] | None
     ) -> EvaluationReport:
-        """See `DeviceGroup.evaluate`; what training has left free goes back to the system before and after."""
-        trim_heap()
-        report = self._group.evaluate(round_index, rules, references)
-        trim_heap()
-        return report
+        """See `DeviceGroup.evaluate`."""
+        return self._group.evaluate(round_index, rules, references)
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """See `DeviceGroup.full_sketches`."""

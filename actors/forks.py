@@ -313,7 +313,7 @@ def _share_pages() -> None:
     """Keep the garbage collector from writing to what is there, which would copy every page of it in every fork."""
     import gc
 
-    from actors.memory import trim_heap
+    from dfl_ray.engines.cpu.heap import trim_heap
 
     gc.collect()
     gc.freeze()

@@ -1,10 +1,8 @@
-"""What a process's memory is, as the system counts it, and how freed memory is returned."""
+"""What a process's memory is, as the system counts it."""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-from contextlib import suppress
 
 
 def own_memory() -> dict[str, int]:
@@ -24,13 +22,3 @@ def own_memory() -> dict[str, int]:
         "proportional_bytes": int(proportional),
         "private_bytes": int(found.uss),
     }
-
-
-def trim_heap() -> None:
-    """Return freed memory to the system, where the C library is glibc.
-
-    Its allocator keeps what large transient arrays leave behind: orthogonal matrices drawn for the projections and the
-    logits of an evaluation are tens of megabytes in every actor that nobody will use again.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -34,6 +34,7 @@ from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
 from dfl_ray.devices.store import make_store
 from dfl_ray.devices.variates import with_variates
+from dfl_ray.engines.cpu.heap import ENOUGH_FREE_BYTES, trim_heap
 from dfl_ray.engines.private import train_privately
 from dfl_ray.engines.training import LocalWork, ScoredModel, TrainingResult, train_adapters
 from dfl_ray.evaluation.scorer import Adapter
@@ -167,7 +168,8 @@ class DeviceGroup:
         """
         graph = self.setup.graph
         mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
-        return {t: self.sketch(d, t, None) for t, d in mine}
+        with self.model.not_training():
+            return {t: self.sketch(d, t, None) for t, d in mine}
 
     def train(
         self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
@@ -183,12 +185,13 @@ class DeviceGroup:
         Returns:
             The report, and the payloads of messages that leave this group.
         """
-        began = time.perf_counter()
+        began, first = time.perf_counter(), not self._parts
         work = self.prepare(round_index, absent, ended)
         results: list[TrainingResult] = []
         for part in self._store.parts(self._parts, list):
             results.append(next(work)())
             self._speak(part, results[-1])
+        trim_heap(0 if first else ENOUGH_FREE_BYTES)  # what the first round draws is drawn once
         return self.report(round_index, results, began)
 
     def prepare(
@@ -352,14 +355,15 @@ class DeviceGroup:
         if self._evaluator is None:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
         self._evaluator.scorer.advance = self._scored
-        if round_index == 0:
-            return self._evaluator.base(began)
-        out = {*self._absent, *self.faults.devices}
-        asked = self._store.walked(
-            [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
-        )
-        report = self._evaluator.devices(asked, round_index, rules, references, began)
-        return self._attack.measured(report, asked, self.method, round_index)
+        with self.model.not_training():
+            if round_index == 0:
+                return self._evaluator.base(began)
+            out = {*self._absent, *self.faults.devices}
+            asked = self._store.walked(
+                [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
+            )
+            report = self._evaluator.devices(asked, round_index, rules, references, began)
+            return self._attack.measured(report, asked, self.method, round_index)
 
     def _scored(self, done: int, total: int) -> None:
         self._store.read()

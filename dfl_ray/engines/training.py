@@ -10,8 +10,8 @@ Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 (low-rank adapters); Loshc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from dfl_ray.engines.batches import Batch, collate, within
 from dfl_ray.engines.classes import class_logits
 from dfl_ray.engines.correction import Correction
 from dfl_ray.engines.cpu.decoder import MergedDecoder
+from dfl_ray.engines.cpu.heap import trim_heap
 from dfl_ray.engines.cpu.linear import Factors
 from dfl_ray.engines.cpu.make import MERGED_BYTES, fits, merged_decoder
 from dfl_ray.engines.cpu.plan import Plan, make_plan
@@ -77,6 +78,15 @@ class ScoredModel:
             return None
         self._gathered = True
         return (hidden[self._source[:, 0], self._source[:, 1]].unsqueeze(0), *inputs[1:])
+
+    @contextmanager
+    def not_training(self) -> Iterator[None]:
+        """Between steps: what training keeps for the next goes back to the system before, what is left free after."""
+        if self.large is not None and self.large.activations is not None:
+            self.large.activations.release()
+        trim_heap()
+        yield
+        trim_heap()
 
     @property
     def keeps_cache(self) -> bool:

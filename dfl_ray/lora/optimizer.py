@@ -15,6 +15,9 @@ from dfl_ray.lora.range import LARGEST_VALUE
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
+VALUES_AT_ONCE = 2**22
+"""Most values that are stepped at once on a CPU, or one adapter's."""
+
 
 @dataclass
 class AdapterState:
@@ -144,8 +147,17 @@ def step_(
     active: torch.Tensor,
     keep: torch.Tensor | None = None,
 ) -> None:
-    """Make one step of the active adapters by `size.optimizer`, in place; arguments are those of `adamw_`."""
-    (adamw_ if size.optimizer == "adamw" else sgd_)(state, gradient, size, active, keep)
+    """Make one step of the active adapters by `size.optimizer`, in place; arguments are those of `adamw_`.
+
+    On a CPU adapters are stepped `VALUES_AT_ONCE` at a time: what lies in between stays small and is not fetched anew.
+    """
+    rule = adamw_ if size.optimizer == "adamw" else sgd_
+    adapters, values = state.theta.shape
+    most = adapters if state.theta.is_cuda else max(1, VALUES_AT_ONCE // max(1, values))
+    for first in range(0, adapters, max(1, most)):
+        some = slice(first, min(first + most, adapters))
+        part = state.rows(some.start, some.stop)
+        rule(part, gradient[some], size, active[some], None if keep is None else keep[some])
 
 
 def sgd_(

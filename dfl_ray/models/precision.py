@@ -62,6 +62,9 @@ def measured_rates(repeats: int = 4) -> Rates:
     """
     import torch
 
+    from dfl_ray.engines.cpu.heap import limit_prepared_products
+
+    limit_prepared_products()
     tokens, inputs, outputs = SIZES
     threads = torch.get_num_threads()
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}

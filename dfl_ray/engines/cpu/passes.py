@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dfl_ray.engines.cpu.activations import Empty, fresh
 from dfl_ray.engines.cpu.arrays import address, element, lanes_dividing
 
 
@@ -38,7 +39,7 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tenso
 
 
 def add_norm(
-    x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, eps: float
+    x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, eps: float, empty: Empty = fresh
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Add a change to the residual path and norm the sum.
 
@@ -47,13 +48,14 @@ def add_norm(
         change: Of its shape and type.
         weight: (width,) weight of the norm.
         eps: See `norm`.
+        empty: Gives the memory of the sum.
 
     Returns:
         x + change, and the two results of `norm` of it.
     """
     x, change = x.contiguous(), change.contiguous()
     width = x.shape[-1]
-    total, out = torch.empty_like(x), torch.empty_like(x)
+    total, out = empty(x, *x.shape), torch.empty_like(x)
     inverse = x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
     kernel = _add_norm(lanes_dividing(width), element(x), width, eps)
     kernel(*(address(t) for t in (x, change, weight, total, out, inverse)), inverse.numel())
@@ -115,9 +117,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool 
         (tokens, heads, head_dim).
     """
     tokens, heads, width = x.shape
+    arrays = [t.contiguous() for t in (x, cos, sin)]  # named: a copy must live until the loop has read it
     out = x.new_empty(x.shape)
     kernel = _rotate(lanes_dividing(width // 2), element(x), width, back)
-    kernel(*(address(t) for t in (x.contiguous(), cos.contiguous(), sin.contiguous(), out)), tokens, heads)
+    kernel(*(address(t) for t in (*arrays, out)), tokens, heads)
     return out
 
 

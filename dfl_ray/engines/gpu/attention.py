@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from dfl_ray.engines.cpu.activations import Empty, fresh
 from dfl_ray.engines.cpu.weights import pull_attention
 from dfl_ray.engines.gpu.plan import Bucket
 
@@ -32,7 +33,7 @@ class Attended:
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buckets: Sequence[Bucket]
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buckets: Sequence[Bucket], empty: Empty = fresh
 ) -> tuple[torch.Tensor, tuple[Attended, ...]]:
     """Compute causal attention, softmax(Q K^T / sqrt(head_dim)) V, over each token and the earlier ones of its row.
 
@@ -46,24 +47,29 @@ def attend(
         k: (tokens, kv_heads, head_dim), rotated.
         v: (tokens, kv_heads, head_dim).
         buckets: Where the rows are.
+        empty: Gives the memory of what is kept where rows are padded, and of the result.
 
     Returns:
         (tokens, heads * head_dim), 0 for tokens of no row, and what `attend_backward` needs.
     """
-    found = [_run(bucket, q, k, v) for bucket in buckets]
+    found = [_run(bucket, empty, q, k, v) for bucket in buckets]
     kept = tuple(one for one, _ in found)
     if buckets[0].target is None:
         return found[0][1].transpose(1, 2).reshape(len(q), -1), kept
-    flat = q.new_zeros(len(q) + 1, q.shape[1], q.shape[2])
+    flat = empty(q, len(q) + 1, q.shape[1], q.shape[2]).zero_()
     for bucket, (_, out) in zip(buckets, found, strict=True):
         flat.index_copy_(0, _target(bucket), out.transpose(1, 2).reshape(-1, *q.shape[1:]))
     return flat[:-1].flatten(1), kept
 
 
-def _run(bucket: Bucket, *heads: torch.Tensor) -> tuple[Attended, torch.Tensor]:
+def _run(bucket: Bucket, empty: Empty, *heads: torch.Tensor) -> tuple[Attended, torch.Tensor]:
     """One bucket's attention, its graph recorded on a GPU whatever the mode outside; and its result without it."""
     on_gpu = heads[0].is_cuda
-    own = [t if bucket.source is None else t.index_select(0, bucket.source) for t in heads]
+    source = bucket.source
+    own = [
+        t if source is None else torch.index_select(t, 0, source, out=empty(t, len(source), *t.shape[1:]))
+        for t in heads
+    ]
     q, k, v = (t.detach().requires_grad_(on_gpu) for t in own)
     with torch.set_grad_enabled(on_gpu):
         asked, keys, values = (_by_row(t, bucket).transpose(1, 2) for t in (q, k, v))

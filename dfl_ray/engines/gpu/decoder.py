@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dfl_ray.engines.cpu.activations import ActivationMemory, Empty, fresh
 from dfl_ray.engines.gpu.attention import Attended, attend, attend_backward
 from dfl_ray.engines.gpu.head import PIECE_LOGITS, loss_and_slope
 from dfl_ray.engines.gpu.kernels import Kernels, by_head
@@ -69,6 +70,7 @@ class LargeDecoder:
         kernels: Compiled or plain passes.
         piece_logits: Most logits that exist at once.
         most_tokens: Tokens that go through the model together, whole adapters always; None for all of a step.
+        activations: Memory of what a step keeps for backward, on a CPU; None takes it tensor by tensor.
     """
 
     shape: DecoderShape
@@ -80,6 +82,12 @@ class LargeDecoder:
     kernels: Kernels
     piece_logits: int = PIECE_LOGITS
     most_tokens: int | None = None
+    activations: ActivationMemory | None = None
+
+    @property
+    def empty(self) -> Empty:
+        """Gives the memory of what is kept for backward."""
+        return self.activations.empty if self.activations else fresh
 
 
 Stacks = Sequence[torch.Tensor]
@@ -123,6 +131,8 @@ def train_step(decoder: LargeDecoder, plan: Plan, a: Stacks, b: Stacks, into: Gr
     Returns:
         (K,) mean losses, float32 (float64 for a float64 model).
     """
+    if decoder.activations is not None:
+        decoder.activations.begin(len(plan.ids))
     with torch.no_grad():
         x, change, tapes = _forward(decoder, plan, a, b, into.scale)
         x = x if change is None else x + change
@@ -163,7 +173,7 @@ def _forward_block(
     decoder: LargeDecoder, block: Block, x: torch.Tensor, change: torch.Tensor | None, plan: Plan,
     a: Stacks, b: Stacks, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, _Tape]:  # fmt: skip
-    kernels, eps = decoder.kernels, decoder.shape.eps
+    kernels, eps, empty = decoder.kernels, decoder.shape.eps, decoder.empty
     joined = (block.qkv, block.o, block.gate_up, block.down)
     adapters = tuple(cast_adapters(j, a, b, scale) for j in joined)
     if change is None:
@@ -173,11 +183,11 @@ def _forward_block(
     qkv, z_qkv = apply(block.qkv, normed, adapters[0])
     raw = qkv if block.q_norm is not None else None
     q, k, v = kernels.split_heads(_norm_heads(decoder, block, qkv), plan.cos, plan.sin, *_heads(decoder))
-    heads, attended = attend(q, k, v, plan.buckets)
+    heads, attended = attend(q, k, v, plan.buckets, empty)
     del qkv, q, k, v, normed
     (out,), z_o = apply(block.o, heads, adapters[1])
     middle, normed, inverse_out = kernels.add_norm(x, out, block.norm_out, eps)
-    gate_up, z_gate = apply(block.gate_up, normed, adapters[2])
+    gate_up, z_gate = apply(block.gate_up, normed, adapters[2], empty)
     (change,), z_down = apply(block.down, kernels.gated(gate_up), adapters[3])
     thin = _Thin(adapters, (z_qkv, z_o, z_gate, z_down))
     return middle, change, _Tape(x, inverse_in, raw, attended, heads, middle, inverse_out, gate_up, thin)

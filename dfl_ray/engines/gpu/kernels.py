@@ -9,12 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
 from dfl_ray.engines.cpu import gate, passes
+from dfl_ray.engines.cpu.activations import ActivationMemory
 from dfl_ray.engines.cpu.arrays import KINDS
 from dfl_ray.engines.gpu.linear import Outputs
 
@@ -350,7 +352,10 @@ def _cross_entropy_on_cpu(
 
 
 def make_kernels(
-    device: torch.device, compile: Compile = "auto", dtype: torch.dtype = torch.bfloat16
+    device: torch.device,
+    compile: Compile = "auto",
+    dtype: torch.dtype = torch.bfloat16,
+    activations: ActivationMemory | None = None,
 ) -> Kernels:
     """The functions for a device.
 
@@ -358,6 +363,7 @@ def make_kernels(
         device: Where the tensors live; only CUDA is ever compiled for by torch.
         compile: "off" has torch compile nothing.
         dtype: Precision of the products.
+        activations: Memory of what a step keeps, where it has one of its own.
 
     Returns:
         The functions, each compiled at its first call on CUDA; one that cannot be compiled runs as written, with a
@@ -365,8 +371,9 @@ def make_kernels(
         logits' memory.
     """
     if device.type == "cpu" and dtype in KINDS:
+        add_norm = partial(passes.add_norm, empty=activations.empty) if activations else passes.add_norm
         return Kernels(
-            norm=passes.norm, add_norm=passes.add_norm, renorm=passes.renorm,
+            norm=passes.norm, add_norm=add_norm, renorm=passes.renorm,
             norm_backward_add=passes.norm_backward_add,
             split_heads=_split_heads_on_cpu, join_heads=_join_heads_on_cpu, gated=_gated_on_cpu,
             gated_backward=_gated_backward_on_cpu, cross_entropy=_cross_entropy_on_cpu,

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dfl_ray.engines.cpu.activations import Empty, fresh
+
 Outputs = tuple[torch.Tensor, ...]
 """One (tokens, outputs) a weight."""
 
@@ -186,20 +188,23 @@ def cast_adapters(
     return Adapters((stacked * scale).to(dtype), tuple(b[i].to(dtype) for i in own))
 
 
-def apply(joined: Joined, x: torch.Tensor, adapters: Adapters | None) -> tuple[Outputs, torch.Tensor | None]:
+def apply(
+    joined: Joined, x: torch.Tensor, adapters: Adapters | None, empty: Empty = fresh
+) -> tuple[Outputs, torch.Tensor | None]:
     """Compute y = W x + bias + B z with z = s A x.
 
     Args:
         joined: The frozen layers.
         x: (tokens, d), adapter by adapter, equally many tokens each.
         adapters: What is added, or None.
+        empty: Gives the memory of the outputs.
 
     Returns:
         (tokens, outputs) a weight, and z (K, tokens of an adapter, parts * r) for backward, or None without adapters.
     """
     count = 1 if adapters is None else len(adapters.a)
     z = None if adapters is None else torch.bmm(x.view(count, -1, x.shape[1]), adapters.a.transpose(1, 2))
-    out = tuple(x.new_empty(len(x), len(w)) for w in joined.weights)
+    out = tuple(empty(x, len(x), len(w)) for w in joined.weights)
     number = 0
     for part in joined.parts:
         into, bias = part.of(out, count), joined.bias_of(part)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from dfl_ray.engines.cpu import gate, passes
+from dfl_ray.engines.cpu.activations import ActivationMemory
 from dfl_ray.engines.cpu.arrays import KINDS
-from dfl_ray.engines.cpu.heap import keep_freed_memory
+from dfl_ray.engines.cpu.heap import keep_freed_memory, limit_prepared_products
 from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.head import PIECE_LOGITS
 from dfl_ray.engines.gpu.kernels import Compile, make_kernels
@@ -51,15 +52,17 @@ def large_decoder(
     if choice == "auto" and embedding.device.type != "cuda" and not too_large_to_merge(model.shape):
         return None
     take_compiled_passes(model)
+    activations = ActivationMemory() if on_cpu else None
     if on_cpu:
         keep_freed_memory()
+        limit_prepared_products()
     return LargeDecoder(
         shape=model.shape, embedding=embedding, head=model.lm_head.weight.detach(),
         blocks=tuple(_block(cast(Any, layer)) for layer in model.model.layers),
         norm=model.model.norm.weight.detach(), frequencies=model.get_buffer("frequencies"),
-        kernels=make_kernels(embedding.device, compile, embedding.dtype),
+        kernels=make_kernels(embedding.device, compile, embedding.dtype, activations),
         piece_logits=CPU_LOGITS if on_cpu else PIECE_LOGITS,
-        most_tokens=part_tokens(embedding.element_size()) if on_cpu else None,
+        most_tokens=part_tokens(embedding.element_size()) if on_cpu else None, activations=activations,
     )  # fmt: skip
 
 
