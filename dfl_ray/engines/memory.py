@@ -32,6 +32,12 @@ PASS_TOKENS = 2048
 PASS_MERGED_BYTES = 2**25
 """Most memory that the merged weights of one such pass may take, or one adapter's: more adapters save little time."""
 
+VALUES_AT_ONCE = 2**22
+"""Most values that the optimiser steps at once on a CPU, or one adapter's."""
+
+PREPARED_PRODUCTS_BYTES = 80_000_000
+"""Products in bfloat16 that torch and oneDNN keep prepared (`engines.cpu.heap`), 128 of 0.6 MB."""
+
 SKETCH_ROWS = 64
 """Rows of one pass of a sketch, padded to the longest."""
 
@@ -90,13 +96,15 @@ def _heads_and_keys(shape: DecoderShape) -> tuple[int, int]:
 
 def working_mb(
     shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, devices: int,
-    evaluated_tokens: float, longest: int = 0,
+    evaluated_tokens: float, longest: int = 0, device_values: int = 0,
 ) -> float:  # fmt: skip
     """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and sketches.
 
-    Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's) · `bytes_per_token`, and
-    three copies of `CPU_LOGITS` in float32. Evaluation: tokens of a pass · `passing_values`, and the same for logits.
+    Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's) · `bytes_per_token`; of the
+    devices that are stepped together (`STEP_TOKENS`) the gradient and a copy of both factors, 12 bytes a value; six
+    temporaries of the optimiser, of `VALUES_AT_ONCE` values. Evaluation: tokens of a pass · `passing_values`.
     Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap they leave is trained on.
+    Always: three copies of `CPU_LOGITS` in float32, and in bfloat16 `PREPARED_PRODUCTS_BYTES`.
 
     Args:
         shape: The model; None, or one small enough to merge, needs nothing worth counting.
@@ -106,6 +114,7 @@ def working_mb(
         devices: Devices of the actor.
         evaluated_tokens: Tokens of all rows that one adapter is asked.
         longest: Tokens of the longest training row, where the method makes sketches; else 0.
+        device_values: Trained values of one device, its adapters together.
 
     Returns:
         Units of 2^20 bytes.
@@ -113,9 +122,12 @@ def working_mb(
     if shape is None or not too_large_to_merge(shape):
         return 0.0
     part = max(device_tokens, min(part_tokens(width_bytes), device_tokens * devices))
-    training = part * bytes_per_token(shape, rank, width_bytes)
+    values = min(devices, max(1, STEP_TOKENS // max(1.0, device_tokens))) * device_values
+    stepping = 12 * values + 6 * 4 * min(values, VALUES_AT_ONCE)
+    training = part * bytes_per_token(shape, rank, width_bytes) + stepping
     forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
-    return (max(training, forward * width_bytes * passing_values(shape)) + 3 * 4 * CPU_LOGITS) / 2**20
+    always = 3 * 4 * CPU_LOGITS + (PREPARED_PRODUCTS_BYTES if width_bytes == 2 else 0)
+    return (max(training, forward * width_bytes * passing_values(shape)) + always) / 2**20
 
 
 def merged_mb(

@@ -11,12 +11,10 @@ from typing import Literal
 
 import torch
 
+from dfl_ray.engines.memory import VALUES_AT_ONCE
 from dfl_ray.lora.range import LARGEST_VALUE
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-VALUES_AT_ONCE = 2**22
-"""Most values that are stepped at once on a CPU, or one adapter's."""
 
 
 @dataclass

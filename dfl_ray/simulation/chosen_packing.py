@@ -133,4 +133,5 @@ def _working_mb(experiment: Experiment) -> float:
         device_tokens=config.method.batch_rows * row, devices=config.devices.count,
         evaluated_tokens=len(tasks) * (config.evaluate.rows_per_task or 0) * row,
         longest=max(int(t.train.lengths.max()) for t in tasks) if method_spec(config.method).per_task else 0,
+        device_values=experiment.layout.size * _adapters(experiment),
     )  # fmt: skip

@@ -175,7 +175,7 @@ def machine_figures(run: Outline) -> dict[str, Any]:
     held = int((deployment.mixture > 0).sum(axis=1).max()) if method_spec(config.method).per_task else 1
     state_mb = device_state_mb(run.layout.size, held)
     cpus = usable_cpus()
-    working = _working_mb(run)
+    working = _working_mb(run, run.layout.size * held)
     packing = pack(
         config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb, working_mb=working,
         merged_mb=partial(_merged_mb, run, held),
@@ -207,7 +207,7 @@ def _closing_sketches_s(run: Outline, cpus: int) -> float:
     return run.tasks * method.sketch_prompts * forward / (cpu_rate(run) * cpus)
 
 
-def _working_mb(run: Outline) -> float:
+def _working_mb(run: Outline, device_values: int) -> float:
     """What an actor needs while it works (`engines.memory.working_mb`); on a GPU it is the GPU's memory."""
     config = run.config
     if config.runtime.gpus_per_actor:
@@ -218,6 +218,7 @@ def _working_mb(run: Outline) -> float:
         evaluated_tokens=run.tasks * (config.evaluate.rows_per_task or 0) * run.rows,
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows))
         if isinstance(config.method, PerTaskConfig) else 0,
+        device_values=device_values,
     )  # fmt: skip
 
 

@@ -48,15 +48,16 @@ def test_working_memory_counts_what_a_step_keeps():
     assert model is not None
     a_token, logits = 4 * (30 * 6_392 + 18_816), 3 * 4 * 2**24
 
-    def asked(tokens, devices, evaluated=0.0, longest=0):
+    def asked(tokens, devices, evaluated=0.0, longest=0, values=0, width=4):
         return 2**20 * working_mb(
             model.shape,
             rank=8,
-            width_bytes=4,
+            width_bytes=width,
             device_tokens=tokens,
             devices=devices,
             evaluated_tokens=evaluated,
             longest=longest,
+            device_values=values,
         )
 
     assert asked(100, 2) == 200 * a_token + logits
@@ -64,6 +65,12 @@ def test_working_memory_counts_what_a_step_keeps():
     assert asked(900, 1) == 900 * a_token + logits  # but one device whole
     assert asked(1, 1, 1e9) == 2_560 * 4 * 18_816 + logits
     assert asked(10, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
+    # Two devices of 1,100 tokens are stepped together, 2 x 2 adapters of 1,244,160 values, 4 million values at once.
+    stepping = 12 * 4 * 1_244_160 + 6 * 4 * 2**22
+    assert asked(1100, 5, values=2 * 1_244_160) == 1100 * a_token + stepping + logits
+    assert asked(1100, 1, values=1_244_160) == 1100 * a_token + (12 + 24) * 1_244_160 + logits
+    prepared = asked(100, 2, width=2) - (200 * a_token / 2 + logits)
+    assert prepared == 80_000_000
     small = read_decoder((embedded_path() / "config.json").read_text())
     assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
 
