@@ -35,9 +35,8 @@ def explained() -> Iterator[None]:
 def _not_started(error: Exception) -> RunError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return RunError(
-        f"Ray did not start on this machine: {reason} A busy machine or one short of memory is the usual reason: try "
-        "again, give Ray more time with RAY_raylet_start_wait_time_s=120 in the environment, or run without it: "
-        "runtime.backend=local."
+        f"Ray did not start on this machine: {reason} A busy machine or one short of memory is the usual reason; how "
+        "long Ray waits for its own services is fixed in it. Try again, or run without it: runtime.backend=local."
     )
 
 
