@@ -63,7 +63,7 @@ class _Heap(ctypes.Structure):
 
 
 def free_bytes() -> int | None:
-    """Bytes of freed memory that the allocator holds; None where it is not glibc's."""
+    """Bytes of freed memory that the allocator holds; None where it is not glibc's, or older than 2.33."""
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
         library.mallinfo2.restype = _Heap
@@ -78,9 +78,9 @@ def trim_heap(above_bytes: int = 0) -> None:
     logits of an evaluation are tens of megabytes in every actor that nobody will use again.
 
     Args:
-        above_bytes: Return it only where there is more of it than this.
+        above_bytes: Return it only where there is more of it than this, or nobody knows how much.
     """
     free = free_bytes()
-    if free is None or free <= above_bytes:
-        return
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if free is None or free > above_bytes:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
