@@ -163,7 +163,14 @@ class FedavgStarConfig(_StarConfig):
     type: Literal["fedavg_star"] = Field(default="fedavg_star", description="the method's name")
 
 
-class FlascConfig(_StarConfig):
+class SparseStarConfig(_StarConfig):
+    """What the methods with a server share to and from which some entries travel."""
+
+    upload_share: float = Field(gt=0, le=1, description="share of the entries that a device sends up")
+    download_share: float = Field(gt=0, le=1, description="share of the entries that the server sends down")
+
+
+class FlascConfig(SparseStarConfig):
     """FLASC: a server at one device, sparse downloads and uploads, dense local training.
 
     Source: Kuo, Raje, Rajesh and Smith, "Federated LoRA with sparse communication", arXiv 2406.05233.
@@ -181,7 +188,7 @@ class FlascConfig(_StarConfig):
     )
 
 
-class FedsrdConfig(_StarConfig):
+class FedsrdConfig(SparseStarConfig):
     """FedSRD: important changes up, the mean product cut to rank r, and a random share of one factor's answer down.
 
     Source: Yan et al., "FedSRD: sparsify-reconstruct-decompose for communication-efficient federated large language

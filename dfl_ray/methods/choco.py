@@ -20,17 +20,17 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.methods.aggregations import gossip_mean
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing, first_adapters
-from dfl_ray.methods.choco_law import ChocoLaw, kept_of
+from dfl_ray.methods.choco_law import ChocoLaw
 from dfl_ray.methods.gossip import collect, finite_values
-from dfl_ray.methods.shared import SharedAdapter
-from dfl_ray.methods.sparse_body import sparse_body, sparse_entries
-from dfl_ray.wire.codec import decode_values, encode_values
-from dfl_ray.wire.message import SHARED_TASK, Kind, Message, MessageError, Precision, Refusal, pack
+from dfl_ray.methods.kept import largest_of_each
+from dfl_ray.methods.shared import SharedAdapter, put_values, values_of
+from dfl_ray.methods.sparse_body import heard, sparse_body, sparse_entries
+from dfl_ray.wire.codec import encode_values
+from dfl_ray.wire.message import Message, MessageError, Refusal
 
 _WHOLE, _DIFFERENCE = b"\x00", b"\x01"
 
@@ -95,12 +95,11 @@ class Choco(SharedAdapter[ChocoState]):
         out: list[Outgoing] = []
         for message in planned:
             if message.kept:
-                head = _DIFFERENCE + last.to_bytes(4, "little")
-                data = self._message(device, message.version, head + body, self.config.precision)
+                said = _DIFFERENCE + last.to_bytes(4, "little") + body
+                out.append(self.message(device, message, said))
             else:
                 whole = _WHOLE + encode_values(self._own(device), "float32")
-                data = self._message(device, message.version, whole, "float32")
-            out.append(Outgoing(message, data))
+                out.append(self.message(device, message, whole, "float32"))
         return out
 
     def incoming(
@@ -129,28 +128,16 @@ class Choco(SharedAdapter[ChocoState]):
             weights = self.context.graph.weights[device.index]
             public = {sender: values for sender, (_, values) in copies.items()}
             step = self.config.consensus_step * (gossip_mean(own, public, weights) - own)
-            row = device.state.theta[0]
-            row.copy_(torch.from_numpy((row.cpu().numpy() + step).astype(np.float32)))
+            put_values(device, values_of(device) + step)
         return refused
 
     def _difference(self, device: Device[ChocoState]) -> bytes:
         """Q(x - xh), encoded; moves the own public copy by what the bytes say."""
         public = self._own(device)
-        difference = device.state.theta[0].cpu().numpy() - public
-        mask = self._largest(np.abs(difference))
-        precision, count = self.config.precision, int(mask.sum())
-        body = sparse_body(mask, difference[mask], precision)
-        device.memory.own = public.copy()
-        device.memory.own[mask] += decode_values(encode_values(difference[mask], precision), precision, count)
-        return body
-
-    def _largest(self, size: np.ndarray) -> np.ndarray:
-        """(size,) bool of the `kept_of` largest entries of each factor of each layer, the first of equal ones."""
-        mask = np.zeros(self.layout.size, bool)
-        for s in self.layout.segments:
-            count = kept_of(self.config.keep_share, s.stop - s.start)
-            mask[s.start + np.argsort(-size[s.start : s.stop], kind="stable")[:count]] = True
-        return mask
+        difference = values_of(device) - public
+        mask = largest_of_each(difference, self.config.keep_share, self.layout)
+        device.memory.own = public + heard(mask, difference, self.config.precision)
+        return sparse_body(mask, difference[mask], self.config.precision)
 
     def _public_copy(self, device: Device[ChocoState], message: Message) -> np.ndarray:
         """The sender's public copy after its message.
@@ -167,11 +154,6 @@ class Choco(SharedAdapter[ChocoState]):
         moved = device.memory.copies[message.sender].copy()
         moved[mask] += values
         return moved
-
-    def _message(self, device: Device[ChocoState], version: int, body: bytes, precision: Precision) -> bytes:
-        return pack(
-            Message(Kind.ADAPTER, SHARED_TASK, device.index, version, self.context.run, 0, precision, body)
-        )
 
     @staticmethod
     def _own(device: Device[ChocoState]) -> np.ndarray:

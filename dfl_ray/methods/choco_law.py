@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dfl_ray.config.baselines import ChocoConfig
+from dfl_ray.methods.kept import kept_of_each
 from dfl_ray.methods.laws import LawContext, Planned, exchange_due
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind
-
-
-def kept_of(keep_share: float, size: int) -> int:
-    """Entries that top-k keeps of one factor of one layer: max(1, round(`keep_share` size))."""
-    return max(1, round(keep_share * size))
 
 
 @dataclass
@@ -41,10 +37,9 @@ class ChocoLaw:
 
     @property
     def kept(self) -> int:
-        """Entries a difference carries: the sum over all factors of all layers of `kept_of`."""
-        config, layout = self.context.config, self.context.layout
-        assert isinstance(config, ChocoConfig)
-        return sum(kept_of(config.keep_share, s.stop - s.start) for s in layout.segments)
+        """Entries a difference carries: the largest share of each factor of each layer."""
+        assert isinstance(self.context.config, ChocoConfig)
+        return kept_of_each(self.context.config.keep_share, self.context.layout)
 
     def start(self, device: int) -> ChocoTraffic:
         """Nothing sent yet."""

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.modules import receive_modules, send_module, shares
-from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.methods.shared import SharedAdapter, put_values, values_of
 
 
 @dataclass
@@ -58,7 +57,7 @@ class ExactDiffusion(SharedAdapter[DiffusionState]):
     def begin(self, device: Device[DiffusionState], round_index: int) -> None:
         """Remember what the first local steps begin with; later it is what the exchange gave."""
         if device.memory.start is None:
-            device.memory.start = device.state.theta[0].cpu().numpy().copy()
+            device.memory.start = values_of(device).copy()
 
     def outgoing(self, device: Device[DiffusionState], round_index: int) -> list[Outgoing]:
         """Correct, then encode phi_i, the same bytes to all neighbours."""
@@ -83,16 +82,16 @@ class ExactDiffusion(SharedAdapter[DiffusionState]):
             own, *others = shares(self, device, arrived)
             mixed = (1 + own[0]) / 2 * own[1].astype(np.float64) + sum(w / 2 * x for w, x in others)
             device.memory.start = mixed.astype(np.float32)
-            device.state.theta[0].copy_(torch.from_numpy(device.memory.start))
+            put_values(device, device.memory.start)
         return refused
 
     def _correct(self, device: Device[DiffusionState], round_index: int) -> None:
         """Put phi_i in the adapter's place, once an exchange."""
-        memory, row = device.memory, device.state.theta[0]
+        memory = device.memory
         if memory.corrected == round_index:
             return
         assert memory.start is not None, "begin has not been called"
         before = memory.ended
-        memory.ended, memory.corrected = row.cpu().numpy().copy(), round_index
+        memory.ended, memory.corrected = values_of(device).copy(), round_index
         if before is not None:
-            row += torch.from_numpy(memory.start - before).to(row)
+            put_values(device, memory.ended + (memory.start - before))

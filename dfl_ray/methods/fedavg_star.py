@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.modules import receive_modules, send_module
-from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.methods.shared import SharedAdapter, put_values, values_of
 from dfl_ray.methods.star_law import StarLaw
 
 
@@ -70,8 +69,7 @@ class FedavgStar(SharedAdapter[MethodState]):
         known = self.star.others if device.index == self.hub else (self.hub,)
         arrived, refused = receive_modules(self, device, round_index, received, known)
         if arrived:
-            own = [device.state.theta[0].cpu().numpy()] if device.index == self.hub else []
+            own = [values_of(device)] if device.index == self.hub else []
             values = [*own, *(arrived[s] for s in sorted(arrived))]
-            mean = np.mean(np.stack(values).astype(np.float64), axis=0)
-            device.state.theta[0].copy_(torch.from_numpy(mean.astype(np.float32)))
+            put_values(device, np.mean(np.stack(values).astype(np.float64), axis=0))
         return refused

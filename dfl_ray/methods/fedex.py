@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.methods.base import Delivery, Device, Outgoing
 from dfl_ray.methods.merged import MergedState, OwnBase
 from dfl_ray.methods.modules import products, receive_modules, send_module, shares
+from dfl_ray.methods.shared import put_values, values_of
 
 
 @final
@@ -61,11 +61,9 @@ class Fedex(OwnBase):
         if not arrived:
             return refused
         weighed = shares(self, device, arrived)
-        mean = sum(w * values.astype(np.float64) for w, values in weighed)
-        row = device.state.theta[0]
-        row.copy_(torch.from_numpy(np.asarray(mean, np.float32)))
+        put_values(device, np.asarray(sum(w * values.astype(np.float64) for w, values in weighed)))
         modules = [(w, products(self, values)) for w, values in weighed]
-        kept = products(self, row.cpu().numpy())
+        kept = products(self, values_of(device))
         residual: list[np.ndarray] = []
         for layer, (b, a) in enumerate(kept):
             exact = sum(w * (m[layer][0] @ m[layer][1]) for w, m in modules)

@@ -18,40 +18,22 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 
-from dfl_ray.config.literature import FlascConfig
-from dfl_ray.methods.base import Context, Device, MethodState
-from dfl_ray.methods.sparse_star import Said, SparseStar
-from dfl_ray.methods.star_law import kept_entries
+from dfl_ray.methods.base import Device
+from dfl_ray.methods.kept import largest
+from dfl_ray.methods.shared import put_values
+from dfl_ray.methods.sparse_star import Said, SparseStar, StarState
 
 
 @dataclass
-class FlascState(MethodState):
-    """What a device keeps, (size,) float32.
+class FlascState(StarState):
+    """What a device keeps; `start` is x0.
 
     Attributes:
-        start: x0, what the local steps of this cycle began with; None until the first of them.
-        server: w, on the hub; None elsewhere, and before the first upload.
+        server: w, (size,) float32, on the hub; None elsewhere, and before the first upload.
     """
 
-    start: np.ndarray | None = None
     server: np.ndarray | None = None
-
-
-def largest(values: np.ndarray, share: float) -> np.ndarray:
-    """Mark the largest entries by absolute value: max(1, round(share size)) of them, the first of equal ones.
-
-    Args:
-        values: (size,).
-        share: In (0, 1].
-
-    Returns:
-        (size,) bool.
-    """
-    mask = np.zeros(len(values), bool)
-    mask[np.argsort(-np.abs(values), kind="stable")[: kept_entries(share, len(values))]] = True
-    return mask
 
 
 @final
@@ -62,41 +44,23 @@ class Flasc(SparseStar[FlascState]):
         context: The run.
     """
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        assert isinstance(context.config, FlascConfig)
-        self.config = context.config
-
     def memory(self, device: int) -> FlascState:
         """Nothing held yet."""
         return FlascState(self.law.start(device))
 
-    def begin(self, device: Device[FlascState], round_index: int) -> None:
-        """Remember what the local steps of a cycle begin with."""
-        if device.memory.start is None:
-            device.memory.start = device.state.theta[0].cpu().numpy().copy()
-        if device.index == self.hub and device.memory.server is None:
-            device.memory.server = device.memory.start.copy()
-
     def upload(self, device: Device[FlascState]) -> Said:
         """T_u of the change."""
-        assert device.memory.start is not None, "begin has not been called"
-        change = device.state.theta[0].cpu().numpy() - device.memory.start
+        change = self.change_of(device)
         return largest(change, self.config.upload_share), change
 
-    def form(self, device: Device[FlascState], round_index: int, uploads: Sequence[np.ndarray]) -> None:
-        """Add the mean change to the hub's vector; arguments are those of `SparseStar.form`."""
-        assert device.memory.server is not None, "begin has not been called"
-        mean = np.mean(np.stack(uploads).astype(np.float64), axis=0)
-        device.memory.server = (device.memory.server + mean).astype(np.float32)
-
-    def download(self, device: Device[FlascState]) -> Said:
-        """T_d of the hub's vector."""
-        assert device.memory.server is not None, "begin has not been called"
-        return largest(device.memory.server, self.config.download_share), device.memory.server
+    def form(self, device: Device[FlascState], round_index: int, uploads: Sequence[np.ndarray]) -> Said:
+        """Add the mean change to the hub's vector w and answer T_d(w); arguments are those of `SparseStar.form`."""
+        before = self.start_of(device) if device.memory.server is None else device.memory.server
+        server = (before + np.mean(np.stack(uploads).astype(np.float64), axis=0)).astype(np.float32)
+        device.memory.server = server
+        return largest(server, self.config.download_share), server
 
     def take(self, device: Device[FlascState], answer: np.ndarray | None) -> None:
         """Start the next cycle from what the hub has sent, or from the own adapter where it was lost."""
         if answer is not None:
-            device.state.theta[0].copy_(torch.from_numpy(answer))
-        device.memory.start = None
+            put_values(device, answer)

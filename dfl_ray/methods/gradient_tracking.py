@@ -24,14 +24,12 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.methods.aggregations import gossip_mean
 from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.gossip import collect, finite_values
-from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.methods.shared import SharedAdapter, put_values, values_of
 from dfl_ray.wire.codec import encode_values
-from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
 
 
 @dataclass
@@ -66,7 +64,7 @@ class GradientTracking(SharedAdapter[TrackingState]):
     def begin(self, device: Device[TrackingState], round_index: int) -> None:
         """Remember what the local steps begin with, in the first round; later it is what the exchange gave."""
         if device.memory.start is None:
-            device.memory.start = device.state.theta[0].cpu().numpy().copy()
+            device.memory.start = values_of(device).copy()
 
     def outgoing(self, device: Device[TrackingState], round_index: int) -> list[Outgoing]:
         """Encode z_i and y_i, the same bytes to all neighbours.
@@ -80,13 +78,8 @@ class GradientTracking(SharedAdapter[TrackingState]):
         """
         out: list[Outgoing] = []
         for planned in self.planned(device, round_index):
-            precision = self.context.config.precision
-            body = encode_values(self._ahead(device), precision)
-            run = self.context.run
-            message = Message(
-                Kind.ADAPTER, SHARED_TASK, device.index, planned.version, run, 0, precision, body
-            )
-            out.append(Outgoing(planned, pack(message)))
+            body = encode_values(self._ahead(device), self.context.config.precision)
+            out.append(self.message(device, planned, body))
         return out
 
     def incoming(
@@ -102,17 +95,13 @@ class GradientTracking(SharedAdapter[TrackingState]):
         """
         size = 2 * self.layout.size
         arrived, refused = collect(
-            device,
-            self.context,
-            round_index,
-            received,
-            lambda m: finite_values(m.body, m.precision, size),
+            device, self.context, round_index, received, lambda m: finite_values(m.body, m.precision, size)
         )
         if not self.law.busy(round_index):
             return refused
         memory, weights = device.memory, self.context.graph.weights.get(device.index, {})
         mixed = gossip_mean(self._ahead(device), arrived, weights).astype(np.float32)
-        device.state.theta[0].copy_(torch.from_numpy(mixed[: self.layout.size]))
+        put_values(device, mixed[: self.layout.size])
         memory.start, memory.tracked = mixed[: self.layout.size].copy(), mixed[self.layout.size :].copy()
         memory.ahead = None
         return refused
@@ -122,7 +111,7 @@ class GradientTracking(SharedAdapter[TrackingState]):
         memory = device.memory
         if memory.ahead is None:
             assert memory.start is not None, "begin has not been called"
-            update = device.state.theta[0].cpu().numpy() - memory.start
+            update = values_of(device) - memory.start
             tracked = update.astype(np.float64)
             if memory.tracked is not None and memory.last is not None:
                 tracked = tracked + memory.tracked - memory.last

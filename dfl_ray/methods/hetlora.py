@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-import torch
 
 from dfl_ray.methods.base import Device, MethodState
 from dfl_ray.methods.modules import RankedModules, products
+from dfl_ray.methods.shared import put_values
 
 
 @final
@@ -44,7 +44,7 @@ class Hetlora(RankedModules):
         total = sum(w * values for w, (_, values) in zip(weights / weights.sum(), weighed, strict=True))
         mixed = np.asarray(total, np.float32)
         keep = self.rank_keep(device.index)
-        device.state.theta[0].copy_(torch.from_numpy(mixed if keep is None else np.where(keep, mixed, 0)))
+        put_values(device, mixed if keep is None else np.where(keep, mixed, 0))
 
     def update_norm(self, values: np.ndarray) -> float:
         """Compute |B A|_F over all layers together, without the scale s.

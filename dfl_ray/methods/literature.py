@@ -178,6 +178,7 @@ FEDSRD = MethodEntry(
         "Yan et al. 2025, arXiv 2510.04601",
         sent="important entries of the change up, random entries of one factor's change down",
         mixed="mean product at the server, cut to rank r, one factor's share of it",
-        note="With a server, as fedavg_star. Its upload share is a setting; the paper takes it from the kurtosis.",
+        note="With a server, as fedavg_star. Its upload share is a setting; the paper takes it from the kurtosis. The "
+        "inverse of a B with small singular values blows A up, as in the paper's own algorithm (docs/papers.md).",
     ),
 )

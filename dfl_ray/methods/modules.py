@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
 
+from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing, S
 from dfl_ray.methods.gossip import collect, finite_values
-from dfl_ray.methods.shared import SharedAdapter
+from dfl_ray.methods.shared import SharedAdapter, values_of
 from dfl_ray.wire.codec import encode_values
-from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
+from dfl_ray.wire.message import Message
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""B (m, r) and A (r, d) of a layer."""
 
 
 def send_module(method: SharedAdapter[S], device: Device[S], round_index: int) -> list[Outgoing]:
@@ -31,13 +35,9 @@ def send_module(method: SharedAdapter[S], device: Device[S], round_index: int) -
     """
     out: list[Outgoing] = []
     for planned in method.planned(device, round_index):
-        precision, keep = method.context.config.precision, method.rank_keep(device.index)
-        values = device.state.theta[0].cpu().numpy()
-        body = encode_values(values if keep is None else values[keep], precision)
-        message = Message(
-            Kind.ADAPTER, SHARED_TASK, device.index, planned.version, method.context.run, 0, precision, body
-        )
-        out.append(Outgoing(planned, pack(message)))
+        values, keep = values_of(device), method.rank_keep(device.index)
+        body = encode_values(values if keep is None else values[keep], method.context.config.precision)
+        out.append(method.message(device, planned, body))
     return out
 
 
@@ -91,11 +91,11 @@ def shares(
     """
     weights = method.context.graph.weights.get(device.index, {})
     others = [(weights[s] * device.trust.get(s, 1.0), arrived[s]) for s in sorted(arrived)]
-    own = (1.0 - sum(w for w, _ in others), device.state.theta[0].cpu().numpy().copy())
+    own = (1.0 - sum(w for w, _ in others), values_of(device).copy())
     return [own, *others]
 
 
-def products(method: SharedAdapter[S], values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def products(method: SharedAdapter[S], values: np.ndarray) -> list[Pair]:
     """Take one module apart into the factors of its layers' products B A.
 
     Args:
@@ -109,6 +109,20 @@ def products(method: SharedAdapter[S], values: np.ndarray) -> list[tuple[np.ndar
     a = [v[0].numpy().astype(np.float64) for v in method.layout.views(flat, "a")]
     b = [v[0].numpy().astype(np.float64) for v in method.layout.views(flat, "b")]
     return list(zip(b, a, strict=True))
+
+
+def joined(layout: Layout, layers: Iterable[Pair]) -> np.ndarray:
+    """Lay a pair of every layer out as one adapter is: what `products` takes apart.
+
+    Args:
+        layout: Where the factors lie.
+        layers: A pair a layer.
+
+    Returns:
+        (size,), of the pairs' own type.
+    """
+    pairs = list(layers)
+    return np.concatenate([pairs[s.layer][0 if s.factor == "b" else 1].ravel() for s in layout.segments])
 
 
 class RankedModules(SharedAdapter[MethodState]):

@@ -18,11 +18,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import final
 
-import torch
-
 from dfl_ray.methods.base import Delivery, Device, MethodState, Outgoing
 from dfl_ray.methods.modules import receive_modules, send_module
-from dfl_ray.methods.shared import SharedAdapter, reset_moments
+from dfl_ray.methods.shared import SharedAdapter, put_values, reset_moments
 from dfl_ray.methods.walk_law import arrival
 
 
@@ -65,7 +63,7 @@ class RandomWalk(SharedAdapter[MethodState]):
             self.law.delivered(device.index, device.memory.traffic, delivery.planned, delivery.reached)
         arrived, refused = receive_modules(self, device, round_index, received)
         for values in arrived.values():
-            device.state.theta[0].copy_(torch.from_numpy(values))
+            put_values(device, values)
             reset_moments(device)
             self.law.received(device.index, device.memory.traffic, arrival(round_index))
         return refused

@@ -17,7 +17,8 @@ from dfl_ray.lora.stacks import tensors_of
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing, S
 from dfl_ray.methods.laws import Planned, rank_of
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.wire.message import SHARED_TASK
+from dfl_ray.wire.codec import Precision
+from dfl_ray.wire.message import SHARED_TASK, Kind, Message, pack
 
 
 class SharedAdapter(ABC, Generic[S]):
@@ -54,6 +55,24 @@ class SharedAdapter(ABC, Generic[S]):
     def planned(self, device: Device[S], round_index: int) -> list[Planned]:
         """The messages that the traffic law asks a device for."""
         return self.law.messages(device.index, device.memory.traffic, round_index)
+
+    def message(
+        self, device: Device[S], planned: Planned, body: bytes, precision: Precision | None = None
+    ) -> Outgoing:
+        """Put a body into a message that the traffic law asks for.
+
+        Args:
+            device: The sender.
+            planned: What the law says of it.
+            body: What it says, as many bytes as the law says.
+            precision: Number format of the body's values; None: that of the run.
+
+        Returns:
+            The message with its bytes.
+        """
+        said, run = precision or self.context.config.precision, self.context.run
+        message = Message(Kind.ADAPTER, SHARED_TASK, device.index, planned.version, run, 0, said, body)
+        return Outgoing(planned, pack(message))
 
     def rank_of(self, device: int) -> int:
         """A device's own rank."""
@@ -197,6 +216,28 @@ def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> l
         start += m * d
         out.append((torch.eye(d), dense) if d <= m else (dense, torch.eye(m)))
     return out
+
+
+def values_of(device: Device[Any]) -> np.ndarray:
+    """Read the one adapter of a device.
+
+    Args:
+        device: The device.
+
+    Returns:
+        (size,) float32, not to be written to, and of use until the adapter changes.
+    """
+    return device.state.theta[0].cpu().numpy()
+
+
+def put_values(device: Device[Any], values: np.ndarray) -> None:
+    """Give a device other values of its one adapter, in place.
+
+    Args:
+        device: The device.
+        values: (size,), rounded to float32.
+    """
+    device.state.theta[0].copy_(torch.from_numpy(np.asarray(values, np.float32)))
 
 
 def reset_moments(device: Device[Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dfl_ray.config.training import Precision
 from dfl_ray.methods.gossip import finite_values
-from dfl_ray.wire.codec import CodecError, decode_mask, encode_mask, encode_values
+from dfl_ray.wire.codec import CodecError, decode_mask, decode_values, encode_mask, encode_values
 from dfl_ray.wire.message import MessageError, Refusal
 
 
@@ -23,6 +23,22 @@ def sparse_body(mask: np.ndarray, values: np.ndarray, precision: Precision) -> b
     """
     packed = encode_mask(mask)
     return len(packed).to_bytes(4, "little") + packed + encode_values(values, precision)
+
+
+def heard(mask: np.ndarray, values: np.ndarray, precision: Precision) -> np.ndarray:
+    """What a receiver of `sparse_body` reads.
+
+    Args:
+        mask: (size,) bool of the entries that are said.
+        values: (size,) float32 of which those are said.
+        precision: Number format of the values.
+
+    Returns:
+        (size,) float32, rounded as the values are, 0 in what is not said.
+    """
+    full = np.zeros(len(mask), np.float32)
+    full[mask] = decode_values(encode_values(values[mask], precision), precision, int(mask.sum()))
+    return full
 
 
 def sparse_entries(

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dfl_ray.config.literature import FedsrdConfig, FlascConfig
+from dfl_ray.config.literature import SparseStarConfig
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.kept import kept_entries, kept_of_each
 from dfl_ray.methods.laws import LawContext, NoTraffic, Planned, adapter_bytes, factor_size
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind
@@ -106,11 +107,6 @@ def whole_star(context: LawContext) -> StarLaw:
     return StarLaw(context, whole, whole)
 
 
-def kept_entries(share: float, size: int) -> int:
-    """Entries that top-k keeps of a vector: max(1, round(share size))."""
-    return max(1, round(share * size))
-
-
 def sparse_size(context: LawContext, kept: int, size: int) -> tuple[int, bool, int]:
     """Size of a message that says some entries of a vector (`methods.sparse_body`).
 
@@ -129,7 +125,7 @@ def sparse_size(context: LawContext, kept: int, size: int) -> tuple[int, bool, i
 def sparse_star(context: LawContext) -> StarLaw:
     """Law of FLASC: a mask and the values it keeps, up and down, each with its own share."""
     config, size = context.config, context.layout.size
-    assert isinstance(config, FlascConfig)
+    assert isinstance(config, SparseStarConfig)
     up, down = kept_entries(config.upload_share, size), kept_entries(config.download_share, size)
     return StarLaw(
         context, lambda _r: sparse_size(context, up, size), lambda _r: sparse_size(context, down, size)
@@ -144,8 +140,8 @@ def answered_factor(config: TrainingConfig, round_index: int) -> Factor:
 def important_star(context: LawContext) -> StarLaw:
     """Law of FedSRD: the important entries of each factor of each layer up, a random share of one factor down."""
     config, layout = context.config, context.layout
-    assert isinstance(config, FedsrdConfig)
-    up = sum(kept_entries(config.upload_share, s.stop - s.start) for s in layout.segments)
+    assert isinstance(config, SparseStarConfig)
+    up = kept_of_each(config.upload_share, layout)
     sizes: dict[Factor, int] = {f: factor_size(layout, f) for f in layout.trains}
 
     def down(round_index: int) -> tuple[int, bool, int]:

@@ -28,7 +28,7 @@ from dfl_ray.records.checksums import checksum
 from dfl_ray.simulation.backend import BackendState, SavedState
 from dfl_ray.simulation.saved_parts import SavedParts, write_part
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 _PREFIX, _PART = "round-", "devices-{:05d}.safetensors"
 
