@@ -39,11 +39,12 @@ from benchmarks.result import with_origin
 
 LEAST_S = 0.02
 """Processor seconds below which a part is too short to have a slope."""
-PARTS = (
-    "rows", "base model", "graph and radio", "devices", "network written", "requests", "train", "plan", "exchange",
-    "evaluate", "records", "checkpoint", "adapters", "report", "dashboard",
+ROUND = ("requests", "train", "plan", "exchange", "evaluate", "records", "checkpoint")
+AROUND = (
+    "rows", "base model", "graph and radio", "devices", "network written", "adapters", "report", "dashboard",
 )  # fmt: skip
-"""In the order in which a run comes to them."""
+PARTS = (*AROUND, *ROUND)
+"""What is done before and behind the rounds, and in them."""
 BYTES = (
     "message bytes", "bytes on air", "record bytes", "network bytes", "checkpoint bytes", "state bytes", "report bytes",
     "peak bytes",
@@ -115,11 +116,24 @@ def above(dimension: Dimension, slopes: Mapping[str, Mapping[str, float]]) -> li
 
 
 def measured_axis(name: str, values: Sequence[int], given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the sizes of an axis in a process of one thread; see `print_sizes`.
+    """Measure the sizes of an axis in a process of one thread, or read what was kept of them.
+
+    Args:
+        name: Name of the axis.
+        values: Its sizes.
+        given: The command line.
+
+    Returns:
+        What `print_sizes` printed.
 
     Raises:
         RuntimeError: It failed; the message holds the end of what it said.
     """
+    kept = None if given.keep is None else given.keep / f"{name}.jsonl"
+    if kept is not None and kept.exists():
+        sizes = [json.loads(line) for line in kept.read_text().splitlines()]
+        if [one["value"] for one in sizes] == list(values):
+            return sizes
     asked = ["--here", "--axes", name, "--sizes", ",".join(map(str, values))]
     asked += ["--repeats", str(given.repeats), "--most", str(given.most)]
     done = subprocess.run(
@@ -128,6 +142,9 @@ def measured_axis(name: str, values: Sequence[int], given: argparse.Namespace) -
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"The axis {name} failed: {done.stderr[-1500:]}")
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(done.stdout)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -151,46 +168,53 @@ def table(dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -> list[str]
     """An axis as lines of text: a column a size, then slopes."""
     slopes = slopes_of(dimension, sizes)
     heads = [f"{x_of(dimension, one):,.0f}" for one in sizes]
-    out = [_line(dimension.title, [*heads, "slope", "last"])]
+    out = [dimension.title, _line("", heads, ["slope", "last"])]
     for name, values in lines_of(sizes).items():
         cells = [f"{v:.3f}" if name in PARTS else f"{v:,.0f}" for v in values]
         found = slopes.get(name)
-        out.append(_line(name, [*cells, *([f"{found[k]:.2f}" for k in found] if found else ["", ""])]))
+        out.append(_line(name, cells, [f"{found[k]:.2f}" for k in found] if found else []))
     return out
 
 
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<44}" + "".join(f"{cell:>15}" for cell in cells)
+def _line(name: str, cells: Sequence[str], slopes: Sequence[str] = ()) -> str:
+    return f"{name:<17}" + "".join(f"{cell:>14}" for cell in cells) + "".join(f"{s:>8}" for s in slopes)
 
 
 def per_device_and_round(sizes: Sequence[Mapping[str, Any]], rounds: int) -> list[str]:
     """Bytes a device and round of each size of the axis `devices`, a checkpoint's a device."""
-    out = [_line("bytes a device and round", [f"{one['value']:,}" for one in sizes])]
+    out = ["bytes a device and round", _line("", [f"{one['value']:,}" for one in sizes])]
     for name in ("message bytes", "bytes on air", "record bytes"):
         cells = [f"{one['counts'][name] / one['value'] / rounds:,.0f}" for one in sizes]
         out.append(_line(name, cells))
-    out.append(_line("bytes a device", [""] * len(sizes)))
+    out.append("bytes a device")
     for name in ("network bytes", "checkpoint bytes", "state bytes", "peak bytes"):
         out.append(_line(name, [f"{one['counts'][name] / one['value']:,.0f}" for one in sizes]))
     return out
 
 
 def draw(path: Path, dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -> None:
-    """Seconds of the parts above, bytes below, over what is varied, as an SVG file; all scales logarithmic."""
+    """Seconds of rounds, seconds around them and bytes over what is varied, as an SVG file; all scales logarithmic."""
     from benchmarks.line_chart import Axis, Panel, save_panels
 
     xs, slopes = [x_of(dimension, one) for one in sizes], slopes_of(dimension, sizes)
     panels: list[Panel] = []
-    for title, names in (("processor seconds of a run", PARTS), ("bytes", BYTES)):
+    for title, names, unit in (
+        ("rounds, processor s", ROUND, 1.0),
+        ("around them, processor s", AROUND, 1.0),
+        ("MB", BYTES, 1e6),
+    ):
         shown = {
-            f"{name} ({slopes[name]['slope']:.2f})": (xs, ys)
+            f"{name.replace('bytes on', 'on').removesuffix(' bytes')} ({slopes[name]['slope']:.2f})": (
+                xs,
+                [y / unit for y in ys],
+            )
             for name, ys in lines_of(sizes).items()
             if name in names and name in slopes and min(ys) > 0
         }
         every = [y for _, ys in shown.values() for y in ys]
         y = Axis(title, min(every) / 1.3, max(every) * 1.3, log=True)
         panels.append(Panel(Axis(dimension.title, xs[0] / 1.05, xs[-1] * 1.05, log=True), y, shown))
-    save_panels(path, f"How cost grows: {dimension.title} (slope of the upper half)", panels)
+    save_panels(path, f"How cost grows with {dimension.title} (slope of the upper half)", panels)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -201,10 +225,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--axes", default=",".join(DIMENSIONS), help="what is varied, comma-separated")
     parser.add_argument("--sizes", help="other values for a single axis, comma-separated, ascending")
     parser.add_argument("--small", action="store_true", help="tiny sizes: a run of seconds that says nothing")
-    parser.add_argument("--repeats", type=int, default=3, help="most repeats of a size; the least counts")
-    parser.add_argument("--most", type=float, default=15.0, help="seconds of repeats after which none begins")
+    parser.add_argument("--repeats", type=int, default=2, help="most repeats of a size; the least counts")
+    parser.add_argument("--most", type=float, default=5.0, help="seconds of repeats after which none begins")
     parser.add_argument("--charts", type=Path, help="folder for one SVG file an axis")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--keep", type=Path, help="folder: axes measured before are read from it")
     parser.add_argument("--here", action="store_true", help="in this process, one JSON object a size")
     return parser.parse_args(arguments)
 
@@ -224,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sizes = measured_axis(name, values, given)
         print("\n".join(table(dimension, sizes)))
         if name == "devices":
-            print("\n".join(per_device_and_round(sizes, 3)))
+            print("\n".join(per_device_and_round(sizes, 2)))
         wrong = above(dimension, slopes_of(dimension, sizes))
         print(f"above: {'; '.join(wrong) or 'nothing'}\n", flush=True)
         if given.charts:

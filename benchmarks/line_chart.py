@@ -79,16 +79,17 @@ def save_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
     Args:
         path: File to write.
         title: Title of all.
-        panels: The charts, at least one; at most twelve series each can be told apart.
+        panels: The charts, at least one; at most eight series each can be told apart.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 3.7 * len(panels)), layout="constrained")
+        figure = Figure(figsize=(7.6, 3.0 * len(panels)), layout="constrained")
         for place, panel in enumerate(panels):
             axes = figure.add_subplot(len(panels), 1, place + 1)
             if place == 0:
                 axes.set_title(title, gid="title")
             _set_axis(axes, panel.x, "x")
             _set_axis(axes, panel.y, "y")
+            axes.set_xlabel(panel.x.title if place == len(panels) - 1 else "")
             for number, (name, line) in enumerate(panel.series.items()):
                 _draw(axes, number, name, line, [math.nan] * len(line[0]), number, number >= 4)
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.8, borderaxespad=0.0)
