@@ -17,7 +17,6 @@ from topology.arrays import (
     both_ends,
     component_labels,
     degrees,
-    find_pairs,
     pair_keys,
 )
 from topology.trees import cheapest_path, steiner_tree
@@ -109,6 +108,14 @@ class Topology:
         matrix = adjacency(self.nodes, self.edges)
         matrix.sort_indices()
         return matrix
+
+    @cached_property
+    def _relayed_rows(self) -> dict[int, int]:
+        """Key of a relayed pair (`arrays.pair_keys`) -> its first row in `relayed`."""
+        rows: dict[int, int] = {}
+        for row, key in enumerate(pair_keys(self.relayed, self.nodes).tolist()):
+            rows.setdefault(key, row)
+        return rows
 
     @cached_property
     def _route_cost(self) -> FloatArray:
@@ -217,12 +224,12 @@ class Topology:
         """
         self._check(a)
         self._check(b)
-        pair = np.array([[min(a, b), max(a, b)]])
-        if a == b or find_pairs(pair, self.edges, self.nodes)[0] >= 0:
+        start, end = self._adjacency.indptr[a : a + 2]
+        if a == b or b in self._adjacency.indices[start:end]:
             return np.array([a, b] if a != b else [a], np.int64)
-        row = np.flatnonzero(pair_keys(self.relayed, self.nodes) == pair_keys(pair, self.nodes)[0])
-        if len(row):
-            hops = self.relay_hops[self.relay_start[row[0]] : self.relay_start[row[0] + 1]]
+        row = self._relayed_rows.get(min(a, b) * self.nodes + max(a, b))
+        if row is not None:
+            hops = self.relay_hops[self.relay_start[row] : self.relay_start[row + 1]]
             return hops if hops[0] == a else hops[::-1]
         found = cheapest_path(self.nodes, self.edges, self._route_cost, a, b)
         if found is None:
