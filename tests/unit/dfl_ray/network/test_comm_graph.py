@@ -8,6 +8,7 @@ import pytest
 
 from dfl_ray.network.comm_graph import comm_graph
 from topology import Topology, build
+from topology.trees import steiner_tree
 
 
 def drawn(seed: int, devices: int = 60, side_m: float = 1000.0, reach_m: float = 170.0) -> Topology:
@@ -59,3 +60,20 @@ def test_the_author_of_a_part_is_its_first_holder(seed: int) -> None:
     assert dict(found.authority) == wanted
     assert set(found.everyone) == {(task, author) for (task, _), author in wanted.items()}
     assert len(set(made.components.tolist())) > 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tree_in_the_numbers_of_its_part_is_that_in_the_numbers_of_all(seed: int) -> None:
+    made = drawn(seed)
+    for root in range(made.nodes):
+        everyone = np.flatnonzero(made.components == made.components[root])
+        for audience in (None, everyone, np.flatnonzero(made.mixture[:, seed] > 0), np.array([], np.int64)):
+            found = made.broadcast_tree(root, audience)
+            cost = made.airtime_s_per_mb
+            wanted = steiner_tree(made.nodes, made.edges, cost, root, audience)
+            assert found == [(parent, child) for parent, child in wanted.tolist()]
+        graph = nx.Graph()
+        graph.add_weighted_edges_from((a, b, w) for (a, b), w in zip(made.edges.tolist(), cost, strict=True))
+        tree = graph.edge_subgraph(made.broadcast_tree(root, everyone)).size(weight="weight")
+        part = graph.subgraph(everyone.tolist())
+        assert tree == pytest.approx(nx.minimum_spanning_tree(part).size(weight="weight"))
