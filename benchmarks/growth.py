@@ -204,7 +204,7 @@ def draw(path: Path, dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -
         ("MB", BYTES, 1e6),
     ):
         shown = {
-            f"{name.replace('bytes on', 'on').removesuffix(' bytes')} ({slopes[name]['slope']:.2f})": (
+            f"{name.removesuffix(' bytes')} ({slopes[name]['slope']:.2f})": (
                 xs,
                 [y / unit for y in ys],
             )
@@ -214,7 +214,7 @@ def draw(path: Path, dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -
         every = [y for _, ys in shown.values() for y in ys]
         y = Axis(title, min(every) / 1.3, max(every) * 1.3, log=True)
         panels.append(Panel(Axis(dimension.title, xs[0] / 1.05, xs[-1] * 1.05, log=True), y, shown))
-    save_panels(path, f"How cost grows with {dimension.title} (slope of the upper half)", panels)
+    save_panels(path, f"Growth with {dimension.title}", panels)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
