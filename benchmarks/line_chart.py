@@ -58,6 +58,44 @@ class Axis:
 Series = tuple[Sequence[float], Sequence[float]]
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One of several charts below each other.
+
+    Attributes:
+        x: Horizontal axis.
+        y: Vertical axis.
+        series: Name to (x values, y values).
+    """
+
+    x: Axis
+    y: Axis
+    series: Mapping[str, Series]
+
+
+def save_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
+    """Write charts below each other, each with points and a legend of its own beside it.
+
+    Args:
+        path: File to write.
+        title: Title of all.
+        panels: The charts, at least one; at most eight series each can be told apart.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 3.0 * len(panels)), layout="constrained")
+        for place, panel in enumerate(panels):
+            axes = figure.add_subplot(len(panels), 1, place + 1)
+            if place == 0:
+                axes.set_title(title, gid="title")
+            _set_axis(axes, panel.x, "x")
+            _set_axis(axes, panel.y, "y")
+            axes.set_xlabel(panel.x.title if place == len(panels) - 1 else "")
+            for number, (name, line) in enumerate(panel.series.items()):
+                _draw(axes, number, name, line, [math.nan] * len(line[0]), number, number >= 4)
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.8, borderaxespad=0.0)
+        _save(figure, path)
+
+
 def save_chart(
     path: Path,
     title: str,
@@ -91,9 +129,13 @@ def save_chart(
             place = groups.index(group)
             _draw(axes, number, name, line, (spreads or {}).get(name), place, dashed)
         figure.legend(loc="outside right upper", handlelength=2.8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a date, and with the salt of STYLE for the ids, the file depends on the data alone.
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without a date, and with the salt of STYLE for the ids, the file depends on the data alone.
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def _set_axis(axes: Axes, axis: Axis, which: str) -> None:

@@ -17,7 +17,6 @@ from topology.arrays import (
     both_ends,
     component_labels,
     degrees,
-    find_pairs,
     pair_keys,
 )
 from topology.trees import cheapest_path, steiner_tree
@@ -105,10 +104,36 @@ class Topology:
         return component_labels(self.nodes, self.edges)
 
     @cached_property
+    def _members(self) -> tuple[IntArray, IntArray]:
+        """Devices by component, ascending in each, and where each component starts."""
+        return _grouped(self.components, int(self.components.max(initial=-1)) + 1)
+
+    @cached_property
+    def _links(self) -> tuple[IntArray, IntArray]:
+        """Rows of `edges` by component, ascending in each, and where each component starts."""
+        return _grouped(self.components[self.edges[:, 0]], int(self.components.max(initial=-1)) + 1)
+
+    @cached_property
+    def _number(self) -> IntArray:
+        """Place of every device among those of its component, (N,)."""
+        members, first = self._members
+        number = np.empty(self.nodes, np.int64)
+        number[members] = np.arange(self.nodes) - first[self.components[members]]
+        return number
+
+    @cached_property
     def _adjacency(self) -> csr_array:
         matrix = adjacency(self.nodes, self.edges)
         matrix.sort_indices()
         return matrix
+
+    @cached_property
+    def _relayed_rows(self) -> dict[int, int]:
+        """Key of a relayed pair (`arrays.pair_keys`) -> its first row in `relayed`."""
+        rows: dict[int, int] = {}
+        for row, key in enumerate(pair_keys(self.relayed, self.nodes).tolist()):
+            rows.setdefault(key, row)
+        return rows
 
     @cached_property
     def _route_cost(self) -> FloatArray:
@@ -217,12 +242,12 @@ class Topology:
         """
         self._check(a)
         self._check(b)
-        pair = np.array([[min(a, b), max(a, b)]])
-        if a == b or find_pairs(pair, self.edges, self.nodes)[0] >= 0:
+        start, end = self._adjacency.indptr[a : a + 2]
+        if a == b or b in self._adjacency.indices[start:end]:
             return np.array([a, b] if a != b else [a], np.int64)
-        row = np.flatnonzero(pair_keys(self.relayed, self.nodes) == pair_keys(pair, self.nodes)[0])
-        if len(row):
-            hops = self.relay_hops[self.relay_start[row[0]] : self.relay_start[row[0] + 1]]
+        row = self._relayed_rows.get(min(a, b) * self.nodes + max(a, b))
+        if row is not None:
+            hops = self.relay_hops[self.relay_start[row] : self.relay_start[row + 1]]
             return hops if hops[0] == a else hops[::-1]
         found = cheapest_path(self.nodes, self.edges, self._route_cost, a, b)
         if found is None:
@@ -252,7 +277,14 @@ class Topology:
         wanted = None if audience is None else np.unique(np.asarray(audience, np.int64).reshape(-1))
         for device in () if wanted is None else wanted[[0, -1]] if len(wanted) else ():
             self._check(int(device))
-        hops = steiner_tree(self.nodes, self.edges, self._route_cost, root, wanted)
+        # In the numbers of the root's component alone, so that many small ones cost no more than a large one.
+        part, (members, first), (rows, start) = self.components[root], self._members, self._links
+        members, rows = members[first[part] : first[part + 1]], rows[start[part] : start[part + 1]]
+        local = self._number
+        if wanted is not None:
+            wanted = local[wanted[self.components[wanted] == part]]
+        pairs, cost = local[self.edges[rows]], self._route_cost[rows]
+        hops = members[steiner_tree(len(members), pairs, cost, int(local[root]), wanted)]
         return [(parent, child) for parent, child in hops.tolist()]
 
     def crossing(self) -> BoolArray:
@@ -292,3 +324,9 @@ class Topology:
         values: dict[str, Any] = {name: arrays[name] for name in names}
         values["name"] = str(values["name"])
         return cls(**values)
+
+
+def _grouped(label: IntArray, count: int) -> tuple[IntArray, IntArray]:
+    """Places by label, ascending in each, and where each label starts, (count + 1,)."""
+    order = np.argsort(label, kind="stable").astype(np.int64)
+    return order, np.concatenate([[0], np.cumsum(np.bincount(label, minlength=count))]).astype(np.int64)

@@ -146,6 +146,8 @@ def steiner_tree(
         return hops
     pruned = _prune(nodes, hops, audience)
     reached = np.intersect1d(np.r_[hops[:, 1], root], np.r_[audience, root])
+    if len(reached) > len(hops):  # everyone: joining them all by cheapest paths gives the spanning tree again
+        return hops
     paths = joining_paths(nodes, pairs, cost, reached, np.arange(nodes))
     if not paths:
         return pruned

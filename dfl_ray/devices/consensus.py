@@ -99,6 +99,7 @@ def update_sums(updates: Iterable[tuple[int, np.ndarray]]) -> Sums:
     """
     out: Sums = {}
     for task, values in updates:
-        count, total, squares = out.get(task, (0, np.zeros_like(values), 0.0))
-        out[task] = (count + 1, total + values, squares + float(values @ values))
+        count, total, squares = out.get(task) or (0, np.zeros_like(values), 0.0)
+        total += values  # in place: a new sum for each device would be as large as all its layers
+        out[task] = (count + 1, total, squares + float(values @ values))
     return out

@@ -104,7 +104,8 @@ def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> Co
     everyone: dict[tuple[int, int], Tree] = {}
     holders: dict[tuple[int, int], Tree] = {}
     relays = _relays(topology, topology.gossip_edges)
-    parts = [np.flatnonzero(topology.components == p) for p in range(int(topology.components.max()) + 1)]
+    by_part = np.argsort(topology.components, kind="stable")
+    parts = np.split(by_part, np.cumsum(np.bincount(topology.components))[:-1])
     for task in range(tasks):
         edges = topology.task_edges(task)
         task_weights[task] = _weights(edges, devices, mixing)
@@ -168,11 +169,13 @@ def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int
 
 
 def _relays(topology: Topology, edges: np.ndarray) -> dict[tuple[int, int], tuple[int, ...]]:
+    """(a, b) and (b, a) -> the way, of each logical link that is no physical one."""
+    from topology.arrays import find_pairs
+
     out: dict[tuple[int, int], tuple[int, ...]] = {}
-    for a, b in edges.tolist():
+    for a, b in edges[find_pairs(edges, topology.edges, topology.nodes) < 0].tolist():
         path = [int(x) for x in topology.path(a, b)]
-        if len(path) > 2:
-            out[a, b], out[b, a] = tuple(path), tuple(reversed(path))
+        out[a, b], out[b, a] = tuple(path), tuple(reversed(path))
     return out
 
 
