@@ -57,11 +57,15 @@ print(multiply(range(9, 500)) - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
 def test_products_of_many_sizes_do_not_pile_up():
-    unset = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}  # an earlier test may have set them
+    unset = {
+        k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")
+    }  # an earlier test may have set them
     found: dict[str, int] = {}
     for way in ("limit", "usual"):
         command = [sys.executable, "-c", SIZES, way]
-        found[way] = int(subprocess.run(command, capture_output=True, text=True, check=True, env=unset).stdout)
+        found[way] = int(
+            subprocess.run(command, capture_output=True, text=True, check=True, env=unset).stdout
+        )
     if found["usual"] < 2**20:
         pytest.skip("this processor's products in bfloat16 keep nothing")
     assert found["limit"] < 0.5 * found["usual"]
