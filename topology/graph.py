@@ -104,21 +104,21 @@ class Topology:
         return component_labels(self.nodes, self.edges)
 
     @cached_property
-    def _members(self) -> tuple[IntArray, IntArray]:
-        """Devices by component, ascending in each, and where each component starts."""
+    def parts(self) -> list[IntArray]:
+        """Devices of each component, ascending, by label."""
         return _grouped(self.components, int(self.components.max(initial=-1)) + 1)
 
     @cached_property
-    def _links(self) -> tuple[IntArray, IntArray]:
-        """Rows of `edges` by component, ascending in each, and where each component starts."""
-        return _grouped(self.components[self.edges[:, 0]], int(self.components.max(initial=-1)) + 1)
+    def _part_links(self) -> list[IntArray]:
+        """Rows of `edges` in each component, ascending, by label."""
+        return _grouped(self.components[self.edges[:, 0]], len(self.parts))
 
     @cached_property
     def _number(self) -> IntArray:
         """Place of every device among those of its component, (N,)."""
-        members, first = self._members
         number = np.empty(self.nodes, np.int64)
-        number[members] = np.arange(self.nodes) - first[self.components[members]]
+        for members in self.parts:
+            number[members] = np.arange(len(members))
         return number
 
     @cached_property
@@ -278,9 +278,8 @@ class Topology:
         for device in () if wanted is None else wanted[[0, -1]] if len(wanted) else ():
             self._check(int(device))
         # In the numbers of the root's component alone, so that many small ones cost no more than a large one.
-        part, (members, first), (rows, start) = self.components[root], self._members, self._links
-        members, rows = members[first[part] : first[part + 1]], rows[start[part] : start[part + 1]]
-        local = self._number
+        part, local = self.components[root], self._number
+        members, rows = self.parts[part], self._part_links[part]
         if wanted is not None:
             wanted = local[wanted[self.components[wanted] == part]]
         pairs, cost = local[self.edges[rows]], self._route_cost[rows]
@@ -326,7 +325,7 @@ class Topology:
         return cls(**values)
 
 
-def _grouped(label: IntArray, count: int) -> tuple[IntArray, IntArray]:
-    """Places by label, ascending in each, and where each label starts, (count + 1,)."""
+def _grouped(label: IntArray, count: int) -> list[IntArray]:
+    """Places of each of `count` labels, ascending."""
     order = np.argsort(label, kind="stable").astype(np.int64)
-    return order, np.concatenate([[0], np.cumsum(np.bincount(label, minlength=count))]).astype(np.int64)
+    return np.split(order, np.cumsum(np.bincount(label, minlength=count))[:-1]) if count else []

@@ -35,8 +35,8 @@ PASS_MERGED_BYTES = 2**25
 VALUES_AT_ONCE = 2**22
 """Most values that the optimiser steps at once on a CPU, or one adapter's."""
 
-PREPARED_PRODUCTS_BYTES = 80_000_000
-"""Products in bfloat16 that torch and oneDNN keep prepared (`engines.cpu.heap`), 128 of 0.6 MB."""
+PREPARED_PRODUCTS, PREPARED_PRODUCT_BYTES = 128, 625_000
+"""Products in bfloat16 that torch and oneDNN keep prepared (`engines.cpu.heap`), and what one takes in the two."""
 
 SKETCH_ROWS = 64
 """Rows of one pass of a sketch, padded to the longest."""
@@ -104,7 +104,7 @@ def working_mb(
     devices that are stepped together (`STEP_TOKENS`) the gradient and a copy of both factors, 12 bytes a value; six
     temporaries of the optimiser, of `VALUES_AT_ONCE` values. Evaluation: tokens of a pass · `passing_values`.
     Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap they leave is trained on.
-    Always: three copies of `CPU_LOGITS` in float32, and in bfloat16 `PREPARED_PRODUCTS_BYTES`.
+    Always: three copies of `CPU_LOGITS` in float32, and in bfloat16 the prepared products.
 
     Args:
         shape: The model; None, or one small enough to merge, needs nothing worth counting.
@@ -126,7 +126,7 @@ def working_mb(
     stepping = 12 * values + 6 * 4 * min(values, VALUES_AT_ONCE)
     training = part * bytes_per_token(shape, rank, width_bytes) + stepping
     forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
-    always = 3 * 4 * CPU_LOGITS + (PREPARED_PRODUCTS_BYTES if width_bytes == 2 else 0)
+    always = 3 * 4 * CPU_LOGITS + (PREPARED_PRODUCTS * PREPARED_PRODUCT_BYTES if width_bytes == 2 else 0)
     return (max(training, forward * width_bytes * passing_values(shape)) + always) / 2**20
 
 

@@ -104,13 +104,11 @@ def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> Co
     everyone: dict[tuple[int, int], Tree] = {}
     holders: dict[tuple[int, int], Tree] = {}
     relays = _relays(topology, topology.gossip_edges)
-    by_part = np.argsort(topology.components, kind="stable")
-    parts = np.split(by_part, np.cumsum(np.bincount(topology.components))[:-1])
     for task in range(tasks):
         edges = topology.task_edges(task)
         task_weights[task] = _weights(edges, devices, mixing)
         relays |= _relays(topology, edges)
-        for part in parts:
+        for part in topology.parts:
             mine = part[held[part, task]]
             if len(mine) == 0:
                 continue

@@ -8,15 +8,13 @@ import sys
 from contextlib import suppress
 from functools import cache
 
+from dfl_ray.engines.memory import PREPARED_PRODUCTS
+
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Names of `mallopt`'s settings in glibc's malloc.h."""
 
 ENOUGH_FREE_BYTES = 2**27
 """Freed memory that is worth keeping from one round to the next."""
-
-PRODUCTS_KEPT = "128"
-"""Products in bfloat16 that oneDNN, and torch before it, keep prepared; a step of one size has about thirty, and each
-takes 0.6 MB in the two. Their own limits, 1,024 each, are half a gigabyte after some rounds of steps of all sizes."""
 
 PAD_BYTES, LARGEST_BYTES = 2**24, 2**25
 """Larger blocks are taken from the system and returned as before: kept, they would leave holes in the heap."""
@@ -43,12 +41,13 @@ def keep_freed_memory() -> bool:
 
 
 def limit_prepared_products() -> None:
-    """Have torch and oneDNN keep fewer products prepared, unless the environment says how many.
+    """Have torch and oneDNN keep `PREPARED_PRODUCTS` each prepared, unless the environment says how many.
 
-    Both ask the environment at a process's first product in bfloat16; later calls change nothing.
+    A step of one size has about thirty products. Their own limits, 1,024 each, are half a gigabyte after some rounds of
+    steps of all sizes. Both ask the environment at a process's first product in bfloat16; later calls change nothing.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, PRODUCTS_KEPT)
+        os.environ.setdefault(name, str(PREPARED_PRODUCTS))
 
 
 class _Heap(ctypes.Structure):
