@@ -14,16 +14,11 @@ page that several map counts in shares, and the three nodes lie on one machine),
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,128 +27,24 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.namespaces import (
+    PORT,
+    SUBNET,
+    TOKEN,
+    NodeMemory,
+    Unsupported,
+    namespaces,
+    run,
+    start_nodes,
+    wire_bytes,
+)
+
 NODES = 3
-TOKEN = ("env", "RAY_AUTH_MODE=token")
-"""Ray looks for the token by itself when it starts a cluster, not when it joins one at an address."""
-PORT = 6399
-SUBNET = "10.213.47"
 DEFAULTS = (
     "devices.count=60", "devices.partition={type: one_each}", "rounds=10", "method.local_steps=2", "evaluate.every=10",
     "evaluate.rows_per_task=2", "evaluate.rules=[oracle]", "track.wandb.mode=disabled", "runtime.micro_devices=1",
 )  # fmt: skip
 """Six clusters of ten devices: a graph that three nodes can share; trained one by one, so that sums have one order."""
-
-
-class Unsupported(RuntimeError):
-    """This machine gives no network namespaces."""
-
-
-def ip(*words: str) -> None:
-    """Run `ip`, with its own words in the error."""
-    try:
-        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise Unsupported("`ip` is not installed (package iproute2)") from error
-    except subprocess.CalledProcessError as error:
-        raise Unsupported(f"`ip {' '.join(words)}`: {error.stderr.strip()}") from error
-
-
-@contextlib.contextmanager
-def namespaces() -> Iterator[list[str]]:
-    """Namespaces `<prefix>-0` ... on one bridge, with addresses SUBNET.1 ...; all taken away at the end."""
-    prefix = f"dfl{os.getpid() % 100000}"
-    names = [f"{prefix}-{k}" for k in range(NODES)]
-    try:
-        ip("link", "add", f"{prefix}br", "type", "bridge")
-        ip("link", "set", f"{prefix}br", "up")
-        for k, name in enumerate(names):
-            ip("netns", "add", name)
-            ip("link", "add", f"{prefix}v{k}", "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("link", "set", f"{prefix}v{k}", "master", f"{prefix}br", "up")
-            ip("-n", name, "addr", "add", f"{SUBNET}.{k + 1}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "lo", "up")
-            ip("-n", name, "link", "set", "eth0", "up")
-        yield names
-    finally:
-        for name in names:
-            end_processes(name)
-        for words in [("netns", "del", n) for n in names] + [("link", "del", f"{prefix}br")]:
-            subprocess.run(["ip", *words], capture_output=True)
-
-
-def processes(name: str) -> list[int]:
-    """Numbers of the processes in a namespace."""
-    listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in listed.stdout.split()]
-
-
-def end_processes(name: str) -> None:
-    """End what runs in a namespace, and nothing else."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        listed = processes(name)
-        for pid in listed:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, kind)
-        if listed:
-            time.sleep(2.0)
-
-
-def inside(name: str, command: Sequence[str], *, timeout_s: float) -> str:
-    """What a command in a namespace prints.
-
-    Raises:
-        RuntimeError: It failed; the message holds the end of what it said.
-    """
-    done = subprocess.run(
-        ["ip", "netns", "exec", name, *command], capture_output=True, text=True, timeout=timeout_s, check=False
-    )  # fmt: skip
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-1500:]
-        raise RuntimeError(f"`{' '.join(command[:4])} ...` in {name} ended with {done.returncode}: {said}")
-    return done.stdout
-
-
-class NodeMemory:
-    """Watches the memory of every node from a thread.
-
-    Args:
-        names: The namespaces.
-        every_s: Time between looks.
-
-    Attributes:
-        node_mb: For each node the largest sum of its processes' proportional shares, in 2^20 bytes.
-        actor_mb: For each node the largest private memory of one of its actors, in 2^20 bytes.
-    """
-
-    def __init__(self, names: Sequence[str], every_s: float = 2.0) -> None:
-        self.node_mb, self.actor_mb = [0.0] * len(names), [0.0] * len(names)
-        self._names, self._every_s, self._done = names, every_s, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the watch."""
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(self._every_s):
-            for k, name in enumerate(self._names):
-                found = [_memory_mb(pid) for pid in processes(name)]
-                self.node_mb[k] = max(self.node_mb[k], sum(whole for whole, _ in found))
-                self.actor_mb[k] = max(self.actor_mb[k], max((own for _, own in found), default=0.0))
-
-
-def _memory_mb(pid: int) -> tuple[float, float]:
-    """Proportional share of a process, and its private memory if it is an actor of devices, in 2^20 bytes."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        memory, title = process.memory_full_info(), " ".join(process.cmdline())
-    except psutil.Error:  # it has ended
-        return 0.0, 0.0
-    return memory.pss / 2**20, memory.uss / 2**20 if title.startswith("ray::DeviceActor") else 0.0
 
 
 def planned(words: Sequence[str]) -> dict[str, float]:
@@ -178,37 +69,6 @@ def planned(words: Sequence[str]) -> dict[str, float]:
     sent = float(message_graph(experiment.traffic_law(), config.devices.count, config.rounds).bytes.sum())
     crossing = sent * (1.0 - packing.inside)
     return {"message_bytes": sent, "node_crossing_bytes": crossing, "actor_mb": packing.memory_mb}
-
-
-def start_nodes(names: Sequence[str], folder: str) -> None:
-    """Start a head and its workers, one CPU each."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
-    common = ["--num-cpus=1", "--object-store-memory=150000000", "--disable-usage-stats"]
-    head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
-    for k, name in enumerate(names):
-        role = head if k == 0 else [f"--address={SUBNET}.1:{PORT}"]
-        # A joining node does not look for the token by itself, unlike a head.
-        token = ["env", "RAY_AUTH_MODE=token"]
-        inside(
-            name, [*token, ray, "start", *role, f"--node-ip-address={SUBNET}.{k + 1}", *common], timeout_s=120
-        )
-
-
-def run(words: Sequence[str], prefix: Sequence[str] = ()) -> dict[str, Any]:
-    """One run's JSON summary."""
-    done = subprocess.run(
-        [*prefix, sys.executable, "-m", "dfl_ray", "run", *words, "--json"], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def wire_bytes(names: Sequence[str]) -> int:
-    """Bytes all nodes have sent onto the bridge so far."""
-    command = ["cat", "/sys/class/net/eth0/statistics/tx_bytes"]
-    return sum(int(inside(n, command, timeout_s=30)) for n in names)
 
 
 def same_records(one: str, two: str) -> dict[str, float]:
@@ -252,7 +112,7 @@ def measure(words: Sequence[str], alone: bool = False) -> dict[str, Any]:
     """
     from dfl_ray.records import load_run
 
-    with tempfile.TemporaryDirectory(prefix="dfl") as folder, namespaces() as names:
+    with tempfile.TemporaryDirectory(prefix="dfl") as folder, namespaces(NODES) as names:
         common = [*DEFAULTS, *words, f"runtime.runs_dir={folder}/runs"]
         start_nodes(names, f"{folder}/ray")
         before = wire_bytes(names)

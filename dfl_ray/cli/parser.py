@@ -127,6 +127,18 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rounds to schedule, evenly sampled from the run's (default: all, or a sample where they are many)",
     )
+    parser.add_argument(
+        "--nodes",
+        metavar="NODES",
+        help="forecast the run's speed on the nodes of a cluster: [COUNTx]CPUS[@SPEED], separated by commas; "
+        "3x16, or 8,8,4@0.5, where the speed of this machine's CPUs is 1",
+    )
+    parser.add_argument(
+        "--link",
+        metavar="MBIT[:MS]",
+        default="",
+        help="rate of each node's link in Mbit/s and its delay in ms, with `--nodes` (default: takes no time)",
+    )
     _add_config(parser)
     add_json(parser)
 
@@ -229,7 +241,8 @@ _COMMANDS = (
         "Builds the graph and schedules the run's rounds over the radio; loads no model.\n"
         "Several configurations are compared in one table, each with the same overrides.\n"
         "examples:\n  dfl-ray plan devices.count=1000\n  dfl-ray plan radio-100k --json\n"
-        "  dfl-ray plan nr-sidelink wifi-direct mmwave-indoor rounds=4",
+        "  dfl-ray plan nr-sidelink wifi-direct mmwave-indoor rounds=4\n"
+        "  dfl-ray plan scale-10k --nodes 4x16 --link 1000:1",
         _plan_arguments,
         plans.plan,
     ),

@@ -21,14 +21,17 @@ def plan(options: argparse.Namespace) -> int:
         check_inputs(config, planned=True)
     silence(options.verbose)
     from dfl_ray.simulation.estimate import plan as plan_run
+    from dfl_ray.simulation.node_estimate import Machines
     from dfl_ray.tracking.progress import make_progress
 
+    asked = options.nodes is not None or options.link
+    machines = Machines.of(options.nodes or "", options.link) if asked else None
     progress = make_progress(quiet=options.json or options.quiet)
     plans: list[dict[str, Any]] = []
     for name, config in configs.items():
         if len(configs) > 1:
             progress.say(f"Planning {name}")
-        plans.append(plan_run(config, progress.step, rounds=options.rounds))
+        plans.append(plan_run(config, progress.step, rounds=options.rounds, machines=machines))
     if len(plans) > 1:
         plans = [{"configuration": name, **one} for name, one in zip(configs, plans, strict=True)]
     for line in _one(plans[0]) if len(plans) == 1 else [*table_lines(plans), *_notes(plans)]:
@@ -65,8 +68,10 @@ def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
     from dfl_ray.records.words import share, size
     from dfl_ray.simulation.gpu_estimate import about
 
-    rows = [("", "devices", "rounds", "bytes on air", "airtime", "simulated", "energy", "of it radio", "delivered",
-             "memory here")]  # fmt: skip
+    cluster = plans[0]["on_nodes"]
+    head = ("", "devices", "rounds", "bytes on air", "airtime", "simulated", "energy", "of it radio", "delivered",
+            "memory here")  # fmt: skip
+    rows = [(*head, *(f"a round on {one['nodes']}" for one in cluster[-1:]))]
     for one in plans:
         run = one["run"]
         rows.append(
@@ -81,6 +86,7 @@ def table_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{run['radio_energy_j']:.4g} J",
                 share(run["delivered_fraction"]),
                 f"{one['memory']['peak_mb']:,.0f} MB",
+                *(f"{about(some['round_s'])}, x{some['speed_up']:.2f}" for some in one["on_nodes"][-1:]),
             )
         )
     return table(rows, columns())

@@ -12,7 +12,7 @@ attempt of each transfer. 3: `late_devices`, `idle_energy_j` and `starved_fracti
 the bytes really sent, and airtime the share of the band. 4: tables `experts` and `routing`. 5: table `local_rounds`;
 `off_devices`, `on` and the outcome `off`. 6: the radio's energy by state in `rounds` and `devices`, null unless
 `radio.energy` is `states`. 7: control in `rounds` and `devices`, null unless `radio.control` is `charged`. 8:
-`change` of `transfers`, null unless `radio.priority` is `information`.
+`change` of `transfers`, null unless `radio.priority` is `information`. 9: `straggler_wall_s` of `rounds`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dfl_ray.records.conforming import upgrade as upgrade
 if TYPE_CHECKING:
     from dfl_ray.records.conforming import TableLike as TableLike
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 _KINDS = {
     "i": pa.int64(),
@@ -143,6 +143,7 @@ ROUNDS = _schema(
         ),
         ("node_crossing_bytes", "i", "those of them whose sender and receiver lie on different nodes"),
         ("train_wall_s", "f", "real time of training"),
+        ("straggler_wall_s", "f", "of it, what the slowest actor took longer than the mean; null with one"),
         ("plan_wall_s", "f", "real time of planning the radio"),
         ("exchange_wall_s", "f", "real time of delivering, decoding and mixing"),
         ("evaluate_wall_s", "f", "real time of evaluating"),
@@ -151,7 +152,8 @@ ROUNDS = _schema(
     ],
     since={**dict.fromkeys(("late_devices", "idle_energy_j", "starved_fraction"), 3), "off_devices": 5}
     | dict.fromkeys(STATE_ENERGY_COLUMNS, 6)
-    | dict.fromkeys(CONTROL_COLUMNS, 7),
+    | dict.fromkeys(CONTROL_COLUMNS, 7)
+    | {"straggler_wall_s": 9},
 )
 
 DEVICES = _schema(
@@ -368,6 +370,7 @@ TOPOLOGY_TABLES: dict[str, pa.Schema] = {"nodes": TOPOLOGY_NODES, "edges": TOPOL
 WALL_COLUMNS: tuple[str, ...] = (
     "wall_s",
     "train_wall_s",
+    "straggler_wall_s",
     "plan_wall_s",
     "exchange_wall_s",
     "evaluate_wall_s",

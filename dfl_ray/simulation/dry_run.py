@@ -124,6 +124,7 @@ class DryRun:
         skipped_s: Round -> simulated length of a skipped round, training alone.
         skipped_energy_j: Round -> computing energy of a skipped round.
         notes: What the user should know of it.
+        radio_s: Real seconds that planning the radio took in each planned round.
     """
 
     outline: Outline
@@ -132,6 +133,7 @@ class DryRun:
     skipped_s: dict[int, float] = field(default_factory=dict)
     skipped_energy_j: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    radio_s: list[float] = field(default_factory=list)
 
 
 def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline:
@@ -301,7 +303,9 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
                 _skip(found, loop, backend, round_index)
                 goals.spent_j += found.skipped_energy_j[round_index]
                 continue
-            found.played[round_index] = loop.play(round_index, WallTimes())
+            wall_times = WallTimes()
+            found.played[round_index] = loop.play(round_index, wall_times)
+            found.radio_s.append(wall_times.parts["plan"])
             done = found.played[round_index]
             said = goals.met(loop.clock_s, float(done.plan.energy_j.sum()), None)
             if said:

@@ -6,22 +6,21 @@ start-up from the model's shapes, wall time from floating-point operations.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dfl_ray.config.methods import PerTaskConfig
 from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import merged_mb, too_large_to_merge, working_mb
-from dfl_ray.methods.spec import method_spec
+from dfl_ray.engines.memory import too_large_to_merge
 from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
 from dfl_ray.simulation.gpu_estimate import GPU_FLOPS_PER_S, about, gpu_figures, gpu_lines
+from dfl_ray.simulation.memory_estimate import memory_figures, planned_packing, state_mb
+from dfl_ray.simulation.node_estimate import Machines, node_figures, node_lines
 
 if TYPE_CHECKING:
     from dfl_ray.packing.actors import Packing
@@ -35,17 +34,15 @@ RAY_READY_S, ACTOR_READY_S = 7.6, 1.1
 """Seconds until Ray stands, and processor seconds of each actor after that (measured; see docs/runtime.md)."""
 PROJECTION_S = 2.5e-10
 """Seconds of one core for each d (T r)^2 of a layer's thin QR (measured with T r = 192 and d = 1,536 to 18,944)."""
-PASSING_MB = 64.0
-"""Part of the devices' state that passes from an actor to a checkpoint at once (`devices.snapshots.PART_BYTES`)."""
-DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
-"""Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
-(measured)."""
 
 Step = Callable[[str], AbstractContextManager[None]]
 
 
 def plan(
-    config: Config, step: Step = lambda _name: nullcontext(), rounds: int | None = None
+    config: Config,
+    step: Step = lambda _name: nullcontext(),
+    rounds: int | None = None,
+    machines: Machines | None = None,
 ) -> dict[str, Any]:
     """Plan a whole run.
 
@@ -54,13 +51,15 @@ def plan(
             (`dfl_ray.models.published_shapes`).
         step: Shows a step while it runs.
         rounds: How many rounds to plan, evenly spread; None plans all where that takes minutes at most.
+        machines: A cluster to forecast the run's speed on.
 
     Returns:
         Figures by name, units in the names: the network's, `run` (sums over all rounds), `typical_round` (the planned
-        round of median bytes), `start_up` and `memory` on this machine, `seconds` of the planning itself, `notes`.
+        round of median bytes), `start_up` and `memory` on this machine, `on_nodes` (`node_estimate.node_figures`),
+        `seconds` of the planning itself, `notes`.
 
     Raises:
-        InputError: The layout is impossible or the model's shapes are not known.
+        InputError: The layout is impossible, the model's shapes are not known, or the cluster cannot hold the run.
     """
     seconds: dict[str, float] = {}
     found = dry_run(config, _timed(seconds, step), rounds)
@@ -76,6 +75,7 @@ def plan(
         "run": dict(totals(found)),
         "typical_round": typical_round(found),
         **machine_figures(run),
+        "on_nodes": [] if machines is None else node_figures(found, machines, cpu_rate(run)),
         "seconds": seconds,
         "planning_memory_mb": peak_memory_bytes() / 2**20,
         "notes": list(found.notes),
@@ -168,18 +168,10 @@ def machine_figures(run: Outline) -> dict[str, Any]:
         devices share are asked once), `closing_sketches_s`, and `on_gpus` for runs that ask for GPUs
         (`gpu_estimate.gpu_figures`), whose start-up is told on one.
     """
-    from dfl_ray.packing.actors import device_state_mb, pack
     from dfl_ray.packing.machine import usable_cpus
 
-    config, deployment = run.config, run.deployment
-    held = int((deployment.mixture > 0).sum(axis=1).max()) if method_spec(config.method).per_task else 1
-    state_mb = device_state_mb(run.layout.size, held)
-    cpus = usable_cpus()
-    working = _working_mb(run, run.layout.size * held)
-    packing = pack(
-        config.runtime, deployment.topology.cluster, {"CPU": float(cpus)}, state_mb, working_mb=working,
-        merged_mb=partial(_merged_mb, run, held),
-    )  # fmt: skip
+    config, cpus = run.config, usable_cpus()
+    packing = planned_packing(run, {"CPU": float(cpus)})
     tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
     start_up = _start_up(run, packing, cpus)
     without = start_up["total_s"] - start_up["base_evaluation_s"]
@@ -187,12 +179,12 @@ def machine_figures(run: Outline) -> dict[str, Any]:
         "cpus": cpus,
         "backend": config.runtime.backend,
         "actors": len(packing.groups),
-        "memory": _memory(run, packing, state_mb, working),
+        "memory": memory_figures(run, packing),
         "start_up": start_up,
         "expected_round_wall_s": tokens * run.flops_per_token / (cpu_rate(run) * cpus),
         "evaluation_s": start_up["base_evaluation_s"] * config.devices.count / cpus,
         "closing_sketches_s": _closing_sketches_s(run, cpus),
-        "on_gpus": gpu_figures(run, state_mb, without),
+        "on_gpus": gpu_figures(run, state_mb(run), without),
     }
 
 
@@ -205,62 +197,6 @@ def _closing_sketches_s(run: Outline, cpus: int) -> float:
         return 0.0
     forward = 2.0 * run.targets.parameters * run.rows
     return run.tasks * method.sketch_prompts * forward / (cpu_rate(run) * cpus)
-
-
-def _working_mb(run: Outline, device_values: int) -> float:
-    """What an actor needs while it works (`engines.memory.working_mb`); on a GPU it is the GPU's memory."""
-    config = run.config
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    return working_mb(
-        run.targets.shape, rank=config.method.rank, width_bytes=_value_bytes(config),
-        device_tokens=config.method.batch_rows * float(run.tokens.mean.max()), devices=config.devices.count,
-        evaluated_tokens=run.tasks * (config.evaluate.rows_per_task or 0) * run.rows,
-        longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows))
-        if isinstance(config.method, PerTaskConfig) else 0,
-        device_values=device_values,
-    )  # fmt: skip
-
-
-def _merged_mb(run: Outline, adapters: int, devices: int) -> float:
-    """What an actor of some devices needs while it works where adapters are merged (`engines.memory.merged_mb`)."""
-    config = run.config
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    row = float(run.tokens.mean.max())
-    return merged_mb(
-        run.targets.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * row, adapters=adapters,
-        devices=devices, asked_tokens=(config.evaluate.rows_per_task or math.inf) * run.rows,
-    )  # fmt: skip
-
-
-def _value_bytes(config: Config) -> int:
-    return 2 if config.model.dtype == "bfloat16" else 4
-
-
-def _memory(run: Outline, packing: Packing, state_mb: float, working: float) -> dict[str, float]:
-    """Peak memory of a run here, in MB, and what of the state lies in files (`runtime.state_memory_mb`).
-
-    With Ray the base is held by the driver that read it, and by the object store, which all actors map. In one process
-    there are no actors: torch, all devices' states, and the work of one group. Checkpoints pass in parts.
-    """
-    base = run.base_mb
-    states = whole = state_mb * run.config.devices.count
-    if run.config.runtime.state_memory_mb is not None:
-        states = min(states, run.config.runtime.state_memory_mb)
-    passing = min(whole, PASSING_MB * (len(packing.groups) + 1))
-    if run.config.runtime.backend == "ray":
-        hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)
-    else:
-        hosts = TORCH_MB + states + working
-    return {
-        "base_mb": base,
-        "actor_mb": packing.memory_mb,
-        "device_state_mb": state_mb,
-        "working_mb": working,
-        "state_files_mb": whole if states < whole else 0.0,
-        "peak_mb": DRIVER_MB + hosts + base + passing,
-    }
 
 
 def cpu_rate(run: Outline) -> float:
@@ -336,6 +272,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             f", and {about(f['closing_sketches_s'])} of sketches at the end, where all rules are asked"
             if f["closing_sketches_s"] >= 0.05 else "")),
         *gpu_lines(f["on_gpus"]),
+        *node_lines(f["on_nodes"]),
         ("planning took", ", ".join(f"{k} {v:.2f} s" for k, v in f["seconds"].items())
          + f"; peak memory {f['planning_memory_mb']:.0f} MB"),
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
 
 
 def training_metrics(trained: Sequence[TrainReport], late: np.ndarray) -> dict[str, Any]:
-    """Mean loss over the devices that trained, and how many were left out: for a non-finite loss, or late.
+    """Mean loss of the devices that trained, how many were left out (non-finite, or late), and waiting for the slowest.
 
     Args:
         trained: Reports of the local steps, together of all devices.
@@ -51,12 +51,15 @@ def training_metrics(trained: Sequence[TrainReport], late: np.ndarray) -> dict[s
 
     Returns:
         `train_loss`, the unweighted mean over devices of finite loss in nats a token, None if there is none;
-        `skipped_devices`; and `late_devices`, the late ones among them.
+        `skipped_devices`; `late_devices`, the late ones among them; and `straggler_wall_s`, the real time by which
+        the slowest actor trained longer than the mean one, None where there is but one.
     """
+    busy = [r.busy_s for r in trained]
     loss = np.concatenate([np.where(r.finite, r.loss, np.nan) for r in trained])
     finite = np.concatenate([r.finite for r in trained])
     return {
         "train_loss": float(np.nanmean(loss)) if np.isfinite(loss).any() else None,
         "skipped_devices": int((~finite | late[np.concatenate([r.devices for r in trained])]).sum()),
         "late_devices": int(late.sum()),
+        "straggler_wall_s": max(busy) - sum(busy) / len(busy) if len(busy) > 1 else None,
     }
