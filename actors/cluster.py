@@ -35,6 +35,8 @@ START_ENDS_S = 15.0
 OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
+SYSTEM = {"free_objects_period_milliseconds": 50}
+"""Ray gives back the memory of objects that nobody uses once a second: parts of a checkpoint pile up in that time."""
 NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 """Ray keeps the history of calls for its dashboard only, 40 to 60 MB a thousand rounds: off where that is off."""
 
@@ -66,12 +68,15 @@ def local_resources() -> dict[str, float]:
     }
 
 
-def session_settings() -> tuple[dict[str, Any], list[str]]:
+def session_settings(store_mb: float | None = None) -> tuple[dict[str, Any], list[str]]:
     """Settings of Ray's session where the machine is not as Ray expects it, and what the user is told of it.
 
     Ray puts Unix sockets below its temporary folder (RAY_TMPDIR, on Linux TMPDIR, else /tmp), whose path may be too
     long for that; its session then goes to a shorter folder. Its object store lies in `/dev/shm` on Linux; where that
     does not exist or is too small, it lies in the session's folder.
+
+    Args:
+        store_mb: Wanted size of the object store in 2^20 bytes; None, or more than Ray's own default, leaves that.
 
     Returns:
         Arguments of `ray.init`, with the folder for Ray's folder as `_temp_dir`, and sentences for the user.
@@ -91,6 +96,9 @@ def session_settings() -> tuple[dict[str, Any], list[str]]:
         notes.append(f"{name}={wanted} is too long a path for Ray's sockets; its session is in {folder}")
     settings["_temp_dir"] = folder
     least = min(OBJECT_STORE_SHARE * machine.total_memory_bytes(), OBJECT_STORE_MOST)
+    if store_mb is not None:
+        least = min(least, store_mb * 2**20)
+        settings["object_store_memory"] = int(least)
     shared = _shared_memory_bytes()
     if sys.platform == "linux" and shared < least:
         settings |= {"object_store_memory": int(least), "_plasma_directory": folder}
@@ -155,7 +163,7 @@ def start(
                 include_dashboard=dashboard,
                 num_cpus=machine.usable_cpus(),
                 job_config=job_config(),
-                _system_config={} if dashboard else NO_TASK_EVENTS,
+                _system_config=SYSTEM if dashboard else SYSTEM | NO_TASK_EVENTS,
                 **settings,
                 **common,
             )
@@ -183,6 +191,8 @@ class Starting:
     Args:
         runtime: See `start`.
         verbose: See `start`.
+        store_mb: Size of the object store of a Ray started here, in 2^20 bytes; None, or more than Ray's own default,
+            leaves that.
         server: A fork server that was started earlier; it is closed here. None starts one where it is of use.
         ends_process: Whether Ctrl-C while Ray starts ends this process, at once and with all that it has started.
 
@@ -199,6 +209,7 @@ class Starting:
         runtime: RuntimeConfig,
         *,
         verbose: bool = False,
+        store_mb: float | None = None,
         server: ForkServer | None = None,
         ends_process: bool = False,
     ) -> None:
@@ -208,7 +219,7 @@ class Starting:
             prepare_token(runtime.address)
         else:
             check_handles()
-            self._session, self.notes = session_settings()
+            self._session, self.notes = session_settings(store_mb)
         self._ends_process = ends_process
         self._private = ExitStack()
         self.run_folder: Path | None = None

@@ -67,7 +67,8 @@ class RayBackend:
         ]
         self._bundles: list[Call] = []
         self._graph: Any = None
-        self._stored_bytes = self._crossing_bytes = 0
+        self._stored_bytes = self._crossing_bytes = self._replay_bytes = 0
+        self._replaces = runtime.max_restarts > 0
         self._advance: Callable[[int, int], None] = lambda _done, _total: None
         self._await_ready()
 
@@ -123,7 +124,9 @@ class RayBackend:
         calls = [g.call("train", round_index, tuple(absent), ended, *graph, returns=2) for g in self._groups]
         reports = self._results(self._groups, calls)
         self._bundles = calls
-        self._stored_bytes += sum(self._leaving_bytes(r.requests) for r in reports)
+        leaving = sum(self._leaving_bytes(r.requests) for r in reports)
+        self._stored_bytes += leaving
+        self._replay_bytes += leaving if self._replaces else 0
         return reports
 
     def follow(self, advance: Callable[[int, int], None]) -> None:
@@ -221,6 +224,7 @@ class RayBackend:
 
     def recover_from(self, state: SavedState) -> None:
         """See `Backend.recover_from`; parts are read when an actor is lost, so that none waits in memory."""
+        self._replay_bytes = 0
         for group, devices in zip(self._groups, self.packing.groups, strict=True):
             group.set_recovery_point(partial(_stored, state.devices, devices))
         channel = ray.put(state.channel)
@@ -236,6 +240,10 @@ class RayBackend:
         """Bytes of messages that left their actor since the last call."""
         stored, self._stored_bytes = self._stored_bytes, 0
         return stored
+
+    def replay_bytes(self) -> int:
+        """Bytes of messages that the object store keeps for replays since the last recovery point."""
+        return self._replay_bytes
 
     def node_crossing_bytes(self) -> int:
         """Bytes of delivered messages whose ends lie on different nodes, each receiver counted, since the last call."""

@@ -43,7 +43,7 @@ class Call:
         returns: Number of separate answers.
         changes_state: Whether a replay must repeat it.
         number: Its place in the order of all calls of all actors.
-        refs: References to the answers.
+        refs: References to the answers; None in place of the first once it was fetched.
         fetched: Whether the driver has its answer.
     """
 
@@ -192,7 +192,7 @@ class RecoverableActor:
         self.name = name
         self.number = number
         self._create = create
-        self._restarts_left = max_restarts
+        self._restarts_left, self._never_replaced = max_restarts, max_restarts == 0
         self._timeout_s = timeout_s
         self._shared = wait_for_capacity_s is not None
         self._capacity_s = timeout_s if wait_for_capacity_s is None else wait_for_capacity_s
@@ -264,8 +264,8 @@ class RecoverableActor:
                     raise as_run_error(self.name, call.method, call.args, error) from error
                 self._recover_lost_answer(call)
             else:
-                call.fetched = True
-                if not call.changes_state:
+                call.fetched, call.refs[0] = True, None  # what others take of it stays as long as the call is kept
+                if not call.changes_state or self._never_replaced:
                     self._log.remove(call)
                 return value
 

@@ -3,7 +3,7 @@
 Each node is a network namespace of this machine with a link of its own (`tc netem`) and a quota of CPU time; all of
 them run on one and the same CPU, each on its share of it, so that nodes do not get faster or slower by their number.
 Ray and the actors start without a quota; it holds from the end of the first round on, and so do the figures. The last
-run has one node that is slower than the others. Needs Linux, root, iproute2 and control groups; the script says so otherwise.
+run has one node that is slower than the others. Needs Linux, root, iproute2 and control groups; says so otherwise.
 
 One figure of the forecast is taken from the run on one node: how fast its CPU trains, since a plan knows no machine.
 

@@ -95,13 +95,14 @@ def run_here(
 
 def _drive(config: Any, folder: Any, watch: Stopwatch, server: Any) -> tuple[list[dict[str, int]], int]:
     from actors import cluster
+    from dfl_ray.packing.store import object_store_mb
     from dfl_ray.simulation.launch import choose_packing
     from dfl_ray.tasks.load import read_tasks
     from dfl_ray.tracking.tracker import make_tracker
 
     with watch.step("tasks"):
         loaded = read_tasks(config)
-    with cluster.Starting(config.runtime, server=server) as starting:
+    with cluster.Starting(config.runtime, store_mb=object_store_mb(config), server=server) as starting:
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, watch.step, loaded)

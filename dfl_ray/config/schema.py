@@ -128,6 +128,12 @@ class RuntimeConfig(Section):
         default=True,
         description="Ray started here: actors are forks of one process that has imported what they need",
     )
+    object_store_mb: float | None = Field(
+        default=None,
+        ge=100,
+        description="memory for the object store of a Ray started here, in 2^20 bytes; what does not fit lies on disk; "
+        "none = by base model and devices",
+    )
     ray_dashboard: bool = Field(default=False, description="start Ray's dashboard for a local run")
     actor_timeout_s: float = Field(default=600.0, gt=0, description="longest wait for one answer of an actor")
     max_restarts: int = Field(default=3, ge=0, description="times a dead actor is brought back in one run")

@@ -122,6 +122,10 @@ class Backend(RoundBackend, Protocol):
         """Bytes of payloads put into an object store since the last call; 0 without one."""
         ...
 
+    def replay_bytes(self) -> int:
+        """Bytes of messages kept since `recover_from`, to be repeated when an actor is replaced; 0 if none are."""
+        ...
+
     def node_crossing_bytes(self) -> int:
         """Bytes of delivered messages whose ends lie on different nodes since the last call; 0 on one node."""
         ...
@@ -209,6 +213,10 @@ class LocalBackend:
 
     def object_store_bytes(self) -> int:
         """No object store."""
+        return 0
+
+    def replay_bytes(self) -> int:
+        """Nothing is replayed."""
         return 0
 
     def node_crossing_bytes(self) -> int:

@@ -58,7 +58,7 @@ def choose_packing(
         experiment.config.runtime,
         experiment.topology.cluster,
         resources,
-        _state_mb(experiment),
+        state_mb(experiment),
         nodes=nodes,
         messages=messages,
         forks=forks,
@@ -90,7 +90,15 @@ def ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
     )
 
 
-def _state_mb(experiment: Experiment) -> float:
+def state_mb(experiment: Experiment) -> float:
+    """Memory of one device's state.
+
+    Args:
+        experiment: The run.
+
+    Returns:
+        Units of 2^20 bytes (`packing.actors.device_state_mb`).
+    """
     from dfl_ray.packing.actors import device_state_mb
 
     return device_state_mb(experiment.layout.size, _adapters(experiment))

@@ -24,6 +24,7 @@ from dfl_ray.simulation.experiment import Experiment
 from dfl_ray.simulation.goals import Goals
 from dfl_ray.simulation.places import record_places, smallest_gap
 from dfl_ray.simulation.radio_tables import attempt_sinr_db, attempt_table, radio_metrics, transfer_table
+from dfl_ray.simulation.replay_room import ReplayRoom
 from dfl_ray.simulation.round_facts import evaluation_due, rules_asked, training_metrics
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
 from dfl_ray.simulation.round_tables import (
@@ -77,6 +78,7 @@ class Driver:
         self.layout = experiment.layout
         self.history = AccuracyHistory({})
         self.goals = Goals(self.config.stop)
+        self.replay_room = ReplayRoom(experiment, progress.say)
         self.spectral_gap = smallest_gap(self.config, experiment.topology)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
         self._references: dict[int, np.ndarray] | None = None
@@ -331,7 +333,8 @@ class Driver:
 
     def _checkpoint(self, round_index: int, *, forced: bool, final: bool) -> None:
         every = self.config.checkpoint.every
-        if not forced and not final and (every == 0 or round_index % every):
+        due = every > 0 and round_index % every == 0
+        if not (forced or final or due or self.replay_room.outgrown(self.backend.replay_bytes())):
             return
         driver = {"best_accuracy": self.history.best, "absent": list(self.loop.absent)}
         with self.progress.stage("checkpoint"):

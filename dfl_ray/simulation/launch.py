@@ -173,6 +173,7 @@ def _building(
     The rows are read and the resources compared first, so that most wrong input is refused before Ray is there. All
     of it is before any actor is.
     """
+    from dfl_ray.packing.store import object_store_mb
     from dfl_ray.tasks.load import read_tasks
 
     if config.runtime.backend == "local" and server is not None:
@@ -192,7 +193,10 @@ def _building(
         check_least(runtime, config.devices.count, cluster.local_resources())
     # A fork server that came with the call is the command line's, whose process is the run's alone.
     ours = server is not None
-    with cluster.Starting(runtime, verbose=verbose, server=server, ends_process=ours) as starting:
+    store_mb = object_store_mb(config)
+    with cluster.Starting(
+        runtime, verbose=verbose, store_mb=store_mb, server=server, ends_process=ours
+    ) as starting:
         for note in starting.notes:
             progress.say(note)
         from dfl_ray.simulation.experiment import build_experiment

@@ -42,6 +42,17 @@ def test_usually_ray_keeps_its_own_settings(usual):
     assert cluster.session_settings() == ({"_temp_dir": "/tmp"}, [])
 
 
+def test_a_store_is_as_large_as_asked_for_but_no_larger_than_rays_own(usual):
+    assert cluster.session_settings(600.0)[0]["object_store_memory"] == 600 * 2**20
+    assert cluster.session_settings(1e6)[0]["object_store_memory"] == int(0.3 * 20 * GB)
+
+
+def test_a_small_store_fits_little_shared_memory(usual, monkeypatch):
+    monkeypatch.setattr(cluster.os, "statvfs", lambda _path: SimpleNamespace(f_bavail=700, f_frsize=2**20))
+    settings, notes = cluster.session_settings(600.0)
+    assert "_plasma_directory" not in settings and not notes
+
+
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_long_temporary_folder_moves_the_session(usual, long, monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, long)

@@ -144,6 +144,17 @@ def test_calls_made_again_are_not_made_a_third_time_on_what_was_saved_after_them
     assert fake.started[-3:] == [(2, "ready"), (2, "restore"), (2, "train")]
 
 
+@pytest.mark.parametrize(("restarts", "kept"), [(1, 2), (0, 0)])
+def test_what_is_kept_of_fetched_answers(fake, restarts, kept):
+    """For a replay the calls, without the answers that the driver has; nothing where nobody may be replaced."""
+    actor = an_actor(fake, [], max_restarts=restarts)
+    fake.answers = {"train": ["one", "two"]}
+    calls = [actor.call("train", number) for number in (1, 2)]
+    assert [actor.result(call) for call in calls] == ["one", "two"]
+    assert len(actor.calls_to_replay()) == kept
+    assert all(call.refs == [None] for call in calls)
+
+
 def test_an_actor_that_dies_too_often_ends_the_run(fake):
     actor = an_actor(fake, [], max_restarts=0)
     fake.answers = {"train": [RayActorError()]}
@@ -180,6 +191,7 @@ def test_a_lost_answer_is_asked_for_again_some_times_only(fake):
     call = actor.call("train", 1)
     assert actor.result(call) == "found" and fake.started.count((0, "train")) == 2
     fake.answers["train"] = [lost] * (replay.MAX_LOST_ANSWERS + 1)
+    call = actor.call("train", 2)
     with pytest.raises(RunError, match="ObjectLostError"):
         actor.result(call)
 

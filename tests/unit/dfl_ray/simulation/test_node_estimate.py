@@ -86,16 +86,16 @@ def test_times_are_those_of_the_devices_tokens(found):
 
 
 def test_actors_that_share_cpus_take_as_long_as_their_node(found):
-    config = load_config(None, [*WORDS, "devices.count=10", "runtime.devices_per_actor=1"])
+    config = load_config(None, [*WORDS, "devices.count=18", "runtime.devices_per_actor=1"])
     few = dry_run(config)
     row = node_figures(few, Machines.of("2"), RATE)[0]
-    tokens = np.zeros(10)
+    tokens = np.zeros(18)
     total = []
     for played in few.played.values():
         for report in played.trained:
             tokens[report.devices] = report.tokens
         total.append(tokens.sum())
-    assert row["actors"] == 10
+    assert row["actors"] == 18
     assert row["train_s"] == pytest.approx(np.mean(total) * few.outline.flops_per_token / RATE / 2)
 
 

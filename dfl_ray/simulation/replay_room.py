@@ -1,0 +1,47 @@
+"""When the messages kept for the replay of lost actors are more than a checkpoint would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dfl_ray.simulation.chosen_packing import state_mb
+
+if TYPE_CHECKING:
+    from dfl_ray.simulation.experiment import Experiment
+
+LEAST_MB = 256.0
+"""Messages up to which no checkpoint is saved for their sake, however small the state is."""
+
+
+class ReplayRoom:
+    """Bounds what a run keeps for replays, by what its devices' state has.
+
+    A lost actor is replaced from the last checkpoint and by the messages since then, so without checkpoints a run of R
+    rounds keeps the messages of R rounds. A checkpoint is due when they have outgrown the state, at least 256 MB.
+
+    Args:
+        experiment: The run.
+        say: Tells the user, the first time.
+    """
+
+    def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
+        self._most = max(LEAST_MB, state_mb(experiment) * experiment.config.devices.count) * 2**20
+        self._say, self._told = say, False
+
+    def outgrown(self, kept_bytes: int) -> bool:
+        """Whether a checkpoint is due for the sake of what is kept.
+
+        Args:
+            kept_bytes: Bytes of messages kept since the last checkpoint.
+        """
+        if kept_bytes <= self._most:
+            return False
+        if not self._told:
+            self._told = True
+            self._say(
+                "The messages kept for the replay of lost actors have outgrown the devices' state: a checkpoint is "
+                "saved now, and whenever they do again. Fewer rounds between checkpoints (`checkpoint.every`) or no "
+                "replay (`runtime.max_restarts=0`) avoid that"
+            )
+        return True
