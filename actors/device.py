@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +50,8 @@ class DeviceActor:
         absent: Sequence[int] = (),
         ended: LocalRounds | None = None,
         graph: CommGraph | None = None,
-    ) -> tuple[TrainReport, Payloads]:
-        """See `DeviceGroup.train`.
+    ) -> tuple[TrainReport, dict[tuple[int, int], PickleBuffer]]:
+        """See `DeviceGroup.train`; the payloads go to the object store, and come from it, without a copy between.
 
         Args:
             round_index: The round.
@@ -61,7 +62,8 @@ class DeviceActor:
         """
         if graph is not None and graph.since != self._group.setup.graph.since:
             self._group.rewire(graph)
-        return self._group.train(round_index, absent, ended)
+        report, leaving = self._group.train(round_index, absent, ended)
+        return report, {key: PickleBuffer(payload) for key, payload in leaving.items()}
 
     def exchange(self, round_index: int, outcomes: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
         """See `DeviceGroup.exchange`."""

@@ -50,10 +50,11 @@ def round_mail(
     """
     found = {index: Mail() for index in devices}
     for key, destinations in outcomes.reached().items():
-        for to in destinations:
-            if to in found:
-                found[to].received.append(payloads[key])
-                found[to].ages.append(0)
+        here = [found[to] for to in destinations if to in found]
+        content = bytes(payloads[key]) if here else b""  # a view of the object store would hold what it lies in
+        for mail in here:
+            mail.received.append(content)
+            mail.ages.append(0)
         if key in made:
             found[key[0]].sent.append(Delivery(made[key], tuple(destinations)))
     return found
@@ -75,7 +76,7 @@ def window_mail(
     Returns:
         Device -> what it takes in, for those that end a local round.
     """
-    content = {key: np.frombuffer(data, np.uint8) for key, data in payloads.items()}
+    content = {key: np.frombuffer(bytes(data), np.uint8) for key, data in payloads.items()}
     outcomes.post({index: device.waiting for index, device in devices.items()}, content)
     reached, fates = outcomes.reached(), dict[int, dict[int, Fate]]()
     for key, planned in made.items():

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the channel's process reads these records too and must not 
     from dfl_ray.network.traffic import TransferRequests
     from dfl_ray.tasks.tokens import TokenTask
 
-Payloads = dict[tuple[int, int], bytes]
-"""(source device, message number) -> bytes of one message."""
+Payloads = dict[tuple[int, int], bytes | memoryview]
+"""(source device, message number) -> bytes of one message, or a view of them in the object store."""
 
 
 @dataclass(frozen=True)

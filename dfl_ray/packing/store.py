@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dfl_ray.config.schema import Config
 
-FLOOR_MB = 512.0
+FLOOR_MB = 256.0
 """For set-up, tables, and parts of a checkpoint on their way."""
-DEVICE_MB = 0.03
+DEVICE_MB = 0.02
 """For the messages of a device in a round and its next, where they are as small as the embedded model's."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
@@ -16,7 +16,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 def object_store_mb(config: Config) -> float | None:
     """Size that suits a run: its base model twice, and messages.
 
-    512 MB + 2 · base + 0.03 MB · devices. A store that is larger than what a run uses at a time fills up all the same,
+    256 MB + 2 · base + 0.02 MB · devices. A store that is larger than what a run uses at a time fills up all the same,
     since each round's messages are kept for replays until the next checkpoint; from a smaller one Ray writes them to
     disk.
 
