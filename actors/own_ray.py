@@ -4,15 +4,27 @@
 a monitor for the autoscaler and a reader of all workers' logs. Each is a Python process that imports Ray, and
 `ray.init` waits for the first. Ray has names for what is to be started, which `ray.init` does not pass on. It also
 imports in this process all that the dashboard needs, to see whether it is installed; `ray[default]`, which this project
-asks for, has it.
+asks for, has it. The raylet in turn starts two helpers, 2 s of processor time and 140 MB, and the node waits for them:
+one exports metrics and serves the dashboard, one prepares environments of workers that ask for some; here nobody asks.
+`actors/no_agent.py` stands in for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+NO_AGENT = Path(__file__).with_name("no_agent.py")
+PORTS_OF_AGENT = {
+    "--dashboard_agent_command=": ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
+    "--runtime_env_agent_command=": ("runtime_env_agent_port",),
+}
+"""The raylet's arguments that say how a helper is started, and the ports that the helper writes down."""
 
 
 @contextmanager
@@ -22,7 +34,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     Args:
         launcher: The script that starts each worker in place of Ray's own, which imports Ray to read a line; it gets
             the path and the arguments of the worker. None leaves Ray's.
-        dashboard: Start Ray's dashboard, and the autoscaler's monitor that it asks.
+        dashboard: Start Ray's dashboard, the autoscaler's monitor that it asks, and the raylet's helpers.
         logs: Start the reader of the workers' logs, which shows them to the driver.
 
     Yields:
@@ -35,19 +47,37 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     given: dict[str, Any] = {"include_log_monitor": logs, "no_monitor": not dashboard}
     if launcher is not None:
         given["setup_worker_path"] = launcher
-    usual, usual_dashboard = parameter.RayParams, services.start_api_server
+    usual, usual_dashboard, usual_start = parameter.RayParams, services.start_api_server, services.start_ray_process
     usual_check = utils.get_dashboard_dependency_error
     utils.get_dashboard_dependency_error = lambda: None
     names.RayParams = partial(usual, **given)
     if not dashboard:
         starters.start_api_server = _no_dashboard
+        starters.start_ray_process = partial(_without_helpers, usual_start)
     try:
         yield
     finally:
-        names.RayParams, starters.start_api_server = usual, usual_dashboard
+        names.RayParams, starters.start_api_server, starters.start_ray_process = usual, usual_dashboard, usual_start
         utils.get_dashboard_dependency_error = usual_check
 
 
 def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:
     """In place of what starts the dashboard: no address, no process."""
     return "", None
+
+
+def _without_helpers(start: Callable[..., Any], command: Sequence[str], *rest: Any, **named: Any) -> Any:
+    """Start a process of Ray; of the raylet, with what stands in for its helpers."""
+    return start([_stand_in(word, command) for word in command], *rest, **named)
+
+
+def _stand_in(word: str, command: Sequence[str]) -> str:
+    for argument, ports in PORTS_OF_AGENT.items():
+        if word.startswith(argument):
+            place = [_value(command, "--session_dir="), _value(command, "--node_id=")]
+            return argument + subprocess.list2cmdline([sys.executable, "-I", "-S", str(NO_AGENT), *place, *ports])
+    return word
+
+
+def _value(command: Sequence[str], argument: str) -> str:
+    return next(word for word in command if word.startswith(argument)).removeprefix(argument)
