@@ -6,7 +6,8 @@ a monitor for the autoscaler and a reader of all workers' logs. Each is a Python
 imports in this process all that the dashboard needs, to see whether it is installed; `ray[default]`, which this project
 asks for, has it. The raylet in turn starts two helpers, 2 s of processor time and 140 MB, and the node waits for them:
 one exports metrics and serves the dashboard, one prepares environments of workers that ask for some; here nobody asks.
-`actors/no_agent.py` stands in for both.
+`actors/no_agent.py` stands in for both. And where pydantic and starlette are installed, Ray imports both, with pydantic's
+first version, to send objects of theirs, of which a driver has none (0.2 s).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
         Nothing.
     """
     from ray._private import parameter, services, utils
+    from ray.util import serialization_addons
 
     names: Any = parameter
     starters: Any = services
@@ -49,7 +51,9 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
         given["setup_worker_path"] = launcher
     usual, usual_dashboard, usual_start = parameter.RayParams, services.start_api_server, services.start_ray_process
     usual_check = utils.get_dashboard_dependency_error
+    usual_addons = serialization_addons.apply
     utils.get_dashboard_dependency_error = lambda: None
+    serialization_addons.apply = lambda _context: None
     names.RayParams = partial(usual, **given)
     if not dashboard:
         starters.start_api_server = _no_dashboard
@@ -59,6 +63,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     finally:
         names.RayParams, starters.start_api_server, starters.start_ray_process = usual, usual_dashboard, usual_start
         utils.get_dashboard_dependency_error = usual_check
+        serialization_addons.apply = usual_addons
 
 
 def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:

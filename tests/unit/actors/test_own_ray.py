@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
 import pytest
 from ray._private import parameter, services, utils
+from ray._raylet import get_port_filename
+from ray.util import serialization_addons
 
-from actors.own_ray import own_ray
+from actors.own_ray import NO_AGENT, own_ray
 
 
 def test_a_run_starts_no_process_that_it_does_not_use():
@@ -28,13 +37,76 @@ def test_what_is_asked_for_is_started():
     assert given.setup_worker_path is None  # Ray's own
 
 
+RAYLET = (
+    "raylet", "--session_dir=/tmp/r/s 1", "--node_id=0a1b", "--dashboard_agent_command=python agent.py --port=1",
+    "--runtime_env_agent_command=python main.py",
+)  # fmt: skip
+
+
+def names() -> tuple[Any, ...]:
+    return (
+        parameter.RayParams, services.start_api_server, services.start_ray_process,
+        utils.get_dashboard_dependency_error, serialization_addons.apply,
+    )  # fmt: skip
+
+
+def test_the_raylets_helpers_are_stood_in_for(monkeypatch):
+    started: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(services, "start_ray_process", lambda command, kind: started.append((command, kind)))
+    with own_ray(launcher=None, dashboard=False, logs=False):
+        services.start_ray_process(list(RAYLET), "raylet")
+        services.start_ray_process(["gcs_server", "--log_dir=x"], "gcs")
+    with own_ray(launcher=None, dashboard=True, logs=False):
+        services.start_ray_process(list(RAYLET), "raylet")
+    (raylet, kind), gcs, whole = started
+    assert kind == "raylet" and raylet[:3] == list(RAYLET[:3])
+    ports = ["metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"]
+    stand_in = [sys.executable, "-I", "-S", str(NO_AGENT), "/tmp/r/s 1", "0a1b"]
+    assert shlex.split(raylet[3].removeprefix("--dashboard_agent_command=")) == [*stand_in, *ports]
+    assert shlex.split(raylet[4].removeprefix("--runtime_env_agent_command=")) == [*stand_in, "runtime_env_agent_port"]
+    assert gcs == (["gcs_server", "--log_dir=x"], "gcs")
+    assert whole == (list(RAYLET), "raylet")
+
+
+def test_who_stands_in_writes_what_ray_reads_and_ends_with_the_raylet(tmp_path):
+    node = "0a" * 28
+    words = [sys.executable, "-I", "-S", str(NO_AGENT), str(tmp_path), node, "metrics_agent_port"]
+    parent = (
+        "import subprocess, sys, time; helper = subprocess.Popen(sys.argv[1:]); print(helper.pid, flush=True); "
+        "time.sleep(600)"
+    )
+    raylet = subprocess.Popen([sys.executable, "-c", parent, *words], stdout=subprocess.PIPE, text=True)
+    assert raylet.stdout is not None
+    helper = int(raylet.stdout.readline())
+    file = tmp_path / get_port_filename(node, "metrics_agent_port")
+    for _ in range(200):
+        if file.exists():
+            break
+        time.sleep(0.05)
+    assert file.read_text() == "-1"
+    os.kill(helper, 0)
+    raylet.kill()
+    raylet.wait()
+    for _ in range(200):
+        if not _runs(helper):
+            return
+        time.sleep(0.05)
+    pytest.fail("the helper outlives its raylet")
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_rays_own_names_are_put_back(error):
-    before = (parameter.RayParams, services.start_api_server, utils.get_dashboard_dependency_error)
+    before = names()
     try:
         with own_ray(launcher="x", dashboard=False, logs=False):
             if error is not None:
                 raise error
     except RuntimeError:
         pass
-    assert (parameter.RayParams, services.start_api_server, utils.get_dashboard_dependency_error) == before
+    assert names() == before
