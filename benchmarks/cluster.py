@@ -1,9 +1,10 @@
 """Is a run on 1, 2 and 3 nodes what `dfl-ray plan --nodes` says: speed-up, bytes that cross, waiting for the slowest?
 
-Each node is a network namespace of this machine with a link of its own (`tc netem`) and a quota of CPU time; all of
+Each node is a network namespace of this machine with a link of its own (`tc`) and a quota of CPU time; all of
 them run on one and the same CPU, each on its share of it, so that nodes do not get faster or slower by their number.
-Ray and the actors start without a quota; it holds from the end of the first round on, and so do the figures. The last
-run has one node that is slower than the others. Needs Linux, root, iproute2 and control groups; says so otherwise.
+The quotas are the driver's and the actors', not those of Ray's services; they hold from the end of the first round on,
+and so do the figures. The last run has one node that is slower than the others. Needs Linux, root, iproute2 and
+control groups; says so otherwise.
 
 One figure of the forecast is taken from the run on one node: how fast its CPU trains, since a plan knows no machine.
 
@@ -21,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +37,16 @@ from benchmarks.namespaces import (
     TOKEN,
     CpuShares,
     Unsupported,
+    link_queue,
     namespaces,
     start_nodes,
     wire_bytes,
 )
+from dfl_ray.errors import InputError
 
 WORK = (
-    "devices.count=60", "devices.partition={type: one_each}", "rounds=8", "method.local_steps=5", "method.batch_rows=8",
-    "method.exchange_every=1", "evaluate.every=8", "evaluate.rows_per_task=2", "evaluate.rules=[oracle]",
+    "devices.count=60", "devices.partition={type: one_each}", "rounds=5", "method.local_steps=20", "method.batch_rows=8",
+    "method.exchange_every=1", "evaluate.every=5", "evaluate.rows_per_task=2", "evaluate.rules=[oracle]",
     "checkpoint.every=0", "track.wandb.mode=disabled", "runtime.report=false",
 )  # fmt: skip
 CPU = 0
@@ -68,12 +73,12 @@ def settings(share: float, slow: float) -> list[Setting]:
     return [*even, Setting(f"3, one at {slow:g}", (share, share, share * slow))]
 
 
-def measured(setting: Setting, link: str, words: Sequence[str]) -> dict[str, Any]:
+def measured(setting: Setting, link: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
     """Run on such a cluster.
 
     Args:
         setting: The nodes.
-        link: `MBIT:MS`.
+        link: The queue of their links.
         words: Settings of the run.
 
     Returns:
@@ -86,26 +91,24 @@ def measured(setting: Setting, link: str, words: Sequence[str]) -> dict[str, Any
     """
     from dfl_ray.records import load_run
 
-    rate, delay = link.split(":")
-    netem = ("rate", f"{rate}mbit", "delay", f"{delay}ms")
     with tempfile.TemporaryDirectory(prefix="dfl") as folder, contextlib.ExitStack() as held:
-        names = held.enter_context(namespaces(len(setting.shares), netem))
+        names = held.enter_context(namespaces(len(setting.shares), link))
         # Groups go before the namespaces are made and after their processes have ended.
         shares = CpuShares(names)
         held.callback(shares.close)
         held.callback(_end, names)
         os.sched_setaffinity(0, {CPU})
         held.callback(os.sched_setaffinity, 0, range(os.cpu_count() or 1))
-        start_nodes(names, f"{folder}/ray", shares)
+        start_nodes(names, f"{folder}/ray")
         command = [
-            "ip", "netns", "exec", names[0], *shares.entering(names[0]), *TOKEN, sys.executable, "-m", "dfl_ray", "run",
+            "ip", "netns", "exec", names[0], *TOKEN, sys.executable, "-m", "dfl_ray", "run",
             *words, "name=cluster", f"runtime.runs_dir={folder}/runs", f"runtime.address={SUBNET}.1:{PORT}", "--json",
         ]  # fmt: skip
         with open(f"{folder}/said", "w+") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said, text=True)
             _until_a_round_is_over(process, Path(folder))
             for name, share in zip(names, setting.shares, strict=True):
-                shares.limit(name, share)
+                shares.limit(name, _of_the_run(name), share)
             before = wire_bytes(names)
             code = process.wait(LONGEST_S)
             wire = wire_bytes(names) - before
@@ -122,6 +125,21 @@ def measured(setting: Setting, link: str, words: Sequence[str]) -> dict[str, Any
         }
 
 
+def _of_the_run(name: str) -> list[int]:
+    """Processes of a node that are the run's: its actors and its driver, not Ray's services."""
+    import psutil
+
+    from benchmarks.namespaces import processes
+
+    found = []
+    for pid in processes(name):
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(psutil.Process(pid).cmdline())
+            if title.startswith(("ray::DeviceActor", "ray::ChannelActor")) or "-m dfl_ray run" in title:
+                found.append(pid)
+    return found
+
+
 def _end(names: Sequence[str]) -> None:
     from benchmarks.namespaces import end_processes
 
@@ -135,14 +153,19 @@ def _end_of(said: Any) -> str:
 
 
 def _until_a_round_is_over(process: subprocess.Popen[str], folder: Path) -> None:
+    from dfl_ray.records import load_run
+
     deadline = time.monotonic() + LONGEST_S
     while process.poll() is None and time.monotonic() < deadline:
-        if list(folder.glob("runs/cluster/rounds.parquet/part-*")):
-            return
-        time.sleep(0.1)
+        with contextlib.suppress(InputError):  # there is no folder yet
+            if len(load_run(folder / "runs" / "cluster").rounds):
+                return
+        time.sleep(0.2)
 
 
-def forecasts(wanted: Sequence[Setting], link: str, words: Sequence[str], train_s: float) -> list[dict[str, Any]]:
+def forecasts(
+    wanted: Sequence[Setting], link: str, words: Sequence[str], train_s: float
+) -> list[dict[str, Any]]:
     """What `dfl-ray plan --nodes` says of such clusters, its rate of training set so that the first trains that long.
 
     Args:
@@ -161,7 +184,9 @@ def forecasts(wanted: Sequence[Setting], link: str, words: Sequence[str], train_
     return [node_figures(found, cluster, rate)[-1] for cluster in clusters]
 
 
-def compare(found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compare(
+    found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Set each figure beside its forecast; speed-up is over the first setting, waiting a share of training."""
     rows = []
     for one, other in zip(found, expected, strict=True):
@@ -196,7 +221,9 @@ def lines(
 
 def main() -> int:
     """Measure and print; 0 also where the machine cannot, which is then said."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--share", type=float, default=0.3, help="share of the CPU that a node has")
     parser.add_argument("--slow", type=float, default=0.5, help="speed of the slower node, of the others'")
     parser.add_argument("--link", default="100:2", help="MBIT:MS of each node's link")
@@ -205,11 +232,18 @@ def main() -> int:
     options = parser.parse_args()
     words, wanted = [*WORK, *options.words], settings(options.share, options.slow)
     try:
-        found = [measured(s, options.link, words) for s in wanted]
+        rate, _, delay = options.link.partition(":")
+        queue, delay_ms = link_queue(float(rate), float(delay or 0))
+        link = f"{rate}:{delay_ms:g}"
+        print(f"links of {rate} Mbit/s and {delay_ms:g} ms, by `{' '.join(queue)}`", flush=True)
+        found = [measured(s, queue, words) for s in wanted]
     except Unsupported as reason:
         print(f"skipped: {reason}")
         return 0
-    expected = forecasts(wanted, options.link, words, found[0]["train_s"])
+    with ProcessPoolExecutor(
+        1, get_context("spawn")
+    ) as apart:  # as the command would be, in a process of its own
+        expected = apart.submit(forecasts, wanted, link, words, found[0]["train_s"]).result()
     rows = compare(found, expected)
     print("\n".join(lines(wanted, found, rows)))
     if options.json:

@@ -23,6 +23,7 @@ TOKEN = ("env", "RAY_AUTH_MODE=token")
 PORT = 6399
 SUBNET = "10.213.47"
 
+
 class Unsupported(RuntimeError):
     """This machine gives no network namespaces."""
 
@@ -43,13 +44,13 @@ def namespaces(count: int, link: Sequence[str] = ()) -> Iterator[list[str]]:
 
     Args:
         count: How many.
-        link: What `tc ... netem` is given for what each sends, such as ("rate", "100mbit", "delay", "2ms").
+        link: The queue of what each sends, as `tc` is given it (`link_queue`); none leaves links as fast as they are.
 
     Yields:
         Their names.
 
     Raises:
-        Unsupported: This machine gives none, or no `netem`.
+        Unsupported: This machine gives none, or not such a queue.
     """
     prefix = f"dfl{os.getpid() % 100000}"
     names = [f"{prefix}-{k}" for k in range(count)]
@@ -64,13 +65,38 @@ def namespaces(count: int, link: Sequence[str] = ()) -> Iterator[list[str]]:
             tool("ip", "-n", name, "link", "set", "lo", "up")
             tool("ip", "-n", name, "link", "set", "eth0", "up")
             if link:
-                tool("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", "netem", *link)
+                tool("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", *link)
         yield names
     finally:
         for name in names:
             end_processes(name)
         for words in [("netns", "del", n) for n in names] + [("link", "del", f"{prefix}br")]:
             subprocess.run(["ip", *words], capture_output=True)
+
+
+def link_queue(mbit_s: float, delay_ms: float) -> tuple[list[str], float]:
+    """The queue that makes a link slow: `netem`, or where the kernel has none a token bucket, which cannot delay.
+
+    Args:
+        mbit_s: Rate in Mbit/s.
+        delay_ms: Delay in ms.
+
+    Returns:
+        Words for `tc qdisc add`, and the delay in ms that it will have.
+
+    Raises:
+        Unsupported: This machine gives no namespaces.
+    """
+    netem = ["netem", "rate", f"{mbit_s:g}mbit", "delay", f"{delay_ms:g}ms"]
+    probe = f"dfl{os.getpid() % 100000}-probe"
+    tool("ip", "netns", "add", probe)
+    try:
+        tool("tc", "-n", probe, "qdisc", "add", "dev", "lo", "root", *netem)
+    except Unsupported:
+        return ["tbf", "rate", f"{mbit_s:g}mbit", "burst", "64kb", "latency", "100ms"], 0.0
+    finally:
+        subprocess.run(["ip", "netns", "del", probe], capture_output=True)
+    return netem, delay_ms
 
 
 class CpuShares:
@@ -83,7 +109,9 @@ class CpuShares:
         Unsupported: This machine lets nobody make such a group.
     """
 
-    PERIOD_US = 100_000
+    PERIOD_US = (
+        500_000  # the kernel looks at quotas a few hundred times a second: a share of a short period is rough
+    )
 
     def __init__(self, names: Sequence[str]) -> None:
         root = Path("/sys/fs/cgroup")
@@ -97,12 +125,10 @@ class CpuShares:
         except OSError as error:
             raise Unsupported(f"no group of processes with a quota: {error}") from error
 
-    def entering(self, name: str) -> list[str]:
-        """Words before a command that put it, and what it starts, under the quota of a node."""
-        return ["sh", "-c", f'echo $$ > {self._groups[name]}/cgroup.procs; exec "$@"', "sh"]
-
-    def limit(self, name: str, share: float) -> None:
-        """Give a node that share of one CPU from now on."""
+    def limit(self, name: str, pids: Sequence[int], share: float) -> None:
+        """Give some processes of a node that share of one CPU, together, from now on."""
+        for pid in pids:
+            (self._groups[name] / "cgroup.procs").write_text(str(pid))
         quota = round(share * self.PERIOD_US)
         if self._unified:
             (self._groups[name] / "cpu.max").write_text(f"{quota} {self.PERIOD_US}")
@@ -195,17 +221,16 @@ def _memory_mb(pid: int) -> tuple[float, float]:
     return memory.pss / 2**20, memory.uss / 2**20 if title.startswith("ray::DeviceActor") else 0.0
 
 
-def start_nodes(names: Sequence[str], folder: str, shares: CpuShares | None = None) -> None:
-    """Start a head and its workers, one CPU each; under their quotas, if there are any."""
+def start_nodes(names: Sequence[str], folder: str) -> None:
+    """Start a head and its workers, one CPU each."""
     ray = str(Path(sys.executable).with_name("ray"))
     subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
     common = ["--num-cpus=1", "--object-store-memory=150000000", "--disable-usage-stats"]
     head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
     for k, name in enumerate(names):
         role = head if k == 0 else [f"--address={SUBNET}.1:{PORT}"]
-        entering = shares.entering(name) if shares else []
         start = [ray, "start", *role, f"--node-ip-address={SUBNET}.{k + 1}", *common]
-        inside(name, [*entering, *TOKEN, *start], timeout_s=120)
+        inside(name, [*TOKEN, *start], timeout_s=120)
 
 
 def run(words: Sequence[str], prefix: Sequence[str] = ()) -> dict[str, Any]:

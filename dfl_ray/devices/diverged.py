@@ -22,11 +22,18 @@ def diverged_devices(snapshots: Iterable[Snapshot]) -> list[int]:
     found: set[int] = set()
     for snapshot in snapshots:
         for name, array in snapshot.arrays.items():
-            device, _, of_device = name.partition("/")
-            trained = of_device in ("state/theta", "memory/merged") and array.size
-            if trained and not _in_range(array):
-                found.add(int(device))
+            if is_trained(name) and array.size and not _in_range(array):
+                found.add(int(name.partition("/")[0]))
     return sorted(found)
+
+
+def is_trained(name: str) -> bool:
+    """Whether an array of a snapshot holds what training has made: trained values, or updates merged into the base.
+
+    Args:
+        name: Its name.
+    """
+    return name.partition("/")[2] in ("state/theta", "memory/merged")
 
 
 def _in_range(values: np.ndarray) -> bool:

@@ -302,7 +302,10 @@ class DeviceGroup:
                 self._outbox.put(index, messages, self.devices, changes)
 
     def exchange(
-        self, round_index: int, outcomes: TransferOutcomes, *bundles: Mapping[tuple[int, int], bytes | memoryview]
+        self,
+        round_index: int,
+        outcomes: TransferOutcomes,
+        *bundles: Mapping[tuple[int, int], bytes | memoryview],
     ) -> ExchangeReport:
         """Take in what the radio delivered.
 

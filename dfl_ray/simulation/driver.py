@@ -18,7 +18,7 @@ from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.movement import Movement
 from dfl_ray.network.notes import late_note, parts_note
 from dfl_ray.records import RunFolder
-from dfl_ray.simulation.backend import Backend, BackendState
+from dfl_ray.simulation.backend import Backend, BackendState, SavedState
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import Experiment
 from dfl_ray.simulation.goals import Goals
@@ -183,15 +183,15 @@ class Driver:
                 f"({row['skipped_devices']} devices trained)"
             )
 
-    def _check_final(self, state: BackendState) -> None:
+    def _check_final(self, state: SavedState) -> None:
         """Tell which devices end with adapters that can't be used; a run in which all do has failed.
 
         Raises:
             RunError: All devices do. It names the learning rate.
         """
-        from dfl_ray.devices.diverged import diverged_devices
+        from dfl_ray.devices.diverged import diverged_devices, is_trained
 
-        bad = diverged_devices(state.devices)
+        bad = diverged_devices(state.devices.only(is_trained))
         if len(bad) == self.config.devices.count:
             raise self._diverged("the adapters of all devices hold NaN, infinite or values beyond float16")
         if bad:

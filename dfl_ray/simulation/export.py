@@ -19,6 +19,7 @@ from dfl_ray.models.paths import SMOLLM2, SMOLLM2_HUB
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.simulation.backend import BackendState
 from dfl_ray.simulation.experiment import Experiment
+from dfl_ray.simulation.saved_parts import SavedParts
 from dfl_ray.wire.message import SHARED_TASK
 
 MOST_BYTES = 2**29
@@ -49,7 +50,9 @@ def save_final_adapters(experiment: Experiment, state: BackendState, folder: Pat
     wanted = {
         f"{device}/{part}" for device, _ in owners.values() for part in ("state/theta", "memory/merged")
     }
-    arrays = {name: a for s in state.devices for name, a in s.arrays.items() if name in wanted}
+    parts = state.devices
+    read = parts.only(wanted.__contains__) if isinstance(parts, SavedParts) else parts
+    arrays = {name: a for s in read for name, a in s.arrays.items() if name in wanted}
     merged = {device: arrays.get(f"{device}/memory/merged") for device, _ in owners.values()}
     dense = sum(m.size for m in merged.values() if m is not None)
     if 4 * (layout.size * len(owners) + dense) > MOST_BYTES:

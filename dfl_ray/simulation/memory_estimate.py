@@ -43,7 +43,10 @@ def _held(run: Outline) -> int:
 
 
 def planned_packing(
-    run: Outline, resources: Mapping[str, float], nodes: Sequence[Node] = (), messages: MessageGraph | None = None
+    run: Outline,
+    resources: Mapping[str, float],
+    nodes: Sequence[Node] = (),
+    messages: MessageGraph | None = None,
 ) -> Packing:
     """Which actor would host which devices; whether a cluster can hold it is not asked.
 

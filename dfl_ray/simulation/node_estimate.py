@@ -2,16 +2,18 @@
 
 The devices are dealt to nodes and actors by the packing that the run itself makes, so that bytes which cross between
 nodes and the work of each actor follow from the plan's own draws. With F(a, r) the operations of training of actor a in
-round r, k actors on a node of C CPUs of speed s, and R the operations a second of one CPU at speed 1, an actor trains
+round r (half of them shared out evenly where devices share a pass and pad each other's rows), k actors on a node of C
+CPUs of speed s, and R the operations a second of one CPU at speed 1, an actor trains
 
     t(a, r) = F(a, r) / (s R),  and where k > C, so that they share its CPUs, at least sum of F over the k / (C s R)
 
 and a round lasts
 
-    T(r) = max over a of t(a, r) + serial / s of the first node + latency + 8 · crossing bytes / (rate · nodes)
+    T(r) = max over a of t(a, r) + max over a of x(a, r) + serial / s of the first node
+           + latency + 8 · crossing bytes / (rate · nodes)
 
-where serial is what planning the radio took while the plan was made (records and calls of a run are not in it), and
-the links of the nodes carry messages at the same time.
+where x is the same of what arrives, `EXCHANGE_S` a byte, serial what planning the radio took while the plan was made
+(records and calls of a run are not in it), and the links of the nodes carry messages at the same time.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.engines.memory import too_large_to_merge
 from dfl_ray.errors import InputError
 from dfl_ray.packing.actors import Packing, check_fits
 from dfl_ray.packing.partition import MessageGraph, Node
@@ -32,6 +35,12 @@ from dfl_ray.simulation.memory_estimate import planned_packing
 if TYPE_CHECKING:
     from dfl_ray.simulation.dry_run import DryRun, Outline
 
+EXCHANGE_S = 1.2e-8
+"""Seconds of one CPU to check, decode and mix a byte that arrived (measured with 100 and 10,000 devices of the embedded
+model: 12 and 13 ns; see docs/scaling.md)."""
+PADDED = 0.5
+"""Share of a device's training that is as long as everybody's, on models small enough to merge adapters into: rows are
+as long as the longest of a pass that many devices share (measured on three nodes; see docs/scaling.md)."""
 LOOKED_AT = 20
 """Most rounds whose work is looked at."""
 CALLS = 4
@@ -112,7 +121,8 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
     Returns:
         One record a size: `nodes`, `cpus`, `actors`, `devices` (of each node), `inside_fraction` and `crossing_bytes`
         of the whole run's messages, means over the rounds of `train_s` (the slowest actor), `straggler_s` (what the
-        slowest actor takes longer than the mean one), `network_s`, `round_s`, and `speed_up` over the first node.
+        slowest actor takes longer than the mean one), `exchange_s`, `network_s`, `round_s`, and `speed_up` over the
+        first node.
 
     Raises:
         InputError: The configuration asks for GPUs, or a node cannot hold its actors.
@@ -134,33 +144,47 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
             change="Leave out `--nodes`, or plan with schedule=sync.",
         )
     messages = message_graph(run.law, config.devices.count, config.rounds)
-    work, serial_s = _work(found), float(np.median(found.radio_s or [0.0]))
+    serial_s = float(np.median(found.radio_s or [0.0]))
+    tokens, received = _work(found)
+    tokens = _with_padding(run, tokens)
+    train_s, exchange_s = tokens * run.flops_per_token / rate, received * EXCHANGE_S
     sizes = sorted({min(2**k, len(machines.nodes)) for k in range(len(machines.nodes).bit_length() + 1)})
     rows: list[dict[str, Any]] = []
     for size in sizes:
         some = machines.first(size)
         packing = _packing(run, some, messages)
-        rows.append(_on(some, packing, work * run.flops_per_token / rate, serial_s))
+        rows.append(_on(some, packing, train_s, exchange_s))
         rows[-1]["crossing_bytes"] = float(messages.bytes.sum()) * (1.0 - packing.inside)
         crossing = rows[-1]["crossing_bytes"] / config.rounds if size > 1 else 0.0
         wait = CALLS * some.link_ms / 1e3 if size > 1 else 0.0
         rows[-1]["network_s"] = wait + 8.0 * crossing / (some.link_mbit_s * 1e6 * size)
-        rows[-1]["round_s"] += rows[-1]["network_s"]
+        rows[-1]["round_s"] += rows[-1]["network_s"] + serial_s / some.speeds[0]
         rows[-1]["speed_up"] = rows[0]["round_s"] / rows[-1]["round_s"]
     return rows
 
 
-def _work(found: DryRun) -> np.ndarray:
-    """(rounds, devices) tokens of training, of rounds spread evenly over those planned."""
-    played = list(found.played)
-    if not played:
-        return np.zeros((1, found.outline.config.devices.count))
+def _work(found: DryRun) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of training and bytes that arrive, (rounds, devices) each, of rounds spread evenly over those planned."""
+    played, count = list(found.played), found.outline.config.devices.count
     chosen = np.unique(np.linspace(0, len(played) - 1, min(LOOKED_AT, len(played))).round().astype(int))
-    tokens = np.zeros((len(chosen), found.outline.config.devices.count))
+    tokens, received = np.zeros((2, max(1, len(chosen)), count))
     for row, place in enumerate(chosen.tolist()):
-        for report in found.played[played[place]].trained:
+        one = found.played[played[place]]
+        for report in one.trained:
             tokens[row, report.devices] = report.tokens
-    return tokens
+        to, size = one.requests.destination[one.arrived], one.requests.payload_bytes[one.arrived]
+        received[row] = np.bincount(to, weights=size, minlength=count)
+    return tokens, received
+
+
+def _with_padding(run: Outline, tokens: np.ndarray) -> np.ndarray:
+    """(rounds, devices) tokens of training as they take time, padding among them; their sum stays."""
+    shape = run.targets.shape
+    if shape is not None and too_large_to_merge(shape):
+        return tokens
+    trains = tokens > 0
+    mean = tokens.sum(axis=1, keepdims=True) / np.maximum(trains.sum(axis=1, keepdims=True), 1)
+    return (1.0 - PADDED) * tokens + PADDED * mean * trains
 
 
 def _packing(run: Outline, machines: Machines, messages: MessageGraph) -> Packing:
@@ -170,19 +194,16 @@ def _packing(run: Outline, machines: Machines, messages: MessageGraph) -> Packin
     return packing
 
 
-def _on(machines: Machines, packing: Packing, cpu_s: np.ndarray, serial_s: float) -> dict[str, Any]:
-    """Times of a size, without the network's; `cpu_s` is (rounds, devices) seconds of one CPU at speed 1."""
-    names = np.array(packing.nodes or (machines.nodes[0].name,) * len(packing.groups))
-    actor_s = np.stack([cpu_s[:, list(group)].sum(axis=1) for group in packing.groups], axis=1)
-    devices = []
-    for node, speed in zip(machines.nodes, machines.speeds, strict=True):
-        mine = names == node.name
-        devices.append(sum(len(g) for g, here in zip(packing.groups, mine, strict=True) if here))
-        if mine.sum() > node.cpus:
-            shared = actor_s[:, mine].sum(axis=1, keepdims=True) / node.cpus
-            actor_s[:, mine] = np.maximum(actor_s[:, mine], shared)
-        actor_s[:, mine] /= speed
-    slowest = actor_s.max(axis=1)
+def _on(machines: Machines, packing: Packing, train_s: np.ndarray, exchange_s: np.ndarray) -> dict[str, Any]:
+    """Figures of a size without its network, from (rounds, devices) seconds of one CPU at speed 1."""
+    names = packing.nodes or (machines.nodes[0].name,) * len(packing.groups)
+    devices = [
+        sum(len(g) for g, name in zip(packing.groups, names, strict=True) if name == node.name)
+        for node in machines.nodes
+    ]
+    training = _actor_s(machines, packing, names, train_s)
+    slowest = training.max(axis=1)
+    exchange = float(_actor_s(machines, packing, names, exchange_s).max(axis=1).mean())
     return {
         "nodes": len(machines.nodes),
         "cpus": sum(node.cpus for node in machines.nodes),
@@ -190,9 +211,22 @@ def _on(machines: Machines, packing: Packing, cpu_s: np.ndarray, serial_s: float
         "devices": devices,
         "inside_fraction": packing.inside,
         "train_s": float(slowest.mean()),
-        "straggler_s": float((slowest - actor_s.mean(axis=1)).mean()),
-        "round_s": float(slowest.mean()) + serial_s / machines.speeds[0],
+        "straggler_s": float((slowest - training.mean(axis=1)).mean()),
+        "exchange_s": exchange,
+        "round_s": float(slowest.mean()) + exchange,
     }
+
+
+def _actor_s(machines: Machines, packing: Packing, names: Sequence[str], cpu_s: np.ndarray) -> np.ndarray:
+    """(rounds, actors) seconds of each actor, from (rounds, devices) seconds of one CPU at speed 1."""
+    actor_s = np.stack([cpu_s[:, list(group)].sum(axis=1) for group in packing.groups], axis=1)
+    for node, speed in zip(machines.nodes, machines.speeds, strict=True):
+        mine = np.array(names) == node.name
+        if mine.sum() > node.cpus:
+            shared = actor_s[:, mine].sum(axis=1, keepdims=True) / node.cpus
+            actor_s[:, mine] = np.maximum(actor_s[:, mine], shared)
+        actor_s[:, mine] /= speed
+    return actor_s
 
 
 def node_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from dfl_ray.devices.records import Snapshot, contiguous
 from dfl_ray.errors import InputError
@@ -28,6 +28,20 @@ class SavedParts:
     def __iter__(self) -> Iterator[Snapshot]:
         """Read one part after the other; none is kept."""
         return map(read_part, self.files)
+
+    def only(self, wanted: Callable[[str], bool]) -> Iterator[Snapshot]:
+        """Read some arrays of every part, the others not even from disk.
+
+        Args:
+            wanted: Whether an array is wanted, by its name.
+
+        Returns:
+            The parts, one after the other, each with the wanted arrays.
+
+        Raises:
+            InputError: One cannot be read.
+        """
+        return (read_part(path, wanted) for path in self.files)
 
     def of(self, devices: Collection[int]) -> Iterator[Snapshot]:
         """Read the parts that hold some devices.
@@ -65,11 +79,12 @@ def write_part(path: Path, snapshot: Snapshot) -> None:
     save_file(contiguous(snapshot.arrays), path, metadata={"numbers": json.dumps(snapshot.numbers)})
 
 
-def read_part(path: Path) -> Snapshot:
+def read_part(path: Path, wanted: Callable[[str], bool] = lambda _name: True) -> Snapshot:
     """Read a part.
 
     Args:
         path: The file.
+        wanted: Which arrays are read, by their names.
 
     Returns:
         State of some devices.
@@ -78,7 +93,9 @@ def read_part(path: Path) -> Snapshot:
         InputError: It cannot be read.
     """
     try:
-        return Snapshot(load_file(path), _numbers(path))
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118 - no mapping
+            return Snapshot(arrays, json.loads(file.metadata()["numbers"]))
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"The state of devices in {path} cannot be read",

@@ -63,7 +63,10 @@ def test_the_raylets_helpers_are_stood_in_for(monkeypatch):
     ports = ["metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"]
     stand_in = [sys.executable, "-I", "-S", str(NO_AGENT), "/tmp/r/s 1", "0a1b"]
     assert shlex.split(raylet[3].removeprefix("--dashboard_agent_command=")) == [*stand_in, *ports]
-    assert shlex.split(raylet[4].removeprefix("--runtime_env_agent_command=")) == [*stand_in, "runtime_env_agent_port"]
+    assert shlex.split(raylet[4].removeprefix("--runtime_env_agent_command=")) == [
+        *stand_in,
+        "runtime_env_agent_port",
+    ]
     assert gcs == (["gcs_server", "--log_dir=x"], "gcs")
     assert whole == (list(RAYLET), "raylet")
 

@@ -15,7 +15,7 @@ from dfl_ray.packing.partition import Node
 from dfl_ray.simulation.chosen_packing import choose_packing
 from dfl_ray.simulation.dry_run import DryRun, dry_run
 from dfl_ray.simulation.experiment import build_experiment
-from dfl_ray.simulation.node_estimate import Machines, node_figures, node_lines
+from dfl_ray.simulation.node_estimate import EXCHANGE_S, PADDED, Machines, node_figures, node_lines
 
 WORDS = [
     "devices.count=60", "devices.partition={type: one_each}", "rounds=4", "method.local_steps=1", "method.batch_rows=2",
@@ -33,7 +33,8 @@ def device_s(found: DryRun) -> np.ndarray:
     """(rounds, devices) seconds of each device's training, from its tokens."""
     config, run = found.outline.config, found.outline
     tokens = [[run.tokens.of(d, r) for d in range(config.devices.count)] for r in range(1, config.rounds + 1)]
-    return np.array(tokens) * run.flops_per_token / RATE
+    padded = (1 - PADDED) * np.array(tokens) + PADDED * np.mean(tokens, axis=1, keepdims=True)
+    return padded * run.flops_per_token / RATE
 
 
 def test_words_of_the_command_line_are_read():
@@ -75,13 +76,29 @@ def test_times_are_those_of_the_devices_tokens(found):
     row = node_figures(found, Machines.of("2x1,1@0.5"), RATE)[-1]
     each = device_s(found)
     actors = np.stack(
-        [each[:, list(g)].sum(axis=1) / speeds[int(n)] for g, n in zip(chosen.groups, chosen.nodes, strict=True)]
+        [
+            each[:, list(g)].sum(axis=1) / speeds[int(n)]
+            for g, n in zip(chosen.groups, chosen.nodes, strict=True)
+        ]
     )
     assert row["train_s"] == pytest.approx(actors.max(axis=0).mean())
     assert row["straggler_s"] == pytest.approx((actors.max(axis=0) - actors.mean(axis=0)).mean())
+    arrived = np.zeros((4, 60))
+    for number, played in found.played.items():
+        for to, size, got in zip(
+            played.requests.destination, played.requests.payload_bytes, played.arrived, strict=True
+        ):
+            arrived[number - 1, to] += size * got
+    taking = np.stack(
+        [
+            arrived[:, list(g)].sum(axis=1) / speeds[int(n)]
+            for g, n in zip(chosen.groups, chosen.nodes, strict=True)
+        ]
+    )
+    assert row["exchange_s"] == pytest.approx(EXCHANGE_S * taking.max(axis=0).mean())
     serial = float(np.median(found.radio_s))
-    assert row["round_s"] == pytest.approx(row["train_s"] + serial)
-    whole = each.sum(axis=1).mean() + serial
+    assert row["round_s"] == pytest.approx(row["train_s"] + row["exchange_s"] + serial)
+    whole = each.sum(axis=1).mean() + EXCHANGE_S * arrived.sum(axis=1).mean() + serial
     assert row["speed_up"] == pytest.approx(whole / row["round_s"])
 
 

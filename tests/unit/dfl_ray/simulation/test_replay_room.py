@@ -18,7 +18,9 @@ from tests.records import assert_same_records
 
 
 @pytest.mark.parametrize("devices", [4, 8])
-def test_the_bound_is_the_state_and_not_less_than_the_floor(tmp_path: Path, monkeypatch, devices: int) -> None:
+def test_the_bound_is_the_state_and_not_less_than_the_floor(
+    tmp_path: Path, monkeypatch, devices: int
+) -> None:
     run = build_experiment(small_config(tmp_path, f"devices.count={devices}"))
     said: list[str] = []
     assert not ReplayRoom(run, said.append).outgrown(256 * 2**20)
@@ -33,7 +35,9 @@ def test_the_bound_is_the_state_and_not_less_than_the_floor(tmp_path: Path, monk
     assert len(said) == 1 and "runtime.max_restarts=0" in said[0]
 
 
-def test_a_run_without_checkpoints_saves_when_they_have_and_is_the_same_run(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_without_checkpoints_saves_when_they_have_and_is_the_same_run(
+    tmp_path: Path, monkeypatch
+) -> None:
     words = ("runtime.backend=local", "rounds=5", "checkpoint.every=0")
     plain = load_run(launch(small_config(tmp_path, "name=plain", *words), json=True).folder)
     kept, saved = [0], []
@@ -49,9 +53,7 @@ def test_a_run_without_checkpoints_saves_when_they_have_and_is_the_same_run(tmp_
     monkeypatch.setattr(LocalBackend, "replay_bytes", replay_bytes)
     monkeypatch.setattr(LocalBackend, "recover_from", recover_from)
     monkeypatch.setattr(ReplayRoom, "outgrown", lambda _self, kept_bytes: kept_bytes > 150)
-    monkeypatch.setattr(
-        driver, "save_checkpoint", lambda *a, **k: saved.append(a[1]) or real(*a, **k)
-    )
+    monkeypatch.setattr(driver, "save_checkpoint", lambda *a, **k: saved.append(a[1]) or real(*a, **k))
     bounded = load_run(launch(small_config(tmp_path, "name=bounded", *words), json=True).folder)
     assert saved == [2, 4, 5]
     assert_same_records(plain, bounded, exact=True)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from dfl_ray.devices import snapshots
+from dfl_ray.devices.diverged import is_trained
 from dfl_ray.devices.group import DeviceGroup
 from dfl_ray.devices.records import Snapshot
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.backend import BackendState
 from dfl_ray.simulation.checkpoint import load_checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import build_experiment
+from dfl_ray.simulation.saved_parts import SavedParts, write_part
 from tests.conftest import small_config
 
 
@@ -73,3 +75,14 @@ def test_a_state_that_cannot_be_had_leaves_the_checkpoint_before(tmp_path):
         assert [p.name for p in folder.iterdir()] == ["round-000001"]
     again = load_checkpoint(folder)
     assert again is not None and again.round_index == 1
+
+
+def test_only_wanted_arrays_are_read(tmp_path):
+    arrays = {"3/state/theta": np.arange(4.0), "3/state/exp_avg": np.ones(4), "4/state/theta": np.zeros(2)}
+    write_part(tmp_path / "a.safetensors", Snapshot(arrays, {"3": {"n": 1}, "4": {}}))
+    (found,) = SavedParts([tmp_path / "a.safetensors"]).only(is_trained)
+    assert set(found.arrays) == {"3/state/theta", "4/state/theta"} and found.numbers == {
+        "3": {"n": 1},
+        "4": {},
+    }
+    np.testing.assert_array_equal(found.arrays["3/state/theta"], arrays["3/state/theta"])
