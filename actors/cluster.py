@@ -36,8 +36,8 @@ OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
 """Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
 
 SYSTEM = {"free_objects_period_milliseconds": 50, "max_io_workers": 1}
-"""Ray gives back the memory of objects that nobody uses once a second: parts of a checkpoint pile up in that time. Of the
-processes that write to disk what does not fit the object store, and read it back, 45 MB each, it starts four a kind."""
+"""Ray gives back the memory of objects that nobody uses once a second: parts of a checkpoint pile up in that time. Of
+the processes that write to disk what does not fit the object store, and read it back, 45 MB each, it starts four."""
 NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 """Ray keeps the history of calls for its dashboard only, 40 to 60 MB a thousand rounds: off where that is off."""
 

@@ -6,8 +6,8 @@ a monitor for the autoscaler and a reader of all workers' logs. Each is a Python
 imports in this process all that the dashboard needs, to see whether it is installed; `ray[default]`, which this project
 asks for, has it. The raylet in turn starts two helpers, 2 s of processor time and 140 MB, and the node waits for them:
 one exports metrics and serves the dashboard, one prepares environments of workers that ask for some; here nobody asks.
-`actors/no_agent.py` stands in for both. And where pydantic and starlette are installed, Ray imports both, with pydantic's
-first version, to send objects of theirs, of which a driver has none (0.2 s).
+`actors/no_agent.py` stands in for both. And where pydantic and starlette are installed, Ray imports both, with
+pydantic's first version, to send objects of theirs, of which a driver has none (0.2 s).
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from typing import Any
 
 NO_AGENT = Path(__file__).with_name("no_agent.py")
 PORTS_OF_AGENT = {
-    "--dashboard_agent_command=": ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
+    "--dashboard_agent_command=": (
+        "metrics_agent_port",
+        "metrics_export_port",
+        "dashboard_agent_listen_port",
+    ),
     "--runtime_env_agent_command=": ("runtime_env_agent_port",),
 }
 """The raylet's arguments that say how a helper is started, and the ports that the helper writes down."""
@@ -46,14 +50,19 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
 
     names: Any = parameter
     starters: Any = services
+    addons: Any = serialization_addons
     given: dict[str, Any] = {"include_log_monitor": logs, "no_monitor": not dashboard}
     if launcher is not None:
         given["setup_worker_path"] = launcher
-    usual, usual_dashboard, usual_start = parameter.RayParams, services.start_api_server, services.start_ray_process
+    usual, usual_dashboard, usual_start = (
+        parameter.RayParams,
+        services.start_api_server,
+        services.start_ray_process,
+    )
     usual_check = utils.get_dashboard_dependency_error
     usual_addons = serialization_addons.apply
     utils.get_dashboard_dependency_error = lambda: None
-    serialization_addons.apply = lambda _context: None
+    addons.apply = lambda _context: None
     names.RayParams = partial(usual, **given)
     if not dashboard:
         starters.start_api_server = _no_dashboard
@@ -61,9 +70,13 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     try:
         yield
     finally:
-        names.RayParams, starters.start_api_server, starters.start_ray_process = usual, usual_dashboard, usual_start
+        names.RayParams, starters.start_api_server, starters.start_ray_process = (
+            usual,
+            usual_dashboard,
+            usual_start,
+        )
         utils.get_dashboard_dependency_error = usual_check
-        serialization_addons.apply = usual_addons
+        addons.apply = usual_addons
 
 
 def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:
@@ -80,7 +93,9 @@ def _stand_in(word: str, command: Sequence[str]) -> str:
     for argument, ports in PORTS_OF_AGENT.items():
         if word.startswith(argument):
             place = [_value(command, "--session_dir="), _value(command, "--node_id=")]
-            return argument + subprocess.list2cmdline([sys.executable, "-I", "-S", str(NO_AGENT), *place, *ports])
+            return argument + subprocess.list2cmdline(
+                [sys.executable, "-I", "-S", str(NO_AGENT), *place, *ports]
+            )
     return word
 
 

@@ -264,7 +264,7 @@ class RecoverableActor:
                     raise as_run_error(self.name, call.method, call.args, error) from error
                 self._recover_lost_answer(call)
             else:
-                call.fetched, call.refs[0] = True, None  # what others take of it stays as long as the call is kept
+                call.fetched, call.refs[0] = True, None  # answers to others stay as long as the call
                 if not call.changes_state or self._never_replaced:
                     self._log.remove(call)
                 return value

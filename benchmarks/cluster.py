@@ -45,8 +45,9 @@ from benchmarks.namespaces import (
 from dfl_ray.errors import InputError
 
 WORK = (
-    "devices.count=60", "devices.partition={type: one_each}", "rounds=5", "method.local_steps=20", "method.batch_rows=8",
-    "method.exchange_every=1", "evaluate.every=5", "evaluate.rows_per_task=2", "evaluate.rules=[oracle]",
+    "devices.count=60", "devices.partition={type: one_each}", "rounds=5", "method.local_steps=20",
+    "method.batch_rows=8", "method.exchange_every=1", "evaluate.every=5", "evaluate.rows_per_task=2",
+    "evaluate.rules=[oracle]",
     "checkpoint.every=0", "track.wandb.mode=disabled", "runtime.report=false",
 )  # fmt: skip
 CPU = 0

@@ -301,12 +301,7 @@ class DeviceGroup:
                 changes = message_changes(device, messages) if self._by_change else ()
                 self._outbox.put(index, messages, self.devices, changes)
 
-    def exchange(
-        self,
-        round_index: int,
-        outcomes: TransferOutcomes,
-        *bundles: Mapping[tuple[int, int], bytes | memoryview],
-    ) -> ExchangeReport:
+    def exchange(self, round_index: int, outcomes: TransferOutcomes, *bundles: Payloads) -> ExchangeReport:
         """Take in what the radio delivered.
 
         Args:

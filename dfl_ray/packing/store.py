@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from dfl_ray.config.schema import Config
+from dfl_ray.packing.actors import pack
+from dfl_ray.packing.machine import usable_cpus
 
 FLOOR_MB = 256.0
-"""For set-up, tables, and parts of a checkpoint on their way."""
+"""For set-up and tables."""
+PART_MB = 64.0
+"""For a part of a checkpoint on its way from an actor (`devices.snapshots.PART_BYTES`)."""
 DEVICE_MB = 0.02
 """For the messages of a device in a round and its next, where they are as small as the embedded model's."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -16,9 +22,9 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 def object_store_mb(config: Config) -> float | None:
     """Size that suits a run: its base model twice, and messages.
 
-    256 MB + 2 · base + 0.02 MB · devices. A store that is larger than what a run uses at a time fills up all the same,
-    since each round's messages are kept for replays until the next checkpoint; from a smaller one Ray writes them to
-    disk.
+    256 MB + 2 · base + 64 MB · actors + 0.02 MB · devices. A store that is larger than what a run uses at a time fills
+    up all the same, since each round's messages are kept for replays until the next checkpoint; from a smaller one Ray
+    writes them to disk.
 
     Args:
         config: The experiment.
@@ -29,7 +35,11 @@ def object_store_mb(config: Config) -> float | None:
     if config.runtime.object_store_mb is not None:
         return config.runtime.object_store_mb
     base = base_file_mb(config.model.name)
-    return None if base is None else FLOOR_MB + 2.0 * base + DEVICE_MB * config.devices.count
+    if base is None:
+        return None
+    runtime, count = config.runtime, config.devices.count
+    packing = pack(runtime, np.zeros(count, np.int64), {"CPU": float(usable_cpus())}, 0.0)
+    return FLOOR_MB + 2.0 * base + PART_MB * len(packing.groups) + DEVICE_MB * count
 
 
 def base_file_mb(name: str) -> float | None:

@@ -303,10 +303,7 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
                 _skip(found, loop, backend, round_index)
                 goals.spent_j += found.skipped_energy_j[round_index]
                 continue
-            wall_times = WallTimes()
-            found.played[round_index] = loop.play(round_index, wall_times)
-            found.radio_s.append(wall_times.parts["plan"])
-            done = found.played[round_index]
+            done = _play(found, loop, round_index)
             said = goals.met(loop.clock_s, float(done.plan.energy_j.sum()), None)
             if said:
                 found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
@@ -321,6 +318,13 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
             "sent; in the others everything is taken to arrive, at the planned rounds' cost a byte"
         )
     return found
+
+
+def _play(found: DryRun, loop: RoundLoop, round_index: int) -> PlayedRound:
+    wall_times = WallTimes()
+    done = found.played[round_index] = loop.play(round_index, wall_times)
+    found.radio_s.append(wall_times.parts["plan"])
+    return done
 
 
 def _first_late(found: DryRun) -> list[str]:
