@@ -20,7 +20,7 @@ from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
 from dfl_ray.simulation.gpu_estimate import GPU_FLOPS_PER_S, about, gpu_figures, gpu_lines
 from dfl_ray.simulation.memory_estimate import memory_figures, planned_packing, state_mb
-from dfl_ray.simulation.node_estimate import Machines, node_figures, node_lines
+from dfl_ray.simulation.node_estimate import Machines, check_forecast, node_figures, node_lines
 
 if TYPE_CHECKING:
     from dfl_ray.packing.actors import Packing
@@ -61,6 +61,8 @@ def plan(
     Raises:
         InputError: The layout is impossible, the model's shapes are not known, or the cluster cannot hold the run.
     """
+    if machines is not None:
+        check_forecast(config)
     seconds: dict[str, float] = {}
     found = dry_run(config, _timed(seconds, step), rounds)
     run, topology = found.outline, found.outline.deployment.topology

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.config.schema import Config
 from dfl_ray.engines.memory import too_large_to_merge
 from dfl_ray.errors import InputError
 from dfl_ray.packing.actors import Packing, check_fits
@@ -110,6 +111,29 @@ def _link(text: str) -> tuple[float, float]:
     return float(rate), float(wait or 0.0)
 
 
+def check_forecast(config: Config) -> None:
+    """Refuse, before anything is planned, what `node_figures` does not know of.
+
+    Args:
+        config: The run.
+
+    Raises:
+        InputError: It asks for GPUs, or its devices do not wait for each other.
+    """
+    if config.runtime.gpus_per_actor:
+        raise InputError(
+            "`--nodes` forecasts runs on CPUs",
+            got=f"runtime.gpus_per_actor={config.runtime.gpus_per_actor:g}",
+            change="Leave out `--nodes`: the plan has lines for 1, 4 and 8 GPUs.",
+        )
+    if config.schedule != "sync":
+        raise InputError(
+            "`--nodes` forecasts rounds at whose end all devices wait for each other",
+            got=f"schedule={config.schedule}",
+            change="Leave out `--nodes`, or plan with schedule=sync.",
+        )
+
+
 def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[str, Any]]:
     """Figures of the run on the first nodes of a cluster: 1, 2, 4, ... and all of them.
 
@@ -125,24 +149,12 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
         first node.
 
     Raises:
-        InputError: The configuration asks for GPUs, or a node cannot hold its actors.
+        InputError: A node cannot hold its actors.
     """
     from dfl_ray.network.traffic import message_graph
 
     run = found.outline
     config = run.config
-    if config.runtime.gpus_per_actor:
-        raise InputError(
-            "`--nodes` forecasts runs on CPUs",
-            got=f"runtime.gpus_per_actor={config.runtime.gpus_per_actor:g}",
-            change="Leave out `--nodes`: the plan has lines for 1, 4 and 8 GPUs.",
-        )
-    if config.schedule != "sync":
-        raise InputError(
-            "`--nodes` forecasts rounds at whose end all devices wait for each other",
-            got=f"schedule={config.schedule}",
-            change="Leave out `--nodes`, or plan with schedule=sync.",
-        )
     messages = message_graph(run.law, config.devices.count, config.rounds)
     serial_s = float(np.median(found.radio_s or [0.0]))
     tokens, received = _work(found)

@@ -11,6 +11,7 @@ import pytest
 from dfl_ray.cli import main
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError
+from dfl_ray.packing.actors import Packing
 from dfl_ray.packing.partition import Node
 from dfl_ray.simulation.chosen_packing import choose_packing
 from dfl_ray.simulation.dry_run import DryRun, dry_run
@@ -27,6 +28,13 @@ RATE = 1e9
 @pytest.fixture(scope="module")
 def found() -> DryRun:
     return dry_run(load_config(None, WORDS))
+
+
+@pytest.fixture(scope="module")
+def chosen() -> Packing:
+    """What a run on three nodes of one CPU decides."""
+    nodes = [Node(f"{k}", 1.0) for k in range(3)]
+    return choose_packing(build_experiment(load_config(None, WORDS)), {"CPU": 3.0}, nodes, forks=False)
 
 
 def device_s(found: DryRun) -> np.ndarray:
@@ -57,9 +65,7 @@ def test_links_that_cannot_be_read_are_refused(link):
         Machines.of("2", link)
 
 
-def test_devices_and_bytes_lie_as_in_a_run(found):
-    nodes = [Node(f"{k}", 1.0) for k in range(3)]
-    chosen = choose_packing(build_experiment(load_config(None, WORDS)), {"CPU": 3.0}, nodes, forks=False)
+def test_devices_and_bytes_lie_as_in_a_run(found, chosen):
     one, two, three = node_figures(found, Machines.of("3x1"), RATE)
     assert [one["nodes"], two["nodes"], three["nodes"]] == [1, 2, 3]
     assert three["inside_fraction"] == pytest.approx(chosen.inside)
@@ -69,9 +75,7 @@ def test_devices_and_bytes_lie_as_in_a_run(found):
     assert three["crossing_bytes"] == pytest.approx(sent * (1 - chosen.inside), rel=0.1)
 
 
-def test_times_are_those_of_the_devices_tokens(found):
-    nodes = [Node(f"{k}", 1.0) for k in range(3)]
-    chosen = choose_packing(build_experiment(load_config(None, WORDS)), {"CPU": 3.0}, nodes, forks=False)
+def test_times_are_those_of_the_devices_tokens(found, chosen):
     speeds = (1.0, 1.0, 0.5)
     row = node_figures(found, Machines.of("2x1,1@0.5"), RATE)[-1]
     each = device_s(found)
@@ -139,10 +143,10 @@ def test_what_is_not_forecast_is_refused(word, capsys):
 
 
 def test_the_command_prints_a_line_a_size(capsys):
-    assert main(["plan", *WORDS, "--nodes", "2x1", "--link", "100:2", "--json"]) == 0
+    assert main(["plan", "rounds=1", "--nodes", "2x1", "--link", "100:2", "--json"]) == 0
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert [row["nodes"] for row in told["on_nodes"]] == [1, 2]
-    assert main(["plan", *WORDS, "--nodes", "2x1"]) == 0
+    assert main(["plan", "rounds=1", "--nodes", "2x1"]) == 0
     said = capsys.readouterr().out
     assert "on 2 nodes" in said and "cross between nodes" in said
 
