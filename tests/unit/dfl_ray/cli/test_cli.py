@@ -242,7 +242,7 @@ def test_plan_hands_its_rounds_on(
     from dfl_ray.simulation import estimate
 
     asked: list[int | None] = []
-    monkeypatch.setattr(estimate, "plan", lambda *_, rounds: asked.append(rounds) or {"devices": 1})
+    monkeypatch.setattr(estimate, "plan", lambda *_, rounds, machines: asked.append(rounds) or {"devices": 1})
     monkeypatch.setattr(estimate, "plan_lines", lambda _: [("devices", "1")])
     assert main(["plan", *words]) == 0
     assert asked == [rounds]

@@ -16,7 +16,7 @@ def figures(name: str, airtime_s: float, delivered: float | None, rounds: int = 
         "configuration": name, "devices": 1_000, "rounds": rounds, "planned_rounds": 1,
         "run": {"payload_bytes": 2_810_000, "airtime_s": airtime_s, "simulated_s": 197.0, "energy_j": 3.5,
                 "radio_energy_j": 1.25, "delivered_fraction": delivered},
-        "memory": {"peak_mb": 1234.4}, "notes": ["half of it is sampled"],
+        "memory": {"peak_mb": 1234.4}, "notes": ["half of it is sampled"], "on_nodes": [],
     }  # fmt: skip
 
 
@@ -31,12 +31,20 @@ def test_the_table_has_one_aligned_row_a_plan(monkeypatch: pytest.MonkeyPatch) -
     assert lines[2].split()[-3:] == ["–", "1,234", "MB"]
 
 
+def test_a_cluster_adds_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    on = [{"nodes": n, "round_s": 8.0 / n, "speed_up": 0.9 * n} for n in (1, 2, 4)]
+    lines = table_lines([{**figures("a", 12.0, None), "on_nodes": on}])
+    assert lines[0].endswith("a round on 4") and lines[1].endswith("2 s, x3.60")
+
+
 def test_each_configuration_is_planned_with_the_same_overrides(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
 
-    def plan(config, _step, rounds):
+    def plan(config, _step, rounds, machines):
+        assert machines is None
         asked.append((config.radio.carrier_hz, config.devices.count, rounds))
         found = figures("", config.radio.carrier_hz / 1e9, 1.0)
         del found["configuration"]

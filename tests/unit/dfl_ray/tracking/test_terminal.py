@@ -64,7 +64,14 @@ def test_plans_are_compared_in_a_list_at_sixty_columns(monkeypatch: pytest.Monke
         "payload_bytes": 2e6, "airtime_s": 0.2, "simulated_s": 0.5, "energy_j": 18.0, "radio_energy_j": 1.0,
         "delivered_fraction": 1.0,
     }  # fmt: skip
-    one = {"configuration": "nr-sidelink", "devices": 20, "planned_rounds": 2, "rounds": 2, "run": figures}
+    one = {
+        "configuration": "nr-sidelink",
+        "devices": 20,
+        "planned_rounds": 2,
+        "rounds": 2,
+        "run": figures,
+        "on_nodes": [],
+    }
     plans = [{**one, "memory": {"peak_mb": 889.0}}] * 2
     monkeypatch.setenv("COLUMNS", "250")
     assert len(table_lines(plans)) == 3
