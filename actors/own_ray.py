@@ -15,9 +15,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 NO_AGENT = Path(__file__).with_name("no_agent.py")
@@ -48,35 +49,29 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
     from ray._private import parameter, services, utils
     from ray.util import serialization_addons
 
-    names: Any = parameter
-    starters: Any = services
-    addons: Any = serialization_addons
     given: dict[str, Any] = {"include_log_monitor": logs, "no_monitor": not dashboard}
     if launcher is not None:
         given["setup_worker_path"] = launcher
-    usual, usual_dashboard, usual_start = (
-        parameter.RayParams,
-        services.start_api_server,
-        services.start_ray_process,
-    )
-    usual_check = utils.get_dashboard_dependency_error
-    usual_addons = serialization_addons.apply
-    utils.get_dashboard_dependency_error = lambda: None
-    addons.apply = lambda _context: None
-    names.RayParams = partial(usual, **given)
-    if not dashboard:
-        starters.start_api_server = _no_dashboard
-        starters.start_ray_process = partial(_without_helpers, usual_start)
+    with ExitStack() as held:
+        held.enter_context(_instead(utils, "get_dashboard_dependency_error", lambda: None))
+        held.enter_context(_instead(serialization_addons, "apply", lambda _context: None))
+        held.enter_context(_instead(parameter, "RayParams", partial(parameter.RayParams, **given)))
+        if not dashboard:
+            without = partial(_without_helpers, services.start_ray_process)
+            held.enter_context(_instead(services, "start_api_server", _no_dashboard))
+            held.enter_context(_instead(services, "start_ray_process", without))
+        yield
+
+
+@contextmanager
+def _instead(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Have something else under a name of a module while the context lasts."""
+    usual = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        names.RayParams, starters.start_api_server, starters.start_ray_process = (
-            usual,
-            usual_dashboard,
-            usual_start,
-        )
-        utils.get_dashboard_dependency_error = usual_check
-        addons.apply = usual_addons
+        setattr(module, name, usual)
 
 
 def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:

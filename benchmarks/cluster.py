@@ -37,8 +37,10 @@ from benchmarks.namespaces import (
     TOKEN,
     CpuShares,
     Unsupported,
+    end_processes,
     link_queue,
     namespaces,
+    processes,
     start_nodes,
     wire_bytes,
 )
@@ -47,8 +49,7 @@ from dfl_ray.errors import InputError
 WORK = (
     "devices.count=60", "devices.partition={type: one_each}", "rounds=5", "method.local_steps=20",
     "method.batch_rows=8", "method.exchange_every=1", "evaluate.every=5", "evaluate.rows_per_task=2",
-    "evaluate.rules=[oracle]",
-    "checkpoint.every=0", "track.wandb.mode=disabled", "runtime.report=false",
+    "evaluate.rules=[oracle]", "checkpoint.every=0", "track.wandb.mode=disabled", "runtime.report=false",
 )  # fmt: skip
 CPU = 0
 """The CPU that all nodes share."""
@@ -94,12 +95,12 @@ def measured(setting: Setting, link: Sequence[str], words: Sequence[str]) -> dic
 
     with tempfile.TemporaryDirectory(prefix="dfl") as folder, contextlib.ExitStack() as held:
         names = held.enter_context(namespaces(len(setting.shares), link))
-        # Groups go before the namespaces are made and after their processes have ended.
         shares = CpuShares(names)
         held.callback(shares.close)
-        held.callback(_end, names)
+        for name in names:  # a group can be taken away when its processes have ended
+            held.callback(end_processes, name)
+        held.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(0, {CPU})
-        held.callback(os.sched_setaffinity, 0, range(os.cpu_count() or 1))
         start_nodes(names, f"{folder}/ray")
         command = [
             "ip", "netns", "exec", names[0], *TOKEN, sys.executable, "-m", "dfl_ray", "run",
@@ -130,8 +131,6 @@ def _of_the_run(name: str) -> list[int]:
     """Processes of a node that are the run's: its actors and its driver, not Ray's services."""
     import psutil
 
-    from benchmarks.namespaces import processes
-
     found = []
     for pid in processes(name):
         with contextlib.suppress(psutil.Error):
@@ -139,13 +138,6 @@ def _of_the_run(name: str) -> list[int]:
             if title.startswith(("ray::DeviceActor", "ray::ChannelActor")) or "-m dfl_ray run" in title:
                 found.append(pid)
     return found
-
-
-def _end(names: Sequence[str]) -> None:
-    from benchmarks.namespaces import end_processes
-
-    for name in names:
-        end_processes(name)
 
 
 def _end_of(said: Any) -> str:
@@ -196,7 +188,7 @@ def compare(
                 "speed_up": found[0]["round_s"] / one["round_s"],
                 "planned_speed_up": expected[0]["round_s"] / other["round_s"],
                 "crossing_bytes": one["crossing_bytes"],
-                "planned_crossing_bytes": other["crossing_bytes"] if other["nodes"] > 1 else 0.0,
+                "planned_crossing_bytes": other["crossing_bytes"],
                 "straggler_fraction": one["straggler_s"] / one["train_s"],
                 "planned_straggler_fraction": other["straggler_s"] / other["train_s"],
             }
@@ -241,9 +233,8 @@ def main() -> int:
     except Unsupported as reason:
         print(f"skipped: {reason}")
         return 0
-    with ProcessPoolExecutor(
-        1, get_context("spawn")
-    ) as apart:  # as the command would be, in a process of its own
+    # As the command would be, in a process of its own.
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
         expected = apart.submit(forecasts, wanted, link, words, found[0]["train_s"]).result()
     rows = compare(found, expected)
     print("\n".join(lines(wanted, found, rows)))

@@ -164,9 +164,10 @@ def print_sizes(name: str, values: Sequence[int], repeats: int, most_s: float) -
         print(json.dumps({"value": value, **asdict(found)}), flush=True)
 
 
-def table(dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(
+    dimension: Dimension, sizes: Sequence[Mapping[str, Any]], slopes: Mapping[str, Mapping[str, float]]
+) -> list[str]:
     """An axis as lines of text: a column a size, then slopes."""
-    slopes = slopes_of(dimension, sizes)
     heads = [f"{x_of(dimension, one):,.0f}" for one in sizes]
     out = [dimension.title, _line("", heads, ["slope", "last"])]
     for name, values in lines_of(sizes).items():
@@ -192,11 +193,16 @@ def per_device_and_round(sizes: Sequence[Mapping[str, Any]], rounds: int) -> lis
     return out
 
 
-def draw(path: Path, dimension: Dimension, sizes: Sequence[Mapping[str, Any]]) -> None:
+def draw(
+    path: Path,
+    dimension: Dimension,
+    sizes: Sequence[Mapping[str, Any]],
+    slopes: Mapping[str, Mapping[str, float]],
+) -> None:
     """Seconds of rounds, seconds around them and bytes over what is varied, as an SVG file; all scales logarithmic."""
     from benchmarks.line_chart import Axis, Panel, save_panels
 
-    xs, slopes = [x_of(dimension, one) for one in sizes], slopes_of(dimension, sizes)
+    xs = [x_of(dimension, one) for one in sizes]
     panels: list[Panel] = []
     for title, names, unit in (
         ("rounds, processor s", ROUND, 1.0),
@@ -247,14 +253,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_sizes(name, values, given.repeats, given.most)
             continue
         sizes = measured_axis(name, values, given)
-        print("\n".join(table(dimension, sizes)))
+        slopes = slopes_of(dimension, sizes)
+        print("\n".join(table(dimension, sizes, slopes)))
         if name == "devices":
             print("\n".join(per_device_and_round(sizes, 2)))
-        wrong = above(dimension, slopes_of(dimension, sizes))
+        wrong = above(dimension, slopes)
         print(f"above: {'; '.join(wrong) or 'nothing'}\n", flush=True)
         if given.charts:
-            draw(given.charts / f"growth_{name}.svg", dimension, sizes)
-        axes[name] = {"sizes": sizes, "slopes": slopes_of(dimension, sizes), "above": wrong}
+            draw(given.charts / f"growth_{name}.svg", dimension, sizes, slopes)
+        axes[name] = {"sizes": sizes, "slopes": slopes, "above": wrong}
     if given.json:
         print(json.dumps(with_origin({"axes": axes})))
 

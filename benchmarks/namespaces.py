@@ -12,11 +12,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.memory_watch import Watch
 
 TOKEN = ("env", "RAY_AUTH_MODE=token")
 """Ray looks for the token by itself when it starts a cluster, not when it joins one at an address."""
@@ -109,9 +110,8 @@ class CpuShares:
         Unsupported: This machine lets nobody make such a group.
     """
 
-    PERIOD_US = (
-        500_000  # the kernel looks at quotas a few hundred times a second: a share of a short period is rough
-    )
+    PERIOD_US = 500_000
+    """The kernel looks at quotas a few hundred times a second: a share of a short period is rough."""
 
     def __init__(self, names: Sequence[str]) -> None:
         root = Path("/sys/fs/cgroup")
@@ -178,7 +178,7 @@ def inside(name: str, command: Sequence[str], *, timeout_s: float) -> str:
     return done.stdout
 
 
-class NodeMemory:
+class NodeMemory(Watch):
     """Watches the memory of every node from a thread.
 
     Args:
@@ -192,21 +192,15 @@ class NodeMemory:
 
     def __init__(self, names: Sequence[str], every_s: float = 2.0) -> None:
         self.node_mb, self.actor_mb = [0.0] * len(names), [0.0] * len(names)
-        self._names, self._every_s, self._done = names, every_s, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self._names = names
+        super().__init__(self._measure, every_s)
 
-    def stop(self) -> None:
-        """End the watch."""
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(self._every_s):
-            for k, name in enumerate(self._names):
-                found = [_memory_mb(pid) for pid in processes(name)]
-                self.node_mb[k] = max(self.node_mb[k], sum(whole for whole, _ in found))
-                self.actor_mb[k] = max(self.actor_mb[k], max((own for _, own in found), default=0.0))
+    def _measure(self) -> bool:
+        for k, name in enumerate(self._names):
+            found = [_memory_mb(pid) for pid in processes(name)]
+            self.node_mb[k] = max(self.node_mb[k], sum(whole for whole, _ in found))
+            self.actor_mb[k] = max(self.actor_mb[k], max((own for _, own in found), default=0.0))
+        return True
 
 
 def _memory_mb(pid: int) -> tuple[float, float]:

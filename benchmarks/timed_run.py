@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.memory_watch import Watch
 from dfl_ray.tracking.progress import QuietProgress
 
 PARTS = ("train", "plan", "exchange", "evaluate", "record")
@@ -192,7 +192,7 @@ def measure(command: Sequence[str], *, timeout_s: float = 7200.0) -> dict[str, A
     return found | {"peak_mb": peak.megabytes}
 
 
-class PeakMemory:
+class PeakMemory(Watch):
     """Watches a process tree's memory from a thread; pages that several processes share count once.
 
     Args:
@@ -201,26 +201,19 @@ class PeakMemory:
     """
 
     def __init__(self, pid: int, every_s: float = 1.0) -> None:
-        self.megabytes = 0.0
-        self._pid, self._every_s, self._done = pid, every_s, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self.megabytes, self._pid = 0.0, pid
+        super().__init__(self._measure, every_s)
 
-    def stop(self) -> None:
-        """End the watch."""
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
+    def _measure(self) -> bool:
         import psutil
 
-        while not self._done.wait(self._every_s):
-            try:
-                root = psutil.Process(self._pid)
-                tree = [root, *root.children(recursive=True)]
-            except psutil.Error:
-                return
-            self.megabytes = max(self.megabytes, sum(map(_share_mb, tree)))
+        try:
+            root = psutil.Process(self._pid)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return False
+        self.megabytes = max(self.megabytes, sum(map(_share_mb, tree)))
+        return True
 
 
 def _share_mb(process: Any) -> float:

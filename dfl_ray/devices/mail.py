@@ -51,9 +51,8 @@ def round_mail(
     found = {index: Mail() for index in devices}
     for key, destinations in outcomes.reached().items():
         here = [found[to] for to in destinations if to in found]
-        content = (
-            bytes(payloads[key]) if here else b""
-        )  # a view of the object store would hold what it lies in
+        # A copy: a view of the object store would hold all that it lies in.
+        content = bytes(payloads[key]) if here else b""
         for mail in here:
             mail.received.append(content)
             mail.ages.append(0)

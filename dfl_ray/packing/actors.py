@@ -123,6 +123,20 @@ def pack(
     return _on_machines(replace(bare, cpus_per_actor=share), machines, dealt, part, cluster, messages)
 
 
+def actors_wanted(runtime: RuntimeConfig, devices: int, resources: Mapping[str, float]) -> int:
+    """How many actors `pack` makes for so many devices on one machine, as long as no model is known.
+
+    Args:
+        runtime: What the user asked for.
+        devices: Number of devices, >= 1.
+        resources: What the machine has: `CPU`, `GPU`.
+
+    Returns:
+        The number, from 1 to the number of devices.
+    """
+    return _actors(runtime, devices, [_whole(resources)], 0.0)[0]
+
+
 def _machines(
     runtime: RuntimeConfig, resources: Mapping[str, float], nodes: Sequence[Node]
 ) -> Sequence[Node]:

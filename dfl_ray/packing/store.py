@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from dfl_ray.config.schema import Config
-from dfl_ray.packing.actors import pack
+from dfl_ray.packing.actors import actors_wanted
 from dfl_ray.packing.machine import usable_cpus
 
 FLOOR_MB = 256.0
 """For set-up and tables."""
 PART_MB = 64.0
-"""For a part of a checkpoint on its way from an actor (`devices.snapshots.PART_BYTES`)."""
+"""Part of the devices' state that passes from an actor to a checkpoint at once (`devices.snapshots.PART_BYTES`)."""
 DEVICE_MB = 0.02
 """For the messages of a device in a round and its next, where they are as small as the embedded model's."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -37,9 +35,9 @@ def object_store_mb(config: Config) -> float | None:
     base = base_file_mb(config.model.name)
     if base is None:
         return None
-    runtime, count = config.runtime, config.devices.count
-    packing = pack(runtime, np.zeros(count, np.int64), {"CPU": float(usable_cpus())}, 0.0)
-    return FLOOR_MB + 2.0 * base + PART_MB * len(packing.groups) + DEVICE_MB * count
+    count = config.devices.count
+    actors = actors_wanted(config.runtime, count, {"CPU": float(usable_cpus())})
+    return FLOOR_MB + 2.0 * base + PART_MB * actors + DEVICE_MB * count
 
 
 def base_file_mb(name: str) -> float | None:

@@ -13,12 +13,11 @@ from dfl_ray.engines.memory import merged_mb, working_mb
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.actors import Packing, device_state_mb, pack
 from dfl_ray.packing.partition import MessageGraph, Node
+from dfl_ray.packing.store import PART_MB
 
 if TYPE_CHECKING:
     from dfl_ray.simulation.dry_run import Outline
 
-PASSING_MB = 64.0
-"""Part of the devices' state that passes from an actor to a checkpoint at once (`devices.snapshots.PART_BYTES`)."""
 DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 """Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
 (measured)."""
@@ -114,7 +113,7 @@ def memory_figures(run: Outline, packing: Packing) -> dict[str, float]:
     states = whole = each * run.config.devices.count
     if run.config.runtime.state_memory_mb is not None:
         states = min(states, run.config.runtime.state_memory_mb)
-    passing = min(whole, PASSING_MB * (len(packing.groups) + 1))
+    passing = min(whole, PART_MB * (len(packing.groups) + 1))
     if run.config.runtime.backend == "ray":
         hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)
     else:

@@ -156,9 +156,8 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
     run = found.outline
     config = run.config
     messages = message_graph(run.law, config.devices.count, config.rounds)
-    serial_s = float(
-        np.median(found.radio_s[1:] or found.radio_s or [0.0])
-    )  # the first one loads compiled loops
+    later = found.radio_s[1:] or found.radio_s  # the first round loads compiled loops
+    serial_s = float(np.median(later or [0.0]))
     tokens, received = _work(found)
     tokens = _with_padding(run, tokens)
     train_s, exchange_s = tokens * run.flops_per_token / rate, received * EXCHANGE_S
@@ -169,7 +168,7 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
         packing = _packing(run, some, messages)
         rows.append(_on(some, packing, train_s, exchange_s))
         rows[-1]["crossing_bytes"] = float(messages.bytes.sum()) * (1.0 - packing.inside)
-        crossing = rows[-1]["crossing_bytes"] / config.rounds if size > 1 else 0.0
+        crossing = rows[-1]["crossing_bytes"] / config.rounds
         wait = CALLS * some.link_ms / 1e3 if size > 1 else 0.0
         rows[-1]["network_s"] = wait + 8.0 * crossing / (some.link_mbit_s * 1e6 * size)
         rows[-1]["round_s"] += rows[-1]["network_s"] + serial_s / some.speeds[0]
