@@ -132,6 +132,7 @@ def start(
     verbose: bool = False,
     launcher: str | None = None,
     session: Mapping[str, Any] | None = None,
+    environments: bool = False,
 ) -> Mapping[str, float]:
     """Start Ray on this machine, or join a running cluster.
 
@@ -140,6 +141,7 @@ def start(
         verbose: Let Ray speak for itself.
         launcher: The script that starts the workers of a cluster started here; None leaves that to Ray.
         session: Settings of a session started here; None takes those of `session_settings`.
+        environments: See `own_ray`.
 
     Returns:
         The cluster's resources; of one started here, CPUs and memory as they are open to this process.
@@ -158,7 +160,8 @@ def start(
     if runtime.address is None:
         settings = _usual_settings() if session is None else session
         dashboard = runtime.ray_dashboard
-        with explained(), own_ray(launcher=launcher, dashboard=dashboard, logs=verbose):
+        started = own_ray(launcher=launcher, dashboard=dashboard, logs=verbose, environments=environments)
+        with explained(), started:
             ray.init(
                 address="local",
                 include_dashboard=dashboard,

@@ -26,8 +26,21 @@ def write_ports(folder: str, node: str, names: list[str]) -> None:
         os.replace(f"{path}.new", path)  # whole, for whoever waits for it
 
 
+def is_raylet(process: int) -> bool:
+    """Whether a process is Ray's raylet: one that ended before this script asked has left it to another parent.
+
+    Args:
+        process: Its number.
+    """
+    try:
+        with open(f"/proc/{process}/comm") as file:
+            return file.read().strip() == "raylet"
+    except OSError:  # no such process, or no such folder on this system
+        return not os.path.isdir("/proc/self") and process != 1
+
+
 if __name__ == "__main__":
     raylet = os.getppid()
     write_ports(sys.argv[1], sys.argv[2], sys.argv[3:])
-    while os.getppid() == raylet:
+    while is_raylet(raylet) and os.getppid() == raylet:
         time.sleep(1.0)

@@ -5,16 +5,20 @@ a monitor for the autoscaler and a reader of all workers' logs. Each is a Python
 `ray.init` waits for the first. Ray has names for what is to be started, which `ray.init` does not pass on. It also
 imports in this process all that the dashboard needs, to see whether it is installed; `ray[default]`, which this project
 asks for, has it. The raylet in turn starts two helpers, 2 s of processor time and 140 MB, and the node waits for them:
-one exports metrics and serves the dashboard, one prepares environments of workers that ask for some; here nobody asks.
-`actors/no_agent.py` stands in for both. And where pydantic and starlette are installed, Ray imports both, with
-pydantic's first version, to send objects of theirs, of which a driver has none (0.2 s).
+one exports metrics and serves the dashboard, one prepares environments of workers that ask for some.
+`actors/no_agent.py` stands in for both; in a sweep, whose trials ask for environments, for the first alone. A run's
+workers have the driver's environment and ask for none; where Ray would give the job one of its own (that of `ray job
+submit`, of `uv run` or of a hook), the node would wait for the helper and end, so that is left out. And where pydantic
+and starlette are installed, Ray imports both, with pydantic's first version, to send objects of theirs, of which a
+driver has none (0.2 s).
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,19 +26,22 @@ from types import ModuleType
 from typing import Any
 
 NO_AGENT = Path(__file__).with_name("no_agent.py")
-PORTS_OF_AGENT = {
+Ports = Mapping[str, Sequence[str]]
+PORTS_OF_METRICS: Ports = {
     "--dashboard_agent_command=": (
         "metrics_agent_port",
         "metrics_export_port",
         "dashboard_agent_listen_port",
     ),
-    "--runtime_env_agent_command=": ("runtime_env_agent_port",),
 }
+PORTS_OF_ENVIRONMENTS: Ports = {"--runtime_env_agent_command=": ("runtime_env_agent_port",)}
 """The raylet's arguments that say how a helper is started, and the ports that the helper writes down."""
 
 
 @contextmanager
-def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[None]:
+def own_ray(
+    *, launcher: str | None, dashboard: bool, logs: bool, environments: bool = False
+) -> Iterator[None]:
     """Have `ray.init` start the processes that a run uses, while the context lasts.
 
     Args:
@@ -42,6 +49,7 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
             the path and the arguments of the worker. None leaves Ray's.
         dashboard: Start Ray's dashboard, the autoscaler's monitor that it asks, and the raylet's helpers.
         logs: Start the reader of the workers' logs, which shows them to the driver.
+        environments: Let workers ask for environments of their own, and start the helper that prepares them.
 
     Yields:
         Nothing.
@@ -56,11 +64,28 @@ def own_ray(*, launcher: str | None, dashboard: bool, logs: bool) -> Iterator[No
         held.enter_context(_instead(utils, "get_dashboard_dependency_error", lambda: None))
         held.enter_context(_instead(serialization_addons, "apply", lambda _context: None))
         held.enter_context(_instead(parameter, "RayParams", partial(parameter.RayParams, **given)))
+        if not environments:
+            held.enter_context(_driver_environment())
         if not dashboard:
-            without = partial(_without_helpers, services.start_ray_process)
+            absent = PORTS_OF_METRICS if environments else {**PORTS_OF_METRICS, **PORTS_OF_ENVIRONMENTS}
+            without = partial(_without_helpers, services.start_ray_process, absent)
             held.enter_context(_instead(services, "start_api_server", _no_dashboard))
             held.enter_context(_instead(services, "start_ray_process", without))
         yield
+
+
+@contextmanager
+def _driver_environment() -> Iterator[None]:
+    """Give the job no environment but the driver's, while the context lasts."""
+    from ray._private import worker
+
+    given = os.environ.pop(worker.RAY_JOB_CONFIG_JSON_ENV_VAR, None)
+    try:
+        with _instead(worker, "_maybe_modify_runtime_env", lambda environment, _skip: environment):
+            yield
+    finally:
+        if given is not None:
+            os.environ[worker.RAY_JOB_CONFIG_JSON_ENV_VAR] = given
 
 
 @contextmanager
@@ -79,13 +104,15 @@ def _no_dashboard(*_arguments: Any, **_named: Any) -> tuple[str, None]:
     return "", None
 
 
-def _without_helpers(start: Callable[..., Any], command: Sequence[str], *rest: Any, **named: Any) -> Any:
-    """Start a process of Ray; of the raylet, with what stands in for its helpers."""
-    return start([_stand_in(word, command) for word in command], *rest, **named)
+def _without_helpers(
+    start: Callable[..., Any], absent: Ports, command: Sequence[str], *rest: Any, **named: Any
+) -> Any:
+    """Start a process of Ray; of the raylet, with what stands in for absent helpers."""
+    return start([_stand_in(word, command, absent) for word in command], *rest, **named)
 
 
-def _stand_in(word: str, command: Sequence[str]) -> str:
-    for argument, ports in PORTS_OF_AGENT.items():
+def _stand_in(word: str, command: Sequence[str], absent: Ports) -> str:
+    for argument, ports in absent.items():
         if word.startswith(argument):
             place = [_value(command, "--session_dir="), _value(command, "--node_id=")]
             return argument + subprocess.list2cmdline(

@@ -48,10 +48,11 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         )
         results = tuner.fit()
     failed: dict[str, str] = {}
-    for result in results:
+    for config, result in zip(
+        waiting, results, strict=True
+    ):  # in the grid's order; one that never ran knows no name
         if result.error is not None:
-            name = str(Config.model_validate_json(result.config["config"]).name)  # type: ignore[index]
-            failed[name] = str(result.error).strip().splitlines()[-1]
+            failed[str(config.name)] = str(result.error).strip().splitlines()[-1]
     return failed
 
 
@@ -69,10 +70,11 @@ def _ray(config: Config) -> Iterator[None]:
     with ExitStack() as ended:
         session = None
         if config.runtime.address is None:
-            session = cluster.session_settings()[0]
+            session = cluster.session_settings(config.runtime.object_store_mb)[0]
             session["_temp_dir"] = ended.enter_context(private_folder(session["_temp_dir"]))
         ended.callback(cluster.stop)
-        cluster.start(config.runtime, session=session)
+        # Tune gives each trial an environment of its own.
+        cluster.start(config.runtime, session=session, environments=True)
         yield
 
 

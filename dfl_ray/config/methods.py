@@ -45,6 +45,7 @@ __all__ = [
     "PerTaskConfig",
     "Precision",
     "RankedConfig",
+    "ReplicasConfig",
     "RoloraConfig",
     "SparseOrthogonalConfig",
     "TrainingConfig",
@@ -79,7 +80,30 @@ class ExpertsConfig(BaseModel):
     ties_scale: float = Field(default=1.0, gt=0, description="`ties`: factor on the merged update")
 
 
-class _SparseConfig(GossipConfig):
+class ReplicasConfig(BaseModel):
+    """When and how experts come to the devices that do not hold their task."""
+
+    replicas_every: int = Field(
+        default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
+    )
+    publish: Literal["hop", "through"] = Field(
+        default="hop",
+        description="a published expert goes one hop a round along its tree, or through the whole tree in the round in "
+        "which it is published, forwarded on the way",
+    )
+    publish_mixed: bool = Field(
+        default=False,
+        description="same-task adapters are exchanged in the round before an expert is published too, so that it holds "
+        "what its holders have learnt together",
+    )
+
+    @property
+    def through(self) -> bool:
+        """Whether `publish` is `through`."""
+        return self.publish == "through"
+
+
+class _SparseConfig(ReplicasConfig, GossipConfig):
     """What is trained, pruned and sent."""
 
     type: Literal["sparse_orthogonal"] = Field(default="sparse_orthogonal", description="the method's name")
@@ -116,9 +140,6 @@ class _SparseConfig(GossipConfig):
         default=0.3, ge=0, le=1, description="share of the rounds after which masks are fixed"
     )
     prune_steps: int = Field(default=2, ge=1, description="mask updates of the cubic schedule")
-    replicas_every: int = Field(
-        default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
-    )
 
 
 class SparseOrthogonalConfig(ExpertsConfig, _SparseConfig):
@@ -160,14 +181,11 @@ class _PerTaskConfig(ExpertsConfig, GossipConfig):
         return self.rule
 
 
-class _AveragedPerTaskConfig(_PerTaskConfig):
+class _AveragedPerTaskConfig(ReplicasConfig, _PerTaskConfig):
     """The controls whose experts are averaged among the holders and refreshed elsewhere, as seldom as ours."""
 
     exchange_every: int = Field(
         default=10, ge=1, description="rounds between exchanges of same-task adapters"
-    )
-    replicas_every: int = Field(
-        default=10, ge=1, description="rounds between refreshes of foreign experts (E)"
     )
 
 

@@ -98,7 +98,12 @@ class RuntimeConfig(Section):
     compile: Literal["auto", "off"] = Field(
         default="auto", description="whether a GPU's passes over memory are compiled; never on a CPU"
     )
-    threads: int = Field(default=1, ge=1, le=1024, description="torch threads in each actor")
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="threads of torch in each actor; of numpy too without Ray",
+    )
     cpus_per_actor: float | None = Field(
         default=None,
         gt=0,

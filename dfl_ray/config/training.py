@@ -63,6 +63,11 @@ class TrainingConfig(BaseModel):
         return None
 
     @property
+    def through(self) -> bool:
+        """Whether published experts go through the whole tree in the round in which they are published."""
+        return False
+
+    @property
     def device_ranks(self) -> tuple[int, ...]:
         """Ranks handed to the devices in turn: the one rank of all, unless the method says otherwise."""
         return (self.rank,)

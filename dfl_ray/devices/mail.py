@@ -77,9 +77,10 @@ def window_mail(
     Returns:
         Device -> what it takes in, for those that end a local round.
     """
-    content = {key: np.frombuffer(bytes(data), np.uint8) for key, data in payloads.items()}
-    outcomes.post({index: device.waiting for index, device in devices.items()}, content)
     reached, fates = outcomes.reached(), dict[int, dict[int, Fate]]()
+    here = (key for key, destinations in reached.items() if any(to in devices for to in destinations))
+    content = {key: np.frombuffer(bytes(payloads[key]), np.uint8) for key in here}
+    outcomes.post({index: device.waiting for index, device in devices.items()}, content)
     for key, planned in made.items():
         fates.setdefault(key[0], {})[key[1]] = Fate.of(planned, reached.get(key, ()))
     found: dict[int, Mail] = {}

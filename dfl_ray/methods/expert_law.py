@@ -3,7 +3,8 @@
 The author of a task publishes what must be equal for all: its input sketch and, where it is sent, its projection
 once; bids for rows once, before pruning starts; masks by the cubic schedule; its expert every E rounds. A device
 passes the newest update of each (kind, task) to its children in the author's tree, one hop a round, until the link
-has acknowledged it: a lost hop is tried again in the next round, a newer version overtakes an older one.
+has acknowledged it: a lost hop is tried again in the next round, a newer version overtakes an older one. With
+`method.publish: through` the author itself sends an expert to all devices of its tree, in one round, over relays.
 Projections, bids and masks are sparse-and-orthogonal LoRA's alone; `local_per_task` exchanges nothing among holders and
 publishes each expert once.
 
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dfl_ray.config.methods import LocalPerTaskConfig, PerTaskConfig, Precision, SparseOrthogonalConfig
+from dfl_ray.config.methods import PerTaskConfig, Precision, ReplicasConfig, SparseOrthogonalConfig
 from dfl_ray.lora.masks import cubic_density, layer_densities
 from dfl_ray.methods.expert_traffic import AnnouncedMask, ExpertTraffic, HeldUpdate, TaskMasks
 from dfl_ray.methods.laws import LawContext, Planned, adapter_bytes, exchange_due
+from dfl_ray.network.comm_graph import Tree
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, Kind
 from dfl_ray.wire.sketch import sketch_size
@@ -67,10 +69,10 @@ class ExpertLaw:
         self.context = context
         self._sketch_precision: Precision = config.sketch_precision
         self.sparse = config if isinstance(config, SparseOrthogonalConfig) else None
-        self.mixes = not isinstance(config, LocalPerTaskConfig)
-        self._replicas_every = (
-            context.rounds if isinstance(config, LocalPerTaskConfig) else config.replicas_every
-        )
+        replicas = config if isinstance(config, ReplicasConfig) else None
+        self.mixes = replicas is not None
+        self._mixed_first = replicas is not None and replicas.publish_mixed
+        self._replicas_every = context.rounds if replicas is None else replicas.replicas_every
         self._disjoint = self.sparse is not None and self.sparse.disjoint
         self.schedule = update_rounds(self.sparse, context.rounds)
         self.exact_masks = self.sparse is None or self.sparse.budget != "effective_rank"
@@ -80,10 +82,15 @@ class ExpertLaw:
             (t, a): self._refresh_rounds(tree.depth) for (t, a), tree in graph.everyone.items()
         }
         self._new_rounds = set(self.schedule).union(*self._refreshes.values())
+        self._before_new = {r - 1 for rounds in self._refreshes.values() for r in rounds}
 
     def _refresh_rounds(self, depth: int) -> frozenset[int]:
-        """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends."""
-        last = max(1, self.context.rounds - max(0, depth - 1))
+        """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends.
+
+        What goes through the tree in a round has one more round for what is lost.
+        """
+        waits = min(1 if self.context.config.through else depth, max(0, depth - 1))
+        last = max(1, self.context.rounds - waits)
         return frozenset(range(last, 0, -self._replicas_every))
 
     def start(self, device: int) -> ExpertTraffic:
@@ -105,11 +112,19 @@ class ExpertLaw:
 
     def busy(self, round_index: int) -> bool:
         """Where an exchange, a mask, a bid or a refresh is due, and in the first round."""
-        due = self._exchange_due(round_index)
+        due = self._exchange_due(round_index) or (self._mixed_first and round_index in self._before_new)
         return due or round_index == 1 or self._disjoint or round_index in self._new_rounds
 
     def _exchange_due(self, round_index: int) -> bool:
         return self.mixes and exchange_due(self.context.config, round_index, self.context.rounds)
+
+    def _mixed(self, device: int, round_index: int) -> Iterator[int]:
+        """The held tasks whose adapters are exchanged in a round."""
+        due = self._exchange_due(round_index)
+        for task in self.context.held[device] if due or self._mixed_first else ():
+            author = self.context.graph.authority[task, device]
+            if due or round_index + 1 in self._refreshes[task, author]:
+                yield task
 
     def owes(self, device: int, state: ExpertTraffic) -> bool:
         """Whether a child lacks an update that the device holds."""
@@ -219,9 +234,7 @@ class ExpertLaw:
         for update in self.publications(device, state, round_index):
             self.publish(state, update)
         out = list(self._forwards(device, state))
-        if not self._exchange_due(round_index):
-            return out
-        for task in self.context.held[device]:
+        for task in self._mixed(device, round_index):
             neighbours = tuple(sorted(self.context.graph.task_weights[task].get(device, {})))
             if neighbours:
                 kept = self._kept(state, task)
@@ -241,13 +254,19 @@ class ExpertLaw:
                 if held is None:
                     continue
                 trees = graph.holders if kind is Kind.MASK else graph.everyone
-                children = trees[task, author].children.get(device, ())
+                children = self._next(trees[task, author], device, kind)
                 known = state.acknowledged
                 behind = tuple(c for c in children if known.get((kind, task, c), -1) < held.version)
                 if behind:
                     yield Planned(
                         kind, task, behind, held.payload_bytes, held.version, held.exact, held.kept, held.in_force
                     )  # fmt: skip
+
+    def _next(self, tree: Tree, device: int, kind: Kind) -> Sequence[int]:
+        """The devices that a device sends an update on to."""
+        if kind is not Kind.EXPERT or not self.context.config.through:
+            return tree.children.get(device, ())
+        return tree.devices if device == tree.root else ()
 
     def delivered(self, device: int, state: ExpertTraffic, message: Planned, reached: Sequence[int]) -> None:
         """Remember which children have acknowledged which version."""

@@ -2,13 +2,15 @@
 
 A plain, picklable digest of `topology.Topology`, made by the driver and handed to every group of devices. The
 authority of a task is the holder with the smallest index in each connected part; it publishes what must be equal
-for all (masks, sketches, the expert for devices that do not hold the task) along a tree, one hop a round.
+for all (masks, sketches, the expert for devices that do not hold the task) along a tree, one hop a round; an expert may
+also go through the whole tree in a round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from dfl_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config
     from topology import Topology
 
 Weights = Mapping[int, Mapping[int, float]]
@@ -35,6 +38,47 @@ class Tree:
     root: int
     children: Children
     depth: int
+
+    @cached_property
+    def devices(self) -> tuple[int, ...]:
+        """All devices but the root, ascending."""
+        return tuple(sorted(c for children in self.children.values() for c in children))
+
+
+@dataclass(frozen=True)
+class Ways(Mapping[tuple[int, int], tuple[int, ...]]):
+    """Ways of links of several hops: stored ones, and those from an author along its tree, found when asked.
+
+    With 10,000 devices on a tree a hundred hops deep, all ways would be a million numbers for each author.
+
+    Attributes:
+        stored: (a, b) -> devices on the way from a to b, both ends included; these come first.
+        parents: Author -> device of its tree -> the device before it on the way; devices that the author reaches
+            itself are not named.
+    """
+
+    stored: Mapping[tuple[int, int], tuple[int, ...]]
+    parents: Mapping[int, Mapping[int, int]]
+
+    def __getitem__(self, pair: tuple[int, int]) -> tuple[int, ...]:
+        """The way of a pair; climbed from its end."""
+        if pair in self.stored:
+            return self.stored[pair]
+        root, to = pair
+        before, way = self.parents[root], [to, self.parents[root][to]]
+        while way[-1] in before:
+            way.append(before[way[-1]])
+        return (root, *way[::-1])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Every pair once."""
+        yield from self.stored
+        for root, before in self.parents.items():
+            yield from ((root, to) for to in before if (root, to) not in self.stored)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)
@@ -82,13 +126,27 @@ class CommGraph:
         return self.authority.get((task, device)) == sender or sender in self.authors.get(task, ())
 
 
-def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> CommGraph:
+def graph_for(config: Config, topology: Topology) -> CommGraph:
+    """Digest a topology for a run; see `comm_graph`.
+
+    Args:
+        config: The run.
+        topology: The built topology with its mixture.
+    """
+    method = config.method
+    return comm_graph(topology, mixing=config.topology.mixing, hub=method.hub, through=method.through)
+
+
+def comm_graph(
+    topology: Topology, *, mixing: str, hub: int | None = None, through: bool = False
+) -> CommGraph:
     """Digest a topology.
 
     Args:
         topology: The built topology with its mixture.
         mixing: Name of the gossip weights in `topology.mixing`.
         hub: The device that is the server, for methods with one.
+        through: Whether experts go through their trees in a round; `relays` then has the ways from their authors.
 
     Returns:
         The graph; of a task that nobody holds in a part there are no trees and no authority there.
@@ -119,7 +177,12 @@ def comm_graph(topology: Topology, *, mixing: str, hub: int | None = None) -> Co
     star = {} if hub is None else _star(topology, hub)
     relays |= {(a, b): way for (a, b), way in star.items() if len(way) > 2}
     reached = () if hub is None else tuple(sorted({hub, *(a for a, _ in star)}))
-    return CommGraph(weights, task_weights, authority, everyone, holders, relays, star=reached)
+    ways = (
+        Ways(relays, {tree.root: _before(topology, tree) for tree in everyone.values()})
+        if through
+        else relays
+    )
+    return CommGraph(weights, task_weights, authority, everyone, holders, ways, star=reached)
 
 
 def succeed(old: CommGraph, new: CommGraph, held: np.ndarray, round_index: int) -> CommGraph:
@@ -184,6 +247,12 @@ def _star(topology: Topology, hub: int) -> dict[tuple[int, int], tuple[int, ...]
         down[int(child)] = (*down[int(parent)], int(child))
     down.pop(hub)
     return {(hub, d): way for d, way in down.items()} | {(d, hub): way[::-1] for d, way in down.items()}
+
+
+def _before(topology: Topology, tree: Tree) -> dict[int, int]:
+    """Device of a tree -> the device before it on the way from the root, of those that have no link to the root."""
+    near = {tree.root, *topology.neighbours(tree.root).tolist()}
+    return {c: parent for parent, children in tree.children.items() for c in children if c not in near}
 
 
 def _tree(root: int, hops: list[tuple[int, int]]) -> Tree:

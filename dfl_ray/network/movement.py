@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.errors import RunError
-from dfl_ray.network.comm_graph import CommGraph, comm_graph, succeed
+from dfl_ray.network.comm_graph import CommGraph, graph_for, succeed
 from dfl_ray.network.deployment import ChannelSetup, graph_on, mobility_model
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Movement:
                 f"{error}"
             ) from error
         self._built_from = self._linked
-        new = comm_graph(self._built, mixing=self._config.topology.mixing, hub=self._config.method.hub)
+        new = graph_for(self._config, self._built)
         self.graph = succeed(self.graph, new, self._built.mixture > 0, round_index)
         return True
 
@@ -214,7 +214,7 @@ class Movement:
         authors: dict[int, frozenset[int]] = {}
         for task, author in own["authors"].tolist():
             authors[task] = authors.get(task, frozenset()) | {author}
-        graph = comm_graph(self._built, mixing=self._config.topology.mixing, hub=self._config.method.hub)
+        graph = graph_for(self._config, self._built)
         self.graph = replace(graph, since=own["since"].item(), grown=grown, authors=authors)
 
 

@@ -26,7 +26,7 @@ from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
-from dfl_ray.network.comm_graph import CommGraph, comm_graph
+from dfl_ray.network.comm_graph import CommGraph, graph_for
 from dfl_ray.network.deployment import Deployment, build_deployment, needs_sketches
 from dfl_ray.network.movement import Movement
 from dfl_ray.network.notes import late_note
@@ -160,7 +160,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens))
-        graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
+        graph = graph_for(config, deployment.topology)
     spec = method_spec(method)
     layout = Layout(layers, method.rank, spec.trains)
     held = held_tasks(deployment.mixture)

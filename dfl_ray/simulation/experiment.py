@@ -22,7 +22,7 @@ from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import method_notes
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.network.comm_graph import CommGraph, comm_graph
+from dfl_ray.network.comm_graph import CommGraph, graph_for
 from dfl_ray.network.deployment import (
     ChannelSetup,
     Deployment,
@@ -114,7 +114,7 @@ def build_experiment(config: Config, step: Step = _silent, loaded: LoadedTasks |
     with step("radio and topology"):
         sketches = sketches_of(config, weights, tokens, targets)
         deployment = build_deployment(config, len(tokens), sketches)
-        graph = comm_graph(deployment.topology, mixing=config.topology.mixing, hub=config.method.hub)
+        graph = graph_for(config, deployment.topology)
     with step("projections"):
         warm = warm_start(config, layers)
         projections = static_projections(config, layers, len(tokens), warm)

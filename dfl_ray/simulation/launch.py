@@ -181,10 +181,13 @@ def _building(
     with progress.step("tasks"):
         loaded = read_tasks(config)
     if config.runtime.backend == "local":
+        from threadpoolctl import threadpool_limits
+
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(config, progress.step, loaded)
-        yield experiment, lambda _folder: LocalBackend(experiment.setup, experiment.channel)
+        with threadpool_limits(config.runtime.threads, user_api="blas"):  # torch is held to them by the group
+            yield experiment, lambda _folder: LocalBackend(experiment.setup, experiment.channel)
         return
     from actors import cluster
 

@@ -13,7 +13,7 @@ from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.network.comm_graph import comm_graph
+from dfl_ray.network.comm_graph import graph_for
 from dfl_ray.network.traffic import LawfulNetwork
 from dfl_ray.simulation.dry_run import Outline, outline
 from dfl_ray.simulation.experiment import checked_layers
@@ -68,9 +68,8 @@ def bytes_of_methods(
 def _round_bytes(run: Outline, section: TrainingConfig) -> float:
     layers, router = checked_layers(section, run.targets, run.tasks)
     graph, spec = run.graph, method_spec(section)
-    if section.hub is not None:
-        mixing = run.config.topology.mixing
-        graph = comm_graph(run.deployment.topology, mixing=mixing, hub=section.hub)
+    if (section.hub, section.through) != (run.config.method.hub, run.config.method.through):
+        graph = graph_for(run.config.model_copy(update={"method": section}), run.deployment.topology)
     layout = Layout(layers, section.rank, spec.trains)
     context = replace(run.law_context, config=section, layout=layout, router_layers=len(router), graph=graph)
     devices, rounds = run.config.devices.count, run.config.rounds

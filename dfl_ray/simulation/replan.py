@@ -223,18 +223,20 @@ def _changes_unknown(run: Run, round_index: int) -> InputError:
 def _linked(config: Config) -> frozenset[Link]:
     """Who exchanges what with whom on the run's own graph, which is built again."""
     from dfl_ray.config.check import task_names
-    from dfl_ray.network.comm_graph import comm_graph
+    from dfl_ray.network.comm_graph import graph_for
     from dfl_ray.network.deployment import build_deployment, needs_sketches
 
     names = task_names(config)
     if names is None or needs_sketches(config.topology):
         return frozenset()
-    graph = comm_graph(build_deployment(config, len(names)).topology, mixing=config.topology.mixing)
+    graph = graph_for(config, build_deployment(config, len(names)).topology)
     gossip = {"": graph.weights, **{names[task]: one for task, one in graph.task_weights.items()}}
     links = {(True, task, a, b) for task, one in gossip.items() for a, row in one.items() for b in row}
     for trees in (graph.everyone, graph.holders):
         for (task, _), tree in trees.items():
             links |= {(False, names[task], a, b) for a, row in tree.children.items() for b in row}
+            if config.method.through:
+                links |= {(False, names[task], tree.root, b) for row in tree.children.values() for b in row}
     return frozenset(links)
 
 

@@ -53,6 +53,33 @@ def test_a_run_ended_by_its_caller_is_done_with_report_and_adapters(early: Any) 
     assert set(early.evaluation.query("round == 3").rule) > {"likelihood", "oracle"}
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_without_ray_numpy_has_the_threads_of_the_settings(tmp_path: Path, threads: int) -> None:
+    import scipy.linalg  # noqa: F401 - its BLAS is another than numpy's
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def blas_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    found: list[int] = []
+
+    def look(_so_far: Any) -> bool:
+        found.extend(blas_threads())
+        return False
+
+    with threadpool_limits(3, user_api="blas"):
+        config = small_config(
+            tmp_path,
+            f"name=threads{threads}",
+            "rounds=1",
+            "runtime.backend=local",
+            f"runtime.threads={threads}",
+        )
+        run(config, on_round_end=look)
+        assert set(blas_threads()) == {3}
+    assert set(found) == {threads}
+
+
 def test_overrides_may_be_a_mapping_and_wrong_arguments_are_told() -> None:
     words = [
         "rounds=3",
