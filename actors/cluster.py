@@ -21,6 +21,7 @@ from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing import machine
 from dfl_ray.packing.partition import Node
+from dfl_ray.packing.store import rays_own_mb
 from dfl_ray.packing.workers import why_no_forks
 from dfl_ray.simulation.stopping import tell
 
@@ -32,9 +33,6 @@ WATCH_EVERY_S = 0.5
 """Seconds between two looks at whether Ray's services live."""
 START_ENDS_S = 15.0
 """Longest wait for the error of a start of Ray whose services have ended."""
-OBJECT_STORE_SHARE, OBJECT_STORE_MOST = 0.3, 10_000_000_000
-"""Ray's own default size of the object store: a share of the memory, at most so many bytes outside `SHARED_MEMORY`."""
-
 SYSTEM = {"free_objects_period_milliseconds": 50, "max_io_workers": 1}
 """Ray gives back the memory of objects that nobody uses once a second: parts of a checkpoint pile up in that time. Of
 the processes that write to disk what does not fit the object store, and read it back, 45 MB each, it starts four."""
@@ -77,13 +75,13 @@ def session_settings(store_mb: float | None = None) -> tuple[dict[str, Any], lis
     does not exist or is too small, it lies in the session's folder.
 
     Args:
-        store_mb: Wanted size of the object store in 2^20 bytes; None, or more than Ray's own default, leaves that.
+        store_mb: Wanted size of the object store in 2^20 bytes; None leaves Ray's own default.
 
     Returns:
         Arguments of `ray.init`, with the folder for Ray's folder as `_temp_dir`, and sentences for the user.
 
     Raises:
-        InputError: No folder has a path that is short enough.
+        InputError: No folder has a path that is short enough, or the store is larger than the memory.
     """
     settings: dict[str, Any] = {}
     notes: list[str] = []
@@ -96,9 +94,8 @@ def session_settings(store_mb: float | None = None) -> tuple[dict[str, Any], lis
             raise _no_short_folder(name, wanted)
         notes.append(f"{name}={wanted} is too long a path for Ray's sockets; its session is in {folder}")
     settings["_temp_dir"] = folder
-    least = min(OBJECT_STORE_SHARE * machine.total_memory_bytes(), OBJECT_STORE_MOST)
+    least = (rays_own_mb() if store_mb is None else _within_memory(store_mb)) * 2**20
     if store_mb is not None:
-        least = min(least, store_mb * 2**20)
         settings["object_store_memory"] = int(least)
     shared = _shared_memory_bytes()
     if sys.platform == "linux" and shared < least:
@@ -106,6 +103,18 @@ def session_settings(store_mb: float | None = None) -> tuple[dict[str, Any], lis
         state = f"has only {shared / 2**20:.0f} MB free" if shared else "does not exist"
         notes.append(f"{SHARED_MEMORY} {state}; Ray's object store is a file in {folder}, which is slower")
     return settings, notes
+
+
+def _within_memory(store_mb: float) -> float:
+    memory_mb = machine.total_memory_bytes() / 2**20
+    if store_mb > memory_mb:
+        raise InputError(
+            "The object store would be larger than this machine's memory",
+            got=f"runtime.object_store_mb={store_mb:g}",
+            expected=f"at most {memory_mb:,.0f} (2^20 bytes)",
+            change="Lower `runtime.object_store_mb`, or leave it out.",
+        )
+    return store_mb
 
 
 def _no_short_folder(name: str, folder: str) -> InputError:
@@ -195,8 +204,7 @@ class Starting:
     Args:
         runtime: See `start`.
         verbose: See `start`.
-        store_mb: Size of the object store of a Ray started here, in 2^20 bytes; None, or more than Ray's own default,
-            leaves that.
+        store_mb: Size of the object store of a Ray started here, in 2^20 bytes; None leaves Ray's own default.
         server: A fork server that was started earlier; it is closed here. None starts one where it is of use.
         ends_process: Whether Ctrl-C while Ray starts ends this process, at once and with all that it has started.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, Interrupted
 
 
 def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], None]) -> dict[str, str]:
@@ -25,6 +25,7 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
 
     Raises:
         InputError: Ray Tune is not installed.
+        Interrupted: The user stopped the sweep; runs that have begun go on with the same words.
     """
     # With it, Tune prints a table of its own whatever `verbose` says.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -34,7 +35,7 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         raise InputError(
             "A sweep needs Ray Tune", got="it is not installed", change="`pip install 'dfl-ray[tune]'`"
         ) from None
-    waiting = [config for config in configs if not _is_done(folder / str(config.name))]
+    waiting = [config for config in configs if not _is_done(folder / str(config.name), config.rounds)]
     say(f"{len(waiting)} of {len(configs)} runs to do in {folder}")
     if not waiting:
         return {}
@@ -48,11 +49,15 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         )
         results = tuner.fit()
     failed: dict[str, str] = {}
-    for config, result in zip(
-        waiting, results, strict=True
-    ):  # in the grid's order; one that never ran knows no name
-        if result.error is not None:
-            failed[str(config.name)] = str(result.error).strip().splitlines()[-1]
+    for number, config in enumerate(waiting):  # in the grid's order; a trial that never ran knows no name
+        error = results[number].error
+        if error is not None:
+            failed[str(config.name)] = str(error).strip().splitlines()[-1]
+    done = sum(_is_done(folder / str(config.name), config.rounds) for config in configs)
+    if done + len(failed) < len(configs):  # Tune itself takes Ctrl-C and returns
+        raise Interrupted(
+            f"Interrupted: {done} of {len(configs)} runs are done. Go on with the same words and name={folder.name}"
+        )
     return failed
 
 
@@ -85,11 +90,21 @@ def _run_one(given: dict[str, Any]) -> dict[str, float]:
     config = Config.model_validate_json(given["config"])
     folder = Path(config.runtime.runs_dir) / str(config.name)
     begun = (folder / "run.json").is_file()
-    outcome = resume(folder, json=True) if begun else launch(config, json=True)
+    outcome = resume(folder, _longer(folder, config), json=True) if begun else launch(config, json=True)
     return {"accuracy": float(outcome.summary["accuracy_mean"] or 0.0)}
 
 
-def _is_done(folder: Path) -> bool:
-    from dfl_ray.records.info import read_info
+def _longer(folder: Path, config: Config) -> list[str]:
+    """What lengthens a run that has begun to the rounds that are wanted."""
+    from dfl_ray.simulation.resuming import own_config
 
-    return (folder / "run.json").is_file() and read_info(folder / "run.json").get("state") == "done"
+    return [f"rounds={config.rounds}"] if own_config(folder).rounds < config.rounds else []
+
+
+def _is_done(folder: Path, rounds: int) -> bool:
+    from dfl_ray.records.info import read_info
+    from dfl_ray.simulation.resuming import own_config
+
+    if not (folder / "run.json").is_file() or read_info(folder / "run.json").get("state") != "done":
+        return False
+    return own_config(folder).rounds >= rounds

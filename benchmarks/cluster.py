@@ -45,6 +45,7 @@ from benchmarks.namespaces import (
     wire_bytes,
 )
 from dfl_ray.errors import InputError
+from dfl_ray.simulation.node_estimate import read_link
 
 WORK = (
     "devices.count=60", "devices.partition={type: one_each}", "rounds=5", "method.local_steps=20",
@@ -171,7 +172,7 @@ def forecasts(
     from dfl_ray.simulation.dry_run import dry_run
     from dfl_ray.simulation.node_estimate import Machines, node_figures
 
-    found = dry_run(load_config(None, list(words)))
+    found = dry_run(load_config(None, list(words)), timed=True)
     clusters = [Machines.of(",".join(f"1@{share:.6f}" for share in s.shares), link) for s in wanted]
     rate = node_figures(found, clusters[0], 1.0)[-1]["train_s"] / train_s
     return [node_figures(found, cluster, rate)[-1] for cluster in clusters]
@@ -223,12 +224,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("words", nargs="*", help="overrides of the configuration")
     options = parser.parse_args()
+    try:
+        rate, delay = read_link(options.link)
+    except InputError as error:
+        parser.error(str(error))
     words, wanted = [*WORK, *options.words], settings(options.share, options.slow)
     try:
-        rate, _, delay = options.link.partition(":")
-        queue, delay_ms = link_queue(float(rate), float(delay or 0))
-        link = f"{rate}:{delay_ms:g}"
-        print(f"links of {rate} Mbit/s and {delay_ms:g} ms, by `{' '.join(queue)}`", flush=True)
+        queue, delay_ms = link_queue(rate, delay)
+        link = f"{rate:g}:{delay_ms:g}"
+        print(f"links of {rate:g} Mbit/s and {delay_ms:g} ms, by `{' '.join(queue)}`", flush=True)
         found = [measured(s, queue, words) for s in wanted]
     except Unsupported as reason:
         print(f"skipped: {reason}")

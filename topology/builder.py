@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -76,10 +77,25 @@ def build(
         energy_j_per_mb=energy_j_per_mb,
     )
     free = reach != "respect" and kind != "clustered"
-    laid = builder(GraphInput(positions, weights, links, rng, free), **options)
+    laid = _laid(kind, builder, GraphInput(positions, weights, links, rng, free), options)
     if reach == "relay" and free:
         laid = _relayed(laid, links)
     return _assemble(kind, positions, weights, links, laid)
+
+
+def _laid(
+    kind: str, builder: Callable[..., GraphLinks], inputs: GraphInput, options: Mapping[str, object]
+) -> GraphLinks:
+    """Call a builder, which may be a package's own; what it raises of itself does not say that it was a graph."""
+    try:
+        return builder(inputs, **options)
+    except ValueError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{name}={value}" for name, value in options.items()) or "no options"
+        raise ValueError(
+            f"the graph {kind!r} failed with {given}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:

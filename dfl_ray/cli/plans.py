@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfl_ray.errors import InputError
 from dfl_ray.tracking.terminal import broken, columns, named, table
 
 
@@ -21,11 +22,18 @@ def plan(options: argparse.Namespace) -> int:
         check_inputs(config, planned=True)
     silence(options.verbose)
     from dfl_ray.simulation.estimate import plan as plan_run
-    from dfl_ray.simulation.node_estimate import Machines
+    from dfl_ray.simulation.node_estimate import Machines, check_forecast
     from dfl_ray.tracking.progress import make_progress
 
-    asked = options.nodes is not None or options.link
-    machines = Machines.of(options.nodes or "", options.link) if asked else None
+    if options.link and options.nodes is None:
+        raise InputError(
+            "`--link` is the link of the nodes of `--nodes`",
+            got=f"--link {options.link} alone",
+            change="Say which nodes it joins, as `--nodes 3x16`, or leave it out.",
+        )
+    machines = None if options.nodes is None else Machines.of(options.nodes, options.link)
+    for config in configs.values() if machines else ():
+        check_forecast(config)
     progress = make_progress(quiet=options.json or options.quiet)
     plans: list[dict[str, Any]] = []
     for name, config in configs.items():

@@ -90,7 +90,25 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
         config = load_config(source, [*fixed, *common, *trial.point, *own_words])
         check_inputs(config)
         configs.append(with_absolute_paths(_grouped(config, name)))
+        _same_as_begun(folder / trial.name, configs[-1])
     return folder, trials, configs
+
+
+def _same_as_begun(folder: Path, config: Config) -> None:
+    """Refuse a sweep under the name of another: a run of it that has begun must be the same experiment, or shorter."""
+    from dfl_ray.errors import InputError
+    from dfl_ray.simulation.lengthen import same_experiment
+    from dfl_ray.simulation.resuming import own_config
+
+    if not (folder / "run.json").is_file():
+        return
+    own = own_config(folder)
+    same_experiment(own, config, str(folder))
+    if config.rounds < own.rounds:
+        raise InputError(
+            f"The run {folder} is longer than this sweep", got=f"rounds={config.rounds}, and {own.rounds} there",
+            expected="at least as many rounds as its runs have", change="Give another `name`.",
+        )  # fmt: skip
 
 
 def _grouped(config: Config, name: str) -> Config:

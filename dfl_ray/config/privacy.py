@@ -32,6 +32,22 @@ class PrivacyConfig(Section):
     delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is reported")
 
 
+def privacy_notes(privacy: PrivacyConfig) -> tuple[str, ...]:
+    """Say which settings of privacy do nothing, since no mechanism is chosen.
+
+    Args:
+        privacy: The section `privacy`.
+
+    Returns:
+        At most one sentence.
+    """
+    idle = sorted(privacy.model_fields_set - {"mechanism"})
+    if privacy.mechanism != "none" or not idle:
+        return ()
+    named = ", ".join(f"`privacy.{key}`" for key in idle)
+    return (f"{named} without effect: `privacy.mechanism` is none, the run is not private.",)
+
+
 def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable[Problem]:
     """Find what a private run cannot be.
 

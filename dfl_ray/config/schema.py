@@ -226,7 +226,10 @@ class CheckpointConfig(Section):
     """When state is saved."""
 
     every: int = Field(
-        default=1, ge=0, description="rounds between checkpoints; 0 = only when stopped and at the end"
+        default=1,
+        ge=0,
+        description="rounds between checkpoints; 0 = only when stopped, at the end, and with Ray when the messages "
+        "kept for replays (`runtime.max_restarts`) outgrow the devices' state",
     )
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept")
 

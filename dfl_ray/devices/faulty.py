@@ -38,7 +38,11 @@ def fault_notes(config: Config) -> tuple[str, ...]:
     section, faults = config.devices.faults, drawn_faults(config)
     if not faults.devices:
         if not section.share:
-            return ()
+            idle = sorted(section.model_fields_set - {"share"})
+            named = ", ".join(f"`devices.faults.{key}`" for key in idle)
+            return (
+                (f"{named} without effect: `devices.faults.share` is 0, nobody is faulty.",) if idle else ()
+            )
         return (f"`devices.faults.share` ({section.share:g}) is less than one device: nobody is faulty.",)
     shown = ", ".join(map(str, faults.devices[:20])) + (", ..." if len(faults.devices) > 20 else "")
     count = config.devices.count

@@ -18,9 +18,10 @@ import torch
 from dfl_ray.devices.records import Snapshot
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.waiting import Waiting
+from dfl_ray.packing.store import PART_MB
 
 _STATE = ("theta", "exp_avg", "exp_avg_sq", "steps")
-PART_BYTES = 2**26
+PART_BYTES = round(PART_MB * 2**20)
 """Bytes from which a part of devices' state is passed on; a single device may be larger."""
 _KEYS = "#"
 """Last part of the name of a table of dictionary entries that are whole numbers."""

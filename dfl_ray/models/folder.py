@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,38 @@ def has_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS)
 
 
-def check_safetensors(path: Path) -> None:
+def stored_values(folder: Path) -> int | None:
+    """Number of values in a folder's weights, from the headers of its files.
+
+    Args:
+        folder: A model's folder.
+
+    Returns:
+        The number; None of a folder without weights.
+
+    Raises:
+        InputError: The weights are none that are loaded, or not whole.
+    """
+    if not _weight_files(folder):
+        return None
+    return sum(
+        prod(entry["shape"])
+        for weights in _weights(folder)
+        for key, entry in check_safetensors(weights).items()
+        if key != "__metadata__"
+    )
+
+
+def check_safetensors(path: Path) -> dict[str, Any]:
     """Refuse a file that is not whole safetensors: a pointer to large-file storage, or cut short.
 
     The format is 8 bytes N (little endian), N bytes of JSON, then the data whose end the JSON names.
 
     Args:
         path: The file.
+
+    Returns:
+        Its header: tensor -> dtype, shape and place, and what it says of itself as `__metadata__`.
 
     Raises:
         InputError: What is wrong with it.
@@ -101,6 +127,7 @@ def check_safetensors(path: Path) -> None:
             expected=f"{8 + length + end} bytes" if end else "at least one tensor",
             change="Fetch or copy the file again.",
         )
+    return entries
 
 
 def _check_config(folder: Path) -> None:

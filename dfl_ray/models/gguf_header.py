@@ -36,12 +36,14 @@ class GgufHeader:
         has_tokenizer: Whether it carries a tokenizer.
         tensors: Number of tensors.
         size_bytes: Bytes that the file must have for all tensors to be in it.
+        values: Number of values in all tensors.
     """
 
     architecture: str
     has_tokenizer: bool
     tensors: int
     size_bytes: int
+    values: int
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -139,7 +141,7 @@ def _parse(file: BinaryIO) -> GgufHeader:
     for _ in range(pairs):
         key = _text(file, read)
         values[key] = _value(file, read, int(read("I")))
-    ends = [_tensor_end(file, read) for _ in range(tensors)]
+    found = [_tensor(file, read) for _ in range(tensors)]
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"alignment {alignment!r}")
@@ -147,7 +149,8 @@ def _parse(file: BinaryIO) -> GgufHeader:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
         raise ValueError("no general.architecture")
-    return GgufHeader(architecture, "tokenizer.ggml.tokens" in values, tensors, start + max(ends, default=0))
+    end, count = start + max((end for end, _ in found), default=0), sum(count for _, count in found)
+    return GgufHeader(architecture, "tokenizer.ggml.tokens" in values, tensors, end, count)
 
 
 def _reader(file: BinaryIO) -> Callable[[str], int]:
@@ -188,11 +191,11 @@ def _value(file: BinaryIO, read: Callable[[str], int], kind: int, depth: int = 0
     return length
 
 
-def _tensor_end(file: BinaryIO, read: Callable[[str], int]) -> int:
-    """First byte behind a tensor, counted from the start of the data."""
+def _tensor(file: BinaryIO, read: Callable[[str], int]) -> tuple[int, int]:
+    """First byte behind a tensor, counted from the start of the data, and the number of its values."""
     name, dimensions = _text(file, read), int(read("I"))
     if dimensions > 8:
         raise ValueError(f"tensor {name[:80]!r} of {dimensions} dimensions")
     shape = [read("Q") for _ in range(dimensions)]
     block, block_bytes = _BLOCKS.get(int(read("I")), (1, 0))
-    return read("Q") + prod(shape) // block * block_bytes
+    return read("Q") + prod(shape) // block * block_bytes, prod(shape)

@@ -4,53 +4,73 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dfl_ray.config.schema import Config
+from dfl_ray.config.schema import Config, ModelConfig
+from dfl_ray.packing import machine
 from dfl_ray.packing.actors import actors_wanted
-from dfl_ray.packing.machine import usable_cpus
 
 FLOOR_MB = 256.0
 """For set-up and tables."""
 PART_MB = 64.0
-"""Part of the devices' state that passes from an actor to a checkpoint at once (`devices.snapshots.PART_BYTES`)."""
+"""Part of the devices' state from which it passes from an actor to a checkpoint; a single device may be larger."""
 DEVICE_MB = 0.02
 """For the messages of a device in a round and its next, where they are as small as the embedded model's."""
-_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+RAYS_SHARE, RAYS_MOST_MB = 0.3, 10_000_000_000 / 2**20
+"""Ray's own default: a share of the memory, and the most outside shared memory."""
 
 
 def object_store_mb(config: Config) -> float | None:
     """Size that suits a run: its base model twice, and messages.
 
-    256 MB + 2 · base + 64 MB · actors + 0.02 MB · devices. A store that is larger than what a run uses at a time fills
-    up all the same, since each round's messages are kept for replays until the next checkpoint; from a smaller one Ray
-    writes them to disk.
+    256 MB + 2 · base + 64 MB · actors + 0.02 MB · devices, at most Ray's own default. A store that is larger than what
+    a run uses at a time fills up all the same, since each round's messages are kept for replays until the next
+    checkpoint; from a smaller one Ray writes them to disk.
 
     Args:
         config: The experiment.
 
     Returns:
         Units of 2^20 bytes; None where the base model's size is not known beforehand, as of one on a hub.
+
+    Raises:
+        InputError: The base model's file can't be read.
     """
     if config.runtime.object_store_mb is not None:
         return config.runtime.object_store_mb
-    base = base_file_mb(config.model.name)
+    base = base_mb(config.model)
     if base is None:
         return None
+    resources = {"CPU": float(machine.usable_cpus()), "GPU": float(machine.visible_gpus())}
     count = config.devices.count
-    actors = actors_wanted(config.runtime, count, {"CPU": float(usable_cpus())})
-    return FLOOR_MB + 2.0 * base + PART_MB * actors + DEVICE_MB * count
+    wanted = FLOOR_MB + 2.0 * base + PART_MB * actors_wanted(config.runtime, count, resources)
+    return min(wanted + DEVICE_MB * count, rays_own_mb())
 
 
-def base_file_mb(name: str) -> float | None:
-    """Size of a base model's weights on disk.
+def rays_own_mb() -> float:
+    """Size that Ray gives its object store by itself, in units of 2^20 bytes."""
+    return min(RAYS_SHARE * machine.total_memory_bytes() / 2**20, RAYS_MOST_MB)
+
+
+def base_mb(section: ModelConfig) -> float | None:
+    """Memory of a base model's weights as they are read, whatever they are stored in; `auto` may be float32.
 
     Args:
-        name: `model.name`.
+        section: Names the model.
 
     Returns:
-        Units of 2^20 bytes; None where they are not on this machine.
+        Units of 2^20 bytes; None where the weights are not on this machine.
+
+    Raises:
+        InputError: Their file can't be read.
     """
+    from dfl_ray.models.folder import stored_values
+    from dfl_ray.models.gguf_header import is_gguf, read_gguf_header
     from dfl_ray.models.paths import embedded_path, packaged_file
 
+    name = section.name
     path = embedded_path() if name == "embedded" else packaged_file(name) or Path(name).expanduser()
-    files = [path] if path.is_file() else [f for kind in _WEIGHTS for f in path.glob(kind)]
-    return sum(f.stat().st_size for f in files) / 2**20 if files else None
+    if path.is_dir():
+        values = stored_values(path)
+    else:
+        values = read_gguf_header(path).values if path.is_file() and is_gguf(path) else None
+    width_bytes = 2 if section.dtype == "bfloat16" else 4
+    return None if values is None else width_bytes * values / 2**20

@@ -67,7 +67,7 @@ def save_checkpoint(
         OSError: It cannot be written; the older ones are untouched.
     """
     folder.mkdir(exist_ok=True)
-    target = folder / _name(round_index)
+    target = checkpoint_path(folder, round_index)
     working = folder / f".{target.name}.tmp"
     shutil.rmtree(working, ignore_errors=True)
     try:
@@ -237,6 +237,16 @@ def _own_checksum(manifest: Mapping[str, Any]) -> str:
 
 def _name(round_index: int) -> str:
     return f"{_PREFIX}{round_index:06d}"
+
+
+def checkpoint_path(folder: Path, round_index: int) -> Path:
+    """Where the checkpoint of a round lies.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        round_index: The round.
+    """
+    return folder / _name(round_index)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

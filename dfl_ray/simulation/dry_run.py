@@ -265,13 +265,20 @@ def chosen_rounds(law: TrafficLaw, devices: int, rounds: int, wanted: int | None
     return [busy[p] for p in places.tolist()]
 
 
-def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: int | None = None) -> DryRun:
+def dry_run(
+    config: Config,
+    step: Step = lambda _name: nullcontext(),
+    rounds: int | None = None,
+    *,
+    timed: bool = False,
+) -> DryRun:
     """Play an experiment without training.
 
     Args:
         config: The experiment.
         step: Shows a step while it runs.
         rounds: How many rounds to plan; see `chosen_rounds`.
+        timed: Whether `DryRun.radio_s` is wanted: the loading of the radio's loops is then left out of it.
 
     Returns:
         What was found; it ends early, with a note, when all batteries are empty.
@@ -283,7 +290,8 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
     found = DryRun(run, notes=list(run.notes))
     with step("channel"):
         network = LawfulNetwork(run.law, range(config.devices.count))
-        backend = DryBackend(network, run.deployment.channel.make(), run.tokens, run.law_on)
+        channel = run.deployment.channel.make()
+        backend = DryBackend(network, channel, run.tokens, run.law_on, rehearse=timed)
     deployed = run.deployment
     steps, presence = config.method.local_steps, deployed.channel.presence
     sync = config.schedule == "sync"
@@ -303,7 +311,7 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
                 _skip(found, loop, backend, round_index)
                 goals.spent_j += found.skipped_energy_j[round_index]
                 continue
-            done = _play(found, loop, round_index)
+            done = found.played[round_index] = loop.play(round_index, WallTimes())
             said = goals.met(loop.clock_s, float(done.plan.energy_j.sum()), None)
             if said:
                 found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
@@ -311,6 +319,7 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
             if done.none_left:
                 found.notes.append(str(nobody_left(round_index, bool(done.plan.alive.any()))))
                 break
+    found.radio_s = backend.radio_s
     found.notes.extend(_first_late(found))
     if len(planned) < config.rounds:
         found.notes.append(
@@ -318,13 +327,6 @@ def dry_run(config: Config, step: Step = lambda _name: nullcontext(), rounds: in
             "sent; in the others everything is taken to arrive, at the planned rounds' cost a byte"
         )
     return found
-
-
-def _play(found: DryRun, loop: RoundLoop, round_index: int) -> PlayedRound:
-    wall_times = WallTimes()
-    done = found.played[round_index] = loop.play(round_index, wall_times)
-    found.radio_s.append(wall_times.parts["plan"])
-    return done
 
 
 def _first_late(found: DryRun) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.records import RunFolder, load_run
+from dfl_ray.records.faults import privacy_line
 from dfl_ray.tasks.local_rows import sampling_rates
 
 if TYPE_CHECKING:
@@ -93,20 +93,3 @@ def record_privacy(folder: RunFolder, setup: GroupSetup, progress: Progress) -> 
         }
     )  # fmt: skip
     progress.say(privacy_line(found, hidden, privacy.delta))
-
-
-def privacy_line(found: Mapping[int, float], hidden: str, delta: float) -> str:
-    """What a run says of its privacy.
-
-    Args:
-        found: Device -> epsilon, at least one.
-        hidden: `device` or `row`.
-        delta: delta.
-
-    Returns:
-        One sentence.
-    """
-    least, most = min(found.values()), max(found.values())
-    shown = f"{most:.2f}" if most - least < 0.005 else f"{least:.2f} to {most:.2f}"
-    what = "a device's data" if hidden == "device" else "one training row"
-    return f"Privacy: epsilon {shown} a device at delta {delta:g}, hiding {what} (`run.json: privacy`)."

@@ -64,7 +64,7 @@ def plan(
     if machines is not None:
         check_forecast(config)
     seconds: dict[str, float] = {}
-    found = dry_run(config, _timed(seconds, step), rounds)
+    found = dry_run(config, _timed(seconds, step), rounds, timed=machines is not None)
     run, topology = found.outline, found.outline.deployment.topology
     return {
         "devices": config.devices.count,

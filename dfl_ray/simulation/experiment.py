@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.config.methods import PerTaskConfig, SparseOrthogonalConfig
+from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.devices.faulty import fault_notes
@@ -376,7 +377,7 @@ def setup_notes(
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
     graph += cluster_notes(config.topology, deployment.sketches)
     radio = radio_notes(deployment.channel, deployment.topology)
-    settings = (*fault_notes(config), *method_notes(config))
+    settings = (*fault_notes(config), *privacy_notes(config.privacy), *method_notes(config))
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 

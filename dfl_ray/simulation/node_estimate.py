@@ -46,6 +46,8 @@ LOOKED_AT = 20
 """Most rounds whose work is looked at."""
 CALLS = 4
 """Times in a round that the driver waits for the other nodes: training, sending, receiving, confirming."""
+MOST_NODES = 10_000
+"""Most nodes that are forecast."""
 _NODE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)(?:@(\d+(?:\.\d+)?))?")
 _LINK = re.compile(r"(\d+(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?")
 
@@ -81,14 +83,16 @@ class Machines:
         for word in nodes.split(","):
             match = _NODE.fullmatch(word.strip())
             count, cpus, speed = match.groups() if match else (None, "0", None)
-            found += [(float(cpus), float(speed or 1.0))] * int(count or 1)
-        if not found or min(min(one) for one in found) <= 0:
-            raise InputError(
-                "The nodes cannot be read", got=f"--nodes {nodes}",
-                expected="nodes separated by commas, each [COUNTx]CPUS[@SPEED], above 0: 3x16, or 8,8,4@0.5",
-                change="Change `--nodes`.",
-            )  # fmt: skip
-        rate, wait = _link(link)
+            number = 1 if count is None else int(count)
+            if not 0 < number <= MOST_NODES - len(found) or min(float(cpus), float(speed or 1.0)) <= 0:
+                raise InputError(
+                    "The nodes cannot be read", got=f"--nodes {nodes}",
+                    expected="nodes separated by commas, each [COUNTx]CPUS[@SPEED], above 0: 3x16, or 8,8,4@0.5; "
+                    f"{MOST_NODES:,} at most",
+                    change="Change `--nodes`.",
+                )  # fmt: skip
+            found += [(float(cpus), float(speed or 1.0))] * number
+        rate, wait = read_link(link)
         listed = tuple(Node(f"{number}", cpus) for number, (cpus, _) in enumerate(found))
         return cls(listed, tuple(speed for _, speed in found), rate, wait)
 
@@ -97,7 +101,18 @@ class Machines:
         return Machines(self.nodes[:count], self.speeds[:count], self.link_mbit_s, self.link_ms)
 
 
-def _link(text: str) -> tuple[float, float]:
+def read_link(text: str) -> tuple[float, float]:
+    """Read the word of `--link`.
+
+    Args:
+        text: `MBIT[:MS]`, or nothing for links that take no time.
+
+    Returns:
+        Rate in Mbit/s and delay in ms.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     match = _LINK.fullmatch(text.strip()) if text else None
     if not text:
         return math.inf, 0.0
@@ -118,8 +133,14 @@ def check_forecast(config: Config) -> None:
         config: The run.
 
     Raises:
-        InputError: It asks for GPUs, or its devices do not wait for each other.
+        InputError: It joins no cluster, it asks for GPUs, or its devices do not wait for each other.
     """
+    if config.runtime.backend != "ray":
+        raise InputError(
+            "`--nodes` forecasts runs on a cluster",
+            got=f"runtime.backend={config.runtime.backend}, a run in one process",
+            change="Leave out `--nodes`, or plan with runtime.backend=ray.",
+        )
     if config.runtime.gpus_per_actor:
         raise InputError(
             "`--nodes` forecasts runs on CPUs",
@@ -146,18 +167,17 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
         One record a size: `nodes`, `cpus`, `actors`, `devices` (of each node), `inside_fraction` and `crossing_bytes`
         of the whole run's messages, means over the rounds of `train_s` (the slowest actor), `straggler_s` (what the
         slowest actor takes longer than the mean one), `exchange_s`, `network_s`, `round_s`, and `speed_up` over the
-        first node.
+        first size that holds the actors.
 
     Raises:
-        InputError: A node cannot hold its actors.
+        InputError: The cluster cannot hold the actors. Smaller parts of it that cannot are left out.
     """
     from dfl_ray.network.traffic import message_graph
 
     run = found.outline
     config = run.config
     messages = message_graph(run.law, config.devices.count, config.rounds)
-    later = found.radio_s[1:] or found.radio_s  # the first round loads compiled loops
-    serial_s = float(np.median(later or [0.0]))
+    serial_s = float(np.median(found.radio_s or [0.0]))
     tokens, received = _work(found)
     tokens = _with_padding(run, tokens)
     train_s, exchange_s = tokens * run.flops_per_token / rate, received * EXCHANGE_S
@@ -165,7 +185,9 @@ def node_figures(found: DryRun, machines: Machines, rate: float) -> list[dict[st
     rows: list[dict[str, Any]] = []
     for size in sizes:
         some = machines.first(size)
-        packing = _packing(run, some, messages)
+        packing = _packing(run, some, messages, must_fit=size == sizes[-1])
+        if packing is None:
+            continue
         rows.append(_on(some, packing, train_s, exchange_s))
         rows[-1]["crossing_bytes"] = float(messages.bytes.sum()) * (1.0 - packing.inside)
         crossing = rows[-1]["crossing_bytes"] / config.rounds
@@ -200,10 +222,16 @@ def _with_padding(run: Outline, tokens: np.ndarray) -> np.ndarray:
     return (1.0 - PADDED) * tokens + PADDED * mean * trains
 
 
-def _packing(run: Outline, machines: Machines, messages: MessageGraph) -> Packing:
+def _packing(run: Outline, machines: Machines, messages: MessageGraph, *, must_fit: bool) -> Packing | None:
+    """The packing on some nodes; None where they cannot hold it and need not."""
     resources = {"CPU": sum(node.cpus for node in machines.nodes)}
     packing = planned_packing(run, resources, nodes=machines.nodes, messages=messages)
-    check_fits(packing, resources, machines.nodes)
+    try:
+        check_fits(packing, resources, machines.nodes)
+    except InputError:
+        if must_fit:
+            raise
+        return None
     return packing
 
 
@@ -251,6 +279,8 @@ def node_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     from dfl_ray.records.words import size
     from dfl_ray.simulation.gpu_estimate import about
 
+    first = rows[0]["nodes"]
+    than = "one" if first == 1 else f"{first}, the fewest that hold the actors"
     lines: list[tuple[str, str]] = []
     for one in rows:
         few, many = min(one["devices"]), max(one["devices"])
@@ -262,7 +292,7 @@ def node_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         lines.append(
             (
                 f"on {one['nodes']} node{'s' if one['nodes'] > 1 else ''}",
-                f"about {about(one['round_s'])} a round, {one['speed_up']:.2f} times the speed of one{crossing} "
+                f"about {about(one['round_s'])} a round, {one['speed_up']:.2f} times the speed of {than}{crossing} "
                 f"({one['actors']:,} actors, {held} devices a node)",
             )
         )

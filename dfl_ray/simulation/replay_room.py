@@ -28,6 +28,7 @@ class ReplayRoom:
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
         self._most = max(LEAST_MB, state_mb(experiment) * experiment.config.devices.count) * 2**20
         self._say, self._told = say, False
+        self._every = experiment.config.checkpoint.every
 
     def outgrown(self, kept_bytes: int) -> bool:
         """Whether a checkpoint is due for the sake of what is kept.
@@ -39,9 +40,10 @@ class ReplayRoom:
             return False
         if not self._told:
             self._told = True
+            often = "A number of rounds" if self._every == 0 else f"Fewer rounds than {self._every}"
             self._say(
                 "The messages kept for the replay of lost actors have outgrown the devices' state: a checkpoint is "
-                "saved now, and whenever they do again. Fewer rounds between checkpoints (`checkpoint.every`) or no "
+                f"saved now, and whenever they do again. {often} between checkpoints (`checkpoint.every`) or no "
                 "replay (`runtime.max_restarts=0`) avoid that"
             )
         return True

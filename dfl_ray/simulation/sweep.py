@@ -43,7 +43,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
         Overrides of all runs; key -> values; `seeds` and `samples` as far as given.
 
     Raises:
-        InputError: `seeds` or `samples` is no whole number from 1.
+        InputError: `seeds` or `samples` is no whole number from 1, a value is named twice, or seeds in two ways.
     """
     fixed: list[str] = []
     grid: dict[str, list[str]] = {}
@@ -56,10 +56,18 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
             own[key] = int(value)
             continue
         values = _values(value)
+        if len(set(values)) < len(values):
+            raise InputError(f"`{key}` names a value twice", got=word, change="Name each value once.")
         if len(values) > 1:
             grid[key] = values
         else:
             fixed.append(word)
+    if "seed" in grid and "seeds" in own:
+        raise InputError(
+            "`seed` and `seeds` both say which seeds are run",
+            got=f"seed={','.join(grid['seed'])} and seeds={own['seeds']}",
+            change="Leave one of them out.",
+        )
     return fixed, grid, own
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dfl_ray.records.folder import check_run_folder
 from dfl_ray.records.partition import FILE as PARTITION
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
-from dfl_ray.simulation.checkpoint import list_checkpoints, read_checkpoint
+from dfl_ray.simulation.checkpoint import checkpoint_path, list_checkpoints, read_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.resuming import own_config
 
@@ -76,7 +76,20 @@ def verify(folder: Path) -> Verified:
     saved = list_checkpoints(folder / "checkpoints")
     for path in saved:
         attempt(lambda path=path: read_checkpoint(path))
+    if info.get("state") in ("done", "interrupted"):
+        problems += _without_last(folder, saved, rounds)
     return Verified(tuple(problems), len(listed), len(rounds), len(saved))
+
+
+def _without_last(folder: Path, saved: Sequence[Path], rounds: Sequence[int]) -> list[str]:
+    """The checkpoint that a run saves when it ends, if it is gone."""
+    last = checkpoint_path(folder / "checkpoints", rounds[-1]) if rounds else None
+    if last is None or last in saved:
+        return []
+    return [
+        f"{last} is missing: a run that ends saves its state there. Without it the run cannot be gone on with from its "
+        "end, evaluated or exported."
+    ]
 
 
 def _rounds(folder: Path) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.records import Run
+from dfl_ray.records.faults import asked_devices, fault_lines
 from dfl_ray.records.results import SCORE_WORDS, mean_of, summary, task_lines
 from dfl_ray.records.words import share, size
 
@@ -32,6 +33,7 @@ def closing_table(run: Run, report: Path | None = None) -> Group:
     parts: list[Any] = [Fitting(_accuracy_table(run, figures)), Fitting(_cost_table(figures))]
     if len(figures["rules"]) > 1:
         parts.append(Fitting(_rule_table(figures["rules"])))
+    parts += [Text(line) for line in fault_lines(run)]
     if report is not None:
         parts.append(Text(f"Report: {report}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
@@ -93,7 +95,7 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
     rule = f" by `{figures['rule']}`" if figures["rule"] else ""
     table = Table(title=f"Accuracy, {figures['method'] or run.name}{rule}", title_justify="left")
     table.add_column("task")
-    for name in ("all devices", "its holders", "before tuning", "chance"):
+    for name in (asked_devices(run), "its holders", "before tuning", "chance"):
         table.add_column(name, justify="right")
     table.add_column("score")
     lines = task_lines(run)
@@ -110,7 +112,7 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
 def _rule_table(means: dict[str, float]) -> Any:
     from rich.table import Table
 
-    table = Table(title="Mean accuracy by inference rule, all devices and tasks", title_justify="left")
+    table = Table(title="Mean accuracy by inference rule, all tasks", title_justify="left")
     for rule in means:
         table.add_column(rule, justify="right")
     table.add_row(*(share(mean) for mean in means.values()))

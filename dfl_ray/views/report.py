@@ -9,6 +9,7 @@ from pathlib import Path
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
+from dfl_ray.records.faults import fault_lines, privacy_lines
 from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
 from dfl_ray.views.accuracy import method_of
@@ -140,6 +141,8 @@ def _head(run: Run) -> Iterator[str]:
     ]
     yield f"<p>method <b>{escape(method_of(run))}</b>, {escape(', '.join(facts))}.</p>"
     yield from _unfinished(run)
+    for line in (*fault_lines(run), *privacy_lines(run)):
+        yield f"<p>{escape(line)}</p>"
     host, versions = info.get("host") or {}, info.get("versions") or {}
     commit = (info.get("git") or {}).get("commit")
     memory = f"{size(host['memory_bytes'])} memory" if "memory_bytes" in host else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfl_ray.records import Run
+from dfl_ray.records.faults import asked_devices
 from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, summary, task_lines
 from dfl_ray.records.words import share, size
 from dfl_ray.views.accuracy import method_of
@@ -210,7 +211,7 @@ def accuracy_table(run: Run) -> str:
     columns += [[x.before for x in lines], [x.chance for x in lines]]
     rows = [[x.task, *(share(c[i]) for c in columns), SCORE_WORDS[x.score]] for i, x in enumerate(lines)]
     rows.append(["mean", *(share(mean_of(column)) for column in columns), ""])
-    head = ["task", "all devices", "its holders", "before tuning", "chance", "score"]
+    head = ["task", asked_devices(run), "its holders", "before tuning", "chance", "score"]
     return table(head, rows, mean_last=True)
 
 

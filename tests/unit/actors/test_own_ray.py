@@ -71,12 +71,40 @@ def test_the_raylets_helpers_are_stood_in_for(monkeypatch):
     assert whole == (list(RAYLET), "raylet")
 
 
+def test_a_sweeps_trials_have_the_helper_that_prepares_their_environments(monkeypatch):
+    started: list[list[str]] = []
+    monkeypatch.setattr(services, "start_ray_process", lambda command, kind: started.append(command))
+    with own_ray(launcher=None, dashboard=False, logs=False, environments=True):
+        services.start_ray_process(list(RAYLET), "raylet")
+    assert started[0][4] == RAYLET[4]
+    assert str(NO_AGENT) in started[0][3]
+
+
+def test_a_run_takes_no_environment_of_a_job(monkeypatch):
+    from ray._private import worker
+
+    name, usual = worker.RAY_JOB_CONFIG_JSON_ENV_VAR, worker._maybe_modify_runtime_env
+    monkeypatch.setenv(name, '{"runtime_env": {"env_vars": {"A": "1"}}}')
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "nobody.has.this")
+    with own_ray(launcher=None, dashboard=True, logs=False):
+        assert name not in os.environ
+        assert worker._maybe_modify_runtime_env(None, False) is None
+    assert os.environ[name].startswith("{") and worker._maybe_modify_runtime_env is usual
+    with own_ray(launcher=None, dashboard=False, logs=False, environments=True):
+        assert name in os.environ
+
+
+def test_who_stands_in_for_a_raylet_that_is_gone_ends(tmp_path):
+    words = [sys.executable, "-I", "-S", str(NO_AGENT), str(tmp_path), "0a" * 28, "metrics_agent_port"]
+    subprocess.run(words, timeout=20, check=True)  # this process is no raylet
+
+
 def test_who_stands_in_writes_what_ray_reads_and_ends_with_the_raylet(tmp_path):
     node = "0a" * 28
     words = [sys.executable, "-I", "-S", str(NO_AGENT), str(tmp_path), node, "metrics_agent_port"]
     parent = (
-        "import subprocess, sys, time; helper = subprocess.Popen(sys.argv[1:]); print(helper.pid, flush=True); "
-        "time.sleep(600)"
+        "import ctypes, subprocess, sys, time; sys.platform == 'linux' and ctypes.CDLL(None).prctl(15, b'raylet'); "
+        "helper = subprocess.Popen(sys.argv[1:]); print(helper.pid, flush=True); time.sleep(600)"
     )
     raylet = subprocess.Popen([sys.executable, "-c", parent, *words], stdout=subprocess.PIPE, text=True)
     assert raylet.stdout is not None

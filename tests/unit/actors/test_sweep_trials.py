@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors import sweep
+from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from tests.conftest import small_config
 
@@ -24,26 +25,36 @@ def called(monkeypatch):
         return SimpleNamespace(summary={"accuracy_mean": accuracy})
 
     monkeypatch.setattr(launch, "launch", lambda config, json: outcome("begun", str(config.name), 0.5))
-    monkeypatch.setattr(launch, "resume", lambda folder, json: outcome("resumed", folder.name, None))
+    monkeypatch.setattr(launch, "resume", lambda folder, words, json: outcome("resumed", *words, None))
     return found
 
 
 def test_a_trial_begins_a_run_or_goes_on_with_it(tmp_path, called):
     given = {"config": small_config(tmp_path, "name=a").model_dump_json()}
     assert sweep._run_one(given) == {"accuracy": 0.5}
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "run.json").write_text("{}")
+    begin(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=1"))
     assert sweep._run_one(given) == {"accuracy": 0.0}
-    assert called == [("begun", "a"), ("resumed", "a")]
+    assert called == [("begun", "a"), ("resumed", f"rounds={small_config(tmp_path).rounds}")]
 
 
-def test_runs_that_are_done_are_not_run_again(tmp_path, called, monkeypatch):
+def begin(folder, config):
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    (folder / "config.yaml").write_text(resolved_yaml(config))
+
+
+@pytest.mark.parametrize(("rounds", "waiting"), [(2, 0), (3, 0), (4, 1)])
+def test_runs_that_are_done_are_not_run_again_unless_they_are_to_be_longer(
+    tmp_path, called, monkeypatch, rounds, waiting
+):
     monkeypatch.setattr("dfl_ray.records.info.read_info", lambda _path: {"state": "done"})
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "run.json").write_text("{}")
-    said: list[str] = []
-    assert sweep.run_trials(tmp_path, [small_config(tmp_path, "name=a")], said.append) == {}
-    assert said == [f"0 of 1 runs to do in {tmp_path}"] and not called
+    begin(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=3"))
+    assert sweep._is_done(tmp_path / "a", rounds) == (not waiting)
+    if not waiting:
+        said: list[str] = []
+        wanted = [small_config(tmp_path, "name=a", f"rounds={rounds}")]
+        assert sweep.run_trials(tmp_path, wanted, said.append) == {}
+        assert said == [f"0 of 1 runs to do in {tmp_path}"] and not called
 
 
 def test_without_ray_tune_the_package_is_named(tmp_path, monkeypatch):

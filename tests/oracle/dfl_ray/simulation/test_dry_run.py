@@ -36,6 +36,8 @@ SETTINGS = {
     "rows_disjoint": (*SPARSE, "method.mask=row", "method.disjoint=true", "method.a_exchange=send"),
     "global_sum": (*SPARSE, "method.budget=global", "method.aggregation=push_sum", "method.density=0.1"),
     "dlora_per_task": ("method=dlora_per_task", "method.exchange_every=2", "method.replicas_every=2"),
+    "through": (*SPARSE, "method.replicas_every=3", "method.publish=through", "method.publish_mixed=true"),
+    "mixed": ("method=ffa_per_task", "method.exchange_every=6", "method.publish_mixed=true"),
     "no_barrier": (
         "method=dlora",
         "schedule=async",

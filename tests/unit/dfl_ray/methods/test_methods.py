@@ -11,7 +11,7 @@ import torch
 from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
 from dfl_ray.methods.bidding import share_out
 from dfl_ray.methods.entries import make_method
-from dfl_ray.methods.expert_law import update_rounds
+from dfl_ray.methods.expert_law import ExpertLaw, update_rounds
 from dfl_ray.wire.message import Kind, Message, pack
 from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play, projections_of
 
@@ -162,6 +162,36 @@ def test_replicas_reach_every_device_and_the_newest_wins():
             np.testing.assert_allclose(
                 expert.values.numpy(), own.state.theta[own.adapter_tasks.index(task)].numpy(), atol=0.05
             )
+
+
+def test_experts_that_go_through_the_tree_are_a_round_old_and_tried_again():
+    method = make_method(make_context(so(replicas_every=5, precision="float32", publish="through"), HELD))
+    devices = make_devices(method)
+    for r in range(1, 21):
+        play(method, devices, r, lost={(0, 3)} if r == 19 else set())
+    versions = {(d.index, t): method.expert(d, t).key[3:] for d in devices for t in (0, 1)}
+    assert versions == {
+        (d, t): () if t in HELD[d] else (19,) for d in range(4) for t in (0, 1)
+    }  # by hops the farthest has version 18
+
+
+@pytest.mark.parametrize(("mixed", "exchanged"), [(False, {10, 20}), (True, {8, 10, 18, 20})])
+def test_adapters_are_exchanged_before_an_expert_is_published(mixed, exchanged):
+    config = so(replicas_every=10, exchange_every=10, publish="through", publish_mixed=mixed)
+    method = make_method(make_context(config, HELD))
+    law = ExpertLaw(method.context.law_context(method.layout))
+    states = {d: law.start(d) for d in HELD}
+    found: dict[Kind, set[int]] = {}
+    for r in range(1, 21):
+        for d, state in states.items():
+            sent = law.messages(d, state, r)
+            assert law.busy(r) or not sent
+            for message in sent:
+                found.setdefault(message.kind, set()).add(r)
+                if message.kind is Kind.EXPERT:
+                    assert (message.version, d, len(message.destinations)) == (r, (0, 2)[message.task], 3)
+                law.delivered(d, state, message, message.destinations)
+    assert found[Kind.ADAPTER] == exchanged and found[Kind.EXPERT] == {9, 19}
 
 
 def test_sketches_reach_everyone_and_lost_hops_are_retried():

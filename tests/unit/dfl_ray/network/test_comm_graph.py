@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -43,6 +45,33 @@ def test_ways_are_those_stored_for_pairs_without_a_link(seed: int) -> None:
             wanted[way[0], way[-1]], wanted[way[-1], way[0]] = tuple(way), tuple(way[::-1])
     assert wanted and dict(comm_graph(made, mixing="metropolis_hastings").relays) == wanted
     assert made.path(7, 7).tolist() == [7]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ways_through_a_tree_take_its_links_and_share_them(seed: int) -> None:
+    made = drawn(seed)
+    links = {frozenset(pair) for pair in made.edges.tolist()}
+    plain = comm_graph(made, mixing="metropolis_hastings")
+    found = comm_graph(made, mixing="metropolis_hastings", through=True)
+    assert {pair: found.relays[pair] for pair in plain.relays} == dict(plain.relays)
+    assert found.everyone == plain.everyone and found.task_weights == plain.task_weights
+    through = dict(found.relays)
+    assert len(through) == len(found.relays) > len(plain.relays)
+    for root in {author for _, author in found.everyone}:
+        part = nx.node_connected_component(nx.Graph([tuple(pair) for pair in links] + [(root, root)]), root)
+        reached: dict[int, int] = {}
+        for to in part - {root}:
+            way = through.get((root, to), (root, to))
+            assert (way[0], way[-1]) == (root, to) and len(set(way)) == len(way)
+            if (root, to) in plain.relays:
+                continue
+            assert all(frozenset(hop) in links for hop in pairwise(way))
+            # Nothing takes a way round to a device that the root has a link to.
+            assert all(frozenset((root, other)) not in links for other in way[2:])
+            for before, after in pairwise(way):
+                assert reached.setdefault(after, before) == before
+    with pytest.raises(KeyError):
+        found.relays[-1, 0]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -92,6 +92,18 @@ def test_resumed_past_a_damaged_checkpoint_equals_the_whole_run(stopped: Path, r
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["whole"]
 
 
+def test_a_run_without_the_checkpoint_of_its_end_is_not_whole(run: Path, capsys):
+    ended = RunFolder.open(run)
+    ended.finish("done")
+    ended.close()
+    assert main(["verify", str(run)]) == 0
+    CHECKPOINTS["all of it"](run)
+    assert main(["verify", str(run)]) == 2
+    assert "round-000004 is missing" in capsys.readouterr().out
+    shutil.rmtree(run / "checkpoints")
+    assert main(["verify", str(run)]) == 2
+
+
 def test_what_only_reads_a_run_takes_the_older_checkpoint_too_and_says_so(run: Path, capsys):
     CHECKPOINTS["bit"](run)
     config, checkpoint = newest_state(run)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
 from dfl_ray.config.load import load_config
+from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults, fault_notes
 from dfl_ray.errors import InputError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.records import load_run
+from dfl_ray.records.faults import privacy_lines
+from dfl_ray.records.words import share
 from dfl_ray.simulation.dry_run import dry_run
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.launch import launch
 from dfl_ray.tasks.flipped import flipped_rows
 from dfl_ray.tasks.tokens import TokenRows, TokenTask
 from dfl_ray.tasks.triggered import backdoor_of, poisoned_rows, triggered_task
+from dfl_ray.tracking.summary import closing_table
+from dfl_ray.views.report import write_report
 from tests.conftest import small_config
 
 
@@ -139,8 +147,32 @@ def test_a_backdoor_is_learnt_and_its_success_recorded(tmp_path):
     _, found = run(tmp_path, "backdoor", *words, "method.batch_rows=8", "evaluate.every=1")
     success = found.info["faults"]["attack_success"]
     assert list(success) == ["1"] and success["1"] > 0.2
-    honest = min({0, 1, 2, 3} - set(found.info["faults"]["devices"]))
+    bad = found.info["faults"]["devices"]
+    report = write_report([found.path], tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (report, printed(closing_table(found))):
+        assert "<th>honest devices" in text or "│ honest devices" in text.replace("┃", "│")
+        assert f"3 devices, {', '.join(map(str, bad))}." in text and "<th>all devices" not in text
+        assert f"{share(success['1'])} after round 1" in text
+    honest = min({0, 1, 2, 3} - set(bad))
     assert set(found.evaluation.loc[found.evaluation["round"] > 0, "device"]) == {honest}
+
+
+def printed(table):
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_settings_that_switch_nothing_on_are_told(tmp_path):
+    assert fault_notes(small_config(tmp_path)) == () == privacy_notes(small_config(tmp_path).privacy)
+    (said,) = fault_notes(small_config(tmp_path, "devices.faults.kind=sign_flip"))
+    assert "devices.faults.kind" in said and "share` is 0" in said
+    config = small_config(tmp_path, "method=dlora", "privacy.noise_multiplier=1")
+    (said,) = privacy_notes(config.privacy)
+    assert "privacy.noise_multiplier" in said and "not private" in said
+    assert said in build_experiment(config).notes
 
 
 @pytest.mark.parametrize("kind", ["nan_payload", "crash", "silent", "label_flip"])
@@ -181,6 +213,8 @@ def test_a_private_run_says_and_records_epsilon_and_is_planned_as_it_goes(mechan
     assert told["hidden"] == {"examples": "row", "updates": "device"}[mechanism]
     assert set(told["epsilon"]) == {"0", "1", "2", "3"} and all(0 < e < 20 for e in told["epsilon"].values())
     assert np.isfinite(found.devices["gradient_norm"]).all()
+    report = write_report([found.path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<p>{privacy_lines(found)[0]}</p>".replace("'", "&#x27;") in report
     played = dry_run(config).played
     planned = sum(len(p.requests) for p in played.values())
     asked = found.transfers.drop_duplicates(["round", "source", "message", "destination"])

@@ -16,7 +16,14 @@ from dfl_ray.packing.partition import Node
 from dfl_ray.simulation.chosen_packing import choose_packing
 from dfl_ray.simulation.dry_run import DryRun, dry_run
 from dfl_ray.simulation.experiment import build_experiment
-from dfl_ray.simulation.node_estimate import EXCHANGE_S, PADDED, Machines, node_figures, node_lines
+from dfl_ray.simulation.node_estimate import (
+    EXCHANGE_S,
+    PADDED,
+    Machines,
+    check_forecast,
+    node_figures,
+    node_lines,
+)
 
 WORDS = [
     "devices.count=60", "devices.partition={type: one_each}", "rounds=4", "method.local_steps=1", "method.batch_rows=2",
@@ -27,7 +34,7 @@ RATE = 1e9
 
 @pytest.fixture(scope="module")
 def found() -> DryRun:
-    return dry_run(load_config(None, WORDS))
+    return dry_run(load_config(None, WORDS), timed=True)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +107,7 @@ def test_times_are_those_of_the_devices_tokens(found, chosen):
         ]
     )
     assert row["exchange_s"] == pytest.approx(EXCHANGE_S * taking.max(axis=0).mean())
-    serial = float(np.median(found.radio_s[1:]))
+    serial = float(np.median(found.radio_s))
     assert row["round_s"] == pytest.approx(row["train_s"] + row["exchange_s"] + serial)
     whole = each.sum(axis=1).mean() + EXCHANGE_S * arrived.sum(axis=1).mean() + serial
     assert row["speed_up"] == pytest.approx(whole / row["round_s"])
@@ -154,3 +161,34 @@ def test_the_command_prints_a_line_a_size(capsys):
 def test_a_link_without_nodes_is_refused(capsys):
     assert main(["plan", *WORDS, "--link", "100"]) == 2
     assert "--nodes" in capsys.readouterr().err
+
+
+def test_a_single_planned_round_is_timed_without_the_loading_of_loops():
+    one = dry_run(load_config(None, WORDS), rounds=1, timed=True)
+    more = dry_run(load_config(None, WORDS))
+    assert len(one.radio_s) == 1
+    first, again = next(iter(one.played.values())), more.played[next(iter(one.played))]
+    assert first.plan.end_s == again.plan.end_s  # planned twice from the same state
+    assert first.plan.table.equals(again.plan.table)
+
+
+def test_parts_of_a_cluster_that_cannot_hold_the_run_are_left_out():
+    words = [*WORDS, "devices.count=6", "devices.min_holders=1", "runtime.devices_per_actor=1"]
+    words += ["runtime.cpus_per_actor=1"]
+    few = dry_run(load_config(None, words))
+    rows = node_figures(few, Machines.of("6x1"), RATE)
+    assert [row["nodes"] for row in rows] == [6] and rows[0]["speed_up"] == 1.0
+    assert "times the speed of 6, the fewest that hold the actors" in node_lines(rows)[0][1]
+    with pytest.raises(InputError, match="cannot hold"):
+        node_figures(few, Machines.of("5x1"), RATE)
+
+
+@pytest.mark.parametrize("nodes", ["0x16,4", "4,0x16", "999999999x1", "9999x1,2x1", "3x0"])
+def test_no_node_is_dropped_and_their_number_is_bounded(nodes):
+    with pytest.raises(InputError, match="nodes cannot be read"):
+        Machines.of(nodes)
+
+
+def test_a_run_in_one_process_is_on_no_cluster():
+    with pytest.raises(InputError, match="on a cluster"):
+        check_forecast(load_config(None, ["runtime.backend=local"]))

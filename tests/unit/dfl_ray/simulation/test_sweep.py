@@ -8,8 +8,10 @@ import pytest
 
 from dfl_ray.cli import main
 from dfl_ray.cli import sweep as sweep_cli
+from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
+from tests.conftest import SMALL_RUN
 
 
 def test_words_are_told_apart() -> None:
@@ -91,3 +93,30 @@ def test_the_runs_share_a_group_however_tracking_is_chosen(track: str, tmp_path:
     assert len(trials) == len(configs) == 4
     assert {c.track.wandb.group for c in configs} == {"mine"}
     assert configs[0].track.trackers == (("wandb",), ("none",))[track == "track=none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=dlora,dlora"], "names a value twice"),
+        (["seed=1,2", "seeds=2"], "both say which seeds"),
+    ],
+)
+def test_words_that_would_be_dropped_are_refused(words, said):
+    with pytest.raises(InputError, match=said):
+        split_words(words)
+
+
+def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
+    words = [*SMALL_RUN, "method.rank=2,4", "name=s", f"runtime.runs_dir={tmp_path}", "rounds=3"]
+    folder, trials, configs = sweep_cli._runs(words)
+    for trial, config in zip(trials, configs, strict=True):
+        (folder / trial.name).mkdir(parents=True)
+        (folder / trial.name / "run.json").write_text("{}")
+        (folder / trial.name / "config.yaml").write_text(resolved_yaml(config))
+    assert sweep_cli._runs(words)[2] == configs
+    assert {config.rounds for config in sweep_cli._runs([*words, "rounds=5"])[2]} == {5}
+    with pytest.raises(InputError, match="is longer than this sweep"):
+        sweep_cli._runs([*words, "rounds=2"])
+    with pytest.raises(InputError, match="is another experiment"):
+        sweep_cli._runs([*words, "devices.faults.share=0.25"])

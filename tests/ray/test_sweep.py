@@ -1,0 +1,62 @@
+"""A sweep that starts its own Ray: its trials run, it is gone on with, and Ctrl-C is an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL_RUN
+from tests.ray.conftest import SessionRay
+
+pytestmark = pytest.mark.ray
+WORDS = (*SMALL_RUN, "rounds=1", "method=dlora", "name=s")
+
+
+@pytest.fixture(autouse=True)
+def no_other_ray(session_ray: SessionRay) -> None:
+    """The sweep starts the only one."""
+    session_ray.end()
+
+
+def sweep(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dfl_ray", "sweep", *WORDS, f"runtime.runs_dir={folder}", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_its_trials_run_once_and_only_as_the_same_experiment(tmp_path: Path) -> None:
+    said, errors = (first := sweep(tmp_path, "method.rank=4,8", "--json")).communicate(timeout=300)
+    assert first.returncode == 0, errors
+    rows = json.loads(said.splitlines()[-1])["rows"]
+    assert [row["runs"] for row in rows] == [1, 1] and all(row["accuracy"] is not None for row in rows)
+    before = {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
+    again, errors = (second := sweep(tmp_path, "method.rank=4,8")).communicate(timeout=300)
+    assert second.returncode == 0 and "0 of 2 runs to do" in again, errors
+    other, errors = (third := sweep(tmp_path, "method.rank=4,8", "method.alpha=3")).communicate(timeout=300)
+    assert third.returncode == 2 and "is another experiment" in errors and not other
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
+
+
+def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
+    process = sweep(tmp_path, "seeds=2", "rounds=100000")
+    assert process.stdout is not None
+    assert "2 of 2 runs to do" in process.stdout.readline()
+    deadline = 240
+    while not list(tmp_path.glob("s/*/rounds.parquet")) and deadline > 0:
+        deadline -= 1
+        try:
+            process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 130, errors
+    assert "0 of 2 runs are done. Go on with the same words and name=s" in errors
