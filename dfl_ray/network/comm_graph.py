@@ -18,7 +18,6 @@ import numpy as np
 from dfl_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from dfl_ray.config.schema import Config
     from topology import Topology
 
 Weights = Mapping[int, Mapping[int, float]]
@@ -124,17 +123,6 @@ class CommGraph:
             author of it before.
         """
         return self.authority.get((task, device)) == sender or sender in self.authors.get(task, ())
-
-
-def graph_for(config: Config, topology: Topology) -> CommGraph:
-    """Digest a topology for a run; see `comm_graph`.
-
-    Args:
-        config: The run.
-        topology: The built topology with its mixture.
-    """
-    method = config.method
-    return comm_graph(topology, mixing=config.topology.mixing, hub=method.hub, through=method.through)
 
 
 def comm_graph(

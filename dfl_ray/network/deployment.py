@@ -18,6 +18,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.config.variants import TopologyConfig
 from dfl_ray.errors import InputError
 from dfl_ray.network.availability import presence_of
+from dfl_ray.network.comm_graph import CommGraph, comm_graph
 from dfl_ray.seeds import Stream, generator, integer
 
 if TYPE_CHECKING:
@@ -283,3 +284,14 @@ def graph_on(
         **shared,
         **section.options(),
     )
+
+
+def graph_for(config: Config, topology: Topology) -> CommGraph:
+    """Digest a topology for a run; see `comm_graph`.
+
+    Args:
+        config: The run.
+        topology: The built topology with its mixture.
+    """
+    method = config.method
+    return comm_graph(topology, mixing=config.topology.mixing, hub=method.hub, through=method.through)

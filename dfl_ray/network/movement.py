@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.errors import RunError
-from dfl_ray.network.comm_graph import CommGraph, graph_for, succeed
-from dfl_ray.network.deployment import ChannelSetup, graph_on, mobility_model
+from dfl_ray.network.comm_graph import CommGraph, succeed
+from dfl_ray.network.deployment import ChannelSetup, graph_for, graph_on, mobility_model
 
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config

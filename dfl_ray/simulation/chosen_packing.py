@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.methods.spec import method_spec
+from dfl_ray.packing.needs import ActorNeeds
 
 if TYPE_CHECKING:
     from actors.pool import RayBackend
@@ -50,7 +50,7 @@ def choose_packing(
     from dfl_ray.network.traffic import message_graph
     from dfl_ray.packing.actors import check_fits, pack
 
-    messages = None
+    needs, messages = actor_needs(experiment), None
     if len(nodes) > 1:
         config = experiment.config
         messages = message_graph(experiment.traffic_law(), config.devices.count, config.rounds)
@@ -58,12 +58,12 @@ def choose_packing(
         experiment.config.runtime,
         experiment.topology.cluster,
         resources,
-        state_mb(experiment),
+        needs.state_mb,
         nodes=nodes,
         messages=messages,
         forks=forks,
-        working_mb=_working_mb(experiment),
-        merged_mb=partial(_merged_mb, experiment),
+        working_mb=needs.working_mb,
+        merged_mb=needs.merged_mb,
     )
     check_fits(chosen, resources, nodes)
     return chosen
@@ -90,56 +90,17 @@ def ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
     )
 
 
-def state_mb(experiment: Experiment) -> float:
-    """Memory of one device's state.
+def actor_needs(experiment: Experiment) -> ActorNeeds:
+    """What the actors of a run need in memory.
 
     Args:
         experiment: The run.
-
-    Returns:
-        Units of 2^20 bytes (`packing.actors.device_state_mb`).
     """
-    from dfl_ray.packing.actors import device_state_mb
-
-    return device_state_mb(experiment.layout.size, _adapters(experiment))
-
-
-def _adapters(experiment: Experiment) -> int:
-    """Most adapters that one device trains."""
-    from dfl_ray.methods.spec import method_spec
-
+    setup, lengths = experiment.setup, [t.train.lengths for t in experiment.setup.tasks]
     per_task = method_spec(experiment.config.method).per_task
-    return max(map(len, experiment.setup.held.values())) if per_task else 1
-
-
-def _merged_mb(experiment: Experiment, devices: int) -> float:
-    """What an actor of some devices needs while it works where adapters are merged, as `estimate` plans it."""
-    from dfl_ray.engines.memory import merged_mb
-
-    config, tasks = experiment.config, experiment.setup.tasks
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    row = max(float(t.train.lengths.mean()) for t in tasks)
-    return merged_mb(
-        experiment.setup.weights.decoder, rank=config.method.rank, device_tokens=config.method.batch_rows * row,
-        adapters=_adapters(experiment), devices=devices, asked_tokens=(config.evaluate.rows_per_task or math.inf) * row,
-    )  # fmt: skip
-
-
-def _working_mb(experiment: Experiment) -> float:
-    """What an actor needs while it works, as `estimate` plans it; on a GPU it is the GPU's memory."""
-    from dfl_ray.engines.memory import working_mb
-    from dfl_ray.methods.spec import method_spec
-
-    config, tasks = experiment.config, experiment.setup.tasks
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    width_bytes = 2 if config.model.dtype == "bfloat16" else 4
-    row = max(float(t.train.lengths.mean()) for t in tasks)
-    return working_mb(
-        experiment.setup.weights.decoder, rank=config.method.rank, width_bytes=width_bytes,
-        device_tokens=config.method.batch_rows * row, devices=config.devices.count,
-        evaluated_tokens=len(tasks) * (config.evaluate.rows_per_task or 0) * row,
-        longest=max(int(t.train.lengths.max()) for t in tasks) if method_spec(config.method).per_task else 0,
-        device_values=experiment.layout.size * _adapters(experiment),
+    row = max(float(x.mean()) for x in lengths)
+    return ActorNeeds(
+        experiment.config, setup.weights.decoder, experiment.layout.size,
+        adapters=max(map(len, setup.held.values())) if per_task else 1, tasks=len(lengths), row=row, asked_row=row,
+        longest=max(int(x.max()) for x in lengths),
     )  # fmt: skip

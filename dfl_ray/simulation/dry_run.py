@@ -26,8 +26,8 @@ from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
-from dfl_ray.network.comm_graph import CommGraph, graph_for
-from dfl_ray.network.deployment import Deployment, build_deployment, needs_sketches
+from dfl_ray.network.comm_graph import CommGraph
+from dfl_ray.network.deployment import Deployment, build_deployment, graph_for, needs_sketches
 from dfl_ray.network.movement import Movement
 from dfl_ray.network.notes import late_note
 from dfl_ray.network.traffic import LawfulNetwork
@@ -287,11 +287,11 @@ def dry_run(
         InputError: The layout is impossible or the model's shapes are not known.
     """
     run = outline(config, step)
-    found = DryRun(run, notes=list(run.notes))
     with step("channel"):
         network = LawfulNetwork(run.law, range(config.devices.count))
         channel = run.deployment.channel.make()
         backend = DryBackend(network, channel, run.tokens, run.law_on, rehearse=timed)
+    found = DryRun(run, radio_s=backend.radio_s, notes=list(run.notes))
     deployed = run.deployment
     steps, presence = config.method.local_steps, deployed.channel.presence
     sync = config.schedule == "sync"
@@ -319,7 +319,6 @@ def dry_run(
             if done.none_left:
                 found.notes.append(str(nobody_left(round_index, bool(done.plan.alive.any()))))
                 break
-    found.radio_s = backend.radio_s
     found.notes.extend(_first_late(found))
     if len(planned) < config.rounds:
         found.notes.append(

@@ -19,7 +19,7 @@ from dfl_ray.engines.memory import too_large_to_merge
 from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
 from dfl_ray.simulation.gpu_estimate import GPU_FLOPS_PER_S, about, gpu_figures, gpu_lines
-from dfl_ray.simulation.memory_estimate import memory_figures, planned_packing, state_mb
+from dfl_ray.simulation.memory_estimate import memory_figures, outline_needs, planned_packing
 from dfl_ray.simulation.node_estimate import Machines, check_forecast, node_figures, node_lines
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def machine_figures(run: Outline) -> dict[str, Any]:
         "expected_round_wall_s": tokens * run.flops_per_token / (cpu_rate(run) * cpus),
         "evaluation_s": start_up["base_evaluation_s"] * config.devices.count / cpus,
         "closing_sketches_s": _closing_sketches_s(run, cpus),
-        "on_gpus": gpu_figures(run, state_mb(run), without),
+        "on_gpus": gpu_figures(run, outline_needs(run).state_mb, without),
     }
 
 

@@ -23,11 +23,12 @@ from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import method_notes
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.network.comm_graph import CommGraph, graph_for
+from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import (
     ChannelSetup,
     Deployment,
     build_deployment,
+    graph_for,
 )
 from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes
 from dfl_ray.simulation.dealing import deal_rows, sketches_of

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from dfl_ray.config.methods import PerTaskConfig
-from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import merged_mb, working_mb
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.packing.actors import Packing, device_state_mb, pack
+from dfl_ray.packing.actors import Packing, pack
+from dfl_ray.packing.needs import ActorNeeds
 from dfl_ray.packing.partition import MessageGraph, Node
 from dfl_ray.packing.store import PART_MB
 
@@ -23,22 +20,19 @@ DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 (measured)."""
 
 
-def state_mb(run: Outline) -> float:
-    """Memory of one device's state.
+def outline_needs(run: Outline) -> ActorNeeds:
+    """What the actors of a run would need in memory.
 
     Args:
         run: The run without its weights.
-
-    Returns:
-        Units of 2^20 bytes (`packing.actors.device_state_mb`).
     """
-    return device_state_mb(run.layout.size, _held(run))
-
-
-def _held(run: Outline) -> int:
-    """Most adapters that one device trains."""
     per_task = method_spec(run.config.method).per_task
-    return int((run.deployment.mixture > 0).sum(axis=1).max()) if per_task else 1
+    return ActorNeeds(
+        run.config, run.targets.shape, run.layout.size,
+        adapters=int((run.deployment.mixture > 0).sum(axis=1).max()) if per_task else 1, tasks=run.tasks,
+        row=float(run.tokens.mean.max()), asked_row=run.rows,
+        longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
+    )  # fmt: skip
 
 
 def planned_packing(
@@ -58,41 +52,11 @@ def planned_packing(
     Returns:
         The packing.
     """
+    needs = outline_needs(run)
     return pack(
-        run.config.runtime, run.deployment.topology.cluster, resources, state_mb(run), nodes=nodes,
-        messages=messages, working_mb=_working_mb(run), merged_mb=partial(_merged_mb, run, _held(run)),
+        run.config.runtime, run.deployment.topology.cluster, resources, needs.state_mb, nodes=nodes,
+        messages=messages, working_mb=needs.working_mb, merged_mb=needs.merged_mb,
     )  # fmt: skip
-
-
-def _working_mb(run: Outline) -> float:
-    """What an actor needs while it works (`engines.memory.working_mb`); on a GPU it is the GPU's memory."""
-    config = run.config
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    return working_mb(
-        run.targets.shape, rank=config.method.rank, width_bytes=_value_bytes(config),
-        device_tokens=config.method.batch_rows * float(run.tokens.mean.max()), devices=config.devices.count,
-        evaluated_tokens=run.tasks * (config.evaluate.rows_per_task or 0) * run.rows,
-        longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows))
-        if isinstance(config.method, PerTaskConfig) else 0,
-        device_values=run.layout.size * _held(run),
-    )  # fmt: skip
-
-
-def _merged_mb(run: Outline, adapters: int, devices: int) -> float:
-    """What an actor of some devices needs while it works where adapters are merged (`engines.memory.merged_mb`)."""
-    config = run.config
-    if config.runtime.gpus_per_actor:
-        return 0.0
-    row = float(run.tokens.mean.max())
-    return merged_mb(
-        run.targets.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * row, adapters=adapters,
-        devices=devices, asked_tokens=(config.evaluate.rows_per_task or math.inf) * run.rows,
-    )  # fmt: skip
-
-
-def _value_bytes(config: Config) -> int:
-    return 2 if config.model.dtype == "bfloat16" else 4
 
 
 def memory_figures(run: Outline, packing: Packing) -> dict[str, float]:
@@ -109,7 +73,8 @@ def memory_figures(run: Outline, packing: Packing) -> dict[str, float]:
         Units of 2^20 bytes by name: `base_mb`, `actor_mb`, `device_state_mb`, `working_mb`, `state_files_mb`,
         `peak_mb`.
     """
-    base, each, working = run.base_mb, state_mb(run), _working_mb(run)
+    needs, base = outline_needs(run), run.base_mb
+    each, working = needs.state_mb, needs.working_mb
     states = whole = each * run.config.devices.count
     if run.config.runtime.state_memory_mb is not None:
         states = min(states, run.config.runtime.state_memory_mb)

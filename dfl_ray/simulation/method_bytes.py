@@ -13,7 +13,7 @@ from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.network.comm_graph import graph_for
+from dfl_ray.network.deployment import graph_for
 from dfl_ray.network.traffic import LawfulNetwork
 from dfl_ray.simulation.dry_run import Outline, outline
 from dfl_ray.simulation.experiment import checked_layers

@@ -279,7 +279,7 @@ def node_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     from dfl_ray.records.words import size
     from dfl_ray.simulation.gpu_estimate import about
 
-    first = rows[0]["nodes"]
+    first = rows[0]["nodes"] if rows else 1
     than = "one" if first == 1 else f"{first}, the fewest that hold the actors"
     lines: list[tuple[str, str]] = []
     for one in rows:

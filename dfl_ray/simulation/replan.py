@@ -223,8 +223,7 @@ def _changes_unknown(run: Run, round_index: int) -> InputError:
 def _linked(config: Config) -> frozenset[Link]:
     """Who exchanges what with whom on the run's own graph, which is built again."""
     from dfl_ray.config.check import task_names
-    from dfl_ray.network.comm_graph import graph_for
-    from dfl_ray.network.deployment import build_deployment, needs_sketches
+    from dfl_ray.network.deployment import build_deployment, graph_for, needs_sketches
 
     names = task_names(config)
     if names is None or needs_sketches(config.topology):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dfl_ray.simulation.chosen_packing import state_mb
+from dfl_ray.simulation.chosen_packing import actor_needs
 
 if TYPE_CHECKING:
     from dfl_ray.simulation.experiment import Experiment
@@ -26,7 +26,7 @@ class ReplayRoom:
     """
 
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
-        self._most = max(LEAST_MB, state_mb(experiment) * experiment.config.devices.count) * 2**20
+        self._most = max(LEAST_MB, actor_needs(experiment).state_mb * experiment.config.devices.count) * 2**20
         self._say, self._told = say, False
         self._every = experiment.config.checkpoint.every
 

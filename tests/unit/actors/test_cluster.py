@@ -42,9 +42,11 @@ def test_usually_ray_keeps_its_own_settings(usual):
     assert cluster.session_settings() == ({"_temp_dir": "/tmp"}, [])
 
 
-def test_a_store_is_as_large_as_asked_for_but_no_larger_than_rays_own(usual):
+def test_a_store_is_as_large_as_asked_for_but_no_larger_than_the_memory(usual):
     assert cluster.session_settings(600.0)[0]["object_store_memory"] == 600 * 2**20
-    assert cluster.session_settings(1e6)[0]["object_store_memory"] == int(0.3 * 20 * GB)
+    assert cluster.session_settings(15000.0)[0]["object_store_memory"] == 15000 * 2**20
+    with pytest.raises(InputError, match=r"runtime\.object_store_mb=1e\+06"):
+        cluster.session_settings(1e6)
 
 
 def test_a_small_store_fits_little_shared_memory(usual, monkeypatch):

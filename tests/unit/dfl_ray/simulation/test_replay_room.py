@@ -9,7 +9,7 @@ import pytest
 from dfl_ray.records import load_run
 from dfl_ray.simulation import driver, replay_room
 from dfl_ray.simulation.backend import LocalBackend
-from dfl_ray.simulation.chosen_packing import state_mb
+from dfl_ray.simulation.chosen_packing import actor_needs
 from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.launch import launch
 from dfl_ray.simulation.replay_room import ReplayRoom
@@ -27,7 +27,7 @@ def test_the_bound_is_the_state_and_not_less_than_the_floor(
     assert ReplayRoom(run, said.append).outgrown(256 * 2**20 + 1)
     monkeypatch.setattr(replay_room, "LEAST_MB", 0.0)
     room = ReplayRoom(run, said.append)
-    state = round(state_mb(run) * devices * 2**20)
+    state = round(actor_needs(run).state_mb * devices * 2**20)
     said.clear()
     assert not room.outgrown(state - 1)
     assert not said

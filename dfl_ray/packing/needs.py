@@ -1,0 +1,67 @@
+"""What an actor needs in memory, by one law for the run and for its plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dfl_ray.config.schema import Config
+from dfl_ray.engines.memory import merged_mb, working_mb
+from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.decoder import DecoderShape
+from dfl_ray.packing.actors import device_state_mb
+
+
+@dataclass(frozen=True)
+class ActorNeeds:
+    """Memory of the actors of a run, in units of 2^20 bytes; on a GPU only states are in the machine's memory.
+
+    Attributes:
+        config: The run.
+        shape: The base model's shape; None of one that is none of the project's own decoders.
+        values: Values of one adapter.
+        adapters: Most adapters that one device trains.
+        tasks: Number of tasks.
+        row: Mean tokens of a training row, of the task with the longest.
+        asked_row: Mean tokens of a held-out row.
+        longest: Most tokens of a training row.
+    """
+
+    config: Config
+    shape: DecoderShape | None
+    values: int
+    adapters: int
+    tasks: int
+    row: float
+    asked_row: float
+    longest: int
+
+    @property
+    def state_mb(self) -> float:
+        """Of one device's state (`packing.actors.device_state_mb`)."""
+        return device_state_mb(self.values, self.adapters)
+
+    @property
+    def working_mb(self) -> float:
+        """Of an actor while it trains or evaluates (`engines.memory.working_mb`)."""
+        config = self.config
+        if config.runtime.gpus_per_actor:
+            return 0.0
+        return working_mb(
+            self.shape, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
+            device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
+            evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or 0) * self.asked_row,
+            longest=self.longest if method_spec(config.method).per_task else 0,
+            device_values=self.values * self.adapters,
+        )  # fmt: skip
+
+    def merged_mb(self, devices: int) -> float:
+        """Of an actor of some devices while it works where adapters are merged (`engines.memory.merged_mb`)."""
+        config = self.config
+        if config.runtime.gpus_per_actor:
+            return 0.0
+        return merged_mb(
+            self.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * self.row,
+            adapters=self.adapters, devices=devices,
+            asked_tokens=(config.evaluate.rows_per_task or math.inf) * self.asked_row,
+        )  # fmt: skip
