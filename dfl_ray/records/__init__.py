@@ -3,7 +3,8 @@
 `RunFolder` writes, `load_run` reads; `docs/records.md` lists every column.
 """
 
-from dfl_ray.records.folder import RunFolder, check_run_folder
+from dfl_ray.records.folder import RunFolder
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.loading import Run, comparable, load_run
 from dfl_ray.records.schema import (
     ATTEMPTS,

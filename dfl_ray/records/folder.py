@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, lock, parts
+from dfl_ray.records.folder_checks import check_free, check_run_folder
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
 from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
@@ -317,84 +318,8 @@ def _not_made(path: Path, error: OSError) -> InputError:
 
 def _claim(path: Path) -> lock.FolderLock:
     """Lock a folder, made if need be, and make sure that it was empty."""
-    if not _make_new(path) and not path.is_dir():
-        raise InputError(
-            f"The run folder {path} cannot be made",
-            got="a file of that name",
-            change="Choose another `name=...`.",
-        )
+    if not _make_new(path):
+        check_free(path)
     held = lock.acquire(path)
-    if any(entry.name != lock.LOCK_NAME for entry in path.iterdir()):
-        raise InputError(
-            f"The run folder {path} exists and is not empty",
-            got=_holds(path),
-            expected="a new or empty folder",
-            change=f"Go on with that run by `dfl-ray resume {path}`, or give this one another `name=...`.",
-        )
+    check_free(path)
     return held
-
-
-def _holds(path: Path) -> str:
-    try:
-        info = read_info(path / "run.json")
-        return f"a run in state `{info.get('state')}`, started {info.get('started_at')}"
-    except (OSError, ValueError):
-        return "other files"
-
-
-def check_run_folder(path: Path) -> dict[str, Any]:
-    """Make sure that a path is a run folder this version can read.
-
-    Args:
-        path: Where the run folder should be.
-
-    Returns:
-        What its `run.json` holds.
-
-    Raises:
-        InputError: Missing, foreign, damaged, or of a newer schema.
-    """
-    change = "Give the folder of a run made by `dfl-ray run`, for example `runs/<name>`."
-    if not path.is_dir():
-        raise InputError(f"There is no run folder {path}", got=_neighbours(path), change=change)
-    try:
-        info = read_info(path / "run.json")
-        version = int(info["schema_version"])
-        _check_kinds(info)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is not a run folder", got="no run.json in it", expected="run.json", change=change
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / 'run.json'} cannot be read", got=repr(error), change=change) from error
-    if version > SCHEMA_VERSION:
-        raise InputError(
-            f"The run {path} was written by a newer dfl-ray",
-            got=f"schema version {version}",
-            expected=f"at most {SCHEMA_VERSION}",
-            change="Read it with the version of dfl-ray that wrote it, or update this one.",
-        )
-    return info
-
-
-def _check_kinds(info: Mapping[str, Any]) -> None:
-    """Refuse a `run.json` whose parts are not what they are read as.
-
-    Raises:
-        ValueError: It names the key.
-    """
-    for key in ("git", "host", "versions", "wandb"):
-        if not isinstance(info.get(key) or {}, dict):
-            raise ValueError(f"`{key}` is no object")
-    if not isinstance((info.get("host") or {}).get("memory_bytes", 0), int | float):
-        raise ValueError("`host.memory_bytes` is no number")
-    if not isinstance(info.get("command") or [], list):
-        raise ValueError("`command` is no list")
-
-
-def _neighbours(path: Path) -> str:
-    """Name the runs beside a missing one, newest first."""
-    if not path.parent.is_dir():
-        return "nothing at that path"
-    runs = sorted(path.parent.glob("*/run.json"), key=lambda file: -file.stat().st_mtime)
-    return "runs there: " + ", ".join(run.parent.name for run in runs[:5]) if runs else "no runs beside it"

@@ -13,7 +13,8 @@ import pyarrow as pa
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
-from dfl_ray.records.folder import check_records, check_run_folder
+from dfl_ray.records.folder import check_records
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.remote import fetched, is_remote
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS

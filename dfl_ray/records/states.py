@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import parts
-from dfl_ray.records.folder import check_run_folder
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.schema import TABLES
 
 RunStateName = Literal["running", "waiting", "stopped", "failed", "finished", "unreadable"]

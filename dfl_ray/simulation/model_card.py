@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import method_rule
@@ -68,8 +68,23 @@ def model_card(
             f"{', '.join(held)}; what it can do of other tasks came to it over the air.", "",
             f"- seed {config['seed']}, rank {config['method']['rank']}, alpha {config['method']['alpha']:g}, "
             f"rule reported: {method_rule(run)}",
+            f"- {_own_rows(set(rows['rule']), experts)}",
             f"- code: commit {git.get('commit', 'unknown')}{' (with local changes)' if git.get('dirty') else ''}; "
             f"torch {versions.get('torch')}, transformers {versions.get('transformers')}, peft {versions.get('peft')}",
             "", "| task | rule | accuracy on held-out rows | chance |", "|---|---|---|---|", *table, "",
         ]
     )  # fmt: skip
+
+
+def _own_rows(rules: Set[str], experts: bool) -> str:
+    """Which accuracies are those of what was exported."""
+    if "single" in rules:
+        return "the accuracies below are this adapter's"
+    if experts:
+        return "with the adapter of a prompt's own task set the accuracies are those of rule `oracle`; others choose"
+    own = (
+        "those by rule `filter` are its own"
+        if "filter" in rules
+        else "its own (rule `filter`) were not measured"
+    )
+    return f"all experts are merged into one adapter here: of the accuracies below {own}, others choose an expert"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, parts
-from dfl_ray.records.folder import check_run_folder
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import FILE as PARTITION
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
