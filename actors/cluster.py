@@ -15,7 +15,7 @@ from actors.forks import ForkServer
 from actors.joining import join, prepare_token
 from actors.own_ray import own_ray
 from actors.session import hide_token, job_config, listen_only_here, private_folder
-from actors.starting import check_handles, explained, lost_service
+from actors.starting import check_handles, ended_silently, explained, lost_service
 from actors.watching import ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
@@ -210,7 +210,6 @@ class Starting:
 
     Attributes:
         notes: Sentences for the user about how Ray is started.
-        run_folder: The run's folder once it is made, for what is said if Ray dies.
 
     Raises:
         InputError: Nobody listens at `runtime.address`, or no folder serves for a session here.
@@ -234,7 +233,7 @@ class Starting:
             self._session, self.notes = session_settings(store_mb)
         self._ends_process = ends_process
         self._private = ExitStack()
-        self.run_folder: Path | None = None
+        self._run_folder: Path | None = None
         self._runtime, self._verbose = runtime, verbose
         self._began, self._over, self._ending = threading.Event(), threading.Event(), threading.Event()
         self._resources: Mapping[str, float] = {}
@@ -268,12 +267,18 @@ class Starting:
                 self._lose_services()
                 return
 
+    def note_run(self, folder: Path) -> None:
+        """Take down the run's folder once it is made, for what is said if Ray dies."""
+        self._run_folder = folder
+        if self._server is not None:
+            self._server.note_last_words(ended_silently(folder))
+
     def services_lost(self) -> bool:
         """Whether a service of Ray that was there is gone."""
         return self._services.lost()
 
     def _lose_services(self) -> None:
-        tell(lost_service(self.run_folder, joined=self._runtime.address is not None))
+        tell(lost_service(self._run_folder, joined=self._runtime.address is not None))
         if self._ends_process:
             self._abandon(1)
 

@@ -69,9 +69,7 @@ class ForkServer:
         from dfl_ray.packing.machine import socket_folder
         from dfl_ray.packing.workers import FORK_SOCKET
 
-        self._folder = tempfile.mkdtemp(
-            prefix="dfl-ray-forks-", dir=socket_folder(FORK_SOCKET)
-        )  # its owner's alone
+        self._folder = tempfile.mkdtemp(prefix="dfl-ray-forks-", dir=socket_folder(FORK_SOCKET))  # 0700
         os.symlink(os.path.abspath(__file__), os.path.join(self._folder, LAUNCHER))
         # OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. torch
         # starts its own at their first use, as many as the actor sets by then; Arrow's allocator is told not to.
@@ -80,18 +78,20 @@ class ForkServer:
         settings["PYTHONPATH"] = os.pathsep.join(safe_path(sys.path, os.getcwd(), project_root()))
         with socket.socket(
             socket.AF_UNIX
-        ) as listener:  # open before the server is, so that early orders wait for it
+        ) as listener:  # before the server is, so that early orders wait for it
             listener.bind(os.path.join(self._folder, "socket"))
             listener.listen(1024)
+            passed = [listener.fileno(), os.dup(2)]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "actors.forks", "serve", str(listener.fileno()), self._folder],
+                [sys.executable, "-P", "-m", "actors.forks", "serve", *map(str, passed), self._folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=None if verbose else subprocess.DEVNULL,
-                pass_fds=[listener.fileno()],
+                pass_fds=passed,
                 env={**os.environ, **settings},
                 start_new_session=True,  # Ctrl-C is for the driver alone
             )
+            os.close(passed[1])
 
     def launcher(self) -> str | None:
         """The script that Ray is to start in place of a worker's own; None where workers are no forks."""
@@ -114,12 +114,22 @@ class ForkServer:
         Args:
             session: A folder made by `actors.session.private_folder`.
         """
+        self._note("session", session)
+
+    def note_last_words(self, text: str) -> None:
+        """Have the server say something if this process ends without a word, as Ray lets it when its raylet is gone.
+
+        Args:
+            text: What to say on this process's standard error, with its end of line.
+        """
+        from actors.session import LAST_WORDS
+
+        self._note(LAST_WORDS, text)
+
+    def _note(self, name: str, text: str) -> None:
         if self._process is not None:
-            with (
-                suppress(OSError),
-                open(os.path.join(self._folder, "session"), "w", encoding="utf-8") as file,
-            ):
-                file.write(session)
+            with suppress(OSError), open(os.path.join(self._folder, name), "w", encoding="utf-8") as file:
+                file.write(text)
 
     def check(self) -> str | None:
         """Ask the server whether it can fork; waits for its imports. Returns and keeps the reason if it cannot."""
@@ -354,11 +364,12 @@ def _remove_session(folder: str) -> None:
             time.sleep(1.0)
 
 
-def main(listener: int, folder: str) -> None:
+def main(listener: int, words: int, folder: str) -> None:
     """The fork server: import, serve, and in a fork become the worker; its folder goes with it.
 
     Args:
         listener: Descriptor of the socket that it takes orders from.
+        words: Descriptor of the driver's standard error, for its last words.
         folder: Where that socket lies.
     """
     import gc
@@ -372,9 +383,13 @@ def main(listener: int, folder: str) -> None:
     _share_pages()
     order = serve(socket.socket(fileno=listener))
     if order is None:
+        from actors.session import say_last_words
+
+        say_last_words(folder, words)
         _remove_session(folder)
         shutil.rmtree(folder, ignore_errors=True)
     else:
+        os.close(words)
         _become_worker(order)
 
 
@@ -382,4 +397,4 @@ if __name__ == "__main__":
     if os.path.basename(sys.argv[0]) == LAUNCHER:
         launch_worker(os.path.join(os.path.dirname(sys.argv[0]), "socket"), sys.argv[1:])
     else:
-        main(int(sys.argv[2]), sys.argv[3])
+        main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

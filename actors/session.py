@@ -50,6 +50,23 @@ def remove(folder: str) -> None:
         time.sleep(0.05)
 
 
+LAST_WORDS = "last_words"
+"""File of the fork server's folder that holds what is to be said if the driver ends without a word."""
+
+
+def say_last_words(folder: str, descriptor: int) -> None:
+    """Say what a driver had left to be said, and let go of its standard error.
+
+    Args:
+        folder: The fork server's.
+        descriptor: A copy of the driver's standard error.
+    """
+    with suppress(OSError), open(os.path.join(folder, LAST_WORDS), encoding="utf-8") as file:
+        os.write(descriptor, file.read().encode())
+    with suppress(OSError):
+        os.close(descriptor)
+
+
 def listen_only_here(only: bool) -> None:
     """Have Ray's processes listen on 127.0.0.1, or end that; before Ray is started, or after it has ended.
 

@@ -58,6 +58,22 @@ def check_handles() -> None:
         )
 
 
+def ended_silently(folder: Path) -> str:
+    """What is said for a driver that has ended without a word: Ray does that to one whose raylet is shut down.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        One paragraph, with its end of line.
+    """
+    return (
+        "dfl-ray: The process of this run has ended without a word: it was killed, or Ray's own services on this "
+        "machine were shut down, as by `ray stop`, and Ray ends a process that has lost them. What was saved stays; go "
+        f"on with: dfl-ray resume {folder}\n"
+    )
+
+
 def lost_service(folder: Path | None, *, joined: bool = False) -> str:
     """What is said when Ray's raylet or control service dies, often for want of memory.
 

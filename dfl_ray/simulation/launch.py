@@ -228,7 +228,7 @@ def _backend_maker(
     from actors.pool import RayBackend
 
     def make(folder: Path) -> Backend:
-        starting.run_folder = folder
+        starting.note_run(folder)
         backend = RayBackend(
             experiment.setup, experiment.channel, chosen, progress.say, starting.services_lost
         )

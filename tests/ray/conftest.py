@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ class Lent:
     """Stands in a run for `actors.cluster.Starting`: the Ray and the fork server that the session has, left up."""
 
     def __init__(self, started: cluster.Starting) -> None:
-        self.started, self.notes, self.run_folder = started, (), None
+        self.started, self.notes = started, ()
 
     def __call__(self, *_: object, **__: object) -> Lent:
         return self
@@ -36,6 +37,9 @@ class Lent:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+    def note_run(self, folder: Path) -> None:
+        """The session's Ray dies with no single run."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.started, name)

@@ -110,6 +110,24 @@ def test_a_run_without_rays_services_stops_saved_and_says_how_to_go_on(undisturb
     assert_same_records(undisturbed, load_run(run), exact=False)
 
 
+def test_a_run_whose_raylet_is_shut_down_leaves_a_last_word(undisturbed, tmp_path):
+    """As by `ray stop`: Ray ends the driver before it has noticed anything."""
+    given = ["run", *SMALL_RUN, "name=cut", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"]
+    shut = KILLING.replace("process.kill()", "process.terminate()")
+    assert shut != KILLING
+    done = subprocess.run(
+        [sys.executable, "-c", shut, "raylet", PHASES["train"], *given],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"dfl-ray resume {tmp_path / 'cut'}" in done.stdout + done.stderr
+    again = subprocess.run(
+        [sys.executable, "-m", "dfl_ray", "resume", str(tmp_path / "cut")], capture_output=True, timeout=300
+    )
+    assert again.returncode == 0
+    assert_same_records(undisturbed, load_run(tmp_path / "cut"), exact=False)
+
+
 def test_thirty_random_kills_in_twenty_rounds_change_no_record(tmp_path, monkeypatch):
     words = ("rounds=20", "runtime.report=false")
     whole = load_run(

@@ -177,11 +177,15 @@ def test_a_server_that_ends_takes_its_folder_and_session_along(monkeypatch, tmp_
     monkeypatch.setattr(forks, "serve", lambda _listener: order)
     monkeypatch.setattr(forks, "_become_worker", worked.append)
     handler = signal.getsignal(signal.SIGCHLD)
+    (folder / "last_words").write_text("gone; go on\n")
+    heard, words = os.pipe()
     try:
-        forks.main(socket.socket(socket.AF_UNIX).detach(), str(folder))
+        forks.main(socket.socket(socket.AF_UNIX).detach(), words, str(folder))
     finally:
         gc.enable()
         signal.signal(signal.SIGCHLD, handler)
+    with open(heard, encoding="utf-8") as file:  # ends, since nobody holds the other end any more
+        assert file.read() == ("" if order else "gone; go on\n")
     assert folder.exists() == session.exists() == (order is not None)
     assert worked == [order] * (order is not None)
 

@@ -99,7 +99,7 @@ def test_a_lost_service_is_told_and_ends_the_process(starting, monkeypatch, tmp_
     state = ["sleeping"]
     children = [a_service("raylet", state), a_service("python", ["gone"])]
     monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=lambda **_: children))
-    starting.run_folder = tmp_path
+    starting.note_run(tmp_path)
     assert not starting._services.lost()
     state.append(end)
     children.clear()  # a process that has ended is no longer among them
@@ -125,7 +125,7 @@ def test_an_error_of_a_run_whose_services_died_is_told_as_their_death(
     starting, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(starting._services, "lost", lambda: True)
-    starting.run_folder = tmp_path
+    starting.note_run(tmp_path)
     starting._began.set()
     with pytest.raises(Ended, match="1"):
         starting.__exit__(RuntimeError, None, None)

@@ -63,6 +63,7 @@ def test_peft_and_transformers_give_the_simulators_logits(made: Any, tmp_path: P
     assert said["r"] >= tasks * saved.config.method.rank
     card = (tmp_path / "adapter/README.md").read_text()
     assert "device 2" in card and "seed 0" in card and "library_name: peft" in card
+    assert ("those by rule `filter` are its own" in card) == (saved.config.method.name == "sparse_orthogonal")
     assert (tmp_path / "model/tokenizer.json").is_file()
 
 
