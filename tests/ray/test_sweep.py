@@ -44,6 +44,7 @@ def test_its_trials_run_once_and_only_as_the_same_experiment(tmp_path: Path) -> 
     assert before == {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     process = sweep(tmp_path, "seeds=2", "rounds=100000")
     assert process.stdout is not None
