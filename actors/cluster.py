@@ -58,15 +58,6 @@ def of_the_caller(runtime: RuntimeConfig) -> RuntimeConfig:
     return runtime.model_copy(update={"address": CALLERS})
 
 
-def local_resources() -> dict[str, float]:
-    """What a cluster started on this machine will have, known before it is started: CPU, GPU, memory in bytes."""
-    return {
-        "CPU": float(machine.usable_cpus()),
-        "GPU": float(machine.visible_gpus()),
-        "memory": float(machine.available_memory_bytes()),
-    }
-
-
 def session_settings(store_mb: float | None = None) -> tuple[dict[str, Any], list[str]]:
     """Settings of Ray's session where the machine is not as Ray expects it, and what the user is told of it.
 

@@ -83,9 +83,9 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
 
 def _groups(arguments: Sequence[str]) -> tuple[list[DeviceGroup], Config]:
     """The groups of devices that the run's actors hold."""
-    from actors.cluster import local_resources
     from dfl_ray.config.load import load_config
     from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.packing.machine import local_resources
     from dfl_ray.simulation.experiment import build_experiment
     from dfl_ray.simulation.launch import choose_packing
 

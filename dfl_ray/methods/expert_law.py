@@ -82,14 +82,17 @@ class ExpertLaw:
             (t, a): self._refresh_rounds(tree.depth) for (t, a), tree in graph.everyone.items()
         }
         self._new_rounds = set(self.schedule).union(*self._refreshes.values())
-        self._before_new = {r - 1 for rounds in self._refreshes.values() for r in rounds}
+        mixed = self._refreshes.values() if self._mixed_first else ()
+        self._before_new = {r - 1 for rounds in mixed for r in rounds}
 
     def _refresh_rounds(self, depth: int) -> frozenset[int]:
         """Every E rounds, timed so that the last refresh has reached the farthest device when the run ends.
 
         What goes through the tree in a round has one more round for what is lost.
         """
-        waits = min(1 if self.context.config.through else depth, max(0, depth - 1))
+        waits = max(0, depth - 1)
+        if self.context.config.through:
+            waits = min(1, waits)
         last = max(1, self.context.rounds - waits)
         return frozenset(range(last, 0, -self._replicas_every))
 
@@ -112,7 +115,7 @@ class ExpertLaw:
 
     def busy(self, round_index: int) -> bool:
         """Where an exchange, a mask, a bid or a refresh is due, and in the first round."""
-        due = self._exchange_due(round_index) or (self._mixed_first and round_index in self._before_new)
+        due = self._exchange_due(round_index) or round_index in self._before_new
         return due or round_index == 1 or self._disjoint or round_index in self._new_rounds
 
     def _exchange_due(self, round_index: int) -> bool:

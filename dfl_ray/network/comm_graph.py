@@ -165,11 +165,10 @@ def comm_graph(
     star = {} if hub is None else _star(topology, hub)
     relays |= {(a, b): way for (a, b), way in star.items() if len(way) > 2}
     reached = () if hub is None else tuple(sorted({hub, *(a for a, _ in star)}))
-    ways = (
-        Ways(relays, {tree.root: _before(topology, tree) for tree in everyone.values()})
-        if through
-        else relays
-    )
+    ways: Mapping[tuple[int, int], tuple[int, ...]] = relays
+    if through:  # an author of several tasks has one tree
+        trees = {tree.root: tree for tree in everyone.values()}
+        ways = Ways(relays, {root: _before(topology, tree) for root, tree in trees.items()})
     return CommGraph(weights, task_weights, authority, everyone, holders, ways, star=reached)
 
 

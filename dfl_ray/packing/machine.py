@@ -78,6 +78,15 @@ def visible_gpus() -> int:
     return min(found, len(names))
 
 
+def local_resources() -> dict[str, float]:
+    """What a cluster started on this machine will have, known before it is started: CPU, GPU, memory in bytes."""
+    return {
+        "CPU": float(usable_cpus()),
+        "GPU": float(visible_gpus()),
+        "memory": float(available_memory_bytes()),
+    }
+
+
 def _driver_gpus() -> int:
     import shutil
     import subprocess

@@ -39,10 +39,9 @@ def object_store_mb(config: Config) -> float | None:
     base = base_mb(config.model)
     if base is None:
         return None
-    resources = {"CPU": float(machine.usable_cpus()), "GPU": float(machine.visible_gpus())}
     count = config.devices.count
-    wanted = FLOOR_MB + 2.0 * base + PART_MB * actors_wanted(config.runtime, count, resources)
-    return min(wanted + DEVICE_MB * count, rays_own_mb())
+    actors = actors_wanted(config.runtime, count, machine.local_resources())
+    return min(FLOOR_MB + 2.0 * base + PART_MB * actors + DEVICE_MB * count, rays_own_mb())
 
 
 def rays_own_mb() -> float:

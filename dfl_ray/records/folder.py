@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, lock, parts
-from dfl_ray.records.folder_checks import check_free, check_run_folder
+from dfl_ray.records.folder_checks import check_empty, check_folder, check_run_folder
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
 from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
@@ -319,7 +319,7 @@ def _not_made(path: Path, error: OSError) -> InputError:
 def _claim(path: Path) -> lock.FolderLock:
     """Lock a folder, made if need be, and make sure that it was empty."""
     if not _make_new(path):
-        check_free(path)
+        check_folder(path)
     held = lock.acquire(path)
-    check_free(path)
+    check_empty(path)
     return held

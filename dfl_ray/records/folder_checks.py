@@ -19,7 +19,22 @@ def check_free(path: Path) -> None:
         path: Where it is to be.
 
     Raises:
-        InputError: It is a file or lies below one, or it is a folder that is not empty.
+        InputError: It is a file or lies below one, another run writes there, or it is a folder that is not empty.
+    """
+    check_folder(path)
+    if path.is_dir() and _entries(path):
+        lock.acquire(path).release()  # names the process that writes there
+        check_empty(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a place that is a file or lies below one.
+
+    Args:
+        path: The place.
+
+    Raises:
+        InputError: It is or does.
     """
     found = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not found.is_dir():
@@ -28,13 +43,28 @@ def check_free(path: Path) -> None:
             got="a file of that name" if found == path else f"{found}, which is no folder",
             change="Choose another `name=...`." if found == path else "Change `runtime.runs_dir`.",
         )
-    if found == path and any(entry.name != lock.LOCK_NAME for entry in path.iterdir()):
+
+
+def check_empty(path: Path) -> None:
+    """Refuse a folder that holds anything but a lock.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        InputError: It does, and what.
+    """
+    if _entries(path):
         raise InputError(
             f"The run folder {path} exists and is not empty",
             got=_holds(path),
             expected="a new or empty folder",
             change=f"Go on with that run by `dfl-ray resume {path}`, or give this one another `name=...`.",
         )
+
+
+def _entries(path: Path) -> bool:
+    return any(entry.name != lock.LOCK_NAME for entry in path.iterdir())
 
 
 def _holds(path: Path) -> str:

@@ -176,6 +176,7 @@ def _building(
     The rows are read and the resources compared first, so that most wrong input is refused before Ray is there. All
     of it is before any actor is.
     """
+    from dfl_ray.packing.machine import local_resources
     from dfl_ray.packing.store import object_store_mb
     from dfl_ray.tasks.load import read_tasks
 
@@ -196,7 +197,7 @@ def _building(
 
     runtime = cluster.of_the_caller(config.runtime)
     if runtime.address is None:
-        check_least(runtime, config.devices.count, cluster.local_resources())
+        check_least(runtime, config.devices.count, local_resources())
     # A fork server that came with the call is the command line's, whose process is the run's alone.
     ours = server is not None
     store_mb = object_store_mb(config)
@@ -217,9 +218,10 @@ def _backend_maker(
 ) -> Callable[[Path], Backend]:
     """Wait for Ray, decide the packing for the workers there will be, and return what makes the actors."""
     from actors import cluster
+    from dfl_ray.packing.machine import local_resources
 
     if runtime.address is None:
-        choose_packing(experiment, cluster.local_resources())
+        choose_packing(experiment, local_resources())
     with progress.step("Ray"):
         resources = starting.resources()
         refusal = starting.why_no_forks()

@@ -32,7 +32,6 @@ from dfl_ray.records import (
 )
 from dfl_ray.records.parts import COMPACT_EVERY, list_parts
 from dfl_ray.records.schema import SCHEMA_VERSION, conform
-from tests.conftest import small_config
 
 CORE = {
     "simulated_s": 1.5,
@@ -394,17 +393,3 @@ def test_part_of_a_table_can_be_read(folder: RunFolder):
     run: Run = load_run(folder.path)
     part = run.table("evaluation", columns=["task", "accuracy"], rounds=(2, 2))
     assert list(part.columns) == ["task", "accuracy"] and len(part) == 6
-
-
-@pytest.mark.parametrize("place", ["taken", "file", "file/below"])
-def test_a_place_where_no_run_can_be_is_refused_before_anything_is_set_up(tmp_path, monkeypatch, place):
-    from dfl_ray.simulation import launch
-
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "x").touch()
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(launch, "_building", lambda *_: pytest.fail("the experiment was built"))
-    config = small_config(tmp_path).model_copy(update={"name": Path(place).name})
-    runtime = config.runtime.model_copy(update={"runs_dir": str((tmp_path / place).parent)})
-    with pytest.raises(InputError, match=r"is not empty|cannot be made"):
-        launch.launch(config.model_copy(update={"runtime": runtime}), json=True)
