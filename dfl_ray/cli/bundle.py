@@ -42,6 +42,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="key=value",
         help="where things lie here: model.name, tasks.path, keys of runtime",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "words", nargs="*", metavar="CONFIG key=value", help="a preset or a file, then overrides"
+        "words", nargs="*", default=[], metavar="CONFIG key=value", help="a preset or a file, then overrides"
     )
     parser.add_argument(
         "-o", "--output", default="machine.yaml", metavar="FILE", help="the class (default: machine.yaml)"
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print predicted and measured times of steps the fit has not seen, and write the class."""
-    from dfl_ray.cli.commands import silence, split_words
+    from dfl_ray.cli.commands import answer, print_json, silence, split_words
     from dfl_ray.config.check import check_inputs
     from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
@@ -45,19 +44,17 @@ def execute(options: argparse.Namespace) -> int:
     from dfl_ray.simulation.calibrate import calibrate
     from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json or options.quiet)
+    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
     found = calibrate(config, options.seconds, progress.step)
     for line in lines(found):
-        progress.say(line)
+        tell(line)
     figures = figures_of(found, options.watts)
     _write(output, options.name, figures, config.model.name)
-    progress.say(f"Class `{options.name}`: {output}. Use it with devices.classes={output}")
+    tell(f"Class `{options.name}`: {output}. Use it with devices.classes={output}")
     if options.watts is None:
-        progress.say(
-            "Energy is the default class's, 0.25 nJ for each operation: give --watts W for the machine's."
-        )
+        tell("Energy is the default class's, 0.25 nJ for each operation: give --watts W for the machine's.")
     if options.json:
-        print(json.dumps({"class": str(output), **figures, "worst": found.worst, "checked": _checked(found)}))
+        print_json({"class": str(output), **figures, "worst": found.worst, "checked": _checked(found)})
     return 0
 
 

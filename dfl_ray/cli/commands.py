@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,7 @@ def run(options: argparse.Namespace) -> int:
         found = begun(load(options.words), options.words)
         if found is not None:
             return 0 if found.overrides is None else resume(_of_run(found.folder, found.overrides, options))
-    local = [w for w in options.words if w.startswith("runtime.backend=")][-1:] == ["runtime.backend=local"]
-    with nullcontext() if local else ForkServer(verbose=options.verbose) as server:
+    with nullcontext() if _local(options.words) else ForkServer(verbose=options.verbose) as server:
         from dfl_ray.config.check import check_inputs
 
         config = load(options.words)
@@ -44,6 +43,21 @@ def run(options: argparse.Namespace) -> int:
             config, verbose=options.verbose, json=options.json, quiet=options.quiet, server=server
         )
         return _finish(outcome, options.json)
+
+
+def _local(words: Iterable[str], before: str = "") -> bool:
+    """Whether the last word on the backend, or the line of a run's `config.yaml`, says that no actors are needed."""
+    said = [w.partition("=")[2] for w in words if w.startswith("runtime.backend=")]
+    return (said or [before])[-1] == "local"
+
+
+def _backend_of(folder: Path) -> str:
+    """The backend that a run was begun with, as its `config.yaml` says; read without the time that checks take."""
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # whoever loads it says what is wrong with it
+    return text.partition("\n  backend: ")[2].partition(" ")[0].partition("\n")[0]
 
 
 def _of_run(folder: Path, overrides: list[str], options: argparse.Namespace) -> argparse.Namespace:
@@ -63,7 +77,8 @@ def resume(options: argparse.Namespace) -> int:
 
     collect_seldom()
     folder = run_folder(options.run, whole=True)
-    with ForkServer(verbose=options.verbose) as server:
+    local = _local(options.overrides, _backend_of(folder))
+    with nullcontext() if local else ForkServer(verbose=options.verbose) as server:
         silence(options.verbose)
         from dfl_ray.simulation.launch import resume as resume_run
 
@@ -209,6 +224,13 @@ def _finish(outcome: Any, as_json: bool) -> int:
     if as_json:
         print_json({"run": str(outcome.folder), **outcome.summary})
     return 0
+
+
+def answer(options: argparse.Namespace) -> Callable[[str], None]:
+    """What prints a line of what a command was asked for: under `-q` too, not beside `--json`."""
+    from dfl_ray.tracking.progress import make_progress
+
+    return make_progress(quiet=options.json).say
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -33,5 +33,5 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show what libraries say, and tracebacks"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress, errors only")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress; of a run errors only")
     parser.add_argument("--version", action="version", version=f"dfl-ray {VERSION}", help="print the version")

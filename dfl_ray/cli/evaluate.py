@@ -14,7 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys of `evaluate`, e.g. evaluate.rules=[all]"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="keys of `evaluate`, e.g. evaluate.rules=[all]",
     )
     parser.add_argument(
         "--harness",
@@ -50,24 +54,24 @@ def execute(options: argparse.Namespace) -> int:
 def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
     if options.device is not None or options.experts:
         raise InputError("--device and --experts go with --harness", change="Add --harness tasks=NAME.")
-    from dfl_ray.cli.commands import write_table
+    from dfl_ray.cli.commands import answer, print_json, write_table
     from dfl_ray.simulation.evaluate_again import evaluate_again
     from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json)
+    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
     table = evaluate_again(folder, options.overrides, progress)
     means = table.groupby(["rule", "task"], sort=False)["accuracy"].mean()
-    progress.say(f"after round {int(table['round'].iloc[0])}, mean accuracy over devices")
+    tell(f"after round {int(table['round'].iloc[0])}, mean accuracy over devices")
     for (rule, task), value in means.items():  # type: ignore[misc]
-        progress.say(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
+        tell(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
     if output is not None:
         write_table(table, output)
-        progress.say(f"Rows: {output}")
+        tell(f"Rows: {output}")
     if options.json:
         by_rule = {
             rule: part.groupby("task")["accuracy"].mean().to_dict() for rule, part in table.groupby("rule")
         }
-        print(json.dumps({"run": str(folder), "round": int(table["round"].iloc[0]), "accuracy": by_rule}))
+        print_json({"run": str(folder), "round": int(table["round"].iloc[0]), "accuracy": by_rule})
     return 0
 
 
@@ -78,24 +82,23 @@ def _attacked(folder: Path, options: argparse.Namespace, output: Path | None) ->
             got="keys of the configuration, --harness, --device or --experts",
             expected="RUN --privacy",
         )
-    from dfl_ray.cli.commands import write_table
+    from dfl_ray.cli.commands import answer, print_json, write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.privacy_probe import probe_privacy
-    from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json)
+    tell = answer(options)
     run = open_saved(folder)
     table = probe_privacy(run)
     means = {str(name): float(value) for name, value in table.iloc[:, 2:].mean().items()}
-    progress.say(f"after round {run.round_index}, area under the ROC curve of each attack; 0.5 is guessing")
+    tell(f"after round {run.round_index}, area under the ROC curve of each attack; 0.5 is guessing")
     for name, value in means.items():
-        progress.say(f"{name:<16} {value:5.3f}")
+        tell(f"{name:<16} {value:5.3f}")
     if output is not None:
         write_table(table, output)
-        progress.say(f"Rows: {output}")
+        tell(f"Rows: {output}")
     if options.json:
         told = {name: None if value != value else value for name, value in means.items()}
-        print(json.dumps({"run": str(folder), "round": run.round_index, "privacy": told}))
+        print_json({"run": str(folder), "round": run.round_index, "privacy": told})
     return 0
 
 
@@ -109,25 +112,25 @@ def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) 
             expected="RUN alone",
         )
     settings = harness_settings(options.harness)
-    from dfl_ray.cli.commands import write_table
+    from dfl_ray.cli.commands import answer, print_json, write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.harness import evaluate_with_harness
     from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json)
+    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
     run = open_saved(folder)
     devices = sorted(run.experiment.setup.held) if options.device is None else [options.device]
     table = evaluate_with_harness(run, settings, progress, devices=devices, experts=options.experts)
     shown = table.groupby(["expert", "task", "metric", "filter"], sort=False)["value"].mean()
     of = f"device {options.device}" if options.device is not None else f"{len(devices)} devices, mean"
-    progress.say(f"after round {run.round_index}, {of}")
+    tell(f"after round {run.round_index}, {of}")
     for (expert, task, metric, kind), value in shown.items():  # type: ignore[misc]
         words = f"{task} {metric}" + ("" if kind == "none" else f" ({kind})")
-        progress.say(f"{words:<40} {value:10.4f}" + (f"   expert of {expert}" if expert else ""))
+        tell(f"{words:<40} {value:10.4f}" + (f"   expert of {expert}" if expert else ""))
     if output is not None:
         write_table(table, output)
-        progress.say(f"Rows: {output}")
+        tell(f"Rows: {output}")
     if options.json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
-        print(json.dumps({"run": str(folder), "round": run.round_index, "harness": rows}))
+        print_json({"run": str(folder), "round": run.round_index, "harness": rows})
     return 0

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
+        default=[],
         metavar="CONFIG key=value",
         help="a preset's name or a YAML file (default: preset `default`), then overrides",
     )

@@ -100,6 +100,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
+        default=[],
         metavar="CONFIG key=value",
         help="a preset's name or a YAML file (default: preset `default`), then overrides",
     )
@@ -155,8 +156,9 @@ def _resume_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="key=value",
-        help="rounds=N to lengthen the run, or keys of evaluate, checkpoint, track and runtime",
+        help="rounds=N to lengthen the run, or keys of stop, evaluate, checkpoint, track and runtime",
     )
     parser.add_argument(
         "--changed",
@@ -189,12 +191,12 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--round", type=int, metavar="N", help="as of round N: device_map and schedule (default: the last)"
     )
-    parser.add_argument("--device", type=int, metavar="N", help="whose figure: those that begin with device_")
+    parser.add_argument("--device", type=int, metavar="N", help="whose figure: the six of one device")
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="run folders, or folders of runs (default: runs)"
+        "runs", nargs="*", default=[], metavar="RUN", help="run folders, or folders of runs (default: runs)"
     )
     add_json(parser)
 

@@ -12,7 +12,7 @@ from dfl_ray.tracking.terminal import broken, columns, named, table
 
 def plan(options: argparse.Namespace) -> int:
     """Bytes, airtime, energy, latency, memory and wall time, without training; of several configurations a table."""
-    from dfl_ray.cli.commands import load, print_json, silence
+    from dfl_ray.cli.commands import answer, load, print_json, silence
     from dfl_ray.config.check import check_inputs
 
     sources = [word for word in options.words if "=" not in word]
@@ -34,7 +34,7 @@ def plan(options: argparse.Namespace) -> int:
     machines = None if options.nodes is None else Machines.of(options.nodes, options.link)
     for config in configs.values() if machines else ():
         check_forecast(config)
-    progress = make_progress(quiet=options.json or options.quiet)
+    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
     plans: list[dict[str, Any]] = []
     for name, config in configs.items():
         if len(configs) > 1:
@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> int:
     if len(plans) > 1:
         plans = [{"configuration": name, **one} for name, one in zip(configs, plans, strict=True)]
     for line in _one(plans[0]) if len(plans) == 1 else [*table_lines(plans), *_notes(plans)]:
-        progress.say(line)
+        tell(line)
     if options.json:
         print_json(plans[0] if len(plans) == 1 else {"plans": plans})
     return 0

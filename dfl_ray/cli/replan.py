@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from dfl_ray.cli.common import add_json
 from dfl_ray.tracking.terminal import broken, columns, table
@@ -13,7 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument(
-        "overrides", nargs="*", metavar="radio.key=value", help="keys of `radio`; none = the run's own radio"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="radio.key=value",
+        help="keys of `radio`; none = the run's own radio",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write one row a round to a .csv or .parquet file"
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print the run's figures beside those under the new radio, and write the rounds where asked."""
-    from dfl_ray.cli.commands import run_folder, silence, table_file, write_table
+    from dfl_ray.cli.commands import answer, print_json, run_folder, silence, table_file, write_table
 
     folder = run_folder(options.run)
     output = table_file(options.output)
@@ -31,21 +34,21 @@ def execute(options: argparse.Namespace) -> int:
     from dfl_ray.simulation.replan import replan
     from dfl_ray.tracking.progress import make_progress
 
-    progress = make_progress(quiet=options.json or options.quiet)
+    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
     with progress.step("replanning"):
         found = replan(folder, options.overrides)
     totals = found.totals()
     for line in _lines(totals):
-        progress.say(line)
+        tell(line)
     for note in found.notes:
         for line in broken(note, columns(), first="note  ", rest="      "):
-            progress.say(line)
+            tell(line)
     if output is not None:
         write_table(found.rounds, output)
-        progress.say(f"Rounds: {output}")
+        tell(f"Rounds: {output}")
     if options.json:
         record = {"run": str(folder), "radio": options.overrides, "totals": totals, "notes": found.notes}
-        print(json.dumps(record))
+        print_json(record)
     return 0
 
 

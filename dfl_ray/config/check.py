@@ -14,7 +14,7 @@ from types import MappingProxyType
 from channels.registry import check_options
 from dfl_ray.config.asynchronous import asynchronous_problems
 from dfl_ray.config.class_table import class_problems, is_table
-from dfl_ray.config.faults import fault_problems
+from dfl_ray.config.faults import fault_problems, mixing_problems
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
@@ -79,6 +79,7 @@ def check_values(config: Config) -> list[Problem]:
         _templates,
         lambda c: warm_start_problems(c.model, c.method),
         lambda c: fault_problems(c.devices.faults, c.method),
+        lambda c: mixing_problems(c.method),
         asynchronous_problems,
         variates_problems,
         lambda c: privacy_problems(c.privacy, c.method),

@@ -42,10 +42,28 @@ def fault_problems(faults: FaultsConfig, method: TrainingConfig) -> Iterable[Pro
     Returns:
         At most one problem.
     """
-    if not faults.share or isinstance(method, GossipConfig) or FAULTS[faults.kind].values is None:
+    mixes = isinstance(method, GossipConfig) and method.mixes
+    if not faults.share or mixes or FAULTS[faults.kind].values is None:
         return
     yield Problem(
         f"`devices.faults.kind` {faults.kind} is not there for the method {method.name}",
-        expected="a method with the key `method.aggregation`, whose messages are values that are averaged",
+        expected="a method with the key `method.aggregation` that averages values with neighbours",
         change="Choose such a method, or `devices.faults.kind` label_flip, backdoor, silent or crash.",
     )
+
+
+def mixing_problems(method: TrainingConfig) -> Iterable[Problem]:
+    """Find a rule of mixing under a method that has the key and mixes nothing.
+
+    Args:
+        method: The section `method`.
+
+    Returns:
+        At most one problem.
+    """
+    if isinstance(method, GossipConfig) and not method.mixes and method.aggregation != "gossip":
+        yield Problem(
+            f"`method.aggregation` is not there for the method {method.name}, which averages nothing",
+            got=method.aggregation,
+            change="Leave the key out.",
+        )

@@ -215,6 +215,11 @@ class LocalPerTaskConfig(_PerTaskConfig):
 
     type: Literal["local_per_task"] = Field(default="local_per_task", description="the method's name")
 
+    @property
+    def mixes(self) -> bool:
+        """Nothing is averaged."""
+        return False
+
 
 PerTaskConfig = (SparseOrthogonalConfig, DloraPerTaskConfig, FfaPerTaskConfig, LocalPerTaskConfig)
 """Sections of the methods with an expert a task that share `dfl_ray.methods.sparse_orthogonal.TaskExperts`."""

@@ -89,6 +89,11 @@ class GossipConfig(TrainingConfig):
         description="`trimmed_mean`, `krum`: share of those who are mixed that is taken to be wrong",
     )
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the method averages anything at all."""
+        return True
+
 
 class AveragedConfig(GossipConfig):
     """What the methods share that average parts of the one adapter of a device."""

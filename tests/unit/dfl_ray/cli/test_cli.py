@@ -16,6 +16,7 @@ import pytest
 from dfl_ray.cli import main
 from dfl_ray.cli.commands import split_words
 from dfl_ray.cli.quiet import SETTINGS, silence_libraries
+from dfl_ray.config.describe import describe
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError, Interrupted, RunError
 
@@ -32,7 +33,7 @@ class Launcher(types.ModuleType):
     servers: list[str | None] = field(default_factory=list)
 
     def launch(self, config: Any, *, verbose: bool, json: bool, quiet: bool, server: Any) -> Any:
-        self.servers.append(server.refusal)
+        self.servers.append("no server" if server is None else server.refusal)
         return self._answer("launch", config, verbose, json)
 
     def resume(
@@ -47,7 +48,7 @@ class Launcher(types.ModuleType):
         server: Any,
     ) -> Any:
         assert not changed
-        self.servers.append(server.refusal)
+        self.servers.append("no server" if server is None else server.refusal)
         return self._answer("resume", path, *overrides, verbose, json)
 
     def _answer(self, *call: Any) -> Any:
@@ -233,6 +234,18 @@ def test_run_and_resume_start_the_fork_server_ahead(launcher: Launcher, tmp_path
     (tmp_path / "config.yaml").write_text("", encoding="utf-8")
     assert main(["run"]) == main(["resume", str(tmp_path)]) == 0
     assert launcher.servers == [None, None]
+
+
+def test_run_and_resume_start_no_fork_server_for_one_process(launcher: Launcher, tmp_path: Path) -> None:
+    saved = describe(load_config(None, ["runtime.backend=local"]), changed_only=False)
+    (tmp_path / "config.yaml").write_text(saved, encoding="utf-8")
+    assert (
+        main(["run", "runtime.backend=ray", "runtime.backend=local"]) == main(["resume", str(tmp_path)]) == 0
+    )
+    assert launcher.servers == ["no server", "no server"]
+    if sys.platform == "linux":
+        assert main(["resume", str(tmp_path), "runtime.backend=ray"]) == 0
+        assert launcher.servers[-1] is None
 
 
 @pytest.mark.parametrize(("words", "rounds"), [([], None), (["--rounds", "7"], 7)])

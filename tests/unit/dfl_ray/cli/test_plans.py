@@ -56,6 +56,9 @@ def test_each_configuration_is_planned_with_the_same_overrides(
     shown = capsys.readouterr().out
     assert asked == [(5.9e9, 9, 1), (28e9, 9, 1)]
     assert shown.index("5.9 s") < shown.index("28 s") and "note  mmwave-indoor: half of it" in shown
+    assert "Planning" in shown and main([*words, "-q"]) == 0
+    quiet = capsys.readouterr().out
+    assert "28 s" in quiet and "Planning" not in quiet
     assert main([*words, "--json"]) == 0
     plans = json.loads(capsys.readouterr().out.splitlines()[-1])["plans"]
     assert [(one["configuration"], one["run"]["airtime_s"]) for one in plans] == [

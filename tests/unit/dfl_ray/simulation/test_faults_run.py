@@ -202,6 +202,14 @@ def test_faults_in_values_need_a_method_that_averages_values():
     load_config(None, ["method=choco", "devices.faults.share=0.2", "devices.faults.kind=crash"])
 
 
+def test_what_mixes_nothing_takes_neither_faults_in_values_nor_a_rule_of_mixing():
+    with pytest.raises(InputError, match=r"devices\.faults\.kind.*sign_flip.*local_per_task"):
+        load_config(None, ["method=local_per_task", "devices.faults.share=0.2"])
+    with pytest.raises(InputError, match=r"method\.aggregation.*averages nothing.*Got: median"):
+        load_config(None, ["method=local_per_task", "method.aggregation=median"])
+    load_config(None, ["method=local_per_task", "devices.faults.share=0.2", "devices.faults.kind=silent"])
+
+
 @pytest.mark.parametrize("mechanism", ["examples", "updates"])
 def test_a_private_run_says_and_records_epsilon_and_is_planned_as_it_goes(mechanism, tmp_path, capsys):
     pytest.importorskip("prv_accountant")
