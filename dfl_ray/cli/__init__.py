@@ -43,9 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(INTERRUPTED, EXIT_INTERRUPTED, error, verbose)
     except (InputError, RunError) as error:
         return _explain(str(error), error.exit_code, error, verbose)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            return _unexpected(error, verbose)
+        text = f"`{error.filename}` cannot be read or written. Got: {error.strerror}."
+        change = "Give another path, or mend this one. Run again with -v for the traceback."
+        return _explain(f"{text} {change}", EXIT_FAILED, error, verbose)
     except Exception as error:
-        text = f"Unexpected {type(error).__name__}: {error}".rstrip()
-        return _explain(f"{text} Run again with -v for the traceback.", EXIT_FAILED, error, verbose)
+        return _unexpected(error, verbose)
+
+
+def _unexpected(error: Exception, verbose: bool) -> int:
+    text = f"Unexpected {type(error).__name__}: {error}".rstrip()
+    return _explain(f"{text} Run again with -v for the traceback.", EXIT_FAILED, error, verbose)
 
 
 def _explain(text: str, code: int, error: BaseException, verbose: bool) -> int:

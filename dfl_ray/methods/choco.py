@@ -71,7 +71,7 @@ class Choco(SharedAdapter[ChocoState]):
     def begin(self, device: Device[ChocoState], round_index: int) -> None:
         """Start all public copies, the own and the neighbours', at the common first adapter, in the first round."""
         if device.memory.own is None:
-            first = first_adapters(self, self.context, [device.index])[0].numpy()
+            first = self._first(device)
             device.memory.own = first.copy()
             neighbours = sorted(self.context.graph.weights.get(device.index, {}))
             device.memory.copies = {n: first.copy() for n in neighbours}
@@ -151,9 +151,15 @@ class Choco(SharedAdapter[ChocoState]):
         if base != device.memory.copied.get(message.sender, 0):
             raise MessageError(Refusal.REPLAYED, f"a difference to version {base} of {message.sender}")
         mask, values = sparse_entries(message.body[5:], self.layout.size, message.precision)
-        moved = device.memory.copies[message.sender].copy()
+        held = device.memory.copies.get(message.sender)
+        # A neighbour since the graph changed, which has never said anything: its copy is the common first adapter.
+        moved = self._first(device) if held is None else held.copy()
         moved[mask] += values
         return moved
+
+    def _first(self, device: Device[ChocoState]) -> np.ndarray:
+        """The common first adapter, (size,)."""
+        return first_adapters(self, self.context, [device.index])[0].numpy().copy()
 
     @staticmethod
     def _own(device: Device[ChocoState]) -> np.ndarray:

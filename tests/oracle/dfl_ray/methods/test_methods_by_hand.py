@@ -157,6 +157,21 @@ def test_choco_copies_agree_again_after_a_loss():
         assert same == (r not in (2, 3))
 
 
+def test_choco_takes_the_first_difference_of_a_neighbour_that_came_later():
+    config = ChocoConfig(rank=4, precision="float32")
+    method, devices = network(config, complete(3))
+    play(method, devices, 1)
+    later, strangers = network(config, complete(3))
+    for device in strangers:
+        later.begin(device, 1)
+        device.memory.copies.clear()  # as after a graph that had no such link
+    refused, _ = play(later, strangers, 1)
+    assert not refused
+    for one, other in zip(devices, strangers, strict=True):
+        np.testing.assert_array_equal(one.state.theta.numpy(), other.state.theta.numpy())
+        assert set(other.memory.copies) == set(one.memory.copies)
+
+
 def test_choco_sends_far_less():
     layers = (LayerShape("x", 60, 70),)
     sizes = []

@@ -303,3 +303,19 @@ def test_hush_leaves_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> N
     silence_libraries()
     assert os.environ["WANDB_SILENT"] == "false"
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
+
+
+def test_a_path_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = NotADirectoryError(20, "Not a directory", str(tmp_path / "file" / "out.csv"))
+
+    def refuse(_options: Any) -> int:
+        raise error
+
+    from dfl_ray.cli import parser
+
+    _, options = parser.parse_words(["presets"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parser, "parse_words", lambda _: (types.SimpleNamespace(execute=refuse), options))
+        assert main(["presets"]) == 1
+    said = capsys.readouterr().err
+    assert "out.csv` cannot be read or written. Got: Not a directory." in said and "Unexpected" not in said
