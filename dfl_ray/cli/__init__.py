@@ -43,19 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(INTERRUPTED, EXIT_INTERRUPTED, error, verbose)
     except (InputError, RunError) as error:
         return _explain(str(error), error.exit_code, error, verbose)
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
-            return _unexpected(error, verbose)
-        text = f"`{error.filename}` cannot be read or written. Got: {error.strerror}."
-        change = "Give another path, or mend this one. Run again with -v for the traceback."
-        return _explain(f"{text} {change}", EXIT_FAILED, error, verbose)
     except Exception as error:
-        return _unexpected(error, verbose)
+        return _explain(f"{_told(error)} Run again with -v for the traceback.", EXIT_FAILED, error, verbose)
 
 
-def _unexpected(error: Exception, verbose: bool) -> int:
-    text = f"Unexpected {type(error).__name__}: {error}".rstrip()
-    return _explain(f"{text} Run again with -v for the traceback.", EXIT_FAILED, error, verbose)
+def _told(error: Exception) -> str:
+    """What went wrong, of errors that nobody foresaw: a path that cannot be used is named."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        what = f"`{error.filename}` cannot be read or written. Got: {error.strerror}."
+        return f"{what} Give another path, or mend this one."
+    return f"Unexpected {type(error).__name__}: {error}".rstrip()
 
 
 def _explain(text: str, code: int, error: BaseException, verbose: bool) -> int:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print predicted and measured times of steps the fit has not seen, and write the class."""
-    from dfl_ray.cli.commands import answer, print_json, silence, split_words
+    from dfl_ray.cli.commands import print_json, progress_and_answer, silence, split_words
     from dfl_ray.config.check import check_inputs
     from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
@@ -42,9 +42,8 @@ def execute(options: argparse.Namespace) -> int:
     check_inputs(config)
     silence(options.verbose)
     from dfl_ray.simulation.calibrate import calibrate
-    from dfl_ray.tracking.progress import make_progress
 
-    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
+    progress, tell = progress_and_answer(options)
     found = calibrate(config, options.seconds, progress.step)
     for line in lines(found):
         tell(line)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dfl_ray.config.schema import Config
+    from dfl_ray.tracking.progress import Progress
 
 
 def run(options: argparse.Namespace) -> int:
@@ -226,11 +227,12 @@ def _finish(outcome: Any, as_json: bool) -> int:
     return 0
 
 
-def answer(options: argparse.Namespace) -> Callable[[str], None]:
-    """What prints a line of what a command was asked for: under `-q` too, not beside `--json`."""
+def progress_and_answer(options: argparse.Namespace) -> tuple[Progress, Callable[[str], None]]:
+    """The progress, silent under `-q` and `--json`, and what prints a line of the answer, silent under `--json` alone."""
     from dfl_ray.tracking.progress import make_progress
 
-    return make_progress(quiet=options.json).say
+    progress = make_progress(quiet=options.json or options.quiet)
+    return progress, progress.say if options.json or not options.quiet else make_progress().say
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -54,11 +54,10 @@ def execute(options: argparse.Namespace) -> int:
 def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
     if options.device is not None or options.experts:
         raise InputError("--device and --experts go with --harness", change="Add --harness tasks=NAME.")
-    from dfl_ray.cli.commands import answer, print_json, write_table
+    from dfl_ray.cli.commands import print_json, progress_and_answer, write_table
     from dfl_ray.simulation.evaluate_again import evaluate_again
-    from dfl_ray.tracking.progress import make_progress
 
-    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
+    progress, tell = progress_and_answer(options)
     table = evaluate_again(folder, options.overrides, progress)
     means = table.groupby(["rule", "task"], sort=False)["accuracy"].mean()
     tell(f"after round {int(table['round'].iloc[0])}, mean accuracy over devices")
@@ -82,11 +81,11 @@ def _attacked(folder: Path, options: argparse.Namespace, output: Path | None) ->
             got="keys of the configuration, --harness, --device or --experts",
             expected="RUN --privacy",
         )
-    from dfl_ray.cli.commands import answer, print_json, write_table
+    from dfl_ray.cli.commands import print_json, progress_and_answer, write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.privacy_probe import probe_privacy
 
-    tell = answer(options)
+    _, tell = progress_and_answer(options)
     run = open_saved(folder)
     table = probe_privacy(run)
     means = {str(name): float(value) for name, value in table.iloc[:, 2:].mean().items()}
@@ -112,12 +111,11 @@ def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) 
             expected="RUN alone",
         )
     settings = harness_settings(options.harness)
-    from dfl_ray.cli.commands import answer, print_json, write_table
+    from dfl_ray.cli.commands import print_json, progress_and_answer, write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.harness import evaluate_with_harness
-    from dfl_ray.tracking.progress import make_progress
 
-    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
+    progress, tell = progress_and_answer(options)
     run = open_saved(folder)
     devices = sorted(run.experiment.setup.held) if options.device is None else [options.device]
     table = evaluate_with_harness(run, settings, progress, devices=devices, experts=options.experts)

@@ -12,7 +12,7 @@ from dfl_ray.tracking.terminal import broken, columns, named, table
 
 def plan(options: argparse.Namespace) -> int:
     """Bytes, airtime, energy, latency, memory and wall time, without training; of several configurations a table."""
-    from dfl_ray.cli.commands import answer, load, print_json, silence
+    from dfl_ray.cli.commands import load, print_json, progress_and_answer, silence
     from dfl_ray.config.check import check_inputs
 
     sources = [word for word in options.words if "=" not in word]
@@ -23,7 +23,6 @@ def plan(options: argparse.Namespace) -> int:
     silence(options.verbose)
     from dfl_ray.simulation.estimate import plan as plan_run
     from dfl_ray.simulation.node_estimate import Machines, check_forecast
-    from dfl_ray.tracking.progress import make_progress
 
     if options.link and options.nodes is None:
         raise InputError(
@@ -34,7 +33,7 @@ def plan(options: argparse.Namespace) -> int:
     machines = None if options.nodes is None else Machines.of(options.nodes, options.link)
     for config in configs.values() if machines else ():
         check_forecast(config)
-    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
+    progress, tell = progress_and_answer(options)
     plans: list[dict[str, Any]] = []
     for name, config in configs.items():
         if len(configs) > 1:

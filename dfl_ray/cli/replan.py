@@ -26,15 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print the run's figures beside those under the new radio, and write the rounds where asked."""
-    from dfl_ray.cli.commands import answer, print_json, run_folder, silence, table_file, write_table
+    from dfl_ray.cli.commands import (
+        print_json,
+        progress_and_answer,
+        run_folder,
+        silence,
+        table_file,
+        write_table,
+    )
 
     folder = run_folder(options.run)
     output = table_file(options.output)
     silence(options.verbose)
     from dfl_ray.simulation.replan import replan
-    from dfl_ray.tracking.progress import make_progress
 
-    progress, tell = make_progress(quiet=options.json or options.quiet), answer(options)
+    progress, tell = progress_and_answer(options)
     with progress.step("replanning"):
         found = replan(folder, options.overrides)
     totals = found.totals()

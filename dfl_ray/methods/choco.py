@@ -41,7 +41,7 @@ class ChocoState(MethodState):
 
     Attributes:
         own: (size,) its own public copy; None before the first round.
-        copies: Neighbour -> (size,) the neighbour's public copy as this device knows it.
+        copies: Neighbour that has been heard -> (size,) its public copy as this device knows it.
         copied: Neighbour -> version of that copy, 0 for the common first adapter.
     """
 
@@ -69,12 +69,9 @@ class Choco(SharedAdapter[ChocoState]):
         return ChocoState(self.law.start(device))
 
     def begin(self, device: Device[ChocoState], round_index: int) -> None:
-        """Start all public copies, the own and the neighbours', at the common first adapter, in the first round."""
+        """Start the own public copy at the common first adapter, in the first round."""
         if device.memory.own is None:
-            first = self._first(device)
-            device.memory.own = first.copy()
-            neighbours = sorted(self.context.graph.weights.get(device.index, {}))
-            device.memory.copies = {n: first.copy() for n in neighbours}
+            device.memory.own = self._first(device)
 
     def outgoing(self, device: Device[ChocoState], round_index: int) -> list[Outgoing]:
         """Send q_i = Q(x_i - xh_i) to neighbours with the last public copy, and the whole xh_i to the others.
@@ -152,14 +149,13 @@ class Choco(SharedAdapter[ChocoState]):
             raise MessageError(Refusal.REPLAYED, f"a difference to version {base} of {message.sender}")
         mask, values = sparse_entries(message.body[5:], self.layout.size, message.precision)
         held = device.memory.copies.get(message.sender)
-        # A neighbour since the graph changed, which has never said anything: its copy is the common first adapter.
         moved = self._first(device) if held is None else held.copy()
         moved[mask] += values
         return moved
 
     def _first(self, device: Device[ChocoState]) -> np.ndarray:
-        """The common first adapter, (size,)."""
-        return first_adapters(self, self.context, [device.index])[0].numpy().copy()
+        """A new (size,) array of the common first adapter, the public copy of whoever has not been heard."""
+        return first_adapters(self, self.context, [device.index])[0].numpy()
 
     @staticmethod
     def _own(device: Device[ChocoState]) -> np.ndarray:

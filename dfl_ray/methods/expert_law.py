@@ -70,7 +70,7 @@ class ExpertLaw:
         self._sketch_precision: Precision = config.sketch_precision
         self.sparse = config if isinstance(config, SparseOrthogonalConfig) else None
         replicas = config if isinstance(config, ReplicasConfig) else None
-        self.mixes = replicas is not None
+        self.mixes = config.mixes
         self._mixed_first = replicas is not None and replicas.publish_mixed
         self._replicas_every = context.rounds if replicas is None else replicas.replicas_every
         self._disjoint = self.sparse is not None and self.sparse.disjoint
