@@ -228,7 +228,7 @@ def _finish(outcome: Any, as_json: bool) -> int:
 
 
 def progress_and_answer(options: argparse.Namespace) -> tuple[Progress, Callable[[str], None]]:
-    """The progress, silent under `-q` and `--json`, and what prints a line of the answer, silent under `--json` alone."""
+    """The progress, silent under `-q` and `--json`, and what prints the answer, silent under `--json` alone."""
     from dfl_ray.tracking.progress import make_progress
 
     progress = make_progress(quiet=options.json or options.quiet)
