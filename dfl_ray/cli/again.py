@@ -55,7 +55,7 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     named = {_section(word) for word in words}
     # Words that say nothing of the experiment name the run that is there.
     alone = named <= {"name", *MAY_CHANGE}
-    changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, str(folder))
+    changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, folder)
     longer = config.rounds > own.rounds and ("rounds" in named or not alone)
     if read_info(folder / "run.json").get("state") == "done" and not longer:
         print(f"{folder} is done already")

@@ -103,7 +103,7 @@ def _same_as_begun(folder: Path, config: Config) -> None:
     if not (folder / "run.json").is_file():
         return
     own = own_config(folder)
-    same_experiment(own, config, str(folder))
+    same_experiment(own, config, folder)
     if config.rounds < own.rounds:
         raise InputError(
             f"The run {folder} is longer than this sweep", got=f"rounds={config.rounds}, and {own.rounds} there",

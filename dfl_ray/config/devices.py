@@ -78,3 +78,8 @@ class DevicesConfig(Section):
         "step_overhead_s; a class the mix does not have states its share",
     )
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="devices that fail or attack")
+
+    @property
+    def keep_graph(self) -> bool:
+        """Whether the graph of the start is that of the whole run: nobody moves, everybody is always on."""
+        return self.mobility.type == "static" and self.availability.path is None

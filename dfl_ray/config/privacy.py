@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.problems import Problem
-from dfl_ray.config.section import Section
+from dfl_ray.config.section import Section, named_keys
 from dfl_ray.config.training import GossipConfig, TrainingConfig
 from dfl_ray.methods.spec import method_spec
 
@@ -41,10 +41,10 @@ def privacy_notes(privacy: PrivacyConfig) -> tuple[str, ...]:
     Returns:
         At most one sentence.
     """
-    idle = sorted(privacy.model_fields_set - {"mechanism"})
+    idle = named_keys(privacy) - {"mechanism"}
     if privacy.mechanism != "none" or not idle:
         return ()
-    named = ", ".join(f"`privacy.{key}`" for key in idle)
+    named = ", ".join(f"`privacy.{key}`" for key in sorted(idle))
     return (f"{named} without effect: `privacy.mechanism` is none, the run is not private.",)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dfl_ray.config.schema import Config
+from dfl_ray.config.section import named_keys
 from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.methods.faults import Faults
 from dfl_ray.seeds import Stream, generator
@@ -38,8 +39,8 @@ def fault_notes(config: Config) -> tuple[str, ...]:
     section, faults = config.devices.faults, drawn_faults(config)
     if not faults.devices:
         if not section.share:
-            idle = sorted(section.model_fields_set - {"share"})
-            named = ", ".join(f"`devices.faults.{key}`" for key in idle)
+            idle = named_keys(section) - {"share"}
+            named = ", ".join(f"`devices.faults.{key}`" for key in sorted(idle))
             return (
                 (f"{named} without effect: `devices.faults.share` is 0, nobody is faulty.",) if idle else ()
             )

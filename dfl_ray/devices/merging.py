@@ -147,11 +147,23 @@ class Merger:
         return self._full_rows
 
     def _full_correlations(self) -> list[list[np.ndarray]]:
-        """Task -> layer -> full input correlation, from the author's rows: a reference, not charged to the radio."""
+        """Task -> layer -> full input correlation, from the author's rows: a reference, not charged to the radio.
+
+        That of a task which nobody holds is 0.
+        """
         sizes = [s.in_features for s in self.method.layout.layers]
         self.check_size("filter_full", sum(d * d for d in sizes))
-        tasks = range(len(self.setup.tasks))
-        return [input_correlations(self.model, sizes, self._author_rows(t)) for t in tasks]
+        held = self._held()
+        return [
+            input_correlations(self.model, sizes, self._author_rows(t))
+            if t in held
+            else [np.zeros((d, d)) for d in sizes]
+            for t in range(len(self.setup.tasks))
+        ]
+
+    def _held(self) -> set[int]:
+        """The tasks that some device holds."""
+        return {task for held in self.setup.held.values() for task in held}
 
     def _author_rows(self, task: int) -> list[np.ndarray]:
         author = min(a for (t, _), a in self.setup.graph.authority.items() if t == task)
@@ -188,7 +200,7 @@ class Merger:
             (T, layers, T*r, T*r) float64.
 
         Raises:
-            ValueError: Some task's sketch is missing.
+            ValueError: The sketch of a task that somebody holds is missing.
         """
         if self._filter is None or self._filter[0] is not references:
             matrices = filter_matrices(self._all_layers(references), ridge=self.settings.filter_lambda)
@@ -196,6 +208,7 @@ class Merger:
         return self._filter[1]
 
     def _all_layers(self, references: References) -> np.ndarray:
-        if references is None or len(references) < len(self.setup.tasks):
-            raise ValueError("the rule `filter` needs every task's sketch of all layers")
-        return np.stack([references[t] for t in range(len(self.setup.tasks))])
+        if not references or not self._held() <= set(references):
+            raise ValueError("the rule `filter` needs every held task's sketch of all layers")
+        nothing = np.zeros_like(next(iter(references.values())))  # of a task that nobody has
+        return np.stack([references.get(t, nothing) for t in range(len(self.setup.tasks))])

@@ -194,7 +194,7 @@ class Exchange:
     def pending(self, device: Device[ExchangeState], part: Part) -> bool:
         """Whether a message of this round, or the last one, has to be accounted for, even if nothing arrived."""
         kept = device.memory.part(part.name)
-        return kept.said is not None or kept.under_way is not None
+        return kept.said is not None or kept.under_way is not None or kept.sent_private
 
     def add(self, arrived: dict[int, Arrival], sender: int, arrival: Arrival) -> None:
         """Enter what has arrived; of two messages of one sender the newer counts, or both where the rule sums."""

@@ -88,8 +88,7 @@ class Movement:
         sketches: SharedSketches | None = None,
     ) -> Movement | None:
         """Make the movement of a run, None where its devices stand still and stay on; arguments as for the class."""
-        still = config.devices.mobility.type == "static" and channel.presence is None
-        return None if still else cls(config, channel, topology, graph, sketches)
+        return None if config.devices.keep_graph else cls(config, channel, topology, graph, sketches)
 
     @property
     def positions_m(self) -> np.ndarray:

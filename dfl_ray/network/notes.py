@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,26 @@ def graph_notes(
             "Set `topology.reach` to `respect` or `relay`."
         )
     return tuple(notes)
+
+
+def unheld_notes(topology: Topology, names: Sequence[str]) -> tuple[str, ...]:
+    """Say which tasks no device holds, so that nobody trains on them though all are asked.
+
+    Args:
+        topology: The graph; its mixture says who holds what.
+        names: The tasks' names.
+
+    Returns:
+        At most one sentence.
+    """
+    held = np.flatnonzero((topology.mixture > 0).sum(axis=0))
+    nobody = [name for task, name in enumerate(names) if task not in held]
+    if not nobody:
+        return ()
+    return (
+        f"No device holds {', '.join(nobody)}: nobody trains on it, and all devices are asked it. Raise "
+        "`devices.min_holders` or `devices.count`, or leave it out of `tasks.names`.",
+    )
 
 
 def _partition_notes(section: TopologyConfig, topology: Topology, channel: ChannelSetup | None) -> list[str]:

@@ -151,6 +151,19 @@ class RunFolder:
         if "rounds" in ready:
             self._list_parts()
 
+    def rewrite(self, tables: Mapping[str, TableLike], round: int) -> None:
+        """Put other rows in the place of those of the newest round, in some tables; see `append`.
+
+        Args:
+            tables: The tables, `rounds` among them, and all rows that they are to hold of the round.
+            round: The newest round.
+        """
+        folders = [self.path / f"{name}.parquet" for name in tables]
+        self._list_parts({part for folder in folders for part in self._later(folder, round - 1)})
+        for folder in folders:
+            parts.truncate(folder, round - 1)
+        self.append(tables, round)
+
     def _list_parts(self, rewritten: Collection[str] = ()) -> None:
         """Bring the entries of all record parts in `checksums.json` up to date.
 

@@ -136,9 +136,10 @@ class Driver:
             last = round_index == self.config.rounds
             early = (self._met_goal(row) | self.on_round_end(self.folder.path)) and not last
             stopping = self.stop_wanted() and not last and not early
+            if early:
+                self._end_early(row)
             self._checkpoint(round_index, forced=stopping, final=last or early)
             if early:
-                self._end_early(round_index)
                 return
             if stopping:
                 raise Interrupted(
@@ -163,13 +164,18 @@ class Driver:
             self.folder.update_info(stopped_by=said)
         return said is not None
 
-    def _end_early(self, round_index: int) -> None:
-        """Evaluate a run that ends before its last round by all rules, as that round would be."""
+    def _end_early(self, row: dict[str, Any]) -> None:
+        """Evaluate a run that ends before its last round as that round would be, and record it in the place of this."""
+        round_index, extras = int(row["round"]), dict[str, Any]()
         self.folder.update_info(ended_early_after=round_index)
-        if evaluation_due(self.config, round_index):
+        if evaluation_due(self.config, round_index) and set(rules_asked(self.config, round_index)) == set(
+            rules_asked(self.config, self.config.rounds)
+        ):
             return
-        row: dict[str, Any] = {}
-        self.folder.append(self._evaluate(round_index, row, {}, self.config.rounds), round=round_index)
+        with self.progress.stage("evaluate"):
+            tables = self._evaluate(round_index, row, extras, self.config.rounds)
+        self.folder.rewrite(tables | {"rounds": {name: [value] for name, value in row.items()}}, round_index)
+        self.tracker.log_round(row, extras)
 
     def _stop_if_diverged(self, row: dict[str, Any]) -> None:
         """Stop after a recorded round in which no device that trained had a finite loss.
@@ -237,7 +243,13 @@ class Driver:
         row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
         tables = {
             "devices": device_table(
-                self.experiment, done.trained, done.taken, done.plan, done.cost.seconds, self._actor_of
+                self.experiment,
+                done.trained,
+                done.taken,
+                done.plan,
+                done.cost.seconds,
+                self._actor_of,
+                self.experiment.channel.positions_m if self.movement is None else self.movement.positions_m,
             ),
             "transfers": transfer_table(done.plan, done.hops, done.requests, names),
             "attempts": attempt_table(done.plan),
@@ -292,6 +304,10 @@ class Driver:
         table = evaluation_table(reports, self.experiment)
         found = accuracy_metrics(table, self.spec.rule, self.history)
         extras["accuracy_by_task"] = found.pop("accuracy_by_task")
+        if not found:
+            self.progress.say(
+                f"Round {round_index}: no honest device is there to be asked, so it has no accuracy"
+            )
         mine = table[table["rule"] == self.spec.rule]
         extras["device_accuracy"] = mine.groupby("device")["accuracy"].mean().to_numpy(float)
         row |= found | state_metrics(reports, self.layout)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dfl_ray.devices.records import GroupSetup
+from dfl_ray.methods.laws import exchange_due
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.faults import privacy_line
 from dfl_ray.tasks.local_rows import sampling_rates
@@ -43,7 +45,7 @@ def epsilon(noise_multiplier: float, uses: int, delta: float, rate: float = 1.0)
     return max(0.0, float(accountant.compute_epsilon(delta, [uses])[2]))
 
 
-def spent(setup: GroupSetup, rounds: int) -> dict[int, float]:
+def spent(setup: GroupSetup, rounds: int, ends: Sequence[int] = ()) -> dict[int, float]:
     """Epsilon of each device after some rounds.
 
     Under `updates` a device's whole data are hidden, and each exchange is one use; all neighbours get the same bytes,
@@ -54,18 +56,20 @@ def spent(setup: GroupSetup, rounds: int) -> dict[int, float]:
     Args:
         setup: The run.
         rounds: Rounds done.
+        ends: Rounds that were the last before the run was lengthened: an exchange was due in each.
 
     Returns:
         Device -> epsilon; 0 for one that has no neighbours in a graph that does not change.
     """
     privacy, method = setup.config.privacy, setup.config.method
+    lasts = (*ends, setup.config.rounds)
+    exchanges = sum(any(exchange_due(method, r, last) for last in lasts) for r in range(1, rounds + 1))
     found: dict[int, float] = {}
     for device, rows in setup.rows.items():
-        if not setup.graph.weights.get(device) and setup.config.devices.mobility.type == "static":
+        if not setup.graph.weights.get(device) and setup.config.devices.keep_graph:
             found[device] = 0.0
         elif privacy.mechanism == "updates":
-            uses = -(-rounds // method.exchange_every)
-            found[device] = epsilon(privacy.noise_multiplier, uses, privacy.delta)
+            found[device] = epsilon(privacy.noise_multiplier, exchanges, privacy.delta)
         else:
             rates = sampling_rates(setup.shares[device], [len(r) for r in rows], method.batch_rows)
             uses = rounds * method.local_steps
@@ -84,7 +88,7 @@ def record_privacy(folder: RunFolder, setup: GroupSetup, progress: Progress) -> 
     privacy = setup.config.privacy
     if privacy.mechanism == "none":
         return
-    found = spent(setup, int(load_run(folder.path).rounds["round"].max()))
+    found = spent(setup, int(load_run(folder.path).rounds["round"].max()), folder.info.get("ended_after", ()))
     hidden = "device" if privacy.mechanism == "updates" else "row"
     folder.update_info(
         privacy={

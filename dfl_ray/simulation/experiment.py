@@ -30,7 +30,7 @@ from dfl_ray.network.deployment import (
     build_deployment,
     graph_for,
 )
-from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes
+from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes, unheld_notes
 from dfl_ray.simulation.dealing import deal_rows, sketches_of
 from dfl_ray.simulation.gradient_bases import with_gradient_bases
 
@@ -377,6 +377,7 @@ def setup_notes(
     texts = (note for task in tokens for note in task.notes)
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
     graph += cluster_notes(config.topology, deployment.sketches)
+    graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
     settings = (*fault_notes(config), *privacy_notes(config.privacy), *method_notes(config))
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)

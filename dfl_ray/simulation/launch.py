@@ -128,7 +128,7 @@ def resume(
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import resumed_config
+    from dfl_ray.simulation.lengthen import resumed_config, rounds_changed
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
@@ -143,7 +143,7 @@ def resume(
             with _building(config, progress, verbose, server) as (experiment, make_backend):
                 _compare_inputs(folder, experiment, progress, changed)
                 if config.rounds != own.rounds:
-                    folder.update_info(lengthened=[*folder.info.get("lengthened", ()), own.rounds])
+                    folder.update_info(**rounds_changed(folder.info, own.rounds, done))
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 folder.begin()

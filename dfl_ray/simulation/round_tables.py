@@ -31,6 +31,7 @@ def device_table(
     plan: RoundPlan,
     compute_s: np.ndarray,
     actor_of: Mapping[int, str],
+    positions_m: np.ndarray,
 ) -> pd.DataFrame:
     """One row a device: training, energy, bytes sent and received, charge and place.
 
@@ -41,6 +42,7 @@ def device_table(
         plan: What the radio did; its energies are recorded as they are.
         compute_s: (devices,) virtual time of the training in s.
         actor_of: Device -> name of the actor that hosts it.
+        positions_m: (devices, 2) where they are in the round, metres.
 
     Returns:
         The columns of `dfl_ray.records.DEVICES` but `round`, in the order of devices.
@@ -49,7 +51,6 @@ def device_table(
 
     count = len(plan.alive)
     names = [t.name for t in experiment.setup.tasks]
-    positions = experiment.channel.positions_m
     return pd.DataFrame(
         {
             "device": np.arange(count),
@@ -66,8 +67,8 @@ def device_table(
             "alive": plan.alive,
             "late": plan.late,
             "on": plan.present,
-            "x_m": positions[:, 0],
-            "y_m": positions[:, 1],
+            "x_m": positions_m[:, 0],
+            "y_m": positions_m[:, 1],
             "tasks": held_tasks(experiment.topology.mixture, names),
             "actor": [actor_of[d] for d in range(count)],
         }
@@ -243,9 +244,12 @@ def accuracy_metrics(table: pd.DataFrame, rule: str, history: AccuracyHistory) -
 
     Returns:
         `accuracy_mean` (over devices and tasks), `accuracy_worst_task`, `forgetting_mean`, `interference_gap`
-        (accuracy by the oracle rule less the method's; None when the oracle was not asked) and `accuracy_by_task`.
+        (accuracy by the oracle rule less the method's; None when the oracle was not asked) and `accuracy_by_task`;
+        nothing but an empty `accuracy_by_task` where no device was asked, since none is honest and there.
     """
     mine = table[table["rule"] == rule]
+    if mine.empty:
+        return {"accuracy_by_task": {}}
     by_task = {str(t): float(v) for t, v in mine.groupby("task", sort=False)["accuracy"].mean().items()}
     oracle = table[table["rule"] == "oracle"]["accuracy"]
     mean = float(mine["accuracy"].mean())

@@ -194,4 +194,31 @@ def test_a_device_without_neighbours_spends_nothing_in_a_graph_that_stays():
     setup = SimpleNamespace(
         config=config, rows={0: (), 1: ()}, graph=SimpleNamespace(weights={0: {2: 0.5}, 1: {}}), shares={}
     )
+    setup.config = config.model_copy(update={"rounds": 5})
     assert spent(setup, 5) == {0: epsilon(1.0, 3, 1e-5), 1: 0.0}
+    # ended after round 3 and lengthened to 5: exchanges in 2, 3, 4 and 5
+    assert spent(setup, 5, [3])[0] == epsilon(1.0, 4, 1e-5) > epsilon(1.0, 3, 1e-5)
+    assert spent(setup, 4)[0] == epsilon(1.0, 2, 1e-5)
+    # one that is off at the start may find neighbours later
+    off = config.devices.availability.model_copy(update={"path": "trace.csv"})
+    devices = config.devices.model_copy(update={"availability": off})
+    setup.config = setup.config.model_copy(update={"devices": devices})
+    assert spent(setup, 5)[1] == epsilon(1.0, 3, 1e-5)
+
+
+def test_a_device_that_hears_nobody_learns_on():
+    """All messages to device 1 are lost: what it said is public all the same, so each update is clipped anew."""
+    from dataclasses import replace
+
+    privacy = PrivateUpdates(PrivacyConfig(mechanism="updates", clip_norm=0.5, noise_multiplier=1e-9), 1)
+    method = make_method(
+        replace(plain_context(DloraConfig(rank=2, precision="float32"), LINE), privacy=privacy)
+    )
+    devices = make_devices(method)
+    first = devices[1].state.theta.clone()
+    lost = {(0, 1), (2, 1)}
+    for round_index in (1, 2, 3):
+        devices[1].state.theta += 0.5 / first.shape[1] ** 0.5
+        play(method, devices, round_index, lost)
+        walked = float(torch.linalg.vector_norm(devices[1].state.theta - first))
+        assert walked == pytest.approx(0.5 * round_index, rel=1e-3)

@@ -135,6 +135,19 @@ def test_truncate_drops_exactly_later_rounds_and_can_be_repeated(folder: RunFold
     assert load_run(folder.path).rounds["round"].tolist() == [1, 2, 3, 4, 5]
 
 
+def test_the_newest_round_is_written_anew(folder: RunFolder):
+    for number in range(1, COMPACT_EVERY + 1):  # the last append merges all parts
+        folder.append({"rounds": rounds_row(number), "evaluation": evaluation_rows(number)}, number)
+    other = {"rounds": rounds_row(COMPACT_EVERY, wall_s=9.0), "evaluation": evaluation_rows(COMPACT_EVERY, 5)}
+    for _ in range(2):
+        folder.rewrite(other, COMPACT_EVERY)
+        run = load_run(folder.path)
+        assert run.rounds["round"].tolist() == list(range(1, COMPACT_EVERY + 1))
+        assert run.rounds["wall_s"].tolist()[-2:] == [1.0, 9.0]
+        assert run.evaluation.groupby("round").size().tolist()[-2:] == [6, 10]
+    folder.check()
+
+
 def test_rows_of_a_round_that_was_not_finished_are_not_seen(folder: RunFolder):
     folder.append({"evaluation": evaluation_rows(0)}, 0)
     folder.append({"rounds": rounds_row(1), "evaluation": evaluation_rows(1)}, 1)

@@ -7,11 +7,11 @@ import io
 import numpy as np
 import pytest
 
-from dfl_ray.config.load import load_config
+from dfl_ray.config.load import from_data, load_config
 from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults, fault_notes
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.records import load_run
@@ -169,6 +169,8 @@ def test_settings_that_switch_nothing_on_are_told(tmp_path):
     assert fault_notes(small_config(tmp_path)) == () == privacy_notes(small_config(tmp_path).privacy)
     (said,) = fault_notes(small_config(tmp_path, "devices.faults.kind=sign_flip"))
     assert "devices.faults.kind" in said and "share` is 0" in said
+    stated = from_data(small_config(tmp_path).model_dump(mode="json"))
+    assert fault_notes(stated) == () == privacy_notes(stated.privacy)
     config = small_config(tmp_path, "method=dlora", "privacy.noise_multiplier=1")
     (said,) = privacy_notes(config.privacy)
     assert "privacy.noise_multiplier" in said and "not private" in said
@@ -194,6 +196,21 @@ def test_a_run_says_records_and_reports_over_the_honest(kind, tmp_path):
     assert np.isfinite(honest["loss"]).all()
     asked = found.transfers.drop_duplicates(["round", "source", "message", "destination"])
     assert sum(len(p.requests) for p in dry_run(config).played.values()) == len(asked)
+
+
+def test_a_round_without_an_honest_device_that_is_there_has_no_accuracy(tmp_path, capsys):
+    """The faulty device computes nothing and outlives all batteries."""
+    words = ("devices.count=2", "devices.partition.min_holders=1", "devices.faults.kind=crash", "rounds=3")
+    config = small_config(
+        tmp_path, *words, "runtime.backend=local", "devices.faults.share=0.5", "devices.battery_j=0.02"
+    )
+    try:
+        launch(config)
+    except RunError as error:
+        assert "battery" in str(error)
+    found = load_run(tmp_path / next(p.name for p in tmp_path.iterdir()))
+    assert found.rounds["accuracy_mean"].isna().any()
+    assert "no honest device is there" in capsys.readouterr().out
 
 
 def test_faults_in_values_need_a_method_that_averages_values():

@@ -17,8 +17,8 @@ from dfl_ray.config.locations import with_absolute_paths
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.records import comparable
-from dfl_ray.simulation.launch import resume
-from dfl_ray.simulation.lengthen import resumed_config
+from dfl_ray.simulation.launch import launch, resume
+from dfl_ray.simulation.lengthen import resumed_config, rounds_changed, same_experiment
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -51,6 +51,22 @@ def test_a_run_ended_by_its_caller_is_done_with_report_and_adapters(early: Any) 
     assert not partition.duplicated(["task", "row"]).any()
     assert partition.groupby("task").row.count().to_dict() == {"agree": 200, "topic": 200}
     assert set(early.evaluation.query("round == 3").rule) > {"likelihood", "oracle"}
+    own = early.evaluation.query("round == 3 and rule == 'likelihood'").accuracy.mean()
+    assert early.rounds.accuracy_mean[2] == pytest.approx(own)
+    assert early.rounds["round"].tolist() == [1, 2, 3]
+
+
+def test_a_run_ended_in_a_round_that_is_evaluated_anyway_is_asked_by_all_rules(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "rounds=4", "runtime.backend=local", "stop.simulated_s=1e-9")
+    folder = launch(config, json=True).folder
+    whole = load_run(launch(small_config(tmp_path, "rounds=1", "runtime.backend=local"), json=True).folder)
+    found = load_run(folder)
+    assert found.last_round == 1 and set(found.evaluation.query("round == 1").rule) == set(
+        whole.evaluation.query("round == 1").rule
+    )
+    assert not found.evaluation.duplicated(["round", "rule", "device", "task"]).any()
+    assert not found.experts.duplicated(["round", "device", "task"]).any()
+    assert main(["verify", str(folder)]) == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -143,6 +159,16 @@ def test_a_lengthened_run_keeps_its_pruning(tmp_path: Path, rounds: int, more: i
     for words, said in ((["seed=1"], "cannot change its `seed`"), (["rounds=1"], "less than")):
         with pytest.raises(InputError, match=said):
             resumed_config(config, words, str(path), rounds)
+    last = max(update_rounds(config.method, rounds))
+    with pytest.raises(InputError, match=r"before its pruning does"):
+        resumed_config(config, [f"rounds={last - 1}"], str(path), 1)
+    shorter = resumed_config(config, [f"rounds={last}"], str(path), 1)
+    assert update_rounds(shorter.method, last) == update_rounds(config.method, rounds)
+
+
+def test_what_a_resume_with_other_rounds_notes() -> None:
+    assert rounds_changed({}, 10, 4) == {"lengthened": [10]}
+    assert rounds_changed({"lengthened": [10]}, 20, 20) == {"lengthened": [10, 20], "ended_after": [20]}
 
 
 def test_one_command_line_begins_goes_on_and_is_done(
@@ -175,7 +201,13 @@ def test_one_command_line_begins_goes_on_and_is_done(
     # Lengthened by hand, its pruning is where it was: the first words still mean this run.
     longer = resumed_config(own, ["rounds=9"], str(folder / "config.yaml"), 6)
     (folder / "config.yaml").write_text(resolved_yaml(longer))
-    assert main(["run", "--resume", *words]) == 0 and "done already" in capsys.readouterr().out
+    (folder / "run.json").write_text('{"state": "done", "lengthened": [6]}')
+    for same in (words, [*words, "rounds=9"], [*few, "rounds=9"]):
+        assert main(["run", "--resume", *same]) == 0 and "done already" in capsys.readouterr().out
+    twice = resumed_config(longer, ["rounds=31"], str(folder / "config.yaml"), 9)
+    assert same_experiment(twice, load_config(None, [*words, "rounds=31"]), folder) == set()
+    with pytest.raises(InputError, match="another `method`"):
+        same_experiment(longer, load_config(None, [*words, "rounds=9", "method.prune_end=0.9"]), folder)
     for other in ("method=dlora", "seed=1", "method.prune_steps=3"):
         assert main(["run", "--resume", *words, other]) == 2
         assert "is another experiment" in capsys.readouterr().err

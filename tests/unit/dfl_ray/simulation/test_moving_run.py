@@ -56,6 +56,8 @@ def test_positions_and_links_of_every_round_are_recorded(moved):
             for d in (1, 3, 5)
         ]
         np.testing.assert_allclose(place[1::2], fast)
+        rows = moved.devices[moved.devices["round"] == r].sort_values("device")
+        np.testing.assert_allclose(rows["x_m"], place)
 
 
 def test_what_is_sent_goes_over_links_of_its_round(moved):
