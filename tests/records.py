@@ -40,3 +40,16 @@ def assert_same_records(one: Any, two: Any, *, exact: bool) -> None:
         pd.testing.assert_frame_equal(left.drop(columns=loose), right.drop(columns=loose), check_exact=True)
         if loose:
             pd.testing.assert_frame_equal(left[loose], right[loose], rtol=1e-3, atol=1e-3)
+
+
+def assert_asked_again_as_it_was(run: Any) -> None:
+    """`evaluate` asks the devices that the run's last evaluation asked, and they answer alike."""
+    from dfl_ray.simulation.evaluate_again import evaluate_again
+    from dfl_ray.tracking.progress import make_progress
+
+    again = evaluate_again(run.path, [], make_progress(quiet=True))
+    was = run.evaluation[run.evaluation["round"] == run.last_round]
+    columns = ["rule", "device", "task", "accuracy"]
+    pd.testing.assert_frame_equal(
+        again[columns].reset_index(drop=True), was[columns].reset_index(drop=True), check_dtype=False
+    )

@@ -47,7 +47,7 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
         folder = Path(config.runtime.runs_dir) / config.name
     if not (folder / "run.json").is_file():
         return None
-    from dfl_ray.records.info import read_info
+    from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.simulation.lengthen import MAY_CHANGE, same_experiment
     from dfl_ray.simulation.resuming import own_config
 
@@ -57,7 +57,7 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     alone = named <= {"name", *MAY_CHANGE}
     changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, folder)
     longer = config.rounds > own.rounds and ("rounds" in named or not alone)
-    if read_info(folder / "run.json").get("state") == "done" and not longer:
+    if check_run_folder(folder).get("state") == "done" and not longer:
         print(f"{folder} is done already")
         return Begun(folder, None)
     now = [word for word in words if _section(word) in changed - {"rounds"}]

@@ -23,9 +23,13 @@ def bundle(options: argparse.Namespace) -> int:
     """Write the archive and say where it is."""
     from dfl_ray.cli.commands import run_folder
     from dfl_ray.records.bundle import write_bundle
+    from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.records.remote import is_remote
+    from dfl_ray.simulation.fingerprint import refuse_changed_config
+    from dfl_ray.simulation.resuming import own_config
 
     folder = run_folder(options.run)
+    refuse_changed_config(folder, check_run_folder(folder), own_config(folder))
     # What a URL holds is worked on in a cache, where nobody would look for the archive.
     beside = Path() if is_remote(options.run) else folder.parent
     out = Path(options.output).expanduser() if options.output else beside / f"{folder.name}.zip"

@@ -60,6 +60,9 @@ class DeviceGroup:
         setup: What all groups share.
         devices: The devices hosted here.
         torch_device: "cpu" or a CUDA device; None = CUDA where the run asks for GPUs and there is one.
+
+    Attributes:
+        absent: Devices that are out of the newest round: they are not asked in an evaluation.
     """
 
     def __init__(self, setup: GroupSetup, devices: Sequence[int], torch_device: str | None = None) -> None:
@@ -81,7 +84,7 @@ class DeviceGroup:
         self._rounds: dict[int, LocalRound] = {}
         self._parts: list[list[Device[Any]]] = []
         self._finite: dict[int, bool] = {}
-        self._absent: frozenset[int] = frozenset()
+        self.absent: frozenset[int] = frozenset()
         self._evaluator: Evaluator | None = None
         self._attack = AttackMeter(setup, self.faults, self._wrong, self.model)
         self._advance: Callable[[int, int], None] | None = None
@@ -207,7 +210,7 @@ class DeviceGroup:
         Returns:
             One callable for each micro-batch; each makes its local steps in place and is to be called once.
         """
-        self._absent = frozenset(absent)
+        self.absent = frozenset(absent)
         everyone = LocalRound(round_index, round_index - 1, round_index, 0.0)
         rounds = dict.fromkeys(self.devices, everyone) if ended is None else dict(ended)
         self._rounds = {d: rounds[d] for d in self.devices if d in rounds}
@@ -259,7 +262,7 @@ class DeviceGroup:
         if static is not None and self.torch_device != "cpu":
             static = [a.to(self.torch_device) for a in static]
         number = self._rounds[part[0].index].number
-        noise = self._rows.noise([d.index for d in part], number, self._absent)
+        noise = self._rows.noise([d.index for d in part], number, self.absent)
         if noise is None:
             gpu = self.torch_device
             held = None if frozen is None else [(a.to(gpu), b.to(gpu)) for a, b in frozen]
@@ -281,7 +284,7 @@ class DeviceGroup:
         for device in part:
             turn, law = self._rounds[device.index], self.method.law
             works = law.trains(device.index, device.memory.traffic, turn.begin_window)
-            sources = law.sources(device.index) if works and device.index not in self._absent else ()
+            sources = law.sources(device.index) if works and device.index not in self.absent else ()
             work += self._rows.work(sources, turn.number, device.adapter_tasks)
         return work
 
@@ -295,7 +298,7 @@ class DeviceGroup:
             for fate in device.waiting.fates.values():
                 self.method.law.delivered(index, device.memory.traffic, fate.planned, fate.reached.tolist())
                 device.memory.told.arrived(fate.planned, fate.reached.tolist())
-            if finite and index not in self._absent:
+            if finite and index not in self.absent:
                 due = due_round(self.method.law, self.config, self.setup.config.rounds, turn)
                 messages = self.method.outgoing(device, due)
                 changes = message_changes(device, messages) if self._by_change else ()
@@ -356,7 +359,7 @@ class DeviceGroup:
         with self.model.not_training():
             if round_index == 0:
                 return self._evaluator.base(began)
-            out = {*self._absent, *self.faults.devices}
+            out = {*self.absent, *self.faults.devices}
             asked = self._store.walked(
                 [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
             )

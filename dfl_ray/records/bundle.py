@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError
-from dfl_ray.records.info import read_info
+from dfl_ray.records import checksums
+from dfl_ray.records.folder import check_records
+from dfl_ray.records.folder_checks import check_run_folder
 
 METADATA = "ro-crate-metadata.json"
 VERSIONS = "requirements.txt"
@@ -53,9 +55,9 @@ def write_bundle(folder: Path, out: Path) -> int:
         Number of files in it.
 
     Raises:
-        InputError: The run is not done, or `out` exists.
+        InputError: The run is not done, a file of it is damaged or missing, or `out` exists.
     """
-    info = read_info(folder / "run.json")
+    info = check_run_folder(folder)
     if info.get("state") != "done":
         raise InputError(
             f"{folder} is not a finished run",
@@ -64,6 +66,8 @@ def write_bundle(folder: Path, out: Path) -> int:
         )
     if out.exists():
         raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")
+    checksums.refuse_damage(folder, contents=True)
+    check_records(folder)
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
     files[VERSIONS] = "".join(f"{line}\n" for line in _installed()).encode()
     crate = _crate(info, files)

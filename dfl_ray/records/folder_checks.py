@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import lock
 from dfl_ray.records.info import read_info
+from dfl_ray.records.run_info import check_info
 from dfl_ray.records.schema import SCHEMA_VERSION
 
 
@@ -93,7 +93,7 @@ def check_run_folder(path: Path) -> dict[str, Any]:
     try:
         info = read_info(path / "run.json")
         version = int(info["schema_version"])
-        _check_kinds(info)
+        check_info(info)
     except FileNotFoundError:
         raise InputError(
             f"{path} is not a run folder", got="no run.json in it", expected="run.json", change=change
@@ -113,21 +113,6 @@ def check_run_folder(path: Path) -> dict[str, Any]:
             change="Read it with the version of dfl-ray that wrote it, or update this one.",
         )
     return info
-
-
-def _check_kinds(info: Mapping[str, Any]) -> None:
-    """Refuse a `run.json` whose parts are not what they are read as.
-
-    Raises:
-        ValueError: It names the key.
-    """
-    for key in ("git", "host", "versions", "wandb"):
-        if not isinstance(info.get(key) or {}, dict):
-            raise ValueError(f"`{key}` is no object")
-    if not isinstance((info.get("host") or {}).get("memory_bytes", 0), int | float):
-        raise ValueError("`host.memory_bytes` is no number")
-    if not isinstance(info.get("command") or [], list):
-        raise ValueError("`command` is no list")
 
 
 def _neighbours(path: Path) -> str:

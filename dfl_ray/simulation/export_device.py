@@ -21,8 +21,10 @@ from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.merged import find_converter, merged_model, save_model, write_gguf
 from dfl_ray.models.peft_folder import write_peft_folder
 from dfl_ray.records import load_run
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.simulation.experiment import build_experiment, model_path
 from dfl_ray.simulation.export import base_reference
+from dfl_ray.simulation.fingerprint import fingerprint, refuse_changed_inputs
 from dfl_ray.simulation.model_card import LOADER, model_card
 from dfl_ray.simulation.resuming import newest_state
 
@@ -62,10 +64,11 @@ def open_saved(path: Path) -> SavedRun:
         The run with its devices.
 
     Raises:
-        InputError: Nothing is saved, or the run's data or model are gone.
+        InputError: Nothing is saved, or the run's data or model are gone or others than they were.
     """
     config, saved = newest_state(path)
     experiment = build_experiment(config)
+    refuse_changed_inputs(path, check_run_folder(path), fingerprint(experiment), code=False)
     group = DeviceGroup(experiment.setup, sorted(experiment.setup.held))
     group.restore(saved.state.devices.of(group.devices))
     return SavedRun(path, experiment, group, saved.round_index)

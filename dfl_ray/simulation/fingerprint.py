@@ -149,13 +149,16 @@ def refuse_changed_config(path: Path, recorded: Mapping[str, Any], config: Confi
     _refuse(path, differences, "Restore config.yaml, or start another run for another experiment.")
 
 
-def refuse_changed_inputs(path: Path, recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def refuse_changed_inputs(
+    path: Path, recorded: Mapping[str, Any], found: Mapping[str, Any], *, code: bool = True
+) -> None:
     """Refuse to go on with a run on other rows, other weights or other code.
 
     Args:
         path: The run folder.
         recorded: See `refuse_changed_config`.
         found: The fingerprint of what is there now.
+        code: Whether other code is refused too; what only reads a run may be newer than it.
 
     Raises:
         InputError: It names what differs.
@@ -172,7 +175,7 @@ def refuse_changed_inputs(path: Path, recorded: Mapping[str, Any], found: Mappin
         differences.append("the weights of the base model are others")
     if kept.get("warm_start") != found.get("warm_start"):
         differences.append("the adapter of `model.warm_start` is another")
-    if kept["code"] != found["code"]:
+    if code and kept["code"] != found["code"]:
         commit = (recorded.get("git") or {}).get("commit") or "unknown"
         same = kept["code"]["version"] == VERSION
         what = "its source files differ" if same else f"it was {kept['code']['version']} and is {VERSION}"

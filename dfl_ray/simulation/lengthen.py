@@ -101,10 +101,10 @@ def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
         InputError: Something differs that a run cannot change on its way.
     """
     from dfl_ray.config.locations import with_absolute_paths
-    from dfl_ray.records.info import read_info
+    from dfl_ray.records.folder_checks import check_run_folder
 
     wanted = with_absolute_paths(given)
-    begun = next(iter(read_info(folder / "run.json").get("lengthened", ())), own.rounds)
+    begun = next(iter(check_run_folder(folder).get("lengthened", ())), own.rounds)
     if _alike(_same_schedule(wanted.method, begun, own.rounds), own.method):
         wanted = wanted.model_copy(update={"method": own.method})
     sections = [name for name in Config.model_fields if getattr(own, name) != getattr(wanted, name)]

@@ -8,6 +8,7 @@ from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import RunFolder, load_run
+from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.stopping import tell
@@ -82,9 +83,11 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
         The configuration of the run and the checkpoint.
 
     Raises:
-        InputError: `config.yaml` is missing or wrong, nothing was saved, or no checkpoint is whole.
+        InputError: `config.yaml` is missing, wrong or another than the run's, nothing was saved, or no checkpoint is
+            whole.
     """
     config = own_config(path)
+    refuse_changed_config(path, check_run_folder(path), config)
     checkpoint = load_checkpoint(path / "checkpoints", tell)
     if checkpoint is None:
         raise InputError(

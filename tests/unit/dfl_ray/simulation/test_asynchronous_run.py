@@ -94,6 +94,7 @@ def test_equal_devices_and_a_quick_radio_are_the_synchronous_run(tmp_path):
     [
         (["method=choco"], "`schedule: async` is not for the method `choco`.*one of .*dlora"),
         (["method=centralized"], "not for the method `centralized`"),
+        (["radio.bandwidth_hz=-5"], "`radio.bandwidth_hz`.*a finite number > 0"),
         (["radio.deadline_s=2"], "`radio.deadline_s` limits a round that all devices share"),
         (["devices.availability.path=on.csv"], "`devices.availability` acts between rounds that all share"),
         (["devices.faults.share=0.2"], "`devices.faults` begin in a round that all devices share"),

@@ -15,7 +15,7 @@ from dfl_ray.simulation.driver import Driver
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import SMALL_RUN, small_config
-from tests.records import assert_same_records
+from tests.records import assert_asked_again_as_it_was, assert_same_records
 from tests.unit.dfl_ray.simulation.test_local_run import stop_after
 
 WORDS = ("runtime.backend=local", "rounds=8", "devices.count=6", "devices.area_m=[100,100]", "method.prune_start=0.1",
@@ -113,6 +113,10 @@ def test_the_graph_goes_round_those_who_are_off(ran):
         edges = ran.topology_at(r)[1]
         away = ran.devices[(ran.devices["round"] == r) & ~ran.devices["on"]]["device"]
         assert not np.isin(edges[["source", "destination"]].to_numpy(), away).any()
+
+
+def test_an_evaluation_asked_again_is_of_those_who_were_on(ran):
+    assert_asked_again_as_it_was(ran)
 
 
 def test_resumed_in_the_midst_of_it_equals_undisturbed(ran, tmp_path, monkeypatch):

@@ -167,6 +167,48 @@ def test_a_damaged_or_changed_file_is_named_and_resume_ends_with_2(run: Path, da
     finally:
         captured = capsys.readouterr()
     assert named in captured.out + captured.err
+    if damage != "run.json":
+        change(run / "run.json", '"state": "running"', '"state": "done"')
+    commands = {"bundle": [], "evaluate": [], "export": [str(run / "out")]}
+    if named.endswith(
+        (".parquet", "checksums.json")
+    ):  # of records, which have a copy of nothing that is saved
+        commands = {"bundle": []}
+    for command, more in commands.items():
+        assert main([command, str(run), *more]) == 2
+        assert named in capsys.readouterr().err
+    assert not run.with_name(f"{run.name}.zip").exists()
+
+
+def test_other_rows_or_weights_are_refused_by_what_reads_a_run_and_other_code_is_not(run: Path, capsys):
+    info = json.loads((run / "run.json").read_text())
+    info["fingerprint"]["code"]["sources"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(info))
+    assert main(["evaluate", str(run)]) == 0
+    info["fingerprint"]["rows"]["topic"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(info))
+    capsys.readouterr()
+    for words in (["evaluate", str(run)], ["export", str(run), str(run / "out")]):
+        assert main(words) == 2
+        assert "the rows of task `topic` are others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("host", []), ("warnings", "x"), ("scores", {"topic": 3}), ("faults", {"kind": "crash"}), ("state", 1),
+        ("privacy", {"mechanism": "updates", "hidden": "row", "delta": 1e-5, "epsilon": {"0": "much"}}),
+        ("fingerprint", {"config": {}}), ("lengthened", [1.5]), ("git", {"commit": 3}), ("schema_version", "9"),
+    ],
+)  # fmt: skip
+def test_a_run_json_of_other_kinds_is_refused_in_a_sentence_by_all_that_read_it(
+    run: Path, key, value, capsys
+):
+    (run / "run.json").write_text(json.dumps(json.loads((run / "run.json").read_text()) | {key: value}))
+    for command in ("report", "evaluate", "bundle", "verify", "resume"):
+        assert main([command, str(run)]) == 2
+        said = capsys.readouterr().err
+        assert "run.json cannot be read" in said and f"`{key}" in said and "Unexpected" not in said
 
 
 def test_other_rows_weights_or_code_are_refused_by_name(run: Path):

@@ -184,11 +184,11 @@ def test_one_command_line_begins_goes_on_and_is_done(
     folder.mkdir()
     own = with_absolute_paths(load_config(None, words))
     (folder / "config.yaml").write_text(resolved_yaml(own))
-    (folder / "run.json").write_text('{"state": "interrupted"}')
+    (folder / "run.json").write_text('{"schema_version": 9, "state": "interrupted"}')
     assert begun(load_config(None, words), words) == (folder, [])
     now = [*words, "runtime.backend=local"]
     assert begun(load_config(None, now), now) == (folder, ["runtime.backend=local"])
-    (folder / "run.json").write_text('{"state": "done"}')
+    (folder / "run.json").write_text('{"schema_version": 9, "state": "done"}')
     few = [
         "name=queue",
         f"runtime.runs_dir={tmp_path}",
@@ -201,7 +201,7 @@ def test_one_command_line_begins_goes_on_and_is_done(
     # Lengthened by hand, its pruning is where it was: the first words still mean this run.
     longer = resumed_config(own, ["rounds=9"], str(folder / "config.yaml"), 6)
     (folder / "config.yaml").write_text(resolved_yaml(longer))
-    (folder / "run.json").write_text('{"state": "done", "lengthened": [6]}')
+    (folder / "run.json").write_text('{"schema_version": 9, "state": "done", "lengthened": [6]}')
     for same in (words, [*words, "rounds=9"], [*few, "rounds=9"]):
         assert main(["run", "--resume", *same]) == 0 and "done already" in capsys.readouterr().out
     twice = resumed_config(longer, ["rounds=31"], str(folder / "config.yaml"), 9)

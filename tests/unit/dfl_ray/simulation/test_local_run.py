@@ -15,7 +15,7 @@ from dfl_ray.simulation.checkpoint import load_checkpoint
 from dfl_ray.simulation.driver import Driver
 from dfl_ray.simulation.launch import launch, resume
 from tests.conftest import small_config
-from tests.records import assert_same_records, assert_same_traffic
+from tests.records import assert_asked_again_as_it_was, assert_same_records, assert_same_traffic
 
 LOCAL = "runtime.backend=local"
 
@@ -250,6 +250,7 @@ def test_empty_batteries_take_devices_out_of_the_run_visibly(tmp_path):
     assert not transfers[transfers["destination"].isin(dead)]["delivered"].any()
     answered = run.evaluation[run.evaluation["round"] > 2]["device"]
     assert not answered.isin(dead).any()
+    assert_asked_again_as_it_was(run)
     assert lasting <= set(answered)
     with pytest.raises(RunError, match=r"All devices.*devices\.battery_j"):
         launch(small_config(tmp_path, "name=none", LOCAL, f"devices.battery_j={limit / 1000}"), json=True)
