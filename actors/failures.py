@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 from dfl_ray.errors import InputError, LostError, RunError
 
@@ -44,6 +44,26 @@ def as_run_error(name: str, method: str, args: Sequence[Any], error: RayError) -
     return RunError(
         f"Actor `{name}` failed in `{method}`{where}: {type(cause).__name__}: {first_line(cause)}"
     )
+
+
+def refuse_unmade(name: str, error: RayError) -> None:
+    """End the run where an actor could not be made: another one would fail alike.
+
+    Args:
+        name: The actor's name.
+        error: How its death showed; nothing happens if it has died of something else.
+
+    Raises:
+        RunError: In the words of what was raised in its creation.
+    """
+    if not (isinstance(error, RayActorError) and error.actor_init_failed):
+        return
+    # Ray gives the cause as text alone: a traceback, whose lines are indented, and behind it the error.
+    lines = str(error).strip().splitlines()
+    ends = max((number for number, line in enumerate(lines) if line.startswith((" ", "\t"))), default=-1)
+    kind, _, said = " ".join(lines[ends + 1 :]).partition(": ")
+    own = kind.rpartition(".")[2] in (InputError.__name__, RunError.__name__)
+    raise RunError(said if own else f"Actor `{name}` could not be made: {kind}: {said}") from error
 
 
 def first_line(error: BaseException) -> str:

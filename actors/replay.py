@@ -21,7 +21,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from actors.failures import as_run_error, first_line, is_loss
+from actors.failures import as_run_error, first_line, is_loss, refuse_unmade
 from actors.nodes import NodePlacement, Started
 from dfl_ray.errors import LostError
 
@@ -154,14 +154,13 @@ class ActorSet:
             error: How its death showed.
 
         Raises:
-            RunError: One of them has died more often than allowed.
+            RunError: One of them has died more often than allowed, or the actor could not be made.
         """
+        refuse_unmade(actor.name, error)
         group = [m for m in self.members if m is actor or self.on_lost_node(m)]
         for member in group:
             member.replace(error)
-        calls = [
-            (call.number, k, call) for k, member in enumerate(group) for call in member.calls_to_replay()
-        ]
+        calls = [(c.number, k, c) for k, member in enumerate(group) for c in member.calls_to_replay()]
         for _, k, call in sorted(calls, key=lambda c: c[:2]):
             group[k].start(call)
 

@@ -46,20 +46,21 @@ class MappedFile:
     """A file without a name, mapped region by region; its disk space is taken before anything is written.
 
     Args:
-        folder: Where it lies; None = the system's folder for temporary files.
+        folder: Where it lies, made if it is not there; None = the system's folder for temporary files.
 
     Raises:
         RunError: No file can be made there, or it would lie in memory.
     """
 
     def __init__(self, folder: str | None) -> None:
-        self.folder = Path(folder or tempfile.gettempdir())
+        self.folder = Path(folder or tempfile.gettempdir()).expanduser()
         if lies_in_memory(self.folder):
             raise RunError(
                 f"{self.folder} is kept in memory (tmpfs), so a file of the devices' state there would save none. Name "
                 "a folder on a disk by `runtime.state_dir`, or leave `runtime.state_memory_mb` out."
             )
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             # No name is left of it: it ends with the process, however that ends.
             self._file = tempfile.TemporaryFile(dir=self.folder, prefix="dfl-ray-state-")  # noqa: SIM115
         except OSError as error:

@@ -6,10 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from actors import replay
-from actors.failures import as_run_error, is_loss
+from actors.failures import as_run_error, is_loss, refuse_unmade
 from actors.nodes import Started
 from actors.replay import ActorSet, RecoverableActor
 from dfl_ray.errors import InputError, LostError, RunError
@@ -50,6 +57,29 @@ def test_an_actors_error_is_told_with_actor_method_and_round(error, kind, words)
     found = as_run_error("device-0003", "train", (7,), error)
     assert type(found) is kind
     assert str(found).strip(". ") == words
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (
+            "dfl_ray.errors.RunError: /x is kept in memory. Name: another",
+            "/x is kept in memory. Name: another",
+        ),
+        ("ValueError: no\nsecond line", "Actor `device-0003` could not be made: ValueError: no second line"),
+        ("MemoryError", "Actor `device-0003` could not be made: MemoryError: "),
+    ],
+)
+def test_an_actor_that_cannot_be_made_is_not_made_again_and_its_own_words_are_told(cause, said):
+    text = (
+        f'\x1b[36mray::DeviceActor.__init__()\x1b[39m (pid=1)\n  File "x.py", line 3\n    raise it\n{cause}'
+    )
+    error = ActorDiedError(RayTaskError("__init__", text, None, actor_id="00"))
+    died: Any = SimpleNamespace(name="device-0003")
+    with pytest.raises(RunError) as found:
+        ActorSet(lambda _: pytest.fail("replaced"), SimpleNamespace()).recover(died, error)
+    assert type(found.value) is RunError and str(found.value) == said
+    refuse_unmade("device-0003", ActorDiedError())
 
 
 def test_only_a_lost_answer_is_asked_for_again():

@@ -110,8 +110,11 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
     monkeypatch.setattr(os, "posix_fallocate", full_disk, raising=False)
     with pytest.raises(RunError, match=r"\(8 MB more\): No space left.*runtime\.state_dir"):
         MappedFile(str(tmp_path)).grow(2**23)
+    (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"runtime\.state_dir"):
-        MappedFile(str(tmp_path / "nowhere"))
+        MappedFile(str(tmp_path / "file" / "below"))
+    MappedFile(str(tmp_path / "made" / "anew"))
+    assert (tmp_path / "made" / "anew").is_dir()
 
 
 @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="no folder that is known to lie in memory")
