@@ -121,7 +121,8 @@ class RuntimeConfig(Section):
     )
     state_dir: str | None = Field(
         default=None,
-        description="folder of those files, on a disk, made if it is not there; none = the system's folder for temporary files",
+        description="folder of those files, on a disk, made if it is not there; none = the system's folder for "
+        "temporary files",
     )
     runs_dir: str = Field(
         default="runs", description="folder of all run folders, or a URL that fsspec reads (s3://bucket/runs)"
