@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.progress import Teller
 from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
@@ -31,12 +32,15 @@ class DeviceActor:
     Args:
         setup: What all groups share; its arrays are mapped from the object store, not copied.
         devices: The devices hosted here.
+        key: Under which name an evaluation leaves word of how far it is (`actors.progress`); None: under none.
     """
 
-    def __init__(self, setup: GroupSetup, devices: Sequence[int]) -> None:
+    def __init__(self, setup: GroupSetup, devices: Sequence[int], key: str | None = None) -> None:
         from dfl_ray.devices.group import DeviceGroup  # torch: for this process, not for the driver's
 
         self._group: DeviceGroup = DeviceGroup(setup, devices)
+        if key is not None:
+            self._group.follow(Teller(key))
 
     def ready(self) -> Started:
         """Where and how this process was started; answers once everything is built."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import ray
@@ -14,6 +15,7 @@ import ray
 from actors.channel import ChannelActor
 from actors.device import DeviceActor
 from actors.nodes import NodePlacement, own_node
+from actors.progress import forget, read_told, together
 from actors.replay import ActorSet, Answer, Call, RecoverableActor
 from channels.transfers import RoundPlan, Transfers
 from dfl_ray.config.schema import RuntimeConfig
@@ -58,11 +60,15 @@ class RayBackend:
         for k, group in enumerate(packing.groups):
             self._host[list(group)] = k
         self._node_placement = NodePlacement(packing, runtime, say)
-        self._actor_set = ActorSet(say, self._node_placement, services_lost)
+        self._actor_set = ActorSet(say, self._node_placement, self._look)
+        self._services_lost = services_lost
+        self._progress_key = f"progress/{uuid4().hex}/"
+        self._asked: Sequence[RecoverableActor] = ()
+        self._answered = 0
         shared = ray.put(setup)
         self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
         self._groups = [
-            self._recoverable(packing.actor_name(k), DeviceActor, (shared, group), k, runtime)
+            self._recoverable(packing.actor_name(k), DeviceActor, (shared, group, self._key(k)), k, runtime)
             for k, group in enumerate(packing.groups)
         ]
         self._bundles: list[Call] = []
@@ -130,7 +136,7 @@ class RayBackend:
         return reports
 
     def follow(self, advance: Callable[[int, int], None]) -> None:
-        """See `Backend.follow`; the parts are actors that have answered."""
+        """See `Backend.follow`; the parts are actors that have answered, in an evaluation what these have told."""
         self._advance = advance
 
     def _results(self, groups: Sequence[RecoverableActor], calls: Sequence[Call]) -> list[Any]:
@@ -140,6 +146,16 @@ class RayBackend:
             self._advance(len(answers), len(groups))
             answers.append(group.result(call))
         return answers
+
+    def _look(self) -> bool:
+        """While an answer is waited for: tell how far an evaluation is; says whether Ray's services are gone."""
+        if self._asked:
+            told = [read_told(self._key(group.number)) for group in self._asked[self._answered :]]
+            self._advance(*together(told, self._answered))
+        return self._services_lost()
+
+    def _key(self, number: int | None) -> str:
+        return f"{self._progress_key}{number}"
 
     def _leaving_bytes(self, requests: TransferRequests) -> int:
         """Bytes of the messages that leave the actor they were made in, each once."""
@@ -194,7 +210,13 @@ class RayBackend:
         asked = self._groups[:1] if round_index == 0 else self._groups
         shared = None if references is None else ray.put(references)
         calls = [g.call("evaluate", round_index, tuple(rules), shared, changes_state=False) for g in asked]
-        return self._results(asked, calls)
+        reports: list[EvaluationReport] = []
+        self._asked = asked
+        for self._answered, (group, call) in enumerate(zip(asked, calls, strict=True)):
+            reports.append(group.result(call))
+        self._asked = ()
+        forget(self._progress_key)
+        return reports
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """See `Backend.full_sketches`."""
@@ -257,6 +279,7 @@ class RayBackend:
 
     def close(self) -> None:
         """End all actors."""
+        forget(self._progress_key)
         for actor in [*self._groups, self._channel]:
             ray.kill(actor.handle)
         self._node_placement.release()
