@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dfl_ray.records.schema import TableLike
 
 GRAPHML_MOST_DEVICES = 5_000
+_OF_ITS_END = ("ended_early_after", "stopped_by")
+"""Keys of `run.json` that are there where a run has ended before its last round."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,11 @@ class RunFolder:
         return cls(path, lock.acquire(path))
 
     def begin(self) -> None:
-        """Note that the run goes on: state `running` again, of this schema version."""
+        """Note that the run goes on: state `running` again, of this schema version; nothing is said of its end."""
+        info = {key: value for key, value in self.info.items() if key not in _OF_ITS_END}
         # Rows that follow are of this version, so that an older dfl-ray must no longer take the folder for its own.
-        self.update_info(state="running", ended_at=None, schema_version=SCHEMA_VERSION)
+        now = {"state": "running", "ended_at": None, "schema_version": SCHEMA_VERSION}
+        write_info(self.path / "run.json", info | now)
 
     @property
     def checkpoints(self) -> Path:

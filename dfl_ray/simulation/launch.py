@@ -128,7 +128,7 @@ def resume(
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import resumed_config, rounds_changed
+    from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
@@ -142,6 +142,7 @@ def resume(
                 progress.say(note)
             with _building(config, progress, verbose, server) as (experiment, make_backend):
                 _compare_inputs(folder, experiment, progress, changed)
+                folder.update_info(**ends_kept(folder.info, done))
                 if config.rounds != own.rounds:
                     folder.update_info(**rounds_changed(folder.info, own.rounds, done))
                 if overrides:
