@@ -94,8 +94,8 @@ def ends_kept(info: Mapping[str, Any], done: int) -> dict[str, list[int]]:
         done: Rounds that are done.
 
     Returns:
-        `early_ends`, the rounds after which it ended before its last one; `ended_after`, see `rounds_changed`. Either is
-        left out where there was nothing.
+        `early_ends`, the rounds after which it ended before its last one; `ended_after`, see `rounds_changed`. Either
+        is left out where there was nothing.
     """
     ended = info.get("ended_early_after")
     early = {*info.get("early_ends", ()), *(() if ended is None else (ended,))}
