@@ -12,7 +12,7 @@ from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config, RuntimeConfig
 from dfl_ray.errors import InputError, Interrupted, LostError, RunError
 from dfl_ray.records import RunFolder, load_run, topology_tables
-from dfl_ray.records.folder_checks import check_free
+from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
 from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend, LocalBackend
@@ -79,7 +79,9 @@ def launch(
 
     config = with_absolute_paths(config)
     runs_dir, name = local_runs(config), config.name or automatic_name(config)
-    if config.name is not None:
+    if config.name is None:
+        check_runs_dir(Path(runs_dir))
+    else:
         check_free(Path(runs_dir) / name)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,

@@ -149,7 +149,8 @@ def small_world(
     if not 2 <= degree < inputs.nodes or degree % 2 or not 0 <= rewire <= 1:
         raise ValueError(
             f"small_world: degree must be even and lie in 2..{inputs.nodes - 1} for {inputs.nodes} devices, "
-            f"and rewire in 0..1, got {degree}, {rewire}; change topology.degree, topology.rewire or the number of devices"
+            f"and rewire in 0..1, got {degree}, {rewire}; change topology.degree, topology.rewire or the number of "
+            "devices"
         )
     line = visiting_order(inputs, order)
     lattice = np.concatenate([np.stack([line, np.roll(line, -s)], axis=1) for s in range(1, degree // 2 + 1)])

@@ -115,4 +115,4 @@ def test_a_tree_in_the_numbers_of_its_part_is_that_in_the_numbers_of_all(seed: i
 def test_a_graph_that_so_few_devices_cannot_have_names_its_key(graph: str) -> None:
     config = load_config(None, [f"topology={graph}", "devices.count=3", "devices.min_holders=1"])
     with pytest.raises(InputError, match=rf"`topology` cannot be carried out: {graph}: .*topology\.degree"):
-        build_deployment(config, len(config.tasks.names))
+        build_deployment(config, 6)
