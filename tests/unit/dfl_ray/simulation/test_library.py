@@ -124,6 +124,12 @@ def test_a_run_prints_nothing_and_a_plan_neither(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("rounds", [-1, 0, 2.5, "2", True, float("nan")])
+def test_a_plan_of_no_number_of_rounds_is_refused(rounds: Any) -> None:
+    with pytest.raises(InputError, match="whole number from 1"):
+        plan(rounds=rounds)
+
+
 def test_an_evaluation_is_asked_again_and_the_run_is_lengthened(
     early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
