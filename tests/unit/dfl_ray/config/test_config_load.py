@@ -240,8 +240,8 @@ def test_overrides_may_be_numpys():
         "devices.area_m": np.array([10.0, 20.0]),
         "tasks.names": [np.str_("topic"), "add"],
         "method": {"type": "dlora", "rank": np.int64(4)},
-        "tasks.path": Path("x #1"),
+        "runtime.runs_dir": Path("x #1"),
     }
     config = load_config(None, given)
     assert config.devices.area_m == (10.0, 20.0) and config.tasks.names == ("topic", "add")
-    assert (config.method.name, config.method.rank, config.tasks.path) == ("dlora", 4, "x #1")
+    assert (config.method.name, config.method.rank, config.runtime.runs_dir) == ("dlora", 4, "x #1")
