@@ -30,6 +30,7 @@ from benchmarks import comparison
 from benchmarks.comparison import AXES, Curves, Interval, plain
 from benchmarks.machine import machine
 from benchmarks.result import with_origin
+from dfl_ray.config.yamlio import dump
 
 BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
 
@@ -97,7 +98,12 @@ def carry_out(job: Job) -> None:
         command = ["resume", str(job.path)]
     else:
         shutil.rmtree(job.path, ignore_errors=True)
-        command = ["run", *job.arguments, f"name={job.path.name}", f"runtime.runs_dir={job.path.parent}"]
+        command = [
+            "run",
+            *job.arguments,
+            f"name={job.path.name}",
+            f"runtime.runs_dir={dump(str(job.path.parent), flow=True)}",
+        ]
     done = subprocess.run(
         [sys.executable, "-m", "dfl_ray", *command, "--json"],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -117,7 +123,11 @@ def carry_out_here(job: Job) -> None:
         return
     shutil.rmtree(job.path, ignore_errors=True)
     began_s = time.process_time()
-    own = [f"name={job.path.name}", f"runtime.runs_dir={job.path.parent}", "runtime.report=false"]
+    own = [
+        f"name={job.path.name}",
+        f"runtime.runs_dir={dump(str(job.path.parent), flow=True)}",
+        "runtime.report=false",
+    ]
     launch(load_config(None, [*job.arguments, *own]), json=True)
     say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
 

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfl_ray.cli.common import add_json
+from dfl_ray.cli.common import add_json, check_number
+
+WATTS = (1e-3, 1e9)
+MOST_SECONDS = 86_400.0
 
 if TYPE_CHECKING:
     from dfl_ray.simulation.calibrate import Calibration
@@ -38,6 +41,13 @@ def execute(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"`{output}` cannot be written", expected="a name that ends in .yaml or .yml")
+    if not options.name.strip():
+        raise InputError(
+            "`--name` is empty", expected="a word for the class", change="Give one, or leave it out."
+        )
+    check_number("--seconds", options.seconds, 0.0, MOST_SECONDS, "s")
+    if options.watts is not None:
+        check_number("--watts", options.watts, *WATTS, "W")
     config = load_config(*split_words(options.words))
     check_inputs(config)
     silence(options.verbose)

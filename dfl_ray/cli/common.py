@@ -21,6 +21,30 @@ class Command:
     execute: Callable[[Options], int]
 
 
+def check_number(option: str, value: float, least: float, most: float, unit: str) -> None:
+    """Refuse a number that an option cannot be.
+
+    Args:
+        option: The option, as it is written.
+        value: What was given.
+        least: The least it can be.
+        most: The most.
+        unit: What it is counted in.
+
+    Raises:
+        InputError: It is less, more, or no number.
+    """
+    if not least <= value <= most:
+        from dfl_ray.errors import InputError
+
+        raise InputError(
+            f"`{option}` cannot be used",
+            got=f"{value:g}",
+            expected=f"{least:g} to {most:g} {unit}",
+            change="Give such a number, or leave it out.",
+        )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag of commands that answer to programs too."""
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

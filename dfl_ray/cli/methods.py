@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dfl_ray.cli.common import Options, add_json
 from dfl_ray.tracking.terminal import broken, columns
+
+if TYPE_CHECKING:
+    from dfl_ray.config.training import TrainingConfig
+    from dfl_ray.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +47,13 @@ def execute(options: Options) -> int:
     source, overrides = split_words(options.words)
     config = load_config(source, overrides, say=lambda text: print(f"dfl-ray: {text}", file=sys.stderr))
     check_inputs(config)
-    sections = {name: load_config(source, words_for(name, overrides)).method for name in METHODS}
+    sections = {name: _section(source, words_for(name, overrides)) for name in METHODS}
     progress = make_progress(quiet=options.json or options.quiet)
     rows, width = [], columns()
     for found in bytes_of_methods(config, sections, progress.step):
         a = about(found.name)
-        rows.append({"method": found.name, "bytes_a_round": found.round_bytes, **vars(a)})
+        own = {"method": found.name, "bytes_a_round": found.round_bytes, "problem": found.problem}
+        rows.append({**own, **vars(a)})
         if not options.json:
             cost = found.problem if found.round_bytes is None else f"{found.round_bytes / 1e6:.3f} MB a round"
             made = f"trained: {a.trained}; sent: {a.sent}; mixed: {a.mixed}"
@@ -60,6 +66,17 @@ def execute(options: Options) -> int:
 
         print_json({"methods": rows})
     return 0
+
+
+def _section(source: str | None, words: Sequence[str]) -> TrainingConfig | InputError:
+    """A method's section, or why the configuration cannot be with that method."""
+    from dfl_ray.config.load import load_config
+    from dfl_ray.errors import InputError
+
+    try:
+        return load_config(source, words).method
+    except InputError as error:
+        return error
 
 
 def words_for(method: str, overrides: Sequence[str]) -> list[str]:

@@ -6,7 +6,10 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
+from dfl_ray.cli.common import check_number
+
 MM_TO_PIXELS = 96 / 25.4
+WIDTHS_MM = (10.0, 2000.0)
 FORMATS = (".pdf", ".svg", ".png", ".html", ".json")
 
 
@@ -18,6 +21,7 @@ def plot(options: argparse.Namespace) -> int:
     from dfl_ray.views.catalog import FIGURES, draw
     from dfl_ray.views.style import darkened
 
+    check_number("--width-mm", options.width_mm, *WIDTHS_MM, "mm")
     *paths, name = options.words
     if not paths:
         raise InputError(

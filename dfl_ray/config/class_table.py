@@ -76,6 +76,8 @@ def _from_yaml(path: Path) -> dict[str, dict[str, float]]:
         raise ValueError(str(error)) from error
     if not isinstance(read, Mapping) or not all(isinstance(given, Mapping) for given in read.values()):
         raise ValueError("expected a mapping of class names to mappings of figures")
+    if any(name is None or not str(name).strip() for name in read):
+        raise ValueError("a class has no name")
     return {str(name): _figures(str(name), given) for name, given in read.items()}
 
 
@@ -84,8 +86,10 @@ def _figures(name: str, given: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _new_name(name: str | None, made: Mapping[str, Any]) -> str:
-    if not name or name in made:
-        raise ValueError(f"the class {name!r} comes twice" if name else "a row has no name")
+    if not name or not name.strip():
+        raise ValueError("a row has no name")
+    if name in made:
+        raise ValueError(f"the class {name!r} comes twice")
     return name
 
 

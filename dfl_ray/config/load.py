@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +71,45 @@ def load_config(
 
 
 def _texts(overrides: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """Overrides in whatever form as texts `key=value`."""
+    """Overrides in whatever form as texts `key=value`.
+
+    Raises:
+        InputError: They are neither texts nor a mapping, or a value is no plain data.
+    """
     if isinstance(overrides, Mapping):
-        plain = {
-            key: str(v) if isinstance(v, Path) else v.item() if hasattr(v, "item") else v
-            for key, v in overrides.items()
-        }
-        return [f"{key}={dump(v, flow=True, width=10_000)}" for key, v in plain.items()]
-    return [overrides] if isinstance(overrides, str) else list(overrides)
+        return [f"{key}={_value_text(str(key), value)}" for key, value in overrides.items()]
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    texts = list(texts) if isinstance(texts, Iterable) else [texts]
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise InputError(
+            "An override is no text",
+            got=f"{type(wrong[0]).__name__} {str(wrong[0])[:60]}",
+            expected='texts such as "method.rank=4", or a mapping of keys to values',
+            change='Give load_config(SOURCE, ["key=value"]).',
+        )
+    return texts
+
+
+def _value_text(key: str, value: Any) -> str:
+    try:
+        return dump(_plain(value), flow=True, width=10_000)
+    except YAMLError:
+        raise InputError(
+            f"The value of the override `{key}` is no plain data",
+            got=f"{type(value).__name__} {str(value)[:60]}",
+            expected="a number, text, true, false, None, a path, an array, or lists and mappings of them",
+            change="Give it as one of these.",
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value with paths as texts and arrays and numbers of numpy's kind as lists and numbers, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value.tolist() if hasattr(value, "tolist") else value
 
 
 def from_data(

@@ -9,8 +9,8 @@ from dfl_ray.methods.table import METHODS
 _HEAD = """# The methods
 
 Made by `dfl-ray methods --page > docs/methods.md` from what the methods themselves say; `dfl-ray methods [CONFIG]
-[key=value …]` prints the same with the bytes that each would put on air in a round of that configuration. Choose one
-with `method=NAME`. The equations and every departure from the paper stand at the top of its
+[key=value …]` prints the same with the bytes that each would put on air in a round of that configuration, or why it
+cannot have it. Choose one with `method=NAME`. The equations and every departure from the paper stand at the top of its
 file in `dfl_ray/methods/`; what `sparse_orthogonal` does is in [The learning method](method.md), how to add one in
 [Adding a method](extending.md).
 

@@ -265,25 +265,28 @@ def graph_on(
         The graph; the same arguments give the same one.
 
     Raises:
-        ValueError: The graph cannot be built from these links.
+        InputError: The graph cannot be built from these links, or from so many devices.
     """
     import topology
 
     pairs, snr_db = links
     shared = {} if sketches is None else {"features": sketches.values, "feature_devices": sketches.device}
-    return topology.build(
-        section.type,
-        positions_m=positions_m,
-        mixture=mixture,
-        candidate_pairs=pairs,
-        airtime_s_per_mb=channel.airtime_s_per_mb(pairs[:, 0], pairs[:, 1]),
-        energy_j_per_mb=channel.energy_j_per_mb(pairs[:, 0], pairs[:, 1]),
-        mean_snr_db=snr_db,
-        rng=generator(seed, Stream.TOPOLOGY),
-        reach=section.reach,
-        **shared,
-        **section.options(),
-    )
+    try:
+        return topology.build(
+            section.type,
+            positions_m=positions_m,
+            mixture=mixture,
+            candidate_pairs=pairs,
+            airtime_s_per_mb=channel.airtime_s_per_mb(pairs[:, 0], pairs[:, 1]),
+            energy_j_per_mb=channel.energy_j_per_mb(pairs[:, 0], pairs[:, 1]),
+            mean_snr_db=snr_db,
+            rng=generator(seed, Stream.TOPOLOGY),
+            reach=section.reach,
+            **shared,
+            **section.options(),
+        )
+    except ValueError as error:
+        raise InputError(f"`topology` cannot be carried out: {error}") from error
 
 
 def graph_for(config: Config, topology: Topology) -> CommGraph:

@@ -23,9 +23,13 @@ from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dfl_ray.records.schema import TableLike
 
 GRAPHML_MOST_DEVICES = 5_000
+_OF_ITS_END = ("ended_early_after", "stopped_by")
+"""Keys of `run.json` that are there where a run has ended before its last round."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,11 @@ class RunFolder:
         return cls(path, lock.acquire(path))
 
     def begin(self) -> None:
-        """Note that the run goes on: state `running` again, of this schema version."""
+        """Note that the run goes on: state `running` again, of this schema version; nothing is said of its end."""
+        info = {key: value for key, value in self.info.items() if key not in _OF_ITS_END}
         # Rows that follow are of this version, so that an older dfl-ray must no longer take the folder for its own.
-        self.update_info(state="running", ended_at=None, schema_version=SCHEMA_VERSION)
+        now = {"state": "running", "ended_at": None, "schema_version": SCHEMA_VERSION}
+        write_info(self.path / "run.json", info | now)
 
     @property
     def checkpoints(self) -> Path:
@@ -214,7 +220,7 @@ class RunFolder:
         Raises:
             ValueError: Rows that do not fit the schemas.
         """
-        from dfl_ray.records.topology import mark_gateways, write_graphml
+        from dfl_ray.records.topology import mark_gateways
 
         folder = self.path / "topology"
         edge_table = conform(edges, TOPOLOGY_TABLES["edges"], round=round)
@@ -223,8 +229,7 @@ class RunFolder:
         for table, rows in (("edges", edge_table), ("nodes", node_table)):
             parts.truncate(folder / f"{table}.parquet", round - 1)
             parts.append(folder / f"{table}.parquet", rows)
-        if node_table.num_rows <= GRAPHML_MOST_DEVICES:
-            write_graphml(folder / "graph.graphml", node_table, edge_table)
+        self._draw_graph(node_table, edge_table)
         self._list_parts()
 
     def _later(self, folder: Path, after_round: int) -> set[str]:
@@ -244,12 +249,24 @@ class RunFolder:
             after_round: Last round whose rows are kept, in every record table.
         """
         self._list_parts(self._later(self.path, after_round))
+        moved = self._later(self.path / "topology", after_round + 1)
         for table in TABLES:
             parts.truncate(self.path / f"{table}.parquet", after_round)
         for table in TOPOLOGY_TABLES:
             # A topology that holds from the next round on was built by the checkpointed state itself.
             parts.truncate(self.path / "topology" / f"{table}.parquet", after_round + 1)
+        if moved:
+            from dfl_ray.records.topology import last_topology
+
+            self._draw_graph(*last_topology(self.path))
         self._list_parts()
+
+    def _draw_graph(self, nodes: pa.Table, edges: pa.Table) -> None:
+        """Write a topology as GraphML if it has no more devices than are read from such a file."""
+        from dfl_ray.records.topology import write_graphml
+
+        if 0 < nodes.num_rows <= GRAPHML_MOST_DEVICES:
+            write_graphml(self.path / "topology" / "graph.graphml", nodes, edges)
 
     def finish(self, state: State, **fields: Any) -> None:
         """Compact every table into one part, write the final state and give the lock back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,41 @@ def check_free(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a place that is a file or lies below one.
+    """Refuse a place that is a file, or where no folder can be made.
 
     Args:
         path: The place.
 
     Raises:
-        InputError: It is or does.
+        InputError: It is, or none can.
     """
-    found = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not found.is_dir():
+    if path.exists() and not path.is_dir():
         raise InputError(
             f"The run folder {path} cannot be made",
-            got="a file of that name" if found == path else f"{found}, which is no folder",
-            change="Choose another `name=...`." if found == path else "Change `runtime.runs_dir`.",
+            got="a file of that name",
+            expected="a new or empty folder",
+            change="Choose another `name=...`.",
+        )
+    if not path.exists():
+        check_runs_dir(path.parent)
+
+
+def check_runs_dir(path: Path) -> None:
+    """Refuse a folder of runs in which no run folder can be made.
+
+    Args:
+        path: The folder; it need not be there.
+
+    Raises:
+        InputError: It is a file or lies below one, or nothing may be written there.
+    """
+    found = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
+        raise InputError(
+            f"A run folder cannot be made in {path}",
+            got=f"{found}, {'where nothing may be written' if found.is_dir() else 'which is no folder'}",
+            expected="a folder that you may write to, or a place where one can be made",
+            change="Change `runtime.runs_dir`.",
         )
 
 

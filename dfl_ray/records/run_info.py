@@ -76,6 +76,7 @@ class RunInfo(TypedDict, total=False):
     lengthened: list[int]
     ended_after: list[int]
     ended_early_after: int
+    early_ends: list[int]
     stopped_by: str
     faults: Faults
     privacy: Privacy

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from dfl_ray.errors import InputError
+from dfl_ray.records import parts
 from dfl_ray.records.info import write_text_atomically
-from dfl_ray.records.schema import TOPOLOGY_NODES
+from dfl_ray.records.schema import TOPOLOGY_NODES, TOPOLOGY_TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +99,49 @@ def write_graphml(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
         nodes: Table of nodes of one topology.
         edges: Its table of edges.
     """
+    write_text_atomically(path, _graphml(nodes, edges))
+
+
+def check_graphml(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
+    """Make sure that a file of GraphML says what the tables do.
+
+    Args:
+        path: The file.
+        nodes: Table of nodes of the run's last topology.
+        edges: Its table of edges.
+
+    Raises:
+        InputError: It is missing, cannot be read, or says something else.
+    """
+    import networkx as nx
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        wanted = _graphml(nodes, edges)
+        same = text == wanted or _said(text) == _said(wanted)
+        got = "" if same else "another graph"
+    except FileNotFoundError:
+        got = "no such file"
+    except (OSError, SyntaxError, ValueError, KeyError, nx.NetworkXException) as error:
+        got = f"what is no graph: {error}"
+    if got:
+        raise InputError(
+            f"{path} is damaged",
+            got=got,
+            expected="the graph of the tables beside it, as GraphML",
+            change="Restore it from a copy, or do without: the tables have all that it says.",
+        )
+
+
+def _said(text: str) -> str:
+    """Devices and links with their attributes, whatever version of networkx has written them."""
+    import networkx as nx
+
+    graph = nx.parse_graphml(text)
+    return repr((dict(graph.nodes(data=True)), nx.to_dict_of_dicts(graph)))
+
+
+def _graphml(nodes: pa.Table, edges: pa.Table) -> str:
     import networkx as nx
 
     graph: Any = nx.Graph()
@@ -107,4 +153,23 @@ def write_graphml(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
         graph.add_edge(*ends, **{key: value for key, value in row.items() if value is not None})
     buffer = io.BytesIO()
     nx.write_graphml(graph, buffer)
-    write_text_atomically(path, buffer.getvalue().decode("utf-8"))
+    return buffer.getvalue().decode("utf-8")
+
+
+def last_topology(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """The tables of the topology that was recorded last.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        Its nodes and edges; without rows where none was recorded.
+    """
+    nodes, edges = (
+        parts.read(folder / "topology" / f"{name}.parquet", TOPOLOGY_TABLES[name])
+        for name in ("nodes", "edges")
+    )
+    last = pc.max(nodes.column("round"))
+    return nodes.filter(pc.equal(nodes.column("round"), last)), edges.filter(
+        pc.equal(edges.column("round"), last)
+    )

@@ -12,7 +12,7 @@ from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config, RuntimeConfig
 from dfl_ray.errors import InputError, Interrupted, LostError, RunError
 from dfl_ray.records import RunFolder, load_run, topology_tables
-from dfl_ray.records.folder_checks import check_free
+from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
 from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend, LocalBackend
@@ -79,7 +79,9 @@ def launch(
 
     config = with_absolute_paths(config)
     runs_dir, name = local_runs(config), config.name or automatic_name(config)
-    if config.name is not None:
+    if config.name is None:
+        check_runs_dir(Path(runs_dir))
+    else:
         check_free(Path(runs_dir) / name)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,
@@ -128,7 +130,7 @@ def resume(
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import resumed_config, rounds_changed
+    from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
@@ -142,6 +144,7 @@ def resume(
                 progress.say(note)
             with _building(config, progress, verbose, server) as (experiment, make_backend):
                 _compare_inputs(folder, experiment, progress, changed)
+                folder.update_info(**ends_kept(folder.info, done))
                 if config.rounds != own.rounds:
                     folder.update_info(**rounds_changed(folder.info, own.rounds, done))
                 if overrides:

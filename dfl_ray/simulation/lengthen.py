@@ -86,6 +86,23 @@ def rounds_changed(info: Mapping[str, Any], rounds: int, done: int) -> dict[str,
     return noted | ({"ended_after": [*info.get("ended_after", ()), rounds]} if done == rounds else {})
 
 
+def ends_kept(info: Mapping[str, Any], done: int) -> dict[str, list[int]]:
+    """What `run.json` keeps of the ends of a run that goes on: those in rounds whose records stay.
+
+    Args:
+        info: Its `run.json`.
+        done: Rounds that are done.
+
+    Returns:
+        `early_ends`, the rounds after which it ended before its last one; `ended_after`, see `rounds_changed`. Either
+        is left out where there was nothing.
+    """
+    ended = info.get("ended_early_after")
+    early = {*info.get("early_ends", ()), *(() if ended is None else (ended,))}
+    noted = {"early_ends": sorted(early), "ended_after": info.get("ended_after", ())}
+    return {name: [r for r in ends if r <= done] for name, ends in noted.items() if ends}
+
+
 def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
     """Compare a configuration with that of the run that bears its name, but for the number of rounds.
 

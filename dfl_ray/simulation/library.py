@@ -7,6 +7,7 @@ started for the run and stopped at its end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str
 
     Args:
         config: The experiment; None is the embedded default.
-        rounds: How many rounds to plan, evenly spread; None plans all where that takes minutes at most.
+        rounds: How many rounds to plan, at least 1, evenly spread; None plans all where that takes minutes at most.
 
     Returns:
         Figures by name; see `dfl_ray.simulation.estimate.plan`.
@@ -89,5 +90,12 @@ def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str
     from dfl_ray.simulation.estimate import plan as plan_run
 
     config = load_config() if config is None else _a_config(config, "plan")
+    if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, Integral) or rounds < 1):
+        raise InputError(
+            "`rounds` is no number of rounds to plan",
+            got=repr(rounds),
+            expected="a whole number from 1, or None",
+            change="Give plan(config, rounds=5), or leave it out.",
+        )
     check_inputs(config, planned=True)
     return plan_run(config, rounds=rounds)

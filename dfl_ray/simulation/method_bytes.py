@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,7 @@ class MethodBytes:
     Attributes:
         name: The method.
         round_bytes: Mean bytes of all devices in a round where nothing is lost: of every message to every receiver, and
-            of every hop where a message needs several. None where the method cannot have the layout.
+            of every hop where a message needs several. None where the method cannot have the configuration.
         problem: Why it cannot; empty otherwise.
     """
 
@@ -42,13 +42,15 @@ class MethodBytes:
 
 
 def bytes_of_methods(
-    config: Config, sections: dict[str, TrainingConfig], step: Step = lambda _name: nullcontext()
+    config: Config,
+    sections: Mapping[str, TrainingConfig | InputError],
+    step: Step = lambda _name: nullcontext(),
 ) -> Iterator[MethodBytes]:
     """Play each method's law on the configuration's devices and graph, without radio, rows and values.
 
     Args:
         config: The configuration: devices, graph, model, tasks and rounds.
-        sections: Method -> its section.
+        sections: Method -> its section, or why the configuration cannot be with it.
         step: Shows a step while it runs.
 
     Yields:
@@ -60,6 +62,8 @@ def bytes_of_methods(
     run = outline(config, step)
     for name, section in sections.items():
         try:
+            if isinstance(section, InputError):
+                raise section
             yield MethodBytes(name, _round_bytes(run, section))
         except InputError as error:
             yield MethodBytes(name, None, error.what)

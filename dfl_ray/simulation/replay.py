@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
+from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run
 from dfl_ray.records.loading import comparable
@@ -68,7 +69,7 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
                 expected=f"only {', '.join(f'{key}*' if key.endswith('.') else key for key in MAY_SET)}",
                 change="`dfl-ray run` takes the bundle's config.yaml with any change.",
             )
-    quiet = ["track=none", f"runtime.runs_dir={runs_dir}"]
+    quiet = ["track=none", f"runtime.runs_dir={dump(str(runs_dir), flow=True)}"]
     if not report and not any(word.startswith("runtime.report=") for word in overrides):
         quiet.append("runtime.report=false")
     return load_config(folder / "config.yaml", [*quiet, *overrides])
@@ -132,12 +133,7 @@ def _allowed(name: str, column: str, table: pd.DataFrame) -> Any:
 
 def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, each in words."""
-    told: list[str] = []
-    if ends := was.get("lengthened"):
-        told.append(
-            f"the run ended after round {', '.join(map(str, ends))} and was lengthened; what an end does (the last "
-            "exchange, an evaluation by all rules) is not done there when it is run in one go"
-        )
+    told = list(_ends(was))
     for name in ("rows", "weights", "warm_start", "code"):
         if was.get(KEY, {}).get(name) != now.get(KEY, {}).get(name):
             told.append(f"other {name}")
@@ -148,3 +144,27 @@ def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if before != here:
             told.append(f"{name} {here} in place of {before}")
     return told
+
+
+def _ends(was: dict[str, Any]) -> Iterator[str]:
+    """Ends of a run that it would not have in one go, as its `run.json` notes them, each in words."""
+    alone = "is not done there when it is run in one go"
+    ended, early = was.get("ended_after", []), was.get("early_ends", [])
+    if ended:
+        yield (
+            f"the run ended after round {_listed(ended)} and was lengthened; what an end does (the last exchange, an "
+            f"evaluation by all rules) {alone}"
+        )
+    if planned := [r for r in was.get("lengthened", []) if r not in ended]:
+        yield f"the run was to end after round {_listed(planned)} and was given other `rounds` on its way"
+    if early:
+        yield (
+            f"the run ended early, after round {_listed(early)}, and was gone on with; what such an end does (an "
+            f"evaluation by all rules) {alone}"
+        )
+    if (last := was.get("ended_early_after")) is not None and "stopped_by" not in was:
+        yield f"the run was ended after round {last} by its caller (`on_round_end`); run again it goes on"
+
+
+def _listed(rounds: Sequence[int]) -> str:
+    return ", ".join(map(str, rounds))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, parts
+from dfl_ray.records.folder import GRAPHML_MOST_DEVICES
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import FILE as PARTITION
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
+from dfl_ray.records.topology import check_graphml, last_topology
 from dfl_ray.simulation.checkpoint import checkpoint_path, list_checkpoints, read_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.resuming import own_config
@@ -57,13 +59,16 @@ def verify(folder: Path) -> Verified:
                 problems.append(str(error))
 
     attempt(lambda: refuse_changed_config(folder, info, own_config(folder)))
-    listed: checksums.Listed = {}
-    attempt(lambda: listed.update(checksums.read_listed(folder) or {}))
+    found: list[checksums.Listed | None] = []
+    attempt(lambda: found.append(checksums.read_listed(folder)))
+    listed = next(iter(found), None) or {}
     problems += [str(error) for error in checksums.check_listed(folder, listed, contents=True)]
-    if not listed:
+    if found == [None]:
         problems.append(
             f"{folder / checksums.FILE} is missing: the run is older than checksums, or it was removed."
         )
+    elif found == [{}]:
+        problems.append(f"{folder / checksums.FILE} lists no file, so that none can be compared.")
     tables = {folder / f"{name}.parquet": schema for name, schema in TABLES.items()}
     tables |= {folder / "topology" / f"{name}.parquet": schema for name, schema in TOPOLOGY_TABLES.items()}
     for table, schema in tables.items():
@@ -78,6 +83,7 @@ def verify(folder: Path) -> Verified:
         attempt(lambda path=path: read_checkpoint(path))
     if info.get("state") in ("done", "interrupted"):
         problems += _without_last(folder, saved, rounds)
+        attempt(lambda: _check_graph(folder))
     return Verified(tuple(problems), len(listed), len(rounds), len(saved))
 
 
@@ -90,6 +96,17 @@ def _without_last(folder: Path, saved: Sequence[Path], rounds: Sequence[int]) ->
         f"{last} is missing: a run that ends saves its state there. Without it the run cannot be gone on with from its "
         "end, evaluated or exported."
     ]
+
+
+def _check_graph(folder: Path) -> None:
+    """Compare the GraphML of a run that has ended with its tables, which a run on its way may just have changed.
+
+    Raises:
+        InputError: It is missing, damaged or another graph.
+    """
+    nodes, edges = last_topology(folder)
+    if 0 < nodes.num_rows <= GRAPHML_MOST_DEVICES:
+        check_graphml(folder / "topology" / "graph.graphml", nodes, edges)
 
 
 def _rounds(folder: Path) -> list[int]:

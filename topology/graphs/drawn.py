@@ -81,13 +81,17 @@ def k_regular(inputs: GraphInput, *, degree: Annotated[int, Within(ge=1)] = 4) -
     """
     nodes = inputs.nodes
     if not 1 <= degree < nodes:
-        raise ValueError(f"k_regular: degree must lie in 1..{nodes - 1} for {nodes} devices, got {degree}")
+        raise ValueError(
+            f"k_regular: degree must lie in 1..{nodes - 1} for {nodes} devices, got {degree}; "
+            "change topology.degree or the number of devices"
+        )
     if not inputs.free_choice:
         pairs = inputs.links.pairs
         return GraphLinks(pairs[capped(pairs, inputs.rng.random(len(pairs)), np.full(nodes, degree))])
     if degree * nodes % 2:
         raise ValueError(
-            f"k_regular: {nodes} devices cannot all have {degree} neighbours (odd sum); change degree by one"
+            f"k_regular: {nodes} devices cannot all have {degree} neighbours (odd sum); change "
+            "topology.degree or the number of devices by one"
         )
     if nodes <= EXACT_REGULAR_DEVICES:
         import networkx as nx
@@ -144,7 +148,9 @@ def small_world(
     """
     if not 2 <= degree < inputs.nodes or degree % 2 or not 0 <= rewire <= 1:
         raise ValueError(
-            f"small_world: degree must be even, 2 ≤ degree < {inputs.nodes}, and rewire in 0..1, got {degree}, {rewire}"
+            f"small_world: degree must be even and lie in 2..{inputs.nodes - 1} for {inputs.nodes} devices, "
+            f"and rewire in 0..1, got {degree}, {rewire}; change topology.degree, topology.rewire or the number of "
+            "devices"
         )
     line = visiting_order(inputs, order)
     lattice = np.concatenate([np.stack([line, np.roll(line, -s)], axis=1) for s in range(1, degree // 2 + 1)])

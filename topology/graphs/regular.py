@@ -118,10 +118,10 @@ def grid(
     nodes = inputs.nodes
     width = round(nodes**0.5) if columns is None else columns
     if not 1 <= width <= nodes:
-        raise ValueError(f"grid: columns must lie in 1..{nodes}, got {columns}")
+        raise ValueError(f"grid: columns must lie in 1..{nodes}, got {columns}; change topology.columns")
     if wrap and nodes % width:
         raise ValueError(
-            f"grid: {nodes} devices do not fill rows of {width}; choose another columns or wrap=False"
+            f"grid: {nodes} devices do not fill rows of {width}; change topology.columns, or set topology.wrap=false"
         )
     by_y = np.argsort(inputs.positions_m[:, 1], kind="stable")
     row_of = np.arange(nodes) // width

@@ -47,3 +47,17 @@ def test_a_report_is_not_written_over_a_folder(tmp_path, capfd):
     (run / "config.yaml").write_text("seed: 0")
     assert main(["report", str(run), "-o", str(tmp_path)]) == 2
     assert "`-o " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        *((["plot", "x", "loss", "--width-mm", mm], "`--width-mm`") for mm in ("-5", "0", "nan", "inf")),
+        *((["calibrate", "--watts", watts], "`--watts`") for watts in ("-5", "0", "nan")),
+        *((["calibrate", "--seconds", seconds], "`--seconds`") for seconds in ("-5", "inf")),
+        (["calibrate", "--name", ""], "`--name`"),
+    ],
+)
+def test_a_number_or_name_that_an_option_cannot_be_is_refused_first(words, said, capfd):
+    assert main(words) == 2
+    assert said in capfd.readouterr().err

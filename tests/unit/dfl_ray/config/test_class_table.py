@@ -49,6 +49,8 @@ def test_a_run_takes_its_classes_from_a_file(tmp_path, monkeypatch):
         ("a.csv", "name,flops_per_s\nx,1e9\nx,2e9\n", "twice"),
         ("a.csv", "name,flops_per_s\nx,fast\n", "line 2, flops_per_s"),
         ("a.csv", "name\n", "no class"),
+        ("a.csv", "name,flops_per_s\n ,1e9\n", "no name"),
+        ("a.yaml", "'': {flops_per_s: 1e9}", "no name"),
         ("a.yaml", "[1, 2]", "mapping"),
         ("a.yaml", "x: {watts: 1, joules_per_flop: 1e-9}", "one of joules_per_flop and watts"),
         ("a.yaml", "x: {flops_per_s: 1e9, frequency_hz: 1e9}", "frequency_hz"),

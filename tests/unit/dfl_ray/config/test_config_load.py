@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -224,3 +225,23 @@ def test_plain_data_is_not_changed_by_loading() -> None:
     config = from_data(data)
     assert data == {"method": {"rank": 4}, "tasks": {"names": ["topic", "add"]}}
     assert config.tasks.names == ("topic", "add")
+
+
+@pytest.mark.parametrize(
+    "given", [[1], [b"rounds=2"], [None], 5, None, {"rounds": object()}, {"rounds": {2}}]
+)
+def test_overrides_that_are_no_texts_or_plain_data_are_refused(given):
+    with pytest.raises(InputError, match="override"):
+        load_config(None, given)
+
+
+def test_overrides_may_be_numpys():
+    given = {
+        "devices.area_m": np.array([10.0, 20.0]),
+        "tasks.names": [np.str_("topic"), "add"],
+        "method": {"type": "dlora", "rank": np.int64(4)},
+        "runtime.runs_dir": Path("x #1"),
+    }
+    config = load_config(None, given)
+    assert config.devices.area_m == (10.0, 20.0) and config.tasks.names == ("topic", "add")
+    assert (config.method.name, config.method.rank, config.runtime.runs_dir) == ("dlora", 4, "x #1")

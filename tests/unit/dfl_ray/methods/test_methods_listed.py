@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfl_ray.cli import main
 from dfl_ray.cli.methods import words_for
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError
@@ -70,6 +71,17 @@ def test_an_impossible_layout_is_said_beside_its_method(tmp_path):
     plain, ours = bytes_of_methods(config, sections)
     assert plain.round_bytes and ours.round_bytes is None
     assert "method.rank" in ours.problem
+
+
+def test_a_method_that_the_configuration_is_not_for_says_so_and_the_others_their_bytes(capsys):
+    assert main(["methods", *SMALL_RUN, "method.rank=4", "schedule=async", "--json"]) == 0
+    rows = {r["method"]: r for r in json.loads(capsys.readouterr().out.splitlines()[-1])["methods"]}
+    assert list(rows) == list(METHODS)
+    assert (
+        rows["rolora"]["bytes_a_round"] is None and "not for the method `rolora`" in rows["rolora"]["problem"]
+    )
+    assert rows["dlora"]["bytes_a_round"] > 0 and rows["dlora"]["problem"] == ""
+    assert all((r["bytes_a_round"] is None) == bool(r["problem"]) for r in rows.values())
 
 
 def test_shared_keys_go_to_every_method_and_others_do_not():

@@ -8,7 +8,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from dfl_ray.config.load import load_config
+from dfl_ray.errors import InputError
 from dfl_ray.network.comm_graph import comm_graph
+from dfl_ray.network.deployment import build_deployment
 from topology import Topology, build
 from topology.trees import steiner_tree
 
@@ -106,3 +109,10 @@ def test_a_tree_in_the_numbers_of_its_part_is_that_in_the_numbers_of_all(seed: i
         tree = graph.edge_subgraph(made.broadcast_tree(root, everyone)).size(weight="weight")
         part = graph.subgraph(everyone.tolist())
         assert tree == pytest.approx(nx.minimum_spanning_tree(part).size(weight="weight"))
+
+
+@pytest.mark.parametrize("graph", ["k_regular", "small_world"])
+def test_a_graph_that_so_few_devices_cannot_have_names_its_key(graph: str) -> None:
+    config = load_config(None, [f"topology={graph}", "devices.count=3", "devices.min_holders=1"])
+    with pytest.raises(InputError, match=rf"`topology` cannot be carried out: {graph}: .*topology\.degree"):
+        build_deployment(config, 6)

@@ -377,6 +377,8 @@ def test_topology_is_kept_as_tables_and_as_graphml(folder: RunFolder):
     folder.truncate(2)
     assert run.topology_at(3)[0]["x_m"].tolist() == [0.0, 10.0, 0.0]
     assert load_run(folder.path).topology_nodes["round"].unique().tolist() == [1]
+    graph = nx.read_graphml(folder.path / "topology" / "graph.graphml", node_type=int)
+    assert [graph.nodes[device]["x_m"] for device in range(3)] == [0.0, 10.0, 0.0]
 
 
 def test_held_tasks_are_named_by_falling_share():

@@ -108,6 +108,11 @@ def test_a_replay_that_nobody_keeps_has_no_report(made: Any, tmp_path: Path) -> 
     assert replay_config(tmp_path, ["runtime.report=true"], tmp_path, report=False).runtime.report
 
 
+@pytest.mark.parametrize("name", ["x #1", "a: b", "[c", "~", "\N{HORSE} é"])
+def test_a_replay_goes_into_the_folder_that_is_named_whatever_its_name(name: str, made: Any) -> None:
+    assert replay_config(made[0], [], Path(name)).runtime.runs_dir == name
+
+
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     import hashlib
 
@@ -120,8 +125,25 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "in" / "out.txt").exists()
 
 
-def test_a_run_that_was_lengthened_is_told_beside_its_replay(made: Any, tmp_path: Path) -> None:
-    was, now = load_run(open_bundle(made[1], tmp_path / "a")), load_run(open_bundle(made[1], tmp_path / "b"))
-    assert not any("lengthened" in line for line in compare(was, now).circumstances)
-    was.info["lengthened"] = [2]
-    assert any("ended after round 2 and was lengthened" in line for line in compare(was, now).circumstances)
+@pytest.mark.parametrize(
+    ("noted", "told"),
+    [
+        ({}, []),
+        ({"lengthened": [2], "ended_after": [2]}, ["ended after round 2 and was lengthened"]),
+        ({"lengthened": [9]}, ["was to end after round 9 and was given other `rounds`"]),
+        (
+            {"lengthened": [2, 9], "ended_after": [2]},
+            ["ended after round 2 and was lengthened", "was to end after round 9 and"],
+        ),
+        ({"early_ends": [1, 3]}, ["ended early, after round 1, 3, and was gone on with"]),
+        ({"ended_early_after": 3}, ["ended after round 3 by its caller"]),
+        ({"ended_early_after": 3, "stopped_by": "a goal"}, []),
+    ],
+)
+def test_ends_that_a_run_would_not_have_in_one_go_are_told_beside_its_replay(
+    noted: dict[str, Any], told: list[str], made: Any
+) -> None:
+    was, now = load_run(made[0]), load_run(made[0])
+    was.info.update(noted)
+    lines = compare(was, now).circumstances
+    assert len(lines) == len(told) and all(part in line for part, line in zip(told, lines, strict=True))

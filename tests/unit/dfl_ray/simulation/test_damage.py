@@ -104,6 +104,31 @@ def test_a_run_without_the_checkpoint_of_its_end_is_not_whole(run: Path, capsys)
     assert main(["verify", str(run)]) == 2
 
 
+GRAPH = "topology/graph.graphml"
+
+
+@pytest.mark.parametrize(
+    ("damage", "problems"),
+    [
+        (lambda run: (run / GRAPH).unlink(), ["no such file"]),
+        (lambda run: cut(run / GRAPH), ["no graph"]),
+        (lambda run: (run / GRAPH).write_bytes(b"\xff"), ["no graph"]),
+        (lambda run: change(run / GRAPH, 'source="0"', 'source="9"'), ["another graph"]),
+        (lambda run: change(run / GRAPH, "\n", "\n\n"), []),
+        (lambda run: (run / "checksums.json").write_text("{"), ["cannot be read"]),
+        (lambda run: (run / "checksums.json").unlink(), ["is missing"]),
+        (lambda run: (run / "checksums.json").write_text("{}"), ["lists no file"]),
+    ],
+)
+def test_verify_names_one_problem_of_one_damaged_file(run: Path, damage: Callable, problems: list[str]):
+    ended = RunFolder.open(run)
+    ended.finish("done")
+    ended.close()
+    damage(run)
+    found = verify(run).problems
+    assert len(found) == len(problems) and all(part in one for part, one in zip(problems, found, strict=True))
+
+
 def test_what_only_reads_a_run_takes_the_older_checkpoint_too_and_says_so(run: Path, capsys):
     CHECKPOINTS["bit"](run)
     config, checkpoint = newest_state(run)

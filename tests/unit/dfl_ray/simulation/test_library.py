@@ -18,7 +18,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.records import comparable
 from dfl_ray.simulation.launch import launch, resume
-from dfl_ray.simulation.lengthen import resumed_config, rounds_changed, same_experiment
+from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed, same_experiment
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -124,6 +124,12 @@ def test_a_run_prints_nothing_and_a_plan_neither(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("rounds", [-1, 0, 2.5, "2", True, float("nan")])
+def test_a_plan_of_no_number_of_rounds_is_refused(rounds: Any) -> None:
+    with pytest.raises(InputError, match="whole number from 1"):
+        plan(rounds=rounds)
+
+
 def test_an_evaluation_is_asked_again_and_the_run_is_lengthened(
     early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +150,7 @@ def test_an_evaluation_is_asked_again_and_the_run_is_lengthened(
     longer = load_run(early.path)
     assert (longer.info["state"], longer.last_round, longer.config["rounds"]) == ("done", 8, 8)
     assert longer.rounds.refused.sum() == 0
+    assert longer.info["early_ends"] == [3] and "ended_early_after" not in longer.info
 
 
 @pytest.mark.parametrize(("rounds", "more"), [(6, 8), (20, 33), (30, 100), (7, 1000)])
@@ -169,6 +176,13 @@ def test_a_lengthened_run_keeps_its_pruning(tmp_path: Path, rounds: int, more: i
 def test_what_a_resume_with_other_rounds_notes() -> None:
     assert rounds_changed({}, 10, 4) == {"lengthened": [10]}
     assert rounds_changed({"lengthened": [10]}, 20, 20) == {"lengthened": [10, 20], "ended_after": [20]}
+
+
+def test_a_resume_keeps_the_ends_whose_records_stay() -> None:
+    assert ends_kept({}, 3) == {}
+    assert ends_kept({"ended_early_after": 3, "early_ends": [2]}, 3) == {"early_ends": [2, 3]}
+    info = {"ended_early_after": 9, "early_ends": [2, 6], "ended_after": [4, 8]}
+    assert ends_kept(info, 5) == {"early_ends": [2], "ended_after": [4]}
 
 
 def test_one_command_line_begins_goes_on_and_is_done(

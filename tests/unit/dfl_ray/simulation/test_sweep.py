@@ -120,3 +120,11 @@ def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
         sweep_cli._runs([*words, "rounds=2"])
     with pytest.raises(InputError, match="is another experiment"):
         sweep_cli._runs([*words, "devices.faults.share=0.25"])
+
+
+@pytest.mark.parametrize("name", ["x #1", "\N{HORSE} é"])
+def test_a_sweep_lies_in_the_folder_that_is_named_whatever_its_name(name, tmp_path):
+    folder, _, configs = sweep_cli._runs(
+        ["method.rank=2,4", "name=s", f"runtime.runs_dir='{tmp_path / name}'"]
+    )
+    assert {config.runtime.runs_dir for config in configs} == {str(folder)} == {str(tmp_path / name / "s")}
