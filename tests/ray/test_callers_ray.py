@@ -28,7 +28,7 @@ def callers_ray(session_ray: SessionRay) -> Iterator[None]:
 
 
 def test_runs_join_it_and_leave_it_up(tmp_path: Path) -> None:
-    words = ("rounds=2", "runtime.devices_per_actor=2")
+    words = ("rounds=2", "runtime.devices_per_actor=4")
     first = run(small_config(tmp_path, "name=first", *words))
     local = run(small_config(tmp_path, "name=local", "runtime.backend=local", *words))
     assert ray.is_initialized()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dfl_ray.cli import main
 from tests.conftest import SMALL_RUN
 from tests.ray.conftest import SessionRay
 
@@ -31,16 +32,20 @@ def sweep(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_its_trials_run_once_and_only_as_the_same_experiment(tmp_path: Path) -> None:
+def test_its_trials_run_once_and_only_as_the_same_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said, errors = (first := sweep(tmp_path, "method.rank=4,8", "--json")).communicate(timeout=300)
     assert first.returncode == 0, errors
     rows = json.loads(said.splitlines()[-1])["rows"]
     assert [row["runs"] for row in rows] == [1, 1] and all(row["accuracy"] is not None for row in rows)
     before = {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
-    again, errors = (second := sweep(tmp_path, "method.rank=4,8")).communicate(timeout=300)
-    assert second.returncode == 0 and "0 of 2 runs to do" in again, errors
-    other, errors = (third := sweep(tmp_path, "method.rank=4,8", "method.alpha=3")).communicate(timeout=300)
-    assert third.returncode == 2 and "is another experiment" in errors and not other
+    # What starts no Ray needs no process of its own.
+    words = ["sweep", *WORDS, f"runtime.runs_dir={tmp_path}", "method.rank=4,8"]
+    assert main(words) == 0 and "0 of 2 runs to do" in capsys.readouterr().out
+    assert main([*words, "method.alpha=3"]) == 2
+    other = capsys.readouterr()
+    assert "is another experiment" in other.err and not other.out
     assert before == {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
 
 

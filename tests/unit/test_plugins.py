@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,43 @@ OWN = (
 )  # fmt: skip
 
 
+COMMANDS = """
+import contextlib, io, json, sys
+from dfl_ray.cli import main
+for line in sys.stdin:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(json.loads(line))
+    print(json.dumps([code, said.getvalue()]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(EXAMPLE, tmp_path_factory.mktemp("site"))
 
 
+@pytest.fixture(scope="module")
+def told(place: Path) -> Iterator[Callable[..., str]]:
+    """Carries out commands one after another in one process that has the package, and gives what they say."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment(place), cwd=place,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+
+    def tell(*words: str, code: int = 0) -> str:
+        print(json.dumps(words), file=process.stdin, flush=True)
+        found, said = json.loads(process.stdout.readline())
+        assert found == code, said
+        return said
+
+    with process:
+        yield tell
+
+
 def dfl_ray(place: Path, *words: str, code: int = 0) -> str:
+    """One command in a process of its own."""
     command = [sys.executable, "-m", "dfl_ray", *words]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(place), cwd=place, timeout=500
@@ -40,8 +72,8 @@ def dfl_ray(place: Path, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path: Path) -> None:
-    text = dfl_ray(place, "config", "--all", *SMALL, *OWN)
+def test_config_shows_the_own_keys_and_its_text_loads_back(told: Callable[..., str], tmp_path: Path) -> None:
+    text = told("config", "--all", *SMALL, *OWN)
     for line in (
         r"stride: 3 +# one in so many neighbours is spoken to in a round \(an integer of at least 1\)",
         r"centre: 2 +# the device in the middle \(an integer of at least 0\)",
@@ -52,7 +84,7 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path
     ):
         assert re.search(line, text), line
     (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
-    assert dfl_ray(place, "config", "--all", str(tmp_path / "own.yaml")) == text
+    assert told("config", "--all", str(tmp_path / "own.yaml")) == text
 
 
 @pytest.mark.parametrize(
@@ -71,16 +103,16 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(place: Path, tmp_path
         (("method.aggregation=midle",), "Did you mean `middle`?"),
     ],
 )  # fmt: skip
-def test_slips_in_own_keys_are_named(place: Path, words: tuple[str, ...], said: str) -> None:
-    assert said in dfl_ray(place, "config", *words, code=2)
+def test_slips_in_own_keys_are_named(told: Callable[..., str], words: tuple[str, ...], said: str) -> None:
+    assert said in told("config", *words, code=2)
 
 
-def test_plan_and_run_ask_the_own_traffic_law(place: Path, tmp_path: Path) -> None:
-    text = dfl_ray(place, "plan", "--json", *SMALL, *OWN)
+def test_plan_and_run_ask_the_own_traffic_law(told: Callable[..., str], tmp_path: Path) -> None:
+    text = told("plan", "--json", *SMALL, *OWN)
     figures, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
     assert (figures["method"], figures["links"]) == ("alternate", 4)
     words = (*SMALL, *OWN, f"runtime.runs_dir={tmp_path}", "runtime.backend=local", "name=lawful")
-    dfl_ray(place, "run", *words)
+    told("run", *words)
     from dfl_ray.records import load_run
 
     rounds = load_run(tmp_path / "lawful").rounds
@@ -114,10 +146,9 @@ def check_records(folder: Path) -> None:
     assert [line.split()[0] for line in lines] == ["1", "2"]
 
 
-def test_an_own_inference_rule_is_asked(place: Path, tmp_path: Path) -> None:
+def test_an_own_inference_rule_is_asked(told: Callable[..., str], tmp_path: Path) -> None:
     words = (*SMALL, f"runtime.runs_dir={tmp_path}", "runtime.backend=local", "name=rules", "rounds=1")
-    dfl_ray(
-        place,
+    told(
         "run",
         *words,
         "evaluate.rules=[sum, strongest]",
