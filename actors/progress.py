@@ -2,24 +2,21 @@
 
 An actor answers once, at the end. What it has done so far it leaves in Ray's key-value store every few seconds, under
 its name and run, and who waits for it looks there: nobody interrupts anybody, and nothing is lost if it cannot be read.
+
+Ray is imported where it is used: the fork server imports this module before a worker's environment, and with it the
+mode of authentication, is known.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import NamedTuple
-
-from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 NAMESPACE = "dfl-ray"
 EVERY_S = 2.0
 """Time between two things told by one actor."""
-
-FAILURES = (RayError, RuntimeError, OSError)
-"""What a store out of reach raises; whether Ray lives is asked elsewhere."""
 
 
 class Told(NamedTuple):
@@ -27,6 +24,22 @@ class Told(NamedTuple):
 
     done: int
     total: int
+
+
+@contextmanager
+def _if_reachable() -> Iterator[None]:
+    """Pass over what a store out of reach raises; whether Ray lives is asked elsewhere."""
+    from ray.exceptions import RayError
+
+    with suppress(RayError, RuntimeError, OSError):
+        yield
+
+
+def _store() -> Any:
+    """Ray's key-value store."""
+    from ray.experimental import internal_kv
+
+    return internal_kv
 
 
 class Teller:
@@ -46,8 +59,8 @@ class Teller:
         now = self._clock()
         if now - self._last >= EVERY_S:
             self._last = now
-            with suppress(*FAILURES):
-                _internal_kv_put(self.key, f"{done} {total}", namespace=NAMESPACE)
+            with _if_reachable():
+                _store()._internal_kv_put(self.key, f"{done} {total}", namespace=NAMESPACE)
 
 
 def read_told(key: str) -> Told | None:
@@ -59,8 +72,8 @@ def read_told(key: str) -> Told | None:
     Returns:
         The word; None where there is none or the store is out of reach.
     """
-    with suppress(*FAILURES):
-        said = _internal_kv_get(key, namespace=NAMESPACE)
+    with _if_reachable():
+        said = _store()._internal_kv_get(key, namespace=NAMESPACE)
         if said:
             return Told(*map(int, said.split()))
     return None
@@ -72,8 +85,8 @@ def forget(prefix: str) -> None:
     Args:
         prefix: What their names begin with.
     """
-    with suppress(*FAILURES):
-        _internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)
+    with _if_reachable():
+        _store()._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)
 
 
 def together(told: Sequence[Told | None], answered: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ give the same records for the same configuration and seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -191,10 +191,6 @@ class LocalBackend:
     ) -> list[EvaluationReport]:
         """See `Backend.evaluate`."""
         return [self._group.evaluate(round_index, rules, references)]
-
-    def leave_out(self, devices: Collection[int]) -> None:
-        """Ask others than these from now on, until the next training says who is absent."""
-        self._group.absent = frozenset(devices)
 
     def full_sketches(self) -> dict[int, np.ndarray]:
         """See `Backend.full_sketches`."""

@@ -6,7 +6,8 @@ T·r); others give the device's own adapter. Each folder is loaded with PEFT and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +21,12 @@ from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.merged import find_converter, merged_model, save_model, write_gguf
 from dfl_ray.models.peft_folder import write_peft_folder
-from dfl_ray.records import load_run
-from dfl_ray.records.folder_checks import check_run_folder
-from dfl_ray.simulation.experiment import build_experiment, model_path
+from dfl_ray.network.movement import Movement
+from dfl_ray.records import Run, load_run
+from dfl_ray.simulation.experiment import Step, build_experiment, model_path
 from dfl_ray.simulation.export import base_reference
 from dfl_ray.simulation.fingerprint import fingerprint, refuse_changed_inputs
+from dfl_ray.simulation.lengthen import resumed_config
 from dfl_ray.simulation.model_card import LOADER, model_card
 from dfl_ray.simulation.resuming import newest_state
 
@@ -54,24 +56,47 @@ class SavedRun:
         return self.experiment.config
 
 
-def open_saved(path: Path) -> SavedRun:
-    """Take up the newest saved state of a run in this process.
+def open_saved(
+    path: Path, overrides: Sequence[str] = (), step: Step = lambda _name: nullcontext()
+) -> SavedRun:
+    """Take up the newest saved state of a run in this process, on the graph and with the devices of then.
 
     Args:
         path: The run folder.
+        overrides: Texts `a.b=c` of keys that a resume may change.
+        step: Shows a step while it runs.
 
     Returns:
         The run with its devices.
 
     Raises:
-        InputError: Nothing is saved, or the run's data or model are gone or others than they were.
+        InputError: Nothing is saved, a key cannot be changed, or the run's data or model are gone or others than they
+            were.
     """
     config, saved = newest_state(path)
-    experiment = build_experiment(config)
-    refuse_changed_inputs(path, check_run_folder(path), fingerprint(experiment), code=False)
-    group = DeviceGroup(experiment.setup, sorted(experiment.setup.held))
+    config = resumed_config(config, overrides, str(path / "config.yaml"), saved.round_index)
+    experiment, run = build_experiment(config, step), load_run(path)
+    refuse_changed_inputs(path, run.info, fingerprint(experiment), code=False)
+    setup = experiment.setup
+    group = DeviceGroup(setup, sorted(setup.held))
+    movement = Movement.of(config, experiment.channel, experiment.topology, setup.graph, experiment.sketches)
+    if movement is not None:
+        movement.restore(saved.state.channel)
+        group.rewire(movement.graph)
     group.restore(saved.state.devices.of(group.devices))
+    group.absent = frozenset(_out(run, saved.round_index))
     return SavedRun(path, experiment, group, saved.round_index)
+
+
+def _out(run: Run, round_index: int) -> list[int]:
+    """Devices that took no part in a round: without energy since an earlier one, or off when it began."""
+    rows = run.table(
+        "devices", columns=["round", "device", "alive", "on"], rounds=(round_index - 1, round_index)
+    )
+    now = rows["round"] == round_index
+    return sorted(
+        {*rows["device"][~now & rows["alive"].eq(False)], *rows["device"][now & rows["on"].eq(False)]}
+    )
 
 
 def export_device(

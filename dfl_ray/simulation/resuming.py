@@ -54,14 +54,7 @@ def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, l
     notes: list[str] = []
     checkpoint = load_checkpoint(folder.checkpoints, notes.append)
     done = checkpoint.round_index if checkpoint else 0
-    recorded = load_run(folder.path).last_round
-    if done > recorded:
-        raise InputError(
-            f"The records of {folder.path} end before its newest checkpoint",
-            got=f"records up to round {recorded}, a checkpoint of round {done}",
-            expected="records of every round",
-            change="Restore rounds.parquet from a copy, or remove that checkpoint to go on from the one before it.",
-        )
+    recorded = _recorded(folder.path, done)
     every = config.checkpoint.every
     if not notes and every and recorded // every * every > done:
         notes.append(
@@ -69,6 +62,23 @@ def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, l
             + (f"from that of round {done}" if checkpoint else "from its start")
         )
     return checkpoint, notes
+
+
+def _recorded(path: Path, done: int) -> int:
+    """The last round recorded, which is not before that of the newest checkpoint.
+
+    Raises:
+        InputError: It is.
+    """
+    recorded = load_run(path).last_round
+    if done > recorded:
+        raise InputError(
+            f"The records of {path} end before its newest checkpoint",
+            got=f"records up to round {recorded}, a checkpoint of round {done}",
+            expected="records of every round",
+            change="Restore rounds.parquet from a copy, or remove that checkpoint to go on from the one before it.",
+        )
+    return recorded
 
 
 def newest_state(path: Path) -> tuple[Config, Checkpoint]:
@@ -83,8 +93,8 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
         The configuration of the run and the checkpoint.
 
     Raises:
-        InputError: `config.yaml` is missing, wrong or another than the run's, nothing was saved, or no checkpoint is
-            whole.
+        InputError: `config.yaml` is missing, wrong or changed since the run began, nothing was saved, no checkpoint is
+            whole, or the records end before it.
     """
     config = own_config(path)
     refuse_changed_config(path, check_run_folder(path), config)
@@ -95,6 +105,7 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
             expected="a checkpoint, as every finished run has",
             change=f"Go on with it until it has saved one: dfl-ray resume {path}",
         )
+    _recorded(path, checkpoint.round_index)
     return config, checkpoint
 
 

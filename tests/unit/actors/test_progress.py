@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
 
-from actors import progress
+import pytest
+from ray.experimental import internal_kv
+
 from actors.progress import Teller, Told, forget, read_told, together
 
 
@@ -20,9 +23,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         for name in [n for n in kept if n.startswith(key)]:
             del kept[name]
 
-    monkeypatch.setattr(progress, "_internal_kv_put", put)
-    monkeypatch.setattr(progress, "_internal_kv_get", lambda key, namespace: kept.get(key))
-    monkeypatch.setattr(progress, "_internal_kv_del", delete)
+    monkeypatch.setattr(internal_kv, "_internal_kv_put", put)
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, namespace: kept.get(key))
+    monkeypatch.setattr(internal_kv, "_internal_kv_del", delete)
     return kept
 
 
@@ -44,10 +47,16 @@ def test_a_store_out_of_reach_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("no connection")
 
     for name in ("put", "get", "del"):
-        monkeypatch.setattr(progress, f"_internal_kv_{name}", gone)
+        monkeypatch.setattr(internal_kv, f"_internal_kv_{name}", gone)
     Teller("run/0")(1, 2)
     assert read_told("run/0") is None
     forget("run/")
+
+
+def test_the_fork_server_imports_actors_without_ray() -> None:
+    """Ray reads how it authenticates when it is imported, and a worker's environment comes later."""
+    code = "import sys, actors.device, actors.channel; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 @pytest.mark.parametrize(
