@@ -112,7 +112,7 @@ def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
     folder, trials, configs = sweep_cli._runs(words)
     for trial, config in zip(trials, configs, strict=True):
         (folder / trial.name).mkdir(parents=True)
-        (folder / trial.name / "run.json").write_text("{}")
+        (folder / trial.name / "run.json").write_text('{"schema_version": 9}')
         (folder / trial.name / "config.yaml").write_text(resolved_yaml(config))
     assert sweep_cli._runs(words)[2] == configs
     assert {config.rounds for config in sweep_cli._runs([*words, "rounds=5"])[2]} == {5}
