@@ -53,7 +53,8 @@ def run(tmp_path: Path) -> Path:
     }
     folder.append({"rounds": core}, 1)
     folder.update_info(
-        state=SCRIPT, name=SCRIPT, started_at=SCRIPT, command=[SCRIPT], git={"commit": SCRIPT}, host={"system": SCRIPT, "machine": SCRIPT}
+        state=SCRIPT, name=SCRIPT, started_at=SCRIPT, command=[SCRIPT], git={"commit": SCRIPT},
+        host={"system": SCRIPT, "machine": SCRIPT}
     )  # fmt: skip
     folder.close()
     return folder.path
