@@ -140,10 +140,11 @@ class RayBackend:
         self._advance = advance
 
     def _results(self, groups: Sequence[RecoverableActor], calls: Sequence[Call]) -> list[Any]:
-        """The answers of all, in their order; tells how many have come."""
+        """The answers of all, in their order; tells how many have come, unless `_look` tells more."""
         answers: list[Any] = []
-        for group, call in zip(groups, calls, strict=True):
-            self._advance(len(answers), len(groups))
+        for self._answered, (group, call) in enumerate(zip(groups, calls, strict=True)):
+            if not self._asked:
+                self._advance(self._answered, len(groups))
             answers.append(group.result(call))
         return answers
 
@@ -210,10 +211,8 @@ class RayBackend:
         asked = self._groups[:1] if round_index == 0 else self._groups
         shared = None if references is None else ray.put(references)
         calls = [g.call("evaluate", round_index, tuple(rules), shared, changes_state=False) for g in asked]
-        reports: list[EvaluationReport] = []
         self._asked = asked
-        for self._answered, (group, call) in enumerate(zip(asked, calls, strict=True)):
-            reports.append(group.result(call))
+        reports = self._results(asked, calls)
         self._asked = ()
         forget(self._progress_key)
         return reports

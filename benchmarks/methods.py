@@ -30,7 +30,7 @@ from benchmarks import comparison
 from benchmarks.comparison import AXES, Curves, Interval, plain
 from benchmarks.machine import machine
 from benchmarks.result import with_origin
-from dfl_ray.config.yamlio import dump
+from dfl_ray.config.load import override_texts
 
 BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
 
@@ -98,12 +98,8 @@ def carry_out(job: Job) -> None:
         command = ["resume", str(job.path)]
     else:
         shutil.rmtree(job.path, ignore_errors=True)
-        command = [
-            "run",
-            *job.arguments,
-            f"name={job.path.name}",
-            f"runtime.runs_dir={dump(str(job.path.parent), flow=True)}",
-        ]
+        own = override_texts({"name": job.path.name, "runtime.runs_dir": job.path.parent})
+        command = ["run", *job.arguments, *own]
     done = subprocess.run(
         [sys.executable, "-m", "dfl_ray", *command, "--json"],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -123,11 +119,9 @@ def carry_out_here(job: Job) -> None:
         return
     shutil.rmtree(job.path, ignore_errors=True)
     began_s = time.process_time()
-    own = [
-        f"name={job.path.name}",
-        f"runtime.runs_dir={dump(str(job.path.parent), flow=True)}",
-        "runtime.report=false",
-    ]
+    own = override_texts(
+        {"name": job.path.name, "runtime.runs_dir": job.path.parent, "runtime.report": False}
+    )
     launch(load_config(None, [*job.arguments, *own]), json=True)
     say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
 

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from benchmarks.result import with_origin
 from benchmarks.timed_run import measure
-from dfl_ray.config.yamlio import dump
+from dfl_ray.config.load import override_texts
 from dfl_ray.packing.machine import usable_cpus
 
 PEERS = {
@@ -43,9 +43,8 @@ def settings(o: argparse.Namespace) -> list[str]:
         f"method.local_steps={o.steps}", f"method.batch_rows={o.batch}", f"devices.count={o.devices}",
         "devices.partition=one_each", "devices.min_holders=1",
         "devices.area_m=[300,300]", "topology.type=ring", "topology.reach=ignore", "tasks.source=files",
-        f"tasks.path={dump(str(o.tasks), flow=True)}", f"tasks.names=[{TASK}]", "tasks.train_rows=2000",
-        f"model.name={dump(str(o.model), flow=True)}",
-        f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",
+        *override_texts({"tasks.path": str(o.tasks), "model.name": str(o.model)}),
+        f"tasks.names=[{TASK}]", "tasks.train_rows=2000", f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",
         "evaluate.rows_per_task=1", "checkpoint.every=0", *o.overrides,
     ]  # fmt: skip
 

@@ -27,7 +27,7 @@ from benchmarks.claim import EVERY_ROUND_INT8, MULTICAST, markdown
 from benchmarks.comparison import Curves, Interval, paired
 from benchmarks.methods import make_job, run_all, say, told
 from benchmarks.router_controls import ASKED, as_json, table
-from dfl_ray.config.yamlio import dump
+from dfl_ray.config.load import override_texts
 
 TASKS = ("trec", "sst2", "agnews", "boolq", "sick_nli", "svamp")
 SETTING = ("tasks.source=files", "devices.count=10", "devices.partition.tasks_per_device=2")
@@ -153,8 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     asked = parse(arguments)
     given = json.loads(asked.tuned.read_text(encoding="utf-8")) if asked.tuned else {}
     overrides = (
-        *SETTING, f"model.name={dump(str(asked.model), flow=True)}",
-        f"tasks.path={dump(str(asked.data), flow=True)}", f"tasks.names=[{asked.tasks}]",
+        *SETTING, *override_texts({"model.name": str(asked.model), "tasks.path": str(asked.data)}),
+        f"tasks.names=[{asked.tasks}]",
         *asked.overrides,
     )  # fmt: skip
     result: dict[str, Any] = {}

@@ -64,9 +64,8 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     """The sweep's folder, its runs, and their configurations, all of them checked."""
     from dfl_ray.cli.commands import split_words
     from dfl_ray.config.check import check_inputs
-    from dfl_ray.config.load import load_config
+    from dfl_ray.config.load import load_config, override_texts
     from dfl_ray.config.locations import with_absolute_paths
-    from dfl_ray.config.yamlio import dump
     from dfl_ray.simulation import sweep
 
     source, words = split_words(given)
@@ -84,10 +83,10 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
             change="Give a folder that all its trials reach, such as a shared volume.",
         )  # fmt: skip
     folder = Path(base.runtime.runs_dir).absolute() / name
-    common = [f"runtime.runs_dir={dump(str(folder), flow=True)}", "runtime.backend=local"]
+    common = override_texts({"runtime.runs_dir": folder, "runtime.backend": "local"})
     configs: list[Config] = []
     for trial in trials:
-        own_words = [f"seed={trial.seed}", f"name={dump(trial.name, flow=True)}"]
+        own_words = override_texts({"seed": trial.seed, "name": trial.name})
         config = load_config(source, [*fixed, *common, *trial.point, *own_words])
         check_inputs(config)
         configs.append(with_absolute_paths(_grouped(config, name)))

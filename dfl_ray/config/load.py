@@ -50,7 +50,7 @@ def load_config(
         4
     """
     document, label = _read_source(source)
-    overrides = _texts(overrides)
+    overrides = override_texts(overrides)
     if overrides:
         label += (
             " with "
@@ -70,8 +70,15 @@ def load_config(
     return from_data(apply_overrides(data, overrides), label, lines)
 
 
-def _texts(overrides: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+def override_texts(overrides: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Overrides in whatever form as texts `key=value`.
+
+    Args:
+        overrides: One text, several, or a mapping of dotted keys to values, which are quoted where YAML would read
+            them otherwise, such as the folder `x #1`.
+
+    Returns:
+        The texts.
 
     Raises:
         InputError: They are neither texts nor a mapping, or a value is no plain data.

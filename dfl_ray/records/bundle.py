@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError
-from dfl_ray.records import checksums
 from dfl_ray.records.folder import check_records
 from dfl_ray.records.folder_checks import check_run_folder
 
@@ -66,8 +65,7 @@ def write_bundle(folder: Path, out: Path) -> int:
         )
     if out.exists():
         raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")
-    checksums.refuse_damage(folder, contents=True)
-    check_records(folder)
+    check_records(folder, contents=True)
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
     files[VERSIONS] = "".join(f"{line}\n" for line in _installed()).encode()
     crate = _crate(info, files)

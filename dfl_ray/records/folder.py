@@ -203,9 +203,7 @@ class RunFolder:
         Raises:
             InputError: It names the file.
         """
-        checksums.refuse_damage(self.path, contents=True)
-        for table in _tables(self.path):
-            parts.check_complete(table)
+        check_records(self.path, contents=True)
 
     def write_topology(self, nodes: TableLike, edges: TableLike, *, round: int = 1) -> None:
         """Add the topology that holds from `round` on, as tables and, for up to 5,000 devices, as GraphML.
@@ -301,16 +299,17 @@ def _tables(path: Path) -> list[Path]:
     ]
 
 
-def check_records(path: Path) -> None:
+def check_records(path: Path, *, contents: bool = False) -> None:
     """Refuse a run folder in which a listed file is missing or of another size, or a table lacks a part.
 
     Args:
         path: The run folder.
+        contents: Whether every byte is read, which finds files of the right size with other contents too.
 
     Raises:
         InputError: It names the file.
     """
-    checksums.refuse_damage(path, contents=False)
+    checksums.refuse_damage(path, contents=contents)
     for table in _tables(path):
         for last in (False, False, True):  # a live run may merge parts while they are listed
             try:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfl_ray.config.load import load_config
+from dfl_ray.config.load import load_config, override_texts
 from dfl_ray.config.schema import Config
-from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run
 from dfl_ray.records.loading import comparable
@@ -69,7 +68,7 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
                 expected=f"only {', '.join(f'{key}*' if key.endswith('.') else key for key in MAY_SET)}",
                 change="`dfl-ray run` takes the bundle's config.yaml with any change.",
             )
-    quiet = ["track=none", f"runtime.runs_dir={dump(str(runs_dir), flow=True)}"]
+    quiet = ["track=none", *override_texts({"runtime.runs_dir": runs_dir})]
     if not report and not any(word.startswith("runtime.report=") for word in overrides):
         quiet.append("runtime.report=false")
     return load_config(folder / "config.yaml", [*quiet, *overrides])

@@ -194,12 +194,9 @@ def test_a_damaged_or_changed_file_is_named_and_resume_ends_with_2(run: Path, da
     assert named in captured.out + captured.err
     if damage != "run.json":
         change(run / "run.json", '"state": "running"', '"state": "done"')
-    commands = {"bundle": [], "evaluate": [], "export": [str(run / "out")]}
-    if named.endswith(
-        (".parquet", "checksums.json")
-    ):  # of records, which have a copy of nothing that is saved
-        commands = {"bundle": []}
-    for command, more in commands.items():
+    of_records = named.endswith((".parquet", "checksums.json"))  # nothing of them is evaluated or exported
+    readers = {} if of_records else {"evaluate": [], "export": [str(run / "out")]}
+    for command, more in {"bundle": [], **readers}.items():
         assert main([command, str(run), *more]) == 2
         assert named in capsys.readouterr().err
     assert not run.with_name(f"{run.name}.zip").exists()
