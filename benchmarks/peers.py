@@ -44,8 +44,8 @@ def settings(o: argparse.Namespace) -> list[str]:
         "devices.partition=one_each", "devices.min_holders=1",
         "devices.area_m=[300,300]", "topology.type=ring", "topology.reach=ignore", "tasks.source=files",
         *override_texts({"tasks.path": str(o.tasks), "model.name": str(o.model)}),
-        f"tasks.names=[{TASK}]", "tasks.train_rows=2000", f"model.max_tokens={LENGTH}", f"rounds={o.rounds}", f"evaluate.every={o.rounds}",
-        "evaluate.rows_per_task=1", "checkpoint.every=0", *o.overrides,
+        f"tasks.names=[{TASK}]", "tasks.train_rows=2000", f"model.max_tokens={LENGTH}", f"rounds={o.rounds}",
+        f"evaluate.every={o.rounds}", "evaluate.rows_per_task=1", "checkpoint.every=0", *o.overrides,
     ]  # fmt: skip
 
 
