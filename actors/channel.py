@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,8 @@ class ChannelActor:
 
     def __init__(self, setup: ChannelSetup) -> None:
         self._channel = setup.make()
+        # The first plan needs it. A fork has not imported it, since the devices' actors do without.
+        threading.Thread(target=import_module, args=("pandas",), daemon=True).start()
 
     def ready(self) -> Started:
         """Where and how this process was started; answers once everything is built."""

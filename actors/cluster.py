@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actors.forks import ForkServer
-from actors.joining import join, prepare_token
+from actors.joining import join, prepare_token, services_joined
 from actors.own_ray import own_ray
 from actors.session import hide_token, job_config, listen_only_here, private_folder
 from actors.starting import check_handles, ended_silently, explained, lost_service
@@ -20,6 +20,7 @@ from actors.watching import ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError
 from dfl_ray.packing import machine
+from dfl_ray.packing.actors import most_lone_actors
 from dfl_ray.packing.partition import Node
 from dfl_ray.packing.store import rays_own_mb
 from dfl_ray.packing.workers import why_no_forks
@@ -33,9 +34,11 @@ WATCH_EVERY_S = 0.5
 """Seconds between two looks at whether Ray's services live."""
 START_ENDS_S = 15.0
 """Longest wait for the error of a start of Ray whose services have ended."""
-SYSTEM = {"free_objects_period_milliseconds": 50, "max_io_workers": 1}
+SYSTEM = {"free_objects_period_milliseconds": 50, "max_io_workers": 1, "prestart_worker_first_driver": False}
 """Ray gives back the memory of objects that nobody uses once a second: parts of a checkpoint pile up in that time. Of
-the processes that write to disk what does not fit the object store, and read it back, 45 MB each, it starts four."""
+the processes that write to disk what does not fit the object store, and read it back, 45 MB each, it starts four. It
+would start as many workers as there are CPUs at once, and `ray.init` waits for them without letting any other thread of
+this process run, for ever if they end as they start; the workers of actors are started for them as it is."""
 NO_TASK_EVENTS = {"task_events_report_interval_ms": 0}
 """Ray keeps the history of calls for its dashboard only, 40 to 60 MB a thousand rounds: off where that is off."""
 
@@ -167,14 +170,27 @@ def start(
                 include_dashboard=dashboard,
                 num_cpus=machine.usable_cpus(),
                 job_config=job_config(),
-                _system_config=SYSTEM if dashboard else SYSTEM | NO_TASK_EVENTS,
+                _system_config=SYSTEM | _workers_at_once() | ({} if dashboard else NO_TASK_EVENTS),
                 **settings,
                 **common,
             )
+            _prepare_to_send()
         hide_token()
         return {**ray.cluster_resources(), "memory": float(machine.available_memory_bytes())}
     join(runtime.address, common)
     return ray.cluster_resources()
+
+
+def _workers_at_once() -> dict[str, int]:
+    """Let so many workers start at once that Ray, which warns at four times as many in all, passes over usual runs."""
+    return {"worker_maximum_startup_concurrency": most_lone_actors(machine.usable_cpus()) // 4 + 1}
+
+
+def _prepare_to_send() -> None:
+    """Have Ray make what it sends objects with, as at its first `put`, while `own_ray` lasts."""
+    from ray._private.worker import global_worker
+
+    global_worker.get_serialization_context()
 
 
 def _usual_settings() -> dict[str, Any]:
@@ -356,15 +372,6 @@ class Starting:
             psutil.wait_procs(children, timeout=5)
         self._private.close()
         os._exit(code)
-
-
-def services_joined() -> tuple[str, str]:
-    """Where the services of the cluster that was joined are: the raylet's socket, the control service's host:port."""
-    import ray
-    from ray._private.worker import global_worker
-
-    node: Any = global_worker.node
-    return str(node.raylet_socket_name), ray.get_runtime_context().gcs_address
 
 
 def nodes() -> list[Node]:

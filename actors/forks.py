@@ -18,7 +18,7 @@ from typing import Any
 
 PRELOAD = ("actors.channel", "actors.device", "channels.channel", "channels.scheduling.kernels",
            "channels.scheduling.tables", "dfl_ray.config.check", "dfl_ray.devices.group",
-           "topology.mobility", "topology.graphs.clustered", "pandas", "pyarrow.json")  # fmt: skip
+           "topology.mobility", "topology.graphs.clustered", "pyarrow.json")  # fmt: skip
 """Imported before the first order. Not Ray: it reads its settings from the environment when it is imported, and they
 come with the first order."""
 WITH_RAY = ("ray", "ray._common.pydantic_compat", "ray._common.usage.usage_lib", "ray._private.arrow_serialization",
@@ -321,11 +321,10 @@ def _is_single_threaded() -> bool:
 
 def _share_pages() -> None:
     """Keep the garbage collector from writing to what is there, which would copy every page of it in every fork."""
-    import gc
+    import gc  # which is not asked to collect first: imports leave 1 MB, and to look for it takes up to 0.3 s
 
     from dfl_ray.engines.cpu.heap import trim_heap
 
-    gc.collect()
     gc.freeze()
     trim_heap()
 

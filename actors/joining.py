@@ -158,3 +158,12 @@ def not_joined(address: str, reason: str) -> InputError:
         expected="`auto` beside a running cluster, or host:port of its head",
         change="Start one with `ray start --head`, or leave `runtime.address` out to start one here.",
     )
+
+
+def services_joined() -> tuple[str, str]:
+    """Where the services of the cluster that was joined are: the raylet's socket, the control service's host:port."""
+    import ray
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return str(node.raylet_socket_name), ray.get_runtime_context().gcs_address

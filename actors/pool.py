@@ -76,7 +76,7 @@ class RayBackend:
         self._stored_bytes = self._crossing_bytes = self._replay_bytes = 0
         self._replaces = runtime.max_restarts > 0
         self._advance: Callable[[int, int], None] = lambda _done, _total: None
-        self._await_ready()
+        self._closed = False
 
     def _recoverable(
         self, name: str, kind: type, args: tuple[Any, ...], number: int | None, runtime: RuntimeConfig
@@ -93,7 +93,13 @@ class RayBackend:
             actor_set=self._actor_set, number=number,
         )  # fmt: skip
 
-    def _await_ready(self) -> None:
+    def await_ready(self) -> None:
+        """Wait until all actors are made; before that they may not be called.
+
+        Raises:
+            InputError: A device's data or model is wrong.
+            RunError: An actor could not be made, or died too often.
+        """
         calls = [(a, a.call("ready", changes_state=False)) for a in self._actor_set.members]
         for actor, call in calls:
             self._actor_set.note_started(actor, actor.result(call))
@@ -277,7 +283,10 @@ class RayBackend:
         return [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
 
     def close(self) -> None:
-        """End all actors."""
+        """End all actors, unless it has been done."""
+        if self._closed:
+            return
+        self._closed = True
         forget(self._progress_key)
         for actor in [*self._groups, self._channel]:
             ray.kill(actor.handle)

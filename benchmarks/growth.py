@@ -217,6 +217,8 @@ def draw(
             for name, ys in lines_of(sizes).items()
             if name in names and name in slopes and min(ys) > 0
         }
+        if not shown:
+            continue  # all of it too short to be told from the clock's noise
         every = [y for _, ys in shown.values() for y in ys]
         y = Axis(title, min(every) / 1.3, max(every) * 1.3, log=True)
         panels.append(Panel(Axis(dimension.title, xs[0] / 1.05, xs[-1] * 1.05, log=True), y, shown))

@@ -86,8 +86,8 @@ def _groups(arguments: Sequence[str]) -> tuple[list[DeviceGroup], Config]:
     from dfl_ray.config.load import load_config
     from dfl_ray.devices.group import DeviceGroup
     from dfl_ray.packing.machine import local_resources
+    from dfl_ray.simulation.chosen_packing import choose_packing
     from dfl_ray.simulation.experiment import build_experiment
-    from dfl_ray.simulation.launch import choose_packing
 
     config = load_config(None, [*arguments, "name=bare", "track.wandb.mode=disabled"])
     experiment = build_experiment(config)

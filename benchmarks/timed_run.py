@@ -74,8 +74,7 @@ def run_here(
     with ForkServer() as server:  # as the command line does
         import psutil
 
-        from dfl_ray.config.load import load_config, resolved_yaml
-        from dfl_ray.records import RunFolder
+        from dfl_ray.config.load import load_config
 
         watch = Stopwatch(psutil.Process().create_time(), pace)
         named = bool(arguments) and "=" not in arguments[0]
@@ -85,42 +84,28 @@ def run_here(
                 arguments[0] if named else None, [*arguments[1 if named else 0 :], *quiet, "name=timed"]
             )
             watch.steps["imports"] = time.time() - watch.began
-            folder = RunFolder.create(runs, "timed", resolved_yaml(config))
-            try:
-                memory, actors = _drive(config, folder, watch, server)
-            finally:
-                folder.close()
+            memory, actors = _drive(config, runs, watch, server)
     return _figures(config, watch, memory, actors)
 
 
-def _drive(config: Any, folder: Any, watch: Stopwatch, server: Any) -> tuple[list[dict[str, int]], int]:
-    from actors import cluster
-    from dfl_ray.packing.store import object_store_mb
-    from dfl_ray.simulation.launch import choose_packing
-    from dfl_ray.tasks.load import read_tasks
+def _drive(config: Any, runs: str, watch: Stopwatch, server: Any) -> tuple[list[dict[str, int]], int]:
+    from dfl_ray.config.load import resolved_yaml
+    from dfl_ray.records import RunFolder
+    from dfl_ray.simulation.building import building
+    from dfl_ray.simulation.driver import Driver
     from dfl_ray.tracking.tracker import make_tracker
 
-    with watch.step("tasks"):
-        loaded = read_tasks(config)
-    with cluster.Starting(config.runtime, store_mb=object_store_mb(config), server=server) as starting:
-        from dfl_ray.simulation.experiment import build_experiment
-
-        experiment = build_experiment(config, watch.step, loaded)
-        starting.prepare(experiment.setup.weights.config_json)
-        with watch.step("Ray"):
-            resources = starting.resources()
-        forks = starting.why_no_forks() is None
-        packing = choose_packing(experiment, resources, cluster.nodes(), forks=forks)
-        from actors.pool import RayBackend
-        from dfl_ray.simulation.driver import Driver
-
-        with watch.step("actors"):
-            backend = RayBackend(experiment.setup, experiment.channel, packing)
-        watch.ready_s = time.time() - watch.began
-        tracker = make_tracker(config.track, name="timed", say=watch.say, verbose=False)
-        Driver(experiment, backend, folder, tracker, watch).run()
-        memory, actors = backend.memory(), backend.actors
-        backend.close()
+    with building(config, watch, False, server) as (experiment, make_backend):
+        folder = RunFolder.create(runs, "timed", resolved_yaml(config))
+        try:
+            with watch.step("actors"):
+                backend: Any = make_backend(folder.path)
+            watch.ready_s = time.time() - watch.began
+            tracker = make_tracker(config.track, name="timed", say=watch.say, verbose=False)
+            Driver(experiment, backend, folder, tracker, watch).run()
+            memory, actors = backend.memory(), backend.actors
+        finally:
+            folder.close()
     return memory, actors
 
 

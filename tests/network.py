@@ -14,7 +14,7 @@ from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Context, Delivery, Device
 from dfl_ray.methods.entries import make_method
 from dfl_ray.network.comm_graph import CommGraph, Tree
-from dfl_ray.simulation.experiment import static_projections, static_ups
+from dfl_ray.simulation.common_start import static_projections, static_ups
 
 LAYERS = (LayerShape("x", 6, 16), LayerShape("y", 5, 16))
 LINE = {0: {1: 1 / 3}, 1: {0: 1 / 3, 2: 1 / 3}, 2: {1: 1 / 3, 3: 1 / 3}, 3: {2: 1 / 3}}

@@ -55,6 +55,15 @@ class Packing:
         return f"device-{group[0]:04d}" if len(group) == 1 else f"devices-{number:04d}"
 
 
+def most_lone_actors(cpus: float) -> int:
+    """Up to how many devices have an actor each where nothing is asked for.
+
+    Args:
+        cpus: CPUs of the whole cluster.
+    """
+    return max(LONE_ACTORS, int(LONE_ACTORS_PER_CPU * cpus))
+
+
 def device_state_mb(values: int, adapters: int) -> float:
     """Memory of one device's training state: adapters, two moments and a residual, in float32.
 
@@ -186,7 +195,7 @@ def _weight(node: Node, gpus_per_actor: float) -> float:
 
 def _auto(count: int, machines: Sequence[Node], gpus_per_actor: float, working_mb: float) -> tuple[int, str]:
     cpus = sum(m.cpus for m in machines)
-    lone = max(LONE_ACTORS, int(LONE_ACTORS_PER_CPU * cpus))
+    lone = most_lone_actors(cpus)
     if working_mb > LONE_WORKING_MB and gpus_per_actor == 0:
         each = f"a model of this size needs about {working_mb:.0f} MB while an actor trains or evaluates"
         return max(1, min(int(cpus), count)), f"one actor per CPU: {each}"

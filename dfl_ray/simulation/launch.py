@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.run_name import automatic_name
-from dfl_ray.config.schema import Config, RuntimeConfig
+from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, Interrupted, LostError, RunError
 from dfl_ray.records import RunFolder, load_run, topology_tables
 from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
 from dfl_ray.records.partition import write_partition
-from dfl_ray.simulation.backend import Backend, LocalBackend
+from dfl_ray.simulation.backend import Backend
+from dfl_ray.simulation.building import building
 from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
-from dfl_ray.simulation.chosen_packing import check_least, choose_packing, in_words, ordinary_after_all
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
@@ -29,7 +28,6 @@ from dfl_ray.tracking.recorded import RecordedProgress
 from dfl_ray.tracking.tracker import Tracker, make_tracker
 
 if TYPE_CHECKING:
-    from actors import cluster
     from actors.forks import ForkServer
     from dfl_ray.simulation.experiment import Experiment
 
@@ -85,7 +83,7 @@ def launch(
         check_free(Path(runs_dir) / name)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,
-        _building(config, progress, verbose, server) as (experiment, make_backend),
+        building(config, progress, verbose, server) as (experiment, make_backend),
     ):
         for note in experiment.notes:
             progress.say(note)
@@ -142,7 +140,7 @@ def resume(
             progress.open(path)
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
                 progress.say(note)
-            with _building(config, progress, verbose, server) as (experiment, make_backend):
+            with building(config, progress, verbose, server) as (experiment, make_backend):
                 _compare_inputs(folder, experiment, progress, changed)
                 folder.update_info(**ends_kept(folder.info, done))
                 if config.rounds != own.rounds:
@@ -170,80 +168,6 @@ def _compare_inputs(folder: RunFolder, experiment: Experiment, progress: Progres
     folder.update_info(**{KEY: found})
 
 
-@contextmanager
-def _building(
-    config: Config, progress: Progress, verbose: bool, server: ForkServer | None
-) -> Iterator[tuple[Experiment, Callable[[Path], Backend]]]:
-    """Build the experiment while Ray starts beside it; yields the experiment and what makes the backend.
-
-    The rows are read and the resources compared first, so that most wrong input is refused before Ray is there. All
-    of it is before any actor is.
-    """
-    from dfl_ray.packing.machine import local_resources
-    from dfl_ray.packing.store import object_store_mb
-    from dfl_ray.tasks.load import read_tasks
-
-    if config.runtime.backend == "local" and server is not None:
-        server.close()
-    with progress.step("tasks"):
-        loaded = read_tasks(config)
-    if config.runtime.backend == "local":
-        from threadpoolctl import threadpool_limits
-
-        from dfl_ray.simulation.experiment import build_experiment
-
-        experiment = build_experiment(config, progress.step, loaded)
-        with threadpool_limits(config.runtime.threads, user_api="blas"):  # torch is held to them by the group
-            yield experiment, lambda _folder: LocalBackend(experiment.setup, experiment.channel)
-        return
-    from actors import cluster
-
-    runtime = cluster.of_the_caller(config.runtime)
-    if runtime.address is None:
-        check_least(runtime, config.devices.count, local_resources())
-    # A fork server that came with the call is the command line's, whose process is the run's alone.
-    ours = server is not None
-    store_mb = object_store_mb(config)
-    with cluster.Starting(
-        runtime, verbose=verbose, store_mb=store_mb, server=server, ends_process=ours
-    ) as starting:
-        for note in starting.notes:
-            progress.say(note)
-        from dfl_ray.simulation.experiment import build_experiment
-
-        experiment = build_experiment(config, progress.step, loaded)
-        starting.prepare(experiment.setup.weights.config_json)
-        yield experiment, _backend_maker(runtime, experiment, starting, progress)
-
-
-def _backend_maker(
-    runtime: RuntimeConfig, experiment: Experiment, starting: cluster.Starting, progress: Progress
-) -> Callable[[Path], Backend]:
-    """Wait for Ray, decide the packing for the workers there will be, and return what makes the actors."""
-    from actors import cluster
-    from dfl_ray.packing.machine import local_resources
-
-    if runtime.address is None:
-        choose_packing(experiment, local_resources())
-    with progress.step("Ray"):
-        resources = starting.resources()
-        refusal = starting.why_no_forks()
-    chosen = choose_packing(experiment, resources, cluster.nodes(), forks=refusal is None)
-    progress.say(in_words(chosen, len(experiment.topology.cluster), refusal))
-    from actors.pool import RayBackend
-
-    def make(folder: Path) -> Backend:
-        starting.note_run(folder)
-        backend = RayBackend(
-            experiment.setup, experiment.channel, chosen, progress.say, starting.services_lost
-        )
-        if refusal is None and backend.forked < backend.actors:
-            progress.say(ordinary_after_all(backend, chosen))
-        return backend
-
-    return make
-
-
 def _carry_out(
     experiment: Experiment,
     folder: RunFolder,
@@ -260,11 +184,11 @@ def _carry_out(
     backend: Backend | None = None
     state: State = "failed"
     try:
+        if checkpoint is None:
+            _record_network(folder, experiment)
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
             backend = make_backend(folder.path)
         folder.update_info(forked_actors=backend.forked)
-        if checkpoint is None:
-            _record_network(folder, experiment)
         _record_notes(folder, experiment)
         with progress.stage("trackers"):
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))

@@ -148,3 +148,21 @@ def test_matrices_made_while_ray_starts_do_not_wait_for_ever():
     )
     assert done.returncode == 0, done.stderr[-800:]
     assert int(done.stdout.split()[-1]) > 0
+
+
+DYING = """
+from actors import cluster, forks
+from dfl_ray.config.load import load_config
+forks.ForkServer.launcher = lambda server: "/bin/false"
+with cluster.Starting(load_config(None, []).runtime) as starting:
+    print("up with", starting.resources()["CPU"])
+"""
+
+
+def test_a_ray_whose_workers_all_die_is_up_all_the_same():
+    """Ray waited for its first workers with Python held: no thread ran, no line was said, not even Ctrl-C ended it."""
+    done = subprocess.run(
+        [sys.executable, "-c", DYING], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-800:]
+    assert "up with" in done.stdout

@@ -43,7 +43,8 @@ class Curious:
     """Looks at its own process."""
 
     def look(self) -> dict[str, Any]:
-        modules = {name: name in sys.modules for name in ("torch", "transformers.models.gpt2.modeling_gpt2")}
+        names = ("torch", "pandas", "transformers.models.gpt2.modeling_gpt2")
+        modules = {name: name in sys.modules for name in names}
         private = own_memory()["private_bytes"]
         from dfl_ray.engines.cpu.kernels import forward_kernel
 
@@ -258,7 +259,7 @@ def test_actors_are_forks_and_share_what_is_imported(starting):
     assert [f["parent"] for f in found] == [server.pid] * 3
     # What Ray started has become next to nothing; the last may be on its way there.
     wait_for_stand_ins(len(actors))
-    assert all(f["modules"]["torch"] for f in found)
+    assert all(f["modules"]["torch"] and not f["modules"]["pandas"] for f in found)
     assert all(f["marked"] == "here" and f["forked"] for f in found)
     assert max(f["private_bytes"] for f in found) < 0.5 * plain_bytes()
 

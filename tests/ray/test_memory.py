@@ -18,8 +18,8 @@ from actors.pool import RayBackend
 from channels.transfers import Transfers
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.paths import embedded_path
+from dfl_ray.simulation.chosen_packing import choose_packing
 from dfl_ray.simulation.experiment import Experiment, build_experiment
-from dfl_ray.simulation.launch import choose_packing
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray
@@ -75,6 +75,7 @@ def test_actors_cost_one_base_and_sixty_megabytes_each(large_folder, tmp_path):
     resources = cluster.start(config.runtime)
     try:
         backend = RayBackend(experiment.setup, experiment.channel, choose_packing(experiment, resources))
+        backend.await_ready()
         bare = Bare.remote()
         work(backend, 4)
         own = [m["private_bytes"] for m in backend.memory()]

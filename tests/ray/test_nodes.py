@@ -141,10 +141,8 @@ def test_two_actors_share_a_gpu_that_is_only_declared(machines, undisturbed, tmp
         assert_same_records(undisturbed, run, exact=False)
         assert run.devices["actor"].nunique() == 2
         with pytest.raises(InputError, match=r"runtime\.gpus_per_actor"):
-            launch(
-                config.model_copy(update={"devices": config.devices.model_copy(update={"count": 5})}),
-                json=True,
-            )
+            devices = config.devices.model_copy(update={"count": 5})
+            launch(config.model_copy(update={"name": "crowded", "devices": devices}), json=True)
     finally:
         machines.remove_node(node)
 

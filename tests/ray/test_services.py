@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.exhaustive]
 
 PHASES = {
     "Ray starts": "",
-    "packing": "dfl_ray.simulation.launch:choose_packing",
-    "actors start": "actors.pool:RayBackend._await_ready",
+    "packing": "dfl_ray.simulation.building:choose_packing",
+    "actors start": "actors.pool:RayBackend.await_ready",
     "train": "actors.pool:RayBackend.train",
     "plan": "actors.pool:RayBackend.plan",
     "exchange": "actors.pool:RayBackend.exchange",

@@ -16,6 +16,7 @@ from actors.starting import LEAST_HANDLES, check_handles, explained, lost_servic
 from actors.watching import UNREACHABLE_S, ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.errors import InputError, RunError
+from dfl_ray.packing.actors import most_lone_actors
 
 
 class Ended(Exception):
@@ -252,3 +253,11 @@ def test_workers_import_nothing_from_the_current_folder(monkeypatch, tmp_path):
     assert installed == []
     root = session.project_root()
     assert session.safe_path(["", str(tmp_path), root, "/usr"], str(tmp_path), root) == [root, "/usr"]
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 64])
+def test_ray_is_not_let_complain_of_an_actor_a_device(monkeypatch, cpus):
+    monkeypatch.setattr(cluster.machine, "usable_cpus", lambda: cpus)
+    at_once = cluster._workers_at_once()["worker_maximum_startup_concurrency"]
+    assert at_once >= cpus
+    assert 4 * at_once > most_lone_actors(cpus) + 1  # the channel's

@@ -113,6 +113,13 @@ def test_tasks_and_models_that_are_varied(tmp_path: Path) -> None:
     assert (made["hidden_size"], made["num_attention_heads"], made["num_hidden_layers"]) == (48, 3, 4)
 
 
+def test_times_too_short_to_tell_have_no_panel(tmp_path: Path) -> None:
+    sizes = [{"value": n, "seconds": {"plan": 1e-4}, "counts": {"record bytes": 100.0 * n}} for n in (10, 20)]
+    growth.draw(tmp_path / "a.svg", DIMENSIONS["radio"], sizes, {"record bytes": {"slope": 1.0}})
+    drawn = (tmp_path / "a.svg").read_text()
+    assert "record (1.00)" in drawn and "processor s" not in drawn
+
+
 def test_a_tiny_range_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,8 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.inject import Binding
 from dfl_ray.models.build import build_transformer
 from dfl_ray.models.warm_start import TENSORS
-from dfl_ray.simulation.experiment import build_experiment, warm_start
+from dfl_ray.simulation.common_start import warm_start
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.export import _static_a
 from dfl_ray.simulation.fingerprint import fingerprint, refuse_changed_inputs
 from dfl_ray.wire.message import SHARED_TASK
