@@ -170,7 +170,7 @@ def start(
                 include_dashboard=dashboard,
                 num_cpus=machine.usable_cpus(),
                 job_config=job_config(),
-                _system_config=SYSTEM | _workers_at_once() | ({} if dashboard else NO_TASK_EVENTS),
+                _system_config=SYSTEM | _concurrency() | ({} if dashboard else NO_TASK_EVENTS),
                 **settings,
                 **common,
             )
@@ -181,7 +181,7 @@ def start(
     return ray.cluster_resources()
 
 
-def _workers_at_once() -> dict[str, int]:
+def _concurrency() -> dict[str, int]:
     """Let so many workers start at once that Ray, which warns at four times as many in all, passes over usual runs."""
     return {"worker_maximum_startup_concurrency": most_lone_actors(machine.usable_cpus()) // 4 + 1}
 

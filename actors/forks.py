@@ -321,11 +321,11 @@ def _is_single_threaded() -> bool:
 
 def _share_pages() -> None:
     """Keep the garbage collector from writing to what is there, which would copy every page of it in every fork."""
-    import gc  # which is not asked to collect first: imports leave 1 MB, and to look for it takes up to 0.3 s
+    import gc
 
     from dfl_ray.engines.cpu.heap import trim_heap
 
-    gc.freeze()
+    gc.freeze()  # without collecting first: imports leave 1 MB, and to look for it takes up to 0.3 s
     trim_heap()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -33,6 +34,9 @@ from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.packing.actors import Packing
 from dfl_ray.simulation.backend import BackendState, SavedState
 from dfl_ray.simulation.saved_parts import SavedParts
+
+START_NOTICE_S = 20.0
+"""Seconds without any actor after which that is said."""
 
 
 class RayBackend:
@@ -65,18 +69,23 @@ class RayBackend:
         self._progress_key = f"progress/{uuid4().hex}/"
         self._asked: Sequence[RecoverableActor] = ()
         self._answered = 0
-        shared = ray.put(setup)
-        self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
-        self._groups = [
-            self._recoverable(packing.actor_name(k), DeviceActor, (shared, group, self._key(k)), k, runtime)
-            for k, group in enumerate(packing.groups)
-        ]
         self._bundles: list[Call] = []
         self._graph: Any = None
         self._stored_bytes = self._crossing_bytes = self._replay_bytes = 0
         self._replaces = runtime.max_restarts > 0
         self._advance: Callable[[int, int], None] = lambda _done, _total: None
-        self._closed = False
+        try:
+            shared = ray.put(setup)
+            self._channel = self._recoverable("channel", ChannelActor, (channel,), None, runtime)
+            self._groups = [
+                self._recoverable(
+                    packing.actor_name(k), DeviceActor, (shared, group, self._key(k)), k, runtime
+                )
+                for k, group in enumerate(packing.groups)
+            ]
+        except BaseException:  # a caller's Ray would keep them
+            self.close()
+            raise
 
     def _recoverable(
         self, name: str, kind: type, args: tuple[Any, ...], number: int | None, runtime: RuntimeConfig
@@ -97,10 +106,11 @@ class RayBackend:
         """Wait until all actors are made; before that they may not be called.
 
         Raises:
-            InputError: A device's data or model is wrong.
             RunError: An actor could not be made, or died too often.
         """
         calls = [(a, a.call("ready", changes_state=False)) for a in self._actor_set.members]
+        if not ray.wait([call.refs[0] for _, call in calls], timeout=START_NOTICE_S)[0]:
+            self._actor_set.say(_none_ready())
         for actor, call in calls:
             self._actor_set.note_started(actor, actor.result(call))
 
@@ -283,12 +293,9 @@ class RayBackend:
         return [g.result(c) for g, c in zip(self._groups, calls, strict=True)]
 
     def close(self) -> None:
-        """End all actors, unless it has been done."""
-        if self._closed:
-            return
-        self._closed = True
+        """End all actors."""
         forget(self._progress_key)
-        for actor in [*self._groups, self._channel]:
+        for actor in self._actor_set.members:
             ray.kill(actor.handle)
         self._node_placement.release()
 
@@ -296,6 +303,16 @@ class RayBackend:
 def _stored(parts: SavedParts, devices: Sequence[int]) -> Iterator[Any]:
     """References to the parts that hold some devices, copied from disk into the object store one after the other."""
     return map(ray.put, parts.of(devices))
+
+
+def _none_ready() -> str:
+    context = ray.get_runtime_context()
+    logs = os.path.join(context.get_temp_dir(), context.get_session_name(), "logs")
+    return (
+        f"No actor is ready after {START_NOTICE_S:.0f} s: the machine is busy or short of memory, or Ray's workers end "
+        f"as they start; what they say is in {logs}. They are waited for (`runtime.actor_timeout_s`); Ctrl-C ends the "
+        "run."
+    )
 
 
 def _beside_the_driver() -> dict[str, Any]:

@@ -91,19 +91,21 @@ def run_here(
 def _drive(config: Any, runs: str, watch: Stopwatch, server: Any) -> tuple[list[dict[str, int]], int]:
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records import RunFolder
-    from dfl_ray.simulation.building import building
+    from dfl_ray.simulation.building import built
     from dfl_ray.simulation.driver import Driver
     from dfl_ray.tracking.tracker import make_tracker
 
-    with building(config, watch, False, server) as (experiment, make_backend):
+    with built(config, watch, server=server) as (experiment, hosts):
         folder = RunFolder.create(runs, "timed", resolved_yaml(config))
         try:
             with watch.step("actors"):
-                backend: Any = make_backend(folder.path)
+                backend: Any = hosts.ready()
             watch.ready_s = time.time() - watch.began
             tracker = make_tracker(config.track, name="timed", say=watch.say, verbose=False)
             Driver(experiment, backend, folder, tracker, watch).run()
-            memory, actors = backend.memory(), backend.actors
+            on_ray = config.runtime.backend == "ray"
+            memory, actors = (backend.memory(), backend.actors) if on_ray else ([], 0)
+            backend.close()
         finally:
             folder.close()
     return memory, actors

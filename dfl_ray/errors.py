@@ -1,6 +1,6 @@
 """Typed errors: each says what, what was got, what was expected and what to change.
 
-`InputError` means that the user's input is wrong (exit code 2, nothing was started); `RunError` means that a
+`InputError` means that the user's input is wrong (exit code 2, no run has begun); `RunError` means that a
 run failed after it started, `LostError` that it lost what it ran on (exit code 1); `Interrupted` means that the user
 stopped a run that has been saved (exit code 130). All are picklable, so that they cross process borders whole.
 """
@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Wrong input, found before any actor starts.
+    """Wrong input, found before a run begins.
 
     Args:
         what: The thing that is wrong, for example a config key or a file.

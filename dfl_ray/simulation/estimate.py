@@ -30,8 +30,9 @@ FLOPS_PER_S_PER_CPU = 15e9
 """Effective training rate of one CPU core on small models (measured; see docs/runtime.md)."""
 LARGE_FLOPS_PER_S_PER_CPU = {"float32": 50e9, "bfloat16": 100e9}
 """The same on models of which no adapter can be merged, with AVX-512 (measured; see docs/runtime.md); AMX is faster."""
-RAY_READY_S, ACTOR_READY_S = 7.6, 1.1
-"""Seconds until Ray stands, and processor seconds of each actor after that (measured; see docs/runtime.md)."""
+RAY_READY_S, ACTOR_READY_S = 3.2, 0.2
+"""Seconds until Ray and the experiment stand, and processor seconds of each actor after that (measured on a fast
+machine, docs/runtime.md; a slow one takes twice as long)."""
 PROJECTION_S = 2.5e-10
 """Seconds of one core for each d (T r)^2 of a layer's thin QR (measured with T r = 192 and d = 1,536 to 18,944)."""
 

@@ -15,7 +15,7 @@ from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
 from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend
-from dfl_ray.simulation.building import building
+from dfl_ray.simulation.building import Hosts, built
 from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
@@ -68,7 +68,7 @@ def launch(
         The run's folder and final figures.
 
     Raises:
-        InputError: The input is wrong; nothing was written or started.
+        InputError: The input is wrong; nothing was written, and nothing runs on.
         RunError: The run failed; what it had saved stays.
         Interrupted: The user stopped it; it has been saved.
     """
@@ -83,18 +83,19 @@ def launch(
         check_free(Path(runs_dir) / name)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,
-        building(config, progress, verbose, server) as (experiment, make_backend),
+        built(config, progress, verbose=verbose, server=server) as (experiment, hosts),
     ):
         for note in experiment.notes:
             progress.say(note)
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
+        hosts.note_run(folder.path)
         folder = mirrored(folder)
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
-        return _carry_out(experiment, folder, None, make_backend, progress, verbose, on_round_end)
+        return _carry_out(experiment, folder, None, hosts, progress, verbose, on_round_end)
 
 
 def resume(
@@ -140,8 +141,14 @@ def resume(
             progress.open(path)
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
                 progress.say(note)
-            with building(config, progress, verbose, server) as (experiment, make_backend):
+
+            def check(experiment: Experiment) -> None:
                 _compare_inputs(folder, experiment, progress, changed)
+
+            with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
+                experiment,
+                hosts,
+            ):
                 folder.update_info(**ends_kept(folder.info, done))
                 if config.rounds != own.rounds:
                     folder.update_info(**rounds_changed(folder.info, own.rounds, done))
@@ -150,7 +157,7 @@ def resume(
                 folder.begin()
                 folder.truncate(done if checkpoint else -1)
                 drop_later(folder.checkpoints, done)
-                return _carry_out(experiment, folder, checkpoint, make_backend, progress, verbose)
+                return _carry_out(experiment, folder, checkpoint, hosts, progress, verbose)
     finally:
         folder.close()
 
@@ -172,7 +179,7 @@ def _carry_out(
     experiment: Experiment,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
-    make_backend: Callable[[Path], Backend],
+    hosts: Hosts,
     progress: Progress,
     verbose: bool,
     on_round_end: Callable[[Path], bool] = lambda _folder: False,
@@ -187,7 +194,7 @@ def _carry_out(
         if checkpoint is None:
             _record_network(folder, experiment)
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
-            backend = make_backend(folder.path)
+            backend = hosts.ready()
         folder.update_info(forked_actors=backend.forked)
         _record_notes(folder, experiment)
         with progress.stage("trackers"):

@@ -48,7 +48,7 @@ def run(
         The finished run: tables as pandas, `adapters`, and the input of the figures in `dfl_ray.views`.
 
     Raises:
-        InputError: The input is wrong; nothing was written or started.
+        InputError: The input is wrong; nothing was written, and nothing runs on.
         RunError: The run failed; what it had saved stays.
 
     Example:

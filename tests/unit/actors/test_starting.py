@@ -258,6 +258,6 @@ def test_workers_import_nothing_from_the_current_folder(monkeypatch, tmp_path):
 @pytest.mark.parametrize("cpus", [1, 2, 64])
 def test_ray_is_not_let_complain_of_an_actor_a_device(monkeypatch, cpus):
     monkeypatch.setattr(cluster.machine, "usable_cpus", lambda: cpus)
-    at_once = cluster._workers_at_once()["worker_maximum_startup_concurrency"]
+    at_once = cluster._concurrency()["worker_maximum_startup_concurrency"]
     assert at_once >= cpus
     assert 4 * at_once > most_lone_actors(cpus) + 1  # the channel's

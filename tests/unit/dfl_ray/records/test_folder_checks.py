@@ -18,7 +18,7 @@ def test_a_place_where_no_run_can_be_is_refused_before_anything_is_set_up(tmp_pa
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").touch()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(launch, "building", lambda *_: pytest.fail("the experiment was built"))
+    monkeypatch.setattr(launch, "built", lambda *_, **__: pytest.fail("the experiment was built"))
     config = small_config(tmp_path).model_copy(update={"name": Path(place).name})
     runtime = config.runtime.model_copy(update={"runs_dir": str((tmp_path / place).parent)})
     with pytest.raises(InputError, match=r"is not empty|cannot be made"):
@@ -32,7 +32,7 @@ def test_a_place_for_runs_where_none_can_be_is_refused_before_a_run_without_a_na
     (tmp_path / "file").touch()
     (tmp_path / "shut").mkdir()
     monkeypatch.setattr(folder_checks.os, "access", lambda path, _mode: path != tmp_path / "shut")
-    monkeypatch.setattr(launch, "building", lambda *_: pytest.fail("the experiment was built"))
+    monkeypatch.setattr(launch, "built", lambda *_, **__: pytest.fail("the experiment was built"))
     with pytest.raises(
         InputError, match=r"cannot be made in.*(no folder|may be written).*`runtime.runs_dir`"
     ):
