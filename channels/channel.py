@@ -233,7 +233,7 @@ class Channel:
         late: it sends nothing in this round, and its training runs on into the next. A device whose battery
         its training empties stops there and takes no further part. While a device is off, its training stands
         still and nothing is sent by it or to it; without a deadline a round waits for each device until it goes
-        off, and for one that is off only where all are.
+        off, and for one that is off only where all are that have anything to do.
 
         Args:
             round_index: Number of the round; with slot and link it keys the fading.
@@ -257,7 +257,7 @@ class Channel:
         radio = self._radio(round_index)
         scheduler = get_scheduler(self.settings.scheduler, self.settings.scheduler_options)
         living = battery > 0
-        waited = times.waited_s(living)
+        waited = times.waited_s(living, idle=not len(transfers.source))
         control, reported = self._control.phase(transfers, radio, scheduler.needs, battery, self._gains_at)
         battery, waited = np.maximum(battery - control.energy_j, 0.0), waited + control.span_s
         ready_s = start + ready + control.span_s

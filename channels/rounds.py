@@ -186,20 +186,22 @@ class TrainingTimes:
     on: BoolArray | None = None
     training_s: FloatArray | None = None
 
-    def waited_s(self, living: BoolArray) -> FloatArray:
+    def waited_s(self, living: BoolArray, *, idle: bool = False) -> FloatArray:
         """For how long a round without a deadline waits for each living device.
 
         Args:
             living: (N,) devices that have not run empty.
+            idle: Whether nothing is to be sent.
 
         Returns:
             (living devices,) until it has trained or goes off, whichever is first; for a device that is off at the
-            start no time, or, where all are, until it is on.
+            start no time, or, where all are that have anything to do, until the first of those that are off is on.
         """
         if self.presence is None or self.on is None:
             return self.ready_s[living]
-        if not (self.on & living).any():
-            first = (self.presence.on_after(self.start_s)[living] - self.start_s).min(initial=math.inf)
+        if not (self.on & living).any() or (idle and not self.ready_s[self.on & living].any()):
+            away = living & ~self.on
+            first = (self.presence.on_after(self.start_s)[away] - self.start_s).min(initial=math.inf)
             return np.array([first if math.isfinite(first) else 0.0])
         until_off = np.where(self.on, self.presence.off_after(self.start_s) - self.start_s, 0.0)
         return np.minimum(self.ready_s, until_off)[living]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import pyarrow as pa
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
+from dfl_ray.records.arguments import check_names, check_text, check_whole
 from dfl_ray.records.folder import check_records
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import read_partition
@@ -122,8 +124,17 @@ class Run:
         Returns:
             Rows by the task of the held-out rows, columns by the task of the expert chosen; shares in [0, 1] that sum
             to 1 in each row. Without rows where no router chose.
+
+        Raises:
+            InputError: A rule by which the run's router never chose, or a round in which it was not asked.
         """
         rows = self.routing_sums
+        for asked, column in ((rule, "rule"), (round, "round")):
+            known = list(dict.fromkeys(rows[column]))
+            if asked is not None and known and asked not in known:
+                raise InputError(
+                    f"No router of the run chose by `{column}={asked}`", expected=", ".join(map(str, known))
+                )
         rows = rows[rows["rule"] == (rule or next(iter(rows["rule"]), None))]
         rows = rows[rows["round"] == (rows["round"].max() if round is None else round)]
         counts = rows.pivot_table(index="task", columns="chosen", values="rows", aggfunc="sum", fill_value=0)
@@ -190,15 +201,8 @@ class Run:
         Raises:
             InputError: There is no such table or column, or a part of it is damaged or of a newer dfl-ray.
         """
-        if name not in TABLES:
-            raise InputError(f"There is no record table `{name}`", expected=nearest(name, TABLES))
-        unknown = [column for column in columns or () if column not in TABLES[name].names]
-        if unknown:
-            raise InputError(
-                f"The table `{name}` has no column `{unknown[0]}`",
-                expected=nearest(unknown[0], TABLES[name].names),
-            )
-        first, last = rounds or (0, self.last_round)
+        _check_asked(name, columns)
+        first, last = _span(rounds) if rounds is not None else (0, self.last_round)
         filters = [("round", ">=", first), ("round", "<=", min(last, self.last_round))]
         table = parts.read(self.path / f"{name}.parquet", TABLES[name], columns=columns, filters=filters)
         return _frame(table)
@@ -221,6 +225,8 @@ class Run:
         Raises:
             InputError: A part of the table is damaged or of a newer dfl-ray.
         """
+        _check_asked(name, columns)
+        check_whole("device", device, 0)
         ends = ("source", "destination") if name in ("transfers", "attempts") else ("device",)
         complete = ("round", "<=", self.last_round)
         filters = [[*where, complete]] if where else [[(end, "==", device), complete] for end in ends]
@@ -235,7 +241,11 @@ class Run:
 
         Returns:
             Rows of `topology_nodes` and of `topology_edges`.
+
+        Raises:
+            InputError: That is no round.
         """
+        check_whole("round", round, 0)
         nodes, edges = self.topology_nodes, self.topology_edges
         starts = nodes["round"][nodes["round"] <= round]
         start = starts.max() if len(starts) else nodes["round"].min()
@@ -243,6 +253,23 @@ class Run:
 
     def _topology(self, name: str) -> pd.DataFrame:
         return _frame(parts.read(self.path / "topology" / f"{name}.parquet", TOPOLOGY_TABLES[name]))
+
+
+def _check_asked(name: str, columns: Sequence[str] | None) -> None:
+    """Refuse a table or columns that there are none of."""
+    if check_text("name", name, "a record table: " + ", ".join(TABLES)) not in TABLES:
+        raise InputError(f"There is no record table `{name}`", expected=nearest(name, TABLES))
+    for column in () if columns is None else check_names("columns", columns, "a list of columns"):
+        if column not in TABLES[name].names:
+            raise InputError(
+                f"The table `{name}` has no column `{column}`", expected=nearest(column, TABLES[name].names)
+            )
+
+
+def _span(rounds: Any) -> tuple[int, int]:
+    if isinstance(rounds, str) or not isinstance(rounds, Sequence) or len(rounds) != 2:
+        raise InputError("`rounds` is no pair", got=f"{rounds!r}"[:80], expected="(first, last)")
+    return check_whole("rounds", rounds[0]), check_whole("rounds", rounds[1])
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
@@ -264,6 +291,10 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: Missing, foreign, damaged, or written by a newer dfl-ray.
     """
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise InputError(
+            "`load_run` opens a folder", got=f"{path!r}"[:80], expected="its path as a text or a Path"
+        )
     path = fetched(str(path)) if is_remote(path) else Path(path)
     info = check_run_folder(path)
     try:

@@ -134,7 +134,7 @@ class Driver:
             self.progress.update(row)
             self._stop_if_diverged(row)
             last = round_index == self.config.rounds
-            early = (self._met_goal(row) | self.on_round_end(self.folder.path)) and not last
+            early = (self._met_goal(row) | self._asked_to_end(round_index)) and not last
             stopping = self.stop_wanted() and not last and not early
             if early:
                 self._end_early(row)
@@ -146,6 +146,14 @@ class Driver:
                     f"Stopped after round {round_index} of {self.config.rounds} and saved. "
                     f"Go on with: dfl-ray resume {self.folder.path}"
                 )
+
+    def _asked_to_end(self, round_index: int) -> bool:
+        """What `on_round_end` says; if it fails, the round is saved first."""
+        try:
+            return self.on_round_end(self.folder.path)
+        except BaseException:
+            self._checkpoint(round_index, forced=True, final=False)
+            raise
 
     def _spent(self, done: int) -> tuple[int, float]:
         """Bytes on air and joules of the rounds before a resume, as recorded."""
@@ -261,7 +269,7 @@ class Driver:
             with wall_times.measure("evaluate"):
                 tables |= self._evaluate(round_index, row, extras)
         self._record(row, tables, extras, wall_times, began)
-        if done.none_left:
+        if done.none_left and round_index < self.config.rounds:
             raise nobody_left(round_index, bool(done.plan.alive.any()))
         return row
 

@@ -316,7 +316,7 @@ def dry_run(
             if said:
                 found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
                 break
-            if done.none_left:
+            if done.none_left and round_index < config.rounds:
                 found.notes.append(str(nobody_left(round_index, bool(done.plan.alive.any()))))
                 break
     found.notes.extend(_first_late(found))

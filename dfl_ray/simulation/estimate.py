@@ -234,6 +234,13 @@ def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
     return {**parts, "total_s": sum(parts.values())}
 
 
+def _named_parts(start: Mapping[str, float]) -> str:
+    """The parts of the start-up that take any time, behind a colon."""
+    parts = {name.removesuffix("_s").replace("_", " "): s for name, s in start.items() if name != "total_s"}
+    told = ", ".join(f"{name} {about(s)}" for name, s in parts.items() if s >= 0.05)
+    return f": {told}" if told else ""
+
+
 def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The figures in words, as (name, value) lines for a table.
 
@@ -267,9 +274,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("actors here", "none: one process hosts all devices" if f["backend"] == "local"
          else f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MB each"),
         ("peak memory here", f"about {memory['peak_mb']:,.0f} MB; the base model has {memory['base_mb']:,.0f} MB"),
-        ("start-up here", f"about {about(start['total_s'])}: " + ", ".join(
-            f"{name.removesuffix('_s').replace('_', ' ')} {about(value)}"
-            for name, value in start.items() if name != "total_s" and value >= 0.05)),
+        ("start-up here", f"about {about(start['total_s'])}" + _named_parts(start)),
         ("wall time a round here", "" if f["on_gpus"] else f"about {about(f['expected_round_wall_s'])} of training"),
         ("evaluation here", "" if f["on_gpus"] else f"at most {about(f['evaluation_s'])} by one rule" + (
             f", and {about(f['closing_sketches_s'])} of sketches at the end, where all rules are asked"

@@ -6,10 +6,13 @@ started for the run and stopped at its end.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
@@ -67,9 +70,23 @@ def run(
     check_inputs(config)
 
     def watch(folder: Path) -> bool:
-        return on_round_end is not None and on_round_end(load_run(folder)) is True
+        return on_round_end is not None and _ends(on_round_end(load_run(folder)))
 
     return load_run(launch(config, verbose=verbose, quiet=not progress, on_round_end=watch).folder)
+
+
+def _ends(answer: Any) -> bool:
+    """Whether the answer of `on_round_end` ends the run; NumPy's truth values are taken for what they are."""
+    if answer is None or isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise InputError(
+        "`on_round_end` answers neither yes nor no",
+        got=f"{answer!r}"[:80],
+        expected="True, False or None",
+        change="Return `bool(...)` of what is to end the run, and no coroutine.",
+    )
 
 
 def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str, Any]:

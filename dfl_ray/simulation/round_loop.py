@@ -120,8 +120,7 @@ class PlayedRound:
         taken: Reports of the receivers.
         emptied: Devices whose battery ran empty in this round.
         moved: Where the devices were in it; None where they stand still and stay on, and in the first round.
-        ended: The local rounds that ended in it; None where all devices wait for each other.
-        gone: Whether no device with any charge left is ever on again.
+        gone: Whether no device with any charge and work left is ever on again.
         ended: The local rounds that ended in it; None where all devices wait for each other.
     """
 
@@ -217,7 +216,8 @@ class RoundLoop:
         requests = requests.select(~np.isin(requests.source, self.faults.silent(round_index)))
         hops = expand_hops(requests, self.relays)
         with wall_times.measure("plan"):
-            cost = self.schedule.cost(ended, self._flops(trained), self.classes)
+            began_s, flops = self.clock_s, self._flops(trained)
+            cost = self.schedule.cost(ended, flops, self.classes)
             ready_s = self.schedule.ready_s(ended, cost, self.clock_s)
             plan = self.backend.plan(round_index, hops.transfers, ready_s, cost.energy_j)
             arrived = hops.arrived(plan.delivered, len(requests))
@@ -228,7 +228,8 @@ class RoundLoop:
             taken = self.backend.exchange(round_index, outcomes)
         if plan.training_s is not None:
             cost = replace(cost, seconds=plan.training_s)
-        gone = self._gone(plan.alive)
+        idle = ended is None and not len(requests) and not flops.any()
+        gone = self._gone(plan.alive) or (idle and self._stuck(began_s))
         return PlayedRound(trained, requests, hops, cost, plan, arrived, taken, emptied, moved, gone, ended)
 
     def _out(self) -> tuple[int, ...]:
@@ -243,6 +244,10 @@ class RoundLoop:
         return (
             self.presence is not None and not np.isfinite(self.presence.on_after(self.clock_s)[alive]).any()
         )
+
+    def _stuck(self, began_s: float) -> bool:
+        """Whether a round in which nobody did anything can be followed by another one: none that works comes back."""
+        return bool(self.absent) if self.presence is None else self.clock_s <= began_s
 
     def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:
         tokens = np.zeros(len(self.classes))
@@ -262,12 +267,13 @@ def nobody_left(round_index: int, gone: bool) -> RunError:
 
     Args:
         round_index: The round, from 1.
-        gone: Whether devices with energy are left, but off for good.
+        gone: Whether devices with energy are left, but off for good, or without anything to do.
     """
     if gone:
         return RunError(
-            f"No device that has energy is ever on again after round {round_index}, which was recorded; nothing can go "
-            "on. Let `devices.availability.path` bring a device back, or give devices more `devices.battery_j`."
+            f"No device that has energy and work is ever on again after round {round_index}, which was recorded; "
+            "nothing can go on. Let `devices.availability.path` bring a device back, or give devices more "
+            "`devices.battery_j`."
         )
     return RunError(
         f"All devices had empty batteries in round {round_index}, which was recorded; nothing can go on. Raise "

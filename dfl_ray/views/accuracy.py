@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import holders, last_evaluation, method_means, method_rule
+from dfl_ray.views.checked import checked
 from dfl_ray.views.style import (
     BLACK,
     GREY,
@@ -59,6 +60,7 @@ def cost_at(run: Run, rounds: Sequence[int], over: Over) -> list[float]:
     return [float(spent.get(number, np.nan)) if number > 0 else 0.0 for number in rounds]
 
 
+@checked
 def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
     """Draw the accuracy of every task, mean over all devices, against rounds or a cost; their mean in black.
 
@@ -143,6 +145,7 @@ def method_of(run: Run) -> str:
     return str(run.config.get("method", {}).get("type", "unknown method"))
 
 
+@checked
 def accuracy_heatmap(run: Run) -> go.Figure:
     """Draw the accuracy of every device (rows) on every task (columns) at the last evaluation; held tasks are framed.
 

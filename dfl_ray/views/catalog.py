@@ -9,7 +9,9 @@ from functools import partial
 import plotly.graph_objects as go
 
 from dfl_ray.records import Run
+from dfl_ray.records.arguments import check_text, check_whole
 from dfl_ray.views.accuracy import accuracy_by_task, accuracy_heatmap
+from dfl_ray.views.checked import check_runs
 from dfl_ray.views.compare import accuracy_of_runs, cost_bars
 from dfl_ray.views.costs import loss_and_delivery, wall_split
 from dfl_ray.views.device import (
@@ -130,12 +132,17 @@ def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: in
     """
     from dfl_ray.errors import InputError, nearest
 
+    known = [*FIGURES, *ACROSS_RUNS, *DEVICE_FIGURES]
+    check_text("name", name, "a figure: " + ", ".join(known))
+    check_runs("draw", runs)
+    for what, index in (("round", round), ("device", device)):
+        if index is not None:
+            check_whole(what, index)
     if name in DEVICE_FIGURES:
         return _of_device(name, runs, device)
     if name in ACROSS_RUNS:
         return ACROSS_RUNS[name](runs)
     if name not in FIGURES:
-        known = [*FIGURES, *ACROSS_RUNS, *DEVICE_FIGURES]
         raise InputError(f"There is no figure `{name}`", expected=nearest(name, known))
     entry = FIGURES[name]
     if len(runs) == 1 and round is not None:

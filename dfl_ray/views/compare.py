@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
 from dfl_ray.views.accuracy import AXES, Over, mean_curve, unjoined
+from dfl_ray.views.checked import checked
 from dfl_ray.views.groups import Group, find_groups, group_curve, interval
 from dfl_ray.views.style import (
     DASHES,
@@ -35,6 +36,7 @@ MOST_FAINT = 40
 """Single runs above which only means are drawn."""
 
 
+@checked
 def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
     """Draw mean accuracy over devices and tasks against rounds or a cost: a line a method, its band, faint single runs.
 
@@ -100,6 +102,7 @@ def _counted(group: Group) -> str:
     return group.label + (f", {len(group.runs)} seeds" if len(group.runs) > 1 else "")
 
 
+@checked
 def cost_bars(runs: Sequence[Run]) -> go.Figure:
     """Draw accuracy, bytes, airtime, energy and simulated time of each group of runs, one panel each.
 

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
+from dfl_ray.views.checked import checked
 from dfl_ray.views.style import colour, empty, figure, style_axes, whole_rounds
 
 PHASES = (
@@ -19,6 +20,7 @@ PHASES = (
 MOST_BARS = 120
 
 
+@checked
 def wall_split(run: Run) -> go.Figure:
     """Draw the real time of each round, split into train, evaluate, plan, exchange and record.
 
@@ -51,6 +53,7 @@ def wall_split(run: Run) -> go.Figure:
     return picture
 
 
+@checked
 def loss_and_delivery(run: Run) -> go.Figure:
     """Draw training loss and delivered share over rounds.
 

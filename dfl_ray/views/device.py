@@ -171,7 +171,7 @@ def received_models(run: Run, device: int) -> pd.DataFrame:
     else:
         chosen = rows[rows["kind"] == "adapter"]
         what = "adapter of device " + origin[chosen.index].astype(str)
-    newest = chosen.assign(what=what, maker=origin).sort_values("round", kind="stable")
+    newest = chosen.assign(what=what, maker=origin[chosen.index]).sort_values("round", kind="stable")
     for name, row in newest.drop_duplicates("what", keep="last").set_index("what").sort_index().iterrows():
         if name not in own:
             found.append((str(name), int(row["maker"]), int(row["round"])))

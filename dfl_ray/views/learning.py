@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 from dfl_ray.records import Run
 from dfl_ray.records.results import last_evaluation, method_rule
 from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
+from dfl_ray.views.checked import checked
 from dfl_ray.views.style import (
     BLUE,
     SEQUENTIAL,
@@ -40,6 +41,7 @@ Factors = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Layer -> A (rank, inputs) and B (outputs, rank)."""
 
 
+@checked
 def learning_state(run: Run) -> go.Figure:
     """Draw consensus distance, collisions, density, staleness and forgetting over the evaluated rounds.
 
@@ -77,6 +79,7 @@ def learning_state(run: Run) -> go.Figure:
     return frame
 
 
+@checked
 def routing(run: Run) -> go.Figure:
     """Draw which expert the router chose for the held-out rows of each task, as a confusion matrix.
 
@@ -145,6 +148,7 @@ def _rows_routed_right(run: Run, title: str) -> go.Figure:
     return picture
 
 
+@checked
 def task_matrices(run: Run) -> go.Figure:
     """Draw how alike the final adapters of two tasks are: collisions of B, and cosine of BA, as two heat maps.
 
@@ -256,6 +260,7 @@ def radio_parts(rows: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     return tuple((name, name.removesuffix("_energy_j").replace("_", " ")) for name in states)
 
 
+@checked
 def energy_of_devices(run: Run) -> go.Figure:
     """Draw the energy that devices spent by round, split into computing and radio, or its states where it has some.
 

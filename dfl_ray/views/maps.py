@@ -11,6 +11,7 @@ from plotly.colors import sample_colorscale
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import last_evaluation, receptions
+from dfl_ray.views.checked import checked
 from dfl_ray.views.style import GREY, SEQUENTIAL, colour, empty, evenly, figure, symbol
 
 MOST_DEVICES = 10_000
@@ -19,6 +20,7 @@ SINR_BOUNDS_DB = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 SINR_ROUNDS = 10
 
 
+@checked
 def device_map(run: Run, round: int | None = None) -> go.Figure:
     """Draw where the devices stand, who talks to whom, and how well the links do.
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import receptions
+from dfl_ray.views.checked import checked
 from dfl_ray.views.groups import find_groups
 from dfl_ray.views.style import BLUE, ORANGE, VERMILION, colour, empty, figure, print_dash, scaled
 
@@ -21,6 +22,7 @@ _BINS = 50
 _QUANTILES = 400
 
 
+@checked
 def schedule(run: Run, round: int | None = None) -> go.Figure:
     """Draw who was on air when in one round: a row a sender, a bar a transmission, slots as vertical lines.
 
@@ -142,6 +144,7 @@ def _hover(row) -> str:
     )
 
 
+@checked
 def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
     """Draw the SINR of all attempts: one run as a histogram of decoded and lost, several as a curve a method.
 
@@ -154,6 +157,7 @@ def sinr_distribution(runs: Sequence[Run]) -> go.Figure:
     return _distribution(runs, "sinr_db", "SINR of the attempts", "dB")
 
 
+@checked
 def rate_distribution(runs: Sequence[Run]) -> go.Figure:
     """Draw the rate of all attempts: one run as a histogram of decoded and lost, several as a curve a method.
 

@@ -57,7 +57,13 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             "A report needs at least one run", change="Give a run folder, for example `runs/<name>`."
         )
+    if isinstance(runs, str) or not isinstance(runs, Sequence):
+        raise InputError(
+            "`runs` of `write_report` is no list", got=f"{runs!r}"[:80], expected="a list of run folders"
+        )
     loaded = [load_run(path) for path in runs]
+    if not isinstance(out, str | Path) or Path(out).is_dir():
+        raise InputError("A report is one file", got=f"{out!r}"[:80], expected="the path of an HTML file")
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(out, "\n".join(_page(loaded)))

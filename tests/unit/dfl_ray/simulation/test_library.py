@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfl_ray import load_config, load_run, plan, run
+from dfl_ray import load_config, load_run, plan, run, views
 from dfl_ray.cli import main
 from dfl_ray.cli.again import begun
 from dfl_ray.config.load import resolved_yaml
@@ -17,6 +17,7 @@ from dfl_ray.config.locations import with_absolute_paths
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.records import comparable
+from dfl_ray.simulation import library
 from dfl_ray.simulation.launch import launch, resume
 from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed, same_experiment
 from tests.conftest import small_config
@@ -116,6 +117,72 @@ def test_overrides_may_be_a_mapping_and_wrong_arguments_are_told() -> None:
             call()
     with pytest.raises(InputError, match="`on_round_end` cannot be called"):
         run(load_config(), on_round_end=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"), [(np.bool_(True), True), (np.bool_(False), False), (None, False)]
+)
+def test_what_ends_a_run(answer: Any, ends: bool) -> None:
+    assert library._ends(answer) is ends
+
+
+async def _coroutine() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("answer", [1, "yes", np.float64(1.0), [True]])
+def test_other_answers_are_refused(answer: Any) -> None:
+    with pytest.raises(InputError, match="neither yes nor no"):
+        library._ends(answer)
+    with pytest.raises(InputError, match="neither yes nor no"):
+        library._ends(_coroutine())
+
+
+def test_a_round_whose_callback_fails_is_saved(tmp_path: Path) -> None:
+    def fail(_so_far: Any) -> bool:
+        raise LookupError
+
+    config = small_config(tmp_path, "name=a", "rounds=3", "runtime.backend=local", "checkpoint.every=0")
+    with pytest.raises(LookupError):
+        run(config, on_round_end=fail)
+    assert load_run(tmp_path / "a").info["state"] == "failed"
+    assert [p.name for p in (tmp_path / "a" / "checkpoints").iterdir()] != []
+
+
+WRONG = [
+    (lambda run: load_run(5), "opens a folder"),
+    (lambda run: load_run(b"runs/a"), "opens a folder"),
+    (lambda run: run.table(5), "`name` is no text"),
+    (lambda run: run.table("round"), "no record table"),
+    (lambda run: run.table("rounds", columns="round"), "no list of names"),
+    (lambda run: run.table("rounds", columns=["rouns"]), "no column `rouns`"),
+    (lambda run: run.table("rounds", rounds=5), "no pair"),
+    (lambda run: run.table("rounds", rounds=(None, 2)), "whole number"),
+    (lambda run: run.of_device("devices", "x", ["round"]), "`device`"),
+    (lambda run: run.of_device("nope", 0, ["round"]), "no record table"),
+    (lambda run: run.topology_at("x"), "`round`"),
+    (lambda run: run.topology_at(True), "`round`"),
+    (lambda run: run.confusion("nonsense"), "rule=nonsense"),
+    (lambda run: run.confusion(round=99), "round=99"),
+    (lambda run: views.accuracy_by_task(str(run.path)), "draws runs"),
+    (lambda run: views.accuracy_by_task(run, over="x"), "no axis"),
+    (lambda run: views.cost_bars(run), "draws runs"),
+    (lambda run: views.cost_bars([]), "at least one run"),
+    (lambda run: views.device_map(run, 99), "`round`"),
+    (lambda run: views.device_map(run, 1.5), "`round`"),
+    (lambda run: views.draw("device_map", run), "draws runs"),
+    (lambda run: views.draw(5, [run]), "`name` is no text"),
+    (lambda run: views.draw("device_map", [run], round=True), "`round`"),
+    (lambda run: views.write_report(str(run.path), "a.html"), "no list"),
+    (lambda run: views.write_report([run.path], None), "one file"),
+    (lambda run: views.write_report([run.path], run.path), "one file"),
+]
+
+
+@pytest.mark.parametrize(("call", "said"), WRONG)
+def test_wrong_arguments_of_what_reads_and_draws_are_told(early: Any, call: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        call(early)
 
 
 def test_a_run_prints_nothing_and_a_plan_neither(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
