@@ -89,15 +89,9 @@ class Driver:
         waits = self.config.schedule == "sync"
         self.schedule = Barrier(self.config.method.local_steps) if waits else no_barrier(experiment)
         self.loop = RoundLoop(
-            backend,
-            experiment.channel.classes,
-            graph.relays,
-            experiment.flops_per_token,
-            movement=self.movement,
-            schedule=self.schedule,
-            faults=drawn_faults(self.config),
-            presence=experiment.channel.presence,
-        )
+            backend, experiment.channel.classes, graph.relays, experiment.flops_per_token, movement=self.movement,
+            schedule=self.schedule, faults=drawn_faults(self.config), presence=experiment.channel.presence,
+        )  # fmt: skip
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import plotly.graph_objects as go
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import holders, last_evaluation, method_means, method_rule
-from dfl_ray.views.checked import checked
+from dfl_ray.views.checked import Over, checked
 from dfl_ray.views.style import (
     BLACK,
     GREY,
@@ -23,8 +22,6 @@ from dfl_ray.views.style import (
     scaled,
     whole_rounds,
 )
-
-Over = Literal["round", "bytes", "airtime", "energy", "simulated"]
 
 AXES: dict[Over, tuple[str, str, str]] = {
     "round": ("rounds", "communication round", ""),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import Run
 from dfl_ray.records.arguments import check_text, check_whole
 
+Over = Literal["round", "bytes", "airtime", "energy", "simulated"]
+"""Axes over which learning can be drawn."""
 Given = ParamSpec("Given")
 Drawn = TypeVar("Drawn")
 
@@ -67,8 +69,6 @@ def check_runs(name: str, runs: Any) -> Sequence[Run]:
 
 
 def _check_axis(over: Any) -> None:
-    from dfl_ray.views.accuracy import Over
-
     axes = get_args(Over)
     if check_text("over", over, ", ".join(axes)) not in axes:
         raise InputError(f"`over={over}` is no axis", expected=nearest(over, axes))

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
-from dfl_ray.views.accuracy import AXES, Over, mean_curve, unjoined
-from dfl_ray.views.checked import checked
+from dfl_ray.views.accuracy import AXES, mean_curve, unjoined
+from dfl_ray.views.checked import Over, checked
 from dfl_ray.views.groups import Group, find_groups, group_curve, interval
 from dfl_ray.views.style import (
     DASHES,

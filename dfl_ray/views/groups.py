@@ -11,7 +11,8 @@ import numpy as np
 
 from dfl_ray.records import Run
 from dfl_ray.records.results import summary
-from dfl_ray.views.accuracy import AXES, Over, mean_curve, method_of
+from dfl_ray.views.accuracy import AXES, mean_curve, method_of
+from dfl_ray.views.checked import Over
 from dfl_ray.views.style import method_look
 
 IGNORED = ("name", "seed", "runtime", "track", "checkpoint")

@@ -7,8 +7,10 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
@@ -234,6 +236,19 @@ def test_without_experts_the_adapters_of_the_senders_are_listed(run: Run):
     found = received_models(run, 1)
     others = found[found["origin"] != 1].set_index("origin")["round"]
     assert others.to_dict() == newest.to_dict() and set(arrived["kind"]) == {"adapter"}
+
+
+def test_a_device_that_only_sketches_have_reached_is_drawn(run: Run, monkeypatch: pytest.MonkeyPatch):
+    of_device = Run.of_device
+
+    def sketches_only(self: Run, name: str, *rest: Any, **more: Any) -> pd.DataFrame:
+        rows = of_device(self, name, *rest, **more)
+        return rows.assign(kind="sketch") if name == "transfers" else rows.iloc[:0]
+
+    monkeypatch.setattr(Run, "of_device", sketches_only)
+    found = received_models(run, 1)
+    assert (found["origin"] == 1).all()  # its own alone
+    assert len(draw("device_experts", [run], device=1).data)
 
 
 @pytest.mark.parametrize(
