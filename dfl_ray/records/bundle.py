@@ -61,7 +61,7 @@ def write_bundle(folder: Path, out: Path) -> int:
         raise InputError(
             f"{folder} is not a finished run",
             got=f"state {info.get('state')}",
-            change=f"`dfl-ray resume {folder}` ends it.",
+            change=f"`dfl-ray resume {folder}` goes on with one that was interrupted.",
         )
     if out.exists():
         raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")
