@@ -9,7 +9,9 @@ from typing import Any
 from dfl_ray.errors import InputError
 
 
-def check_whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+def check_whole(
+    name: str, value: Any, least: int | None = None, most: int | None = None, *, change: str = ""
+) -> int:
     """Make sure that an argument is a whole number in a range.
 
     Args:
@@ -17,6 +19,7 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
         value: What was given; NumPy's whole numbers are, truth values are not.
         least: Smallest allowed; None = any.
         most: Largest allowed; None = any.
+        change: What to do instead, in words.
 
     Returns:
         The number.
@@ -29,7 +32,10 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int | Non
     number = None if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
     if number is None or (least is not None and number < least) or (most is not None and number > most):
         raise InputError(
-            f"`{name}` is not what it can be", got=f"{value!r}"[:80], expected=f"a whole number{lower}{upper}"
+            f"`{name}` is not what it can be",
+            got=f"{value!r}"[:80],
+            expected=f"a whole number{lower}{upper}",
+            change=change,
         )
     return number
 
@@ -53,6 +59,15 @@ def check_text(name: str, value: Any, expected: str) -> str:
     return value
 
 
+def is_list(value: Any) -> bool:
+    """Whether an argument is several things in order; a text is one.
+
+    Args:
+        value: What was given.
+    """
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def check_names(name: str, value: Any, expected: str) -> Sequence[str]:
     """Make sure that an argument is a list of names, and not one name, whose letters would be taken for them.
 
@@ -67,10 +82,6 @@ def check_names(name: str, value: Any, expected: str) -> Sequence[str]:
     Raises:
         InputError: It is none.
     """
-    if (
-        isinstance(value, str)
-        or not isinstance(value, Sequence)
-        or not all(isinstance(v, str) for v in value)
-    ):
+    if not is_list(value) or not all(isinstance(v, str) for v in value):
         raise InputError(f"`{name}` is no list of names", got=f"{value!r}"[:80], expected=expected)
     return value

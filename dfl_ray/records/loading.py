@@ -14,7 +14,7 @@ import pyarrow as pa
 from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
-from dfl_ray.records.arguments import check_names, check_text, check_whole
+from dfl_ray.records.arguments import check_names, check_text, check_whole, is_list
 from dfl_ray.records.folder import check_records
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import read_partition
@@ -267,7 +267,7 @@ def _check_asked(name: str, columns: Sequence[str] | None) -> None:
 
 
 def _span(rounds: Any) -> tuple[int, int]:
-    if isinstance(rounds, str) or not isinstance(rounds, Sequence) or len(rounds) != 2:
+    if not is_list(rounds) or len(rounds) != 2:
         raise InputError("`rounds` is no pair", got=f"{rounds!r}"[:80], expected="(first, last)")
     return check_whole("rounds", rounds[0]), check_whole("rounds", rounds[1])
 

@@ -71,9 +71,7 @@ def built(
     with progress.step("tasks"):
         loaded = read_tasks(config)
     if config.runtime.backend == "ray":
-        with _on_ray(config, loaded, progress, verbose, server) as (experiment, starting, runtime):
-            if folder is not None:
-                starting.note_run(folder)
+        with _on_ray(config, loaded, progress, verbose, server, folder) as (experiment, starting, runtime):
             check(experiment)
             with _actors(runtime, experiment, starting, progress) as hosts:
                 yield experiment, hosts
@@ -90,7 +88,12 @@ def built(
 
 @contextmanager
 def _on_ray(
-    config: Config, loaded: LoadedTasks, progress: Progress, verbose: bool, server: ForkServer | None
+    config: Config,
+    loaded: LoadedTasks,
+    progress: Progress,
+    verbose: bool,
+    server: ForkServer | None,
+    folder: Path | None,
 ) -> Iterator[tuple[Experiment, cluster.Starting, RuntimeConfig]]:
     from actors import cluster
 
@@ -103,6 +106,8 @@ def _on_ray(
     with cluster.Starting(
         runtime, verbose=verbose, store_mb=store_mb, server=server, ends_process=ours
     ) as starting:
+        if folder is not None:
+            starting.note_run(folder)
         for note in starting.notes:
             progress.say(note)
         from dfl_ray.simulation.experiment import build_experiment

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
+from dfl_ray.records.arguments import check_whole
 
 OnRoundEnd = Callable[[Run], object]
 
@@ -107,12 +107,7 @@ def plan(config: Config | None = None, *, rounds: int | None = None) -> dict[str
     from dfl_ray.simulation.estimate import plan as plan_run
 
     config = load_config() if config is None else _a_config(config, "plan")
-    if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, Integral) or rounds < 1):
-        raise InputError(
-            "`rounds` is no number of rounds to plan",
-            got=repr(rounds),
-            expected="a whole number from 1, or None",
-            change="Give plan(config, rounds=5), or leave it out.",
-        )
+    if rounds is not None:
+        check_whole("rounds", rounds, 1, change="Give plan(config, rounds=5), or leave it out.")
     check_inputs(config, planned=True)
     return plan_run(config, rounds=rounds)

@@ -246,7 +246,7 @@ class RoundLoop:
         )
 
     def _stuck(self, began_s: float) -> bool:
-        """Whether a round in which nobody did anything can be followed by another one: none that works comes back."""
+        """Whether, after a round in which nobody did anything, nobody ever will: none that works comes back."""
         return bool(self.absent) if self.presence is None else self.clock_s <= began_s
 
     def _flops(self, trained: Sequence[TrainReport]) -> np.ndarray:

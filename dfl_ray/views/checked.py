@@ -9,7 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import Run
-from dfl_ray.records.arguments import check_text, check_whole
+from dfl_ray.records.arguments import check_text, check_whole, is_list
 
 Over = Literal["round", "bytes", "airtime", "energy", "simulated"]
 """Axes over which learning can be drawn."""
@@ -56,7 +56,7 @@ def check_runs(name: str, runs: Any) -> Sequence[Run]:
         InputError: They are no list of runs, or none.
     """
     change = "Open them with `load_run(PATH)`."
-    if isinstance(runs, str) or not isinstance(runs, Sequence) or not runs:
+    if not is_list(runs) or not runs:
         raise InputError(
             f"`{name}` draws runs", got=f"{runs!r}"[:80], expected="a list of at least one run", change=change
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
+from dfl_ray.records.arguments import is_list
 from dfl_ray.records.faults import fault_lines, privacy_lines
 from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
@@ -57,7 +58,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             "A report needs at least one run", change="Give a run folder, for example `runs/<name>`."
         )
-    if isinstance(runs, str) or not isinstance(runs, Sequence):
+    if not is_list(runs):
         raise InputError(
             "`runs` of `write_report` is no list", got=f"{runs!r}"[:80], expected="a list of run folders"
         )

@@ -85,16 +85,14 @@ def test_an_error_is_told_though_the_actors_cannot_be_ended(on_ray, monkeypatch)
         raise LookupError
 
 
-def test_a_run_that_goes_on_is_noted_and_checked_before_its_actors(tmp_path, monkeypatch, on_ray):
+def test_a_run_that_goes_on_is_noted_and_checked_before_its_actors(tmp_path, monkeypatch):
     order: list[Any] = []
-    held = SimpleNamespace(note_run=order.append)
-    monkeypatch.setattr(
-        building, "_on_ray", lambda config, *_: nullcontext(("experiment", held, config.runtime))
-    )
+    held = SimpleNamespace(note_run=order.append, notes=[], prepare=lambda _config: order.append("weights"))
+    monkeypatch.setattr("actors.cluster.Starting", lambda *_, **__: nullcontext(held))
     monkeypatch.setattr(building, "_actors", lambda *_: nullcontext(order.append("actors")))
     config = small_config(tmp_path, "runtime.backend=ray")
-    with building.built(config, QuietProgress(), folder=tmp_path, check=order.append):
-        assert order == [tmp_path, "experiment", "actors"]
+    with building.built(config, QuietProgress(), folder=tmp_path, check=order.append) as (experiment, _):
+        assert order == [tmp_path, "weights", experiment, "actors"]
 
 
 def test_weights_are_told_before_the_radio_is_built(tmp_path):
