@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dfl_ray.records.schema import TableLike
 
 GRAPHML_MOST_DEVICES = 5_000
-_OF_ITS_END = ("ended_early_after", "stopped_by")
+_OF_ITS_END = ("ended_early_after", "stopped_by", "failed_by")
 """Keys of `run.json` that are there where a run has ended before its last round."""
 
 

@@ -78,6 +78,7 @@ class RunInfo(TypedDict, total=False):
     ended_early_after: int
     early_ends: list[int]
     stopped_by: str
+    failed_by: str
     faults: Faults
     privacy: Privacy
     adapters_of_device: dict[str, int]

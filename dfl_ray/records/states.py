@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import parts
+from dfl_ray.records.ending import end_words, first_sentence
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.schema import TABLES
 
@@ -146,7 +147,7 @@ def _judge(
     """State, note and age of the heartbeat in seconds."""
     recorded = str(info.get("state"))
     if recorded in _ENDED:
-        return _ENDED[recorded], "", None
+        return _ENDED[recorded], first_sentence(end_words(info)), None
     if beat is None:
         # Recorded before there were heartbeats: the newest record is the last sign of life.
         files = [file.stat().st_mtime for file in (path / "rounds.parquet").glob("*.parquet")]

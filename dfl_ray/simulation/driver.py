@@ -78,6 +78,7 @@ class Driver:
         self.layout = experiment.layout
         self.history = AccuracyHistory({})
         self.goals = Goals(self.config.stop)
+        self._answered: tuple[int, tuple[str, ...]] = (0, ())
         self.replay_room = ReplayRoom(experiment, progress.say)
         self.spectral_gap = smallest_gap(self.config, experiment.topology)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
@@ -116,7 +117,7 @@ class Driver:
 
         Raises:
             Interrupted: The user stopped the run; it has been saved.
-            RunError: Training diverged on every device, or no device is left.
+            RunError: Training diverged on every device.
         """
         if done == 0:
             self._evaluate_base()
@@ -124,11 +125,12 @@ class Driver:
         self.goals = Goals(self.config.stop, spent_j)
         self.progress.rounds(self.config.rounds, done, sent_bytes)
         for round_index in range(done + 1, self.config.rounds + 1):
-            row = self._round(round_index)
+            row, why = self._round(round_index)
             self.progress.update(row)
             self._stop_if_diverged(row)
+            self._say_end(round_index, why)
             last = round_index == self.config.rounds
-            early = (self._met_goal(row) | self._asked_to_end(round_index)) and not last
+            early = (self._asked_to_end(round_index) or why is not None) and not last
             stopping = self.stop_wanted() and not last and not early
             if early:
                 self._end_early(row)
@@ -158,21 +160,17 @@ class Driver:
         rounds = load_run(self.folder.path).rounds
         return int(rounds["payload_bytes"].sum()), float(rounds["energy_j"].sum())
 
-    def _met_goal(self, row: dict[str, Any]) -> bool:
-        """Whether the run has come to what `stop` asks for; says so."""
-        said = self.goals.met(row["simulated_s"], row["energy_j"], row.get("accuracy_mean"))
-        if said:
-            self.progress.say(f"Ended after round {row['round']}: {said}")
-            self.folder.update_info(stopped_by=said)
-        return said is not None
+    def _say_end(self, round_index: int, why: str | None) -> None:
+        """Tell and record that a round ends the run, for what it has reached or since nothing can go on."""
+        if why is not None:
+            self.progress.say(f"Ended after round {round_index}: {why}")
+            self.folder.update_info(stopped_by=why)
 
     def _end_early(self, row: dict[str, Any]) -> None:
         """Evaluate a run that ends before its last round as that round would be, and record it in the place of this."""
         round_index, extras = int(row["round"]), dict[str, Any]()
         self.folder.update_info(ended_early_after=round_index)
-        if evaluation_due(self.config, round_index) and set(rules_asked(self.config, round_index)) == set(
-            rules_asked(self.config, self.config.rounds)
-        ):
+        if self._answered == (round_index, rules_asked(self.config, self.config.rounds)):
             return
         with self.progress.stage("evaluate"):
             tables = self._evaluate(round_index, row, extras, self.config.rounds)
@@ -228,7 +226,8 @@ class Driver:
             table = evaluation_table(self.backend.evaluate(0, ("base",), None), self.experiment)
         self.folder.append({"evaluation": table}, round=0)
 
-    def _round(self, round_index: int) -> dict[str, Any]:
+    def _round(self, round_index: int) -> tuple[dict[str, Any], str | None]:
+        """Play and record a round; its row, and why the run ends with it, if it does."""
         began = time.perf_counter()
         wall_times = WallTimes(self.progress.stage)
         done = self.loop.play(round_index, wall_times)
@@ -259,13 +258,15 @@ class Driver:
         if done.ended is not None:
             tables["local_rounds"] = local_round_table(done.ended, done.taken, done.cost.seconds)
         extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(done.plan)}
-        if evaluation_due(self.config, round_index):
-            with wall_times.measure("evaluate"):
-                tables |= self._evaluate(round_index, row, extras)
-        self._record(row, tables, extras, wall_times, began)
+        why = self.goals.spent(row["simulated_s"], row["energy_j"])
         if done.none_left and round_index < self.config.rounds:
-            raise nobody_left(round_index, bool(done.plan.alive.any()))
-        return row
+            why = why or nobody_left(bool(done.plan.alive.any()))
+        if why is not None or evaluation_due(self.config, round_index):
+            with wall_times.measure("evaluate"):
+                as_in = round_index if why is None else self.config.rounds
+                tables |= self._evaluate(round_index, row, extras, as_in)
+        self._record(row, tables, extras, wall_times, began)
+        return row, why or self.goals.learnt(row.get("accuracy_mean"))
 
     def _record_movement(self, round_index: int, done: PlayedRound) -> None:
         """Record where the devices were, and tell of a graph that fell into parts or is whole again."""
@@ -295,9 +296,10 @@ class Driver:
             self.folder.update_info(warnings=[*told, late])
 
     def _evaluate(
-        self, round_index: int, row: dict[str, Any], extras: dict[str, Any], as_in_round: int | None = None
+        self, round_index: int, row: dict[str, Any], extras: dict[str, Any], as_in_round: int
     ) -> dict[str, pd.DataFrame]:
-        rules = rules_asked(self.config, as_in_round or round_index)
+        rules = rules_asked(self.config, as_in_round)
+        self._answered = (round_index, rules)
         if "filter" in rules and self._references is None:
             with self.progress.stage("sketch all layers"):
                 self._references = self.backend.full_sketches()

@@ -312,12 +312,11 @@ def dry_run(
                 goals.spent_j += found.skipped_energy_j[round_index]
                 continue
             done = found.played[round_index] = loop.play(round_index, WallTimes())
-            said = goals.met(loop.clock_s, float(done.plan.energy_j.sum()), None)
+            said = goals.spent(loop.clock_s, float(done.plan.energy_j.sum()))
+            if done.none_left and round_index < config.rounds:
+                said = said or nobody_left(bool(done.plan.alive.any()))
             if said:
                 found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
-                break
-            if done.none_left and round_index < config.rounds:
-                found.notes.append(str(nobody_left(round_index, bool(done.plan.alive.any()))))
                 break
     found.notes.extend(_first_late(found))
     if len(planned) < config.rounds:

@@ -19,13 +19,12 @@ class Goals:
     stop: StopConfig
     spent_j: float = 0.0
 
-    def met(self, simulated_s: float, energy_j: float, accuracy: float | None) -> str | None:
-        """Take in a finished round and say whether the run ends with it.
+    def spent(self, simulated_s: float, energy_j: float) -> str | None:
+        """Take in what a finished round has cost and say whether the run ends with it.
 
         Args:
             simulated_s: Virtual time at its end, seconds.
             energy_j: Energy of this round, joules.
-            accuracy: Mean accuracy after it in [0, 1]; None where it was not evaluated.
 
         Returns:
             What has been reached, in words; None if nothing has.
@@ -36,6 +35,18 @@ class Goals:
             return f"{simulated_s:.4g} s simulated (`stop.simulated_s` {wanted.simulated_s:g})"
         if wanted.joules is not None and self.spent_j >= wanted.joules:
             return f"{self.spent_j:.4g} J spent (`stop.joules` {wanted.joules:g})"
-        if wanted.accuracy is not None and accuracy is not None and accuracy >= wanted.accuracy:
-            return f"accuracy {accuracy:.1%} (`stop.accuracy` {wanted.accuracy:g})"
         return None
+
+    def learnt(self, accuracy: float | None) -> str | None:
+        """Say whether the run ends with a round for what has been learnt.
+
+        Args:
+            accuracy: Mean accuracy after it in [0, 1]; None where it was not evaluated.
+
+        Returns:
+            What has been reached, in words; None if it has not.
+        """
+        wanted = self.stop.accuracy
+        if wanted is None or accuracy is None or accuracy < wanted:
+            return None
+        return f"accuracy {accuracy:.1%} (`stop.accuracy` {wanted:g})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
-from dfl_ray.simulation.resuming import not_written, own_config, saved_state
+from dfl_ray.simulation.resuming import not_written, own_config, refuse_empty, saved_state
 from dfl_ray.simulation.stopping import stop_on_signals
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.ray_metrics import with_ray_metrics
@@ -137,6 +138,7 @@ def resume(
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
+        refuse_empty(path, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             progress.open(path)
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
@@ -231,7 +233,8 @@ def _end(
     Raises:
         RunError: A step failed in a run that was done; after another error a failure is only told.
     """
-    steps: list[Callable[[], object]] = [progress.finish, lambda: folder.finish(state)]
+    why = {"failed_by": str(error) or repr(error)} if state == "failed" and (error := sys.exception()) else {}
+    steps: list[Callable[[], object]] = [progress.finish, lambda: folder.finish(state, **why)]
     if backend is not None:
         host = backend
         steps[1:1] = [lambda: _record_actors(folder, host), host.close]

@@ -25,8 +25,8 @@ class Hops:
     Attributes:
         transfers: What the channel is asked to carry, one entry a hop; a hop is sent once the one before it
             on the message's way (`Transfers.after`) was decoded.
-        owner: (hops,) index of the first wanted transfer each hop belongs to: a message that a device relays
-            to several others comes to it once.
+        owner: (hops,) index of the wanted transfer each hop belongs to: the one that ends with it, else the first that
+            goes over it, since a message that a device relays to several others comes to it once.
         hop: (hops,) place of the hop on the way from the message's origin to its receiver, from 1.
         last: (wanted,) last hop of each wanted transfer.
     """
@@ -56,7 +56,7 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
     message that a relay forwards gets a number of its own among the relay's messages: one for each (relay, origin,
     message), above all numbers in use, so that a relay that forwards one message to several neighbours may broadcast
     it. Hops without relays keep the wanted transfer's number. A hop that the ways to several receivers share is sent
-    once, and counts by the largest change that it carries to one of them.
+    once, and counts by the largest change that it carries to one of them; it belongs to the one that it ends at.
 
     Args:
         wanted: What devices want sent, in the order of the result.
@@ -93,6 +93,8 @@ def expand_hops(wanted: TransferRequests, relays: Mapping[tuple[int, int], tuple
             before = place
         last[i] = before
     table = np.array(rows, np.int64).reshape(-1, 7)
+    # Every receiver has the row in which a message comes to it, though others' ways go on from there.
+    table[last[::-1], 5] = np.arange(count)[::-1]
     transfers = Transfers.build(*(table[:, k] for k in range(5)), change=changes)
     return Hops(transfers, table[:, 5], table[:, 6], last)
 

@@ -57,9 +57,9 @@ def recorded_requests(
         linked: Gives the pairs that exchange messages; asked only where they are needed.
 
     Returns:
-        The requests. A request that has no row of its own, because a message to a farther device passes its
-        receiver, is known where the number of requests, or who is linked with whom, leaves one reading; else it is
-        counted in `unknown`.
+        The requests. In records of before 29 November 2026 a request has no row of its own where a message to a farther
+        device passes its receiver; it is known where the number of requests, or who is linked with whom, leaves one
+        reading; else it is counted in `unknown`.
 
     Raises:
         InputError: The rows are from before schema version 2, or two ways of one message meet in a relay.

@@ -81,6 +81,27 @@ def _recorded(path: Path, done: int) -> int:
     return recorded
 
 
+def refuse_empty(path: Path, checkpoint: Checkpoint | None, config: Config) -> None:
+    """Refuse further rounds of a run in which every device's battery is empty.
+
+    Args:
+        path: The run folder.
+        checkpoint: Its newest checkpoint; None where nothing was saved yet.
+        config: The configuration that it is to go on with.
+
+    Raises:
+        InputError: Rounds are missing and no device has any charge.
+    """
+    if checkpoint is None or checkpoint.round_index >= config.rounds:
+        return
+    if len(checkpoint.driver["absent"]) == config.devices.count:
+        raise InputError(
+            f"The run {path} cannot go on: all devices had empty batteries after round {checkpoint.round_index}",
+            expected="a device that has charge left",
+            change="Give another run more `devices.battery_j`; what this one has learnt and spent is whole.",
+        )
+
+
 def newest_state(path: Path) -> tuple[Config, Checkpoint]:
     """A run's configuration and its newest whole checkpoint, for what only reads a run.
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from channels.energy import ComputeCost, DeviceClasses
 from dfl_ray.devices.records import ExchangeReport, TrainReport
-from dfl_ray.errors import RunError
 from dfl_ray.methods.faults import Faults
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.simulation.radio_tables import Hops, expand_hops
@@ -262,20 +261,18 @@ class RoundLoop:
         return new
 
 
-def nobody_left(round_index: int, gone: bool) -> RunError:
-    """The error that ends a run after a round that left no device.
+def nobody_left(gone: bool) -> str:
+    """Why a run ends with a round that left no device, in words.
 
     Args:
-        round_index: The round, from 1.
         gone: Whether devices with energy are left, but off for good, or without anything to do.
     """
     if gone:
-        return RunError(
-            f"No device that has energy and work is ever on again after round {round_index}, which was recorded; "
-            "nothing can go on. Let `devices.availability.path` bring a device back, or give devices more "
-            "`devices.battery_j`."
+        return (
+            "no device that has energy and work is ever on again. For more rounds let `devices.availability.path` "
+            "bring a device back, or give devices more `devices.battery_j`"
         )
-    return RunError(
-        f"All devices had empty batteries in round {round_index}, which was recorded; nothing can go on. Raise "
-        "`devices.battery_j`, or lower `radio.tx_power_dbm`, `radio.listen_power_w` or `method.local_steps`."
+    return (
+        "all devices have empty batteries. For more rounds raise `devices.battery_j`, or lower `radio.tx_power_dbm`, "
+        "`radio.listen_power_w` or `method.local_steps`"
     )

@@ -10,6 +10,7 @@ from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.arguments import is_list
+from dfl_ray.records.ending import end_words
 from dfl_ray.records.faults import fault_lines, privacy_lines
 from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
@@ -148,7 +149,7 @@ def _head(run: Run) -> Iterator[str]:
     ]
     yield f"<p>method <b>{escape(method_of(run))}</b>, {escape(', '.join(facts))}.</p>"
     yield from _unfinished(run)
-    for line in (*fault_lines(run), *privacy_lines(run)):
+    for line in (*fault_lines(run), *privacy_lines(run), *run.info.get("warnings", ())):
         yield f"<p>{escape(line)}</p>"
     host, versions = info.get("host") or {}, info.get("versions") or {}
     commit = (info.get("git") or {}).get("commit")
@@ -164,10 +165,13 @@ def _head(run: Run) -> Iterator[str]:
 
 
 def _unfinished(run: Run) -> Iterator[str]:
-    state = run.info.get("state")
+    """What keeps a run from being whole: its state, and why it failed or ended early."""
+    state, why = run.info.get("state"), end_words(run.info)
     if state != "done":
         done = f"{run.last_round} of {run.config.get('rounds', '?')} rounds are recorded"
         yield f'<p class="warn">Run {escape(run.name)} is in state <b>{escape(str(state))}</b>: {escape(done)}.</p>'
+    if why:
+        yield f'<p class="warn">Run {escape(run.name)}: {escape(why)}.</p>'
 
 
 def _configuration(run: Run, *like_it: Run) -> str:

@@ -102,4 +102,4 @@ def test_a_plan_tells_what_a_run_tells(tmp_path):
 def test_a_plan_of_empty_batteries_says_so(capsys):
     assert main(["plan", "devices.battery_j=1e-6", "rounds=3"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "empty batteries in round 1" in told
+    assert "after round 1 of" in told and "empty batteries" in told

@@ -12,12 +12,13 @@ from tests.conftest import small_config
 
 def test_what_is_reached_first_ends_the_run():
     goals = Goals(StopConfig(simulated_s=10, joules=5, accuracy=0.8))
-    assert goals.met(1.0, 2.0, 0.79) is None
-    assert goals.met(9.9, 2.9, None) is None
-    assert "5 J spent" in (goals.met(9.95, 0.1, None) or "")
-    assert "stop.simulated_s" in (Goals(StopConfig(simulated_s=10)).met(10.0, 1.0, None) or "")
-    assert "80.0%" in (Goals(StopConfig(accuracy=0.8)).met(1.0, 1.0, 0.8) or "")
-    assert Goals(StopConfig()).met(1e9, 1e9, 1.0) is None
+    assert goals.spent(1.0, 2.0) is None and goals.learnt(0.79) is None
+    assert goals.spent(9.9, 2.9) is None and goals.learnt(None) is None
+    assert "5 J spent" in (goals.spent(9.95, 0.1) or "")
+    assert "stop.simulated_s" in (Goals(StopConfig(simulated_s=10)).spent(10.0, 1.0) or "")
+    assert "80.0%" in (Goals(StopConfig(accuracy=0.8)).learnt(0.8) or "")
+    nothing = Goals(StopConfig())
+    assert nothing.spent(1e9, 1e9) is None and nothing.learnt(1.0) is None
 
 
 def test_a_run_and_its_plan_end_together(tmp_path):

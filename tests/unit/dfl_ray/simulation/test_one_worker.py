@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dfl_ray.errors import RunError
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import load_run
+from dfl_ray.records.states import run_state
 from dfl_ray.simulation.dry_run import dry_run
-from dfl_ray.simulation.launch import launch
+from dfl_ray.simulation.launch import launch, resume
+from dfl_ray.views.report import write_report
 from tests.conftest import small_config
 
 LOCAL = ("runtime.backend=local", "evaluate.every=4", "tasks.train_rows=60", "evaluate.rows_per_task=4")
@@ -29,22 +31,66 @@ def test_while_the_worker_is_off_the_clock_goes_to_its_return(tmp_path, method):
 
 @pytest.mark.parametrize("method", ["random_walk", "centralized"])
 def test_a_run_whose_worker_is_empty_ends_with_a_word(tmp_path, method):
-    config = small_config(
-        tmp_path, *LOCAL, f"method={method}", "devices.battery_j=0.05", "rounds=4", "name=a"
-    )
-    with pytest.raises(RunError, match=r"energy and work.*devices\.battery_j"):
-        launch(config, json=True)
-    found = load_run(tmp_path / "a")
-    assert found.info["state"] == "failed" and 0 < found.last_round < 4
+    config = small_config(tmp_path, *LOCAL, f"method={method}", "devices.battery_j=0.05", "rounds=4")
+    found = load_run(launch(config, json=True).folder)
+    assert found.info["state"] == "done" and 0 < found.last_round < 4
+    assert "energy and work" in found.info["stopped_by"] and "devices.battery_j" in found.info["stopped_by"]
     assert any("energy and work" in note for note in dry_run(config).notes)
 
 
-def test_batteries_that_run_out_in_the_last_round_leave_a_run_that_is_done(tmp_path):
+@pytest.mark.parametrize("control", ["free", "charged"])
+def test_a_worker_that_is_off_for_good_ends_the_run_though_others_are_on(tmp_path, control):
+    (tmp_path / "on.csv").write_text(
+        "device,t_s,on,speed\n0,0,1,1\n0,0.02,0,1\n1,0,1,1\n1,50,0,1\n1,60,1,1\n"
+    )
+    words = (
+        "method=random_walk",
+        f"devices.availability.path={tmp_path / 'on.csv'}",
+        f"radio.control={control}",
+    )
+    config = small_config(tmp_path, *LOCAL, *words, "rounds=30")
+    found = load_run(launch(config, json=True).folder)
+    assert found.last_round < 30 and "is ever on again" in found.info["stopped_by"]
+    assert any("is ever on again" in note for note in dry_run(config).notes)
+
+
+def test_a_run_whose_batteries_are_all_empty_is_done_and_whole(tmp_path, capsys):
+    words = ("method=sparse_orthogonal", "devices.battery_j=0.05")
+    config = small_config(tmp_path, *LOCAL, *words, "rounds=9", "name=a")
+    found = load_run(launch(config).folder)
+    last = found.last_round
+    assert 0 < last < 9 and found.info["state"] == "done" and found.info["ended_early_after"] == last
+    assert not found.devices.query("round == @last")["alive"].any()
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Ended after round {last}: all devices have empty batteries" in told
+    # As after a last round: an evaluation by all rules, and the adapters.
+    rules = set(found.evaluation.query("round == @last")["rule"])
+    assert {"likelihood", "oracle", "average"} <= rules
+    assert any((tmp_path / "a" / "adapters").iterdir())
+    assert f"ended after round {last}: all devices" in run_state(tmp_path / "a").note
+    assert (
+        "all devices have empty batteries" in write_report([tmp_path / "a"], tmp_path / "r.html").read_text()
+    )
+    assert any(f"after round {last} of 9: all devices" in note for note in dry_run(config).notes)
+    with pytest.raises(InputError, match=f"cannot go on: all devices had empty batteries after round {last}"):
+        resume(tmp_path / "a", json=True)
+    assert load_run(tmp_path / "a").last_round == last
+
+
+def test_batteries_that_run_out_in_the_last_round_end_nothing_early(tmp_path):
     words = ("method=dlora", "devices.battery_j=0.05")
-    with pytest.raises(RunError, match="All devices had empty batteries in round"):
-        launch(small_config(tmp_path, *LOCAL, *words, "rounds=9", "name=a"), json=True)
-    last = load_run(tmp_path / "a").last_round
+    last = load_run(launch(small_config(tmp_path, *LOCAL, *words, "rounds=9"), json=True).folder).last_round
     config = small_config(tmp_path, *LOCAL, *words, f"rounds={last}", "name=b")
     done = load_run(launch(config, json=True).folder)
-    assert done.info["state"] == "done" and done.last_round == last
+    assert done.info["state"] == "done" and done.last_round == last and "stopped_by" not in done.info
     assert not any("empty batteries" in note for note in dry_run(config).notes)
+
+
+def test_what_a_run_failed_of_is_told_in_its_folder(tmp_path):
+    words = ("method=dlora", "method.learning_rate=1e9", "rounds=2", "name=a")
+    with pytest.raises(RunError, match="Training diverged"):
+        launch(small_config(tmp_path, *LOCAL, *words), json=True)
+    assert load_run(tmp_path / "a").info["failed_by"].startswith("Training diverged")
+    state = run_state(tmp_path / "a")
+    assert state.state == "failed" and state.note.startswith("Training diverged")
+    assert "Training diverged" in write_report([tmp_path / "a"], tmp_path / "r.html").read_text()
