@@ -36,7 +36,7 @@ class PartState:
     """What a device keeps of one exchanged part.
 
     Attributes:
-        residual: (kept,) rounding error to be added to the next message; None before the first.
+        residual: (kept,) rounding error to be added to the next message, in bfloat16's bits; None before the first.
         start: (size,) values that the local updates start from, for rules that ask; None for others.
         mass: The device's push-sum mass w_i; 1 under rules without one.
         said: (size,) what its message of this round said, until the rule has accounted for it.

@@ -65,9 +65,9 @@ def most_lone_actors(cpus: float) -> int:
 
 
 def device_state_mb(values: int, adapters: int) -> float:
-    """Memory of one device's training state: adapters, two moments and a residual, in float32.
+    """Memory of one device's training state: adapters and two moments in float32, a residual in bfloat16.
 
-    4 arrays · 4 bytes · values · adapters / 2^20.
+    (3 · 4 + 2) bytes · values · adapters / 2^20.
 
     Args:
         values: Trained values of one adapter.
@@ -76,7 +76,7 @@ def device_state_mb(values: int, adapters: int) -> float:
     Returns:
         Units of 2^20 bytes.
     """
-    return 4 * 4 * values * adapters / 2**20
+    return (3 * 4 + 2) * values * adapters / 2**20
 
 
 def pack(

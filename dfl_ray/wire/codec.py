@@ -59,7 +59,7 @@ def encode_values(values: np.ndarray, precision: Precision) -> bytes:
     if precision == "float16":
         return np.clip(x, -FLOAT16_MAX, FLOAT16_MAX).astype("<f2").tobytes()
     if precision == "bfloat16":
-        return _to_bfloat16(np.clip(x, -BFLOAT16_MAX, BFLOAT16_MAX)).astype("<u2").tobytes()
+        return to_bfloat16(np.clip(x, -BFLOAT16_MAX, BFLOAT16_MAX)).astype("<u2").tobytes()
     scales, codes = _quantise(x)
     return scales.astype("<f2").tobytes() + codes[: len(x)].tobytes()
 
@@ -87,16 +87,29 @@ def decode_values(data: bytes | memoryview, precision: Precision, count: int) ->
     if precision == "float16":
         return np.frombuffer(data, "<f2").astype(np.float32)
     if precision == "bfloat16":
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        return from_bfloat16(np.frombuffer(data, "<u2"))
     blocks = -(-count // BLOCK)
     scales = np.frombuffer(data[: 2 * blocks], "<f2").astype(np.float32)
     codes = np.frombuffer(data[2 * blocks :], np.int8).astype(np.float32)
     return codes * np.repeat(scales, BLOCK)[:count]
 
 
-def _to_bfloat16(x: np.ndarray) -> np.ndarray:
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round to the nearest bfloat16, ties to even.
+
+    Args:
+        x: (n,) float32, finite.
+
+    Returns:
+        (n,) uint16, the bits.
+    """
     bits = x.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """What `to_bfloat16` gave, as (n,) float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

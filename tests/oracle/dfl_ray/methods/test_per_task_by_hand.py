@@ -8,6 +8,7 @@ import torch
 
 from dfl_ray.lora.projection import common_factors
 from dfl_ray.methods.entries import make_method, method_section
+from dfl_ray.wire.codec import from_bfloat16
 from dfl_ray.wire.message import Kind
 from tests.network import HELD, LAYERS, make_context, make_devices, play
 
@@ -117,7 +118,9 @@ def test_int8_carries_the_rounding_error_into_the_next_message(name):
         method.begin(devices[0], r)
         sent = [o for o in method.outgoing(devices[0], r) if o.planned.kind is Kind.ADAPTER]
         messages.append(sent[0].payload)
-    residuals = [p.residual for p in devices[0].memory.parts.values() if p.residual is not None]
+    residuals = [
+        from_bfloat16(p.residual) for p in devices[0].memory.parts.values() if p.residual is not None
+    ]
     assert residuals and any(np.abs(x).max() > 0 for x in residuals)
     assert np.abs(np.concatenate(residuals)).max() < 0.1
 
