@@ -22,8 +22,8 @@ def quantise(
 ) -> tuple[bytes, np.ndarray]:
     """Encode values with error feedback: what rounding took away is added to the next message.
 
-    The message says Q(x + e), and e <- x + e - Q(x + e). The residual is kept in bfloat16, half the memory of float32: it
-    is off by at most 2^-9 of itself, and so by 2^-17 of a block's largest value, of which float16 rounds 2^-11 away.
+    The message says Q(x + e), and e <- x + e - Q(x + e). The residual is kept in bfloat16, half the memory of float32:
+    it is off by at most 2^-9 of itself, and so by 2^-17 of a block's largest value, of which float16 rounds 2^-11 away.
 
     Source: Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847).
 
