@@ -17,6 +17,13 @@ def plan(options: argparse.Namespace) -> int:
 
     sources = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
+    twice = next((name for k, name in enumerate(sources) if name in sources[:k]), None)
+    if twice is not None:
+        raise InputError(
+            f"`{twice}` is named twice",
+            expected="configurations to compare, each once",
+            change="Leave one out.",
+        )
     configs = {name: load([name, *overrides]) for name in sources} or {"": load(overrides)}
     for config in configs.values():
         check_inputs(config, planned=True)

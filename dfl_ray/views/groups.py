@@ -29,9 +29,10 @@ class Group:
     Attributes:
         label: The method, and what sets the group apart from others of the same method.
         method: Name of the method.
-        runs: Its runs.
+        runs: Its runs, one a seed.
         look: Number of its colour; see `style.method_look`.
         variant: Number among the groups of the same method, for line style and marker.
+        repeats: Further runs of those seeds, which count nowhere: they are no independent samples.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Group:
     runs: tuple[Run, ...]
     look: int
     variant: int
+    repeats: tuple[Run, ...] = ()
 
     @cached_property
     def summaries(self) -> tuple[dict[str, Any], ...]:
@@ -57,8 +59,7 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         runs: The runs.
 
     Returns:
-        Groups in the order in which their first runs are given. Two runs of one seed stay in one group: they are
-        repetitions.
+        Groups in the order in which their first runs are given. Of two runs of one seed the first counts.
     """
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -71,8 +72,29 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         siblings = [other for other in members if method_of(other[0]) == method]
         label = method if len(siblings) == 1 else f"{method} ({_told_apart(group[0], siblings, varying)})"
         variant = siblings.index(group)
-        groups.append(Group(label, method, tuple(group), method_look(method), variant))
+        first = {run.config.get("seed"): run for run in reversed(group)}
+        counted = tuple(run for run in group if first[run.config.get("seed")] is run)
+        repeats = tuple(run for run in group if first[run.config.get("seed")] is not run)
+        groups.append(Group(label, method, counted, method_look(method), variant, repeats))
     return groups
+
+
+def repeat_lines(groups: Sequence[Group]) -> list[str]:
+    """Say which runs do not count, since another of their configuration and seed does.
+
+    Args:
+        groups: The groups.
+
+    Returns:
+        A sentence a run.
+    """
+    of = {(group.label, run.config.get("seed")): run.name for group in groups for run in group.runs}
+    return [
+        f"Run {run.name} is of the same configuration and seed as {of[group.label, run.config.get('seed')]} and does not "
+        "count: repetitions of a seed are no independent samples."
+        for group in groups
+        for run in group.repeats
+    ]
 
 
 def _told_apart(run: Run, siblings: Sequence[Sequence[Run]], varying: Sequence[str]) -> str:
@@ -150,12 +172,10 @@ def paired(one: Group, other: Group, key: str) -> list[float]:
         key: Key of `records.results.summary`.
 
     Returns:
-        Value of `one` less that of `other`, one a seed that both have, in the order of `one`. Where a group has several
-        runs of one seed the first counts.
+        Value of `one` less that of `other`, one a seed that both have, in the order of `one`.
     """
-    sides = [{found["seed"]: found[key] for found in reversed(g.summaries)} for g in (one, other)]
-    shared = [seed for seed in sides[0] if seed in sides[1]]
-    pairs = [(sides[0][seed], sides[1][seed]) for seed in reversed(shared)]
+    sides = [{found["seed"]: found[key] for found in g.summaries} for g in (one, other)]
+    pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
     return [float(a) - float(b) for a, b in pairs if a is not None and b is not None]
 
 

@@ -16,7 +16,7 @@ from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import draw, sections
-from dfl_ray.views.groups import IGNORED, find_groups
+from dfl_ray.views.groups import IGNORED, find_groups, repeat_lines
 from dfl_ray.views.page import asset, figure_place, figure_script, plotly_script
 from dfl_ray.views.scaling import worth_scaling
 from dfl_ray.views.tables import (
@@ -53,7 +53,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         The path written.
 
     Raises:
-        InputError: No run, or a folder that is not a readable run.
+        InputError: No run, one named twice, or a folder that is not a readable run.
     """
     if not runs:
         raise InputError(
@@ -63,6 +63,9 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             "`runs` of `write_report` is no list", got=f"{runs!r}"[:80], expected="a list of run folders"
         )
+    twice = next((path for k, path in enumerate(runs) if _same_folder(path, runs[:k])), None)
+    if twice is not None:
+        raise InputError(f"The run {twice} is named twice", expected="runs to compare, each once")
     loaded = [load_run(path) for path in runs]
     if not isinstance(out, str | Path) or Path(out).is_dir():
         raise InputError("A report is one file", got=f"{out!r}"[:80], expected="the path of an HTML file")
@@ -70,6 +73,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(out, "\n".join(_page(loaded)))
     return out
+
+
+def _same_folder(path: str | Path, others: Sequence[str | Path]) -> bool:
+    return isinstance(path, str | Path) and Path(path).resolve() in [Path(p).resolve() for p in others]
 
 
 def _page(runs: Sequence[Run]) -> Iterator[str]:
@@ -100,6 +107,8 @@ def _compared(runs: Sequence[Run]) -> Iterator[str]:
     if any(len(group.runs) > 1 for group in groups):
         yield '<p class="faint">Mean ± half-width of its 95 % interval over seeds, by Student\'s t.</p>'
     yield group_table(groups)
+    for line in repeat_lines(groups):
+        yield f'<p class="warn">{escape(line)}</p>'
     if len(groups) > 1:
         yield "<h3>Differences, paired by seed</h3>" + paired_table(groups)
     targets = target_table(groups)
@@ -119,7 +128,7 @@ def _compared(runs: Sequence[Run]) -> Iterator[str]:
             yield _figure("device_map", [run])
     yield "<h2>Configurations</h2>"
     for group in groups:
-        yield _configuration(*group.runs)
+        yield _configuration(*group.runs, *group.repeats)
 
 
 def _figures(runs: Sequence[Run], shown: Mapping[str, Iterable[str]]) -> Iterator[str]:

@@ -68,3 +68,8 @@ def test_each_configuration_is_planned_with_the_same_overrides(
 def test_a_word_that_names_no_configuration_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "indoor", "rounds"]) == 2
     assert "`rounds`" in capsys.readouterr().err
+
+
+def test_a_configuration_named_twice_is_refused(capsys):
+    assert main(["plan", "nr-sidelink", "nr-sidelink", "rounds=2"]) == 2
+    assert "`nr-sidelink` is named twice" in capsys.readouterr().err

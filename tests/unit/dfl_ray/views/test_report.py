@@ -85,3 +85,17 @@ def test_a_figure_can_be_had_alone(run: Run, dlora: Run, tmp_path: Path):
     assert main(["plot", str(run.path), "accuracy_over_bites", "-o", str(out)]) == 2
     assert main(["plot", str(run.path), "sinr", "-o", str(tmp_path / "x.bmp")]) == 2
     assert main(["plot", "sinr"]) == 2
+
+
+def test_a_seed_counts_once_however_often_it_was_run(tmp_path: Path):
+    fakes = {"a": Fake(seed=0, final=0.9), "b": Fake(seed=1, final=0.8), "again": Fake(seed=0, final=0.9)}
+    paths = [write_fake_run(tmp_path, name, fake) for name, fake in fakes.items()]
+    whole, two = (body(views.write_report(some, tmp_path / "r.html")) for some in (paths, paths[:2]))
+    assert "Run again is of the same configuration and seed as a and does not count" in whole
+
+    def means(text: str) -> list[str]:
+        return re.findall(r"[\d.]+ % ± [\d.]+ %", text)
+
+    assert means(whole) == means(two) and means(two)
+    with pytest.raises(InputError, match="is named twice"):
+        views.write_report([paths[0], paths[1], tmp_path / "x" / ".." / "a"], tmp_path / "r.html")
