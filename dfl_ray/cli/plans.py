@@ -15,15 +15,8 @@ def plan(options: argparse.Namespace) -> int:
     from dfl_ray.cli.commands import load, print_json, progress_and_answer, silence
     from dfl_ray.config.check import check_inputs
 
-    sources = [word for word in options.words if "=" not in word]
+    sources = _each_once([word for word in options.words if "=" not in word])
     overrides = [word for word in options.words if "=" in word]
-    twice = next((name for k, name in enumerate(sources) if name in sources[:k]), None)
-    if twice is not None:
-        raise InputError(
-            f"`{twice}` is named twice",
-            expected="configurations to compare, each once",
-            change="Leave one out.",
-        )
     configs = {name: load([name, *overrides]) for name in sources} or {"": load(overrides)}
     for config in configs.values():
         check_inputs(config, planned=True)
@@ -53,6 +46,22 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plans[0] if len(plans) == 1 else {"plans": plans})
     return 0
+
+
+def _each_once(sources: Sequence[str]) -> Sequence[str]:
+    """The configurations to compare, as they are.
+
+    Raises:
+        InputError: One is named twice.
+    """
+    twice = next((name for k, name in enumerate(sources) if name in sources[:k]), None)
+    if twice is not None:
+        raise InputError(
+            f"`{twice}` is named twice",
+            expected="configurations to compare, each once",
+            change="Leave one out.",
+        )
+    return sources
 
 
 def _one(figures: Mapping[str, Any]) -> list[str]:

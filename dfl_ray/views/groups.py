@@ -90,8 +90,8 @@ def repeat_lines(groups: Sequence[Group]) -> list[str]:
     """
     of = {(group.label, run.config.get("seed")): run.name for group in groups for run in group.runs}
     return [
-        f"Run {run.name} is of the same configuration and seed as {of[group.label, run.config.get('seed')]} and does not "
-        "count: repetitions of a seed are no independent samples."
+        f"Run {run.name} is of the same configuration and seed as {of[group.label, run.config.get('seed')]} and does "
+        "not count: repetitions of a seed are no independent samples."
         for group in groups
         for run in group.repeats
     ]
