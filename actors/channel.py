@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from channels.transfers import RoundPlan, Transfers
+from dfl_ray.garbage import collect_seldom
 from dfl_ray.network.deployment import ChannelSetup
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class ChannelActor:
     """
 
     def __init__(self, setup: ChannelSetup) -> None:
+        collect_seldom()
         self._channel = setup.make()
         # The first plan needs it. A fork has not imported it, since the devices' actors do without.
         threading.Thread(target=import_module, args=("pandas",), daemon=True).start()

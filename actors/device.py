@@ -17,6 +17,7 @@ from dfl_ray.devices.records import (
     Snapshot,
     TrainReport,
 )
+from dfl_ray.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from actors.nodes import Started
@@ -38,6 +39,7 @@ class DeviceActor:
     def __init__(self, setup: GroupSetup, devices: Sequence[int], key: str | None = None) -> None:
         from dfl_ray.devices.group import DeviceGroup  # torch: for this process, not for the driver's
 
+        collect_seldom()
         self._group: DeviceGroup = DeviceGroup(setup, devices)
         if key is not None:
             self._group.follow(Teller(key))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfl_ray.garbage import collect_seldom
 from dfl_ray.tracking.progress import QuietProgress
 
 if TYPE_CHECKING:
@@ -256,10 +257,13 @@ def _planned_rounds(config: Config, found: Any, folder: RunFolder, clock: PartCl
 def load_code(words: Sequence[str], alone: bool) -> None:
     """Run something small twice, so that what follows imports and compiles nothing.
 
+    Garbage is collected as seldom as by the command line.
+
     Args:
         words: Settings of a small run.
         alone: See `measured`.
     """
+    collect_seldom()
     for exact in (5000, 2):  # both ways of the radio's interference
         (network_alone if alone else whole_run)([*words, f"radio.dense_devices={exact}"])
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from dfl_ray.errors import InputError, RunError
+from dfl_ray.garbage import collect_seldom
 
 INTERRUPTED = "Interrupted. A run that had begun goes on from its last saved round: `dfl-ray resume RUN`."
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dfl_ray.simulation.stopping import stopped_by_signals
 
         command, options = parse_words(words)
+        if arguments is None:
+            collect_seldom()
         with stopped_by_signals():
             return command.execute(options)
     except SystemExit as stop:

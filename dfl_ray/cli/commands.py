@@ -25,7 +25,6 @@ def run(options: argparse.Namespace) -> int:
     """
     from actors.forks import ForkServer
 
-    collect_seldom()
     if options.resume:
         from dfl_ray.cli.again import begun
 
@@ -76,7 +75,6 @@ def resume(options: argparse.Namespace) -> int:
     """`dfl-ray resume`: go on with a run from its newest checkpoint."""
     from actors.forks import ForkServer
 
-    collect_seldom()
     folder = run_folder(options.run, whole=True)
     local = _local(options.overrides, _backend_of(folder))
     with nullcontext() if local else ForkServer(verbose=options.verbose) as server:
@@ -204,13 +202,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(path, index=False)
     else:
         table.to_parquet(path, index=False)
-
-
-def collect_seldom() -> None:
-    """Have Python look for garbage in circles less often: what imports and set-up make stays, and is much."""
-    import gc
-
-    gc.set_threshold(20_000, 20, 50)
 
 
 def silence(verbose: bool) -> None:

@@ -183,7 +183,8 @@ class Evaluator:
         flat = expert.values.unsqueeze(0)
         b = [v[0] for v in up_factors(layout, flat)]
         if "a" in layout.trains:
-            return _with_frozen([v[0] for v in layout.views(flat, "a")], b, expert.frozen)
+            frozen = None if expert.frozen is None else expert.frozen()
+            return _with_frozen([v[0] for v in layout.views(flat, "a")], b, frozen)
         owner = (
             (int(expert.key[1]), int(expert.key[2])) if expert.key[0] == "own" else (0, int(expert.key[1]))
         )  # type: ignore[call-overload]

@@ -21,6 +21,7 @@ from dfl_ray.devices.local_rows import LocalRows, sketch_rows
 from dfl_ray.devices.mail import round_mail, window_mail
 from dfl_ray.devices.micro_batches import micro_batches
 from dfl_ray.devices.outbox import Outbox
+from dfl_ray.devices.own_base import base_and_frozen, take_turns
 from dfl_ray.devices.records import (
     EvaluationReport,
     ExchangeReport,
@@ -216,7 +217,8 @@ class DeviceGroup:
         self._rounds = {d: rounds[d] for d in self.devices if d in rounds}
         self._outbox, self._finite = Outbox(), {}
         turns = [(self.devices[d], turn.number) for d, turn in self._rounds.items()]
-        self._parts = micro_batches(self.setup, self.model, self.method.layout.size, turns)
+        alone = take_turns(self.method, self.model)
+        self._parts = micro_batches(self.setup, self.model, self.method.layout.size, turns, alone=alone)
         return (self._training(part) for part in self._parts)
 
     def report(
@@ -258,7 +260,8 @@ class DeviceGroup:
             keep = torch.cat([o if k is None else k for k, o in zip(keeps, ones, strict=True)])
             keep = keep.to(self.torch_device)
         owners = [self.owners[row] for row in rows]
-        static, frozen = self.method.static_a(owners), self.method.frozen(part)
+        static = self.method.static_a(owners)
+        model, frozen = base_and_frozen(self.method, self.model, part)
         if static is not None and self.torch_device != "cpu":
             static = [a.to(self.torch_device) for a in static]
         number = self._rounds[part[0].index].number
@@ -270,7 +273,7 @@ class DeviceGroup:
         else:
             train = partial(train_privately, noise=noise)
         steps = partial(
-            train, self.model, self.method.layout, work=self._work(part),
+            train, model, self.method.layout, work=self._work(part),
             size=step_size(self.config, number), scale=self.scale, keep=keep, static_a=static,
         )  # fmt: skip
         return partial(trained_in_place, self.state, rows, with_variates(self.config, part, steps))

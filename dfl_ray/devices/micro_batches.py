@@ -15,7 +15,12 @@ from dfl_ray.methods.base import Device
 
 
 def micro_batches(
-    setup: GroupSetup, model: ScoredModel, size: int, turns: Sequence[tuple[Device[Any], int]]
+    setup: GroupSetup,
+    model: ScoredModel,
+    size: int,
+    turns: Sequence[tuple[Device[Any], int]],
+    *,
+    alone: bool = False,
 ) -> list[list[Device[Any]]]:
     """Divide devices into the parts that are trained together, all of a part with one step size.
 
@@ -24,11 +29,12 @@ def micro_batches(
         model: The base model, where it is trained.
         size: Values of one adapter.
         turns: The devices that end a local round, and its number.
+        alone: Whether every device is trained alone, whatever else is said.
 
     Returns:
         The parts.
     """
-    config, most = setup.config.method, setup.config.runtime.micro_devices
+    config, most = setup.config.method, 1 if alone else setup.config.runtime.micro_devices
     if most == "auto" and model.large is not None and model.device.type == "cuda":
         adapters = max((len(d.adapter_tasks) for d, _ in turns), default=1)
         most = _that_fit(setup, model, model.large, size, adapters)

@@ -117,12 +117,13 @@ class Expert:
     Attributes:
         key: A name that is equal exactly for equal contents.
         values: (size,) its values, by the method's layout.
-        frozen: One further (R, d) and (m, R) pair a layer that is added to them, or None.
+        frozen: Gives one further (R, d) and (m, R) pair a layer that is added to them, or None: they may be of the size
+            of the base, and are made for as long as they are used.
     """
 
     key: tuple[Any, ...]
     values: torch.Tensor
-    frozen: Sequence[Factors] | None = None
+    frozen: Callable[[], Sequence[Factors]] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import final
 import numpy as np
 
 from dfl_ray.methods.base import Delivery, Device, Outgoing
-from dfl_ray.methods.merged import MergedState, OwnBase
+from dfl_ray.methods.merged import MergedState, OwnBase, weighed_product
 from dfl_ray.methods.modules import products, receive_modules, send_module, shares
 from dfl_ray.methods.shared import put_values, values_of
 
@@ -64,9 +64,11 @@ class Fedex(OwnBase):
         put_values(device, np.asarray(sum(w * values.astype(np.float64) for w, values in weighed)))
         modules = [(w, products(self, values)) for w, values in weighed]
         kept = products(self, values_of(device))
-        residual: list[np.ndarray] = []
-        for layer, (b, a) in enumerate(kept):
-            exact = sum(w * (m[layer][0] @ m[layer][1]) for w, m in modules)
-            residual.append(self.scale * (exact - b @ a))
-        self.merge(device, residual)
+        self.merge(
+            device,
+            (
+                self.scale * weighed_product([*((w, *m[layer]) for w, m in modules), (-1.0, b, a)])
+                for layer, (b, a) in enumerate(kept)
+            ),
+        )
         return refused

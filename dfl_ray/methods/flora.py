@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 
 from dfl_ray.methods.base import Delivery, Device, Outgoing
-from dfl_ray.methods.merged import MergedState, OwnBase
+from dfl_ray.methods.merged import MergedState, OwnBase, weighed_product
 from dfl_ray.methods.modules import products, receive_modules, send_module, shares
 from dfl_ray.methods.shared import reset_moments
 
@@ -86,11 +86,10 @@ class Flora(OwnBase):
         arrived, refused = receive_modules(self, device, round_index, received)
         if self.law.busy(round_index):
             weighed = [(w, products(self, values)) for w, values in shares(self, device, arrived)]
-            update: list[Any] = [
-                sum(w * self.scale * (p[i][0] @ p[i][1]) for w, p in weighed)
-                for i in range(len(self.context.layers))
-            ]
-            self.merge(device, update)
+            layers = range(len(self.context.layers))
+            self.merge(
+                device, (self.scale * weighed_product([(w, *p[i]) for w, p in weighed]) for i in layers)
+            )
             device.state.theta.copy_(self.module(device.index, round_index))
             reset_moments(device)
         return refused

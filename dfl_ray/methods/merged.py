@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,16 +59,35 @@ class OwnBase(SharedAdapter[MergedState]):
 
     def expert(self, device: Device[MergedState], task: int) -> Expert | None:
         """The one adapter and the merged update answer everything."""
-        frozen = merged_factors(self.layout, device.memory.merged, self.scale)
+        frozen = partial(merged_factors, self.layout, device.memory.merged, self.scale)
         return Expert(("own", device.index, 0), device.state.theta[0], frozen)
 
-    def merge(self, device: Device[MergedState], update: Sequence[np.ndarray]) -> None:
+    def merge(self, device: Device[MergedState], update: Iterable[np.ndarray]) -> None:
         """Add an update to the device's base: M <- M + update, in float64 before it is rounded to float32.
 
         Args:
             device: The device.
-            update: (m, d) of every layer, the scale s included.
+            update: (m, d) of every layer, the scale s included; taken one after the other, since all of them together
+                are of the size of the base.
         """
-        assert device.memory.merged is not None, "begin has not been called"
-        total = device.memory.merged + np.concatenate([u.ravel() for u in update])
-        device.memory.merged = total.astype(np.float32)
+        before = device.memory.merged
+        assert before is not None, "begin has not been called"
+        total, start = np.empty_like(before), 0
+        for layer in update:
+            place = slice(start, start + layer.size)
+            total[place] = before[place] + layer.ravel()
+            start += layer.size
+        device.memory.merged = total
+
+
+def weighed_product(modules: Sequence[tuple[float, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Compute sum_j w_j B_j A_j as the one product [w_1 B_1, w_2 B_2, ...] [A_1; A_2; ...].
+
+    Args:
+        modules: Weight, B (m, r) and A (r, d) of each.
+
+    Returns:
+        (m, d) float64.
+    """
+    b = np.concatenate([w * np.asarray(b, np.float64) for w, b, _ in modules], axis=1)
+    return b @ np.concatenate([np.asarray(a, np.float64) for _, _, a in modules])

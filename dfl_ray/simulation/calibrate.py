@@ -15,6 +15,7 @@ import numpy as np
 
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.group import DeviceGroup
+from dfl_ray.devices.own_base import base_and_frozen
 from dfl_ray.engines.training import LocalWork, train_adapters
 from dfl_ray.errors import InputError
 from dfl_ray.lora.optimizer import StepSize
@@ -195,7 +196,8 @@ def _trainer(experiment: Experiment, group: DeviceGroup) -> Callable[[Shape], No
     """Makes `STEPS` local steps of device 0 on random rows of a shape, dealt to its adapters at random as draws are."""
     device, method, settings = group.devices[0], group.method, experiment.config.method
     method.begin(device, 1)
-    static, frozen = method.static_a(group.owners), method.frozen([device])
+    static = method.static_a(group.owners)
+    model, frozen = base_and_frozen(method, group.model, [device])
     where = group.torch_device
     words = 1 + int(max(task.train.ids.max() for task in experiment.setup.tasks))
     tables: dict[Shape, TokenRows] = {}
@@ -210,7 +212,7 @@ def _trainer(experiment: Experiment, group: DeviceGroup) -> Callable[[Shape], No
             for k in range(adapters)
         ]
         train_adapters(
-            group.model, method.layout, group.state, work,
+            model, method.layout, group.state, work,
             size=StepSize(
                 settings.learning_rate, settings.weight_decay, settings.clip_norm, optimizer=settings.optimizer
             ),

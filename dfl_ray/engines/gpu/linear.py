@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 
@@ -64,11 +66,14 @@ class Joined:
             together: all of it on a GPU, one tensor a layer on a CPU, where the base is mapped and not copied.
         biases: One (outputs,) a weight, or None.
         parts: Which outputs are whose.
+        updates: One (m, d) a weight that a device has merged into its own base (`own_base`); None where there is none.
+            Beside the weight and not in it: a sum would be rounded to what the weight is stored in.
     """
 
     weights: tuple[torch.Tensor, ...]
     biases: tuple[torch.Tensor, ...] | None
     parts: tuple[Part, ...]
+    updates: tuple[torch.Tensor, ...] | None = None
 
     def add_product_(self, out: Outputs, x: torch.Tensor) -> Outputs:
         """Add x W^T to `out`, in place.
@@ -80,8 +85,9 @@ class Joined:
         Returns:
             `out`.
         """
-        for into, weight in zip(out, self.weights, strict=True):
-            into.addmm_(x, weight.t())
+        for weights in (self.weights, self.updates or ()):
+            for into, weight in zip(out, weights, strict=False):
+                into.addmm_(x, weight.t())
         return out
 
     def add_pulled_back_(self, dx: torch.Tensor, dy: Outputs) -> torch.Tensor:
@@ -94,8 +100,9 @@ class Joined:
         Returns:
             `dx`.
         """
-        for own, weight in zip(dy, self.weights, strict=True):
-            dx.addmm_(own, weight)
+        for weights in (self.weights, self.updates or ()):
+            for own, weight in zip(dy, weights, strict=False):
+                dx.addmm_(own, weight)
         return dx
 
     def bias_of(self, part: Part) -> torch.Tensor | None:
@@ -112,18 +119,22 @@ class Joined:
 class Adapters:
     """One joined layer's adapters in the precision of the products.
 
+    Ranks r_p are those of each part, frozen directions included: what was merged into a base has the full rank of its
+    layer, and layers that read the same input may have different numbers of outputs.
+
     Attributes:
-        a: (K, parts * r, d) scaled factors s A of all adapted parts, one under the other.
-        b: One (K, m, r) factor an adapted part.
+        a: (K, sum of r_p, d) scaled factors s A of all adapted parts, one under the other.
+        b: One (K, m, r_p) factor an adapted part.
     """
 
     a: torch.Tensor
     b: tuple[torch.Tensor, ...]
 
-    @property
-    def rank(self) -> int:
-        """r, frozen directions included."""
-        return self.b[0].shape[2]
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """First row of each adapted part in `a`, and the first behind it."""
+        ends = list(accumulate(b.shape[2] for b in self.b))
+        return list(zip([0, *ends], ends, strict=False))
 
 
 class Gradients:
@@ -200,7 +211,7 @@ def apply(
         empty: Gives the memory of the outputs.
 
     Returns:
-        (tokens, outputs) a weight, and z (K, tokens of an adapter, parts * r) for backward, or None without adapters.
+        (tokens, outputs) a weight, and z (K, tokens of an adapter, sum of r_p) for backward, or None without adapters.
     """
     count = 1 if adapters is None else len(adapters.a)
     z = None if adapters is None else torch.bmm(x.view(count, -1, x.shape[1]), adapters.a.transpose(1, 2))
@@ -211,8 +222,8 @@ def apply(
         if part.index is None or adapters is None or z is None:
             into.zero_() if bias is None else into.copy_(bias.expand_as(into))
             continue
-        r = adapters.rank
-        _write(into, z[:, :, number * r : (number + 1) * r], adapters.b[number].transpose(1, 2), bias)
+        first, last = adapters.spans[number]
+        _write(into, z[:, :, first:last], adapters.b[number].transpose(1, 2), bias)
         number += 1
     return joined.add_product_(out, x), z
 
@@ -238,15 +249,15 @@ def pull_back(
         needed: Whether dx is.
 
     Returns:
-        dx (tokens, d) or None, and dz (K, tokens of an adapter, parts * r) or None.
+        dx (tokens, d) or None, and dz (K, tokens of an adapter, sum of r_p) or None.
     """
     if adapters is None:
         bare = dy[0].new_zeros(len(dy[0]), joined.weights[0].shape[1]) if needed else None
         return (None if bare is None else joined.add_pulled_back_(bare, dy)), None
-    count, r = len(adapters.a), adapters.rank
-    dz = dy[0].new_empty(count, len(dy[0]) // count, r * len(adapters.b))
-    for number, (part, b) in enumerate(zip(joined.adapted, adapters.b, strict=True)):
-        dz[:, :, number * r : (number + 1) * r] = _thin(part.of(dy, count), b)
+    count = len(adapters.a)
+    dz = dy[0].new_empty(count, len(dy[0]) // count, adapters.a.shape[1])
+    for part, b, (first, last) in zip(joined.adapted, adapters.b, adapters.spans, strict=True):
+        dz[:, :, first:last] = _thin(part.of(dy, count), b)
     if not needed:
         return None, dz
     dx = torch.bmm(dz, adapters.a).view(len(dy[0]), -1)
@@ -278,10 +289,9 @@ def put_b(
     """
     if adapters is None or z is None:
         return
-    r = adapters.rank
-    for number, part in enumerate(joined.adapted):
+    for part, (first, _) in zip(joined.adapted, adapters.spans, strict=True):
         target = into.b[part.index]  # type: ignore[index]
-        own = z[:, :, number * r : number * r + target.shape[2]]
+        own = z[:, :, first : first + target.shape[2]]
         # z^T dy and not dy^T z, which takes ten times as long on a CPU at rank 8; the same sums.
         into.put(target, exact_product(own.transpose(1, 2), part.of(dy, len(z))).transpose(1, 2))
 
@@ -301,8 +311,8 @@ def put_a(
     if into.a is None or adapters is None or dz is None:
         return
     whole = exact_product((dz * into.scale).transpose(1, 2), x.view(len(dz), -1, x.shape[1]))
-    for number, part in enumerate(joined.adapted):
-        into.put(into.a[part.index], whole[:, number * adapters.rank :])  # type: ignore[index]
+    for part, (first, _) in zip(joined.adapted, adapters.spans, strict=True):
+        into.put(into.a[part.index], whole[:, first:])  # type: ignore[index]
 
 
 def exact_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

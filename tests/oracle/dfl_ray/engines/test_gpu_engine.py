@@ -17,11 +17,13 @@ from dfl_ray.engines.batches import collate
 from dfl_ray.engines.gpu.head import piece_rows
 from dfl_ray.engines.gpu.kernels import Kernels, make_kernels
 from dfl_ray.engines.gpu.make import devices_that_fit
+from dfl_ray.engines.gpu.own_base import with_own_base
 from dfl_ray.engines.gpu.step import parts
 from dfl_ray.engines.training import LocalWork, ScoredModel, train_adapters
 from dfl_ray.lora.inject import Binding, find_targets, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize
+from dfl_ray.methods.shared import merged_factors
 from dfl_ray.models.decoder import DecoderShape
 from tests.plain_decoder import (
     F64,
@@ -204,7 +206,10 @@ def test_a_broken_device_breaks_no_other(device):
 @pytest.mark.parametrize("trains", [("b",), ("a", "b"), ("c",)])
 @pytest.mark.parametrize("extra", [False, True], ids=["plain", "frozen-part-and-mask"])
 def test_training_equals_the_usual_path(trains, extra):
-    """Three AdamW steps with ragged and empty adapters: the large path against the modules."""
+    """Three AdamW steps with ragged and empty adapters: the large path against the modules.
+
+    What is frozen has the full rank of its layer, as a merged update has; keys have fewer outputs than queries.
+    """
     scored, layers, *_ = large({}, torch.float32)
     model, _ = decoder({}, torch.float32)
     usual = ScoredModel(model, inject(model, find_targets(model, "all-linear")))
@@ -217,14 +222,26 @@ def test_training_equals_the_usual_path(trains, extra):
     )
     layout = Layout(layers, RANK, trains, ups)
     start = torch.from_numpy(rng.normal(0, 0.2, (3, layout.size)).astype(np.float32))
-    a, b = ([x.float() for x in f] for f in draw(layers, 3))
+    a = [x.float() for x in draw(layers, 3)[0]]
     tokens = table([5, 19, 9, 18, 2, 30, 4, 11])
     work = [
         LocalWork([[(tokens, int(i)) for i in rng.integers(0, 8, n)] for n in steps])
         for steps in ((3, 1, 0), (2, 2, 4), (3, 0, 1))
     ]
     keep = torch.from_numpy(rng.random((3, layout.size)) < 0.5) if extra else None
-    frozen = list(zip(a, b, strict=True)) if extra else None
+    ranks = [min(s.out_features, s.in_features) for s in layers]
+    assert len(set(ranks)) > 1
+    frozen = (
+        [
+            tuple(
+                torch.from_numpy(rng.normal(0, 0.2, (3, *size)).astype(np.float32))
+                for size in ((r, s.in_features), (s.out_features, r))
+            )
+            for r, s in zip(ranks, layers, strict=True)
+        ]
+        if extra
+        else None
+    )
     found = []
     for one in (scored, usual):
         state = AdapterState.from_theta(start.clone())
@@ -239,6 +256,32 @@ def test_training_equals_the_usual_path(trains, extra):
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=1e-5)
     np.testing.assert_allclose(got.gradient_norm, wanted.gradient_norm, rtol=1e-4)
     assert got.tokens.tolist() == wanted.tokens.tolist()
+
+
+@pytest.mark.parametrize("device", ON)
+def test_a_base_with_a_merged_update_equals_the_update_as_a_frozen_adapter(device):
+    """One device on its own base: the update beside the weights against merged_factors through the modules."""
+    scored, layers, *_ = large({"mlp_bias": True}, torch.float32, device)
+    model, _ = decoder({"mlp_bias": True}, torch.float32)
+    usual = ScoredModel(model, inject(model, find_targets(model, "all-linear")))
+    rng = np.random.default_rng(7)
+    update = rng.normal(0, 0.1, sum(s.out_features * s.in_features for s in layers)).astype(np.float32)
+    layout = Layout(layers, RANK, ("a", "b"))
+    start = torch.from_numpy(rng.normal(0, 0.2, (1, layout.size)).astype(np.float32))
+    work = [LocalWork(rows_of(RAGGED[:4], [2, 2]))]
+    factors = [(a.unsqueeze(0), b.unsqueeze(0)) for a, b in merged_factors(layout, update, SCALE)]
+    own = with_own_base(scored, layers, update)
+    found = []
+    for one, frozen in ((own, None), (usual, factors), (scored, None)):
+        state = AdapterState.from_theta(start.clone().to(one.device))
+        result = train_adapters(
+            one, layout, state, work, size=StepSize(5e-3, 0.01, 1.0), scale=SCALE, frozen=frozen
+        )
+        found.append((state.theta.cpu(), result.loss))
+    (mine, got), (other, wanted), (_, without) = found
+    torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    assert abs(without - wanted).max() > 0.01  # the shared base is as it was
 
 
 @pytest.mark.parametrize("trains", [("b",), ("a", "b")])
