@@ -59,8 +59,14 @@ def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) ->
 
     progress, tell = progress_and_answer(options)
     table = evaluate_again(folder, options.overrides, progress)
+    if table.empty:
+        raise InputError(
+            f"Nobody is there to be asked in the run {folder}",
+            got="devices that are faulty, off or without energy in its newest saved round",
+            expected="an honest device that takes part in it",
+        )
     means = table.groupby(["rule", "task"], sort=False)["accuracy"].mean()
-    tell(f"after round {int(table['round'].iloc[0])}, mean accuracy over devices")
+    tell(f"after round {int(table['round'].iloc[0])}, mean accuracy over {table['device'].nunique()} devices")
     for (rule, task), value in means.items():  # type: ignore[misc]
         tell(f"{rule:<16} {task:<16} {100 * value:5.1f} %")
     if output is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError
@@ -54,7 +55,8 @@ def _each_once(sources: Sequence[str]) -> Sequence[str]:
     Raises:
         InputError: One is named twice.
     """
-    twice = next((name for k, name in enumerate(sources) if name in sources[:k]), None)
+    meant = [str(Path(name).resolve()) if Path(name).is_file() else name for name in sources]
+    twice = next((name for k, name in enumerate(sources) if meant[k] in meant[:k]), None)
     if twice is not None:
         raise InputError(
             f"`{twice}` is named twice",

@@ -18,7 +18,7 @@ from dfl_ray.devices.evaluate import Evaluator
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.figures import exchange_report, part_finite, placed_means, trained_in_place
 from dfl_ray.devices.local_rows import LocalRows, sketch_rows
-from dfl_ray.devices.mail import round_mail, window_mail
+from dfl_ray.devices.mail import mail_of
 from dfl_ray.devices.micro_batches import micro_batches
 from dfl_ray.devices.outbox import Outbox
 from dfl_ray.devices.own_base import base_and_frozen, take_turns
@@ -49,7 +49,7 @@ from dfl_ray.methods.shared import reset_moments
 from dfl_ray.models.build import build_model
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.local_rounds import LocalRound, LocalRounds
-from dfl_ray.network.traffic import TimedOutcomes, TransferOutcomes
+from dfl_ray.network.traffic import TransferOutcomes
 from dfl_ray.packing.actors import device_state_mb
 from dfl_ray.tasks.triggered import WrongTasks
 
@@ -322,11 +322,7 @@ class DeviceGroup:
         payloads: Payloads = dict(self._outbox.payloads)
         for bundle in bundles:
             payloads |= bundle
-        section = self.setup.config.asynchrony
-        if isinstance(outcomes, TimedOutcomes) and section is not None:
-            mail = window_mail(self.devices, outcomes, payloads, self._outbox.made, section)
-        else:
-            mail = round_mail(self.devices, outcomes, payloads, self._outbox.made)
+        mail = mail_of(self.devices, outcomes, payloads, self._outbox.made, self.setup.config.asynchrony)
         refused: dict[int, Mapping[str, int]] = {index: {} for index in self.devices}
         for device in self._store.walked([self.devices[index] for index in mail]):
             index, mine = device.index, mail[device.index]
@@ -335,8 +331,10 @@ class DeviceGroup:
             if self._by_change:
                 settle(device, mine.sent)
             device.trust = {}
-            due = exchanged(self.method.law, self.config, self.setup.config.rounds, round_index)
-            if due and self.config.fresh_optimizer:
+            rounds = self.setup.config.rounds
+            if self.config.fresh_optimizer and exchanged(
+                self.method.law, self.config, rounds, self._rounds[index]
+            ):
                 reset_moments(device)
         self._updates.share(self.devices.values())
         self._outbox = Outbox()

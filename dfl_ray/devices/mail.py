@@ -33,6 +33,27 @@ class Mail:
     trust: dict[int, float] = field(default_factory=dict)
 
 
+def mail_of(
+    devices: Mapping[int, Device], outcomes: TransferOutcomes, payloads: Payloads,
+    made: Mapping[tuple[int, int], Planned], section: AsyncConfig | None,
+) -> dict[int, Mail]:  # fmt: skip
+    """Hand out what has come: in a round, or by the ends of a window's local rounds where nobody waits.
+
+    Args:
+        devices: See `round_mail`.
+        outcomes: See `round_mail`.
+        payloads: See `round_mail`.
+        made: See `round_mail`.
+        section: Says what an old message weighs, where nobody waits.
+
+    Returns:
+        Device -> what it takes in.
+    """
+    if isinstance(outcomes, TimedOutcomes) and section is not None:
+        return window_mail(devices, outcomes, payloads, made, section)
+    return round_mail(devices, outcomes, payloads, made)
+
+
 def round_mail(
     devices: Mapping[int, Device], outcomes: TransferOutcomes, payloads: Payloads,
     made: Mapping[tuple[int, int], Planned],

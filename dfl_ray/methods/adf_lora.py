@@ -29,6 +29,11 @@ class AdfLora(GossipedAdapter):
         context: The run.
     """
 
+    def begin(self, device: Device[ExchangeState], round_index: int) -> None:
+        """The exchange's own bookkeeping and the optimiser's."""
+        super().begin(device, round_index)
+        self.take_turn(device, active_factor(self.context.config, round_index))
+
     def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
         """Let the entries of the active factor change.
 

@@ -124,6 +124,23 @@ class GossipedAdapter(SharedAdapter[ExchangeState]):
         """Nothing but the exchange's own bookkeeping."""
         self.parts.begin(device, self.exchanged(round_index))
 
+    def take_turn(self, device: Device[ExchangeState], factor: Factor) -> None:
+        """Count the optimiser's steps of each factor apart, where A and B are trained in turn.
+
+        AdamW's corrections 1 - b^t hold for moments that have seen t steps; those of the factor that rests see none.
+        Fresh optimisers, which begin at each exchange, have nothing to go on with.
+
+        Args:
+            device: The device, before its local steps; its count becomes that of the factor whose turn it is.
+            factor: That factor.
+        """
+        own, turn = device.memory, ("b", "a").index(factor) + 1
+        if own.turn not in (0, turn):
+            steps = int(device.state.steps[0])
+            device.state.steps[0] = 0 if self.context.config.fresh_optimizer else own.resting_steps
+            own.resting_steps = steps
+        own.turn = turn
+
     def outgoing(self, device: Device[ExchangeState], round_index: int) -> list[Outgoing]:
         """Encode the exchanged part, dense, the same bytes to all neighbours.
 

@@ -1,25 +1,10 @@
-"""Which round of a method's calendar a device attends to that passes through several of them in one local round."""
+"""A method's calendar: which of its rounds a device attends to that passes through several in one local round."""
 
 from __future__ import annotations
 
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.methods.laws import TrafficLaw, exchange_due
 from dfl_ray.network.local_rounds import LocalRound
-
-
-def exchanged(law: TrafficLaw, config: TrainingConfig, rounds: int, round_index: int) -> bool:
-    """Say whether adapters have been exchanged at the end of a round.
-
-    Args:
-        law: What the method sends.
-        config: The `method` section.
-        rounds: Rounds of the run.
-        round_index: The round, from 1.
-
-    Returns:
-        Whether an exchange was due; of methods with a server, whether anything was sent up or down.
-    """
-    return exchange_due(config, round_index, rounds) if config.hub is None else law.busy(round_index)
 
 
 def due_round(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalRound) -> int:
@@ -44,3 +29,32 @@ def due_round(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalR
         if exchange_due(config, number, rounds):
             return number
     return next((number for number in passed if law.busy(number)), turn.window)
+
+
+def exchanged(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalRound) -> bool:
+    """Say whether a device's adapter has been exchanged at the end of a local round, by the calendar of its messages.
+
+    Args:
+        law: What the method sends.
+        config: The `method` section.
+        rounds: Rounds of the run.
+        turn: The local round that ends.
+
+    Returns:
+        Whether an exchange was due; of methods with a server, whether anything was sent up or down.
+    """
+    number = due_round(law, config, rounds, turn)
+    return exchange_due(config, number, rounds) if config.hub is None else law.busy(number)
+
+
+def rests(config: TrainingConfig, round_index: int) -> bool:
+    """Say whether nobody trains in a round by the method's calendar, since a server answers.
+
+    Args:
+        config: The `method` section.
+        round_index: The round, from 1.
+
+    Returns:
+        True in the last round of each cycle of `exchange_every` + 1; False for methods without a server.
+    """
+    return config.hub is not None and round_index % (config.exchange_every + 1) == 0

@@ -74,11 +74,11 @@ class ExactDiffusion(SharedAdapter[DiffusionState]):
     ) -> Counter[str]:
         """Combine phi_i, which keeps half of its own weight beside W, with those that arrived.
 
-        Arguments and result are those of `Method.incoming`; nothing changes in rounds without an exchange.
+        Arguments and result are those of `Method.incoming`; nothing changes in rounds without an exchange, nor on a
+        device that had no part in the round: its correction would carry it on though it has learnt nothing.
         """
         arrived, refused = receive_modules(self, device, round_index, received)
-        if self.law.busy(round_index):
-            self._correct(device, round_index)
+        if self.law.busy(round_index) and device.memory.corrected == round_index:
             own, *others = shares(self, device, arrived)
             mixed = (1 + own[0]) / 2 * own[1].astype(np.float64) + sum(w / 2 * x for w, x in others)
             device.memory.start = mixed.astype(np.float32)

@@ -50,10 +50,14 @@ class ExchangeState(MethodState):
     Attributes:
         parts: Name of a part -> its state.
         variates: Control variates, where the method is given them.
+        turn: Of methods that train A and B in turn, whose turn it last was: 1 of B, 2 of A, 0 before the first.
+        resting_steps: Optimiser steps that the factor which rests has made, for its moments' bias correction.
     """
 
     parts: dict[str, PartState] = field(default_factory=dict)
     variates: Variates = field(default_factory=Variates)
+    turn: int = 0
+    resting_steps: int = 0
 
     def part(self, name: str) -> PartState:
         """The state of a part, made if it is not there."""

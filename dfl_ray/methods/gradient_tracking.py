@@ -77,6 +77,8 @@ class GradientTracking(SharedAdapter[TrackingState]):
             At most one message with its bytes; none where no exchange is due.
         """
         out: list[Outgoing] = []
+        if self.law.busy(round_index):
+            self._ahead(device)
         for planned in self.planned(device, round_index):
             body = encode_values(self._ahead(device), self.context.config.precision)
             out.append(self.message(device, planned, body))
@@ -91,13 +93,14 @@ class GradientTracking(SharedAdapter[TrackingState]):
     ) -> Counter[str]:
         """Mix z and y with what arrived; the weight of what did not stays with the device's own.
 
-        Arguments and result are those of `Method.incoming`; nothing changes in rounds without an exchange.
+        Arguments and result are those of `Method.incoming`; nothing changes in rounds without an exchange, nor on a
+        device that had no part in the round: its tracker would move it though it has learnt nothing.
         """
         size = 2 * self.layout.size
         arrived, refused = collect(
             device, self.context, round_index, received, lambda m: finite_values(m.body, m.precision, size)
         )
-        if not self.law.busy(round_index):
+        if not self.law.busy(round_index) or device.memory.ahead is None:
             return refused
         memory, weights = device.memory, self.context.graph.weights.get(device.index, {})
         mixed = gossip_mean(self._ahead(device), arrived, weights).astype(np.float32)

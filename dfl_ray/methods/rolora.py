@@ -39,7 +39,8 @@ class Rolora(GossipedAdapter):
         return self.parts.factor(self.active(round_index))
 
     def begin(self, device: Device[ExchangeState], round_index: int) -> None:
-        """Nothing but the exchange's own bookkeeping, of both factors."""
+        """The exchange's own bookkeeping, of both factors, and the optimiser's."""
+        self.take_turn(device, self.active(round_index))
         self.parts.begin(device, self.parts.factor("a"), self.parts.factor("b"))
 
     def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:

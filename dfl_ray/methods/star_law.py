@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dfl_ray.config.literature import SparseStarConfig
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.lora.layout import Factor
+from dfl_ray.methods.due import rests
 from dfl_ray.methods.kept import kept_entries, kept_of_each
 from dfl_ray.methods.laws import LawContext, NoTraffic, Planned, adapter_bytes, factor_size
 from dfl_ray.wire.codec import encoded_size, mask_size
@@ -47,7 +48,7 @@ class StarLaw:
 
     def downloads(self, round_index: int) -> bool:
         """Whether the hub sends in a round, in which nobody trains."""
-        return self.phase(round_index) == self.context.config.exchange_every
+        return rests(self.context.config, round_index)
 
     @property
     def others(self) -> tuple[int, ...]:

@@ -39,6 +39,11 @@ class TadLora(GossipedAdapter):
         """The factor that is trained: "b" where floor((round - 1) / T) is even, else "a"."""
         return "b" if (round_index - 1) // self.interval % 2 == 0 else "a"
 
+    def begin(self, device: Device[ExchangeState], round_index: int) -> None:
+        """The exchange's own bookkeeping and the optimiser's."""
+        super().begin(device, round_index)
+        self.take_turn(device, self.active(round_index))
+
     def keep(self, device: Device[ExchangeState], round_index: int) -> torch.Tensor | None:
         """Let the entries of the active factor change.
 

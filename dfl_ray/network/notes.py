@@ -236,3 +236,31 @@ def late_note(
         f"{float(compute_s[late].max()):.3g} s, and what is left of it delays the next round's. Raise "
         "`radio.deadline_s`, lower `method.local_steps`, or give the devices faster classes."
     )
+
+
+def emptied_note(round_index: int, emptied: Sequence[int]) -> str:
+    """Say which devices leave a run.
+
+    Args:
+        round_index: The round, from 1.
+        emptied: Devices whose battery ran empty in it, at least one.
+    """
+    return f"Round {round_index}: battery empty, out of the run: device {first_of(emptied)}"
+
+
+def unusable_note(devices: Sequence[int], count: int) -> str:
+    """Say which devices end a run with adapters that cannot be used.
+
+    Args:
+        devices: These devices, at least one.
+        count: Number of devices.
+    """
+    return (
+        f"{len(devices)} of {count} devices end with adapters that hold NaN, infinite or values beyond float16, so "
+        f"their accuracy says nothing: device {first_of(devices)}"
+    )
+
+
+def first_of(devices: Sequence[int]) -> str:
+    """The first ten of some devices, for a sentence."""
+    return ", ".join(map(str, devices[:10])) + (" ..." if len(devices) > 10 else "")

@@ -9,8 +9,13 @@ from dfl_ray.records.words import share
 
 
 def asked_devices(run: Run) -> str:
-    """Whose accuracies a run reports: all devices, or the honest ones."""
-    return "honest devices" if run.info.get("faults") else "all devices"
+    """Whose accuracies a run reports last: all devices, the honest ones, or as many as were not off or empty."""
+    if run.info.get("faults"):
+        return "honest devices"
+    rows, count = run.evaluation, run.config.get("devices", {}).get("count", 0)
+    last = rows[(rows["round"] == rows["round"].max()) & (rows["device"] >= 0)]
+    asked = int(last["device"].nunique())
+    return f"{asked} of {count} devices" if 0 < asked < count else "all devices"
 
 
 def fault_lines(run: Run) -> list[str]:

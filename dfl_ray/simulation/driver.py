@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pandas as pd
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.records import EvaluationReport
 from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.methods.due import rests
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.movement import Movement
-from dfl_ray.network.notes import late_note, parts_note
+from dfl_ray.network.notes import emptied_note, late_note, parts_note, unusable_note
 from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend, BackendState, SavedState
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
@@ -79,6 +81,7 @@ class Driver:
         self.history = AccuracyHistory({})
         self.goals = Goals(self.config.stop)
         self._answered: tuple[int, tuple[str, ...]] = (0, ())
+        self._trained = 0
         self.replay_room = ReplayRoom(experiment, progress.say)
         self.spectral_gap = smallest_gap(self.config, experiment.topology)
         self._actor_of = {d: backend.actor_of(d) for d in range(self.config.devices.count)}
@@ -92,6 +95,7 @@ class Driver:
         self.loop = RoundLoop(
             backend, experiment.channel.classes, graph.relays, experiment.flops_per_token, movement=self.movement,
             schedule=self.schedule, faults=drawn_faults(self.config), presence=experiment.channel.presence,
+            rests=partial(rests, self.config.method),
         )  # fmt: skip
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -178,15 +182,15 @@ class Driver:
         self.tracker.log_round(row, extras)
 
     def _stop_if_diverged(self, row: dict[str, Any]) -> None:
-        """Stop after a recorded round in which no device that trained had a finite loss.
+        """Stop after a recorded round in which devices trained and none had a finite loss.
 
         Raises:
             RunError: It names the round and the learning rate.
         """
-        if row["skipped_devices"] and row["train_loss"] is None:
+        if self._trained and row["train_loss"] is None:
             raise self._diverged(
                 f"no device had a finite loss and finite adapters in round {row['round']} "
-                f"({row['skipped_devices']} devices trained)"
+                f"({self._trained} devices trained)"
             )
 
     def _check_final(self, state: SavedState) -> None:
@@ -201,11 +205,7 @@ class Driver:
         if len(bad) == self.config.devices.count:
             raise self._diverged("the adapters of all devices hold NaN, infinite or values beyond float16")
         if bad:
-            who = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
-            said = (
-                f"{len(bad)} of {self.config.devices.count} devices end with adapters that hold NaN, infinite or "
-                f"values beyond float16, so their accuracy says nothing: device {who}"
-            )
+            said = unusable_note(bad, self.config.devices.count)
             self._warn(said)
             self.progress.say(said)
 
@@ -232,31 +232,18 @@ class Driver:
         wall_times = WallTimes(self.progress.stage)
         done = self.loop.play(round_index, wall_times)
         self._record_movement(round_index, done)
-        self._say_emptied(round_index, done.emptied)
+        if done.emptied:
+            self.progress.say(emptied_note(round_index, done.emptied))
         self._say_late(round_index, done)
-        names = [t.name for t in self.experiment.setup.tasks]
+        self._trained = sum(int(np.count_nonzero(report.tokens)) for report in done.trained)
         row: dict[str, Any] = {"round": round_index, **radio_metrics(done.plan, done.arrived)}
         row |= training_metrics(done.trained, done.plan.late) | {
             "refused": sum(sum(r.values()) for t in done.taken for r in t.refused)
         }
         row |= {"object_store_bytes": self.backend.object_store_bytes(), "spectral_gap": self.spectral_gap}
-        row |= {"message_bytes": int(done.requests.payload_bytes[done.arrived].sum())}
-        row |= {"node_crossing_bytes": self.backend.node_crossing_bytes()}
-        tables = {
-            "devices": device_table(
-                self.experiment,
-                done.trained,
-                done.taken,
-                done.plan,
-                done.cost.seconds,
-                self._actor_of,
-                self.experiment.channel.positions_m if self.movement is None else self.movement.positions_m,
-            ),
-            "transfers": transfer_table(done.plan, done.hops, done.requests, names),
-            "attempts": attempt_table(done.plan),
-        }
-        if done.ended is not None:
-            tables["local_rounds"] = local_round_table(done.ended, done.taken, done.cost.seconds)
+        arrived_bytes = int(done.requests.payload_bytes[done.arrived].sum())
+        row |= {"message_bytes": arrived_bytes, "node_crossing_bytes": self.backend.node_crossing_bytes()}
+        tables = self._tables(done)
         extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(done.plan)}
         why = self.goals.spent(row["simulated_s"], row["energy_j"])
         if done.none_left and round_index < self.config.rounds:
@@ -268,6 +255,22 @@ class Driver:
         self._record(row, tables, extras, wall_times, began)
         return row, why or self.goals.learnt(row.get("accuracy_mean"))
 
+    def _tables(self, done: PlayedRound) -> dict[str, Any]:
+        """What is recorded of a round besides its row and its evaluation."""
+        seconds, movement = done.cost.seconds, self.movement
+        positions_m = self.experiment.channel.positions_m if movement is None else movement.positions_m
+        names = [t.name for t in self.experiment.setup.tasks]
+        tables = {
+            "devices": device_table(
+                self.experiment, done.trained, done.taken, done.plan, seconds, self._actor_of, positions_m
+            ),
+            "transfers": transfer_table(done.plan, done.hops, done.requests, names),
+            "attempts": attempt_table(done.plan),
+        }
+        if done.ended is not None:
+            tables["local_rounds"] = local_round_table(done.ended, done.taken, seconds)
+        return tables
+
     def _record_movement(self, round_index: int, done: PlayedRound) -> None:
         """Record where the devices were, and tell of a graph that fell into parts or is whole again."""
         if done.moved is None:
@@ -278,12 +281,6 @@ class Driver:
         said = parts_note(round_index, done.moved.parts_before, done.moved.parts)
         if said:
             self.progress.say(said)
-
-    def _say_emptied(self, round_index: int, emptied: Sequence[int]) -> None:
-        """Tell which devices leave the run."""
-        if emptied:
-            who = ", ".join(map(str, emptied[:10])) + (" ..." if len(emptied) > 10 else "")
-            self.progress.say(f"Round {round_index}: battery empty, out of the run: device {who}")
 
     def _say_late(self, round_index: int, done: PlayedRound) -> None:
         """Tell once in a run that devices missed a deadline by their training, and record it."""

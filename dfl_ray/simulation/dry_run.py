@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
+from dfl_ray.methods.due import rests
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.precision import with_dtype
@@ -299,7 +301,7 @@ def dry_run(
     loop = RoundLoop(
         backend, deployed.channel.classes, run.graph.relays, run.flops_per_token, schedule=schedule,
         movement=Movement.of(config, deployed.channel, deployed.topology, run.graph, deployed.sketches),
-        faults=drawn_faults(config), presence=presence,
+        faults=drawn_faults(config), presence=presence, rests=partial(rests, config.method),
     )  # fmt: skip
     goals = Goals(config.stop)
     # A window follows from the one before it, and devices come and go by the channel's clock: none can be left out.

@@ -21,7 +21,7 @@ from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
-from dfl_ray.simulation.resuming import not_written, own_config, refuse_empty, saved_state
+from dfl_ray.simulation.resuming import not_written, own_config, refuse_ended, saved_state
 from dfl_ray.simulation.stopping import stop_on_signals
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.ray_metrics import with_ray_metrics
@@ -138,7 +138,7 @@ def resume(
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
-        refuse_empty(path, checkpoint, config)
+        refuse_ended(path, folder.info, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             progress.open(path)
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):

@@ -65,7 +65,7 @@ def model_card(
             f"# {kind} of device {device}, run {run.name}", "",
             f"Trained by `{config['method']['type']}` for {round_index} rounds over {config['devices']['count']} "
             f"devices without a server, simulated by dfl-ray {versions.get('dfl-ray')}. The device held data of "
-            f"{', '.join(held)}; what it can do of other tasks came to it over the air.", "",
+            f"{', '.join(held)}; {_came(run)}.", "",
             f"- seed {config['seed']}, rank {config['method']['rank']}, alpha {config['method']['alpha']:g}, "
             f"rule reported: {method_rule(run)}",
             f"- {_own_rows(set(rows['rule']), experts)}",
@@ -76,8 +76,16 @@ def model_card(
     )  # fmt: skip
 
 
+def _came(run: Run) -> str:
+    if run.rounds["payload_bytes"].sum():
+        return "what it can do of other tasks came to it over the air"
+    return "nothing was sent over the air"
+
+
 def _own_rows(rules: Set[str], experts: bool) -> str:
     """Which accuracies are those of what was exported."""
+    if not rules:
+        return "the device was not asked in the last evaluation, since it was faulty, off or without energy"
     if "single" in rules:
         return "the accuracies below are this adapter's"
     if experts:

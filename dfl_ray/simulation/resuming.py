@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
@@ -11,6 +13,7 @@ from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
+from dfl_ray.simulation.round_loop import nobody_left
 from dfl_ray.simulation.stopping import tell
 
 
@@ -81,24 +84,26 @@ def _recorded(path: Path, done: int) -> int:
     return recorded
 
 
-def refuse_empty(path: Path, checkpoint: Checkpoint | None, config: Config) -> None:
-    """Refuse further rounds of a run in which every device's battery is empty.
+def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | None, config: Config) -> None:
+    """Refuse further rounds of a run in which no device has energy and work left.
 
     Args:
         path: The run folder.
+        info: Its `run.json`.
         checkpoint: Its newest checkpoint; None where nothing was saved yet.
         config: The configuration that it is to go on with.
 
     Raises:
-        InputError: Rounds are missing and no device has any charge.
+        InputError: Rounds are missing and nobody is left to play them.
     """
     if checkpoint is None or checkpoint.round_index >= config.rounds:
         return
-    if len(checkpoint.driver["absent"]) == config.devices.count:
+    empty = len(checkpoint.driver["absent"]) == config.devices.count
+    if empty or info.get("stopped_by") in (nobody_left(True), nobody_left(False)):
         raise InputError(
-            f"The run {path} cannot go on: all devices had empty batteries after round {checkpoint.round_index}",
-            expected="a device that has charge left",
-            change="Give another run more `devices.battery_j`; what this one has learnt and spent is whole.",
+            f"The run {path} cannot go on: after round {checkpoint.round_index} {nobody_left(not empty).split('.')[0]}",
+            expected="a device that has energy and work left",
+            change="Begin another run with other settings; what this one has learnt and spent is whole.",
         )
 
 

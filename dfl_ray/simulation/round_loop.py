@@ -160,6 +160,7 @@ class RoundLoop:
         skipped_s: Virtual time of rounds that a plan has left out, which the channel's clock does not know.
         faults: The devices that fail or attack; here those count that stop or send nothing.
         presence: When devices are on; None where they always are.
+        rests: Says of a round whether nobody trains in it by the method's calendar.
     """
 
     backend: RoundBackend
@@ -173,6 +174,7 @@ class RoundLoop:
     skipped_s: float = 0.0
     faults: Faults = field(default_factory=Faults)
     presence: Presence | None = None
+    rests: Callable[[int], bool] = lambda _round: False
     _graph_since: int = 0
 
     def move(self, round_index: int) -> Moved | None:
@@ -227,8 +229,11 @@ class RoundLoop:
             taken = self.backend.exchange(round_index, outcomes)
         if plan.training_s is not None:
             cost = replace(cost, seconds=plan.training_s)
-        idle = ended is None and not len(requests) and not flops.any()
-        gone = self._gone(plan.alive) or (idle and self._stuck(began_s))
+        gone = self._gone(plan.alive)
+        if ended is None and not self.rests(round_index):
+            worked = np.concatenate([np.flatnonzero(flops), requests.source, requests.destination[arrived]])
+            gone |= not plan.alive[worked].any() if len(worked) and self.presence is None else False
+            gone |= not len(worked) and self._stuck(began_s)
         return PlayedRound(trained, requests, hops, cost, plan, arrived, taken, emptied, moved, gone, ended)
 
     def _out(self) -> tuple[int, ...]:

@@ -77,7 +77,8 @@ def accuracy_by_task(run: Run, over: Over = "round") -> go.Figure:
     means = rows.pivot(index="round", columns="task", values="accuracy")[tasks]
     x, unit = scaled(cost_at(run, list(means.index), over), unit)
     rule = method_rule(run)
-    note = f"mean over all devices, held-out rows{f', rule {rule}' if rule else ''}; round 0 = before tuning"
+    told = f", rule {rule}" if rule else ""
+    note = f"mean over all devices that were there, held-out rows{told}; round 0 = before tuning"
     picture = figure(title, x=label + (f" ({unit})" if unit else ""), y="accuracy (share right)", note=note)
     for index, task in enumerate(means.columns):
         curve = unjoined(x, means[task])

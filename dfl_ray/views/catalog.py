@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dfl_ray.records import Run
 from dfl_ray.records.arguments import check_text, check_whole
 from dfl_ray.views.accuracy import accuracy_by_task, accuracy_heatmap
-from dfl_ray.views.checked import check_runs
+from dfl_ray.views.checked import check_each_once, check_runs
 from dfl_ray.views.compare import accuracy_of_runs, cost_bars
 from dfl_ray.views.costs import loss_and_delivery, wall_split
 from dfl_ray.views.device import (
@@ -128,7 +128,8 @@ def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: in
         The figure.
 
     Raises:
-        InputError: No such figure, one that shows a single run for several, or a round or device that it does not have.
+        InputError: No such figure, one that shows a single run for several, a run given twice, or a round or device
+            that it does not have.
     """
     from dfl_ray.errors import InputError, nearest
 
@@ -141,6 +142,7 @@ def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: in
     if name in DEVICE_FIGURES:
         return _of_device(name, runs, device)
     if name in ACROSS_RUNS:
+        check_each_once(runs)
         return ACROSS_RUNS[name](runs)
     if name not in FIGURES:
         raise InputError(f"There is no figure `{name}`", expected=nearest(name, known))
@@ -161,6 +163,7 @@ def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: in
         raise InputError(
             f"The figure `{name}` shows one run", got=f"{len(runs)} runs", expected=f"one of: {fit}"
         )
+    check_each_once(runs)
     return entry.several(runs)
 
 

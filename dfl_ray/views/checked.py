@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from dfl_ray.errors import InputError, nearest
@@ -40,6 +41,22 @@ def checked(builder: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
         return builder(*args, **kwargs)
 
     return called
+
+
+def check_each_once(runs: Sequence[Run]) -> None:
+    """Refuse a run that is given twice, since it would count twice.
+
+    Args:
+        runs: The runs.
+
+    Raises:
+        InputError: It names the run.
+    """
+    seen: set[Path] = set()
+    for run in runs:
+        if run.path.resolve() in seen:
+            raise InputError(f"The run {run.path} is named twice", expected="runs to compare, each once")
+        seen.add(run.path.resolve())
 
 
 def check_runs(name: str, runs: Any) -> Sequence[Run]:

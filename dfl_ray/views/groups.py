@@ -59,7 +59,8 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         runs: The runs.
 
     Returns:
-        Groups in the order in which their first runs are given. Of two runs of one seed the first counts.
+        Groups in the order in which their first runs are given. Of several runs of one seed the first that is done
+        counts, else the one with the most rounds.
     """
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -72,11 +73,19 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         siblings = [other for other in members if method_of(other[0]) == method]
         label = method if len(siblings) == 1 else f"{method} ({_told_apart(group[0], siblings, varying)})"
         variant = siblings.index(group)
-        first = {run.config.get("seed"): run for run in reversed(group)}
-        counted = tuple(run for run in group if first[run.config.get("seed")] is run)
-        repeats = tuple(run for run in group if first[run.config.get("seed")] is not run)
+        best: dict[Any, Run] = {}
+        for run in sorted(group, key=_whole, reverse=True):
+            best.setdefault(run.config.get("seed"), run)
+        counted = tuple(run for run in group if best[run.config.get("seed")] is run)
+        repeats = tuple(run for run in group if best[run.config.get("seed")] is not run)
         groups.append(Group(label, method, counted, method_look(method), variant, repeats))
     return groups
+
+
+def _whole(run: Run) -> tuple[bool, int]:
+    """How whole a run is, to be compared: done, not ended by its caller on the way, and the rounds it has."""
+    by_caller = "ended_early_after" in run.info and "stopped_by" not in run.info
+    return run.info.get("state") == "done" and not by_caller, run.last_round
 
 
 def repeat_lines(groups: Sequence[Group]) -> list[str]:

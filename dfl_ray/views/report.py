@@ -16,6 +16,7 @@ from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import draw, sections
+from dfl_ray.views.checked import check_each_once
 from dfl_ray.views.groups import IGNORED, find_groups, repeat_lines
 from dfl_ray.views.page import asset, figure_place, figure_script, plotly_script
 from dfl_ray.views.scaling import worth_scaling
@@ -63,20 +64,14 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             "`runs` of `write_report` is no list", got=f"{runs!r}"[:80], expected="a list of run folders"
         )
-    twice = next((path for k, path in enumerate(runs) if _same_folder(path, runs[:k])), None)
-    if twice is not None:
-        raise InputError(f"The run {twice} is named twice", expected="runs to compare, each once")
     loaded = [load_run(path) for path in runs]
+    check_each_once(loaded)
     if not isinstance(out, str | Path) or Path(out).is_dir():
         raise InputError("A report is one file", got=f"{out!r}"[:80], expected="the path of an HTML file")
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(out, "\n".join(_page(loaded)))
     return out
-
-
-def _same_folder(path: str | Path, others: Sequence[str | Path]) -> bool:
-    return isinstance(path, str | Path) and Path(path).resolve() in [Path(p).resolve() for p in others]
 
 
 def _page(runs: Sequence[Run]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_fedex_makes_the_mean_product_exact():
             exact = SCALE * (0.7 * b0 @ a0 + 0.3 * b1 @ a1)
             np.testing.assert_allclose(SCALE * b @ a + merged, exact, atol=1e-5)
         (b0, a0), (b1, a1) = (mean_b, mean_a), other
-    ((fa, fb),) = method.expert(devices[0], 0).frozen
+    ((fa, fb),) = method.expert(devices[0], 0).frozen()
     np.testing.assert_allclose(SCALE * (fb @ fa).numpy(), merged, atol=1e-5)
 
 

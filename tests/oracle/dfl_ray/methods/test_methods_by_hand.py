@@ -195,7 +195,7 @@ def test_flora_merges_the_sum_of_products_without_cross_terms_and_starts_anew():
     assert np.abs(a - other).max() > 0.01, "every device draws its own"
     (fa, fb) = method.frozen(devices)[0]
     np.testing.assert_allclose(s * (fb[0] @ fa[0]).numpy(), merged, atol=1e-6)
-    ((ea, eb),) = method.expert(devices[0], 0).frozen
+    ((ea, eb),) = method.expert(devices[0], 0).frozen()
     np.testing.assert_allclose(s * (eb @ ea).numpy(), merged, atol=1e-6)
     devices[0].state.theta[0, 8:] = 1.0
     (b2, a2), _ = all_factors(method, devices)

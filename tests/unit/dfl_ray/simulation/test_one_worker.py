@@ -35,6 +35,14 @@ def test_a_run_whose_worker_is_empty_ends_with_a_word(tmp_path, method):
     found = load_run(launch(config, json=True).folder)
     assert found.info["state"] == "done" and 0 < found.last_round < 4
     assert "energy and work" in found.info["stopped_by"] and "devices.battery_j" in found.info["stopped_by"]
+    # It ends in the round that emptied the worker, which answers for it once more.
+    last = found.devices.query("round == @found.last_round")
+    assert (
+        last["compute_energy_j"].sum() > 0
+        and 0 in found.evaluation.query("round == @found.last_round")["device"].tolist()
+    )
+    with pytest.raises(InputError, match="no device that has energy and work"):
+        resume(found.path, json=True)
     assert any("energy and work" in note for note in dry_run(config).notes)
 
 
@@ -72,7 +80,9 @@ def test_a_run_whose_batteries_are_all_empty_is_done_and_whole(tmp_path, capsys)
         "all devices have empty batteries" in write_report([tmp_path / "a"], tmp_path / "r.html").read_text()
     )
     assert any(f"after round {last} of 9: all devices" in note for note in dry_run(config).notes)
-    with pytest.raises(InputError, match=f"cannot go on: all devices had empty batteries after round {last}"):
+    with pytest.raises(
+        InputError, match=f"cannot go on: after round {last} all devices have empty batteries"
+    ):
         resume(tmp_path / "a", json=True)
     assert load_run(tmp_path / "a").last_round == last
 

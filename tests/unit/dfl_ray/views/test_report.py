@@ -97,5 +97,10 @@ def test_a_seed_counts_once_however_often_it_was_run(tmp_path: Path):
         return re.findall(r"[\d.]+ % ± [\d.]+ %", text)
 
     assert means(whole) == means(two) and means(two)
+    broken = write_fake_run(tmp_path, "broken", Fake(seed=0, final=0.1, state="failed"))
+    after = body(views.write_report([broken, *paths[:2]], tmp_path / "r.html"))
+    assert "Run broken is of the same configuration and seed as a" in after and set(means(two)) <= set(
+        means(after)
+    )
     with pytest.raises(InputError, match="is named twice"):
-        views.write_report([paths[0], paths[1], tmp_path / "x" / ".." / "a"], tmp_path / "r.html")
+        views.write_report([paths[0], paths[1], tmp_path / "b" / ".." / "a"], tmp_path / "r.html")
