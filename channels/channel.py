@@ -26,6 +26,7 @@ from channels.largescale import build_large_scale, qualifying_radius_m
 from channels.link import noise_power_dbm
 from channels.presence import Presence
 from channels.rounds import (
+    cut_s,
     fading_table,
     rest_of_round,
     round_end_s,
@@ -231,9 +232,9 @@ class Channel:
         Local training starts with the round, or when what is left of the last round's is done; a device can
         send once its own is done, and can receive at any time. A device that is not done by the deadline is
         late: it sends nothing in this round, and its training runs on into the next. A device whose battery
-        its training empties stops there and takes no further part. While a device is off, its training stands
-        still and nothing is sent by it or to it; without a deadline a round waits for each device until it goes
-        off, and for one that is off only where all are that have anything to do.
+        its training empties stops there, which the round lasts for, and takes no further part. While a device
+        is off, its training stands still and nothing is sent by it or to it; without a deadline a round waits for
+        each device until it goes off, and for one that is off only where all are that have anything to do.
 
         Args:
             round_index: Number of the round; with slot and link it keys the fading.
@@ -250,17 +251,18 @@ class Channel:
         check_devices(self.devices, transfers.source, transfers.destination)
         start, deadline = self.clock_s, self.clock_s + (self.settings.deadline_s or math.inf)
         work = per_device("ready_s", ready_s, self.devices)
-        times = training_times(self.presence, start, np.maximum(self._busy_until_s - start, 0.0), work)
-        ready = times.ready_s
-        compute = np.minimum(per_device("compute_energy_j", compute_energy_j, self.devices), self.battery_j)
-        battery = np.maximum(self.battery_j - compute, 0.0)
+        left = np.maximum(self._busy_until_s - start, 0.0)
+        times = training_times(self.presence, start, left, work)
+        need = per_device("compute_energy_j", compute_energy_j, self.devices)
+        battery = np.maximum(self.battery_j - (compute := np.minimum(need, self.battery_j)), 0.0)
         radio = self._radio(round_index)
         scheduler = get_scheduler(self.settings.scheduler, self.settings.scheduler_options)
         living = battery > 0
         waited = times.waited_s(living, idle=not len(transfers.source))
+        waited = np.append(waited, cut_s(self.presence, start, left, work, (need, self.battery_j)))
         control, reported = self._control.phase(transfers, radio, scheduler.needs, battery, self._gains_at)
         battery, waited = np.maximum(battery - control.energy_j, 0.0), waited + control.span_s
-        ready_s = start + ready + control.span_s
+        ready_s = start + times.ready_s + control.span_s
         request = self._request(round_index, transfers, ready_s, deadline, battery, reported)
         if self.presence is not None:
             until_s = start + float(waited.max(initial=0.0)) if deadline == math.inf else math.inf
@@ -272,7 +274,7 @@ class Channel:
         self.battery_j = np.maximum(outcome.battery_j - rest.energy_j, 0.0)
         self._silent_s = rest.silent_s
         self._average_bps = outcome.average_bps
-        self._busy_until_s = np.where(living, start + ready, 0.0)
+        self._busy_until_s = np.where(living, start + times.ready_s, 0.0)
         self._service.update(transfers, outcome.schedule.outcome, request.loop)
         return replace(
             round_plan(outcome, start, self.clock_s, compute, rest, control),

@@ -155,6 +155,11 @@ class DeviceClasses:
         """Number of devices."""
         return self.index.shape[0]
 
+    @property
+    def compute_power_w(self) -> FloatArray:
+        """(N,) power that training takes in W, kappa f³."""
+        return self.capacitance * self.frequency_hz**3
+
     def tx_power_w(self, default_dbm: float) -> FloatArray:
         """Transmit power of each device.
 

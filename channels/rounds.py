@@ -235,6 +235,34 @@ def training_times(
     return TrainingTimes(start_s, ready, presence, presence.on_at(start_s), np.where(work_s > 0, length, 0.0))
 
 
+def cut_s(
+    presence: Presence | None,
+    start_s: float,
+    left_s: FloatArray,
+    work_s: FloatArray,
+    energy_j: tuple[FloatArray, FloatArray],
+) -> FloatArray:
+    """When trainings stop that empty a battery: at the share of the work that it pays for.
+
+    Args:
+        presence: See `training_times`.
+        start_s: See `training_times`.
+        left_s: See `training_times`.
+        work_s: See `training_times`.
+        energy_j: (N,) what this round's training takes, and what the batteries have before it, in J.
+
+    Returns:
+        (devices that run empty in it,) in s after the start; those whose training never goes on are left out.
+    """
+    need_j, have_j = energy_j
+    emptied = (have_j > 0) & (need_j >= have_j)
+    if not emptied.any():
+        return np.zeros(0)
+    paid = np.divide(have_j, need_j, out=np.zeros_like(need_j), where=emptied)
+    until = training_times(presence, start_s, left_s, work_s * paid).ready_s[emptied]
+    return until[np.isfinite(until)]
+
+
 def round_end_s(outcome: Outcome, start_s: float, deadline_s: float, ready_s: FloatArray) -> float:
     """When a round ends: all trained and sent, or the deadline if something is missing.
 

@@ -13,6 +13,7 @@ import numpy as np
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import ExchangeReport, TrainReport
 from dfl_ray.methods.due import due_round
+from dfl_ray.methods.faults import Faults
 from dfl_ray.methods.laws import TrafficLaw
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.traffic import LawfulNetwork, TimedOutcomes, TransferOutcomes
@@ -158,12 +159,17 @@ class DryBackend:
             self.network.deliver(outcomes)
         return []
 
-    def skip(self, round_index: int) -> tuple[int, np.ndarray]:
+    def skip(self, round_index: int, faults: Faults) -> tuple[int, np.ndarray]:
         """Go through a round in which everything arrives, without the radio.
+
+        Args:
+            round_index: The round, from 1.
+            faults: Who does nothing in it, and who sends nothing.
 
         Returns:
             Bytes asked for, each receiver counted, and the (devices,) tokens of local training.
         """
-        (report,) = self.train(round_index)
-        self.network.deliver_all(report.requests)
-        return int(report.requests.payload_bytes.sum()), report.tokens
+        (report,) = self.train(round_index, faults.stopped(round_index))
+        sent = report.requests.select(~np.isin(report.requests.source, faults.silent(round_index)))
+        self.network.deliver_all(sent)
+        return int(sent.payload_bytes.sum()), report.tokens

@@ -46,6 +46,7 @@ from dfl_ray.simulation.experiment import (
 from dfl_ray.simulation.goals import Goals
 from dfl_ray.simulation.planned_rows import planned_rows
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
+from dfl_ray.simulation.sampled_rounds import chosen_rounds, goes_on, sampled_note
 from dfl_ray.simulation.schedules import Barrier, NoBarrier
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
 
 EXACT_DRAWS = 200_000
 """Device-rounds up to which every device's rows are drawn; beyond it each device costs the mean of its tasks."""
-PLANNED_DEVICE_ROUNDS = 300_000
-"""Device-rounds up to which all rounds are planned unless the user asks for fewer."""
 
 Step = Callable[[str], AbstractContextManager[None]]
 
@@ -247,26 +246,6 @@ def _dealt(
         return None, [f"{error.what}: the plan goes on with mean row lengths, a run would be refused"]
 
 
-def chosen_rounds(law: TrafficLaw, devices: int, rounds: int, wanted: int | None) -> list[int]:
-    """The rounds to plan: all, or evenly spread over those in which something new is sent.
-
-    Args:
-        law: What the method sends.
-        devices: Number of devices.
-        rounds: Number of rounds R.
-        wanted: How many to plan; None plans as many as take a few minutes at most.
-
-    Returns:
-        Round numbers from 1, ascending; fewer than wanted where fewer rounds send something new.
-    """
-    count = max(1, PLANNED_DEVICE_ROUNDS // devices) if wanted is None else wanted
-    if count >= rounds:
-        return list(range(1, rounds + 1))
-    busy = [r for r in range(1, rounds + 1) if law.busy(r)] or list(range(1, rounds + 1))
-    places = np.unique(np.linspace(0, len(busy) - 1, min(count, len(busy))).round().astype(int))
-    return [busy[p] for p in places.tolist()]
-
-
 def dry_run(
     config: Config,
     step: Step = lambda _name: nullcontext(),
@@ -306,7 +285,8 @@ def dry_run(
     goals = Goals(config.stop)
     # A window follows from the one before it, and devices come and go by the channel's clock: none can be left out.
     asked = rounds if sync and presence is None else config.rounds
-    planned = set(chosen_rounds(run.law, config.devices.count, config.rounds, asked))
+    ends = goes_on(config, deployed.channel.classes.battery_j)
+    planned = set(chosen_rounds(run.law, config.devices.count, config.rounds, asked, followed=bool(ends)))
     with step(f"{len(planned)} of {config.rounds} rounds"):
         for round_index in range(1, max(planned) + 1 if len(planned) == config.rounds else config.rounds + 1):
             if round_index not in planned:
@@ -322,10 +302,7 @@ def dry_run(
                 break
     found.notes.extend(_first_late(found))
     if len(planned) < config.rounds:
-        found.notes.append(
-            f"{len(planned)} of {config.rounds} rounds are planned, evenly spread over those in which something new is "
-            "sent; in the others everything is taken to arrive, at the planned rounds' cost a byte"
-        )
+        found.notes.append(sampled_note(len(found.played), config.rounds, ends))
     return found
 
 
@@ -337,7 +314,7 @@ def _first_late(found: DryRun) -> list[str]:
 
 def _skip(found: DryRun, loop: RoundLoop, backend: DryBackend, round_index: int) -> None:
     loop.move(round_index)
-    found.skipped_bytes[round_index], tokens = backend.skip(round_index)
+    found.skipped_bytes[round_index], tokens = backend.skip(round_index, loop.faults)
     cost = loop.schedule.cost(None, tokens * loop.flops_per_token, loop.classes)
     found.skipped_s[round_index] = float(cost.seconds.max(initial=0.0))
     loop.skipped_s += found.skipped_s[round_index]

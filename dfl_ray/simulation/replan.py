@@ -190,7 +190,8 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
             by), or the radio cannot be used with so many devices.
     """
     try:
-        channel = channel_setup(config, _positions(run, 1)).make()
+        setup = channel_setup(config, _positions(run, 1))
+        channel = setup.make()
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
@@ -206,9 +207,16 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
             round_index,
             found.hops.transfers,
             ready_s=devices["compute_s"].to_numpy(float),
-            compute_energy_j=devices["compute_energy_j"].to_numpy(float),
+            compute_energy_j=_needed_j(devices, setup.classes.compute_power_w),
         )
         yield ReplannedRound(round_index, found, plan, found.hops.arrived(plan.delivered, len(found.wanted)))
+
+
+def _needed_j(devices: pd.DataFrame, power_w: np.ndarray) -> np.ndarray:
+    """(devices,) what a round's training takes in J: booked is no more than a battery had that it emptied."""
+    booked_j, alive = devices["compute_energy_j"].to_numpy(float), devices["alive"].to_numpy(bool)
+    whole_j = devices["compute_s"].to_numpy(float) * power_w
+    return np.where(~alive & (whole_j > booked_j * (1 + 1e-9)), whole_j, booked_j)
 
 
 def _changes_unknown(run: Run, round_index: int) -> InputError:
@@ -248,7 +256,7 @@ def _recorded(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
     for start in range(0, len(rounds), step):
         block = (rounds[start], rounds[min(start + step, len(rounds)) - 1])
         hops = run.table("transfers", columns=list(COLUMNS), rounds=block)
-        names = ["round", "device", "compute_s", "compute_energy_j"]
+        names = ["round", "device", "compute_s", "compute_energy_j", "alive"]
         figures = run.table("devices", columns=names, rounds=block)
         sent, trained = dict(tuple(hops.groupby("round"))), dict(tuple(figures.groupby("round")))
         for r in rounds[start : start + step]:

@@ -8,9 +8,10 @@ import pytest
 
 from channels.settings import RadioSettings
 from dfl_ray.methods.table import METHODS
-from dfl_ray.simulation.dry_run import chosen_rounds, dry_run, totals
+from dfl_ray.simulation.dry_run import dry_run, totals
 from dfl_ray.simulation.radio_tables import bytes_on_air, transfer_table
 from dfl_ray.simulation.round_loop import RoundLoop, WallTimes
+from dfl_ray.simulation.sampled_rounds import chosen_rounds
 from dfl_ray.simulation.schedules import Barrier, no_barrier
 from tests.conftest import small_config
 
@@ -179,6 +180,27 @@ def test_fewer_rounds_are_spread_over_those_that_send(tmp_path):
     assert b["compute_energy_j"] == pytest.approx(a["compute_energy_j"], rel=1e-9)
     assert b["simulated_s"] == pytest.approx(a["simulated_s"], rel=0.35)
     assert any("4 of 24 rounds are planned" in note for note in some.notes)
+
+
+@pytest.mark.parametrize("kind", ["crash", "silent"])
+def test_rounds_left_out_know_who_fails(tmp_path, kind):
+    words = (*RUN, "rounds=24", "method=dlora", f"devices.faults.kind={kind}", "devices.faults.share=0.5")
+    whole, some = (dry_run(small_config(tmp_path, *words), rounds=r) for r in (None, 4))
+    asked = [
+        sum(int(p.requests.payload_bytes.sum()) for p in found.played.values())
+        + sum(found.skipped_bytes.values())
+        for found in (whole, some)
+    ]
+    assert asked[0] == asked[1] > 0
+    energy_j = [totals(found)["compute_energy_j"] for found in (whole, some)]
+    assert energy_j[0] == pytest.approx(energy_j[1], rel=1e-9)
+
+
+def test_a_plan_of_some_rounds_says_that_it_does_not_follow_batteries(tmp_path):
+    words = (*RUN, "rounds=24", "method=dlora", "devices.battery_j=50", "stop.joules=1e6")
+    some = dry_run(small_config(tmp_path, *words), rounds=4)
+    assert any("does not count for batteries and `stop.joules`" in note for note in some.notes)
+    assert not any("does not count" in note for note in dry_run(small_config(tmp_path, *words)).notes)
 
 
 def test_an_empty_battery_ends_plan_and_run_alike(tmp_path):

@@ -9,6 +9,7 @@ from dfl_ray.records import load_run
 from dfl_ray.records.states import run_state
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.launch import launch, resume
+from dfl_ray.simulation.replan import replan
 from dfl_ray.views.report import write_report
 from tests.conftest import small_config
 
@@ -85,6 +86,29 @@ def test_a_run_whose_batteries_are_all_empty_is_done_and_whole(tmp_path, capsys)
     ):
         resume(tmp_path / "a", json=True)
     assert load_run(tmp_path / "a").last_round == last
+
+
+def test_a_round_lasts_until_the_training_that_a_battery_cuts_is_cut(tmp_path):
+    """Half the energy of a training is half its time; replanned without idle power the run is as planned so."""
+    words = (*LOCAL, "method=local", "rounds=6", "evaluate.every=9")
+    whole = load_run(launch(small_config(tmp_path, *words, "rounds=1"), json=True).folder)
+    need_j, takes_s = whole.devices["compute_energy_j"].max(), whole.devices["compute_s"].max()
+    alike = need_j * whole.devices["compute_s"] / whole.devices["compute_energy_j"]
+    assert alike.max() == pytest.approx(takes_s)
+    half = load_run(
+        launch(
+            small_config(tmp_path, *words, f"devices.battery_j={need_j / 2}", "name=half"), json=True
+        ).folder
+    )
+    last = half.devices[half.devices["compute_energy_j"] > 0].groupby("device")["round"].max()
+    assert (last == 1).any() and not half.devices.query("round == 1")["alive"].all()
+    assert half.rounds["simulated_s"].iloc[0] == pytest.approx(alike.max() / 2, rel=1e-6)
+    radio = "radio.idle_power_w=0"
+    replanned = replan(tmp_path / "half", [radio])
+    planned = dry_run(small_config(tmp_path, *words, f"devices.battery_j={need_j / 2}", radio)).played
+    assert replanned.rounds["alive_devices"].tolist()[: len(planned)] == [
+        int(p.plan.alive.sum()) for p in planned.values()
+    ]
 
 
 def test_batteries_that_run_out_in_the_last_round_end_nothing_early(tmp_path):
