@@ -277,5 +277,9 @@ class _Rows:
             column.append(value)
 
 
-def _masks(method: Method, devices: Sequence[Device]) -> dict[int, np.ndarray]:
-    return {task: mask for d in devices for task, mask in method.masks(d).items()}
+def _masks(method: Method, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray]]:
+    found: dict[int, tuple[int, np.ndarray]] = {}
+    for device in sorted(devices, key=lambda d: d.index):
+        for task, mask in method.masks(device).items():
+            found.setdefault(task, (device.index, mask))
+    return found

@@ -165,15 +165,14 @@ class DeviceGroup:
         self._advance = advance
 
     def full_sketches(self) -> dict[int, np.ndarray]:
-        """Compute all layers' sketches of the tasks authored here: a reference for `filter`, not charged to the radio.
+        """Compute all layers' sketches of tasks: a reference for `filter`, not charged to the radio.
 
         Returns:
-            Task -> (layers, T*r, T*r) float64.
+            Task -> (layers, T*r, T*r) float64, of tasks whose first holder, whatever the graph's parts, is here.
         """
-        graph = self.setup.graph
-        mine = [(t, d) for d in self.devices for t in self.setup.held[d] if graph.authority.get((t, d)) == d]
+        first = {t: d for d in sorted(self.setup.held, reverse=True) for t in self.setup.held[d]}
         with self.model.not_training():
-            return {t: self.sketch(d, t, None) for t, d in mine}
+            return {t: self.sketch(d, t, None) for t, d in first.items() if d in self.devices}
 
     def train(
         self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None

@@ -113,7 +113,8 @@ class EvaluationReport:
         sums: Adapter task -> (count, sum of the folded updates over holders, sum of their squared norms;
         `devices.consensus`),
             for the consensus distance.
-        masks: Task -> (size,) bool mask in force, from the task's author.
+        masks: Task -> an author of the task and its (size,) bool mask in force; where a graph in parts has several, the
+            one with the smallest index here.
         density: Device -> share of values kept.
         staleness: Device -> mean age in rounds of the replicas it answers with.
         busy_s: Seconds of work.
@@ -125,7 +126,7 @@ class EvaluationReport:
 
     rows: dict[str, list[object]]
     sums: dict[int, tuple[int, np.ndarray, float]]
-    masks: dict[int, np.ndarray]
+    masks: dict[int, tuple[int, np.ndarray]]
     density: dict[int, float]
     staleness: dict[int, float]
     busy_s: float

@@ -291,8 +291,11 @@ def state_metrics(reports: Sequence[EvaluationReport], layout: Layout) -> dict[s
         if count > 1 and mean_square > 0:
             spread = max(0.0, sum(p[2] for p in parts) - count * mean_square)
             distances.append(spread / (count * mean_square))
-    masks = {t: m for r in reports for t, m in r.masks.items()}
-    in_b, in_w = collision_rates(list(masks.values()), layout) if masks else (None, None)
+    masks: dict[int, tuple[int, np.ndarray]] = {}
+    for task, (author, mask) in (item for r in reports for item in r.masks.items()):
+        if task not in masks or author < masks[task][0]:
+            masks[task] = author, mask
+    in_b, in_w = collision_rates([masks[t][1] for t in sorted(masks)], layout) if masks else (None, None)
     density = [v for r in reports for v in r.density.values()]
     staleness = [v for r in reports for v in r.staleness.values()]
     return {
