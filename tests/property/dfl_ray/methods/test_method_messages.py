@@ -46,7 +46,8 @@ def network(name, **changes):
 
 
 def adapter_message(method, devices):
-    """A real message of device 0 to device 1."""
+    """A real message of device 0 to device 1, which has part in the round and speaks too."""
+    method.outgoing(devices[1], 1)
     sent = [o for o in method.outgoing(devices[0], 1) if o.planned.kind.name == "ADAPTER"]
     return bytes(next(o.payload for o in sent if 1 in o.planned.destinations))
 

@@ -11,7 +11,7 @@ from dfl_ray.config.load import from_data, load_config
 from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults, fault_notes
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.records import load_run
@@ -199,17 +199,15 @@ def test_a_run_says_records_and_reports_over_the_honest(kind, tmp_path):
 
 
 def test_a_round_without_an_honest_device_that_is_there_has_no_accuracy(tmp_path, capsys):
-    """The faulty device computes nothing and outlives all batteries."""
-    words = ("devices.count=2", "devices.partition.min_holders=1", "devices.faults.kind=crash", "rounds=3")
+    """All are off for five seconds; the faulty one computes nothing when it is on."""
+    (tmp_path / "on.csv").write_text("device,t_s,on\n" + "".join(f"{d},0.001,0\n{d},5,1\n" for d in range(2)))
+    words = ("devices.count=2", "devices.partition.min_holders=1", "devices.faults.kind=crash", "rounds=4")
     config = small_config(
-        tmp_path, *words, "runtime.backend=local", "devices.faults.share=0.5", "devices.battery_j=0.02"
-    )
-    try:
-        launch(config)
-    except RunError as error:
-        assert "battery" in str(error)
-    found = load_run(tmp_path / next(p.name for p in tmp_path.iterdir()))
-    assert found.rounds["accuracy_mean"].isna().any()
+        tmp_path, *words, "runtime.backend=local", "devices.faults.share=0.5", "evaluate.every=1",
+        f"devices.availability.path={tmp_path / 'on.csv'}",
+    )  # fmt: skip
+    found = load_run(launch(config).folder)
+    assert found.rounds["accuracy_mean"].isna().any() and found.rounds["accuracy_mean"].notna().any()
     assert "no honest device is there" in capsys.readouterr().out
 
 
