@@ -33,7 +33,7 @@ from dfl_ray.devices.records import (
 from dfl_ray.devices.sharing import SharedUpdates
 from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
-from dfl_ray.devices.store import make_store
+from dfl_ray.devices.store import bytes_kept, make_store
 from dfl_ray.devices.variates import with_variates
 from dfl_ray.engines.cpu.heap import ENOUGH_FREE_BYTES, trim_heap
 from dfl_ray.engines.private import train_privately
@@ -50,7 +50,6 @@ from dfl_ray.models.build import build_model
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.local_rounds import LocalRound, LocalRounds
 from dfl_ray.network.traffic import TransferOutcomes
-from dfl_ray.packing.actors import device_state_mb
 from dfl_ray.tasks.triggered import WrongTasks
 
 
@@ -119,7 +118,7 @@ class DeviceGroup:
         size = self.method.layout.size
         self._store = make_store(
             self.setup.config.runtime, len(devices) / len(self.setup.held),
-            int(device_state_mb(size, len(self.owners)) * 2**20), self.torch_device,
+            bytes_kept(self.setup, size, len(self.owners), len(devices)), self.torch_device,
         )  # fmt: skip
         self.state = self._store.adapters(
             counts, size, lambda some: first_adapters(self.method, self._context(), some)

@@ -17,15 +17,33 @@ import torch
 
 from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.devices.mapped_file import MappedFile, Span
+from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.slots import Slots
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Device
+from dfl_ray.methods.spec import kept_arrays, method_spec
+from dfl_ray.packing.actors import device_state_mb
 
 PART_BYTES = 2**24
 """State of devices that are taken together where nothing else divides them; less under a small budget."""
 
 T = TypeVar("T")
 Start = Callable[[Sequence[int]], torch.Tensor]
+
+
+def bytes_kept(setup: GroupSetup, size: int, adapters: int, devices: int) -> int:
+    """Bytes of what some devices of a run keep.
+
+    Args:
+        setup: The run.
+        size: Values of an adapter.
+        adapters: Adapters of the devices together.
+        devices: Number of devices.
+    """
+    method = setup.config.method
+    dense = sum(s.out_features * s.in_features for s in setup.layers) if method_spec(method).own_base else 0
+    arrays = kept_arrays(method, setup.graph.mean_neighbours)
+    return int(device_state_mb(size, adapters, arrays, devices * dense) * 2**20)
 
 
 def make_store(runtime: RuntimeConfig, share: float, state_bytes: int, torch_device: str) -> DeviceStore:

@@ -172,7 +172,10 @@ CHOCO = MethodEntry(
     baselines.ChocoConfig,
     f"{_HERE}.choco:Choco",
     MethodSpec(
-        ChocoLaw, barrier="both ends of a link move their copies of each other by every difference sent"
+        ChocoLaw,
+        arrays=1,
+        copies=True,
+        barrier="both ends of a link move their copies of each other by every difference sent",
     ),
     About(
         "CHOCO-SGD: compressed differences to public copies",
@@ -186,6 +189,7 @@ FLORA = MethodEntry(
     f"{_HERE}.flora:Flora",
     MethodSpec(
         feedback=False,
+        own_base=True,
         barrier="a module is merged once, by all neighbours at a time, and then begun anew by its maker",
     ),
     About(

@@ -51,7 +51,7 @@ TAD_LORA = MethodEntry(
 FEDEX = MethodEntry(
     literature.FedexConfig,
     f"{_HERE}.fedex:Fedex",
-    MethodSpec(feedback=False),
+    MethodSpec(feedback=False, own_base=True),
     About(
         "FedEx-LoRA: averaged factors, the rest of the mean product in the base",
         "Singhal et al. 2024, arXiv 2410.09432",
@@ -111,6 +111,7 @@ GRADIENT_TRACKING = MethodEntry(
     MethodSpec(
         neighbour_values(2),
         feedback=False,
+        arrays=5,
         barrier="the trackers' sum is that of the updates only if all devices exchange at once",
     ),
     About(
@@ -124,7 +125,9 @@ EXACT_DIFFUSION = MethodEntry(
     literature.ExactDiffusionConfig,
     f"{_HERE}.exact_diffusion:ExactDiffusion",
     MethodSpec(
-        feedback=False, barrier="what a device corrects by is of the exchange before, the same for all"
+        feedback=False,
+        arrays=2,
+        barrier="what a device corrects by is of the exchange before, the same for all",
     ),
     About(
         "gossip corrected for data that differ, at gossip's bytes",
@@ -160,7 +163,7 @@ FEDAVG_STAR = MethodEntry(
 FLASC = MethodEntry(
     literature.FlascConfig,
     f"{_HERE}.flasc:Flasc",
-    MethodSpec(sparse_star, feedback=False, barrier=_SERVER),
+    MethodSpec(sparse_star, feedback=False, arrays=1, barrier=_SERVER),
     About(
         "FLASC: a server, the largest entries down, the largest changes up",
         "Kuo et al. 2024, arXiv 2406.05233",
@@ -172,7 +175,7 @@ FLASC = MethodEntry(
 FEDSRD = MethodEntry(
     literature.FedsrdConfig,
     f"{_HERE}.fedsrd:Fedsrd",
-    MethodSpec(important_star, feedback=False, barrier=_SERVER),
+    MethodSpec(important_star, feedback=False, arrays=1, barrier=_SERVER),
     About(
         "FedSRD: a server, the important changes up, one factor's answer down",
         "Yan et al. 2025, arXiv 2510.04601",

@@ -25,6 +25,9 @@ class MethodSpec:
         feedback: Whether the rounding error of int8 is carried into the next message (`method.error_feedback`, or the
             public copies of CHOCO); not by methods that send whole modules.
         task_labels: Whether training uses which task each row belongs to, which not every user can tell.
+        arrays: Float32 arrays of an adapter's size that a device keeps beside adapter, moments and int8's residual.
+        copies: Whether it keeps one more for each neighbour.
+        own_base: Whether it keeps a float32 update of the size of all adapted layers, its own base.
         barrier: Why the method needs all devices to wait for each other, in words; empty where it can go without
             (`schedule: async`, docs/time.md).
     """
@@ -37,6 +40,9 @@ class MethodSpec:
     per_task: bool = False
     task_labels: bool = False
     feedback: bool = True
+    arrays: int = 0
+    copies: bool = False
+    own_base: bool = False
     barrier: str = ""
 
 
@@ -51,3 +57,18 @@ def method_spec(config: TrainingConfig) -> MethodSpec:
     """
     spec = METHODS[config.name].spec
     return spec if config.reported_rule is None else replace(spec, rule=config.reported_rule)
+
+
+def kept_arrays(config: TrainingConfig, neighbours: float) -> float:
+    """Count the arrays of an adapter's size that a device keeps beside adapter, moments and int8's residual.
+
+    Args:
+        config: The `method` section.
+        neighbours: Neighbours of a device, their mean.
+
+    Returns:
+        Arrays of float32; those of control variates, own, mean and gradient, are among them.
+    """
+    spec = method_spec(config)
+    variates = 3 if getattr(config, "control_variates", False) else 0
+    return spec.arrays + (neighbours if spec.copies else 0.0) + variates

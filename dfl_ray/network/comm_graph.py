@@ -110,6 +110,11 @@ class CommGraph:
     authors: Mapping[int, frozenset[int]] = field(default_factory=dict)
     star: tuple[int, ...] = ()
 
+    @property
+    def mean_neighbours(self) -> float:
+        """Neighbours of a device, their mean."""
+        return sum(map(len, self.weights.values())) / max(1, len(self.weights))
+
     def authored_by(self, sender: int, task: int, device: int) -> bool:
         """Say whether a published update may come from a sender.
 

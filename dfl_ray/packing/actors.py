@@ -64,19 +64,21 @@ def most_lone_actors(cpus: float) -> int:
     return max(LONE_ACTORS, int(LONE_ACTORS_PER_CPU * cpus))
 
 
-def device_state_mb(values: int, adapters: int) -> float:
+def device_state_mb(values: int, adapters: int, arrays: float = 0.0, dense: int = 0) -> float:
     """Memory of one device's training state: adapters and two moments in float32, a residual in bfloat16.
 
-    (3 · 4 + 2) bytes · values · adapters / 2^20.
+    ((3 + arrays) · 4 + 2) bytes · values · adapters + 4 bytes · dense, / 2^20.
 
     Args:
         values: Trained values of one adapter.
         adapters: Most adapters that one device trains.
+        arrays: Further float32 arrays of an adapter's size that its method keeps (`methods.spec.kept_arrays`).
+        dense: Values of an update that it has merged into its own base.
 
     Returns:
         Units of 2^20 bytes.
     """
-    return (3 * 4 + 2) * values * adapters / 2**20
+    return (((3 + arrays) * 4 + 2) * values * adapters + 4 * dense) / 2**20
 
 
 def pack(

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.memory import merged_mb, working_mb
-from dfl_ray.methods.spec import method_spec
+from dfl_ray.methods.spec import kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
+
+OWN_BASE_COPIES = 3
+"""Float32 copies of what a device has merged into its base that an evaluation makes of it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class ActorNeeds:
         row: Mean tokens of a training row, of the task with the longest.
         asked_row: Mean tokens of a held-out row.
         longest: Most tokens of a training row.
+        adapted_values: Values of all adapted layers of the base.
+        neighbours: Neighbours of a device, their mean.
     """
 
     config: Config
@@ -35,19 +40,31 @@ class ActorNeeds:
     row: float
     asked_row: float
     longest: int
+    adapted_values: int
+    neighbours: float
 
     @property
     def state_mb(self) -> float:
         """Of one device's state (`packing.actors.device_state_mb`)."""
-        return device_state_mb(self.values, self.adapters)
+        arrays = kept_arrays(self.config.method, self.neighbours)
+        return device_state_mb(self.values, self.adapters, arrays, self._dense)
+
+    @property
+    def _dense(self) -> int:
+        """Values of what a device has merged into its own base."""
+        return self.adapted_values if method_spec(self.config.method).own_base else 0
 
     @property
     def working_mb(self) -> float:
-        """Of an actor while it trains or evaluates (`engines.memory.working_mb`)."""
+        """Of an actor while it trains or evaluates (`engines.memory.working_mb`).
+
+        A device with a base of its own is asked with its update as factors, made, joined with its adapter, and cast.
+        """
         config = self.config
         if config.runtime.gpus_per_actor:
             return 0.0
-        return working_mb(
+        own = OWN_BASE_COPIES * 4 * self._dense / 2**20
+        return own + working_mb(
             self.shape, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
             device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
             evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or 0) * self.asked_row,

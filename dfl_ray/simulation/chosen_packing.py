@@ -103,4 +103,6 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         experiment.config, setup.weights.decoder, experiment.layout.size,
         adapters=max(map(len, setup.held.values())) if per_task else 1, tasks=len(lengths), row=row, asked_row=row,
         longest=max(int(x.max()) for x in lengths),
+        adapted_values=sum(s.out_features * s.in_features for s in experiment.layout.layers),
+        neighbours=setup.graph.mean_neighbours,
     )  # fmt: skip

@@ -32,6 +32,8 @@ def outline_needs(run: Outline) -> ActorNeeds:
         adapters=int((run.deployment.mixture > 0).sum(axis=1).max()) if per_task else 1, tasks=run.tasks,
         row=float(run.tokens.mean.max()), asked_row=run.rows,
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
+        adapted_values=sum(s.out_features * s.in_features for s in run.layout.layers),
+        neighbours=run.graph.mean_neighbours,
     )  # fmt: skip
 
 
