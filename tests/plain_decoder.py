@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -36,6 +37,17 @@ SHAPES = {
 
 
 F64 = torch.float64
+ON = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
+    ),
+]
+"""Where tests of the large path run."""
 
 
 def decoder(changes, dtype, device="cpu", seed=0):

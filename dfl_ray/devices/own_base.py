@@ -8,6 +8,7 @@ from typing import Any
 from dfl_ray.engines.gpu.own_base import with_own_base
 from dfl_ray.engines.memory import MERGED_BYTES
 from dfl_ray.engines.training import ScoredModel
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.base import Device, Factors, Method
 from dfl_ray.methods.merged import OwnBase
 
@@ -21,7 +22,7 @@ def take_turns(method: Method, model: ScoredModel) -> bool:
     """
     if not isinstance(method, OwnBase) or model.large is None:
         return False
-    return 4 * sum(s.out_features * s.in_features for s in method.layout.layers) > MERGED_BYTES
+    return 4 * dense_values(method.layout.layers) > MERGED_BYTES
 
 
 def base_and_frozen(

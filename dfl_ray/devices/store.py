@@ -19,6 +19,7 @@ from dfl_ray.config.schema import RuntimeConfig
 from dfl_ray.devices.mapped_file import MappedFile, Span
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.slots import Slots
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.lora.optimizer import AdapterState
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.spec import kept_arrays, method_spec
@@ -41,7 +42,7 @@ def bytes_kept(setup: GroupSetup, size: int, adapters: int, devices: int) -> int
         devices: Number of devices.
     """
     method = setup.config.method
-    dense = sum(s.out_features * s.in_features for s in setup.layers) if method_spec(method).own_base else 0
+    dense = dense_values(setup.layers) if method_spec(method).own_base else 0
     arrays = kept_arrays(method, setup.graph.mean_neighbours)
     return int(device_state_mb(size, adapters, arrays, devices * dense) * 2**20)
 

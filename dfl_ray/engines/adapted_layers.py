@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfl_ray.errors import InputError
-from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.layout import LayerShape, dense_values
 from dfl_ray.lora.targets import choose_layers, unmatched_note
 from dfl_ray.models.decoder import DecoderShape, input_of, read_decoder, unknown_keys
 from dfl_ray.models.described import described_model, made_layers, only_described
@@ -137,7 +137,7 @@ def targets_by_shape(
         parameters,
         (*notes, *unmatched_note(found, target_modules)),
         shape,
-        _values(found),
+        dense_values(found),
     )
 
 
@@ -182,11 +182,9 @@ def planned_targets(
     if vocabulary is not None:
         _check_ids(rows, vocabulary)
     notes = (*notes, *unmatched_note(found, target_modules))
-    return Targets(tuple(layers), tuple(range(len(layers))), parameters, notes, linear_values=_values(found))
-
-
-def _values(layers: Sequence[LayerShape]) -> int:
-    return sum(s.out_features * s.in_features for s in layers)
+    return Targets(
+        tuple(layers), tuple(range(len(layers))), parameters, notes, linear_values=dense_values(found)
+    )
 
 
 def _published_targets(

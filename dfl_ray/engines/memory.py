@@ -5,6 +5,7 @@ Plans and the packing of devices ask here before any model exists, the engines a
 
 from __future__ import annotations
 
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.models.decoder import DecoderShape
 
 MERGED_BYTES = 2**28
@@ -48,7 +49,7 @@ def too_large_to_merge(shape: DecoderShape) -> bool:
     Args:
         shape: The model.
     """
-    return 4 * sum(s.out_features * s.in_features for s in shape.linear_layers()) > MERGED_BYTES
+    return 4 * dense_values(shape.linear_layers()) > MERGED_BYTES
 
 
 def part_tokens(width_bytes: int) -> int:
@@ -154,7 +155,7 @@ def merged_mb(
     if shape is None or too_large_to_merge(shape):
         return 0.0
     token = bytes_per_token(shape, rank, 4)
-    weights = 4 * sum(s.out_features * s.in_features for s in shape.linear_layers())
+    weights = 4 * dense_values(shape.linear_layers())
     step = max(device_tokens, min(STEP_TOKENS, device_tokens * devices))
     training = step * token + step / max(device_tokens, 1.0) * adapters * weights
     fit = min(devices * adapters, PASS_TOKENS / max(asked_tokens, 1.0), PASS_MERGED_BYTES / weights)

@@ -35,6 +35,30 @@ class LayerShape:
     in_features: int
 
 
+def dense_values(layers: Sequence[LayerShape]) -> int:
+    """Number of values of a dense update of some layers: the sum of m d."""
+    return sum(s.out_features * s.in_features for s in layers)
+
+
+def dense_of(layers: Sequence[LayerShape], flat: np.ndarray) -> list[np.ndarray]:
+    """Take a dense update apart.
+
+    Args:
+        layers: Its layers.
+        flat: (`dense_values`,) the (m, d) of all layers, one after the other.
+
+    Returns:
+        One (m, d) view a layer.
+    """
+    out: list[np.ndarray] = []
+    start = 0
+    for layer in layers:
+        stop = start + dense_values([layer])
+        out.append(flat[start:stop].reshape(layer.out_features, layer.in_features))
+        start = stop
+    return out
+
+
 @dataclass(frozen=True)
 class Segment:
     """One factor of one layer inside the flat vector: `flat[start:stop].reshape(shape)`.

@@ -35,10 +35,10 @@ def exchanged(law: TrafficLaw, config: TrainingConfig, rounds: int, turn: LocalR
     """Say whether a device's adapter has been exchanged at the end of a local round, by the calendar of its messages.
 
     Args:
-        law: What the method sends.
-        config: The `method` section.
-        rounds: Rounds of the run.
-        turn: The local round that ends.
+        law: See `due_round`.
+        config: See `due_round`.
+        rounds: See `due_round`.
+        turn: See `due_round`.
 
     Returns:
         Whether an exchange was due; of methods with a server, whether anything was sent up or down.

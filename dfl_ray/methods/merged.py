@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from dfl_ray.lora.layout import dense_of, dense_values
 from dfl_ray.methods.base import Device, Expert, Factors, MethodState
 from dfl_ray.methods.shared import SharedAdapter, merged_factors
 
@@ -38,8 +39,7 @@ class OwnBase(SharedAdapter[MergedState]):
     def begin(self, device: Device[MergedState], round_index: int) -> None:
         """Make room for the merged update, zeros of all layers' m d entries, in the first round."""
         if device.memory.merged is None:
-            size = sum(s.out_features * s.in_features for s in self.context.layers)
-            device.memory.merged = np.zeros(size, np.float32)
+            device.memory.merged = np.zeros(dense_values(self.context.layers), np.float32)
 
     def frozen(self, devices: Sequence[Device[MergedState]]) -> list[Factors] | None:
         """Give the dense updates that devices have merged into their own base.
@@ -72,11 +72,9 @@ class OwnBase(SharedAdapter[MergedState]):
         """
         before = device.memory.merged
         assert before is not None, "begin has not been called"
-        total, start = np.empty_like(before), 0
-        for layer in update:
-            place = slice(start, start + layer.size)
-            total[place] = before[place] + layer.ravel()
-            start += layer.size
+        total, layers = np.empty_like(before), self.context.layers
+        for into, own, layer in zip(dense_of(layers, total), dense_of(layers, before), update, strict=True):
+            into[...] = own + layer
         device.memory.merged = total
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dfl_ray.errors import InputError
-from dfl_ray.lora.layout import Factor, Layout
+from dfl_ray.lora.layout import Factor, Layout, dense_of, dense_values
 from dfl_ray.lora.projection import common_factors
 from dfl_ray.lora.stacks import tensors_of
 from dfl_ray.methods.base import Context, Delivery, Device, Expert, Factors, Outgoing, S
@@ -206,14 +206,10 @@ def merged_factors(layout: Layout, merged: np.ndarray | None, scale: float) -> l
     Returns:
         One (R, d) and (m, R) pair a layer, R = min(m, d).
     """
+    flat = np.zeros(dense_values(layout.layers), np.float32) if merged is None else merged
     out: list[Factors] = []
-    start = 0
-    for layer in layout.layers:
-        m, d = layer.out_features, layer.in_features
-        dense = torch.zeros(m, d)
-        if merged is not None:
-            dense = torch.from_numpy(merged[start : start + m * d].reshape(m, d) / scale).float()
-        start += m * d
+    for update in dense_of(layout.layers, flat):
+        dense, (m, d) = torch.from_numpy(update / scale).float(), update.shape
         out.append((torch.eye(d), dense) if d <= m else (dense, torch.eye(m)))
     return out
 

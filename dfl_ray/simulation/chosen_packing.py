@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.needs import ActorNeeds
 
@@ -103,6 +104,6 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         experiment.config, setup.weights.decoder, experiment.layout.size,
         adapters=max(map(len, setup.held.values())) if per_task else 1, tasks=len(lengths), row=row, asked_row=row,
         longest=max(int(x.max()) for x in lengths),
-        adapted_values=sum(s.out_features * s.in_features for s in experiment.layout.layers),
+        adapted_values=dense_values(experiment.layout.layers),
         neighbours=setup.graph.mean_neighbours,
     )  # fmt: skip

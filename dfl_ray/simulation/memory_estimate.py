@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.actors import Packing, pack
 from dfl_ray.packing.needs import ActorNeeds
@@ -32,7 +33,7 @@ def outline_needs(run: Outline) -> ActorNeeds:
         adapters=int((run.deployment.mixture > 0).sum(axis=1).max()) if per_task else 1, tasks=run.tasks,
         row=float(run.tokens.mean.max()), asked_row=run.rows,
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
-        adapted_values=sum(s.out_features * s.in_features for s in run.layout.layers),
+        adapted_values=dense_values(run.layout.layers),
         neighbours=run.graph.mean_neighbours,
     )  # fmt: skip
 

@@ -85,8 +85,8 @@ class Joined:
         Returns:
             `out`.
         """
-        for weights in (self.weights, self.updates or ()):
-            for into, weight in zip(out, weights, strict=False):
+        for weights in filter(None, (self.weights, self.updates)):
+            for into, weight in zip(out, weights, strict=True):
                 into.addmm_(x, weight.t())
         return out
 
@@ -100,8 +100,8 @@ class Joined:
         Returns:
             `dx`.
         """
-        for weights in (self.weights, self.updates or ()):
-            for own, weight in zip(dy, weights, strict=False):
+        for weights in filter(None, (self.weights, self.updates)):
+            for own, weight in zip(dy, weights, strict=True):
                 dx.addmm_(own, weight)
         return dx
 

@@ -17,7 +17,7 @@ import torch
 from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.linear import Joined
 from dfl_ray.engines.training import ScoredModel
-from dfl_ray.lora.layout import LayerShape
+from dfl_ray.lora.layout import LayerShape, dense_of
 
 
 def with_own_base(model: ScoredModel, layers: Sequence[LayerShape], update: np.ndarray) -> ScoredModel:
@@ -32,14 +32,8 @@ def with_own_base(model: ScoredModel, layers: Sequence[LayerShape], update: np.n
         The model for `train_adapters`; its evaluation is the shared base's.
     """
     assert model.large is not None, "only the large path has a base of its own"
-    sizes = [(s.out_features, s.in_features) for s in layers]
-    ends = np.cumsum([m * d for m, d in sizes])
-    dense = [
-        torch.from_numpy(flat.reshape(size))
-        for flat, size in zip(np.split(update, ends[:-1]), sizes, strict=True)
-    ]
     own = copy.copy(model)
-    own.large = _beside(model.large, dense)
+    own.large = _beside(model.large, [torch.from_numpy(dense) for dense in dense_of(layers, update)])
     return own
 
 
