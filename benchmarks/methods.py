@@ -31,6 +31,7 @@ from benchmarks.comparison import AXES, Curves, Interval, plain
 from benchmarks.machine import machine
 from benchmarks.result import with_origin
 from dfl_ray.config.load import override_texts
+from dfl_ray.records.lock import acquire
 
 BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
 
@@ -84,10 +85,12 @@ def carry_out(job: Job) -> None:
 
     Raises:
         RuntimeError: It failed.
+        InputError: Another process is making it.
     """
     state = state_of(job.path)
     if state == "done":
         return
+    _in_no_use(job)
     began = time.perf_counter()
     resumed = (
         state is not None
@@ -117,6 +120,7 @@ def carry_out_here(job: Job) -> None:
 
     if state_of(job.path) == "done":
         return
+    _in_no_use(job)
     shutil.rmtree(job.path, ignore_errors=True)
     began_s = time.process_time()
     own = override_texts(
@@ -124,6 +128,12 @@ def carry_out_here(job: Job) -> None:
     )
     launch(load_config(None, [*job.arguments, *own]), json=True)
     say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
+
+
+def _in_no_use(job: Job) -> None:
+    """Refuse to touch a folder that another process writes to."""
+    if job.path.is_dir():
+        acquire(job.path).release()
 
 
 def say(text: str) -> None:

@@ -28,7 +28,7 @@ from dfl_ray.simulation.places import record_places, smallest_gap
 from dfl_ray.simulation.radio_tables import attempt_sinr_db, attempt_table, radio_metrics, transfer_table
 from dfl_ray.simulation.replay_room import ReplayRoom
 from dfl_ray.simulation.round_facts import evaluation_due, rules_asked, training_metrics
-from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
+from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
     accuracy_metrics,
@@ -246,8 +246,8 @@ class Driver:
         tables = self._tables(done)
         extras: dict[str, Any] = {"sinr_db": attempt_sinr_db(done.plan)}
         why = self.goals.spent(row["simulated_s"], row["energy_j"])
-        if done.none_left and round_index < self.config.rounds:
-            why = why or nobody_left(bool(done.plan.alive.any()))
+        if round_index < self.config.rounds:
+            why = why or done.nobody_left
         if why is not None or evaluation_due(self.config, round_index):
             with wall_times.measure("evaluate"):
                 as_in = round_index if why is None else self.config.rounds

@@ -45,7 +45,7 @@ from dfl_ray.simulation.experiment import (
 )
 from dfl_ray.simulation.goals import Goals
 from dfl_ray.simulation.planned_rows import planned_rows
-from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes, nobody_left
+from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
 from dfl_ray.simulation.sampled_rounds import chosen_rounds, goes_on, sampled_note
 from dfl_ray.simulation.schedules import Barrier, NoBarrier
 
@@ -295,8 +295,8 @@ def dry_run(
                 continue
             done = found.played[round_index] = loop.play(round_index, WallTimes())
             said = goals.spent(loop.clock_s, float(done.plan.energy_j.sum()))
-            if done.none_left and round_index < config.rounds:
-                said = said or nobody_left(bool(done.plan.alive.any()))
+            if round_index < config.rounds:
+                said = said or done.nobody_left
             if said:
                 found.notes.append(f"The run ends after round {round_index} of {config.rounds}: {said}")
                 break

@@ -136,9 +136,10 @@ class PlayedRound:
     ended: LocalRounds | None = None
 
     @property
-    def none_left(self) -> bool:
-        """Whether no device has any charge left, or none is ever on again."""
-        return self.gone or not self.plan.alive.any()
+    def nobody_left(self) -> str | None:
+        """Why no later round can do anything, in words; None where one can."""
+        alive = bool(self.plan.alive.any())
+        return nobody_left(alive) if self.gone or not alive else None
 
 
 @dataclass
@@ -205,7 +206,7 @@ class RoundLoop:
             wall_times: Gets the real seconds of `train`, `plan` and `exchange`.
 
         Returns:
-            What happened. `absent` then holds the devices without energy; where that is all of them, `none_left`
+            What happened. `absent` then holds the devices without energy; where that is all of them, `nobody_left`
             of the result tells the caller to record the round and stop.
         """
         moved = self.move(round_index)

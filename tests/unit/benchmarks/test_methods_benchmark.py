@@ -20,6 +20,8 @@ from benchmarks.comparison import (
     plain,
     share_to_reach,
 )
+from dfl_ray.errors import InputError
+from dfl_ray.records.lock import acquire
 from tests.conftest import SMALL_RUN
 
 
@@ -50,6 +52,18 @@ def test_accuracy_is_interpolated_and_kept_beyond_the_end(curves):
     assert one.cost_of("payload_bytes", 0.75) == pytest.approx(6)
     assert one.cost_of("payload_bytes", 0.0) == 0
     assert one.cost_of("payload_bytes", 0.95) == float("inf")
+
+
+def test_a_run_that_another_process_is_making_is_left_alone(tmp_path):
+    job = methods.make_job("dlora", 0, None, SMALL_RUN, tmp_path)
+    job.path.mkdir()
+    (job.path / "run.json").write_text('{"state": "running"}', encoding="utf-8")
+    lock = acquire(job.path)
+    for carry_out in (methods.carry_out, methods.carry_out_here):
+        with pytest.raises(InputError, match="Another run is writing"):
+            carry_out(job)
+    lock.release()
+    assert (job.path / "run.json").is_file()
 
 
 def test_common_budget_is_the_cheapest_that_sends(curves):

@@ -207,7 +207,7 @@ def test_an_empty_battery_ends_plan_and_run_alike(tmp_path):
     words = ("method=dlora", "devices.battery_j=0.05", "rounds=4")
     found = dry_run(small_config(tmp_path, *RUN, *words))
     run = run_of(tmp_path, words)
-    assert ("stopped_by" in run.info) == any(p.none_left for p in found.played.values())
+    assert ("stopped_by" in run.info) == any(p.nobody_left for p in found.played.values())
     alive = {r: p.plan.alive.tolist() for r, p in found.played.items()}
     assert alive == run.devices.groupby("round")["alive"].apply(list).to_dict()
     assert any(p.emptied for p in found.played.values())

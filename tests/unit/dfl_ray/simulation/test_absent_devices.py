@@ -74,7 +74,7 @@ def test_the_server_s_death_does_not_end_what_others_train():
     words = ("method={type: fedavg_star}", "rounds=60", "method.local_steps=3", "devices.battery_j=2")
     played = dry_run(load_config(None, [*words, "devices.partition.min_holders=1"])).played
     alone = [r for r, done in played.items() if not done.plan.alive[0] and done.plan.alive.any()]
-    assert len(alone) >= 2 and played[max(played)].none_left
+    assert len(alone) >= 2 and played[max(played)].nobody_left
     assert any(played[r].plan.compute_energy_j.sum() > 0 for r in [*alone[1:], max(played)])
 
 
