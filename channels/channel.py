@@ -23,7 +23,7 @@ from channels.external import ExternalField, external_field
 from channels.gains import NearGains, listed_gains, pair_gains, strong_pairs
 from channels.interference import FarField, build_far_field
 from channels.largescale import build_large_scale, qualifying_radius_m
-from channels.link import noise_power_dbm
+from channels.physical import band_noise_w, channel_noise_w, radio_elsewhere, round_radio
 from channels.presence import Presence
 from channels.rounds import (
     cut_s,
@@ -31,7 +31,6 @@ from channels.rounds import (
     rest_of_round,
     round_end_s,
     round_plan,
-    round_radio,
     settings_law,
     slot_fading,
     training_times,
@@ -43,7 +42,7 @@ from channels.service import LinkService
 from channels.settings import RadioSettings
 from channels.shadowing import build_sites
 from channels.transfers import RoundPlan, Transfers
-from channels.units import BITS_PER_BYTE, db_to_linear, dbm_to_watt
+from channels.units import BITS_PER_BYTE, db_to_linear
 from channels.validity import (
     check_devices,
     check_origin,
@@ -148,7 +147,7 @@ class Channel:
         check_devices(self.devices, flat_src, flat_dst)
         gain = pair_gains(self._scale, self._sites, flat_src, flat_dst)
         power = np.minimum(self._power_w[flat_src], self._power_w[flat_dst])
-        return (10 * np.log10(gain * power / self._noise_w())).reshape(src.shape)
+        return (10 * np.log10(gain * power / band_noise_w(self.settings))).reshape(src.shape)
 
     def airtime_s_per_mb(self, source: ArrayLike, destination: ArrayLike) -> FloatArray:
         """Mean airtime of 1e6 bytes on links without interference: the topology builder's link cost.
@@ -191,7 +190,7 @@ class Channel:
         Returns:
             (E, 2) pairs i < j, sorted, and (E,) mean SNR in dB.
         """
-        noise_w = self._noise_w()
+        noise_w = band_noise_w(self.settings)
         strongest_w = float(self._power_w.max())
         min_gain = float(db_to_linear(min_snr_db)) * noise_w / strongest_w
         dense = self.devices <= self.settings.dense_devices
@@ -260,9 +259,13 @@ class Channel:
         living = battery > 0
         waited = times.waited_s(living, idle=not len(transfers.source))
         waited = np.append(waited, cut_s(self.presence, start, left, work, (need, self.battery_j)))
-        control, reported = self._control.phase(transfers, radio, scheduler.needs, battery, self._gains_at)
+        control, reported = self._control.phase(
+            transfers, radio, scheduler.needs, battery, partial(radio_elsewhere, self.settings, self._scale),
+            on=None if self.presence is None else self.presence.on_at(start), left_s=deadline - start,
+        )  # fmt: skip
         battery, waited = np.maximum(battery - control.energy_j, 0.0), waited + control.span_s
         ready_s = start + times.ready_s + control.span_s
+        ready_s = np.maximum(ready_s, deadline) if control.cut else ready_s
         request = self._request(round_index, transfers, ready_s, deadline, battery, reported)
         if self.presence is not None:
             until_s = start + float(waited.max(initial=0.0)) if deadline == math.inf else math.inf
@@ -361,14 +364,11 @@ class Channel:
         self.clock_s = float(snapshot["clock_s"])  # type: ignore[arg-type]
         self._near = self._far = None
 
-    def _noise_w(self) -> float:
-        return float(dbm_to_watt(noise_power_dbm(self.settings.bandwidth_hz, self.settings.noise_figure_db)))
-
     def _gains(self) -> tuple[NearGains, FarField | None]:
         if self._near is None:
             self._near = self._gains_at(self._positions_m)
             self._far = build_far_field(self._scale, self._sites, self._near, self.settings.far_field)
-            noise_w = self._noise_w() / self.settings.subchannels
+            noise_w = channel_noise_w(self.settings)
             self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
 
@@ -382,7 +382,6 @@ class Channel:
             self._law,
             *self._gains(),
             power_w=self._power_w,
-            noise_w=self._noise_w() / self.settings.subchannels,
             external=self._external,
             seed=self.seed,
             round_index=round_index,
@@ -394,7 +393,7 @@ class Channel:
             return
         source, place = transfers.source, self._positions_m
         warn_distances(self._scale.model, np.hypot(*(place[source] - place[transfers.destination]).T))
-        noise_w = self._noise_w() / self.settings.subchannels
+        noise_w = channel_noise_w(self.settings)
         if not self._warned:
             snr = self._power_w[source] * gain / noise_w
             self._warned = warn_out_of_reach(self.settings, self._law, snr)

@@ -20,7 +20,9 @@ go by the old ones, while devices move on. Gains of pairs that do not hear each 
 Departures: one message is on air at a time among devices that hear one another (over several hops), on one
 sub-channel; messages of the tree take the expected time with their repetitions, and are not lost; grants of further
 attempts are not counted (`feedback_s` counts answers); idle power runs on while a device sends or hears control; the
-gain of a wanted link itself is the present one, as its request tells it.
+gain of a wanted link itself is the present one, as its request tells it. A device that is off when a round begins takes
+no part in the round's control; should it come on, what it has to send is planned without. Control that a deadline cuts
+counts by the share of its time before it, and is begun anew in the next round.
 
 Source:
     The quantities are those of 3GPP TS 38.331 and 38.321 (measurement report, scheduling request, grant); the messages'
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LOWEST_DBM, RANGE_DB = -156.0, 127.0
+Parts = tuple[ControlPart, ControlPart, ControlPart]
+
 _SIZE_BITS, _SLOT_BITS, _RATE_BITS, _CHANGE_BITS = 32, 16, 5, 16
 
 
@@ -101,13 +105,13 @@ def reported_gains(radio: Radio, near: NearGains, bits: int) -> NearGains:
     return replace(near, in_gain=incoming, out_gain=outgoing)
 
 
-def control_tree(radio: Radio, reported: NearGains, living: BoolArray) -> Tree:
+def control_tree(radio: Radio, living: BoolArray) -> Tree:
     """Find who hears whom by reported gains, and the trees to a coordinator of each connected part.
 
     Args:
-        radio: Powers, noise, rates and positions.
-        reported: What `reported_gains` gave.
-        living: (N,) devices with charge.
+        radio: Powers, rates, and all that was so when gains were reported: what `reported_gains` gave, in the place of
+            the gains, noise and positions.
+        living: (N,) devices that are on and have charge.
 
     Returns:
         The trees.
@@ -116,7 +120,7 @@ def control_tree(radio: Radio, reported: NearGains, living: BoolArray) -> Tree:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components, dijkstra
 
-    devices = reported.devices
+    reported, devices = radio.near, radio.near.devices
     row = np.repeat(np.arange(devices), np.diff(reported.indptr))
     other = reported.index.astype(np.int64)
     snr = radio.power_w[other] * reported.in_gain / radio.noise_w[row]
@@ -165,7 +169,7 @@ class ControlPlane:
         self._change_bits = _CHANGE_BITS if settings.by_change() else 0
         self._round = -1
         self._positions_m: FloatArray = np.zeros((0, 2))
-        self._reported: NearGains | None = None
+        self._then: Radio | None = None
         self._tree: tuple[bytes, Tree] | None = None
 
     def snapshot(self) -> dict[str, Any]:
@@ -179,7 +183,7 @@ class ControlPlane:
         if self._charged:
             self._round = int(snapshot["control_round"])
             self._positions_m = np.array(snapshot["control_positions_m"], dtype=np.float64)
-            self._reported = self._tree = None
+            self._then = self._tree = None
 
     def phase(
         self,
@@ -187,7 +191,10 @@ class ControlPlane:
         radio: Radio,
         needs: str,
         battery_j: FloatArray,
-        gains_at: Callable[[FloatArray], NearGains],
+        there: Callable[[Radio, FloatArray], Radio],
+        *,
+        on: BoolArray | None = None,
+        left_s: float = math.inf,
     ) -> tuple[ControlCost, NearGains | None]:
         """The control that comes before a round's transfers.
 
@@ -196,7 +203,9 @@ class ControlPlane:
             radio: The physical side, with positions and the round's number.
             needs: What the scheduler needs to know (`Scheduler.needs`).
             battery_j: (N,) energy left in J; devices at 0 take no part.
-            gains_at: Gains where the devices stand at given (N, 2) positions.
+            there: Gives the physical side as it is with the devices at (N, 2) other positions.
+            on: (N,) devices that are on, the others take no part; None where all are.
+            left_s: Time until the round's deadline in s, > 0.
 
         Returns:
             Its cost, nothing where it is free; and the gains that schedulers go by, None for those of the moment: where
@@ -209,21 +218,27 @@ class ControlPlane:
         renewed = self._round < 0 or radio.round_index >= self._round + self._every
         if renewed:
             self._round, self._positions_m = radio.round_index, radio.positions_m.copy()
-            self._reported = self._tree = None
-        if self._reported is None:
-            there = np.array_equal(self._positions_m, radio.positions_m)
-            near = radio.near if there else gains_at(self._positions_m)
-            self._reported = reported_gains(radio, near, self._bits)
-        living = battery_j > 0
+            self._then = self._tree = None
+        if self._then is None:
+            still = np.array_equal(self._positions_m, radio.positions_m)
+            then = radio if still else there(radio, self._positions_m)
+            told = reported_gains(then, then.near, self._bits)
+            self._then = replace(then, near=told, far=None, external=None, positions_m=self._positions_m)
+        living = battery_j > 0 if on is None else (battery_j > 0) & on
         if self._tree is None or self._tree[0] != living.tobytes():
-            self._tree = living.tobytes(), control_tree(radio, self._reported, living)
+            self._tree = living.tobytes(), control_tree(self._then, living)
         parts = self._parts(transfers, radio, needs, living, self._tree[1], renewed)
+        sent = _until(parts, left_s)
+        cut = any(part is not whole for part, whole in zip(sent, parts, strict=True))
+        cost = replace(_priced(sent, radio, battery_j, True), cut=cut)
+        if cut:
+            self._round = -1
         # Who goes by links alone senses for itself what is on air.
-        return _priced(parts, radio, battery_j, True), None if needs == "links" else self._reported
+        return cost, None if needs == "links" else self._then.near
 
     def _parts(
         self, transfers: Transfers, radio: Radio, needs: str, living: BoolArray, tree: Tree, renewed: bool
-    ) -> tuple[ControlPart, ControlPart, ControlPart]:
+    ) -> Parts:
         devices = living.size
         name_bits = max(1, math.ceil(math.log2(max(devices, 2))))
         heard = np.asarray(tree.hears.sum(axis=1)).reshape(-1)
@@ -238,13 +253,20 @@ class ControlPlane:
             told = _message_bytes(gains_bits, self._header)
             claim = self._header + math.ceil((2 * name_bits + _SLOT_BITS + self._change_bits) / BITS_PER_BYTE)
             return (discovery, _around(radio, tree, told, in_turn=False),
-                    _around(radio, tree, ends * claim, in_turn=False))  # fmt: skip
+                    _around(radio, tree, ends * living * claim, in_turn=False))  # fmt: skip
         wanted_bits = sent * (name_bits + _SIZE_BITS + self._change_bits)
         own_bits = name_bits * living + wanted_bits + (gains_bits if needs == "gains" else 0)
         reports = _up(radio, tree, np.where(wanted_bits + renewed > 0, own_bits, 0), self._header)
         channel_bits = max(1, math.ceil(math.log2(max(radio.subchannels, 2))))
         grant_bits = 2 * name_bits + _SLOT_BITS + _RATE_BITS + channel_bits
         return discovery, reports, _down(radio, tree, ends * grant_bits, self._header)
+
+
+def _until(parts: Parts, left_s: float) -> Parts:
+    """What of the parts, one after the other, comes before a deadline."""
+    discovery, reports, grants = parts
+    after_s = left_s - discovery.span_s
+    return discovery.until(left_s), reports.until(after_s), grants.until(after_s - reports.span_s)
 
 
 def _silence(devices: int) -> ControlPart:
@@ -307,9 +329,7 @@ def _on_tree(
     return ControlPart(int(sizes.sum()), span_s, float(time_s.sum()) / radio.subchannels, time_s, heard_s)
 
 
-def _priced(
-    parts: tuple[ControlPart, ControlPart, ControlPart], radio: Radio, battery_j: FloatArray, charged: bool
-) -> ControlCost:
+def _priced(parts: Parts, radio: Radio, battery_j: FloatArray, charged: bool) -> ControlCost:
     draw: PowerDraw = radio.draw
     drawn_w = radio.power_w / draw.amplifier_efficiency + draw.circuit_power_w
     sent_j = sum((part.transmit_s for part in parts), np.zeros(battery_j.size)) * drawn_w

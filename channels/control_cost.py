@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from channels.arrays import FloatArray
 
@@ -25,6 +25,25 @@ class ControlPart:
     transmit_s: FloatArray
     receive_s: FloatArray
 
+    def until(self, left_s: float) -> ControlPart:
+        """What of it comes before a deadline: every message by the share of the part's time that is left for it.
+
+        Args:
+            left_s: Time left for it in s; 0 or less leaves nothing.
+        """
+        left_s = max(left_s, 0.0)
+        if self.span_s <= left_s:
+            return self
+        share = left_s / self.span_s
+        return replace(
+            self,
+            sent_bytes=int(self.sent_bytes * share),
+            span_s=self.span_s * share,
+            airtime_s=self.airtime_s * share,
+            transmit_s=self.transmit_s * share,
+            receive_s=self.receive_s * share,
+        )
+
 
 @dataclass(frozen=True)
 class ControlCost:
@@ -37,6 +56,7 @@ class ControlCost:
         transmit_j: (N,) energy of sending it in J, as far as batteries lasted.
         receive_j: (N,) energy of hearing it in J, likewise.
         charged: Whether control costs anything under the settings.
+        cut: Whether the round's deadline came before all of it was sent.
     """
 
     discovery: ControlPart
@@ -45,6 +65,7 @@ class ControlCost:
     transmit_j: FloatArray
     receive_j: FloatArray
     charged: bool = True
+    cut: bool = False
 
     @property
     def parts(self) -> tuple[ControlPart, ControlPart, ControlPart]:

@@ -12,14 +12,10 @@ from channels.arrays import BoolArray, FloatArray
 from channels.control_cost import ControlCost
 from channels.decoding import RateRule
 from channels.draws import stream_key
-from channels.external import ExternalField
 from channels.fading import doppler_hz, shape_parameter
-from channels.gains import NearGains
-from channels.interference import FarField
 from channels.power_states import PowerDraw, resting_energy
 from channels.presence import Presence
 from channels.scheduling.engine import Outcome
-from channels.scheduling.problem import Radio
 from channels.scheduling.state import idle_energy
 from channels.settings import RadioSettings
 from channels.slot_fading import SlotFading
@@ -65,69 +61,6 @@ def settings_law(settings: RadioSettings) -> RateLaw:
             modes=settings.modes(),
             message_bits=math.inf if settings.errors == "finite_blocklength" else None,
         )
-    )
-
-
-def round_radio(
-    settings: RadioSettings,
-    law: RateLaw,
-    near: NearGains,
-    far: FarField | None,
-    *,
-    power_w: FloatArray,
-    noise_w: float,
-    external: ExternalField | None,
-    seed: int,
-    round_index: int,
-    positions_m: FloatArray,
-) -> Radio:
-    """The physical side of a round.
-
-    Args:
-        settings: The radio settings.
-        law: What `settings_law` gave for them.
-        near: Mean gains between devices.
-        far: Far interference, or None.
-        power_w: (N,) transmit power of each device in W.
-        noise_w: Noise power of one sub-channel in W.
-        external: What reaches the devices from outside.
-        seed: The channel's seed.
-        round_index: Number of the round.
-        positions_m: (N, 2) positions in m.
-    """
-    return Radio(
-        near=near,
-        far=far,
-        external=external,
-        power_w=power_w,
-        noise_w=np.full(power_w.shape, noise_w) if external is None else noise_w + external.mean_w,
-        bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
-        subchannels=settings.subchannels,
-        sinr_min=float(db_to_linear(settings.sinr_min_db)),
-        plan_min=float(db_to_linear(settings.sinr_min_db + settings.fade_margin_db)),
-        law=law,
-        csi=settings.csi,
-        csi_delay_s=settings.csi_delay_s,
-        csi_pilots=settings.csi_pilots,
-        known_margin_db=(0.0 if settings.csi == "perfect" else 3.0)
-        if settings.rate_margin_db is None
-        else settings.rate_margin_db,
-        errors=settings.errors,
-        waterfall_db=settings.waterfall_db,
-        power_control=settings.power_control,
-        max_attempts=settings.max_attempts,
-        harq=settings.harq,
-        feedback_s=settings.feedback_s,
-        feedback_delay_s=settings.feedback_delay_s,
-        draw=settings.power_draw(),
-        slot_s=settings.slot_s,
-        seed=seed,
-        round_index=round_index,
-        multicast=settings.multicast,
-        aloha_probability=settings.aloha_probability,
-        conflict_factor=settings.conflict_factor,
-        exponent=settings.path_loss_exponent,
-        positions_m=positions_m,
     )
 
 

@@ -7,6 +7,7 @@ imported inside the functions that use it: the configuration reads the graphs' o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -164,6 +165,31 @@ def component_labels(nodes: int, pairs: IntArray) -> IntArray:
     order = np.empty(len(first), np.int64)
     order[np.argsort(first)] = np.arange(len(first))
     return order[inverse]
+
+
+def linked_parts(nodes: int, pairs: IntArray) -> Iterator[tuple[int, IntArray, IntArray]]:
+    """Go through the connected components that have links.
+
+    Args:
+        nodes: Number of devices.
+        pairs: (E, 2) canonical links.
+
+    Yields:
+        Number n of the component's devices; rows of ``pairs`` that are its links, (e,); and their ends among the
+        component's devices in ascending order, (e, 2) numbers 0 … n−1, canonical as well.
+    """
+    if len(pairs) == 0:
+        return
+    label = component_labels(nodes, pairs)
+    size = np.bincount(label)
+    by_label = np.argsort(label, kind="stable")
+    place = np.empty(nodes, np.int64)
+    place[by_label] = np.arange(nodes) - np.repeat(np.cumsum(size) - size, size)
+    owner = label[pairs[:, 0]]
+    rows = np.argsort(owner, kind="stable")
+    found, first = np.unique(owner[rows], return_index=True)
+    for part, mine in zip(found.tolist(), np.split(rows, first[1:]), strict=True):
+        yield int(size[part]), mine, place[pairs[mine]]
 
 
 def spanning_forest(nodes: int, pairs: IntArray, cost: FloatArray) -> IntArray:

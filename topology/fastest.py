@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
-from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, component_labels
+from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, linked_parts
 from topology.mixing import metropolis_hastings, with_diagonal
 
 MOST_DEVICES = 200
@@ -34,17 +34,14 @@ def fastest(edges: ArrayLike, nodes: int) -> csr_array:
         programme; solved with the barrier of Boyd and Vandenberghe, "Convex Optimization", 2004, §11.
     """
     pairs, _ = as_pairs(edges, nodes)
-    part = component_labels(nodes, pairs)
     weight = np.zeros(len(pairs))
-    for label in np.unique(part[pairs[:, 0]]).tolist():
-        members = np.flatnonzero(part == label)
-        if len(members) > MOST_DEVICES:
+    for devices, links, ends in linked_parts(nodes, pairs):
+        if devices > MOST_DEVICES:
             raise ValueError(
-                f"fastest weights are found for parts of up to {MOST_DEVICES} devices, got one of {len(members)}; "
+                f"fastest weights are found for parts of up to {MOST_DEVICES} devices, got one of {devices}; "
                 "choose topology.mixing=metropolis_hastings or laplacian"
             )
-        mine = np.flatnonzero(part[pairs[:, 0]] == label)
-        weight[mine] = _fastest(np.searchsorted(members, pairs[mine]), len(members))
+        weight[links] = _fastest(ends, devices)
     return with_diagonal(adjacency(nodes, pairs, weight))
 
 

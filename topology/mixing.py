@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, component_labels, degrees
+from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, component_labels, degrees, linked_parts
 
 DENSE_NODES = 500
 DENSE_MODE_NODES = 100
@@ -69,6 +69,9 @@ def uniform(edges: ArrayLike, nodes: int) -> csr_array:
 def laplacian(edges: ArrayLike, nodes: int) -> csr_array:
     """Best constant weight W = I − ε·L with ε = 2/(λ₂ + λ_N), kept ≤ 1/d_max so that no entry is negative.
 
+    Every connected part has the ε of its own Laplacian L and its own largest degree: devices without links, such as
+    those that do not hold a task, leave the others' weights alone.
+
     Args:
         edges: (E, 2) links.
         nodes: Number of devices N.
@@ -80,27 +83,24 @@ def laplacian(edges: ArrayLike, nodes: int) -> csr_array:
         ValueError: If the edges are not pairs of devices 0..N−1.
 
     Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53,
-        2004, §4.1. Departure: the cap 1/d_max, without which the diagonal may be negative. For a partitioned
-        graph λ₂ = 0 and each component is mixed with the same ε.
+        2004, §4.1. Departure: the cap 1/d_max, without which the diagonal may be negative.
     """
     pairs, _ = as_pairs(edges, nodes)
-    largest = int(degrees(nodes, pairs).max(initial=0))
-    if largest == 0:
-        return csr_array(eye_array(nodes))
-    graph = adjacency(nodes, pairs)
-    second, last = _laplacian_extremes(graph, nodes, pairs)
-    step = min(2.0 / (second + last), 1.0 / largest)
-    return with_diagonal(csr_array(graph * step))
+    step = np.zeros(len(pairs))
+    for devices, links, ends in linked_parts(nodes, pairs):
+        second, last = _laplacian_extremes(ends, devices)
+        step[links] = min(2.0 / (second + last), 1.0 / int(degrees(devices, ends).max()))
+    return with_diagonal(adjacency(nodes, pairs, step))
 
 
-def _laplacian_extremes(graph: csr_array, nodes: int, pairs: IntArray) -> tuple[float, float]:
+def _laplacian_extremes(ends: IntArray, nodes: int) -> tuple[float, float]:
+    """λ₂ and λ_N of a connected part's Laplacian."""
+    graph = adjacency(nodes, ends)
     matrix = csr_array(diags_array(np.asarray(graph.sum(axis=1)).ravel()) - graph)
     if nodes <= DENSE_NODES:
         values = np.linalg.eigvalsh(matrix.toarray())
         return max(float(values[1]), 0.0), float(values[-1])
     last = float(eigsh(matrix, 1, which="LA", v0=_start(nodes), return_eigenvectors=False)[0])
-    if component_labels(nodes, pairs).max() > 0:
-        return 0.0, last
     lazy = csr_array(eye_array(nodes) - matrix / last)
     return last * (1.0 - _second_largest(lazy, nodes, absolute=False)), last
 

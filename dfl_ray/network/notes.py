@@ -1,4 +1,4 @@
-"""What the user should know of graph and radio before they are used, and of devices that are late."""
+"""What the user should know of graph and radio before they are used, and of deadlines that were missed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dfl_ray.config.variants import TopologyConfig
 from dfl_ray.network.reach import Remedy, remedy, rounded_up
 
 if TYPE_CHECKING:
+    from channels.transfers import RoundPlan
     from dfl_ray.experts.similarity import SharedSketches
     from dfl_ray.network.deployment import ChannelSetup
     from topology import Topology
@@ -211,6 +212,31 @@ def radio_notes(channel: ChannelSetup, topology: Topology) -> tuple[str, ...]:
     return (
         *(note.replace(" is ", "` is ", 1) for note in settings),
         *(note + "." for note in distance_notes(model, lengths_m)),
+    )
+
+
+def deadline_note(
+    round_index: int, plan: RoundPlan, compute_s: np.ndarray, deadline_s: float | None
+) -> str | None:
+    """Say that a round's deadline came before the training of some devices was done, or before control was.
+
+    Args:
+        round_index: The round, from 1.
+        plan: What the radio did.
+        compute_s: (devices,) simulated time of this round's training in s.
+        deadline_s: `radio.deadline_s`.
+
+    Returns:
+        A sentence, or None where it did not.
+    """
+    late = late_note(round_index, plan.late, compute_s, deadline_s)
+    if late or plan.control is None or not plan.control.cut:
+        return late
+    return (
+        f"In round {round_index} `radio.deadline_s` ({deadline_s:g} s) came before control was done: beacons, reports "
+        "and grants of `radio.control=charged` take longer than a round, so no message was sent. Raise "
+        "`radio.deadline_s`, or lower what control takes: raise `radio.control_every_rounds`, or take a "
+        "`radio.scheduler` that is told less, such as tdma or csma."
     )
 
 

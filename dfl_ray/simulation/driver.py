@@ -18,7 +18,7 @@ from dfl_ray.errors import Interrupted, RunError
 from dfl_ray.methods.due import rests
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.movement import Movement
-from dfl_ray.network.notes import emptied_note, late_note, parts_note, unusable_note
+from dfl_ray.network.notes import deadline_note, emptied_note, parts_note, unusable_note
 from dfl_ray.records import RunFolder
 from dfl_ray.simulation.backend import Backend, BackendState, SavedState
 from dfl_ray.simulation.checkpoint import Checkpoint, save_checkpoint
@@ -283,10 +283,9 @@ class Driver:
             self.progress.say(said)
 
     def _say_late(self, round_index: int, done: PlayedRound) -> None:
-        """Tell once in a run that devices missed a deadline by their training, and record it."""
-        late = late_note(
-            round_index, done.plan.late, done.cost.seconds, self.experiment.channel.settings.deadline_s
-        )
+        """Tell once in a run that devices missed a deadline by their training or control, and record it."""
+        deadline_s = self.experiment.channel.settings.deadline_s
+        late = deadline_note(round_index, done.plan, done.cost.seconds, deadline_s)
         told = self.folder.info.get("warnings", ())
         if late and not any("radio.deadline_s" in warning for warning in told):
             self.progress.say(late)

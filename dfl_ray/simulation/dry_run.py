@@ -31,7 +31,7 @@ from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import Deployment, build_deployment, graph_for, needs_sketches
 from dfl_ray.network.movement import Movement
-from dfl_ray.network.notes import late_note
+from dfl_ray.network.notes import deadline_note
 from dfl_ray.network.traffic import LawfulNetwork
 from dfl_ray.simulation.dealing import DealtRows, deal_rows, held_tasks, sketches_of
 from dfl_ray.simulation.dry_backend import DryBackend, TokenCount
@@ -308,7 +308,7 @@ def dry_run(
 
 def _first_late(found: DryRun) -> list[str]:
     deadline_s = found.outline.deployment.channel.settings.deadline_s
-    notes = (late_note(r, done.plan.late, done.cost.seconds, deadline_s) for r, done in found.played.items())
+    notes = (deadline_note(r, done.plan, done.cost.seconds, deadline_s) for r, done in found.played.items())
     return [note for note in notes if note][:1]
 
 

@@ -10,7 +10,10 @@ import pytest
 
 from channels.channel import Channel
 from channels.control import LOWEST_DBM, RANGE_DB, reported_gains
+from channels.energy import DeviceClass, draw_classes
+from channels.estimate import nearest_transfers
 from channels.gains import matrix_gains
+from channels.presence import Presence
 from channels.settings import RadioSettings
 from channels.transfers import Transfers
 
@@ -174,3 +177,77 @@ def test_random_access_hears_for_itself_and_differs_by_the_beacons_time_alone(sc
         for name in ("slot", "source", "destination", "sinr_db", "rate_bps", "delivered"):
             np.testing.assert_array_equal(plain.table[name], charged.table[name])
         np.testing.assert_allclose(charged.table.start_s - plain.table.start_s, later, atol=1e-9)
+
+
+@pytest.mark.parametrize("more", [{}, {"external_per_km2": 200.0}, {"scheduler": "tdma"}])
+def test_control_between_reports_goes_on_as_it_would_have_after_a_restore(more):
+    # The tree of a report stays, though devices move on: with coordinators, noise and gains of where they stood then.
+    settings = RadioSettings(control="charged", control_every_rounds=5, **more)
+    start = np.random.default_rng(0).random((10, 2)) * 200
+    wanted = nearest_transfers(start, 3, 2000)
+    way = np.random.default_rng(1).normal(size=(10, 2)) * 60
+
+    def play(channel, rounds, cut):
+        plans = []
+        for r in rounds:
+            if r == cut:
+                again = Channel(settings, start, seed=3)
+                again.restore(channel.snapshot())
+                channel = again
+            channel.move(np.mod(start + way * r, 200))
+            plans.append(channel.plan_round(r, wanted))
+        return plans
+
+    straight = play(Channel(settings, start, seed=3), range(1, 5), cut=None)
+    for cut in (2, 3, 4):
+        resumed = play(Channel(settings, start, seed=3), range(1, 5), cut=cut)
+        for a, b in zip(straight, resumed, strict=True):
+            assert [p.sent_bytes for p in a.control.parts] == [p.sent_bytes for p in b.control.parts]
+            np.testing.assert_array_equal(a.control.energy_j, b.control.energy_j)
+            assert a.end_s == b.end_s
+
+
+def test_a_device_that_is_off_pays_for_no_control_and_relays_none():
+    away = Presence.build(
+        4, [1], [0.0], [0], [1.0]
+    )  # 1, through which all of 0's reports go, is off for good
+    for scheduler in ("greedy_sinr", "local_greedy", "csma"):
+        settings = replace(PLAIN, scheduler=scheduler)
+        found = Channel(settings, LINE, seed=0, presence=away).plan_round(0, WANTED).control
+        assert found.energy_j[1] == 0 and found.sent_bytes > 0
+        assert all(part.transmit_s[1] == part.receive_s[1] == 0 for part in found.parts)
+        assert all(part.transmit_s[0] == 0 for part in found.parts[1:]) or scheduler == "local_greedy"
+
+
+def test_devices_without_energy_announce_no_slots():
+    batteries = draw_classes((DeviceClass(battery_j=1.0),), 4, seed=0)
+    batteries = replace(batteries, battery_j=np.array([1.0, 0.0, 1.0, 1.0]))
+    settings = replace(PLAIN, scheduler="local_greedy")
+    found = Channel(settings, LINE, seed=0, device_classes=batteries).plan_round(0, WANTED).control
+    assert all(part.transmit_s[1] == 0 for part in found.parts)
+    assert (
+        found.grants.sent_bytes
+        == Channel(settings, LINE, seed=0).plan_round(0, WANTED).control.grants.sent_bytes / 2
+    )
+
+
+def test_control_is_cut_at_the_deadline_and_begun_anew():
+    every = replace(PLAIN, control_every_rounds=3)
+    whole = Channel(every, LINE, seed=0).plan_round(0, WANTED).control
+    middle_s = whole.discovery.span_s + whole.reports.span_s / 2
+    channel = Channel(replace(every, deadline_s=middle_s), LINE, seed=0)
+    first, second = (channel.plan_round(r, WANTED) for r in (0, 1))
+    found = first.control
+    assert (
+        found.cut and not whole.cut and not first.delivered.any() and first.end_s == pytest.approx(middle_s)
+    )
+    assert (
+        found.span_s == pytest.approx(middle_s) and found.discovery.sent_bytes == whole.discovery.sent_bytes
+    )
+    np.testing.assert_allclose(found.reports.transmit_s, whole.reports.transmit_s / 2)
+    assert found.grants.sent_bytes == 0 and not found.grants.transmit_s.any()
+    assert second.control.discovery.sent_bytes == whole.discovery.sent_bytes, (
+        "what was not told is told again"
+    )
+    longer = Channel(replace(every, deadline_s=1.01 * whole.span_s), LINE, seed=0)
+    assert not longer.plan_round(0, WANTED).control.cut

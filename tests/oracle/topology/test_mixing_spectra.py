@@ -94,6 +94,23 @@ def test_laplacian_uses_the_best_constant():
     assert dense_gap(weights) >= dense_gap(mixing.uniform(edges_of(graph), 80))
 
 
+@pytest.mark.parametrize(
+    ("graph", "gap"), [(nx.path_graph(2), 1.0), (nx.cycle_graph(4), 2 / 3), (nx.complete_graph(4), 1.0)]
+)
+def test_devices_without_links_leave_the_best_constant_of_the_others_alone(graph, gap):
+    # On a task's graph all devices that do not hold it are without links; two holders with ε = 1 swap for ever.
+    own = len(graph)
+    alone = mixing.laplacian(edges_of(graph), own)
+    assert mixing.spectral_gap(alone) == pytest.approx(gap)
+    among = mixing.laplacian(edges_of(graph) + 3, own + 7).toarray()
+    assert np.allclose(among[3 : 3 + own, 3 : 3 + own], alone.toarray(), atol=1e-15)
+    assert np.array_equal(np.delete(np.diag(among), np.s_[3 : 3 + own]), np.ones(7))
+    ring = edges_of(nx.cycle_graph(9))
+    both = mixing.laplacian(np.concatenate([ring, edges_of(graph) + 9]), 9 + own).toarray()
+    assert np.allclose(both[:9, :9], mixing.laplacian(ring, 9).toarray(), atol=1e-15)
+    assert np.allclose(both[9:, 9:], alone.toarray(), atol=1e-15)
+
+
 def test_slow_mode_is_the_second_eigenvector():
     for nodes in (60, 150, 700):
         weights = mixing.metropolis_hastings(edges_of(nx.path_graph(nodes)), nodes)
