@@ -44,9 +44,9 @@ class ChannelActor:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
-    def move(self, positions_m: np.ndarray) -> None:
+    def move(self, positions_m: np.ndarray, velocity_mps: np.ndarray | None) -> None:
         """See `Channel.move`."""
-        self._channel.move(positions_m)
+        self._channel.move(positions_m, velocity_mps)
 
     def snapshot(self) -> Snapshot:
         """See `Channel.snapshot`."""

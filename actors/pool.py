@@ -190,9 +190,9 @@ class RayBackend:
         call = self._channel.call("plan", round_index, transfers, ready_s, compute_energy_j)
         return self._channel.result(call)
 
-    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+    def move(self, positions_m: np.ndarray, velocity_mps: np.ndarray | None, graph: CommGraph | None) -> None:
         """See `Backend.move`; the graph goes with every `train`, for replacements of actors that begin there."""
-        self._channel.result(self._channel.call("move", positions_m))
+        self._channel.result(self._channel.call("move", positions_m, velocity_mps))
         if graph is not None:
             self._graph = ray.put(graph)
 

@@ -202,17 +202,18 @@ class Channel:
         order = kept[np.argsort(pairs[kept, 0].astype(np.int64) * self.devices + pairs[kept, 1])]
         return pairs[order].astype(np.int64), snr_db[order]
 
-    def move(self, positions_m: ArrayLike) -> None:
+    def move(self, positions_m: ArrayLike, velocity_mps: FloatArray | None = None) -> None:
         """Put the devices elsewhere; shadowing and lines of sight follow from where both ends are.
 
         Args:
             positions_m: (N, 2) new positions in m.
+            velocity_mps: (N, 2) their velocities from now on in m/s; None: those at which they got there.
 
         Raises:
             ValueError: If the shape differs from before or a value is not finite.
         """
         new = checked_positions(positions_m, self.devices)
-        self._velocity.moved(new - self._positions_m, self.clock_s)
+        self._velocity.moved(new - self._positions_m, self.clock_s, velocity_mps)
         if np.array_equal(new, self._positions_m):
             return
         self._positions_m, self._sites = new, build_sites(self._scale, new)

@@ -1,7 +1,9 @@
-"""Velocities of devices, as their moves tell them: what the Doppler shift of each link follows from.
+"""Velocities of devices, given with their moves or told by them: what the Doppler shift of each link follows from.
 
-A move that takes a device further than it could have gone, `FASTEST_MPS`, is a jump (a vehicle that leaves a road and
-comes in at its other end); it keeps the velocity it had. Before the first move that takes time all stand still.
+Where a move comes without velocities they are those at which the devices got there. A move that takes a device further
+than it could have gone, `FASTEST_MPS`, is a jump then, and it keeps the velocity it had; a vehicle that leaves a road
+and comes in at its other end is known for one only where that took little time. Before the first move that takes time
+all stand still.
 """
 
 from __future__ import annotations
@@ -33,15 +35,19 @@ class Velocity:
         self.velocity_mps: FloatArray | None = np.zeros((devices, 2)) if wanted else None
         self._since_s = 0.0
 
-    def moved(self, shift_m: FloatArray, now_s: float) -> None:
+    def moved(self, shift_m: FloatArray, now_s: float, velocity_mps: FloatArray | None = None) -> None:
         """Learn from a move.
 
         Args:
             shift_m: (N, 2) where each device has gone since the last one, in m.
             now_s: The virtual clock in s; a move that takes no time tells nothing.
+            velocity_mps: (N, 2) velocities from now on in m/s; None: what the move tells.
         """
         took_s = now_s - self._since_s
         if self.velocity_mps is None or took_s <= 0:
+            return
+        if velocity_mps is not None:
+            self.velocity_mps, self._since_s = np.array(velocity_mps, dtype=np.float64), now_s
             return
         found = shift_m / took_s
         possible = np.hypot(*found.T) <= FASTEST_MPS

@@ -102,7 +102,7 @@ class QuadraticBackend:
     def plan(self, round_index, transfers, ready_s, compute_energy_j):
         return self.radio.plan(transfers, ready_s, self.made_s)
 
-    def move(self, positions_m, graph):
+    def move(self, positions_m, velocity_mps, graph):
         raise AssertionError("nobody moves")
 
     def exchange(self, round_index, outcomes):

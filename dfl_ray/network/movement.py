@@ -95,6 +95,11 @@ class Movement:
         """(devices, 2) where they are, metres."""
         return self.topology.positions_m
 
+    @property
+    def velocity_mps(self) -> np.ndarray | None:
+        """(devices, 2) their velocities, m/s; None where the mobility model does not know them."""
+        return getattr(self._model, "velocity_mps", None)
+
     def advance(self, to_s: float, round_index: int) -> Moved:
         """Move everybody to a virtual time and see which links and which graph there are.
 

@@ -172,9 +172,9 @@ class LocalBackend:
             round_index, transfers, ready_s=ready_s, compute_energy_j=compute_energy_j
         )
 
-    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+    def move(self, positions_m: np.ndarray, velocity_mps: np.ndarray | None, graph: CommGraph | None) -> None:
         """See `Backend.move`."""
-        self._channel.move(positions_m)
+        self._channel.move(positions_m, velocity_mps)
         if graph is not None:
             self._group.rewire(graph)
 

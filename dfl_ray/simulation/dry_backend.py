@@ -145,9 +145,9 @@ class DryBackend:
         self.radio_s.append(time.perf_counter() - began)
         return found
 
-    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+    def move(self, positions_m: np.ndarray, velocity_mps: np.ndarray | None, graph: CommGraph | None) -> None:
         """Move the channel's devices, and go on under the law of another graph."""
-        self.channel.move(positions_m)
+        self.channel.move(positions_m, velocity_mps)
         if graph is not None:
             self.network.rewire(self.law_on(graph))
 

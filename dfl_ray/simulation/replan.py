@@ -9,7 +9,7 @@ after it is the cost of the run's traffic, not of a new run's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from dfl_ray.config.load import load_config
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
-from dfl_ray.network.deployment import channel_setup
+from dfl_ray.network.deployment import channel_setup, mobility_model
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.schema import CONTROL_COLUMNS, STATE_ENERGY_COLUMNS
 from dfl_ray.simulation.fingerprint import refuse_changed_config
@@ -196,10 +196,13 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
     by_change, moves = radio_settings(config.radio).by_change(), run.topology_nodes["round"].nunique() > 1
+    velocities = (
+        _velocities(run) if moves and radio_settings(config.radio).doppler == "velocity" else _unknown
+    )
     linked = frozenset if moves else cache(lambda: _linked(own_config(run.path)))
     for round_index, rows, devices in _recorded(run):
         if moves and round_index > 1:
-            channel.move(_positions(run, round_index))
+            channel.move(_positions(run, round_index), velocities(round_index))
         found = recorded_requests(rows, int(wanted[round_index]), linked)
         if by_change and np.isnan(found.hops.transfers.change).any():
             raise _changes_unknown(run, round_index)
@@ -268,6 +271,29 @@ def _positions(run: Run, round_index: int) -> np.ndarray:
     """(devices, 2) where the devices were in a round, metres."""
     nodes, _ = run.topology_at(round_index)
     return nodes.sort_values("device")[["x_m", "y_m"]].to_numpy(float)
+
+
+def _unknown(_round_index: int) -> None:
+    return None
+
+
+def _velocities(run: Run) -> Callable[[int], np.ndarray | None]:
+    """Round -> (devices, 2) velocities as the run's mobility model had them, m/s; None where it knows none.
+
+    Rounds are asked for in order.
+    """
+    model = mobility_model(own_config(run.path))
+    ended = dict(zip(run.rounds["round"].tolist(), run.rounds["simulated_s"].tolist(), strict=True))
+    now_s = 0.0
+
+    def at(round_index: int) -> np.ndarray | None:
+        nonlocal now_s
+        began_s = max(ended.get(round_index - 1, now_s), now_s)
+        model.step(began_s - now_s)
+        now_s = began_s
+        return getattr(model, "velocity_mps", None)
+
+    return at
 
 
 def _gained(rounds: pd.DataFrame) -> pd.Series:

@@ -60,11 +60,12 @@ class RoundBackend(Protocol):
         """
         ...
 
-    def move(self, positions_m: np.ndarray, graph: CommGraph | None) -> None:
+    def move(self, positions_m: np.ndarray, velocity_mps: np.ndarray | None, graph: CommGraph | None) -> None:
         """Put the devices elsewhere before a round.
 
         Args:
             positions_m: (devices, 2) where they are now, metres.
+            velocity_mps: (devices, 2) their velocities from now on, m/s; None: those at which they got there.
             graph: The communication graph from now on; None: it is as it was.
         """
         ...
@@ -191,7 +192,8 @@ class RoundLoop:
             return None
         moved = self.movement.advance(self.clock_s, round_index)
         changed = moved.graph.since != self._graph_since
-        self.backend.move(self.movement.positions_m, moved.graph if changed else None)
+        graph = moved.graph if changed else None
+        self.backend.move(self.movement.positions_m, self.movement.velocity_mps, graph)
         self.relays, self._graph_since = moved.graph.relays, moved.graph.since
         return moved
 

@@ -20,6 +20,11 @@ class Mobility(Protocol):
         """Where the devices are now, (N, 2), metres."""
         ...
 
+    @property
+    def velocity_mps(self) -> FloatArray | None:
+        """Their velocities now, (N, 2), m/s; None where the model does not know them, but only places."""
+        ...
+
     def step(self, dt_s: float) -> FloatArray:
         """Let time pass and move the devices.
 
@@ -54,6 +59,12 @@ class ArrayState:
     def positions_m(self) -> FloatArray:
         """Where the devices are now, (N, 2), metres."""
         return self._state["position_m"].copy()
+
+    @property
+    def velocity_mps(self) -> FloatArray | None:
+        """Their velocities now, (N, 2), m/s; None where the model has none in its state."""
+        now = self._state.get("velocity_mps")
+        return None if now is None else now.copy()
 
     def snapshot(self) -> Snapshot:
         """All state as arrays; a trace itself is read again from its file."""

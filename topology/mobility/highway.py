@@ -60,6 +60,11 @@ class Highway(ArrayState):
             "position_m": np.stack([start[:, 0], (lane + 0.5) * width_m], axis=1)
         }
 
+    @property
+    def velocity_mps(self) -> FloatArray:
+        """Their velocities, (N, 2), m/s: along the road, whichever end of it they come in at."""
+        return np.stack([self._velocity_mps, np.zeros(len(self._velocity_mps))], axis=1)
+
     def step(self, dt_s: float) -> FloatArray:
         """Let time pass and move the vehicles.
 

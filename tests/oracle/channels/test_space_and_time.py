@@ -239,6 +239,17 @@ def test_the_channel_takes_velocities_from_its_moves():
     assert again.plan_round(1, wanted).table.equals(channel.plan_round(1, wanted).table)
 
 
+def test_velocities_that_are_given_hold_whatever_the_way_was():
+    # A vehicle that comes in at the road's other end has driven on, however long that took.
+    place = np.random.default_rng(8).random((6, 2)) * 100
+    channel = Channel(RadioSettings(speed_mps=0.0, doppler="velocity"), place, seed=1)
+    while channel.clock_s <= 0:
+        channel.plan_round(0, Transfers.build([0, 2, 4], [1, 3, 5], 40_000))
+    given = np.random.default_rng(9).normal(size=(6, 2)) * 30
+    channel.move(place[::-1], given)
+    np.testing.assert_array_equal(channel.snapshot()["velocity_mps"], given)
+
+
 def test_gains_over_frequency_have_the_coherence_of_an_exponential_profile():
     """|h|² at two frequencies correlates by |1/(1 + j·2·pi·df·tau)|², in time and slot by slot."""
     count, spread_s = 12_000, 200e-9

@@ -155,3 +155,15 @@ def test_trace_is_interpolated_like_numpy_does(tmp_path):
         got = model.step(step)
         expected = [[np.interp(now, t, p[:, axis]) for axis in (0, 1)] for t, p in rows]
         assert np.allclose(got, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["random_direction", "random_waypoint", "gauss_markov", "highway"])
+def test_velocities_are_those_at_which_devices_go_on(kind):
+    model = mobility.create(kind, uniform_start(300), area_m=AREA, rng=np.random.default_rng(4))
+    for dt in (0.5, 40.0, 900.0):  # long steps turn devices round, and bring vehicles round the road
+        before = model.step(dt)
+        velocity = model.velocity_mps
+        way = model.step(1e-6) - before
+        straight = (np.abs(way[:, 0]) < AREA[0] / 2) & np.isclose(way, 1e-6 * velocity, atol=1e-10).all(axis=1)
+        assert straight.mean() > 0.99 and np.abs(velocity).max() > 0.1
+    assert mobility.create("static", uniform_start(3), area_m=AREA, rng=np.random.default_rng(4)).velocity_mps is None

@@ -125,3 +125,14 @@ def test_standing_still_by_a_model_is_standing_still(tmp_path):
     assert_same_records(
         still, load_run(launch(small_config(tmp_path, "name=slow", *slow), json=True).folder), exact=True
     )
+
+
+def test_vehicles_that_come_round_keep_their_velocity_in_the_run_and_over_its_requests(tmp_path):
+    # Rounds of about a second on a road that takes half a second: what the way would tell is wrong.
+    words = ("devices.mobility=highway", "devices.mobility.speed_max_mps=39", "radio.doppler=velocity",
+             "radio.speed_mps=0", "devices.area_m=[30,20]", "rounds=3", "radio.fading=rayleigh")  # fmt: skip
+    config = small_config(
+        tmp_path, "name=road", *(w for w in WORDS if not w.startswith(("devices.area", "rounds"))), *words
+    )
+    run = load_run(launch(config, json=True).folder)
+    assert_same_traffic(run)
