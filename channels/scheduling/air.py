@@ -90,7 +90,7 @@ def run_slot(state: State, task: SlotTask, rows: IntArray, band: IntArray) -> No
     end_s = state.now_s + length + feedback_s
     if state.progress.cut:
         end_s = max(end_s, min(state.now_s + state.radio.slot_s, deadline_s))
-    energy, busy = _book_energy(state, air, feedback_s)
+    energy, busy = _book_energy(state, air, np.clip(_on_s(state) - length, 0.0, feedback_s))
     _record(state, air, energy)
     _settle(state, air, end_s)
     _average(state, air, end_s - state.now_s if state.progress.cut else length)
@@ -213,10 +213,11 @@ def _on_s(state: State) -> FloatArray:
     return presence.off_after(state.now_s) - state.now_s
 
 
-def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray, FloatArray]:
+def _book_energy(state: State, air: Air, answer_s: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Energy of each row (the sender's share and the receiver's), and (N,) seconds each device was busy.
 
-    The answers that end the slot are sent by its receivers and heard by its senders, as far as batteries last.
+    The answers that end the slot are sent by its receivers and heard by its senders, as far as batteries last and for
+    the (N,) `answer_s` seconds that each device is still on.
     """
     radio, duration = state.radio, air.duration[air.unit]
     receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
@@ -237,8 +238,8 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
             np.bincount(air.destination, weights=heard, minlength=devices),
         ]
     )
-    if feedback_s > 0:
-        more_sent, more_heard = _answers(state, air, feedback_s, sent, heard)
+    if answer_s.any():
+        more_sent, more_heard = _answers(state, air, answer_s, sent, heard)
         by_state[1] += np.bincount(air.source, weights=more_sent, minlength=devices)
         by_state[0] += np.bincount(air.destination, weights=more_heard, minlength=devices)
         sent, heard = sent + more_sent, heard + more_heard
@@ -253,22 +254,22 @@ def _book_energy(state: State, air: Air, feedback_s: float) -> tuple[FloatArray,
         whole = by_state.sum(axis=0)
         state.state_energy_j[:2] += by_state * np.divide(spent, whole, out=np.zeros(devices), where=whole > 0)
     busy = np.zeros(devices)
-    busy[air.destination] = air.heard + feedback_s
-    busy[air.source] = duration + feedback_s
+    busy[air.destination] = air.heard + answer_s[air.destination]
+    busy[air.source] = duration + answer_s[air.source]
     return sent + heard, busy
 
 
 def _answers(
-    state: State, air: Air, feedback_s: float, sent: FloatArray, heard: FloatArray
+    state: State, air: Air, answer_s: FloatArray, sent: FloatArray, heard: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """(rows,) energy of hearing the answer, shared among a sender's rows, and of sending it, in J."""
     radio, battery = state.radio, state.battery_j
     receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
-    listens = np.minimum(receive_energy_j(feedback_s, receive_power_w=radio.draw.receive_power_w) / receivers,
-                         np.maximum(battery[air.source] / receivers - sent, 0.0))  # fmt: skip
+    hearing = receive_energy_j(answer_s[air.source], receive_power_w=radio.draw.receive_power_w)
+    listens = np.minimum(hearing / receivers, np.maximum(battery[air.source] / receivers - sent, 0.0))
     answers = transmit_energy_j(
         radio.power_w[air.destination],
-        feedback_s,
+        answer_s[air.destination],
         amplifier_efficiency=radio.draw.amplifier_efficiency,
         circuit_power_w=radio.draw.circuit_power_w,
     )

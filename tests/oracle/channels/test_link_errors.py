@@ -10,6 +10,7 @@ from scipy import integrate, stats
 from channels.adaptation import rate_law
 from channels.blocklength import error_probability, rate_at
 from channels.channel import Channel
+from channels.presence import Presence
 from channels.rounds import settings_law
 from channels.settings import RadioSettings
 from channels.transfers import Transfers
@@ -239,6 +240,27 @@ def test_feedback_takes_air_and_energy_and_delays_what_is_tried_again():
         )
         assert told.table.energy_j.sum() == pytest.approx(told.radio_energy_j.sum())
     assert RadioSettings().feedback_s == RadioSettings().feedback_delay_s == 0.0
+
+
+@pytest.mark.parametrize("answered", [-1.0, 0.0, 0.25, 1.0, 4.0])
+def test_who_goes_off_answers_and_listens_until_then(answered):
+    # On until some share of the answer is on air; below 0 until the middle of the transmission.
+    answer_s, one = 2e-3, Transfers.build([0], [1], 5000)
+    settings = RadioSettings(scheduler="tdma", max_attempts=1, fading="none", shadowing=False, line_of_sight="always",
+                             listen_power_w=0.0, idle_power_w=0.0, feedback_s=answer_s)  # fmt: skip
+    place = [[0.0, 0.0], [50.0, 0.0]]
+    whole = Channel(settings, place, seed=1).plan_round(0, one)
+    sent_s = float(whole.table.end_s.iloc[0])
+    on_s = sent_s + answered * answer_s if answered >= 0 else sent_s / 2
+    share = min(max(answered, 0.0), 1.0)
+    drawn_w = 10**-0.7 / 0.35 + 0.1
+    for device, power_w in ((0, 0.1), (1, drawn_w)):
+        away = Presence.build(2, [device], [on_s], [0], [1.0])
+        found = Channel(settings, place, seed=1, presence=away).plan_round(0, one)
+        bare = Channel(replace(settings, feedback_s=0.0), place, seed=1, presence=away).plan_round(0, one)
+        more_j = found.radio_energy_j - bare.radio_energy_j
+        assert more_j[device] == pytest.approx(share * answer_s * power_w, abs=1e-12)
+        assert more_j[1 - device] == pytest.approx(answer_s * (drawn_w if device == 0 else 0.1))
 
 
 def test_a_delayed_retransmission_leaves_the_air_to_others():
