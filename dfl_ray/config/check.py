@@ -21,6 +21,7 @@ from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.config.settings import hub_problems, skew_problems
+from dfl_ray.config.variants import names_path
 from dfl_ray.config.variates import variates_problems
 from dfl_ray.config.warm_start import missing_warm_start, warm_start_problems
 from dfl_ray.errors import InputError, nearest
@@ -232,8 +233,7 @@ def _missing_option_files(config: Config) -> Iterable[Problem]:
         yield Problem("`devices.classes` does not exist", got=classes, expected=expected)
     for section, options in sections.items():
         for name, value in options.items():
-            is_path = name == "path" or name.endswith("_path")
-            if is_path and isinstance(value, str) and not Path(value).expanduser().exists():
+            if names_path(name) and isinstance(value, str) and not Path(value).expanduser().exists():
                 yield Problem(f"`{section}.{name}` does not exist", got=value, expected="an existing file")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from dfl_ray.config.class_table import is_table
 from dfl_ray.config.load import from_data
 from dfl_ray.config.schema import Config
+from dfl_ray.config.variants import names_path
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -45,7 +46,7 @@ def with_absolute_paths(config: Config) -> Config:
         data["topology"],
     ):
         for name in section:
-            if name == "path" or name.endswith("_path"):
+            if names_path(name):
                 _resolve(section, name)
     return config if data == config.model_dump(mode="json") else from_data(data)
 

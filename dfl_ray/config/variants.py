@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -12,6 +13,15 @@ from dfl_ray.config.choices import Choice
 from dfl_ray.config.options import section_of
 from dfl_ray.config.section import Section
 from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
+
+
+def names_path(key: str) -> bool:
+    """Whether a key of a variant names a file by its path: `path`, or one that ends with `_path`.
+
+    Args:
+        key: Name of the key, without its section.
+    """
+    return key == "path" or key.endswith("_path")
 
 
 class Variant(Section):
@@ -25,8 +35,12 @@ class Variant(Section):
         return next(c for c in cls.__mro__ if Variant in c.__bases__)
 
     def options(self) -> dict[str, Any]:
-        """The keys that are the entry's own."""
-        return {name: value for name, value in self if name not in self.base().model_fields}
+        """The keys that are the entry's own; `~` in a path is the user's home."""
+        own = {name: value for name, value in self if name not in self.base().model_fields}
+        return {
+            name: str(Path(value).expanduser()) if names_path(name) and isinstance(value, str) else value
+            for name, value in own.items()
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the name of the entry: its class is made at run time, in every process anew."""

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from topology.mobility.base import Mobility
 
 
+Links = tuple[np.ndarray, np.ndarray]
+"""(E, 2) pairs of devices, and a figure of each, (E,)."""
+
+
 @dataclass(frozen=True)
 class ChannelSetup:
     """What a channel is made from, wherever it runs.
@@ -63,7 +67,7 @@ class ChannelSetup:
             presence=self.presence,
         )
 
-    def linked(self, links: tuple[np.ndarray, np.ndarray], time_s: float) -> tuple[np.ndarray, np.ndarray]:
+    def linked(self, links: Links, time_s: float) -> Links:
         """Leave out the links of devices that have been off for longer than `patience_s`.
 
         Args:
@@ -93,12 +97,26 @@ class Deployment:
         channel: What the channel is made from.
         topology: The graph.
         sketches: What the graph's groups are found from; None where they are the declared tasks, or a file's.
+        undecodable: Number of links that reach `topology.min_snr_db` and yet practically never decode: left out.
     """
 
     mixture: np.ndarray
     channel: ChannelSetup
     topology: Topology
     sketches: SharedSketches | None = None
+    undecodable: int = 0
+
+
+def decodable(channel: Channel, links: Links) -> Links:
+    """Leave out the links over which practically nothing is ever decoded, whatever their mean SNR is allowed to be.
+
+    Args:
+        channel: The channel, with the devices where they are.
+        links: Pairs that may be linked.
+    """
+    pairs, figure = links
+    able = np.isfinite(channel.airtime_s_per_mb(pairs[:, 0], pairs[:, 1]))
+    return pairs[able], figure[able]
 
 
 def needs_sketches(section: TopologyConfig) -> bool:
@@ -153,10 +171,11 @@ def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None
         channel = channel_setup(config, positions)
         air = channel.make()
         links = channel.linked(air.candidate_links(config.topology.min_snr_db), 0.0)
-        graph = graph_on(config.topology, config.seed, air, positions, mixture, links, sketches)
+        able = decodable(air, links)
+        graph = graph_on(config.topology, config.seed, air, positions, mixture, able, sketches)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
-    return Deployment(mixture, channel, graph, sketches)
+    return Deployment(mixture, channel, graph, sketches, len(links[0]) - len(able[0]))
 
 
 def channel_setup(config: Config, positions_m: np.ndarray) -> ChannelSetup:
@@ -247,7 +266,7 @@ def graph_on(
     channel: Channel,
     positions_m: np.ndarray,
     mixture: np.ndarray,
-    links: tuple[np.ndarray, np.ndarray],
+    links: Links,
     sketches: SharedSketches | None = None,
 ) -> Topology:
     """Build the graph on the links that the radio can serve.

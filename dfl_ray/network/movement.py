@@ -16,7 +16,7 @@ import numpy as np
 
 from dfl_ray.errors import RunError
 from dfl_ray.network.comm_graph import CommGraph, succeed
-from dfl_ray.network.deployment import ChannelSetup, graph_for, graph_on, mobility_model
+from dfl_ray.network.deployment import ChannelSetup, Links, decodable, graph_for, graph_on, mobility_model
 
 if TYPE_CHECKING:
     from dfl_ray.config.schema import Config
@@ -69,8 +69,9 @@ class Movement:
         self._model = mobility_model(config)
         self._setup = channel
         self._channel = channel.make()
-        self._found: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None = None
-        self._linked = channel.linked(self._channel.candidate_links(config.topology.min_snr_db), 0.0)[0]
+        self._found: tuple[np.ndarray, Links] | None = None
+        near = channel.linked(self._channel.candidate_links(config.topology.min_snr_db), 0.0)
+        self._linked = decodable(self._channel, near)[0]
         self._built_from = self._linked
         self._built = topology
         self._now_s = 0.0
@@ -132,12 +133,12 @@ class Movement:
         kept = mobility.update_links(
             self._linked, pairs, snr_db, appear_db=least_db, vanish_db=low_db, nodes=len(positions)
         )
-        self._linked = pairs[kept]
+        links = decodable(self._channel, (pairs[kept], snr_db[kept]))
+        self._linked = links[0]
         if not mobility.needs_rebuild(
             self._built, self._built_from, self._linked, changed_share=section.rebuild_share
         ):
             return False
-        links = self._linked, snr_db[kept]
         try:
             self._built = graph_on(
                 self._config.topology,
@@ -158,7 +159,7 @@ class Movement:
         self.graph = succeed(self.graph, new, self._built.mixture > 0, round_index)
         return True
 
-    def _candidates(self, positions: np.ndarray, low_db: float) -> tuple[np.ndarray, np.ndarray]:
+    def _candidates(self, positions: np.ndarray, low_db: float) -> Links:
         """Pairs whose mean SNR reaches a bound; those of devices that have not moved are known already."""
         if self._found is None or not np.array_equal(self._found[0], positions):
             self._found = positions.copy(), self._channel.candidate_links(low_db)

@@ -54,6 +54,25 @@ def graph_notes(
     return tuple(notes)
 
 
+def undecodable_notes(section: TopologyConfig, left_out: int) -> tuple[str, ...]:
+    """Say that links which the graph may have are of no use to the radio.
+
+    Args:
+        section: The configuration's `topology`.
+        left_out: Number of links that reach `topology.min_snr_db` and practically never decode.
+
+    Returns:
+        At most one sentence.
+    """
+    if not left_out:
+        return ()
+    return (
+        f"{left_out:,} links reach `topology.min_snr_db` ({section.min_snr_db:g} dB) but practically never decode, and "
+        "are left out of the graph. Raise `topology.min_snr_db`, or lower `radio.sinr_min_db` if the radio is to "
+        "decode less.",
+    )
+
+
 def unheld_notes(topology: Topology, names: Sequence[str]) -> tuple[str, ...]:
     """Say which tasks no device holds, so that nobody trains on them though all are asked.
 
