@@ -20,9 +20,6 @@ from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Method
 from dfl_ray.seeds import Stream, generator
 
-DENSE_LIMIT = 2**28
-"""Most values of dense updates or correlations, over all tasks and layers, that a rule may form."""
-
 Experts = Sequence[Expert | None]
 References = Mapping[int, np.ndarray] | None
 
@@ -152,7 +149,6 @@ class Merger:
         That of a task which nobody holds is 0.
         """
         sizes = [s.in_features for s in self.method.layout.layers]
-        self.check_size("filter_full", sum(d * d for d in sizes))
         held = self._held()
         return [
             input_correlations(self.model, sizes, self._author_rows(t))
@@ -171,22 +167,6 @@ class Merger:
         count = min(len(mine), self.settings.sketch_prompts)
         rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, author)
         return training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
-
-    def check_size(self, rule: str, values: int) -> None:
-        """Refuse a rule that would form too much.
-
-        Args:
-            rule: Its name.
-            values: Dense values it forms for each task.
-
-        Raises:
-            ValueError: They are more than `DENSE_LIMIT` in all.
-        """
-        if values * len(self.setup.tasks) > DENSE_LIMIT:
-            raise ValueError(
-                f"the rule `{rule}` would form {values:,} dense values for each of {len(self.setup.tasks)} tasks, "
-                f"more than {DENSE_LIMIT:,} in all; leave it out of `evaluate.rules`"
-            )
 
     def filter_matrices(self, references: References) -> np.ndarray:
         """Compute the filters over sketched inputs, the same for all devices of one evaluation.

@@ -15,7 +15,6 @@ from dfl_ray.experts.gates import arrow_gate, prototype, soft_gate
 from dfl_ray.experts.merging import ties_merge
 from dfl_ray.experts.routing import filtered_factors
 from dfl_ray.experts.table import RULES
-from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.shared import merged_factors
 
@@ -97,7 +96,6 @@ def _arrow(task: MergeTask) -> Adapter:
 def _ties(task: MergeTask) -> Adapter:
     merger = task.merger
     layout = merger.method.layout
-    merger.check_size("ties", dense_values(layout.layers))
     scale = merger.section.alpha / merger.rank
     updates = np.stack(
         [

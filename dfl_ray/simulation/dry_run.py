@@ -20,6 +20,7 @@ import numpy as np
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
+from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
@@ -158,6 +159,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     folder = Path(model_path(config))
     targets = _targets(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
+    config, rules = with_rules_in_reach(config, layers, len(names))
     warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens))
@@ -172,7 +174,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     law = spec.law(context)
     dealt, more = _dealt(config, tokens, deployment.mixture)
     counts = TokenCount(config, law, planned.lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *warm), deployment)
+    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *rules, *warm), deployment)
     return Outline(
         config,
         targets,

@@ -19,6 +19,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
+from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import method_notes
@@ -119,6 +120,7 @@ def build_experiment(
         weights, tokens = _model_and_tokens(config, loaded.tasks)
         targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
         layers, router_layers = checked_layers(config.method, targets, len(tokens))
+        config, rules = with_rules_in_reach(config, layers, len(tokens))
     on_weights(weights)
     with step("radio and topology"):
         sketches = sketches_of(config, weights, tokens, targets)
@@ -131,7 +133,7 @@ def build_experiment(
         setup = with_gradient_bases(replace(setup, warm=warm, ups=static_ups(config, layers)))
     flops = flops_per_token(config.method, layers, targets.parameters)
     notes = setup_notes(
-        config, loaded.notes, tokens, (*targets.notes, *warm_notes(config, warm, layers)), deployment
+        config, loaded.notes, tokens, (*targets.notes, *rules, *warm_notes(config, warm, layers)), deployment
     )
     return Experiment(
         config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
