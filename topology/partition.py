@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +18,18 @@ from topology.tables import PARTITIONS
 
 TRADE_ROUNDS = 64
 
-GIVEN = ("devices", "tasks", "rng")
-"""What every partition is given; its other parameters are its options."""
+GIVEN = ("devices", "tasks", "rng", "names")
+"""What every partition is given, names only if it asks for them; its other parameters are its options."""
 
 
 def task_mixture(
-    kind: str, devices: int, tasks: int, *, rng: np.random.Generator, **options: object
+    kind: str,
+    devices: int,
+    tasks: int,
+    *,
+    rng: np.random.Generator,
+    names: Sequence[str] | None = None,
+    **options: object,
 ) -> FloatArray:
     """Draw the share of every task in every device's data.
 
@@ -30,6 +38,7 @@ def task_mixture(
         devices: Number of devices, ≥ 1.
         tasks: Number of tasks, ≥ 1.
         rng: Source of every draw.
+        names: Names of the tasks in their order, for a partition that reads names.
         **options: The partition's own, e.g. ``tasks_per_device`` of `balanced`.
 
     Returns:
@@ -43,7 +52,8 @@ def task_mixture(
         raise ValueError(f"need devices ≥ 1 and tasks ≥ 1, got {devices}, {tasks}")
     chosen = PARTITIONS[kind]
     check_options(f"partition {kind!r}", chosen, GIVEN, options)
-    return chosen(devices, tasks, rng=rng, **options)
+    named = {"names": names} if "names" in signature(chosen).parameters else {}
+    return chosen(devices, tasks, rng=rng, **named, **options)
 
 
 def balanced(
@@ -139,6 +149,7 @@ def from_file(
     *,
     rng: np.random.Generator,
     path: str | Path,
+    names: Sequence[str] | None = None,
     min_holders: Annotated[int, Within(ge=0)] = 3,
 ) -> FloatArray:
     """Weights of the user's, scaled to 1 in every row.
@@ -148,7 +159,8 @@ def from_file(
         tasks: Number of tasks.
         rng: Not used; taken so that all partitions are called alike.
         path: CSV ``device,task,weight`` with tasks numbered from 0, or Parquet ``device,task,row``, of which a device's
-            weights are its numbers of rows; a run's own ``partition.parquet`` is one.
+            weights are its numbers of rows; a run's own ``partition.parquet`` is one, whose tasks have names.
+        names: Names of the tasks in their order; None: those of a Parquet file are numbered as it tells.
         min_holders: Least number of holders of a task.
 
     Returns:
@@ -158,7 +170,7 @@ def from_file(
         ValueError: If the file is missing or malformed.
     """
     _check_holders(min_holders)
-    return _read(path, devices, tasks, min_holders)
+    return _read(path, devices, tasks, names, min_holders)
 
 
 def _check_holders(min_holders: int) -> None:
@@ -227,13 +239,15 @@ def _dirichlet(
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _read(path: str | Path, devices: int, tasks: int, min_holders: int) -> FloatArray:
+def _read(
+    path: str | Path, devices: int, tasks: int, names: Sequence[str] | None, min_holders: int
+) -> FloatArray:
     if not Path(path).is_file():
         raise ValueError(f"task mixture 'file' needs path= of an existing CSV device,task,weight; got {path}")
     mixture = np.zeros((devices, tasks))
     try:
         if Path(path).suffix.lower() in SUFFIXES:
-            mixture, problems = row_shares(read_row_file(path, devices, tasks), tasks), []
+            mixture, problems = row_shares(read_row_file(path, devices, tasks, names), tasks), []
         else:
             problems = _read_rows(Path(path), mixture)
     except (UnicodeDecodeError, csv.Error) as error:

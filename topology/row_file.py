@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence, Set
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ COLUMNS = ("device", "task", "row")
 SUFFIXES = (".parquet", ".pq")
 
 
-def read_row_file(path: str | Path, devices: int, tasks: int) -> list[dict[int, IntArray]]:
+def read_row_file(
+    path: str | Path, devices: int, tasks: int, names: Sequence[str] | None = None
+) -> list[dict[int, IntArray]]:
     """Read who holds which rows.
 
-    Tasks are numbers from 0, or names whose order stands in the file's metadata under `tasks`, as a run writes them.
-    Rows of a column `split` other than `train` are left out.
+    Tasks are numbers from 0, or names as a run writes them. Rows of a column `split` other than `train` are left out.
 
     Args:
         path: The file.
         devices: Number of devices.
         tasks: Number of tasks.
+        names: Names of the tasks in their order; None: the order of names stands in the file's metadata under `tasks`.
 
     Returns:
         For every device a dict task → ascending int64 row numbers, as `topology.partition.split_rows` gives it.
@@ -32,9 +35,10 @@ def read_row_file(path: str | Path, devices: int, tasks: int) -> list[dict[int, 
     Raises:
         ValueError: The file cannot be read, names other devices or tasks, or deals a row twice.
     """
-    columns, names = _read(Path(path))
+    columns, its_own = _read(Path(path))
     split = columns.get("split")
-    order = {name: number for number, name in enumerate(names)}
+    order = {name: number for number, name in enumerate(its_own if names is None else names)}
+    _check_names(path, {task for task in columns["task"] if isinstance(task, str)}, order)
     parts: list[dict[int, list[int]]] = [{} for _ in range(devices)]
     seen: set[tuple[int, int]] = set()
     for place, (device, named, row) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True)):
@@ -52,6 +56,15 @@ def read_row_file(path: str | Path, devices: int, tasks: int) -> list[dict[int, 
         held: dict[int, list[int]] = parts[int(device)]
         held.setdefault(int(task), []).append(int(row))
     return [{task: np.array(sorted(rows), np.int64) for task, rows in sorted(part.items())} for part in parts]
+
+
+def _check_names(path: str | Path, found: Set[str], order: Mapping[str, int]) -> None:
+    strange = sorted(found - order.keys())
+    if strange:
+        raise ValueError(
+            f"{path}: it deals rows of the tasks {', '.join(strange)}, got a run of {', '.join(order) or 'no names'}; "
+            "give the file of a run of these tasks, or take its tasks (`tasks.names`)"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, list[Any]], list[str]]:

@@ -106,7 +106,7 @@ def placement_section(name: str) -> type[PlacementConfig]:
 @cache
 def partition_section(name: str) -> type[PartitionConfig]:
     """The section of one partition."""
-    return _made("partition", name, PARTITIONS[name], ("devices", "tasks", "rng"), PartitionConfig)
+    return _made("partition", name, PARTITIONS[name], ("devices", "tasks", "rng", "names"), PartitionConfig)
 
 
 @cache

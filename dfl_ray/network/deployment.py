@@ -5,6 +5,7 @@ Needs neither rows nor a model, so that `dfl-ray plan` can use it at 100,000 dev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -125,12 +126,13 @@ def needs_sketches(section: TopologyConfig) -> bool:
     return own.get("by") == "similarity" and own.get("features_path") is None
 
 
-def dealt_tasks(config: Config, tasks: int) -> np.ndarray:
+def dealt_tasks(config: Config, tasks: int, names: Sequence[str] | None = None) -> np.ndarray:
     """Deal the tasks to the devices.
 
     Args:
         config: The experiment; `devices.partition` says how.
         tasks: Number of tasks.
+        names: Their names in order, by which a file is read.
 
     Returns:
         (devices, tasks) shares, rows sum to 1; the same seed gives the same ones.
@@ -143,20 +145,26 @@ def dealt_tasks(config: Config, tasks: int) -> np.ndarray:
     d = config.devices
     try:
         return topology.partition.task_mixture(
-            d.partition.type, d.count, tasks, rng=generator(config.seed, Stream.PARTITION),
+            d.partition.type, d.count, tasks, rng=generator(config.seed, Stream.PARTITION), names=names,
             **d.partition.options(),
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"`devices.partition` cannot be carried out: {error}") from error
 
 
-def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None = None) -> Deployment:
+def build_deployment(
+    config: Config,
+    tasks: int,
+    sketches: SharedSketches | None = None,
+    names: Sequence[str] | None = None,
+) -> Deployment:
     """Place the devices, deal the tasks, make the channel and build the graph.
 
     Args:
         config: The experiment.
         tasks: Number of tasks.
         sketches: What devices share of their data, where `needs_sketches`.
+        names: Names of the tasks in their order, by which a file of a partition is read.
 
     Returns:
         The deployment; the same seed gives the same one.
@@ -167,7 +175,7 @@ def build_deployment(config: Config, tasks: int, sketches: SharedSketches | None
     d = config.devices
     try:
         positions = placed(config) if d.mobility.type == "static" else mobility_model(config).positions_m
-        mixture = dealt_tasks(config, tasks)
+        mixture = dealt_tasks(config, tasks, names)
         channel = channel_setup(config, positions)
         air = channel.make()
         links = channel.linked(air.candidate_links(config.topology.min_snr_db), 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +91,7 @@ def _rows_of_file(config: Config, tasks: Sequence[tuple[str, int]]) -> list[dict
     path = str(config.devices.partition.options().get("path", ""))
     if config.devices.partition.type != "file" or not path.lower().endswith(SUFFIXES):
         return None
-    parts = read_row_file(Path(path).expanduser(), config.devices.count, len(tasks))
+    parts = read_row_file(path, config.devices.count, len(tasks), [name for name, _ in tasks])
     for part in parts:
         for task, rows in part.items():
             name, count = tasks[task]
@@ -128,5 +127,5 @@ def sketches_of(
 
     if not needs_sketches(config.topology):
         return None
-    dealt = deal_rows(config, tokens, dealt_tasks(config, len(tokens)))
+    dealt = deal_rows(config, tokens, dealt_tasks(config, len(tokens), [t.name for t in tokens]))
     return shared_sketches(config, weights, tokens, targets, dealt.held, dealt.rows)

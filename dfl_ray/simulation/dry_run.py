@@ -162,7 +162,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     config, rules = with_rules_in_reach(config, layers, len(names))
     warm = warm_notes(config, warm_start(config, layers), layers)
     with step("topology"):
-        deployment = build_deployment(config, len(names), _sketches(config, tokens))
+        deployment = build_deployment(config, len(names), _sketches(config, tokens), names)
         graph = graph_for(config, deployment.topology)
     spec = method_spec(method)
     layout = Layout(layers, method.rank, spec.trains)

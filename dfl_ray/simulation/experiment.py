@@ -124,7 +124,7 @@ def build_experiment(
     on_weights(weights)
     with step("radio and topology"):
         sketches = sketches_of(config, weights, tokens, targets)
-        deployment = build_deployment(config, len(tokens), sketches)
+        deployment = build_deployment(config, len(tokens), sketches, [t.name for t in tokens])
         graph = graph_for(config, deployment.topology)
     with step("projections"):
         warm = warm_start(config, layers)

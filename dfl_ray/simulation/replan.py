@@ -239,7 +239,7 @@ def _linked(config: Config) -> frozenset[Link]:
     names = task_names(config)
     if names is None or needs_sketches(config.topology):
         return frozenset()
-    graph = graph_for(config, build_deployment(config, len(names)).topology)
+    graph = graph_for(config, build_deployment(config, len(names), names=names).topology)
     gossip = {"": graph.weights, **{names[task]: one for task, one in graph.task_weights.items()}}
     links = {(True, task, a, b) for task, one in gossip.items() for a, row in one.items() for b in row}
     for trees in (graph.everyone, graph.holders):

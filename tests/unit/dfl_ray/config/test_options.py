@@ -22,7 +22,7 @@ from topology.tables import GRAPHS, MOBILITY, PARTITIONS, PLACEMENTS
 SECTIONS = {
     "graph": (GRAPHS, variants.topology_section, {"inputs"}),
     "placement": (PLACEMENTS, variants.placement_section, {"count", "area_m", "rng"}),
-    "partition": (PARTITIONS, variants.partition_section, {"devices", "tasks", "rng"}),
+    "partition": (PARTITIONS, variants.partition_section, {"devices", "tasks", "rng", "names"}),
     "mobility model": (MOBILITY, variants.mobility_section, {"positions_m", "area_m", "rng"}),
 }
 ALL = [(kind, name) for kind, (table, _, _) in SECTIONS.items() for name in table.own]

@@ -13,7 +13,9 @@ from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.launch import launch
 from tests.conftest import small_config
 
-WIDE = (LayerShape("wide", out_features=2**14, in_features=2**12),)  # 2^26 values of an update: 4 tasks fit, 5 do not
+WIDE = (
+    LayerShape("wide", out_features=2**14, in_features=2**12),
+)  # 2^26 values of an update: 4 tasks fit, 5 do not
 
 
 def test_all_rules_are_those_that_the_size_allows_and_the_others_are_told():

@@ -45,12 +45,29 @@ def test_a_run_takes_up_the_partition_of_another_row_by_row(tmp_path: Path) -> N
             np.testing.assert_array_equal(mine, np.sort(theirs))
 
 
+def test_the_tasks_of_a_file_are_found_by_name(tmp_path: Path) -> None:
+    from dfl_ray.errors import InputError
+    from dfl_ray.simulation.experiment import build_experiment
+    from tests.conftest import small_config
+
+    s = build_experiment(small_config(tmp_path, "runtime.backend=local", "tasks.names=[topic,add]")).setup
+    path = write_partition(tmp_path, [t.name for t in s.tasks], s.held, s.rows)
+    own = f"devices.partition={{type: file, path: {path}, min_holders: 0}}"
+    other = build_experiment(
+        small_config(tmp_path, "runtime.backend=local", own, "tasks.names=[add,topic]")
+    ).setup
+    for device, held in s.held.items():
+        assert {s.tasks[t].name for t in held} == {other.tasks[t].name for t in other.held[device]}
+    with pytest.raises(InputError, match="rows of the tasks add, topic, got a run of agree, largest"):
+        build_experiment(small_config(tmp_path, "runtime.backend=local", own, "tasks.names=[agree,largest]"))
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
         ([(0, 0, 1), (1, 0, 1)], "dealt twice"),
         ([(0, 2, 1)], "do not fit 2 devices and 2 tasks"),
-        ([(0, "x", 1)], "numbers from 0 unless"),
+        ([(0, "x", 1)], "rows of the tasks x, got a run of no names"),
         ([(0, 0)], "no Parquet file with columns"),
     ],
 )
