@@ -48,7 +48,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="where things lie here: model.name, tasks.path, keys of runtime",
+        help="where things lie here: model.name, tasks.path, devices.partition.path and the like, keys of runtime",
     )
     parser.add_argument("-o", "--output", metavar="FOLDER", help="keep the new run in this folder")
     add_json(parser)

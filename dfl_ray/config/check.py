@@ -13,15 +13,15 @@ from types import MappingProxyType
 
 from channels.registry import check_options
 from dfl_ray.config.asynchronous import asynchronous_problems
-from dfl_ray.config.class_table import class_problems, is_table
+from dfl_ray.config.class_table import class_problems
 from dfl_ray.config.faults import fault_problems, mixing_problems
 from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.option_files import option_files
 from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.config.settings import hub_problems, skew_problems
-from dfl_ray.config.variants import names_path
 from dfl_ray.config.variates import variates_problems
 from dfl_ray.config.warm_start import missing_warm_start, warm_start_problems
 from dfl_ray.errors import InputError, nearest
@@ -219,22 +219,12 @@ def _missing_path(config: Config, row: Choice) -> Iterable[Problem]:
 
 
 def _missing_option_files(config: Config) -> Iterable[Problem]:
-    """Files that options of placement, partition, mobility and graph name: those called `path` or `..._path`."""
-    sections = {
-        "devices.placement": config.devices.placement.options(),
-        "devices.partition": config.devices.partition.options(),
-        "devices.mobility": config.devices.mobility.options(),
-        "devices.availability": {"path": config.devices.availability.path},
-        "topology": config.topology.options(),
-    }
-    classes = config.devices.classes
-    if is_table(classes) and not Path(classes).expanduser().exists():
-        expected = "an existing CSV or YAML file, or the name of a mix of classes"
-        yield Problem("`devices.classes` does not exist", got=classes, expected=expected)
-    for section, options in sections.items():
-        for name, value in options.items():
-            if names_path(name) and isinstance(value, str) and not Path(value).expanduser().exists():
-                yield Problem(f"`{section}.{name}` does not exist", got=value, expected="an existing file")
+    """Files of placement, partition, mobility, availability, classes and graph that are not there."""
+    for key, path in option_files(config).items():
+        if not Path(path).expanduser().exists():
+            mix = ", or the name of a mix of classes" if key == "devices.classes" else ""
+            kind = "CSV or YAML file" if mix else "file"
+            yield Problem(f"`{key}` does not exist", got=path, expected=f"an existing {kind}{mix}")
 
 
 def _unnamed_model(config: Config) -> Iterable[Problem]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.config.class_table import is_table
 from dfl_ray.config.load import from_data
+from dfl_ray.config.option_files import option_files
 from dfl_ray.config.schema import Config
-from dfl_ray.config.variants import names_path
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -27,27 +28,18 @@ def with_absolute_paths(config: Config) -> Config:
         The same configuration with absolute paths; itself if it names none.
     """
     data = config.model_dump(mode="json")
-    model, tasks, devices = data["model"], data["tasks"], data["devices"]
+    model, tasks = data["model"], data["tasks"]
     if model["name"] not in ("embedded", "smollm2-135m"):
         _resolve(model, "name")
     _resolve(model, "warm_start")
     _resolve(data["runtime"], "state_dir")
     if tasks["path"] is not None:
         tasks["path"] = str(Path(tasks["path"]).expanduser().absolute())
-    if is_table(devices["classes"]):
-        _resolve(devices, "classes")
     for template in tasks["templates"].values():
         _resolve(template, "dataset")
-    for section in (
-        devices["placement"],
-        devices["partition"],
-        devices["mobility"],
-        devices["availability"],
-        data["topology"],
-    ):
-        for name in section:
-            if names_path(name):
-                _resolve(section, name)
+    for key in option_files(config):
+        *sections, name = key.split(".")
+        _resolve(reduce(getitem, sections, data), name)
     return config if data == config.model_dump(mode="json") else from_data(data)
 
 

@@ -17,6 +17,7 @@ class Fingerprint(TypedDict):
     rows: dict[str, str]
     weights: str
     warm_start: NotRequired[str]
+    files: NotRequired[dict[str, str]]
     code: dict[str, str]
 
 

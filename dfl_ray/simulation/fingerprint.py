@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.config.option_files import option_files
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.lengthen import MAY_CHANGE
@@ -61,7 +62,8 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows), `weights` (SHA-256), `warm_start`
-        (SHA-256, where there is one) and `code` (`version` and `sources`, SHA-256 of the packages' source files).
+        (SHA-256, where there is one), `files` (key of the configuration that names a file -> SHA-256) and `code`
+        (`version` and `sources`, SHA-256 of the packages' source files).
     """
     setup = experiment.setup
     return {
@@ -75,9 +77,23 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
             setup.weights.buffers,
             *({name: [t.packed, t.absmax]} for name, t in setup.weights.four_bit.items()),
         ),
+        "files": {key: file_digest(Path(path)) for key, path in option_files(experiment.config).items()},
         **({} if setup.warm is None else {"warm_start": _digest(sorted(setup.warm.factors.items()))}),
         "code": {"version": VERSION, "sources": source_digest(Path(__file__).resolve().parents[2])},
     }
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, however large it is.
+
+    Args:
+        path: The file; `~` is the user's home.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    with path.expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_digest(root: Path) -> str:
@@ -173,6 +189,12 @@ def refuse_changed_inputs(
     ]
     if kept["weights"] != found["weights"]:
         differences.append("the weights of the base model are others")
+    files = kept.get("files", found["files"])  # older versions kept none
+    differences += [
+        f"the file of `{key}` is another"
+        for key in sorted({*files, *found["files"]})
+        if files.get(key) != found["files"].get(key)
+    ]
     if kept.get("warm_start") != found.get("warm_start"):
         differences.append("the adapter of `model.warm_start` is another")
     if code and kept["code"] != found["code"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.config.load import load_config, override_texts
+from dfl_ray.config.option_files import names_option_file
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run
@@ -50,7 +51,7 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
 
     Args:
         folder: The unpacked archive.
-        overrides: `key=value`, of `MAY_SET` only.
+        overrides: `key=value`, of `MAY_SET` only and keys that name files of devices and graph.
         runs_dir: Folder for the new run.
         report: Write a report as the run did; False for a folder that nobody will see.
 
@@ -61,11 +62,12 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
         InputError: An override would make it another run.
     """
     for word in overrides:
-        if not word.startswith(MAY_SET):
+        if not word.startswith(MAY_SET) and not names_option_file(word.partition("=")[0]):
             raise InputError(
                 "A replay runs what was run",
                 got=word,
-                expected=f"only {', '.join(f'{key}*' if key.endswith('.') else key for key in MAY_SET)}",
+                expected=f"only {', '.join(f'{key}*' if key.endswith('.') else key for key in MAY_SET)}, and where the "
+                "files of devices and graph lie (devices.partition.path and the like)",
                 change="`dfl-ray run` takes the bundle's config.yaml with any change.",
             )
     quiet = ["track=none", *override_texts({"runtime.runs_dir": runs_dir})]
@@ -133,8 +135,9 @@ def _allowed(name: str, column: str, table: pd.DataFrame) -> Any:
 def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, each in words."""
     told = list(_ends(was))
-    for name in ("rows", "weights", "warm_start", "code"):
-        if was.get(KEY, {}).get(name) != now.get(KEY, {}).get(name):
+    before, here = was.get(KEY, {}), now.get(KEY, {})
+    for name in ("rows", "weights", "warm_start", *(["files"] if "files" in before else []), "code"):
+        if before.get(name) != here.get(name):
             told.append(f"other {name}")
     old, new = was.get("versions", {}), now.get("versions", {})
     told += [f"{name} {new.get(name)} in place of {old[name]}" for name in old if old[name] != new.get(name)]
