@@ -340,6 +340,12 @@ def _pruning(config: Config) -> Iterable[Problem]:
     method = config.method
     if not isinstance(method, SparseOrthogonalConfig):
         return
+    if method.projection == "per_device" and method.a_exchange == "send":
+        yield Problem(
+            "`method.a_exchange` is `send`, but under `method.projection: per_device` each device has an A of its own",
+            got="a_exchange: send",
+            expected="a_exchange: seed, by which receivers draw the sender's A",
+        )
     if method.prune_start > method.prune_end:
         yield Problem(
             "`method.prune_start` is after `method.prune_end`",

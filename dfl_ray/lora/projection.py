@@ -48,7 +48,7 @@ def single_threaded() -> AbstractContextManager[object]:
     return _blas().limit(limits=1, user_api="blas")
 
 
-def orthogonal_rows(seed: int, layer: str, size: int, count: int) -> np.ndarray:
+def orthogonal_rows(seed: int, layer: str, size: int, count: int, *more: int) -> np.ndarray:
     """Draw orthonormal rows, Haar-distributed on the Stiefel manifold: the wanted rows of a Haar orthogonal matrix.
 
     The thin QR factorisation G = Q R of a Gaussian (size, count) matrix in float64, the diagonal of R positive, which
@@ -65,11 +65,12 @@ def orthogonal_rows(seed: int, layer: str, size: int, count: int) -> np.ndarray:
         layer: The layer's name; each layer has a draw of its own.
         size: d, length of a row.
         count: Rows, at most d.
+        more: Further keys of the draw.
 
     Returns:
         (count, size) float64 with Q^T Q = I to 1e-12.
     """
-    gaussian = generator(seed, Stream.PROJECTION, _layer_key(layer)).standard_normal((size, count))
+    gaussian = generator(seed, Stream.PROJECTION, _layer_key(layer), *more).standard_normal((size, count))
     with single_threaded():
         if count * WELL_CONDITIONED <= size:
             inverse = np.linalg.inv(np.linalg.cholesky(gaussian.T @ gaussian))
@@ -105,8 +106,8 @@ def task_projections(
         rng = generator(seed, Stream.PROJECTION, _layer_key(layer.name), 1)
         return rng.standard_normal((tasks, rank, d)) / np.sqrt(d)
     check_room(layer, tasks=tasks, rank=rank)
-    own_seed = seed if kind == "exact" else seed + 7919 * (device + 1)
-    return ROW_NORM * orthogonal_rows(own_seed, layer.name, d, tasks * rank).reshape(tasks, rank, d)
+    own = () if kind == "exact" else (2, device)  # 1 is the gaussian draw's
+    return ROW_NORM * orthogonal_rows(seed, layer.name, d, tasks * rank, *own).reshape(tasks, rank, d)
 
 
 def drawn_projections(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.config.literature import FedSbConfig
+from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
+from dfl_ray.methods.expert_law import update_rounds
+from dfl_ray.network.comm_graph import CommGraph
 
 CHOCO_STEP_PER_SHARE = 4.0
 """Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
@@ -40,3 +43,34 @@ def method_notes(config: Config) -> tuple[str, ...]:
             "run ends with adapters that the server has not averaged."
         )
     return tuple(notes)
+
+
+def mask_notes(config: Config, graph: CommGraph) -> tuple[str, ...]:
+    """Say that masks come too late for the experts to become as sparse as they are asked to be.
+
+    A mask announced in round r holds from round r + depth + 1 on, when all holders have it.
+
+    Args:
+        config: The experiment.
+        graph: The communication graph, with the trees to the holders.
+
+    Returns:
+        At most one sentence.
+    """
+    method, rounds = config.method, config.rounds
+    if not isinstance(method, SparseOrthogonalConfig) or not (schedule := update_rounds(method, rounds)):
+        return ()
+    delays = [tree.depth + 1 for tree in graph.holders.values()]
+    ends = [
+        min((density for r, density in schedule.items() if r + delay <= rounds), default=1.0)
+        for delay in delays
+    ]
+    late = sum(end > min(schedule.values()) for end in ends)
+    if not late:
+        return ()
+    return (
+        f"{late} of {len(ends)} groups of holders end with a density of up to {max(ends):.3g} and not "
+        f"`method.density` {method.density:g}: the last mask is announced in round {max(schedule)} of {rounds}, and "
+        f"holds once it has reached all holders, up to {max(delays)} rounds later. Raise `rounds`, or lower "
+        "`method.prune_end`.",
+    )

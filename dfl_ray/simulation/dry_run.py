@@ -174,7 +174,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     law = spec.law(context)
     dealt, more = _dealt(config, tokens, deployment.mixture)
     counts = TokenCount(config, law, planned.lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *rules, *warm), deployment)
+    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *rules, *warm), deployment, graph)
     return Outline(
         config,
         targets,

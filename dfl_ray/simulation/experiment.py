@@ -22,7 +22,7 @@ from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
-from dfl_ray.methods.notes import method_notes
+from dfl_ray.methods.notes import mask_notes, method_notes
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import (
@@ -133,7 +133,12 @@ def build_experiment(
         setup = with_gradient_bases(replace(setup, warm=warm, ups=static_ups(config, layers)))
     flops = flops_per_token(config.method, layers, targets.parameters)
     notes = setup_notes(
-        config, loaded.notes, tokens, (*targets.notes, *rules, *warm_notes(config, warm, layers)), deployment
+        config,
+        loaded.notes,
+        tokens,
+        (*targets.notes, *rules, *warm_notes(config, warm, layers)),
+        deployment,
+        graph,
     )
     return Experiment(
         config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
@@ -288,6 +293,7 @@ def setup_notes(
     tokens: Sequence[TokenTask],
     model: Sequence[str],
     deployment: Deployment,
+    comm: CommGraph,
 ) -> tuple[str, ...]:
     """All that is told when a run is set up or planned.
 
@@ -297,6 +303,7 @@ def setup_notes(
         tokens: The tasks as tokens; how they are scored is told first, then their own notes.
         model: Notes on the base model and its layers.
         deployment: The radio and the graph.
+        comm: The communication graph made of it.
 
     Returns:
         One sentence each, in the order in which they are told.
@@ -309,7 +316,8 @@ def setup_notes(
     graph += cluster_notes(config.topology, deployment.sketches)
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
-    settings = (*fault_notes(config), *privacy_notes(config.privacy), *method_notes(config))
+    method = (*method_notes(config), *mask_notes(config, comm))
+    settings = (*fault_notes(config), *privacy_notes(config.privacy), *method)
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 
