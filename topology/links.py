@@ -137,7 +137,8 @@ def collision_count(positions_m: FloatArray, links: Links, interference_factor: 
             np.asarray(tree.query_ball_point(positions_m[links.pairs[:, end]], reach_m, return_length=True))
             for end in (0, 1)
         ]
-        return near[0] + near[1] - np.where(reach_m >= links.length_m, 4.0, 2.0)
+        ends: FloatArray = np.where(reach_m >= links.length_m, 4.0, 2.0)
+        return near[0] + near[1] - ends
     kth = 16
     distance_m = np.asarray(tree.query(positions_m, [kth + 1])[0])[:, 0]
     density = kth / (np.pi * np.maximum(distance_m, 1e-9) ** 2)

@@ -31,6 +31,6 @@ def test_parts_that_merge_beyond_what_fastest_weights_are_found_for_end_the_run_
     )
     assert movement.advance(1.0, 1).parts == 2
     with pytest.raises(
-        RunError, match="In round 2 no graph can be built .* up to 4 devices, got one of 6; choose"
+        RunError, match=r"In round 2 no graph can be built .* up to 4 devices, got one of 6; choose"
     ):
         movement.advance(6.0, 2)
