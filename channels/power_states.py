@@ -23,11 +23,13 @@ antennas other than the report's are not scaled.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 import numpy as np
 
 from channels.arrays import BoolArray, FloatArray
 from channels.checks import require_positive
+from channels.registry import Within
 from channels.units import dbm_to_watt
 
 ENERGY_KINDS: tuple[str, ...] = ("components", "states")
@@ -37,6 +39,10 @@ STATES: tuple[str, ...] = (
     "transmit", "receive", "listen", "micro_sleep", "light_sleep", "deep_sleep", "transition",
 )  # fmt: skip
 """Parts of the radio's energy under `states`, in the order of all arrays; `listen` is awake, monitoring."""
+
+
+_Figure: TypeAlias = Annotated[float | None, Within(ge=0, le=1e6)]
+"""A power in W or an energy in J, or None for that of the report."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +99,18 @@ class PowerDraw:
 
 def state_powers(
     *,
-    unit_w: float = 1e-3,
-    deep_sleep_w: float | None = None,
-    light_sleep_w: float | None = None,
-    micro_sleep_w: float | None = None,
-    idle_w: float | None = None,
-    receive_w: float | None = None,
-    transmit_0dbm_w: float | None = None,
-    transmit_23dbm_w: float | None = None,
-    light_transition_j: float | None = None,
-    deep_transition_j: float | None = None,
-    light_after_s: float = 6e-3,
-    deep_after_s: float = 20e-3,
+    unit_w: Annotated[float, Within(gt=0, le=1e6)] = 1e-3,
+    deep_sleep_w: _Figure = None,
+    light_sleep_w: _Figure = None,
+    micro_sleep_w: _Figure = None,
+    idle_w: _Figure = None,
+    receive_w: _Figure = None,
+    transmit_0dbm_w: _Figure = None,
+    transmit_23dbm_w: _Figure = None,
+    light_transition_j: _Figure = None,
+    deep_transition_j: _Figure = None,
+    light_after_s: Annotated[float, Within(ge=0, le=1e12)] = 6e-3,
+    deep_after_s: Annotated[float, Within(ge=0, le=1e12)] = 20e-3,
 ) -> PowerDraw:
     """The states of TR 38.840, by its relative powers or by watts.
 

@@ -119,7 +119,8 @@ def collision_count(positions_m: FloatArray, links: Links, interference_factor: 
         interference_factor: Interference range over link length, ≥ 1 for the usual protocol model.
 
     Returns:
-        (E,) devices silenced, counted at either end and summed: a device near both ends counts twice.
+        (E,) devices silenced, counted at either end and summed, without the two ends: a device near both ends counts
+        twice.
 
     Source: Gupta and Kumar, "The capacity of wireless networks", IEEE Trans. Inf. Theory 46(2), 2000,
         protocol model.
@@ -129,13 +130,15 @@ def collision_count(positions_m: FloatArray, links: Links, interference_factor: 
     from scipy.spatial import KDTree
 
     tree = KDTree(positions_m)
-    reach_m = interference_factor * links.length_m
+    # A billionth more, so that below 1 alone the other end is out of its reach, whatever is rounded.
+    reach_m = interference_factor * (1 + 1e-9) * links.length_m
     if links.nodes <= EXACT_COLLISION_DEVICES:
         near = [
             np.asarray(tree.query_ball_point(positions_m[links.pairs[:, end]], reach_m, return_length=True))
             for end in (0, 1)
         ]
-        return np.maximum(near[0] + near[1] - 4.0, 0.0)
+        ends: FloatArray = np.where(reach_m >= links.length_m, 4.0, 2.0)
+        return near[0] + near[1] - ends
     kth = 16
     distance_m = np.asarray(tree.query(positions_m, [kth + 1])[0])[:, 0]
     density = kth / (np.pi * np.maximum(distance_m, 1e-9) ** 2)

@@ -6,14 +6,29 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, Generic, TypeVar
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
+
+_KINDS: Mapping[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number"),
+    str: (str, "a text"),
+    Path: (os.PathLike, "a path"),
+    NoneType: (NoneType, "none"),
+}
+"""Type in a signature -> what its values are instances of, and that in words."""
 
 
 class UnknownName(ValueError, KeyError):
@@ -185,3 +200,58 @@ def check_options(
     for option in known:
         if option not in wanted and parameters[option].default is inspect.Parameter.empty:
             raise ValueError(f"{what} needs the option {option!r}; set {option}=")
+
+
+def check_option_values(what: str, builder: Callable[..., Any], options: Mapping[str, object]) -> None:
+    """Refuse options that are not of the type, or outside the range, that the builder's signature gives them.
+
+    Args:
+        what: The chosen thing in words ("graph 'ring'").
+        builder: Its builder; a parameter with another type than truth values, numbers, texts, paths, names of a
+            `Literal`, or one of these or None, is left to it.
+        options: The options that were set, all known to the builder.
+
+    Raises:
+        ValueError: Naming the option, its value and what is expected.
+    """
+    import inspect
+
+    if not options:
+        return
+    try:
+        parameters = inspect.signature(builder, eval_str=True).parameters
+    except NameError as error:
+        raise ValueError(
+            f"the types of the options of {what} cannot be read: {error}; import what its signature names when its "
+            "module is imported, not under TYPE_CHECKING"
+        ) from error
+    for name, value in options.items():
+        hint, within = parameters[name].annotation, Within()
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)
+            within = next((mark for mark in marks if isinstance(mark, Within)), within)
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        known = all(member in _KINDS or get_origin(member) is Literal for member in members)
+        if known and not any(_is_member(value, member, within) for member in members):
+            expected = " or ".join(_in_words(member, within) for member in members)
+            raise ValueError(f"{what}: {name} is {value!r}; expected {expected}")
+
+
+def _is_member(value: Any, member: Any, within: Within) -> bool:
+    """Whether a value is one of a `Literal`'s, or of a type of `_KINDS`; truth values are no numbers."""
+    if get_origin(member) is Literal:
+        return any(type(value) is type(name) and value == name for name in get_args(member))
+    if not isinstance(value, _KINDS[member][0]) or (isinstance(value, bool) and member is not bool):
+        return False
+    if member not in (int, float):
+        return True
+    low_ok = (within.ge is None or value >= within.ge) and (within.gt is None or value > within.gt)
+    return low_ok and (within.le is None or value <= within.le) and (member is int or math.isfinite(value))
+
+
+def _in_words(member: Any, within: Within) -> str:
+    if get_origin(member) is Literal:
+        return f"one of {', '.join(map(str, get_args(member)))}"
+    bounds = ((within.ge, ">="), (within.gt, ">"), (within.le, "<="))
+    words = " and".join(f" {sign} {bound:g}" for bound, sign in bounds if bound is not None)
+    return _KINDS[member][1] + (words if member in (int, float) else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from channels.pathloss.model import (
     always_los,
     free_space_db,
 )
+from channels.registry import Within, check_option_values
 
 FREE_SPACE = PathLossModel(
     name="free_space",
@@ -49,37 +51,33 @@ class _LogDistanceCurve:
 
 
 def log_distance_model(
-    exponent: float = 3.5,
-    reference_m: float = 1.0,
-    reference_loss_db: float | None = None,
-    sigma_db: float = 0.0,
-    decorrelation_m: float = 10.0,
+    exponent: Annotated[float, Within(gt=0, le=20)] = 3.5,
+    reference_m: Annotated[float, Within(ge=1e-6, le=1e6)] = 1.0,
+    reference_loss_db: Annotated[float | None, Within(ge=-300, le=300)] = None,
+    sigma_db: Annotated[float, Within(ge=0, le=50)] = 0.0,
+    decorrelation_m: Annotated[float, Within(ge=1e-6, le=1e9)] = 10.0,
 ) -> PathLossModel:
     """Make a log-distance model PL(d) = PL(d0) + 10·alpha·lg(d/d0).
 
     Args:
-        exponent: Path-loss exponent alpha, > 0 (2 in free space, 3-4 in cities).
-        reference_m: Reference distance d0 in m, > 0.
+        exponent: Path-loss exponent alpha (2 in free space, 3-4 in cities).
+        reference_m: Reference distance d0 in m.
         reference_loss_db: PL(d0) in dB; None takes free space at d0.
-        sigma_db: Shadowing standard deviation in dB, >= 0.
-        decorrelation_m: Shadowing decorrelation distance in m, > 0.
+        sigma_db: Shadowing standard deviation in dB.
+        decorrelation_m: Shadowing decorrelation distance in m.
 
     Returns:
         The model; its loss does not depend on line of sight.
 
     Raises:
-        ValueError: If the exponent or a distance is not positive.
+        ValueError: If a value is out of range.
 
     Source:
         Rappaport, Wireless Communications, 2nd ed., section 4.9.1.
     """
-    for name, value in (
-        ("exponent", exponent),
-        ("reference_m", reference_m),
-        ("decorrelation_m", decorrelation_m),
-    ):
-        if not value > 0:
-            raise ValueError(f"log_distance {name} is {value!r}; expected a number > 0")
+    given = {"exponent": exponent, "reference_m": reference_m, "reference_loss_db": reference_loss_db,
+             "sigma_db": sigma_db, "decorrelation_m": decorrelation_m}  # fmt: skip
+    check_option_values("path-loss model 'log_distance'", log_distance_model, given)
     curve = _LogDistanceCurve(exponent, reference_m, reference_loss_db)
     return PathLossModel(
         name="log_distance",

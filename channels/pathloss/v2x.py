@@ -9,6 +9,7 @@ import numpy as np
 
 from channels.arrays import FloatArray
 from channels.pathloss.model import Geometry, PathLossModel
+from channels.registry import check_option_values
 
 _ROOF_M = 1.6
 _SOURCE = "3GPP TR 37.885 V15.3.0, clause 6.2 (tables 6.2-1 and 6.2.1-1)"
@@ -168,8 +169,11 @@ def v2x_urban_model(
         The model. Departure: the blockage of the standard is not below 0 dB, the normal value of the spread may be.
 
     Raises:
-        ValueError: If there is no vehicle in the way whose loss could spread.
+        ValueError: If something else is in the way, or no vehicle whose loss could spread.
     """
+    check_option_values(
+        "path-loss model 'v2x_urban'", v2x_urban_model, {"blocked": blocked, "spread": spread}
+    )
     vehicle = blocked == "vehicle"
     if spread and not vehicle:
         raise ValueError(

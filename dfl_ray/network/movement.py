@@ -140,7 +140,7 @@ class Movement:
         ):
             return False
         try:
-            self._built = graph_on(
+            built = graph_on(
                 self._config.topology,
                 self._config.seed,
                 self._channel,
@@ -149,13 +149,13 @@ class Movement:
                 links,
                 self._sketches,
             )
+            new = graph_for(self._config, built)
         except ValueError as error:
             raise RunError(
                 f"In round {round_index} no graph can be built from the links that the devices have after moving: "
                 f"{error}"
             ) from error
-        self._built_from = self._linked
-        new = graph_for(self._config, self._built)
+        self._built, self._built_from = built, self._linked
         self.graph = succeed(self.graph, new, self._built.mixture > 0, round_index)
         return True
 

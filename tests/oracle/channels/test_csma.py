@@ -1,10 +1,16 @@
 """Carrier sense against Bianchi's fixed point, hidden terminals and capture."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize
 
 from channels.channel import Channel
+from channels.gains import matrix_gains
+from channels.scheduling import csma
 from channels.settings import RadioSettings
 from channels.transfers import Transfers
 
@@ -112,3 +118,48 @@ def test_one_channel_and_sound_options():
     ):
         with pytest.raises(ValueError, match=words):
             RadioSettings(scheduler="csma", **fields)
+
+
+def crowd(devices, **fields):
+    """A round in which everybody of a crowd sends to a near one, the farther ones out of each other's hearing."""
+    place = np.random.default_rng(3).random((devices, 2)) * 60.0 * np.sqrt(devices)
+    apart = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1)) + np.diag(np.full(devices, np.inf))
+    channel = Channel(RadioSettings(scheduler="csma", **fields), place, seed=4)
+    return channel.plan_round(0, Transfers.build(np.arange(devices), apart.argmin(axis=1), 4000)).table
+
+
+@pytest.mark.parametrize("fields", [{}, {"dense_devices": 50, "near_neighbours": 30}])
+def test_who_hears_whom_is_as_by_the_sum_over_all_devices(fields, monkeypatch):
+    """Powers are added as senders start; the oracle adds those of all devices anew at every look."""
+    fast = crowd(120, **fields)
+    assert fast.slot.nunique() > 20 and (fast.groupby("slot").transfer.nunique() > 1).any()
+
+    def by_all(task, device, sending, heard_w, sense_w):
+        near = task.radio.near
+        row = slice(int(near.indptr[device]), int(near.indptr[device + 1]))
+        power_w = task.radio.power_w * sending
+        return math.fsum((power_w[near.index[row]] * near.in_gain[row]).tolist()) >= sense_w
+
+    monkeypatch.setattr(csma, "_hears", by_all)
+    pd.testing.assert_frame_equal(fast, crowd(120, **fields), check_exact=True)
+
+
+def test_powers_at_the_threshold_are_summed_without_rounding():
+    """Ten senders of a tenth each reach 1 by the exact sum, and miss it or not by the order of one by one."""
+    gain = np.zeros((11, 11))
+    gain[:10, 10] = gain[10, :10] = 0.1
+    radio = SimpleNamespace(near=matrix_gains(gain), power_w=np.ones(11))
+    task, heard_w = SimpleNamespace(radio=radio), np.zeros(11)
+    for source in range(10):
+        csma._add_heard(task, source, heard_w)
+    assert heard_w[10] < 1.0
+    assert csma._hears(task, 10, np.arange(11) < 10, heard_w, 1.0)
+    assert not csma._hears(task, 10, np.arange(11) < 9, heard_w * 0.9, 1.0)
+
+
+def test_a_look_at_the_channel_costs_no_sum_over_all_devices(monkeypatch):
+    """Some thousand looks of 300 devices in a round took so many sums of 300 powers."""
+    summed = []
+    monkeypatch.setattr(csma.math, "fsum", lambda terms: summed.append(len(terms)) or sum(terms))
+    crowd(300)
+    assert sum(summed) < 300

@@ -151,6 +151,11 @@ def test_without_states_a_round_has_no_parts():
         ({"energy_options": {"deep_after_s": 1e-3}}, "at least light_after_s"),
         ({"energy_options": {"deep_transition_j": 1e-6}}, "at least light_transition_j"),
         ({"energy_options": {"receive_w": -1.0}}, "receive_w is -1.0"),
+        ({"energy_options": {"unit_w": "x"}}, "energy 'states': unit_w is 'x'; expected a finite number > 0"),
+        (
+            {"energy_options": {"idle_w": "x"}},
+            "idle_w is 'x'; expected a finite number >= 0 and <= 1e.06 or none",
+        ),
     ],
 )
 def test_powers_that_cannot_be_are_refused(fields, words):

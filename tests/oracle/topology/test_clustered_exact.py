@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 import topology
 from topology.arrays import all_pairs, degrees
-from topology.links import link_cost, make_links
+from topology.links import collision_count, link_cost, make_links
 from topology.overlay import connect_groups
 
 
@@ -229,6 +229,26 @@ def test_cost_terms_are_what_they_say():
         expected,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.8, 1.0, 1.5])
+def test_silenced_devices_are_those_within_reach_of_an_end_but_the_ends(factor):
+    """Counted one by one; below a factor of 1 the other end is out of reach anyway. Two devices stand in one spot."""
+    rng = np.random.default_rng(6)
+    points, pairs = rng.random((60, 2)) * 100, all_pairs(60)
+    points[1] = points[0]
+    ones = np.ones(len(pairs))
+    links = make_links(points, pairs, mean_snr_db=ones, airtime_s_per_mb=ones)
+    distance = np.hypot(*(points[:, None] - points[None]).T)
+    silenced = [
+        sum(
+            distance[end, other] <= factor * distance[a, b]
+            for end in (a, b)
+            for other in set(range(60)) - {a, b}
+        )
+        for a, b in pairs.tolist()
+    ]
+    assert collision_count(points, links, factor).tolist() == silenced
 
 
 def test_gap_is_reached_when_links_allow_it():

@@ -6,6 +6,7 @@ import pytest
 from channels.largescale import settings_model
 from channels.pathloss import ValidityWarning, get_model, los_probability, path_loss_db
 from channels.pathloss.basic import log_distance_model
+from channels.pathloss.v2x import v2x_urban_model
 from channels.settings import RadioSettings
 from channels.tables import PATH_LOSS
 
@@ -119,6 +120,15 @@ def test_warns_outside_its_range_and_not_inside():
         (lambda: path_loss_db("umi", 10.0, -1.0), "carrier_hz"),
         (lambda: path_loss_db("umi", 10.0, 2e9, exponent=2.0), "takes no parameters"),
         (lambda: path_loss_db("log_distance", 10.0, 2e9, exponnt=2.0), "exponent"),
+        (
+            lambda: path_loss_db("log_distance", 10.0, 2e9, sigma_db=-8),
+            "sigma_db is -8; expected .* >= 0 and <= 50",
+        ),
+        (
+            lambda: log_distance_model(exponent=1e300),
+            "exponent is 1e.300; expected a finite number > 0 and <= 20",
+        ),
+        (lambda: v2x_urban_model("vehicel"), "blocked is 'vehicel'; expected one of vehicle, building"),
         (lambda: path_loss_db("d2d_outdoor", 10.0, 2e9, tx_height_m=0.5), "clutter height"),
         (lambda: los_probability("umi", -1.0), "distance_m"),
     ],
@@ -142,3 +152,35 @@ def test_a_vehicle_in_the_way_blocks_by_the_antennas_heights():
         assert blocked - clear == pytest.approx(added, abs=1e-9)
     far = [path_loss_db("v2x_highway", 1000.0, 6e9, los=los) for los in (True, False)]
     assert far[1] - far[0] == pytest.approx(5 + 15 * 3 - 41, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("v2x_urban", {"blocked": "vehicel"}, "blocked is 'vehicel'; expected one of vehicle, building"),
+        ("v2x_highway", {"spread": 3}, "spread is 3; expected true or false"),
+        ("log_distance", {"sigma_db": -8}, "sigma_db is -8; expected a finite number >= 0 and <= 50"),
+        (
+            "log_distance",
+            {"reference_loss_db": "foo"},
+            "reference_loss_db is 'foo'; expected a finite number .* or none",
+        ),
+        ("log_distance", {"decorrelation_m": "abc"}, "decorrelation_m is 'abc'"),
+        ("log_distance", {"exponent": [1]}, "exponent is .1."),
+        ("log_distance", {"exponent": True}, "exponent is True"),
+        ("log_distance", {"exponent": 1e300}, "exponent is 1e.300"),
+        (
+            "rma",
+            {"building_height_m": "x"},
+            "building_height_m is 'x'; expected a finite number >= 5 and <= 50",
+        ),
+    ],
+)
+def test_options_of_a_model_are_held_to_its_signature(model, options, words):
+    with pytest.raises(ValueError, match=f"path-loss model '{model}': {words}"):
+        RadioSettings(path_loss=model, path_loss_options=options)
+
+
+def test_numbers_of_numpy_are_numbers_and_no_loss_at_all_is_none():
+    options = {"exponent": np.float32(3), "reference_m": np.int64(1), "reference_loss_db": None}
+    assert get_model("log_distance", options).name == "log_distance"

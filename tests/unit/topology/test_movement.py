@@ -28,6 +28,8 @@ def test_random_waypoint_needs_a_positive_lowest_speed():
         ("random_direction", {"mean_leg_s": 0.0}),
         ("random_waypoint", {"pause_s": -1.0}),
         ("gauss_markov", {"memory_s": 0.0}),
+        ("gauss_markov", {"mean_speed_mps": "fast"}),
+        ("highway", {"lanes": 2.5}),
     ],
 )
 def test_bad_movement_is_refused(kind, options):

@@ -85,6 +85,8 @@ def test_bad_position_files_are_refused(tmp_path, text, message):
         {"area_m": (0.0, 5.0)},
         {"kind": "file"},
         {"kind": "hotspots", "hotspots": 0},
+        {"kind": "hotspots", "spread_m": "wide"},
+        {"kind": "uniform", "min_separation_m": None},
     ],
 )
 def test_bad_placements_are_refused(change):
@@ -152,6 +154,8 @@ def test_all_problems_of_a_mixture_file_come_at_once(tmp_path):
         {"kind": "dirichlet", "alpha": float("nan")},
         {"kind": "dirichlet", "min_holders": 11},
         {"kind": "dirichlet", "min_weight": 0.5},
+        {"kind": "dirichlet", "alpha": "x"},
+        {"kind": "balanced", "tasks_per_device": 1.5},
         {"kind": "file"},
     ],
 )

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from topology import registry
-from topology.registry import Registry, check_options, unknown_name
+from topology.registry import Registry, check_option_values, check_options, unknown_name
 from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
 
 TABLE: Registry = Registry("number", "dfl_ray.numbers", {"pi": "math:pi", "e": "math:e"})
@@ -52,6 +52,17 @@ def test_options_are_checked_against_the_signature():
         check_options("graph 'x'", build, ("inputs",), {"odrer": 1, "path": 1})
     with pytest.raises(ValueError, match="needs the option 'path'"):
         check_options("graph 'x'", build, ("inputs",), {})
+
+
+def test_types_that_cannot_be_read_are_told():
+    def build(inputs, *, size: "Missing" = 3):  # noqa: F821
+        return inputs, size
+
+    check_option_values("graph 'x'", build, {})
+    with pytest.raises(
+        ValueError, match=r"types of the options of graph 'x' cannot be read.*not under TYPE_CHECKING"
+    ):
+        check_option_values("graph 'x'", build, {"size": 1})
 
 
 def test_reading_a_graphs_options_imports_neither_scipy_nor_networkx():
