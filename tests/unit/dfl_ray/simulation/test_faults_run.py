@@ -157,6 +157,25 @@ def test_a_backdoor_is_learnt_and_its_success_recorded(tmp_path):
     assert set(found.evaluation.loc[found.evaluation["round"] > 0, "device"]) == {honest}
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("evaluate.score=f1",), False),
+        (("tasks.score={topic: f1}",), True),
+        (("tasks.score={topic: f1}", "method.rule=likelihood_soft"), True),
+        (("tasks.score={topic: f1}", "method.rule=filter"), True),
+    ],
+)
+def test_a_backdoor_in_tasks_without_a_triggered_row(words, asked, tmp_path):
+    """Free answers have no right answer to compare, so that of such tasks no row with the trigger is asked."""
+    _, found = run(
+        tmp_path, "backdoor", *words, "devices.partition.min_holders=1", "evaluate.rows_per_task=4"
+    )
+    assert found.info["state"] == "done"
+    assert ("attack_success" in found.info["faults"]) == asked
+
+
 def printed(table):
     from rich.console import Console
 
