@@ -17,8 +17,8 @@ from topology import row_partition
 MIXTURE = np.array([[1, 0], [0.5, 0.5], [0.5, 0.5], [0, 1]])
 
 
-def dealt(tasks, *words, seed=0):
-    return deal_rows(load_config(None, [*words, f"seed={seed}"]), tasks, MIXTURE)
+def dealt(tasks, *words, seed=0, mixture=MIXTURE):
+    return deal_rows(load_config(None, [*words, f"seed={seed}"]), tasks, mixture)
 
 
 def parts(found, task):
@@ -94,8 +94,21 @@ def test_the_same_seed_deals_the_same_and_another_one_does_not(token_tasks):
 
 
 def test_what_cannot_be_dealt_or_contradicts_is_refused(token_tasks):
-    with pytest.raises(InputError, match=r"`devices.skew: label_shards`, task `topic`"):
+    with pytest.raises(InputError, match=r"`devices.skew: label_shards`, task `topic`") as caught:
         dealt(token_tasks, "devices.skew=label_shards", "devices.shards_per_device=500")
+    assert "too few rows for `devices.shards_per_device` 500. Got: 1500 shards of 3 holders" in str(
+        caught.value
+    )
+    assert "Lower `devices.shards_per_device` or `devices.count`" in str(caught.value)
+    with pytest.raises(InputError, match=r"`devices.skew: label_dirichlet`, task `topic`") as caught:
+        dealt(
+            token_tasks,
+            "devices.skew=label_dirichlet",
+            "devices.skew_alpha=1e-3",
+            mixture=np.full((60, 2), 0.5),
+        )
+    assert "Raise `devices.skew_alpha`, lower `devices.count`" in str(caught.value)
+    assert "lower least" not in str(caught.value)
     with pytest.raises(InputError, match="says itself how many rows"):
         load_config(None, ["devices.skew=length", "devices.sizes=lognormal"])
 
