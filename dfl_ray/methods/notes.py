@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.config.literature import FedSbConfig
+from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
+from dfl_ray.config.training import TrainingConfig
+from dfl_ray.lora.layout import LayerShape
 
 CHOCO_STEP_PER_SHARE = 4.0
 """Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
@@ -40,3 +45,30 @@ def method_notes(config: Config) -> tuple[str, ...]:
             "run ends with adapters that the server has not averaged."
         )
     return tuple(notes)
+
+
+def density_notes(method: TrainingConfig, layers: Sequence[LayerShape]) -> tuple[str, ...]:
+    """Say that a density is less than the one entry, or row, that a mask keeps of every layer.
+
+    Args:
+        method: The section `method`.
+        layers: The adapted layers.
+
+    Returns:
+        At most one sentence; none for methods without masks.
+    """
+    if not isinstance(method, SparseOrthogonalConfig):
+        return ()
+    by_row = method.mask == "row"
+    sizes = [layer.out_features * (1 if by_row else method.rank) for layer in layers]
+    if method.budget == "global":
+        short = len(layers) if round(method.density * sum(sizes)) < len(layers) else 0
+    else:
+        short = sum(round(method.density * size) < 1 for size in sizes)
+    if not short:
+        return ()
+    unit = "row" if by_row else "entry"
+    return (
+        f"`method.density` {method.density:g} is less than one {unit} of B in {short} of {len(layers)} layers: a mask "
+        "keeps one of each, which is more.",
+    )

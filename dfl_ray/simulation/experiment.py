@@ -21,7 +21,7 @@ from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
-from dfl_ray.methods.notes import method_notes
+from dfl_ray.methods.notes import density_notes, method_notes
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import (
@@ -130,9 +130,8 @@ def build_experiment(
         setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
         setup = with_gradient_bases(replace(setup, warm=warm, ups=static_ups(config, layers)))
     flops = flops_per_token(config.method, layers, targets.parameters)
-    notes = setup_notes(
-        config, loaded.notes, tokens, (*targets.notes, *warm_notes(config, warm, layers)), deployment
-    )
+    told = (*targets.notes, *warm_notes(config, warm, layers), *density_notes(config.method, layers))
+    notes = setup_notes(config, loaded.notes, tokens, told, deployment)
     return Experiment(
         config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
     )
