@@ -8,8 +8,10 @@ from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
-from dfl_ray.config.training import TrainingConfig
+from dfl_ray.config.section import named_keys
+from dfl_ray.config.training import GossipConfig, TrainingConfig
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.methods.aggregation_table import AGGREGATIONS, TRIMMING
 
 CHOCO_STEP_PER_SHARE = 4.0
 """Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
@@ -26,6 +28,12 @@ def method_notes(config: Config) -> tuple[str, ...]:
         One sentence each.
     """
     method, notes = config.method, []
+    idle = isinstance(method, GossipConfig) and method.aggregation in set(AGGREGATIONS.own) - set(TRIMMING)
+    if isinstance(method, GossipConfig) and idle and "faulty_share" in named_keys(method):
+        notes.append(
+            f"`method.faulty_share` without effect: `method.aggregation` is {method.aggregation}, not "
+            f"{' or '.join(TRIMMING)}."
+        )
     if isinstance(method, ChocoConfig):
         share, step = method.keep_share, method.consensus_step
         if step > CHOCO_STEP_PER_SHARE * share * (1 + 1e-9):

@@ -16,6 +16,7 @@ import numpy as np
 from dfl_ray.config.methods import PerTaskConfig, SparseOrthogonalConfig
 from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
+from dfl_ray.config.settings import skew_notes
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
@@ -306,7 +307,8 @@ def setup_notes(
     graph += cluster_notes(config.topology, deployment.sketches)
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
-    settings = (*fault_notes(config), *privacy_notes(config.privacy), *method_notes(config))
+    settings = (*skew_notes(config.devices), *fault_notes(config), *privacy_notes(config.privacy))
+    settings += method_notes(config)
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 

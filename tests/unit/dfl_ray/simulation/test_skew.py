@@ -7,11 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dfl_ray.config.load import load_config
+from dfl_ray.config.load import from_data, load_config
 from dfl_ray.config.presets import preset_names
+from dfl_ray.config.settings import skew_notes
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.dealing import deal_rows
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.skew import answer_labels
+from tests.conftest import small_config
 from topology import row_partition
 
 MIXTURE = np.array([[1, 0], [0.5, 0.5], [0.5, 0.5], [0, 1]])
@@ -134,3 +137,29 @@ def test_the_presets_of_uneven_data_say_what_their_names_say():
     ]
     assert got["skew-quantity"].sizes == "lognormal"
     assert [got[n].partition.type for n in ("skew-tasks", "skew-one-task")] == ["dirichlet", "one_each"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (
+            ("devices.skew_alpha=0.5",),
+            "`devices.skew_alpha` without effect: `devices.skew` is none, not label_dir",
+        ),
+        (
+            ("devices.skew=length", "devices.shards_per_device=3"),
+            "`devices.skew` is length, not label_shards",
+        ),
+        (("devices.lognormal_sigma=2",), "`devices.sizes` is equal, not lognormal"),
+        (("devices.skew=label_dirichlet", "devices.skew_alpha=0.1"), ""),
+        (("devices.sizes=lognormal", "devices.lognormal_sigma=2"), ""),
+    ],
+)
+def test_settings_of_uneven_data_that_nothing_reads_are_told(words, said, tmp_path):
+    config = small_config(tmp_path, *words)
+    told = skew_notes(config.devices)
+    assert (len(told), said in " ".join(told)) == (bool(said), True)
+    assert set(told) <= set(build_experiment(config).notes)
+    stated = from_data(load_config(None, []).model_dump(mode="json"))
+    assert skew_notes(stated.devices) == ()
