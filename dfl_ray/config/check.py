@@ -21,7 +21,7 @@ from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
-from dfl_ray.config.settings import hub_problems, skew_problems
+from dfl_ray.config.settings import hub_problems, skew_problems, task_problems
 from dfl_ray.config.variates import variates_problems
 from dfl_ray.config.warm_start import missing_warm_start, warm_start_problems
 from dfl_ray.errors import InputError, nearest
@@ -72,6 +72,7 @@ def check_values(config: Config) -> list[Problem]:
         lambda c: class_problems(c.devices.classes, c.devices.class_figures),
         _options,
         _unread_paths,
+        task_problems,
         _names,
         _pruning,
         hub_problems,

@@ -121,7 +121,12 @@ class _SparseConfig(ReplicasConfig, GossipConfig):
     a_exchange: Literal["seed", "send"] = Field(
         default="seed", description="share A by its seed, or send it once"
     )
-    density: float = Field(default=0.25, gt=0, le=1, description="share k of B that is kept in the end")
+    density: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="share k of B that is kept in the end, at least one entry or row of every layer",
+    )
     mask: Literal["element", "row"] = Field(
         default="element", description="keep single entries or whole rows of B"
     )

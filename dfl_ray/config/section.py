@@ -11,7 +11,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def named_keys(section: Section) -> set[str]:
+def named_keys(section: BaseModel) -> set[str]:
     """Keys of a section that its author has set, if only to their defaults.
 
     A configuration that states everything, as a run's `config.yaml` does, no longer says what its author has set: then

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from dfl_ray.config.choices import Choice
 from dfl_ray.config.section import Section
+from dfl_ray.tasks.rows import template_fields
 from dfl_ray.tasks.sources import TASK_SOURCES
 
 Score = Literal["auto", "exact_match", "choice", "generated_match", "f1", "rouge_l"]
@@ -54,13 +54,13 @@ def check_template(template: str) -> None:
         template: The format string.
 
     Raises:
-        ValueError: It cannot be read, or a part in braces is no field's name.
+        ValueError: It cannot be read, or a part in braces is no field's name with a format that is known.
     """
     try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        names = template_fields(template)
     except ValueError as error:
-        raise ValueError(f"`template` is not a format string: {error}") from None
-    if not names or not all(name.isidentifier() for name in names):
+        raise ValueError(f"`template` {error}") from None
+    if not names:
         raise ValueError(f"`template` must name fields in braces, e.g. {{instruction}}, got {template!r}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +34,12 @@ class AttackMeter:
         self._evaluator: Evaluator | None = None
 
     def measured(
-        self, report: EvaluationReport, devices: Sequence[Device], method: Method, round_index: int
+        self,
+        report: EvaluationReport,
+        devices: Sequence[Device],
+        method: Method,
+        round_index: int,
+        references: Mapping[int, np.ndarray] | None,
     ) -> EvaluationReport:
         """Add the attack's success to an evaluation.
 
@@ -43,6 +48,7 @@ class AttackMeter:
             devices: The devices that were asked: the honest ones.
             method: The learning method, of the graph in use.
             round_index: The round.
+            references: Task -> all layers' sketches, for rules that need them.
 
         Returns:
             The report with `attacked`; as it was in a run without a backdoor.
@@ -53,6 +59,6 @@ class AttackMeter:
             self._evaluator = Evaluator(replace(self.setup, tasks=self.wrong.triggered()), self.model, method)
         self._evaluator.use(method)
         rule = method_spec(self.setup.config.method).rule
-        rows = self._evaluator.devices(devices, round_index, (rule,), None, 0.0).rows
+        rows = self._evaluator.devices(devices, round_index, (rule,), references, 0.0).rows
         right, asked = (np.asarray(rows[name], float).sum() for name in ("right", "asked"))
         return replace(report, attacked=(float(right), int(asked)))

@@ -271,7 +271,7 @@ class _Rows:
         self.columns: dict[str, list[object]] = {n: [] for n in names}
 
     def add(self, device: int, task: int, rule: str, right: np.ndarray, routed: np.ndarray | None) -> None:
-        share = float("nan") if routed is None else float(routed.mean())
+        share = float(routed.mean()) if routed is not None and len(routed) else float("nan")
         values = (device, task, rule, float(right.sum()), len(right), share)
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dfl_ray.config.schema import Config
 from dfl_ray.config.section import named_keys
-from dfl_ray.methods.fault_table import FAULTS
+from dfl_ray.methods.fault_table import FAULTS, SCALED
 from dfl_ray.methods.faults import Faults
 from dfl_ray.seeds import Stream, generator
 
@@ -34,7 +34,7 @@ def fault_notes(config: Config) -> tuple[str, ...]:
         config: The experiment.
 
     Returns:
-        At most one sentence; none where nobody is faulty.
+        At most one sentence, and one where their scale does nothing; none where nobody is faulty.
     """
     section, faults = config.devices.faults, drawn_faults(config)
     if not faults.devices:
@@ -47,10 +47,16 @@ def fault_notes(config: Config) -> tuple[str, ...]:
         return (f"`devices.faults.share` ({section.share:g}) is less than one device: nobody is faulty.",)
     shown = ", ".join(map(str, faults.devices[:20])) + (", ..." if len(faults.devices) > 20 else "")
     count = config.devices.count
-    return (
+    said = (
         f"{len(faults.devices)} of {count} devices are faulty from round {faults.since} on (`devices.faults.kind` "
         f"{section.kind}): {shown}. Accuracies are those of the {count - len(faults.devices)} honest ones.",
     )
+    if section.kind in set(FAULTS.own) - set(SCALED) and "scale" in named_keys(section):
+        scaled = ", ".join(SCALED)
+        said += (
+            f"`devices.faults.scale` without effect: `devices.faults.kind` is {section.kind}, not one of {scaled}.",
+        )
+    return said
 
 
 def fault_record(config: Config) -> dict[str, object]:

@@ -363,7 +363,7 @@ class DeviceGroup:
                 [d for i, d in self.devices.items() if i not in out and self.method.law.sources(i)]
             )
             report = self._evaluator.devices(asked, round_index, rules, references, began)
-            return self._attack.measured(report, asked, self.method, round_index)
+            return self._attack.measured(report, asked, self.method, round_index, references)
 
     def _scored(self, done: int, total: int) -> None:
         self._store.read()

@@ -90,6 +90,8 @@ def log_likelihoods(
     """
     known = ~np.isnan(correlations).any(axis=(1, 2, 3))
     out = np.full((len(features), len(correlations)), -np.inf)
+    if not len(features):
+        return out
     tokens = np.cumsum([0, *[f.shape[1] for f in features]])
     joined = np.concatenate(features, axis=1).astype(np.float64)
     for t in np.flatnonzero(known):

@@ -30,6 +30,11 @@ def cubic_density(step: int, steps: int, final: float) -> float:
     return final + (1.0 - final) * (1.0 - step / steps) ** 3
 
 
+def kept_entries(share: float, size: int) -> int:
+    """Entries that a share of a vector is: max(1, round(share size))."""
+    return max(1, round(share * size))
+
+
 def layer_densities(
     sizes: Sequence[int], density: float, scores: Sequence[float], *, exponent: float, least: float
 ) -> np.ndarray:
@@ -109,8 +114,8 @@ def choose_mask(
         least: k_min for "effective_rank".
 
     Returns:
-        (size,) bool. A layer keeps round(k_l n_l) of its n_l entries (of its rows for "row"), with "global" all
-        layers together round(density n); fewer where fewer are allowed.
+        (size,) bool. A layer keeps `kept_entries` of its n_l entries (of its rows for "row") at the share k_l, with
+        "global" all layers together round(density n) and each at least one; fewer where fewer are allowed.
     """
     segments = layout.of("b")
     worth = [_worth(magnitude, allowed, s, kind) for s in segments]
@@ -120,7 +125,7 @@ def choose_mask(
         sizes = [len(w) for w in worth]
         given = np.ones(len(worth)) if scores is None or budget == "uniform" else np.asarray(scores, float)
         shares = layer_densities(sizes, density, list(given), exponent=exponent, least=least)
-        keep = [_largest(w, round(float(k) * len(w))) for w, k in zip(worth, shares, strict=True)]
+        keep = [_largest(w, kept_entries(float(k), len(w))) for w, k in zip(worth, shares, strict=True)]
     mask = np.zeros(layout.size, bool)
     for segment, chosen in zip(segments, keep, strict=True):
         whole = np.repeat(chosen, segment.shape[1]) if kind == "row" else chosen
@@ -144,8 +149,13 @@ def _largest(worth: np.ndarray, count: int) -> np.ndarray:
 
 
 def _global_keep(worth: Sequence[np.ndarray], density: float) -> list[np.ndarray]:
-    keep = _largest(np.concatenate(worth), round(density * sum(len(w) for w in worth)))
-    return np.split(keep, np.cumsum([len(w) for w in worth])[:-1])
+    """The largest of all layers; the best of each layer in which one is allowed comes before all others."""
+    ranked, best = [w.copy() for w in worth], [int(w.argmax()) for w in worth]
+    open_layers = [k for k, w in enumerate(worth) if w[best[k]] >= 0]
+    for k in open_layers:
+        ranked[k][best[k]] = np.inf
+    count = max(len(open_layers), round(density * sum(len(w) for w in worth)))
+    return np.split(_largest(np.concatenate(ranked), count), np.cumsum([len(w) for w in worth])[:-1])
 
 
 def check_disjoint(density: float, tasks: int) -> None:

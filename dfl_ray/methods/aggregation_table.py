@@ -24,3 +24,6 @@ AGGREGATIONS: Registry[Any] = Registry(
     },
 )
 """Every aggregation rule by name."""
+
+TRIMMING = ("trimmed_mean", "krum")
+"""Those of ours that read `method.faulty_share`."""

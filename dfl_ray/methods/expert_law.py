@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dfl_ray.config.methods import PerTaskConfig, Precision, ReplicasConfig, SparseOrthogonalConfig
-from dfl_ray.lora.masks import cubic_density, layer_densities
+from dfl_ray.lora.masks import cubic_density, kept_entries, layer_densities
 from dfl_ray.methods.expert_traffic import AnnouncedMask, ExpertTraffic, HeldUpdate, TaskMasks
 from dfl_ray.methods.laws import LawContext, Planned, adapter_bytes, exchange_due
 from dfl_ray.network.comm_graph import Tree
@@ -342,7 +342,8 @@ class ExpertLaw:
         owned = [m // tasks + (place < m % tasks) if sparse.disjoint else m for m in rows]
         most = [n if by_row else n * sparse.rank for n in owned]
         if sparse.budget == "global":
-            return width * min(round(density * sum(sizes)), sum(most))
+            least = sum(m > 0 for m in most)
+            return width * min(max(least, round(density * sum(sizes))), sum(most))
         shares = layer_densities(
             sizes,
             density,
@@ -350,7 +351,9 @@ class ExpertLaw:
             exponent=sparse.budget_exponent,
             least=sparse.budget_min,
         )
-        return width * sum(min(round(float(k) * n), m) for k, n, m in zip(shares, sizes, most, strict=True))
+        return width * sum(
+            min(kept_entries(float(k), n), m) for k, n, m in zip(shares, sizes, most, strict=True)
+        )
 
     def _exact_mask(self, kept: int) -> bool:
         """Whether a mask's encoded length depends on nothing but how many entries it keeps."""

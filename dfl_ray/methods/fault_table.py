@@ -28,3 +28,6 @@ FAULTS: Registry[Any] = Registry(
     },
 )
 """Every kind of fault by name."""
+
+SCALED = ("sign_flip", "scaled_noise", "sybil")
+"""Those of ours that read `devices.faults.scale`."""

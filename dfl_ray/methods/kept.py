@@ -8,11 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from dfl_ray.lora.layout import Layout
-
-
-def kept_entries(share: float, size: int) -> int:
-    """Entries that a share of a vector is: max(1, round(share size))."""
-    return max(1, round(share * size))
+from dfl_ray.lora.masks import kept_entries
 
 
 def kept_of_each(share: float, layout: Layout) -> int:

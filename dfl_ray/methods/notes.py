@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dfl_ray.config.baselines import ChocoConfig
 from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
+from dfl_ray.config.section import named_keys
+from dfl_ray.config.training import GossipConfig, TrainingConfig
+from dfl_ray.lora.layout import LayerShape
+from dfl_ray.methods.aggregation_table import AGGREGATIONS, TRIMMING
 from dfl_ray.methods.expert_law import update_rounds
 from dfl_ray.network.comm_graph import CommGraph
 
@@ -24,6 +30,12 @@ def method_notes(config: Config) -> tuple[str, ...]:
         One sentence each.
     """
     method, notes = config.method, []
+    idle = isinstance(method, GossipConfig) and method.aggregation in set(AGGREGATIONS.own) - set(TRIMMING)
+    if isinstance(method, GossipConfig) and idle and "faulty_share" in named_keys(method):
+        notes.append(
+            f"`method.faulty_share` without effect: `method.aggregation` is {method.aggregation}, not "
+            f"{' or '.join(TRIMMING)}."
+        )
     if isinstance(method, ChocoConfig):
         share, step = method.keep_share, method.consensus_step
         if step > CHOCO_STEP_PER_SHARE * share * (1 + 1e-9):
@@ -73,4 +85,31 @@ def mask_notes(config: Config, graph: CommGraph) -> tuple[str, ...]:
         f"`method.density` {method.density:g}: the last mask is announced in round {max(schedule)} of {rounds}, and "
         f"holds once it has reached all holders, up to {max(delays)} rounds later. Raise `rounds`, or lower "
         "`method.prune_end`.",
+    )
+
+
+def density_notes(method: TrainingConfig, layers: Sequence[LayerShape]) -> tuple[str, ...]:
+    """Say that a density is less than the one entry, or row, that a mask keeps of every layer.
+
+    Args:
+        method: The section `method`.
+        layers: The adapted layers.
+
+    Returns:
+        At most one sentence; none for methods without masks.
+    """
+    if not isinstance(method, SparseOrthogonalConfig):
+        return ()
+    by_row = method.mask == "row"
+    sizes = [layer.out_features * (1 if by_row else method.rank) for layer in layers]
+    if method.budget == "global":
+        short = len(layers) if round(method.density * sum(sizes)) < len(layers) else 0
+    else:
+        short = sum(round(method.density * size) < 1 for size in sizes)
+    if not short:
+        return ()
+    unit = "row" if by_row else "entry"
+    return (
+        f"`method.density` {method.density:g} is less than one {unit} of B in {short} of {len(layers)} layers: a mask "
+        "keeps one of each, which is more.",
     )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from dfl_ray.config.literature import SparseStarConfig
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.lora.layout import Factor
+from dfl_ray.lora.masks import kept_entries
 from dfl_ray.methods.due import rests
-from dfl_ray.methods.kept import kept_entries, kept_of_each
+from dfl_ray.methods.kept import kept_of_each
 from dfl_ray.methods.laws import LawContext, NoTraffic, Planned, adapter_bytes, factor_size
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES, SHARED_TASK, Kind

@@ -74,6 +74,8 @@ def deal_rows(config: Config, tasks: Sequence[TokenTask], mixture: np.ndarray) -
                 lognormal_sigma=config.devices.lognormal_sigma,
             )
         )
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(str(error)) from error
     held = held_tasks(mixture)

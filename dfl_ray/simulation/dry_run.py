@@ -26,6 +26,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.due import rests
 from dfl_ray.methods.laws import LawContext, TrafficLaw
+from dfl_ray.methods.notes import density_notes
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
@@ -160,7 +161,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     targets = _targets(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
     config, rules = with_rules_in_reach(config, layers, len(names))
-    warm = warm_notes(config, warm_start(config, layers), layers)
+    told = (*rules, *warm_notes(config, warm_start(config, layers), layers), *density_notes(method, layers))
     with step("topology"):
         deployment = build_deployment(config, len(names), _sketches(config, tokens), names)
         graph = graph_for(config, deployment.topology)
@@ -174,7 +175,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
     law = spec.law(context)
     dealt, more = _dealt(config, tokens, deployment.mixture)
     counts = TokenCount(config, law, planned.lengths, dealt, deployment.mixture @ means)
-    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *rules, *warm), deployment, graph)
+    notes = setup_notes(config, planned.notes, tokens, (*targets.notes, *told), deployment, graph)
     return Outline(
         config,
         targets,

@@ -16,13 +16,14 @@ import numpy as np
 from dfl_ray.config.methods import PerTaskConfig, SparseOrthogonalConfig
 from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
+from dfl_ray.config.settings import skew_notes
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.devices.faulty import fault_notes
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
-from dfl_ray.methods.notes import mask_notes, method_notes
+from dfl_ray.methods.notes import density_notes, mask_notes, method_notes
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import (
@@ -132,14 +133,8 @@ def build_experiment(
         setup = _group_setup(config, weights, tokens, layers, router_layers, deployment, graph, projections)
         setup = with_gradient_bases(replace(setup, warm=warm, ups=static_ups(config, layers)))
     flops = flops_per_token(config.method, layers, targets.parameters)
-    notes = setup_notes(
-        config,
-        loaded.notes,
-        tokens,
-        (*targets.notes, *rules, *warm_notes(config, warm, layers)),
-        deployment,
-        graph,
-    )
+    told = (*targets.notes, *rules, *warm_notes(config, warm, layers), *density_notes(config.method, layers))
+    notes = setup_notes(config, loaded.notes, tokens, told, deployment, graph)
     return Experiment(
         config, setup, deployment.channel, deployment.topology, flops, (*chosen, *notes), sketches
     )
@@ -316,8 +311,8 @@ def setup_notes(
     graph += cluster_notes(config.topology, deployment.sketches)
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
-    method = (*method_notes(config), *mask_notes(config, comm))
-    settings = (*fault_notes(config), *privacy_notes(config.privacy), *method)
+    settings = (*skew_notes(config.devices), *fault_notes(config), *privacy_notes(config.privacy))
+    settings += (*method_notes(config), *mask_notes(config, comm))
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 

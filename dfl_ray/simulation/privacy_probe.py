@@ -50,8 +50,9 @@ def probe_privacy(run: SavedRun, rows: int = 32) -> pd.DataFrame:
     `membership_auc`: the threshold attack on the loss, own training rows of the task against held-out ones.
     `row_b`, `row_a`: which tokens one training row had, from its plain gradient of B, of A (`evaluation.leakage`); an
     upper bound, since no device sends a plain gradient. `round_b`, `round_a`: the same from what one round's local
-    steps by AdamW, with moments of 0, change in B, in A. NaN where a change is 0. Which factor a neighbour sees is the
-    method's (`dfl-ray methods`).
+    steps by AdamW, with moments of 0, change in B, in A. A round draws `method.local_steps` times `method.batch_rows`
+    of the rows in turn; only the tokens of those that it has drawn count as had. NaN where a change is 0. Which factor
+    a neighbour sees is the method's (`dfl-ray methods`).
 
     Args:
         run: The run's saved state.
@@ -102,13 +103,14 @@ def _leaked(one: Probed, inputs: torch.Tensor, rows: Sequence[Pair]) -> list[flo
     owner = torch.zeros(1, dtype=torch.int64)
     gradient, _ = row_gradients(model, one.layout, one.theta, owner, rows[:1], scale=one.scale)
     state = AdapterState.from_theta(one.theta.clone())
-    taken = [rows[i % len(rows)] for i in range(config.local_steps * config.batch_rows)]
+    drawn = config.local_steps * config.batch_rows
+    taken = [rows[i % len(rows)] for i in range(drawn)]
     steps = [taken[k :: config.local_steps] for k in range(config.local_steps)]
     size = step_size(config, max(config.warmup_rounds, 1))
     train_adapters(model, one.layout, state, [LocalWork(steps)], size=size, scale=one.scale)
     return [
         _told(one, change, factor, inputs, seen)
-        for change, seen in ((gradient, rows[:1]), (state.theta - one.theta, rows))
+        for change, seen in ((gradient, rows[:1]), (state.theta - one.theta, rows[:drawn]))
         for factor in ("b", "a")
     ]
 

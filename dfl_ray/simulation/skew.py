@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfl_ray.config.devices import DevicesConfig
+from dfl_ray.errors import InputError
 from dfl_ray.seeds import Stream, generator, integer
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def skewed_rows(
         For each device task -> ascending row numbers; None where `devices.skew` is `none`.
 
     Raises:
-        ValueError: A holder would get no row; it says what to change.
+        InputError: A holder would get no row; it says what to change.
     """
     if devices.skew == "none":
         return None
@@ -58,15 +59,28 @@ def _dealt(devices: DevicesConfig, seed: int, task: int, tokens: TokenTask, hold
     from topology import row_partition
 
     draw = integer(seed, Stream.ROWS, _DRAW, task)
-    try:
-        if devices.skew == "label_dirichlet":
-            labels = answer_labels(tokens.train)
-            return row_partition.dirichlet(labels, holders, alpha=devices.skew_alpha, seed=draw, least=1)
-        if devices.skew == "label_shards":
-            labels, count = answer_labels(tokens.train), devices.shards_per_device
-            return row_partition.shards(labels, holders, shards_per_device=count, seed=draw)
-    except ValueError as error:
-        raise ValueError(f"`devices.skew: {devices.skew}`, task `{tokens.name}`: {error}") from error
+    named = f"`devices.skew: {devices.skew}`, task `{tokens.name}`"
+    if devices.skew == "label_dirichlet":
+        labels, alpha = answer_labels(tokens.train), devices.skew_alpha
+        try:
+            return row_partition.dirichlet(labels, holders, alpha=alpha, seed=draw, least=1)
+        except ValueError:
+            raise InputError(
+                f"{named}: at `devices.skew_alpha` {alpha:g} a holder gets no row in {row_partition.MOST_DRAWS} draws",
+                got=f"{len(labels)} rows for {holders} holders",
+                expected="at least one row for each",
+                change="Raise `devices.skew_alpha`, lower `devices.count`, or add rows.",
+            ) from None
+    if devices.skew == "label_shards":
+        labels, shards = answer_labels(tokens.train), devices.shards_per_device
+        if holders * shards > len(labels):
+            raise InputError(
+                f"{named}: too few rows for `devices.shards_per_device` {shards}",
+                got=f"{holders * shards} shards of {holders} holders, {len(labels)} rows",
+                expected="at least one row a shard",
+                change="Lower `devices.shards_per_device` or `devices.count`, or add rows.",
+            )
+        return row_partition.shards(labels, holders, shards_per_device=shards, seed=draw)
     by_length = np.argsort(tokens.train.answer_start, kind="stable")
     return [np.sort(part) for part in np.array_split(by_length, holders)]
 

@@ -6,9 +6,8 @@ written by hand after the datasets' cards, not against the hub itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from string import Formatter
 from typing import Any, cast
 
 from dfl_ray.config.tasks import PromptTemplate, TasksConfig
@@ -17,7 +16,7 @@ from dfl_ray.models.hub import check_hub
 from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.ready import READY
-from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of
+from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of, template_fields
 from dfl_ray.tasks.splitting import split_rows
 from dfl_ray.tasks.templates import Fields, Template, pick
 
@@ -108,33 +107,23 @@ def own_template(name: str, own: PromptTemplate) -> Template:
     Raises:
         InputError: A format string that is not understood.
     """
-    fields: list[str] = []
+    read: dict[str, tuple[str, ...]] = {}
     for key in ("prompt", "answer"):
         try:
-            parts = [field for _, field, _, _ in Formatter().parse(getattr(own, key)) if field is not None]
+            read[key] = template_fields(getattr(own, key))
         except ValueError as error:
-            raise InputError(
-                f"`tasks.templates.{name}.{key}` is not a format string", got=str(error)
-            ) from None
-        if not all(part.isidentifier() for part in parts):
-            bad = next(part for part in parts if not part.isidentifier())
-            raise InputError(
-                f"`tasks.templates.{name}.{key}` names no field",
-                got=f"{{{bad}}}",
-                expected="a field's name in braces",
-            )
-        fields.extend(parts)
-    return Template(
-        own.dataset, own.subset, own.train_split, own.test_split, _maker(own), tuple(dict.fromkeys(fields))
-    )
+            raise InputError(f"`tasks.templates.{name}.{key}` {error}") from None
+    fields = tuple(dict.fromkeys((*read["prompt"], *read["answer"])))
+    make = _maker(own, read["answer"])
+    return Template(own.dataset, own.subset, own.train_split, own.test_split, make, fields)
 
 
-def _maker(own: PromptTemplate) -> Callable[[Fields], Row]:
+def _maker(own: PromptTemplate, answer_fields: Sequence[str]) -> Callable[[Fields], Row]:
     def make(record: Fields) -> Row:
         named: Mapping[str, Any] = record
         if own.labels is not None:
-            labels = own.labels
-            named = {k: pick(labels, int(v)) if isinstance(v, int) else v for k, v in record.items()}
+            numbers = {k: record[k] for k in answer_fields if isinstance(record[k], int)}
+            named = {**record, **{k: pick(own.labels, int(v)) for k, v in numbers.items()}}
         return Row(own.prompt.format_map(record), own.answer.format_map(named))
 
     return make

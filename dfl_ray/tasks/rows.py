@@ -95,7 +95,10 @@ def _joined(record: Mapping[Any, Any], template: str) -> str:
         value = _value(record, name)
         if not isinstance(value, str | int | float):
             raise _Unusable(f"field `{name}` is {kind(value)}, neither text nor a number")
-    prompt = template.format_map(record)
+    try:
+        prompt = template.format_map(record)
+    except (ValueError, OverflowError) as error:
+        raise _Unusable(f"`tasks.template` cannot write it: {error}") from None
     if not prompt.strip():
         raise _Unusable("`tasks.template` gives an empty prompt")
     return _whole(prompt, "the prompt")
@@ -124,12 +127,27 @@ def template_fields(template: str) -> tuple[str, ...]:
     """List the fields that a format string reads, each once, in the order of their first use.
 
     Args:
-        template: A valid format string; `TasksConfig` has checked that it is one.
+        template: The format string.
 
     Returns:
-        The names.
+        The names; none where it has no part in braces.
+
+    Raises:
+        ValueError: It cannot be read, or a part in braces is no field's name with a format that Python knows. It says
+            what the string is or must do, without naming it.
     """
-    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name is not None))
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"is not a format string: {error}") from None
+    for _, name, form, conversion in parts:
+        if not (name or "").isidentifier():
+            raise ValueError(f"must name fields in braces, e.g. {{instruction}}, got {template!r}")
+        if conversion not in (None, "s", "r", "a"):
+            raise ValueError(f"knows the conversions !s, !r and !a, got `!{conversion}` in {template!r}")
+        if "{" in (form or ""):
+            raise ValueError(f"must give a field's format itself, not by another field, got {template!r}")
+    return tuple(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
 
 
 def refuse_bad_rows(tables: Sequence[RowTable]) -> None:

@@ -53,6 +53,10 @@ def test_unknown_tasks_are_never_chosen():
     assert np.isfinite(found[0, [0, 2]]).all()
 
 
+def test_no_prompts_have_no_likelihoods():
+    assert log_likelihoods([], random_correlations(3, 2, 4), shrinkage=0.1).shape == (0, 3)
+
+
 def test_filter_minimises_its_objective():
     """M_t = argmin tr((M-I)C_t(M-I)^T) + sum_{s != t} tr(M C_s M^T) + lambda |M|^2: the gradient vanishes."""
     n, ridge = 6, 0.05

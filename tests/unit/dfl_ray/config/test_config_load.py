@@ -245,3 +245,16 @@ def test_overrides_may_be_numpys():
     config = load_config(None, given)
     assert config.devices.area_m == (10.0, 20.0) and config.tasks.names == ("topic", "add")
     assert (config.method.name, config.method.rank, config.runtime.runs_dir) == ("dlora", 4, "x #1")
+
+
+@pytest.mark.parametrize("source", ["synthetic", "files", "hub"])
+def test_a_configuration_that_states_every_key_is_read_whatever_the_source(source: str) -> None:
+    """As `resume` reads one; a key at its default takes a preset's value back."""
+    config = load_config(
+        None, [f"tasks.source={source}", "tasks.names=[sst2,cola]" if source == "hub" else "seed=1"]
+    )
+    assert from_data(config.model_dump(mode="json")) == config
+    assert (
+        load_config("flowertune", ["tasks={source: synthetic}", "tasks.test_share=null"]).tasks.test_share
+        is None
+    )

@@ -40,6 +40,31 @@ def test_global_is_one_threshold():
     assert MAGNITUDE[mask].min() > MAGNITUDE[~mask].max()
 
 
+@pytest.mark.parametrize("budget", ["uniform", "global", "effective_rank"])
+@pytest.mark.parametrize(("kind", "width"), [("element", 1), ("row", 4)])
+def test_a_layer_keeps_its_largest_at_least(kind, width, budget):
+    mask = choose_mask(
+        MAGNITUDE, EVERYTHING, LAYOUT, 1e-5, kind=kind, budget=budget, scores=[1.0, 9.0], least=1e-6
+    )
+    for s in LAYOUT.of("b"):
+        values, kept = MAGNITUDE[s.start : s.stop], mask[s.start : s.stop]
+        assert kept.sum() == width
+        worth = values if kind == "element" else np.repeat((values.reshape(s.shape) ** 2).sum(axis=1), 4)
+        assert kept[worth.argmax()]
+
+
+def test_global_keeps_one_of_a_layer_of_small_values_and_none_of_one_not_allowed():
+    first, second = LAYOUT.of("b")
+    small = MAGNITUDE.copy()
+    small[first.start : first.stop] /= 1e3
+    mask = choose_mask(small, EVERYTHING, LAYOUT, 0.1, budget="global")
+    assert mask.sum() == round(0.1 * LAYOUT.size) and mask[first.start : first.stop].sum() == 1
+    closed = EVERYTHING.copy()
+    closed[second.start : second.stop] = False
+    mask = choose_mask(MAGNITUDE, closed, LAYOUT, 1e-5, budget="global")
+    assert mask.sum() == 1 and not mask[second.start : second.stop].any()
+
+
 def test_masks_are_nested():
     wide = choose_mask(MAGNITUDE, EVERYTHING, LAYOUT, 0.6)
     narrow = choose_mask(RNG.random(LAYOUT.size), wide, LAYOUT, 0.3)

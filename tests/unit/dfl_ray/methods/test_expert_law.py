@@ -20,6 +20,13 @@ CASES = {
     "pruned": SparseOrthogonalConfig(**SPARSE, density=0.25, precision="float16"),
     # More entries are asked for than the rows that a task owns hold.
     "disjoint": SparseOrthogonalConfig(**SPARSE, density=0.6, disjoint=True, precision="float16"),
+    # A density that rounds to no entry keeps one a layer.
+    "one a layer": SparseOrthogonalConfig(**SPARSE, density=1e-5),
+    "one row a layer": SparseOrthogonalConfig(**SPARSE, density=1e-5, mask="row"),
+    "one a layer, global": SparseOrthogonalConfig(**SPARSE, density=1e-5, budget="global"),
+    "one row a layer, disjoint": SparseOrthogonalConfig(
+        **SPARSE, density=1e-5, mask="row", budget="global", disjoint=True
+    ),
     "by effective rank": SparseOrthogonalConfig(**SPARSE, density=0.25, budget="effective_rank"),
     "nothing averaged": LocalPerTaskConfig(**SET),
 }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dfl_ray.lora.layout import LayerShape, Layout
-from dfl_ray.methods.kept import drawn, kept_entries, kept_of_each, largest, largest_of_each
+from dfl_ray.lora.masks import kept_entries
+from dfl_ray.methods.kept import drawn, kept_of_each, largest, largest_of_each
 from dfl_ray.methods.modules import joined, products
 from dfl_ray.methods.sparse_body import heard, sparse_body, sparse_entries
 

@@ -13,11 +13,13 @@ from dfl_ray.cli import main
 from dfl_ray.cli.methods import words_for
 from dfl_ray.config.load import load_config
 from dfl_ray.errors import InputError
+from dfl_ray.lora.layout import LayerShape
 from dfl_ray.lora.optimizer import StepSize, proximal_
-from dfl_ray.methods.notes import CHOCO_STEP_PER_SHARE, method_notes
+from dfl_ray.methods.notes import CHOCO_STEP_PER_SHARE, density_notes, method_notes
 from dfl_ray.methods.page import about, methods_page
 from dfl_ray.methods.table import METHODS
 from dfl_ray.simulation.dry_run import dry_run
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.method_bytes import bytes_of_methods
 from tests.conftest import SMALL_RUN, small_config
 
@@ -174,3 +176,26 @@ def test_settings_that_are_odd_are_told_and_a_server_that_is_no_device_is_refuse
     with pytest.raises(InputError, match=r"`method.server` is no device of the run"):
         load_config(None, ["method=fedavg_star", "method.server=10"])
     assert np.isfinite(load_config(None, ["method=flasc"]).method.upload_share)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (("method.density=0.02",), "less than one entry of B in 1 of 2 layers"),
+        (("method.density=0.02", "method.mask=row"), "less than one row of B in 2 of 2 layers"),
+        (("method.density=0.01", "method.budget=global"), "in 2 of 2 layers"),
+        (("method.density=0.02", "method.budget=global"), ""),
+    ],
+)
+def test_a_density_below_one_entry_of_a_layer_is_told(words, said):
+    layers = (LayerShape("a", 5, 6), LayerShape("b", 20, 8))
+    told = density_notes(load_config(None, ["method.rank=4", *words]).method, layers)
+    assert (len(told), said in " ".join(told)) == (bool(said), True)
+    assert density_notes(load_config(None, ["method=dlora"]).method, layers) == ()
+
+
+def test_a_run_and_its_plan_tell_such_a_density(tmp_path):
+    config = small_config(tmp_path, "method.density=1e-5")
+    for notes in (build_experiment(config).notes, dry_run(config).notes):
+        assert sum("less than one entry of B" in note for note in notes) == 1

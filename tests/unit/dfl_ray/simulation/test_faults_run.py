@@ -14,6 +14,7 @@ from dfl_ray.devices.faulty import drawn_faults, fault_notes
 from dfl_ray.errors import InputError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
+from dfl_ray.methods.notes import method_notes
 from dfl_ray.records import load_run
 from dfl_ray.records.faults import privacy_lines
 from dfl_ray.records.words import share
@@ -157,6 +158,25 @@ def test_a_backdoor_is_learnt_and_its_success_recorded(tmp_path):
     assert set(found.evaluation.loc[found.evaluation["round"] > 0, "device"]) == {honest}
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("evaluate.score=f1",), False),
+        (("tasks.score={topic: f1}",), True),
+        (("tasks.score={topic: f1}", "method.rule=likelihood_soft"), True),
+        (("tasks.score={topic: f1}", "method.rule=filter"), True),
+    ],
+)
+def test_a_backdoor_in_tasks_without_a_triggered_row(words, asked, tmp_path):
+    """Free answers have no right answer to compare, so that of such tasks no row with the trigger is asked."""
+    _, found = run(
+        tmp_path, "backdoor", *words, "devices.partition.min_holders=1", "evaluate.rows_per_task=4"
+    )
+    assert found.info["state"] == "done"
+    assert ("attack_success" in found.info["faults"]) == asked
+
+
 def printed(table):
     from rich.console import Console
 
@@ -175,6 +195,22 @@ def test_settings_that_switch_nothing_on_are_told(tmp_path):
     (said,) = privacy_notes(config.privacy)
     assert "privacy.noise_multiplier" in said and "not private" in said
     assert said in build_experiment(config).notes
+
+
+def test_a_scale_and_a_faulty_share_that_nothing_reads_are_told(tmp_path):
+    def told(*words):
+        config = small_config(tmp_path, "method=dlora", "devices.faults.share=0.3", *words)
+        return [n for n in (*fault_notes(config), *method_notes(config)) if "without effect" in n]
+
+    (said,) = told("devices.faults.kind=crash", "devices.faults.scale=2")
+    assert "`devices.faults.scale`" in said and "`devices.faults.kind` is crash" in said
+    assert not told("devices.faults.kind=crash") and not told("devices.faults.scale=2")
+    (said,) = told("method.faulty_share=0.25", "method.aggregation=median")
+    assert "`method.faulty_share`" in said and "is median, not trimmed_mean or krum" in said
+    assert not told("method.aggregation=median")
+    assert not told("method.aggregation=krum", "method.faulty_share=0.1")
+    stated = from_data(small_config(tmp_path, "method=dlora").model_dump(mode="json"))
+    assert method_notes(stated) == ()
 
 
 @pytest.mark.parametrize("kind", ["nan_payload", "crash", "silent", "label_flip"])

@@ -304,6 +304,16 @@ def test_the_page_is_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert scope["found"].last_round == 1 and scope["picture"].data
 
 
+def test_a_round_tells_of_the_rows_it_was_trained_on_alone(early: Any) -> None:
+    """Rows that a round of two steps of four rows has not drawn change nothing of what the round is found to tell."""
+    from dfl_ray.simulation.export_device import open_saved
+    from dfl_ray.simulation.privacy_probe import probe_privacy
+
+    run = open_saved(early.path)
+    drawn, more = (probe_privacy(run, rows)[["round_b", "round_a"]] for rows in (8, 32))
+    assert drawn.notna().all(axis=None) and drawn.equals(more)
+
+
 def test_saved_adapters_are_attacked(early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every device and held task is attacked, and a row's plain gradient tells more than guessing."""
     import json

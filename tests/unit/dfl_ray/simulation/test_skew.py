@@ -7,18 +7,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dfl_ray.config.load import load_config
+from dfl_ray.config.load import from_data, load_config
 from dfl_ray.config.presets import preset_names
+from dfl_ray.config.settings import skew_notes
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.dealing import deal_rows
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.simulation.skew import answer_labels
+from tests.conftest import small_config
 from topology import row_partition
 
 MIXTURE = np.array([[1, 0], [0.5, 0.5], [0.5, 0.5], [0, 1]])
 
 
-def dealt(tasks, *words, seed=0):
-    return deal_rows(load_config(None, [*words, f"seed={seed}"]), tasks, MIXTURE)
+def dealt(tasks, *words, seed=0, mixture=MIXTURE):
+    return deal_rows(load_config(None, [*words, f"seed={seed}"]), tasks, mixture)
 
 
 def parts(found, task):
@@ -94,8 +97,21 @@ def test_the_same_seed_deals_the_same_and_another_one_does_not(token_tasks):
 
 
 def test_what_cannot_be_dealt_or_contradicts_is_refused(token_tasks):
-    with pytest.raises(InputError, match=r"`devices.skew: label_shards`, task `topic`"):
+    with pytest.raises(InputError, match=r"`devices.skew: label_shards`, task `topic`") as caught:
         dealt(token_tasks, "devices.skew=label_shards", "devices.shards_per_device=500")
+    assert "too few rows for `devices.shards_per_device` 500. Got: 1500 shards of 3 holders" in str(
+        caught.value
+    )
+    assert "Lower `devices.shards_per_device` or `devices.count`" in str(caught.value)
+    with pytest.raises(InputError, match=r"`devices.skew: label_dirichlet`, task `topic`") as caught:
+        dealt(
+            token_tasks,
+            "devices.skew=label_dirichlet",
+            "devices.skew_alpha=1e-3",
+            mixture=np.full((60, 2), 0.5),
+        )
+    assert "Raise `devices.skew_alpha`, lower `devices.count`" in str(caught.value)
+    assert "lower least" not in str(caught.value)
     with pytest.raises(InputError, match="says itself how many rows"):
         load_config(None, ["devices.skew=length", "devices.sizes=lognormal"])
 
@@ -121,3 +137,29 @@ def test_the_presets_of_uneven_data_say_what_their_names_say():
     ]
     assert got["skew-quantity"].sizes == "lognormal"
     assert [got[n].partition.type for n in ("skew-tasks", "skew-one-task")] == ["dirichlet", "one_each"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (
+            ("devices.skew_alpha=0.5",),
+            "`devices.skew_alpha` without effect: `devices.skew` is none, not label_dir",
+        ),
+        (
+            ("devices.skew=length", "devices.shards_per_device=3"),
+            "`devices.skew` is length, not label_shards",
+        ),
+        (("devices.lognormal_sigma=2",), "`devices.sizes` is equal, not lognormal"),
+        (("devices.skew=label_dirichlet", "devices.skew_alpha=0.1"), ""),
+        (("devices.sizes=lognormal", "devices.lognormal_sigma=2"), ""),
+    ],
+)
+def test_settings_of_uneven_data_that_nothing_reads_are_told(words, said, tmp_path):
+    config = small_config(tmp_path, *words)
+    told = skew_notes(config.devices)
+    assert (len(told), said in " ".join(told)) == (bool(said), True)
+    assert set(told) <= set(build_experiment(config).notes)
+    stated = from_data(load_config(None, []).model_dump(mode="json"))
+    assert skew_notes(stated.devices) == ()

@@ -226,12 +226,26 @@ def test_a_template_says_what_a_row_lacks(tmp_path: Path) -> None:
     assert found.train == (Row("Do 7", "y"),)
 
 
+def test_a_format_that_a_value_does_not_take_makes_a_bad_row(tmp_path: Path) -> None:
+    rows = [{"prompt": 7, "answer": "y"}, {"prompt": "seven", "answer": "y"}, {"prompt": 7.5, "answer": "y"}]
+    put(tmp_path / "t", "test.jsonl", lines([{"prompt": 8, "answer": "y"}]))
+    put(tmp_path / "t", "train.jsonl", lines(rows))
+    told = complaint(tmp_path, template="{prompt:d}")
+    assert "line 2: `tasks.template` cannot write it: Unknown format code 'd'" in told and "line 3" in told
+    assert "line 1" not in told
+    (found,) = load(tmp_path, template="{prompt:03d}", on_bad_rows="skip").tasks
+    assert found.train == (Row("007", "y"),)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["tasks.template='{a'"], "`template` is not a format string"),
         (["tasks.template='{0} {a}'"], "`template` must name fields in braces"),
         (["tasks.template='no field'"], "`template` must name fields in braces"),
+        (["tasks.template='{a!z}'"], "`template` knows the conversions !s, !r and !a, got `!z`"),
+        (["tasks.template='{a:{b}}'"], "`template` must give a field's format itself"),
+        (["tasks.fields={x: {template: '{a:{b}}'}}"], "`template` must give a field's format itself"),
         (["tasks.template='{a}'", "tasks.prompt_field=b"], "either `template` or `prompt_field`"),
         (["tasks.template='{a}'", "tasks.source=synthetic"], "`source: files` only"),
         (["tasks.score={odd: chance}"], "`tasks.score.odd` has a wrong value"),

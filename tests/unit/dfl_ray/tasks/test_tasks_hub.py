@@ -189,6 +189,14 @@ def test_a_local_folder_with_named_labels(tmp_path: Path) -> None:
     assert task.train[1] == Row("text 1 ->", "yes")
 
 
+def test_labels_name_the_numbers_of_the_answer_alone(tmp_path: Path) -> None:
+    rows = [{"idx": n, "text": f"text {n}", "label": n % 2} for n in range(12)]
+    folder = write(tmp_path / "data", rows)
+    keys = {"labels": ("no", "yes"), "prompt": "{idx}: {text} ->"}
+    (task,) = load_hub_tasks(config(folder, **keys)).tasks
+    assert task.train[5] == Row("5: text 5 ->", "yes") and len(task.train) == 6
+
+
 def test_bad_records_are_refused_with_their_place_or_counted(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "label": n % 2} for n in range(12)]
     rows[2]["label"] = 7
@@ -210,7 +218,12 @@ def test_bad_records_are_refused_with_their_place_or_counted(tmp_path: Path) -> 
         ({"prompt": "{txt} ->"}, "has no field `txt`. Expected: did you mean `text`?"),
         ({"test_split": "dev"}, "cannot be loaded (split `dev`)"),
         ({"prompt": "{text"}, "is not a format string"),
-        ({"prompt": "{text.lower}"}, "names no field. Got: {text.lower}"),
+        ({"prompt": "{text.lower}"}, "`tasks.templates.own.prompt` must name fields in braces"),
+        (
+            {"answer": "{label!z}"},
+            "`tasks.templates.own.answer` knows the conversions !s, !r and !a, got `!z`",
+        ),
+        ({"prompt": "{text:{label}}"}, "must give a field's format itself"),
     ],
 )
 def test_templates_that_do_not_fit(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
