@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray, IntArray
-from channels.checks import require_positive
+from channels.checks import require_positive, require_range
 from channels.registry import unknown_name
 from channels.units import dbm_to_watt
 
-HARDWARE_FIGURES = ("flops_per_s", "joules_per_flop", "watts")
-"""The processor's figures as tables of hardware give them; see `DeviceClass.at`."""
+HARDWARE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"flops_per_s": (1.0, 1e24), "joules_per_flop": (0.0, 1e6), "watts": (0.0, 1e12)}
+)
+"""The processor's figures as tables of hardware give them, with least and largest value; see `DeviceClass.at`."""
+
+HARDWARE_FIGURES = tuple(HARDWARE_RANGES)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class DeviceClass:
         frequency_hz: Clock f in Hz, > 0.
         cycles_per_flop: Cycles C per floating-point operation, > 0.
         capacitance: Effective switched capacitance kappa in J·s²/cycle, >= 0.
-        tx_power_dbm: Transmit power in dBm; None takes the radio settings'.
+        tx_power_dbm: Transmit power in dBm, -200 to 100; None takes the radio settings'.
         battery_j: Battery at the start in J, > 0; inf is mains power.
         step_overhead_s: Time that each local step takes beyond its operations in s, >= 0, at the same power.
     """
@@ -59,6 +64,8 @@ class DeviceClass:
             require_positive(f"device class {self.name!r}: {name}", getattr(self, name))
         for name in ("share", "capacitance", "step_overhead_s"):
             require_positive(f"device class {self.name!r}: {name}", getattr(self, name), zero_allowed=True)
+        if self.tx_power_dbm is not None:
+            require_range(f"device class {self.name!r}: tx_power_dbm", self.tx_power_dbm, -200.0, 100.0)
         if not self.battery_j > 0:
             raise ValueError(
                 f"device class {self.name!r}: battery_j is {self.battery_j!r}; expected > 0 or inf"
@@ -91,7 +98,7 @@ class DeviceClass:
                 "joules_per_flop and watts, or frequency_hz, cycles_per_flop and capacitance"
             )
         for name, value in hardware.items():
-            require_positive(f"device class {self.name!r}: {name}", value, zero_allowed=name != "flops_per_s")
+            require_range(f"device class {self.name!r}: {name}", value, *HARDWARE_RANGES[name])
         return replace(self, **plain, **(self._processor(hardware) if hardware else {}))
 
     def _processor(self, hardware: Mapping[str, float]) -> dict[str, float]:

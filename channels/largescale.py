@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from channels.arrays import FloatArray
+from channels.checks import require_range
 from channels.heights import HEIGHTS_M, height_pairs, pair_shares
 from channels.pathloss import ValidityWarning, get_model, path_loss_db
 from channels.pathloss.model import PathLossModel
@@ -81,7 +82,11 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
 
     Returns:
         The tabulated model.
+
+    Raises:
+        ValueError: If the shortest distance is beyond half of the table.
     """
+    require_range("min_distance_m", settings.min_distance_m, 0.0, LONGEST_M / 2)
     model = settings_model(settings)
     first, last = math.log(settings.min_distance_m), math.log(LONGEST_M)
     distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))

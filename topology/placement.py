@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from topology.registry import Within, check_option_values, check_options
 from topology.tables import PLACEMENTS
 
 Draw = Callable[[int], FloatArray]
+
+LEAST_INSIDE = 1e-3
+"""Share of the offsets from a hotspot in a corner that must stay inside; the others are redrawn."""
 
 GIVEN = ("count", "area_m", "rng")
 """What every placement is given; its other parameters are its options."""
@@ -103,7 +107,7 @@ def hotspots(
     *,
     area_m: tuple[float, float],
     rng: np.random.Generator,
-    hotspots: Annotated[int, Within(ge=1)] = 5,
+    hotspots: Annotated[int, Within(ge=1, le=1_000_000)] = 5,
     spread_m: Annotated[float | None, Within(gt=0)] = None,
     background: Annotated[float, Within(ge=0, le=1)] = 0.0,
     min_separation_m: Annotated[float, Within(ge=0)] = 0.0,
@@ -123,7 +127,8 @@ def hotspots(
         (count, 2) positions, metres.
 
     Raises:
-        ValueError: If a value is out of range, or the area cannot give the separation.
+        ValueError: If a value is out of range, so few offsets stay inside that the draws would not end, or the area
+            cannot give the separation.
 
     Source: Illian, Penttinen, Stoyan and Stoyan, "Statistical Analysis and Modelling of Spatial Point Patterns",
         2008, §6.3 (here with a fixed number of centres and of devices).
@@ -164,6 +169,14 @@ def _thomas(
         raise ValueError(
             "hotspots placement needs hotspots ≥ 1, spread_m > 0 and background in 0..1, "
             f"got {hotspots}, {spread_m}, {background}"
+        )
+    # Of a centre in a corner, which keeps the fewest: the share of offsets from 0 to the side, on both axes.
+    inside = math.prod(math.erf(side / spread_m / math.sqrt(2)) / 2 for side in (width, height))
+    if inside < LEAST_INSIDE:
+        raise ValueError(
+            f"hotspots: spread_m is {spread_m:g} for an area of {width:g} m × {height:g} m: of a hotspot in a "
+            f"corner a share of {inside:.2g} would stay inside, expected at least {LEAST_INSIDE:g}; lower spread_m, or "
+            "take the uniform placement, which this is as good as"
         )
     centres = rng.random((hotspots, 2)) * (width, height)
 

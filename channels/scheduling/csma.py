@@ -35,9 +35,9 @@ _ROUNDING = 1e-9
 
 
 def csma_scheduler(
-    window: Annotated[int, Within(ge=1)] = 16,
+    window: Annotated[int, Within(ge=1, le=2**16)] = 16,
     doublings: Annotated[int, Within(ge=0, le=16)] = 6,
-    sense_dbm: float = -82.0,
+    sense_dbm: Annotated[float, Within(ge=-300, le=300)] = -82.0,
 ) -> Scheduler:
     """Make the scheduler.
 

@@ -83,12 +83,12 @@ class Sensing:
 
 
 def sidelink_mode2_scheduler(
-    period_s: Annotated[float, Within(gt=0)] = PERIOD_S,
+    period_s: Annotated[float, Within(gt=0, le=1e6)] = PERIOD_S,
     sense_dbm: Annotated[float, Within(ge=-300, le=300)] = -90.5,
     least_share: Annotated[float, Within(gt=0, le=1)] = 0.2,
     resource_keep: Annotated[float, Within(ge=0, le=1)] = 0.0,
-    sensing_s: Annotated[float, Within(ge=0)] = 1.1,
-    losses: Annotated[int, Within(ge=0)] = 3,
+    sensing_s: Annotated[float, Within(ge=0, le=1e6)] = 1.1,
+    losses: Annotated[int, Within(ge=0, le=1_000_000)] = 3,
 ) -> Scheduler:
     """Make the scheduler.
 

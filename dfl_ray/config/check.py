@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from channels.registry import check_options
 from dfl_ray.config.asynchronous import asynchronous_problems
@@ -19,7 +18,7 @@ from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.option_files import option_files
 from dfl_ray.config.privacy import privacy_problems
 from dfl_ray.config.problems import Problem, as_error
-from dfl_ray.config.radio import radio_settings
+from dfl_ray.config.radio import radio_problems
 from dfl_ray.config.schema import Config
 from dfl_ray.config.settings import hub_problems, skew_problems, task_problems
 from dfl_ray.config.variates import variates_problems
@@ -34,20 +33,6 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
 
 LONGEST_M = 1e7
 """Longest side of the area; half of the Earth's circumference is 2e7 m."""
-RADIO_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "path_loss_exponent": (0.0, 20.0), "path_loss_reference_m": (1e-6, 1e6), "min_distance_m": (1e-6, 1e6),
-        "los_decorrelation_m": (1e-6, 1e9), "tx_height_m": (1e-3, 1e6), "rx_height_m": (1e-3, 1e6),
-        "carrier_hz": (1e3, 1e15), "bandwidth_hz": (1.0, 1e13), "tx_power_dbm": (-200.0, 100.0),
-        "antenna_gain_db": (-200.0, 200.0), "noise_figure_db": (-100.0, 200.0), "shadowing_sigma_db": (0.0, 50.0),
-        "shadowing_decorrelation_m": (1e-6, 1e9), "rician_k_db": (-200.0, 200.0), "nakagami_m": (0.5, 1e6),
-        "speed_mps": (0.0, 3e8), "slot_s": (1e-9, 1e6), "snr_gap_db": (0.0, 100.0), "sinr_min_db": (-100.0, 100.0),
-        "fade_margin_db": (0.0, 200.0), "waterfall_db": (-100.0, 100.0), "conflict_factor": (1e-6, 1e6),
-        "max_attempts": (1, 1e6), "deadline_s": (1e-9, 1e12), "circuit_power_w": (0.0, 1e6),
-        "receive_power_w": (0.0, 1e6), "dense_devices": (0, 1e7), "near_neighbours": (1, 1e7),
-    }
-)  # fmt: skip
-"""Least and largest value of each number of the radio, far beyond what is built but well inside float64."""
 
 Choice = tuple[str, str, str, str]
 _FILES: tuple[Choice, ...] = (
@@ -68,7 +53,7 @@ def check_values(config: Config) -> list[Problem]:
     checks: tuple[Callable[[Config], Iterable[Problem]], ...] = (
         _name,
         _area,
-        _radio,
+        lambda c: radio_problems(c.radio, c.devices.count),
         lambda c: class_problems(c.devices.classes, c.devices.class_figures),
         _options,
         _unread_paths,
@@ -135,30 +120,6 @@ def _area(config: Config) -> Iterable[Problem]:
             got=str(list(config.devices.area_m)),
             expected=f"width and height above 0 and at most {LONGEST_M:g} m",
         )
-
-
-def _radio_ranges(config: Config) -> Iterable[Problem]:
-    """Numbers so large or small that the radio's own equations would leave the range of floating-point numbers."""
-    for name, (least, most) in RADIO_RANGES.items():
-        value = value_at(config, f"radio.{name}")
-        if isinstance(value, int | float) and not least <= value <= most:
-            yield Problem(
-                f"`radio.{name}` is outside the range that the radio is computed in",
-                got=f"{value:g}",
-                expected=f"a number from {least:g} to {most:g}",
-            )
-
-
-def _radio(config: Config) -> Iterable[Problem]:
-    try:
-        radio_settings(config.radio).check_size(config.devices.count)
-    except ValueError as error:
-        # The settings name their field first: "max_attempts is 0; expected ...".
-        field = str(error).partition(" ")[0]
-        named = f"`radio.{field}`" if field in type(config.radio).model_fields else "`radio`"
-        yield Problem(f"{named}: {error}")
-        return
-    yield from _radio_ranges(config)
 
 
 def _options(config: Config) -> Iterable[Problem]:

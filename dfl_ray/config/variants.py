@@ -89,7 +89,9 @@ class TopologyConfig(Variant):
     mixing: Annotated[str, Choice(MIXINGS)] = Field(
         default="metropolis_hastings", description="gossip weights"
     )
-    min_snr_db: float = Field(default=3.0, description="least mean SNR of a link that may be used")
+    min_snr_db: float = Field(
+        default=3.0, ge=-200, le=200, description="least mean SNR of a link that may be used"
+    )
     reach: Literal["respect", "relay", "ignore"] = Field(
         default="respect",
         description="`respect`: only links the radio can carry; `relay`: what is out of reach goes over several "

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Annotated, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray
+from topology.registry import Within
 
 Snapshot: TypeAlias = dict[str, np.ndarray]
+
+Speed: TypeAlias = Annotated[float, Within(ge=0, le=3e8)]
+"""A speed in m/s, at most that of light."""
+
+SHORTEST_S = 0.01
+"""Least mean time between two changes of a velocity in s: all of them are followed one by one."""
 
 
 class Mobility(Protocol):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray
-from topology.mobility.base import ArrayState, check_start, check_step
+from topology.mobility.base import SHORTEST_S, ArrayState, Speed, check_start, check_step
 from topology.mobility.draws import fold, unit_draws
+from topology.registry import Within
 
 
 class GaussMarkov(ArrayState):
@@ -31,10 +34,10 @@ class GaussMarkov(ArrayState):
         *,
         area_m: tuple[float, float],
         rng: np.random.Generator,
-        mean_speed_mps: float = 1.0,
-        sigma_mps: float = 0.5,
-        memory_s: float = 30.0,
-        update_s: float = 1.0,
+        mean_speed_mps: Speed = 1.0,
+        sigma_mps: Speed = 0.5,
+        memory_s: Annotated[float, Within(ge=1e-6, le=1e12)] = 30.0,
+        update_s: Annotated[float, Within(ge=SHORTEST_S, le=1e12)] = 1.0,
     ) -> None:
         """Start at given positions, velocities in their steady state.
 
@@ -44,8 +47,8 @@ class GaussMarkov(ArrayState):
             rng: One number is drawn from it, the key of all later draws.
             mean_speed_mps: Speed of the mean velocity, m/s, ≥ 0.
             sigma_mps: Standard deviation of each velocity component around its mean, m/s, ≥ 0.
-            memory_s: Time constant, s, > 0; short is Brownian, long is straight.
-            update_s: Clock, s, > 0.
+            memory_s: Time constant, s; short is Brownian, long is straight.
+            update_s: Clock, s.
 
         Raises:
             ValueError: If a value is out of range.

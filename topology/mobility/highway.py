@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray
-from topology.mobility.base import ArrayState, check_speeds, check_start, check_step
+from topology.mobility.base import ArrayState, Speed, check_speeds, check_start, check_step
 from topology.mobility.draws import unit_draws
+from topology.registry import Within
 
 
 class Highway(ArrayState):
@@ -28,9 +31,9 @@ class Highway(ArrayState):
         *,
         area_m: tuple[float, float],
         rng: np.random.Generator,
-        speed_min_mps: float = 25.0,
-        speed_max_mps: float = 39.0,
-        lanes: int = 6,
+        speed_min_mps: Speed = 25.0,
+        speed_max_mps: Speed = 39.0,
+        lanes: Annotated[int, Within(ge=1, le=1000)] = 6,
     ) -> None:
         """Put each vehicle into the middle of the lane it stands in.
 
@@ -40,7 +43,7 @@ class Highway(ArrayState):
             rng: One number is drawn from it, the key of the lanes' speeds.
             speed_min_mps: Lowest speed of a lane, m/s, >= 0.
             speed_max_mps: Highest speed of a lane, m/s.
-            lanes: Number of lanes, at least 1.
+            lanes: Number of lanes.
 
         Raises:
             ValueError: If a value is out of range or a vehicle stands outside the road.

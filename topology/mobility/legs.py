@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray, IntArray
-from topology.mobility.base import ArrayState, check_speeds, check_start, check_step
+from topology.mobility.base import SHORTEST_S, ArrayState, Speed, check_speeds, check_start, check_step
 from topology.mobility.draws import fold, unit_draws
+from topology.registry import Within
 
 START_TRIES = 64
 
@@ -80,9 +81,9 @@ class RandomDirection(_Legs):
         *,
         area_m: tuple[float, float],
         rng: np.random.Generator,
-        speed_min_mps: float = 0.5,
-        speed_max_mps: float = 1.5,
-        mean_leg_s: float = 60.0,
+        speed_min_mps: Speed = 0.5,
+        speed_max_mps: Speed = 1.5,
+        mean_leg_s: Annotated[float, Within(ge=SHORTEST_S, le=1e12)] = 60.0,
     ) -> None:
         """Start at given positions.
 
@@ -92,7 +93,7 @@ class RandomDirection(_Legs):
             rng: One number is drawn from it, the key of all later draws.
             speed_min_mps: Lowest speed, m/s, ≥ 0.
             speed_max_mps: Highest speed, m/s.
-            mean_leg_s: Mean duration of a leg, s, > 0.
+            mean_leg_s: Mean duration of a leg, s.
 
         Raises:
             ValueError: If a value is out of range.
@@ -132,9 +133,9 @@ class RandomWaypoint(_Legs):
         *,
         area_m: tuple[float, float],
         rng: np.random.Generator,
-        speed_min_mps: float = 0.5,
-        speed_max_mps: float = 1.5,
-        pause_s: float = 0.0,
+        speed_min_mps: Speed = 0.5,
+        speed_max_mps: Speed = 1.5,
+        pause_s: Annotated[float, Within(ge=0, le=1e12)] = 0.0,
         start: Literal["steady", "given"] = "steady",
     ) -> None:
         """Start the devices.
@@ -149,11 +150,17 @@ class RandomWaypoint(_Legs):
             start: ``steady``, or ``given`` to begin a first leg at the given positions.
 
         Raises:
-            ValueError: If a value is out of range.
+            ValueError: If a value is out of range, or legs at the highest speed are too short to be followed.
         """
         check_speeds(speed_min_mps, speed_max_mps, above_zero=True)
         if not pause_s >= 0 or start not in ("steady", "given"):
             raise ValueError(f"need pause_s ≥ 0 and start 'steady' or 'given', got {pause_s}, {start!r}")
+        leg_s = mean_distance_m(float(area_m[0]), float(area_m[1])) / speed_max_mps + pause_s
+        if leg_s < SHORTEST_S:
+            raise ValueError(
+                f"speed_max_mps is {speed_max_mps:g} in an area of {area_m[0]:g} m × {area_m[1]:g} m: a leg and its "
+                f"pause take {leg_s:.2g} s, expected at least {SHORTEST_S:g} s; lower speed_max_mps, or set pause_s"
+            )
         self._speeds = (speed_min_mps, speed_max_mps)
         self._pause_s = float(pause_s)
         super().__init__(check_start(positions_m, area_m), area_m, int(rng.integers(2**63)))

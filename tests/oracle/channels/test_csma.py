@@ -163,3 +163,12 @@ def test_a_look_at_the_channel_costs_no_sum_over_all_devices(monkeypatch):
     monkeypatch.setattr(csma.math, "fsum", lambda terms: summed.append(len(terms)) or sum(terms))
     crowd(300)
     assert sum(summed) < 300
+
+
+@pytest.mark.parametrize("window", [2**16, 2**16 + 1])
+def test_back_offs_that_no_round_ends_with_are_refused(window):
+    if window <= 2**16:
+        assert RadioSettings(scheduler="csma", scheduler_options={"window": window}).scheduler_options
+        return
+    with pytest.raises(ValueError, match="window is 65537; expected a whole number >= 1 and <= 65536"):
+        RadioSettings(scheduler="csma", scheduler_options={"window": window})

@@ -308,6 +308,10 @@ def test_every_option_acts():
         ({"scheduler_options": {"least_share": 0.0}}, "least_share is 0.0; expected .* > 0 and <= 1"),
         ({"scheduler_options": {"resource_keep": 1.2}}, "resource_keep is 1.2; expected .* >= 0 and <= 1"),
         ({"scheduler_options": {"resource_keep": True}}, "resource_keep is True"),
+        (
+            {"scheduler_options": {"losses": 10**22}},
+            "losses is 1(0){22}; expected a whole number >= 0 and <= 1e.06",
+        ),
         ({"scheduler_options": {"losses": 1.5}}, "losses is 1.5; expected a whole number >= 0"),
         ({"scheduler_options": {"keep": 0.5}}, "resource_keep"),
     ],

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from channels.channel import Channel
+from channels.energy import DeviceClass
 from channels.pathloss import get_model, path_loss_db
 from channels.pathloss.model import PathLossModel
 from channels.scheduling.problem import Scheduler
@@ -58,3 +60,25 @@ def test_options_reach_a_scheduler_that_is_a_function_of_them(monkeypatch):
     assert len(get_scheduler("every").select(None)[0]) == 2
     with pytest.raises(ValueError, match=r"option of scheduler 'every' 'stp'.*Did you mean 'step'"):
         get_scheduler("every", {"stp": 3})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"min_distance_m": 2e5}, "min_distance_m is 200000.0; expected a number from 0 to 100000"),
+        (
+            {"walls": "low_loss", "carrier_hz": 1e15},
+            r"carrier_hz is 1000000000000000.0; expected a number from 0 to 1e\+12",
+        ),
+    ],
+)
+def test_numbers_that_the_tables_cannot_be_made_with_are_refused_in_programs_too(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Channel(RadioSettings(**fields), [[0.0, 0.0], [10.0, 0.0]], seed=1)
+
+
+def test_powers_of_device_classes_are_in_range():
+    assert [DeviceClass(tx_power_dbm=dbm).tx_power_dbm for dbm in (None, -200, 100)] == [None, -200, 100]
+    for dbm in (-1e6, 1e6, float("nan")):
+        with pytest.raises(ValueError, match=r"tx_power_dbm is .*; expected a number from -200 to 100"):
+            DeviceClass(tx_power_dbm=dbm)

@@ -30,11 +30,26 @@ def test_random_waypoint_needs_a_positive_lowest_speed():
         ("gauss_markov", {"memory_s": 0.0}),
         ("gauss_markov", {"mean_speed_mps": "fast"}),
         ("highway", {"lanes": 2.5}),
+        ("highway", {"lanes": 10**9}),
+        ("gauss_markov", {"update_s": 1e-7}),
+        ("random_direction", {"mean_leg_s": 1e-9}),
     ],
 )
 def test_bad_movement_is_refused(kind, options):
     with pytest.raises(ValueError):
         mobility.create(kind, np.ones((2, 2)), area_m=(5.0, 5.0), rng=np.random.default_rng(0), **options)
+
+
+def test_legs_that_would_take_no_time_are_refused_unless_devices_pause():
+    def made(**options):
+        rng = np.random.default_rng(0)
+        return mobility.create("random_waypoint", np.ones((2, 2)), area_m=(5.0, 5.0), rng=rng, **options)
+
+    with pytest.raises(
+        ValueError, match=r"speed_max_mps is 1e\+06 .* 2.6e-06 s, expected at least 0.01 s; lower"
+    ):
+        made(speed_max_mps=1e6)
+    assert made(speed_max_mps=1e6, pause_s=1.0).step(10.0).shape == (2, 2)
 
 
 def test_snapshots_of_other_models_are_refused():

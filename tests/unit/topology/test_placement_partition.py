@@ -43,6 +43,16 @@ def test_hotspots_background_is_spread_out():
     assert not (np.hypot(*(dense - centre).T) > 5).any()
 
 
+def test_a_spread_that_leaves_nobody_inside_is_refused_and_a_wide_one_on_a_road_is_not():
+    with pytest.raises(
+        ValueError, match=r"spread_m is 1e\+06 for an area of 300 m × 300 m: .* lower spread_m, or"
+    ):
+        place("hotspots", 10, area_m=(300.0, 300.0), rng=rng(1), spread_m=1e6)
+    for area, spread in (((2000.0, 30.0), 400.0), ((300.0, 300.0), 3000.0)):
+        points = place("hotspots", 50, area_m=area, rng=rng(1), spread_m=spread)
+        assert ((points >= 0) & (points <= area)).all()
+
+
 def test_minimum_separation_is_kept_or_refused():
     points = place("uniform", 60, area_m=(100.0, 100.0), rng=rng(5), min_separation_m=5.0)
     gaps = np.hypot(*(points[:, None] - points[None]).T)
