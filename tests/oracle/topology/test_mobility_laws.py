@@ -164,6 +164,11 @@ def test_velocities_are_those_at_which_devices_go_on(kind):
         before = model.step(dt)
         velocity = model.velocity_mps
         way = model.step(1e-6) - before
-        straight = (np.abs(way[:, 0]) < AREA[0] / 2) & np.isclose(way, 1e-6 * velocity, atol=1e-10).all(axis=1)
+        straight = (np.abs(way[:, 0]) < AREA[0] / 2) & np.isclose(way, 1e-6 * velocity, atol=1e-10).all(
+            axis=1
+        )
         assert straight.mean() > 0.99 and np.abs(velocity).max() > 0.1
-    assert mobility.create("static", uniform_start(3), area_m=AREA, rng=np.random.default_rng(4)).velocity_mps is None
+    assert (
+        mobility.create("static", uniform_start(3), area_m=AREA, rng=np.random.default_rng(4)).velocity_mps
+        is None
+    )
