@@ -86,9 +86,7 @@ class Evaluator:
         Returns:
             One row a (rule, device, task), and the state metrics.
         """
-        experts = {
-            (d.index, t): self.method.expert(d, t) for d in devices for t in range(len(self.setup.tasks))
-        }
+        experts = self._experts(devices)
         rows = _Rows()
         kinds = {name: inference_rule(name) for name in rules}
         routed = {name: self._choices(devices, kind) for name, kind in kinds.items() if kind.route}
@@ -107,7 +105,7 @@ class Evaluator:
                     device, task, rule, right[rule, device, task], None if chosen is None else chosen == task
                 )
         return EvaluationReport(
-            rows.columns, self._sums(devices), _masks(self.method, devices),
+            rows.columns, self._sums(devices, experts), _masks(self.method, devices),
             {d.index: self.method.density(d) for d in devices},
             {d.index: self._staleness(d, experts, round_index) for d in devices}, time.perf_counter() - began,
             holdings(experts), confusions({r: c for r, c in routed.items() if kinds[r].chooses}),
@@ -134,6 +132,14 @@ class Evaluator:
         merge = inference_rule("filter").merge
         assert merge is not None
         return merge(self.merger.task(device, experts, references())), parts
+
+    def _experts(self, devices: Sequence[Device]) -> dict[tuple[int, int], Expert | None]:
+        """(device, task) -> what it answers with; one adapter for all tasks is read, and named by its bits, once."""
+        tasks = range(len(self.setup.tasks))
+        if method_spec(self.setup.config.method).per_task:
+            return {(d.index, t): self.method.expert(d, t) for d in devices for t in tasks}
+        whole = {d.index: self.method.expert(d, 0) for d in devices}
+        return {(d, t): expert for d, expert in whole.items() for t in tasks}
 
     def _choices(self, devices: Sequence[Device], rule: InferenceRule) -> Choices:
         assert rule.route is not None
@@ -163,7 +169,7 @@ class Evaluator:
                 for answering in out_of_one.tolist():
                     expert = experts[device, answering]
                     key: Hashable = None if expert is None else expert.key
-                    found[key] = expert
+                    found.setdefault(key, expert)
                     rows = chosen == answering
                     asked = wanted.setdefault(key, {})
                     asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
@@ -185,10 +191,8 @@ class Evaluator:
         if "a" in layout.trains:
             frozen = None if expert.frozen is None else expert.frozen()
             return _with_frozen([v[0] for v in layout.views(flat, "a")], b, frozen)
-        owner = (
-            (int(expert.key[1]), int(expert.key[2])) if expert.key[0] == "own" else (0, int(expert.key[1]))
-        )  # type: ignore[call-overload]
-        static = self.method.static_a([owner])
+        kind, *place = expert.origin
+        static = self.method.static_a([(place[0], place[1]) if kind == "own" else (0, place[0])])
         assert static is not None
         return Adapter([a[0] for a in static], b)
 
@@ -234,12 +238,12 @@ class Evaluator:
         )
         return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
 
-    def _sums(self, devices: Sequence[Device]) -> Sums:
+    def _sums(self, devices: Sequence[Device], experts: Mapping[tuple[int, int], Expert | None]) -> Sums:
         return update_sums(
             (task, folded_update(self.setup.layers, adapter, self.scale))
             for device in devices
             for task in device.adapter_tasks
-            if (adapter := self._adapter(self.method.expert(device, max(task, 0)))) is not None
+            if (adapter := self._adapter(experts[device.index, max(task, 0)])) is not None
         )
 
     def _staleness(
@@ -251,8 +255,8 @@ class Evaluator:
             expert = experts[device.index, task]
             if expert is None:
                 ages.append(round_index)
-            elif expert.key[0] == "replica":
-                ages.append(round_index - int(expert.key[3]))  # type: ignore[call-overload]
+            elif expert.origin[0] == "replica":
+                ages.append(round_index - int(expert.origin[3]))
         return float(np.mean(ages)) if ages else 0.0
 
 

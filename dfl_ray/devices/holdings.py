@@ -22,14 +22,13 @@ def holdings(experts: Mapping[tuple[int, int], Expert | None]) -> dict[str, list
         experts: (device, task) -> the expert, or None.
 
     Returns:
-        Columns device, task, author and version, one row a pair; `NOBODY` where there is none. A replica's key is
-        ("replica", task, author, version), the key of one's own ("own", device, task).
+        Columns device, task, author and version, one row a pair; `NOBODY` where there is none. See `Expert.origin`.
     """
     out: dict[str, list[object]] = {name: [] for name in ("device", "task", "author", "version")}
     for (device, task), expert in experts.items():
-        replica = expert is not None and expert.key[0] == "replica"
-        author = NOBODY if expert is None else int(expert.key[2] if replica else expert.key[1])
-        version = int(expert.key[3]) if replica and expert is not None else NOBODY
+        replica = expert is not None and expert.origin[0] == "replica"
+        author = NOBODY if expert is None else int(expert.origin[2] if replica else expert.origin[1])
+        version = int(expert.origin[3]) if replica and expert is not None else NOBODY
         for column, value in zip(out.values(), (device, task, author, version), strict=True):
             column.append(value)
     return out

@@ -8,7 +8,7 @@ of arrays and numbers (`devices.snapshots`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -115,15 +115,22 @@ class Expert:
     """An adapter a device can answer with.
 
     Attributes:
-        key: A name that is equal exactly for equal contents.
+        origin: Where it comes from: ("own", device, task), or ("replica", task, author, version).
         values: (size,) its values, by the method's layout.
         frozen: Gives one further (R, d) and (m, R) pair a layer that is added to them, or None: they may be of the size
             of the base, and are made for as long as they are used.
+        digest: Of all it answers with, what is frozen included, where adapters of different origin may be equal.
     """
 
-    key: tuple[Any, ...]
+    origin: tuple[Any, ...]
     values: torch.Tensor
     frozen: Callable[[], Sequence[Factors]] | None = None
+    digest: bytes | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """A name that only equal contents share: the digest, or the origin where there is none."""
+        return self.origin if self.digest is None else self.digest
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from dfl_ray.lora.layout import dense_of, dense_values
 from dfl_ray.methods.base import Device, Expert, Factors, MethodState
-from dfl_ray.methods.shared import SharedAdapter, merged_factors
+from dfl_ray.methods.shared import SharedAdapter, contents_digest, merged_factors, values_of
 
 
 @dataclass
@@ -60,7 +60,8 @@ class OwnBase(SharedAdapter[MergedState]):
     def expert(self, device: Device[MergedState], task: int) -> Expert | None:
         """The one adapter and the merged update answer everything."""
         frozen = partial(merged_factors, self.layout, device.memory.merged, self.scale)
-        return Expert(("own", device.index, 0), device.state.theta[0], frozen)
+        digest = contents_digest(values_of(device), device.memory.merged)
+        return Expert(("own", device.index, 0), device.state.theta[0], frozen, digest)
 
     def merge(self, device: Device[MergedState], update: Iterable[np.ndarray]) -> None:
         """Add an update to the device's base: M <- M + update, in float64 before it is rounded to float32.

@@ -15,6 +15,8 @@ class Fingerprint(TypedDict):
 
     config: dict[str, Any]
     rows: dict[str, str]
+    uncut: NotRequired[dict[str, str]]
+    taught: NotRequired[dict[str, str]]
     weights: str
     warm_start: NotRequired[str]
     files: NotRequired[dict[str, str]]

@@ -76,7 +76,7 @@ def open_saved(
     config, saved = newest_state(path)
     config = resumed_config(config, overrides, str(path / "config.yaml"), saved.round_index)
     experiment, run = build_experiment(config, step), load_run(path)
-    refuse_changed_inputs(path, run.info, fingerprint(experiment), code=False)
+    refuse_changed_inputs(path, run.info, fingerprint(experiment), goes_on=False)
     setup = experiment.setup
     group = DeviceGroup(setup, sorted(setup.held))
     movement = Movement.of(config, experiment.channel, experiment.topology, setup.graph, experiment.sketches)

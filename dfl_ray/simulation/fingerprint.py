@@ -16,6 +16,7 @@ import numpy as np
 from dfl_ray.config.option_files import option_files
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
+from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.simulation.lengthen import MAY_CHANGE
 from dfl_ray.version import VERSION
 
@@ -61,16 +62,21 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
         experiment: The run.
 
     Returns:
-        `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows), `weights` (SHA-256), `warm_start`
-        (SHA-256, where there is one), `files` (key of the configuration that names a file -> SHA-256) and `code`
+        `config` (dotted key -> value), `rows` (task -> SHA-256 of its token rows, as they are cut and scored), `uncut`
+        (task -> SHA-256 of its tokens, the same by every score), `taught` (task -> SHA-256 of the labels that faulty
+        devices learn by, where some do), `weights` (SHA-256), `warm_start` (SHA-256, where there is one), `files` (key
+        of the configuration that names a file -> SHA-256) and `code`
         (`version` and `sources`, SHA-256 of the packages' source files).
     """
-    setup = experiment.setup
+    setup, faults = experiment.setup, experiment.config.devices.faults
+    teaches = faults.share > 0 and (FAULTS[faults.kind].flips_labels or FAULTS[faults.kind].backdoor)
     return {
         "config": config_values(experiment.config),
         "rows": {
             task.name: _digest(task.train, task.test, task.choices, task.labels) for task in setup.tasks
         },
+        "uncut": {task.name: task.uncut for task in setup.tasks},
+        **({"taught": {task.name: _digest(task.choices) for task in setup.tasks}} if teaches else {}),
         "weights": _digest(
             setup.weights.config_json,
             setup.weights.arrays,
@@ -166,15 +172,15 @@ def refuse_changed_config(path: Path, recorded: Mapping[str, Any], config: Confi
 
 
 def refuse_changed_inputs(
-    path: Path, recorded: Mapping[str, Any], found: Mapping[str, Any], *, code: bool = True
+    path: Path, recorded: Mapping[str, Any], found: Mapping[str, Any], *, goes_on: bool = True
 ) -> None:
-    """Refuse to go on with a run on other rows, other weights or other code.
+    """Refuse to go on with a run, or to ask its saved state, on other rows, other weights or other code.
 
     Args:
         path: The run folder.
         recorded: See `refuse_changed_config`.
         found: The fingerprint of what is there now.
-        code: Whether other code is refused too; what only reads a run may be newer than it.
+        goes_on: Whether the run trains on. What only reads it may be newer than it, and needs no attacker's labels.
 
     Raises:
         InputError: It names what differs.
@@ -182,11 +188,9 @@ def refuse_changed_inputs(
     kept = recorded.get(KEY)
     if kept is None:
         return
-    differences = [
-        f"the rows of task `{task}` are others"
-        for task in sorted({*kept["rows"], *found["rows"]})
-        if kept["rows"].get(task) != found["rows"].get(task)
-    ]
+    differences = _other_rows(kept, found)
+    if goes_on and "uncut" in kept and kept.get("taught") != found.get("taught"):
+        differences.append("the labels that faulty devices learn by are others, which follow from the score")
     if kept["weights"] != found["weights"]:
         differences.append("the weights of the base model are others")
     files = kept.get("files", found["files"])  # older versions kept none
@@ -197,7 +201,7 @@ def refuse_changed_inputs(
     ]
     if kept.get("warm_start") != found.get("warm_start"):
         differences.append("the adapter of `model.warm_start` is another")
-    if code and kept["code"] != found["code"]:
+    if goes_on and kept["code"] != found["code"]:
         commit = (recorded.get("git") or {}).get("commit") or "unknown"
         same = kept["code"]["version"] == VERSION
         what = "its source files differ" if same else f"it was {kept['code']['version']} and is {VERSION}"
@@ -206,18 +210,32 @@ def refuse_changed_inputs(
         path,
         differences,
         "Restore the data, the model folder or the code, or start another run. "
-        "`dfl-ray resume --changed` goes on all the same and notes it in run.json.",
+        "`dfl-ray resume --changed` goes on all the same and notes it in run.json."
+        if goes_on
+        else "Restore the data or the model folder.",
+        goes_on=goes_on,
     )
 
 
-def _refuse(path: Path, differences: list[str], change: str) -> None:
+def _other_rows(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The tasks whose rows are others, each in words; older runs noted rows and scores as one."""
+    older = "uncut" not in kept
+    name, what = ("rows", "rows or the score") if older else ("uncut", "rows")
+    return [
+        f"the {what} of task `{task}` are others"
+        for task in sorted({*kept[name], *found[name]})
+        if kept[name].get(task) != found[name].get(task)
+    ]
+
+
+def _refuse(path: Path, differences: list[str], change: str, *, goes_on: bool = True) -> None:
     if not differences:
         return
     more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     raise InputError(
-        f"The run {path} cannot be gone on with as it was begun",
+        f"The run {path} cannot be {'gone on with' if goes_on else 'read'} as it was begun",
         got="; ".join(differences[:SHOWN]) + more,
-        expected="the configuration, rows, weights and code it was started with",
+        expected=f"the configuration, rows{', weights and code' if goes_on else ' and weights'} it was started with",
         change=change,
     )
 

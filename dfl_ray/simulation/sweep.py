@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,11 @@ import numpy as np
 
 from dfl_ray.errors import InputError
 from dfl_ray.records.words import share
+
+LONGEST = 116
+"""Letters of a point in the name of its run folders; of longer ones the end is cut."""
+DIGITS = 8
+"""Hexadecimal digits, in place of the cut end, of the SHA-256 of the whole point."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,16 @@ def make_trials(
 
 
 def _name(index: int, point: Sequence[str], seed: str) -> str:
-    said = "-".join(word.rsplit(".", 1)[-1] for word in point)
-    return (
-        f"{index:03d}-" + re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{said}-s{seed}" if said else f"s{seed}")[:120]
-    )
+    """Name a run's folder: what was cut off a long point is told by a digest, and the seed is never cut."""
+    said = _letters("-".join(word.rsplit(".", 1)[-1] for word in point))
+    if len(said) > LONGEST:
+        digest = hashlib.sha256("\0".join(point).encode()).hexdigest()[:DIGITS]
+        said = f"{said[: LONGEST - DIGITS - 1]}-{digest}"
+    return "-".join([f"{index:03d}", *([said] if said else []), f"s{seed}"])
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
 
 
 def summary_rows(trials: Sequence[Trial], found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -152,7 +164,8 @@ def summary_rows(trials: Sequence[Trial], found: Mapping[str, Mapping[str, Any]]
         row: dict[str, Any] = {"point": " ".join(point) or "all", "runs": len(mine)}
         accuracies = [f["accuracy_mean"] for f in mine.values() if f["accuracy_mean"] is not None]
         row["accuracy"], row["interval"] = interval(accuracies) if accuracies else (None, None)
-        paired = [mine[s]["accuracy_mean"] - first[s]["accuracy_mean"] for s in mine if s in first]
+        pairs = [(mine[s]["accuracy_mean"], first[s]["accuracy_mean"]) for s in mine if s in first]
+        paired = [a - b for a, b in pairs if a is not None and b is not None]
         told = point != points[0] and bool(paired)
         row["difference"], row["difference_interval"] = interval(paired) if told else (None, None)
         for name in ("payload_bytes", "energy_j"):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfl_ray.errors import InputError
-from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.data import Task
 from dfl_ray.tasks.encoding import TextEncoder
 from dfl_ray.tasks.labels import quoted
 from dfl_ray.tasks.scoring import choose_score
-from dfl_ray.tasks.tokens import TokenRows, TokenTask, refuse_unread, unread_notes
+from dfl_ray.tasks.tokens import TokenRows, TokenTask, refuse_unread, rows_digest, unread_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,15 +62,19 @@ def classify_task(
     labels = chosen.choices or ()
     number = dict(zip(labels, _classes_of(task.name, labels, classes), strict=True))
     encoder = TextEncoder(tokenizer)
-    train, test = (_rows(encoder, rows, number, max_tokens) for rows in (task.train, task.test))
+    splits = (task.train, task.test)
+    prompts = [encoder.prompts(encoder.write(rows)) for rows in splits]
+    classes_of = [[(number[row.answer],) for row in rows] for rows in splits]
+    train, test = (_rows(encoder, p, c, max_tokens) for p, c in zip(prompts, classes_of, strict=True))
     texts = Counter(encoder.write((*task.train, *task.test)))
-    unread = encoder.unread(texts, ((ids, 1) for ids in encoder.prompts(list(texts.elements()))))
+    unread = encoder.unread(texts, ((ids, 1) for split in prompts for ids in split))
     refuse_unread(task.name, "prompts", unread)
     index = {label: i for i, label in enumerate(labels)}
     return TokenTask(
         task.name, train[0], test[0], tuple(np.array([number[label]], np.int32) for label in labels),
         np.array([index[row.answer] for row in task.test], np.int32), task.chance, "classes of the base model",
         (*_cut_note(task, max_tokens, train[1], test[1]), *unread_notes(task.name, {"prompts": unread})),
+        uncut=rows_digest(encoder, prompts, classes_of),
     )  # fmt: skip
 
 
@@ -93,14 +97,13 @@ def _classes_of(name: str, labels: Sequence[str], classes: Sequence[str]) -> lis
 
 
 def _rows(
-    encoder: TextEncoder, rows: Sequence[Row], number: dict[str, int], max_tokens: int
+    encoder: TextEncoder, prompts: Sequence[Sequence[int]], classes: Sequence[tuple[int]], max_tokens: int
 ) -> tuple[TokenRows, int]:
     """The rows, and how many texts were cut."""
     room = max_tokens - 1 - len(encoder.start) - len(encoder.trailing)
-    prompts = encoder.prompts(encoder.write(rows))
     encoded = [
-        np.array([*encoder.start, *ids[:room], *encoder.trailing, number[row.answer]], np.int32)
-        for row, ids in zip(rows, prompts, strict=True)
+        np.array([*encoder.start, *ids[:room], *encoder.trailing, *own], np.int32)
+        for ids, own in zip(prompts, classes, strict=True)
     ]
     offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int64)
     starts = np.array([len(e) - 1 for e in encoded], np.int32)

@@ -6,9 +6,11 @@ answer's tokens and the end.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -107,6 +109,7 @@ class TokenTask:
         why: Why it is scored as it is, in words.
         notes: What the user should be told, one sentence each.
         free: What scores freely generated answers; None = no answer is generated.
+        uncut: `rows_digest` of both splits, which is the same by every score.
     """
 
     name: str
@@ -118,6 +121,7 @@ class TokenTask:
     why: str = ""
     notes: tuple[str, ...] = ()
     free: FreeAnswers | None = None
+    uncut: str = ""
 
     @property
     def score(self) -> str:
@@ -158,15 +162,18 @@ def tokenize_task(
     chosen = choose_score(task, score, asked_by)
     encoder = TextEncoder(tokenizer, form)
     texts = [row.answer for row in (*task.train, *task.test)]
-    answers = {
-        text: (*ids, *encoder.end) for text, ids in encoder.answers([*texts, *(chosen.choices or ())]).items()
-    }
+    labels = (*(chosen.choices or ()), *(task.choices or ()))
+    answers = {text: (*ids, *encoder.end) for text, ids in encoder.answers([*texts, *labels]).items()}
     encoded = _Encoded(task.name, encoder, answers, max_tokens)
     # With a label set every prompt has the same room, since the right answer must not show in what is cut.
-    longest = None if chosen.choices is None else max(len(answers[c]) for c in chosen.choices)
+    own, longest = (
+        max((len(answers[c]) for c in labels or ()), default=None)
+        for labels in (task.choices, chosen.choices)
+    )
     free = _free_answers(task, score, tokenizer, encoder.end, max_new_tokens)
     asked = longest if free is None else max(free.most, *(len(answers[row.answer]) for row in task.test))
-    train, test = encoded.rows(task.train, longest), encoded.rows(task.test, asked)
+    # The score may change on the way, and must not change what is trained on.
+    train, test = encoded.rows(task.train, own), encoded.rows(task.test, asked)
     unread = _unread(task, encoder, train, test, answers)
     refuse_unread(task.name, "prompts", unread["prompts"])
     bare = [answers[c][: len(answers[c]) - len(encoder.end)] for c in chosen.choices or ()]
@@ -176,7 +183,12 @@ def tokenize_task(
     cut = _cut_notes(task, max_tokens, train, test)
     notes = (*cut, *unread_notes(task.name, unread), *remarks, *_end_notes(task, encoder))
     chance = None if free is not None and free.score in PARTIAL_SCORES else task.chance
-    rows = TokenTask(task.name, train.rows, test.rows, None, None, chance, chosen.why, notes, free)
+    uncut = rows_digest(
+        encoder,
+        (train.prompts, test.prompts),
+        [[answers[r.answer] for r in s] for s in (task.train, task.test)],
+    )
+    rows = TokenTask(task.name, train.rows, test.rows, None, None, chance, chosen.why, notes, free, uncut)
     if free is not None:
         return rows
     if chosen.choices is None:
@@ -184,6 +196,30 @@ def tokenize_task(
     if not encoder.end:
         refuse_endless_labels(task.name, chosen.choices, bare)
     return _labelled(rows, task, chosen.choices, answers)
+
+
+def rows_digest(
+    encoder: TextEncoder,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    answers: Sequence[Sequence[Sequence[int]]],
+) -> str:
+    """Name the rows of a task by their tokens before any prompt is cut, whose room depends on the score.
+
+    Args:
+        encoder: What made the tokens; what it sets before and behind a prompt counts.
+        prompts: Of each split, each row's.
+        answers: Of each split, each row's.
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for rows in ([[encoder.start, encoder.trailing]], prompts, answers):
+        for split in rows:
+            lengths = np.array([len(split), *map(len, split)], np.int64)
+            digest.update(lengths.tobytes())
+            digest.update(np.fromiter(chain.from_iterable(split), np.int32).tobytes())
+    return digest.hexdigest()
 
 
 def _labelled(

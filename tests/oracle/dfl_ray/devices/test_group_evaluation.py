@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from dfl_ray.evaluation.scorer import Scorer
 from tests.conftest import small_config
 
 
@@ -61,3 +64,49 @@ def test_rules_asked_together_are_as_asked_alone(trained):
     for rule in rules:
         alone, _ = evaluated(trained, [rule])
         pd.testing.assert_frame_equal(alone, together.loc[[rule]])
+
+
+def asked_of(group, monkeypatch):
+    """A group's evaluation, and how many adapters were scored by each call."""
+    scored: list[int] = []
+    score = Scorer.score
+
+    def counted(self, wanted, adapter):
+        scored.append(len(wanted))
+        return score(self, wanted, adapter)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "score", counted)
+        return group.evaluate(4, ["single"]), scored
+
+
+@pytest.mark.parametrize("method", ["fedavg_star", "ffa", "fed_sb", "flora"])
+def test_equal_adapters_are_scored_once_and_no_figure_changes(tmp_path, method, monkeypatch):
+    """Device 5 has other values than the rest, and with FLoRA devices 1 and 2 have another base."""
+    from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.simulation.experiment import build_experiment
+
+    words = (f"method={method}", "devices.count=6", "evaluate.rows_per_task=32", "evaluate.score=choice")
+    setup = build_experiment(small_config(tmp_path, *words)).setup
+    group = DeviceGroup(setup, sorted(setup.held))
+    drawn = torch.randn(2, group.method.layout.size, generator=torch.Generator().manual_seed(0))
+    for d in group.devices.values():
+        d.state.theta[0] = 0.5 * drawn[d.index // 5]
+        if method == "flora":
+            group.method.begin(d, 1)
+            d.memory.merged += 0.05 * (d.index in (1, 2))
+    once, scored = asked_of(group, monkeypatch)
+    assert scored == [3 if method == "flora" else 2]
+    names = count()
+    for module in ("shared", "merged"):
+        monkeypatch.setattr(
+            f"dfl_ray.methods.{module}.contents_digest", lambda *_parts: next(names).to_bytes(8, "big")
+        )
+    each, scored = asked_of(group, monkeypatch)
+    assert scored == [6]
+    pd.testing.assert_frame_equal(pd.DataFrame(once.rows), pd.DataFrame(each.rows))
+    assert once.experts == each.experts and once.experts["author"] == once.experts["device"]
+    ((mine, all_), (mine_squares, all_squares)) = zip(once.sums[-1][1:], each.sums[-1][1:], strict=True)
+    assert (mine == all_).all() and mine_squares == all_squares
+    answers = pd.DataFrame(once.rows).pivot(index="device", columns="task", values="right")
+    assert answers.loc[0].equals(answers.loc[4]) and not answers.loc[0].equals(answers.loc[5])

@@ -57,6 +57,20 @@ def swapped(answers: list[str]) -> list[str]:
     return ["tails" if a == "heads" else "heads" for a in answers]
 
 
+def test_the_score_moves_the_cut_of_what_is_asked_and_not_of_what_is_trained_on() -> None:
+    task = task_of(["no", "heads or tails"] * 4, [f"Say {'so ' * n}:" for n in range(8)])
+    scores = ("auto", "choice", "exact_match", "generated_match")
+    made = {
+        score: tokenize_task(task, spanning(), max_tokens=24, score=score, max_new_tokens=4)
+        for score in scores
+    }
+    assert len({one.uncut for one in made.values()}) == 1
+    assert len({tuple(one.train.ids.tolist()) for one in made.values()}) == 1
+    assert len({tuple(one.test.ids.tolist()) for one in made.values()}) == 2
+    other = tokenize_task(task_of(["no", "heads or tails"] * 4), spanning(), max_tokens=24)
+    assert other.uncut != made["auto"].uncut
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapted, Any]:
     """A random GPT-2 as the project holds it, and the same by transformers alone."""

@@ -155,7 +155,7 @@ def test_replicas_reach_every_device_and_the_newest_wins():
             if task in d.adapter_tasks:
                 assert expert.key == ("own", d.index, task)
                 continue
-            kind, of, sender, version = expert.key
+            kind, of, sender, version = expert.origin
             assert (kind, of, sender) == ("replica", task, author)
             assert version == 20 - (method.context.graph.everyone[task, author].depth - 1)
             own = next(x for x in devices if x.index == author)
@@ -169,7 +169,7 @@ def test_experts_that_go_through_the_tree_are_a_round_old_and_tried_again():
     devices = make_devices(method)
     for r in range(1, 21):
         play(method, devices, r, lost={(0, 3)} if r == 19 else set())
-    versions = {(d.index, t): method.expert(d, t).key[3:] for d in devices for t in (0, 1)}
+    versions = {(d.index, t): method.expert(d, t).origin[3:] for d in devices for t in (0, 1)}
     assert versions == {
         (d, t): () if t in HELD[d] else (19,) for d in range(4) for t in (0, 1)
     }  # by hops the farthest has version 18

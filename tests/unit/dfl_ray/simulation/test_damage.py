@@ -207,12 +207,13 @@ def test_other_rows_or_weights_are_refused_by_what_reads_a_run_and_other_code_is
     info["fingerprint"]["code"]["sources"] = "0" * 64
     (run / "run.json").write_text(json.dumps(info))
     assert main(["evaluate", str(run)]) == 0
-    info["fingerprint"]["rows"]["topic"] = "0" * 64
+    info["fingerprint"]["uncut"]["topic"] = "0" * 64
     (run / "run.json").write_text(json.dumps(info))
     capsys.readouterr()
     for words in (["evaluate", str(run)], ["export", str(run), str(run / "out")]):
         assert main(words) == 2
-        assert "the rows of task `topic` are others" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "the rows of task `topic` are others" in said and "resume" not in said
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_other_rows_weights_or_code_are_refused_by_name(run: Path):
     found = recorded["fingerprint"]
     refuse_changed_inputs(run, recorded, found)
     for changed, said in (
-        ({"rows": {**found["rows"], "topic": "0"}}, "rows of task `topic`"),
+        ({"uncut": {**found["uncut"], "topic": "0"}}, "rows of task `topic`"),
         ({"weights": "0"}, "weights of the base model"),
         ({"code": {**found["code"], "sources": "0"}}, "its source files differ"),
         ({"code": {"version": "9.9", "sources": "0"}}, "code of dfl-ray has changed"),

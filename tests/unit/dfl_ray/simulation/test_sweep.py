@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dfl_ray.cli import main
 from dfl_ray.cli import sweep as sweep_cli
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
+from dfl_ray.simulation.launch import launch
 from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
 from tests.conftest import SMALL_RUN
 
@@ -128,3 +130,46 @@ def test_a_sweep_lies_in_the_folder_that_is_named_whatever_its_name(name, tmp_pa
         ["method.rank=2,4", "name=s", f"runtime.runs_dir='{tmp_path / name}'"]
     )
     assert {config.runtime.runs_dir for config in configs} == {str(folder)} == {str(tmp_path / name / "s")}
+
+
+def test_long_points_keep_their_seeds_and_their_folders_apart():
+    long = "{type: sparse_orthogonal, density: 0.1, mask: row, " + "x" * 90
+    grid = {"method": [f"{long}, publish: through}}", f"{long}, publish: never}}"]}
+    names = [trial.name for trial in make_trials(grid, seeds=12)]
+    assert len(set(names)) == 24 and all(len(name) <= 125 for name in names)
+    assert [name.rsplit("-", 1)[1] for name in names] == [f"s{seed}" for seed in range(12)] * 2
+    # Under one name two sweeps have the same first letters, and not one folder.
+    one, other = (make_trials({"method": [text]}, seeds=2)[0].name for text in grid["method"])
+    assert one[:100] == other[:100] and one != other
+    short = make_trials({"method.rank": ["4", "8"], "method": ["{type: dlora}"]}, seeds=2)
+    assert [t.name for t in short[:2]] == [f"000-rank=4-method=_type_dlora_-s{s}" for s in (0, 1)]
+
+
+def launched(_folder: Path, configs, _say) -> dict[str, str]:
+    for config in configs:
+        launch(config, json=True)
+    return {}
+
+
+def test_a_sweep_some_of_whose_runs_could_ask_nobody_has_its_summary_and_report(
+    tmp_path, monkeypatch, capsys
+):
+    """At the end of round 2 the honest device is off, and the other crashed."""
+    monkeypatch.setattr("actors.sweep.run_trials", launched)
+    (tmp_path / "on.csv").write_text("device,t_s,on\n" + "".join(f"{d},0.001,0\n{d},5,1\n" for d in (0, 1)))
+    words = [
+        *SMALL_RUN, "devices.count=2", "devices.partition.min_holders=1", "rounds=1,2", "evaluate.every=4",
+        "evaluate.rows_per_task=4", "devices.faults={kind: crash, share: 0.5}", f"runtime.runs_dir={tmp_path}",
+        f"devices.availability.path={tmp_path / 'on.csv'}", "name=s",
+    ]  # fmt: skip
+    assert main(["sweep", *words, "seeds=2"]) == 0
+    rows = json.loads((tmp_path / "s" / "summary.json").read_text())["rows"]
+    assert [row["accuracy"] is None for row in rows] == [False, True]
+    assert rows[1]["difference"] is None and [row["runs"] for row in rows] == [2, 2]
+    assert "comparison.html" in capsys.readouterr().out and (tmp_path / "s" / "comparison.html").is_file()
+    trials = make_trials({"rounds": ["1", "2"]}, seeds=2)
+    one = {"payload_bytes": 1, "energy_j": 1.0}
+    found = {
+        t.name: {"accuracy_mean": a, **one} for t, a in zip(trials, (0.5, 0.25, None, 0.75), strict=True)
+    }
+    assert summary_rows(trials, found)[1]["difference"] == 0.5
