@@ -28,7 +28,7 @@ def d_cliques(
 
     Args:
         inputs: Devices, mixtures and candidate links.
-        clique_size: Devices per clique; none = the number of tasks, between 2 and 10.
+        clique_size: Devices per clique, all in one if there are fewer; none = the number of tasks, between 2 and 10.
         between: How cliques are joined: ``ring`` (neighbouring cliques), ``small_world`` (a ring and, from each
             clique, links at distances 2, 4, 8, … cliques), or ``complete`` (every two cliques).
         far: For ``small_world``, base of the growing distances.
@@ -49,7 +49,7 @@ def d_cliques(
             "d_cliques needs clique_size ≥ 2, between = ring, small_world or complete, and far ≥ 2, "
             f"got {size}, {between!r}, {far}"
         )
-    seats = _even_cliques(inputs, size)
+    seats = _even_cliques(inputs, min(size, max(inputs.nodes, 2)))
     inside = _inside(seats)
     joins = _joins(len(seats), between, far)
     edges = np.concatenate([inside, _bridge(seats, joins)])

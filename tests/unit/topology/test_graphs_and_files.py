@@ -281,6 +281,11 @@ def test_bad_requests_say_what_to_change(kind, options, message):
         topology.build(kind, **{**inputs(), **options})
 
 
+def test_a_clique_of_more_devices_than_there_are_holds_all_of_them():
+    made = [topology.build("d_cliques", clique_size=size, **inputs()) for size in (12, 13, 10**12)]
+    assert all(len(one.edges) == 66 and not one.cluster.any() for one in made)
+
+
 def test_odd_regular_graph_is_refused():
     with pytest.raises(ValueError, match="odd sum"):
         topology.build("k_regular", degree=3, reach="ignore", **inputs(11))
