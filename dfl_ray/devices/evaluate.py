@@ -191,8 +191,7 @@ class Evaluator:
         if "a" in layout.trains:
             frozen = None if expert.frozen is None else expert.frozen()
             return _with_frozen([v[0] for v in layout.views(flat, "a")], b, frozen)
-        kind, *place = expert.origin
-        static = self.method.static_a([(place[0], place[1]) if kind == "own" else (0, place[0])])
+        static = self.method.static_a([expert.owner])
         assert static is not None
         return Adapter([a[0] for a in static], b)
 

@@ -114,7 +114,7 @@ class Merger:
         """A of every task's expert, (T, r, d) a layer: trained with it, or static."""
         if "a" in self.method.layout.trains:
             return [torch.stack(layer) for layer in zip(*self._factors(experts, "a"), strict=True)]
-        static = self.method.static_a([(0, task) for task in range(len(experts))])
+        static = self.method.static_a([(0, t) if e is None else e.owner for t, e in enumerate(experts)])
         assert static is not None, "A is neither trained nor static"
         return static
 

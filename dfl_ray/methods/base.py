@@ -128,6 +128,12 @@ class Expert:
     digest: bytes | None = None
 
     @property
+    def owner(self) -> tuple[int, int]:
+        """(device, task) whose static A it is multiplied with: the device that answers, or the author of a replica."""
+        kind, first, second, *_ = self.origin
+        return (first, second) if kind == "own" else (second, first)
+
+    @property
     def key(self) -> Hashable:
         """A name that only equal contents share: the digest, or the origin where there is none."""
         return self.origin if self.digest is None else self.digest

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from channels.channel import Channel
@@ -116,6 +116,7 @@ def _recompute(table, gains, power_w, noise_w):
     st.sampled_from([1, 2, 4]),
     st.sampled_from(["fixed", "foschini_miljanic"]),
 )
+@example(13, "sidelink_mode2", 9, 5, 1, "fixed")
 def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, wanted, bands, control):
     random = np.random.default_rng(seed)
     # Gains need not be reciprocal here: the scheduler must read the right direction.
@@ -145,10 +146,10 @@ def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, w
             heard = heard[~np.isin(heard, sent.source)]
         roles = sent.source.tolist() + heard.tolist()
         assert len(set(roles)) == len(roles)
-    carried = np.zeros(wanted)
-    np.add.at(
-        carried, table.transfer[table.sinr_db >= 3 - 1e-6], table.payload_bytes[table.sinr_db >= 3 - 1e-6]
-    )
+    carried, clear = np.zeros(wanted), table.sinr_db >= 3 - 1e-6
+    # A reservation's rate is chosen before anybody knows who else is on air: it may need more than the threshold.
+    came = clear & table.decoded if name == "sidelink_mode2" else clear
+    np.add.at(carried, table.transfer[came], table.payload_bytes[came])
     assert np.array_equal(carried[schedule.delivered], transfers.payload_bytes[schedule.delivered])
     assert np.all(table.sinr_db[table.delivered] >= 3.0 - 1e-6)
     snr = 0.1 * gains[source, target] / (1e-11 / bands)
