@@ -198,6 +198,7 @@ def _carry_out(
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
             backend = hosts.ready()
         folder.update_info(forked_actors=backend.forked)
+        _note_other_scores(folder, experiment, checkpoint, progress)
         _record_notes(folder, experiment)
         with progress.stage("trackers"):
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
@@ -285,6 +286,21 @@ def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
     warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
     faults = fault_record(experiment.config)
     folder.update_info(warnings=warnings, scores=score_records(tasks), **faults)
+
+
+def _note_other_scores(
+    folder: RunFolder, experiment: Experiment, checkpoint: Checkpoint | None, progress: Progress
+) -> None:
+    """Say, and note in `run.json: changes`, which tasks a run that goes on scores otherwise than it did."""
+    from dfl_ray.tasks.score_words import other_scores
+
+    told = other_scores(folder.info.get("scores", {}), experiment.setup.tasks)
+    if checkpoint is None or not told:
+        return
+    notes = [f"after round {checkpoint.round_index}: {line}" for line in told]
+    for note in notes:
+        progress.say(note)
+    folder.update_info(changes=[*folder.info.get("changes", ()), *notes])
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfl_ray.tasks.scoring import WORDS
@@ -27,6 +27,24 @@ def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
     return tuple(
         f"scored by {WORDS[score]}: {', '.join(names)}" + (f"; {why}" if why else "")
         for (score, why), names in groups.items()
+    )
+
+
+def other_scores(before: Mapping[str, Mapping[str, Any]], tasks: Sequence[TokenTask]) -> tuple[str, ...]:
+    """Say which tasks are scored otherwise than before, so that accuracies of both are not compared.
+
+    Args:
+        before: `score_records` of before.
+        tasks: The tasks now.
+
+    Returns:
+        One sentence a task that has another score.
+    """
+    was = {name: str(record.get("score")) for name, record in before.items()}
+    return tuple(
+        f"task {t.name} is scored by {WORDS[t.score]}, before by {WORDS[was[t.name]]}"
+        for t in tasks
+        if t.score != was.get(t.name) in WORDS
     )
 
 

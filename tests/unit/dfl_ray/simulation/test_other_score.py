@@ -61,7 +61,9 @@ def test_a_run_goes_on_by_another_score_and_trains_on_the_same_rows(run: Path, t
     ))  # fmt: skip
     assert plain.rounds["train_loss"].tolist() == scored.rounds["train_loss"].tolist()
     assert plain.last_round == scored.last_round == 4
-    assert scored.info["scores"]["topic"]["score"] == "choice"
+    assert scored.info["scores"]["topic"]["score"] == "choice" and "changes" not in plain.info
+    said = "after round 2: task topic is scored by label likelihood, before by exact match of greedy decoding"
+    assert said in scored.info["changes"] and said in (other / "log.txt").read_text()
     pd.testing.assert_series_equal(plain.rounds["accuracy_mean"][:2], scored.rounds["accuracy_mean"][:2])
     resume(other, ["rounds=5", "evaluate.score=exact_match"], json=True)
 
