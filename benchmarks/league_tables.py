@@ -90,6 +90,8 @@ def losses_table(curves: Curves) -> str:
     for column, method, gap in losses(curves):
         sure = "**" if _sure(gap) else ""
         rows.setdefault(method, []).append(f"{sure}{column}: {gap.text(100)}{sure}")
+    if not rows:
+        return "Nowhere by the mean."
     head = ("behind", f"{OURS} - it, points; bold: the whole interval is below 0")
     return markdown(head, [[method, "; ".join(cells)] for method, cells in rows.items()])
 

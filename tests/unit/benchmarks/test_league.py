@@ -51,6 +51,8 @@ def test_losses_are_told_first_and_sure_ones_before_the_others(curves):
     assert sure == sorted(sure, reverse=True) and any(sure)
     chosen = {method: f"{method}:learning_rate=0.01" for method in curves}
     assert league_tables.report(curves, chosen).startswith("Where sparse_orthogonal loses")
+    best = {m: curves[m] for m in ("sparse_orthogonal", "cheap")}
+    assert league_tables.losses_table({**best, "dlora": best["cheap"]}) == "Nowhere by the mean."
 
 
 @pytest.fixture
