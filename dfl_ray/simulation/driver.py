@@ -172,14 +172,16 @@ class Driver:
 
     def _end_early(self, row: dict[str, Any]) -> None:
         """Evaluate a run that ends before its last round as that round would be, and record it in the place of this."""
-        round_index, extras = int(row["round"]), dict[str, Any]()
+        round_index, extras, before = int(row["round"]), dict[str, Any](), dict(row)
         self.folder.update_info(ended_early_after=round_index)
         if self._answered == (round_index, rules_asked(self.config, self.config.rounds)):
             return
         with self.progress.stage("evaluate"):
             tables = self._evaluate(round_index, row, extras, self.config.rounds)
         self.folder.rewrite(tables | {"rounds": {name: [value] for name, value in row.items()}}, round_index)
-        self.tracker.log_round(row, extras)
+        # What trackers have had of the round is not told twice: some of them add it up.
+        new = {name: value for name, value in row.items() if before.get(name) != value}
+        self.tracker.log_round({"round": round_index, **new}, extras)
 
     def _stop_if_diverged(self, row: dict[str, Any]) -> None:
         """Stop after a recorded round in which devices trained and none had a finite loss.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ def launch(
         check_free(Path(runs_dir) / name)
     with (
         RecordedProgress(make_progress(quiet=json or quiet)) as progress,
+        nullcontext(make_tracker(config.track, say=progress.say, verbose=verbose)) as tracker,
         built(config, progress, verbose=verbose, server=server) as (experiment, hosts),
     ):
         for note in experiment.notes:
@@ -96,7 +98,7 @@ def launch(
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
-        return _carry_out(experiment, folder, None, hosts, progress, verbose, on_round_end)
+        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
 
 
 def resume(
@@ -141,31 +143,36 @@ def resume(
         refuse_ended(path, folder.info, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             progress.open(path)
+            tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
                 progress.say(note)
 
             def check(experiment: Experiment) -> None:
-                _compare_inputs(folder, experiment, progress, changed)
+                inputs.update(_compared_inputs(folder, experiment, progress, changed))
 
             with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
                 experiment,
                 hosts,
             ):
-                folder.update_info(**ends_kept(folder.info, done))
+                inputs |= ends_kept(folder.info, done)
                 if config.rounds != own.rounds:
-                    folder.update_info(**rounds_changed(folder.info, own.rounds, done))
+                    inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
+                # Only now: a run that is not gone on with stays as it was.
+                folder.update_info(**inputs)
                 folder.begin()
                 folder.truncate(done if checkpoint else -1)
                 drop_later(folder.checkpoints, done)
-                return _carry_out(experiment, folder, checkpoint, hosts, progress, verbose)
+                return _carry_out(experiment, folder, checkpoint, hosts, progress, tracker)
     finally:
         folder.close()
 
 
-def _compare_inputs(folder: RunFolder, experiment: Experiment, progress: Progress, changed: bool) -> None:
-    """Refuse other inputs than the run began with, or with `changed` note them, and keep the new fingerprint."""
+def _compared_inputs(
+    folder: RunFolder, experiment: Experiment, progress: Progress, changed: bool
+) -> dict[str, Any]:
+    """Refuse other inputs than the run began with, or with `changed` note them; what `run.json` is to hold of them."""
     found = fingerprint(experiment)
     try:
         refuse_changed_inputs(folder.path, folder.info, found)
@@ -173,8 +180,8 @@ def _compare_inputs(folder: RunFolder, experiment: Experiment, progress: Progres
         if not changed:
             raise
         progress.say(f"Going on all the same: {error.got}")
-        folder.update_info(changes=[*folder.info.get("changes", ()), error.got])
-    folder.update_info(**{KEY: found})
+        return {KEY: found, "changes": [*folder.info.get("changes", ()), error.got]}
+    return {KEY: found}
 
 
 def _carry_out(
@@ -183,13 +190,14 @@ def _carry_out(
     checkpoint: Checkpoint | None,
     hosts: Hosts,
     progress: Progress,
-    verbose: bool,
+    tracker: Tracker,
     on_round_end: Callable[[Path], bool] = lambda _folder: False,
 ) -> Outcome:
     from dfl_ray.simulation.driver import Driver
 
     config = experiment.config
-    tracker = _tracker(config, folder, progress, verbose)
+    if config.runtime.backend == "ray":  # its own metrics follow the run too
+        tracker = with_ray_metrics(tracker, folder.path.name, progress.say)
     backend: Backend | None = None
     state: State = "failed"
     try:
@@ -210,7 +218,7 @@ def _carry_out(
         _say_crossing(folder, backend, progress)
         record_privacy(folder, experiment.setup, progress)
         state = "done"
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         state = "interrupted"
         raise
     except LostError as error:
@@ -258,14 +266,6 @@ def _end(
 def _record_actors(folder: RunFolder, backend: Backend) -> None:
     restarts = folder.info.get("restarts", 0) + backend.restarts
     folder.update_info(restarts=restarts, forked_actors=backend.forked)
-
-
-def _tracker(config: Config, folder: RunFolder, progress: Progress, verbose: bool) -> Tracker:
-    """The trackers that the configuration names; on Ray its own metrics follow the run too."""
-    tracker = make_tracker(config.track, name=folder.path.name, say=progress.say, verbose=verbose)
-    if config.runtime.backend == "ray":
-        return with_ray_metrics(tracker, folder.path.name, progress.say)
-    return tracker
 
 
 def _record_network(folder: RunFolder, experiment: Experiment) -> None:

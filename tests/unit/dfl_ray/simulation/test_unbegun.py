@@ -1,0 +1,87 @@
+"""What does not come to its first round leaves no trace, and what is stopped is not called a failure."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from dfl_ray.errors import InputError
+from dfl_ray.records import load_run
+from dfl_ray.simulation import launch as launching
+from dfl_ray.simulation.backend import LocalBackend
+from dfl_ray.simulation.launch import launch, resume
+from tests.conftest import small_config
+
+
+@pytest.fixture
+def run(tmp_path):
+    return launch(small_config(tmp_path, "name=one", "rounds=2", "runtime.backend=local"), json=True).folder
+
+
+def test_a_resume_that_is_stopped_while_it_is_set_up_leaves_the_run_as_it_was(run, monkeypatch):
+    whole = launching.built
+
+    @contextmanager
+    def stopped(*arguments, **more):
+        with whole(*arguments, **more):
+            raise KeyboardInterrupt
+        yield
+
+    before = {name: (run / name).read_bytes() for name in ("run.json", "config.yaml")}
+    monkeypatch.setattr(launching, "built", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        resume(run, ["rounds=5"], json=True)
+    assert {name: (run / name).read_bytes() for name in before} == before
+    monkeypatch.setattr(launching, "built", whole)
+    resume(run, ["rounds=3"], json=True)
+    info = load_run(run).info
+    assert load_run(run).last_round == 3 and info["lengthened"] == [2] and info["ended_after"] == [2]
+    resume(run, ["rounds=4"], json=True)
+    assert load_run(run).info["lengthened"] == [2, 3]
+
+
+def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("dfl_ray.tracking.guard.find_spec", lambda _module: None)
+    config = small_config(
+        tmp_path, "name=one", "rounds=1", "runtime.backend=local", "track.trackers=[trackio]"
+    )
+    with pytest.raises(InputError, match="trackio"):
+        launch(config, json=True)
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_second_interrupt_is_no_failure(tmp_path, monkeypatch):
+    def interrupted(_self, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalBackend, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch(small_config(tmp_path, "name=one", "rounds=2", "runtime.backend=local"), json=True)
+    info = json.loads((tmp_path / "one" / "run.json").read_text())
+    assert info["state"] == "interrupted" and "failed_by" not in info
+
+
+def test_trackers_have_a_last_round_that_comes_early_once_and_what_is_new_of_it(tmp_path, monkeypatch):
+    told = []
+
+    class Recorder:
+        def start(self, *_):
+            pass
+
+        def log_round(self, row, extras=None):
+            told.append(dict(row))
+
+        def save_adapters(self, path):
+            pass
+
+        def finish(self, summary=None, *, failed=False):
+            pass
+
+    monkeypatch.setattr(launching, "make_tracker", lambda *_, **__: Recorder())
+    config = small_config(tmp_path, "name=one", "rounds=9", "evaluate.every=5", "runtime.backend=local")
+    launch(config, json=True, on_round_end=lambda _run: len(told) == 2)
+    assert [row["round"] for row in told] == [1, 2, 2]
+    assert "payload_bytes" in told[1] and not {"payload_bytes", "energy_j"} & set(told[2])
+    assert told[2]["accuracy_mean"] is not None
