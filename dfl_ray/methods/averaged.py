@@ -92,6 +92,7 @@ class AveragedParts:
             received,
             lambda m: self.exchange.read(m, part.keep),
             self.exchange.add,
+            around=lambda arrived, m: self.exchange.share_kept(device, part, m, arrived),
         )
         if arrived or self.exchange.pending(device, part):
             self.exchange.mix(device, part, arrived, self.context.graph.weights, sent)

@@ -5,7 +5,8 @@ How the values are mixed is the aggregation rule's (`methods.aggregations`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from dfl_ray.methods.push_sum_async import ASYNC_PUSH_SUM, joined
 from dfl_ray.methods.variates import Variates
 from dfl_ray.network.comm_graph import Weights
 from dfl_ray.wire.codec import decode_values, encode_values, encoded_size
-from dfl_ray.wire.message import Kind, Message, pack
+from dfl_ray.wire.message import Kind, Message, MessageError, pack
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,31 @@ class Exchange:
         """Whether a message of this round, or the last one, has to be accounted for, even if nothing arrived."""
         kept = device.memory.part(part.name)
         return kept.said is not None or kept.under_way is not None or kept.sent_private
+
+    @contextmanager
+    def share_kept(
+        self, device: Device[ExchangeState], part: Part, message: Message, arrived: dict[int, Arrival]
+    ) -> Iterator[None]:
+        """Let a message that is refused leave its share of the sender's mass with the receiver.
+
+        The sender has given the share away, since the message has come. The receiver's own values stand in the place of
+        what it said, so that masses add up as before; rules without masses have nothing to keep.
+
+        Args:
+            device: The receiver.
+            part: Its part.
+            message: The message, read inside the context.
+            arrived: What has arrived by sender; gets the share.
+        """
+        try:
+            yield
+        except MessageError:
+            if self.rule.header_bytes:
+                with suppress(MessageError):  # a mass that cannot be read is lost
+                    mass = self.rule.read_head(message.body[: self.rule.header_bytes])
+                    own = device.state.theta[part.adapter_index].cpu().numpy().copy()
+                    self.add(arrived, message.sender, Arrival(own, mass))
+            raise
 
     def add(self, arrived: dict[int, Arrival], sender: int, arrival: Arrival) -> None:
         """Enter what has arrived; of two messages of one sender the newer counts, or both where the rule sums."""

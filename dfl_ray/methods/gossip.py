@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -146,6 +146,9 @@ def collect(
     read: Callable[[Message], T],
     add: Callable[[dict[int, T], int, T], None] = lambda arrived, sender, one: arrived.update({sender: one}),
     senders: Collection[int] | None = None,
+    around: Callable[[dict[int, T], Message], AbstractContextManager[None]] = lambda _arrived, _message: (
+        nullcontext()
+    ),
 ) -> tuple[dict[int, T], Counter[str]]:
     """Read the adapters that arrived at a device with one adapter for all tasks, from neighbours or other `senders`.
 
@@ -157,6 +160,7 @@ def collect(
         read: Decodes one checked message; raises `MessageError` for what must not be used.
         add: Enters it by its sender.
         senders: Who may send to the device; None: its neighbours.
+        around: Given what has arrived and a message, what its reading happens in.
 
     Returns:
         Sender -> what `read` made of its message, and the refused messages by reason. Of several messages of one
@@ -170,7 +174,7 @@ def collect(
         try:
             if message.sender not in known or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
-            with used_once(device, message):
+            with around(arrived, message), used_once(device, message):
                 add(arrived, message.sender, read(message))
         except MessageError as error:
             refused[error.refusal.value] += 1

@@ -304,9 +304,10 @@ class TaskExperts(ABC):
         task = message.task
         if message.sender not in self.context.graph.task_weights.get(task, {}).get(device.index, {}):
             raise MessageError(Refusal.FOREIGN, f"task {task} from device {message.sender}")
-        with used_once(device, message):
+        mine, part = arrived.setdefault(task, {}), self._part(device, task)
+        with self.exchange.share_kept(device, part, message, mine), used_once(device, message):
             mask = self.pruning.by_hash(device, task, message.mask_hash)
-            self.exchange.add(arrived.setdefault(task, {}), message.sender, self.exchange.read(message, mask))
+            self.exchange.add(mine, message.sender, self.exchange.read(message, mask))
 
     def _take_update(self, device: Device[ExpertState], message: Message) -> None:
         if not self.context.graph.authored_by(message.sender, message.task, device.index):

@@ -100,9 +100,15 @@ def empty_transformer(
         else AutoConfig.for_model(**config)
     )
     with init_empty_weights(include_buffers=False):
-        return auto_class(made.to_dict()).from_config(
+        model = auto_class(made.to_dict()).from_config(
             made, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
+    # Buffers that no file has, such as tables of sines, are computed in the model's precision there; as
+    # `from_pretrained` does, they are computed anew in float32.
+    for module in model.modules():
+        if module._non_persistent_buffers_set:
+            model._init_weights(module)
+    return model
 
 
 def auto_class(config: Mapping[str, Any]) -> Any:

@@ -126,6 +126,7 @@ class DryRun:
         skipped_bytes: Round -> bytes asked for, for the rounds between them.
         skipped_s: Round -> simulated length of a skipped round, training alone.
         skipped_energy_j: Round -> computing energy of a skipped round.
+        skipped_tokens: Round -> tokens that a skipped round trains on.
         notes: What the user should know of it.
         radio_s: Real seconds that planning the radio took in each planned round.
     """
@@ -135,8 +136,15 @@ class DryRun:
     skipped_bytes: dict[int, int] = field(default_factory=dict)
     skipped_s: dict[int, float] = field(default_factory=dict)
     skipped_energy_j: dict[int, float] = field(default_factory=dict)
+    skipped_tokens: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     radio_s: list[float] = field(default_factory=list)
+
+    @property
+    def tokens_a_round(self) -> float:
+        """Tokens that all devices train on in a round, the mean over rounds: who rests or walks trains on none."""
+        played = [sum(float(report.tokens.sum()) for report in done.trained) for done in self.played.values()]
+        return float(np.mean([*played, *self.skipped_tokens.values()]))
 
 
 def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline:
@@ -323,6 +331,7 @@ def _skip(found: DryRun, loop: RoundLoop, backend: DryBackend, round_index: int)
     loop.skipped_s += found.skipped_s[round_index]
     loop.clock_s += found.skipped_s[round_index]
     found.skipped_energy_j[round_index] = float(cost.energy_j.sum())
+    found.skipped_tokens[round_index] = float(tokens.sum())
 
 
 def totals(found: DryRun) -> Mapping[str, Any]:

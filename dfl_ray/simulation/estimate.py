@@ -77,7 +77,7 @@ def plan(
         "parts": int(topology.components.max()) + 1,
         "run": dict(totals(found)),
         "typical_round": typical_round(found),
-        **machine_figures(run),
+        **machine_figures(run, found.tokens_a_round),
         "on_nodes": [] if machines is None else node_figures(found, machines, cpu_rate(run)),
         "seconds": seconds,
         "planning_memory_mb": peak_memory_bytes() / 2**20,
@@ -157,13 +157,14 @@ def _percentiles(name: str, values: np.ndarray, wanted: Sequence[int]) -> dict[s
     return {f"{name}_p{p:02d}": None if v is None else float(v) for p, v in zip(wanted, found, strict=True)}
 
 
-def machine_figures(run: Outline) -> dict[str, Any]:
+def machine_figures(run: Outline, tokens: float | None = None) -> dict[str, Any]:
     """Actors, memory, start-up and wall time on this machine; what would not fit is said, not refused.
 
     A round's wall time is taken as tokens · FLOPs per token / (`cpu_rate` · CPUs).
 
     Args:
         run: The run without its weights.
+        tokens: Tokens that all devices train on in a round, on average; None: what they would if all trained.
 
     Returns:
         `cpus`, `backend`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part),
@@ -175,7 +176,8 @@ def machine_figures(run: Outline) -> dict[str, Any]:
 
     config, cpus = run.config, usable_cpus()
     packing = planned_packing(run, {"CPU": float(cpus)})
-    tokens = sum(run.tokens.mean) * config.method.local_steps * config.method.batch_rows
+    if tokens is None:
+        tokens = float(sum(run.tokens.mean)) * config.method.local_steps * config.method.batch_rows
     start_up = _start_up(run, packing, cpus)
     without = start_up["total_s"] - start_up["base_evaluation_s"]
     return {
@@ -187,7 +189,7 @@ def machine_figures(run: Outline) -> dict[str, Any]:
         "expected_round_wall_s": tokens * run.flops_per_token / (cpu_rate(run) * cpus),
         "evaluation_s": start_up["base_evaluation_s"] * config.devices.count / cpus,
         "closing_sketches_s": _closing_sketches_s(run, cpus),
-        "on_gpus": gpu_figures(run, outline_needs(run).state_mb, without),
+        "on_gpus": gpu_figures(run, outline_needs(run).state_mb, without, tokens),
     }
 
 

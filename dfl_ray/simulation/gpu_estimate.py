@@ -15,7 +15,7 @@ GPU_FLOPS_PER_S: Mapping[str, float] = {"bfloat16": 156e12, "float32": 9.75e12}
 19.5 TFLOP/s), the share that `benchmarks/gpu_training.py` holds the engine to. Assumed, not measured."""
 
 
-def gpu_figures(run: Outline, state_mb: float, fixed_s: float) -> list[dict[str, Any]]:
+def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) -> list[dict[str, Any]]:
     """Start-up, memory and time by number of GPUs, the devices dealt evenly to them.
 
     With K devices on G GPUs the fullest has n = ceil(K / G). A round's training takes n / K · tokens · FLOPs per token
@@ -26,6 +26,7 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float) -> list[dict[str,
         run: The run without its weights.
         state_mb: Memory of one device's training state, in 2^20 bytes.
         fixed_s: Seconds of start-up that do not depend on GPUs.
+        tokens: Tokens that all devices train on in a round, on average.
 
     Returns:
         One record a number of GPUs: `gpus`, `devices_per_gpu`, `memory_mb` (weights and states on one GPU, in 2^20
@@ -36,7 +37,6 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float) -> list[dict[str,
     if config.runtime.gpus_per_actor == 0:
         return []
     rate = GPU_FLOPS_PER_S[config.model.dtype]
-    tokens = float(sum(run.tokens.mean)) * config.method.local_steps * config.method.batch_rows
     training_s = tokens * run.flops_per_token / rate
     asked = run.tasks * (config.evaluate.rows_per_task or 0) * run.rows
     pass_s = 2.0 * run.targets.parameters * asked / rate

@@ -37,13 +37,14 @@ def wall_split(run: Run) -> go.Figure:
     if not len(table) or table[[column for column, _ in PHASES]].isna().all().all():
         return empty(title, "No times were recorded.")
     group = np.arange(len(table)) * min(MOST_BARS, len(table)) // len(table)
-    means = table.groupby(group).mean(numeric_only=True)
+    # Rounds without a part, such as an evaluation, count with 0 s of it.
+    means = table.fillna({column: 0.0 for column, _ in PHASES}).groupby(group).mean(numeric_only=True)
     averaged = len(means) < len(table)
     note = f"means over {len(table) / len(means):.1f} rounds a bar" if averaged else ""
     picture = figure(title, x="communication round", y="wall time of a round (s)", note=note, height=400)
     known = np.zeros(len(means))
     for index, (column, name) in enumerate(PHASES):
-        values = means[column].fillna(0).to_numpy()
+        values = means[column].to_numpy()
         known += values
         picture.add_bar(x=means["round"], y=values, name=name, marker={"color": colour(index)})
     rest = np.maximum(means["wall_s"].to_numpy() - known, 0)

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from dfl_ray.records import Run
 from dfl_ray.records.results import summary
 from dfl_ray.views.accuracy import method_of
-from dfl_ray.views.groups import interval
+from dfl_ray.views.groups import find_groups, interval
 from dfl_ray.views.style import DASHES, colour, empty, figure, method_look, scaled, style_axes, symbol
 
 MEASURES = (
@@ -49,7 +49,8 @@ def scaling(runs: Sequence[Run]) -> go.Figure:
     """Draw what a round costs against the number of devices, a line a method, each point the mean over its runs.
 
     Real and simulated time are divided by the rounds, bytes and energy by rounds and devices. With several runs of one
-    method and number of devices whiskers show the 95 % interval of their mean (Student's t).
+    method and number of devices whiskers show the 95 % interval of their mean (Student's t). A seed of a configuration
+    counts once; what else than devices and seeds differs between runs of one method is not told apart.
 
     Args:
         runs: The runs.
@@ -61,9 +62,12 @@ def scaling(runs: Sequence[Run]) -> go.Figure:
     title = "Cost of a round over the number of devices"
     if not worth_scaling(runs):
         return empty(title, "All these runs have the same number of devices.")
-    finals = [(method_of(run), number_of_devices(run), _per_round(run)) for run in runs]
+    counted = [run for group in find_groups(runs) for run in group.runs]
+    finals = [(method_of(run), number_of_devices(run), _per_round(run)) for run in counted]
     height = 120 + 190 * len(MEASURES)
-    picture = figure(title, note="mean over runs; whiskers: its 95 % interval", height=height)
+    picture = figure(
+        title, note="mean over all runs of a method, a seed once; whiskers: its 95 % interval", height=height
+    )
     frame = make_subplots(
         rows=len(MEASURES), cols=1, shared_xaxes=True, vertical_spacing=34 / height, figure=picture
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,33 @@ def test_a_mass_that_cannot_be_is_refused():
     for body, reason in ((whole, "not_finite"), (b"12345", "corrupted"), (message.body[:-4], "corrupted")):
         bad = pack(replace(message, body=body))
         assert method.incoming(devices[1], 1, [bad], []) == {reason: 1}
+
+
+def test_mass_is_kept_where_a_message_comes_and_is_refused():
+    # Who missed a mask refuses what is sent under it, though the sender has been told that it came.
+    config = SparseOrthogonalConfig(rank=4, precision="float32", density=0.25, sketch_layers=1, exchange_every=1,
+                                    prune_end=0.6, prune_steps=5, aggregation="push_sum")  # fmt: skip
+    method = make_method(make_context(config, HELD))
+    devices = make_devices(method)
+    refused = Counter()
+    for r in range(1, 21):
+        found, _ = play(method, devices, r, {(0, 1)} if 4 <= r <= 9 else set())
+        refused += found
+        held = Counter()
+        for device in devices:
+            held.update({name: part.mass for name, part in device.memory.parts.items()})
+        for task, mass in held.items():
+            assert mass == pytest.approx(sum(int(task) in tasks for tasks in HELD.values()), abs=1e-9), r
+    assert refused["unknown_mask"] > 0
+
+
+def test_values_that_are_refused_count_as_the_receivers_own():
+    method, devices = network("push_sum")
+    devices[1].state.theta[0][:] = torch.nan
+    before = rows(devices)
+    refused, _ = play(method, devices, 1, set())
+    assert refused["not_finite"] > 0
+    assert masses(method, devices).sum() == pytest.approx(4, abs=1e-12)
+    most = before[[0, 2, 3]].max(axis=0)
+    for index in (0, 2, 3):  # a mean of finite neighbours and itself
+        assert (rows(devices)[index] <= most + 1e-6).all()

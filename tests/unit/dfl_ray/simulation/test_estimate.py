@@ -27,6 +27,17 @@ def test_shapes_equal_the_loaded_models(base):
     assert {s.name.rsplit(".", 1)[-1] for s in some} == {"q_proj", "down_proj"}
 
 
+def test_a_round_takes_as_long_as_those_who_train_in_it():
+    found = {
+        method: plan(load_config(None, [f"method={method}", "devices.count=20", "rounds=4"]))
+        for method in ("dlora", "fedavg_star", "random_walk")
+    }
+    whole, server, walk = (found[m]["expected_round_wall_s"] for m in found)
+    joules = [figures["run"]["compute_energy_j"] for figures in found.values()]
+    assert server / whole == pytest.approx(joules[1] / joules[0], rel=0.02) == pytest.approx(0.5, rel=0.02)
+    assert walk / whole == pytest.approx(joules[2] / joules[0], rel=0.3) and walk < whole / 10
+
+
 def test_plan_loads_no_model_and_prints_json(capsys):
     assert main(["plan", "devices.count=40", "rounds=11", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -181,6 +181,9 @@ def test_scaling_divides_by_rounds_and_devices_and_averages_runs_of_one_size(
     assert list(drawn.y) == pytest.approx([np.mean(each), run.rounds["payload_bytes"].sum() / 6 / 10 / 1e3])
     assert drawn.error_y.array[0] == pytest.approx(12.706205 * np.std(each, ddof=1) / np.sqrt(2))
     assert picture.data[0].y[1] == pytest.approx(run.rounds["wall_s"].mean())
+    again = load_run(write_fake_run(runs_dir, "again", Fake(devices=5, rounds=2, seed=1)))
+    repeated = views.draw("scaling", [run, *small, again]).data[2]
+    assert list(repeated.y) == list(drawn.y) and list(repeated.error_y.array) == list(drawn.error_y.array)
     assert not views.draw("scaling", [run, dlora]).data  # both have ten devices
 
 
@@ -316,6 +319,14 @@ def test_the_routers_confusion_is_the_share_of_rows_sent_to_each_expert(run: Run
         )
     assert "93.8%" in picture.layout.title.subtitle.text
     assert not views.draw("routing", [dlora]).data
+
+
+def test_wall_split_of_many_rounds_counts_those_without_an_evaluation(runs_dir: Path):
+    long = load_run(write_fake_run(runs_dir, "long", Fake(rounds=240)))
+    rounds = long.rounds
+    rounds.loc[rounds["round"] % 20 != 0, "evaluate_wall_s"] = np.nan
+    bars = {trace.name: np.asarray(trace.y) for trace in views.wall_split(long).data}
+    assert 2 * bars["evaluate"].sum() == pytest.approx(rounds["evaluate_wall_s"].sum())
 
 
 def test_wall_split_adds_up_to_the_round(run: Run):
