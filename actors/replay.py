@@ -196,7 +196,6 @@ class RecoverableActor:
         self._shared = wait_for_capacity_s is not None
         self._capacity_s = timeout_s if wait_for_capacity_s is None else wait_for_capacity_s
         self._actor_set = ActorSet() if actor_set is None else actor_set
-        self._actor_set.members.append(self)
         self.restarts = 0
         self.started: Started | None = None
         self._recovery_point: Callable[[], Iterable[Any]] | None = None
@@ -204,6 +203,7 @@ class RecoverableActor:
         self.ready_ref: Any = None
         self._restoring: list[Any] = []  # answers of a replacement's restores, until they are fetched
         self.handle = create(0)
+        self._actor_set.members.append(self)  # only now: all of them are ended by their handles
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
         """Start a call; it is kept for replay until the next `set_recovery_point`.

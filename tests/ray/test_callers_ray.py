@@ -27,9 +27,15 @@ def callers_ray(session_ray: SessionRay) -> Iterator[None]:
     ray.shutdown()
 
 
-def test_runs_join_it_and_leave_it_up(tmp_path: Path) -> None:
+class Other:
+    """An actor of another run."""
+
+
+def test_runs_join_it_beside_actors_of_the_same_names_and_leave_it_up(tmp_path: Path) -> None:
     words = ("rounds=2", "runtime.devices_per_actor=4")
+    other = ray.remote(Other).options(name="channel").remote()
     first = run(small_config(tmp_path, "name=first", *words))
+    ray.kill(other)
     local = run(small_config(tmp_path, "name=local", "runtime.backend=local", *words))
     assert ray.is_initialized()
     assert ray.get(ray.remote(lambda: 1).remote()) == 1

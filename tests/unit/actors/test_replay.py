@@ -149,6 +149,19 @@ def an_actor(fake: FakeRay, said: list[str], placement: Any = None, **options: A
     )
 
 
+def test_an_actor_that_could_not_be_asked_for_is_no_member(fake):
+    """Its run ends with this error: what is ended then are the members' handles."""
+    actors = ActorSet()
+    with pytest.raises(ValueError, match="taken"):
+        RecoverableActor("channel", lambda _: ray_refuses(), max_restarts=1, timeout_s=2.0, actor_set=actors)
+    assert not actors.members
+
+
+def ray_refuses() -> Any:
+    """As Ray where an actor's name is taken."""
+    raise ValueError("taken")
+
+
 def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
     said: list[str] = []
     actor = an_actor(fake, said)
