@@ -66,6 +66,53 @@ def refuse_unmade(name: str, error: RayError) -> None:
     raise RunError(said if own else f"Actor `{name}` could not be made: {kind}: {said}") from error
 
 
+def silent(name: str, method: str, timeout_s: float) -> LostError:
+    """What ends the run where an actor does not answer in time.
+
+    Args:
+        name: The actor's name.
+        method: The method that was called.
+        timeout_s: How long its answer was waited for.
+    """
+    return LostError(
+        f"Actor `{name}` did not answer `{method}` within {timeout_s:.0f} s. "
+        "If it only needs longer, raise `runtime.actor_timeout_s`."
+    )
+
+
+def waits_for_room(name: str, capacity_s: float, shared: bool) -> str:
+    """What is said while a replacement does not start.
+
+    Args:
+        name: The actor's name.
+        capacity_s: Longest wait.
+        shared: Whether others use the cluster too.
+    """
+    if shared:
+        return (
+            f"Actor `{name}` was lost and waits for room on the cluster, up to {capacity_s:.0f} s "
+            "(`runtime.wait_for_capacity_s`); a node that joins now is used."
+        )
+    return (
+        f"The replacement of actor `{name}` has not started yet; waiting up to {capacity_s:.0f} s "
+        "(`runtime.actor_timeout_s`)."
+    )
+
+
+def without_room(name: str, capacity_s: float, shared: bool) -> str:
+    """What is said once that wait is given up; see `waits_for_room`."""
+    if shared:
+        return (
+            f"Actor `{name}` was lost and found no room on the cluster within {capacity_s:.0f} s "
+            "(`runtime.wait_for_capacity_s`). Add a node, or lower `runtime.cpus_per_actor` or "
+            "`runtime.gpus_per_actor`."
+        )
+    return (
+        f"The replacement of actor `{name}` did not start within {capacity_s:.0f} s "
+        "(`runtime.actor_timeout_s`)."
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; the name of its kind where it has none.
 

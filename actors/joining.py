@@ -41,7 +41,7 @@ def prepare_token(address: str) -> None:
         return
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_WAIT_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError, OverflowError) as error:  # the latter: no host's name, no port
         raise not_joined(address, str(error)) from error
     if MODE in os.environ or not _is_refused(host, int(port), None):
         return

@@ -66,6 +66,7 @@ class RayBackend:
         self._node_placement = NodePlacement(packing, runtime, say)
         self._actor_set = ActorSet(say, self._node_placement, self._look)
         self._services_lost = services_lost
+        self._namespace = f"dfl-ray-{uuid4().hex}"  # names are the run's own: another may use this Ray too
         self._progress_key = f"progress/{uuid4().hex}/"
         self._asked: Sequence[RecoverableActor] = ()
         self._answered = 0
@@ -93,7 +94,8 @@ class RayBackend:
         def create(restarts: int) -> Any:
             shown = name if restarts == 0 else f"{name}.{restarts}"
             place = _beside_the_driver() if number is None else self._node_placement.options(number)
-            return ray.remote(kind).options(name=shown, max_restarts=0, **place).remote(*args)
+            own = ray.remote(kind).options(name=shown, namespace=self._namespace, max_restarts=0, **place)
+            return own.remote(*args)
 
         return RecoverableActor(
             name, create, max_restarts=runtime.max_restarts, timeout_s=runtime.actor_timeout_s,

@@ -21,7 +21,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from actors.failures import as_run_error, first_line, is_loss, refuse_unmade
+from actors import failures
 from actors.nodes import NodePlacement, Started
 from dfl_ray.errors import LostError
 
@@ -156,7 +156,7 @@ class ActorSet:
         Raises:
             RunError: One of them has died more often than allowed, or the actor could not be made.
         """
-        refuse_unmade(actor.name, error)
+        failures.refuse_unmade(actor.name, error)
         group = [m for m in self.members if m is actor or self.on_lost_node(m)]
         for member in group:
             member.replace(error)
@@ -196,13 +196,14 @@ class RecoverableActor:
         self._shared = wait_for_capacity_s is not None
         self._capacity_s = timeout_s if wait_for_capacity_s is None else wait_for_capacity_s
         self._actor_set = ActorSet() if actor_set is None else actor_set
-        self._actor_set.members.append(self)
         self.restarts = 0
         self.started: Started | None = None
         self._recovery_point: Callable[[], Iterable[Any]] | None = None
         self._log: list[Call] = []
         self.ready_ref: Any = None
+        self._restoring: list[Any] = []  # answers of a replacement's restores, until they are fetched
         self.handle = create(0)
+        self._actor_set.members.append(self)  # only now: all of them are ended by their handles
 
     def call(self, method: str, *args: Any, returns: int = 1, changes_state: bool = True) -> Call:
         """Start a call; it is kept for replay until the next `set_recovery_point`.
@@ -246,21 +247,20 @@ class RecoverableActor:
         """
         tries = 0
         while True:
-            for actor in self._needed_for(call):
-                actor._await_replacement()
+            needed = self._needed_for(call)
+            while any(a._is_replaced() for a in needed):  # one that is awaited may take others with it
+                for actor in needed:
+                    actor._await_replacement()
             try:
-                value = self._get(call)
+                value = self._get(call.refs[0])
             except GetTimeoutError as error:
-                raise LostError(
-                    f"Actor `{self.name}` did not answer `{call.method}` within {self._timeout_s:.0f} s. "
-                    "If it only needs longer, raise `runtime.actor_timeout_s`."
-                ) from error
+                raise failures.silent(self.name, call.method, self._timeout_s) from error
             except RayActorError as error:
                 self._actor_set.recover(self, error)
             except RayError as error:
                 tries += 1
-                if not is_loss(error) or tries > MAX_LOST_ANSWERS:
-                    raise as_run_error(self.name, call.method, call.args, error) from error
+                if not failures.is_loss(error) or tries > MAX_LOST_ANSWERS:
+                    raise failures.as_run_error(self.name, call.method, call.args, error) from error
                 self._recover_lost_answer(call)
             else:
                 call.fetched, call.refs[0] = True, None  # answers to others stay as long as the call
@@ -268,13 +268,13 @@ class RecoverableActor:
                     self._log.remove(call)
                 return value
 
-    def _get(self, call: Call) -> Any:
-        """The first answer of a call, asked for in parts, so that lost services of Ray are noticed between them."""
+    def _get(self, ref: Any) -> Any:
+        """What a reference stands for, asked for in parts, so that lost services of Ray are noticed between them."""
         waited = 0.0
         while True:
             part = min(SERVICES_EVERY_S, self._timeout_s - waited)
             try:
-                return ray.get(call.refs[0], timeout=part)
+                return ray.get(ref, timeout=part)
             except GetTimeoutError:
                 waited += part
                 self._actor_set.check_services()
@@ -330,7 +330,7 @@ class RecoverableActor:
         """
         if self._restarts_left <= 0:
             raise LostError(
-                f"Actor `{self.name}` died and may not be replaced again ({first_line(error)}). See "
+                f"Actor `{self.name}` died and may not be replaced again ({failures.first_line(error)}). See "
                 "`runtime.max_restarts`."
             ) from error
         with suppress(RayError):
@@ -342,19 +342,37 @@ class RecoverableActor:
             "(`runtime.max_restarts`)"
         )
         self.handle = self._create(self.restarts)
-        self.ready_ref = self.handle.ready.remote()
+        self.ready_ref, self._restoring = self.handle.ready.remote(), []
         if self._recovery_point is not None:
             for snapshot in self._recovery_point():
-                self.start(Call("restore", (snapshot,), 1, True))
+                self.start(call := Call("restore", (snapshot,), 1, True))
+                self._restoring += call.refs
 
     def calls_to_replay(self) -> list[Call]:
         """Calls since the recovery point that a replacement must repeat: changes of state and unfetched answers."""
         return [c for c in self._log if c.changes_state or not c.fetched]
 
+    def _is_replaced(self) -> bool:
+        """Whether a replacement is not known to have started and to be restored."""
+        return self.ready_ref is not None or bool(self._restoring)
+
     def _await_replacement(self) -> None:
+        """Wait until a replacement has started and has the state of the recovery point; one that dies is replaced."""
+        while self._is_replaced():
+            self._await_start()
+            try:
+                while self._restoring:
+                    self._get(self._restoring[0])
+                    del self._restoring[0]
+            except GetTimeoutError as error:
+                raise failures.silent(self.name, "restore", self._timeout_s) from error
+            except RayActorError as error:
+                self._actor_set.recover(self, error)
+            except RayError as error:  # going on would be with the state of a new actor
+                raise failures.as_run_error(self.name, "restore", (), error) from error
+
+    def _await_start(self) -> None:
         """Wait until a replacement has started; say so if that takes long, replace it too if its node is lost."""
-        if self.ready_ref is None:
-            return
         waited, told, waiting = 0.0, False, self._actor_set.waiting()
         while self.ready_ref is not None:
             if ray.wait([self.ready_ref], timeout=1.0)[0]:
@@ -370,30 +388,7 @@ class RecoverableActor:
                 self._restarts_left += 1  # it never started
                 self._actor_set.recover(self, RayError("its node was lost before it had started"))
             elif waited > self._capacity_s:
-                raise LostError(self._without_room())
+                raise LostError(failures.without_room(self.name, self._capacity_s, self._shared))
             elif waited > min(REPLACEMENT_NOTICE_S, self._capacity_s / 3) and not told:
                 told = True
-                self._actor_set.say(self._waits_for_room())
-
-    def _waits_for_room(self) -> str:
-        if self._shared:
-            return (
-                f"Actor `{self.name}` was lost and waits for room on the cluster, up to {self._capacity_s:.0f} s "
-                "(`runtime.wait_for_capacity_s`); a node that joins now is used."
-            )
-        return (
-            f"The replacement of actor `{self.name}` has not started yet; waiting up to {self._capacity_s:.0f} s "
-            "(`runtime.actor_timeout_s`)."
-        )
-
-    def _without_room(self) -> str:
-        if self._shared:
-            return (
-                f"Actor `{self.name}` was lost and found no room on the cluster within {self._capacity_s:.0f} s "
-                "(`runtime.wait_for_capacity_s`). Add a node, or lower `runtime.cpus_per_actor` or "
-                "`runtime.gpus_per_actor`."
-            )
-        return (
-            f"The replacement of actor `{self.name}` did not start within {self._capacity_s:.0f} s "
-            "(`runtime.actor_timeout_s`)."
-        )
+                self._actor_set.say(failures.waits_for_room(self.name, self._capacity_s, self._shared))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,13 +19,13 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
     Args:
         folder: The sweep's folder; each configuration has its `name` in it.
         configs: The runs, with `runtime.backend: local`.
-        say: Is told what happens.
+        say: Is told what happens, also of every run that ends.
 
     Returns:
         Name -> why, for the runs that failed; the others are kept.
 
     Raises:
-        InputError: Ray Tune is not installed.
+        InputError: Ray Tune is not installed, or no machine has the CPUs or GPUs of one run.
         Interrupted: The user stopped the sweep; runs that have begun go on with the same words.
     """
     # With it, Tune prints a table of its own whatever `verbose` says.
@@ -40,12 +41,19 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
     if not waiting:
         return {}
     with _ray(waiting[0]):
-        resources = {"cpu": waiting[0].runtime.threads, "gpu": waiting[0].runtime.gpus_per_actor}
+        threads = max(config.runtime.threads for config in waiting)
+        gpus = max(config.runtime.gpus_per_actor for config in waiting)
+        _check_room(threads, gpus)
         texts = [config.model_dump_json() for config in waiting]
         tuner = tune.Tuner(
-            tune.with_resources(_run_one, resources),
+            tune.with_resources(_run_one, {"cpu": threads, "gpu": gpus}),
             param_space={"config": tune.grid_search(texts)},
-            run_config=tune.RunConfig(name="tune", storage_path=str(folder.absolute()), verbose=0),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.absolute()),
+                verbose=0,
+                callbacks=[_told(len(waiting), say)],
+            ),
         )
         results = tuner.fit()
     failed: dict[str, str] = {}
@@ -59,6 +67,47 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
             f"Interrupted: {done} of {len(configs)} runs are done. Go on with the same words and name={folder.name}"
         )
     return failed
+
+
+def _check_room(threads: int, gpus: float) -> None:
+    """Refuse runs that no machine can hold: Tune would wait for ever."""
+    from actors.nodes import alive_nodes
+
+    nodes = alive_nodes()
+    if any(node.cpus >= threads and node.gpus >= gpus for node in nodes):
+        return
+    have = sorted({f"{node.cpus:g} CPU and {node.gpus:g} GPU" for node in nodes})
+    raise InputError(
+        "No machine can hold a run of this sweep",
+        got=f"runtime.threads={threads}, runtime.gpus_per_actor={gpus:g}",
+        expected=f"CPUs for the threads, and GPUs, of one machine: at most {' or '.join(have) or 'none at all'}",
+        change="Lower `runtime.threads` or `runtime.gpus_per_actor`, or join a larger cluster by `runtime.address`.",
+    )
+
+
+def _told(count: int, say: Callable[[str], None]) -> Any:
+    """What has Tune tell of every run that ends, of so many."""
+    from ray import tune
+
+    class Told(tune.Callback):
+        """Says a line for each; Tune saves it, without whom it tells."""
+
+        ended = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self._tell(trial, "is done")
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self._tell(trial, "has failed")
+
+        def _tell(self, trial: Any, how: str) -> None:
+            self.ended += 1
+            say(f"{json.loads(trial.config['config'])['name']} {how} ({self.ended} of {count})")
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return tune.Callback, ()
+
+    return Told()
 
 
 @contextmanager

@@ -151,9 +151,9 @@ def actors_wanted(runtime: RuntimeConfig, devices: int, resources: Mapping[str, 
 def _machines(
     runtime: RuntimeConfig, resources: Mapping[str, float], nodes: Sequence[Node]
 ) -> Sequence[Node]:
-    """The nodes that can hold actors, or the cluster as one machine where there is nothing to choose."""
-    useful = [n for n in nodes if _weight(n, runtime.gpus_per_actor) > 0]
-    return useful if len(useful) > 1 else [_whole(resources)]
+    """The nodes that can hold actors, or the cluster as one machine where it is one or no node can."""
+    useful = _useful(nodes, runtime.gpus_per_actor)
+    return useful if useful and len(nodes) > 1 else [_whole(resources)]
 
 
 def _actors(
@@ -189,6 +189,11 @@ def _whole(resources: Mapping[str, float]) -> Node:
         resources.get("GPU", 0.0),
         resources.get("memory", float("inf")),
     )
+
+
+def _useful(nodes: Sequence[Node], gpus_per_actor: float) -> list[Node]:
+    """The nodes that can hold actors."""
+    return [n for n in nodes if _weight(n, gpus_per_actor) > 0]
 
 
 def _weight(node: Node, gpus_per_actor: float) -> float:
@@ -280,10 +285,7 @@ def check_fits(packing: Packing, resources: Mapping[str, float], nodes: Sequence
     """
     _check_shares(packing)
     placed = bool(packing.nodes)
-    single = Node(
-        "", resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", float("inf"))
-    )
-    machines = list(nodes) if placed else [single]
+    machines = list(nodes) if placed else [_single(packing, resources, nodes)]
     actors = len(packing.groups)
     for name in ("CPU", "GPU", "memory"):
         holds = [_room(m, packing).get(name, actors) for m in machines]
@@ -294,6 +296,16 @@ def check_fits(packing: Packing, resources: Mapping[str, float], nodes: Sequence
         raise _no_room(
             packing, "CPU", machines, [min(_room(m, packing).values(), default=actors) for m in machines]
         )
+
+
+def _single(packing: Packing, resources: Mapping[str, float], nodes: Sequence[Node]) -> Node:
+    """Where actors lie that are on one machine: the one node of several that can hold them, or the whole cluster."""
+    useful = _useful(nodes, packing.gpus_per_actor)
+    if len(nodes) > 1 and len(useful) == 1:
+        return useful[0]
+    return Node(
+        "", resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", float("inf"))
+    )
 
 
 def _check_shares(packing: Packing) -> None:
@@ -320,7 +332,10 @@ def _no_room(packing: Packing, name: str, machines: Sequence[Node], holds: Seque
     ]
     actors = len(packing.groups)
     if len(machines) == 1:
-        expected = f"at most {there[0]:g}{label} {name}"
+        only = machines[0].address or machines[0].name
+        expected = f"at most {there[0]:g}{label} {name}" + (
+            f" on the one node that can hold them, {only}" if only else ""
+        )
     else:
         listed = [
             f"{m.address or m.name}: {t:g}{label} {name} hold {h}"

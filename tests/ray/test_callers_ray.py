@@ -27,9 +27,15 @@ def callers_ray(session_ray: SessionRay) -> Iterator[None]:
     ray.shutdown()
 
 
-def test_runs_join_it_and_leave_it_up(tmp_path: Path) -> None:
+class Other:
+    """An actor of another run."""
+
+
+def test_runs_join_it_beside_actors_of_the_same_names_and_leave_it_up(tmp_path: Path) -> None:
     words = ("rounds=2", "runtime.devices_per_actor=4")
+    other = ray.remote(Other).options(name="channel").remote()
     first = run(small_config(tmp_path, "name=first", *words))
+    ray.kill(other)
     local = run(small_config(tmp_path, "name=local", "runtime.backend=local", *words))
     assert ray.is_initialized()
     assert ray.get(ray.remote(lambda: 1).remote()) == 1
@@ -57,9 +63,20 @@ def test_a_failed_run_of_a_sweep_is_named_and_the_rest_kept(
     assert said["rows"][0]["runs"] == 1
     (broken / "foreign").unlink()
     before = (tmp_path / "s/000-s0/run.json").read_text()
+    assert main(["sweep", *words[:-1]]) == 0
+    assert "\n000-s1 is done (1 of 1)\n" in capsys.readouterr().out
     assert main(["sweep", *words]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["rows"][0]["runs"] == 2 and not said["failed"]
     assert (tmp_path / "s/000-s0/run.json").read_text() == before
     assert (tmp_path / "s/comparison.html").is_file()
+    assert ray.is_initialized()
+
+
+def test_runs_of_a_sweep_that_no_machine_can_hold_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL_RUN, "rounds=1", "method=dlora", "name=s", f"runtime.runs_dir={tmp_path}"]
+    assert main(["sweep", *words, "runtime.threads=1,3"]) == 2  # of all that wait the most counts
+    assert "runtime.threads=3" in capsys.readouterr().err
     assert ray.is_initialized()

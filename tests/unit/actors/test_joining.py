@@ -95,6 +95,14 @@ def test_whoever_says_the_mode_is_left_alone(head, monkeypatch):
     assert os.environ[joining.MODE] == "disabled" and not head.told
 
 
+@pytest.mark.parametrize(
+    "address", ["foo..bar:6379", f"{'a' * 64}.org:6379", "127.0.0.1:99999999999999999999"]
+)
+def test_what_is_no_address_is_refused_with_its_key(address):
+    with pytest.raises(InputError, match=r"`runtime\.address=.*host:port of its head"):
+        joining.prepare_token(address)
+
+
 @pytest.mark.parametrize("address", ["auto", "ray://somewhere:1", None])
 def test_nothing_is_sent_where_nothing_asks_for_it(address, tmp_path):
     keep_token(tmp_path, "secret")

@@ -18,7 +18,7 @@ from ray.exceptions import (
 from actors import replay
 from actors.failures import as_run_error, is_loss, refuse_unmade
 from actors.nodes import Started
-from actors.replay import ActorSet, RecoverableActor
+from actors.replay import ActorSet, Answer, RecoverableActor
 from dfl_ray.errors import InputError, LostError, RunError
 
 
@@ -149,6 +149,19 @@ def an_actor(fake: FakeRay, said: list[str], placement: Any = None, **options: A
     )
 
 
+def test_an_actor_that_could_not_be_asked_for_is_no_member(fake):
+    """Its run ends with this error: what is ended then are the members' handles."""
+    actors = ActorSet()
+    with pytest.raises(ValueError, match="taken"):
+        RecoverableActor("channel", lambda _: ray_refuses(), max_restarts=1, timeout_s=2.0, actor_set=actors)
+    assert not actors.members
+
+
+def ray_refuses() -> Any:
+    """As Ray where an actor's name is taken."""
+    raise ValueError("taken")
+
+
 def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
     said: list[str] = []
     actor = an_actor(fake, said)
@@ -172,6 +185,45 @@ def test_calls_made_again_are_not_made_a_third_time_on_what_was_saved_after_them
     actor.set_recovery_point(lambda: ["after two"])
     assert actor.result(actor.call("train", 3)) == "three"  # dies; only this round is made again
     assert fake.started[-3:] == [(2, "ready"), (2, "restore"), (2, "train")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (failed(MemoryError("no room")), RunError, "failed in `restore`: MemoryError: no room"),
+        (ObjectLostError("00", None, ""), LostError, "`restore`: "),
+        (GetTimeoutError("late"), LostError, "did not answer `restore` within 2 s"),
+    ],
+)
+def test_no_answer_is_taken_from_a_replacement_that_was_not_restored(fake, answer, kind, words):
+    actor = an_actor(fake, [])
+    actor.set_recovery_point(lambda: ["one part", "another"])
+    fake.answers = {"train": [RayActorError(), "of a new state"], "restore": ["done", answer]}
+    with pytest.raises(kind, match=words):
+        actor.result(actor.call("train", 1))
+    assert fake.answers["train"] == ["of a new state"]
+
+
+def test_a_replacement_that_dies_while_it_is_restored_is_replaced(fake):
+    actor = an_actor(fake, [], max_restarts=2)
+    actor.set_recovery_point(lambda: ["snapshot"])
+    fake.answers = {"train": [RayActorError(), "again"], "restore": [RayActorError(), None]}
+    assert actor.result(actor.call("train", 1)) == "again"
+    assert fake.started[-3:] == [(2, "ready"), (2, "restore"), (2, "train")] and not fake.answers["restore"]
+
+
+def test_a_sender_whose_replacement_was_not_restored_spoils_no_receiver(fake):
+    sender = an_actor(fake, [])
+    receiver = RecoverableActor(
+        "device-0004", fake.create, max_restarts=1, timeout_s=2.0, actor_set=sender._actor_set
+    )
+    sender.set_recovery_point(lambda: ["snapshot"])
+    sent = sender.call("train", 1)
+    mixed = receiver.call("exchange", 1, Answer(sender, sent, 0))
+    fake.answers = {"restore": [failed(MemoryError("no room"))], "exchange": ["spoilt"]}
+    sender._actor_set.recover(sender, RayActorError())
+    with pytest.raises(RunError, match="`device-0003` failed in `restore`"):
+        receiver.result(mixed)
 
 
 @pytest.mark.parametrize(("restarts", "kept"), [(1, 2), (0, 0)])

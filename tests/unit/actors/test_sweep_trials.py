@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from actors import sweep
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
+from dfl_ray.packing.partition import Node
 from tests.conftest import small_config
 
 
@@ -55,6 +57,29 @@ def test_runs_that_are_done_are_not_run_again_unless_they_are_to_be_longer(
         wanted = [small_config(tmp_path, "name=a", f"rounds={rounds}")]
         assert sweep.run_trials(tmp_path, wanted, said.append) == {}
         assert said == [f"0 of 1 runs to do in {tmp_path}"] and not called
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "fits"),
+    [(2, 0.0, True), (1, 1.0, True), (3, 0.0, False), (2, 1.0, False), (1, 2.0, False)],
+)
+def test_a_run_must_fit_on_one_machine(monkeypatch, threads, gpus, fits):
+    monkeypatch.setattr("actors.nodes.alive_nodes", lambda: [Node("a", 2), Node("b", 1, 1)])
+    if fits:
+        return sweep._check_room(threads, gpus)
+    words = rf"runtime\.threads={threads}, .*at most 1 CPU and 1 GPU or 2 CPU and 0 GPU"
+    with pytest.raises(InputError, match=words):
+        sweep._check_room(threads, gpus)
+
+
+def test_every_run_that_ends_is_told(tmp_path):
+    said: list[str] = []
+    teller = sweep._told(2, said.append)
+    for name, how in (("a", teller.on_trial_error), ("b", teller.on_trial_complete)):
+        config = small_config(tmp_path, f"name={name}").model_dump_json()
+        how(iteration=1, trials=[], trial=SimpleNamespace(config={"config": config}))
+    assert said == ["a has failed (1 of 2)", "b is done (2 of 2)"]
+    assert type(pickle.loads(pickle.dumps(teller))) is type(teller).__mro__[1]
 
 
 def test_without_ray_tune_the_package_is_named(tmp_path, monkeypatch):

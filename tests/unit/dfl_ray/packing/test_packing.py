@@ -137,6 +137,16 @@ def test_an_actor_must_fit_on_a_node_not_in_the_sum():
         check_fits(found, total(nodes), nodes)
 
 
+def test_where_one_node_of_several_can_hold_actors_they_are_packed_for_it():
+    nodes = machines(32, 2, gpus=(0, 1))
+    found = on_nodes(nodes, "devices.count=10", "runtime.gpus_per_actor=0.1")
+    assert (len(found.groups), found.cpus_per_actor) == (10, 0.2)
+    check_fits(found, total(nodes), nodes)
+    crowded = on_nodes(nodes, "devices.count=10", "runtime.gpus_per_actor=0.1", "runtime.cpus_per_actor=0.5")
+    with pytest.raises(InputError, match=r"(?s)at most 2 CPU on the one node.*n1.*runtime\.cpus_per_actor"):
+        check_fits(crowded, total(nodes), nodes)
+
+
 def test_memory_is_counted_on_each_node():
     nodes = [Node("large", 4, 0, 8 * 2**30), Node("small", 4, 0, 2**20 * 300)]
     fits = on_nodes(nodes, "devices.count=8", ANY, "runtime.memory_per_actor_mb=250")
