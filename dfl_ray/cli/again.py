@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,9 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
 
     Args:
         config: The configuration; `name` must be set.
-        words: The words it was made of. What they say of how a run is run (`runtime`, `track` and the like) holds from
-            now on; where they say no more than that, the run's name and its rounds, the run is taken as it is.
+        words: The words it was made of, a file among them. What the configuration says of how a run is run (`runtime`,
+            `track` and the like) holds from now on; where the words name no file or preset and say no more than that,
+            the run's name and its rounds, the run is taken as it is, and they alone hold.
 
     Returns:
         None if it has not begun. More rounds than it has lengthen it; fewer leave it as long as it is.
@@ -53,16 +54,28 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
 
     own = own_config(folder)
     named = {_section(word) for word in words}
-    # Words that say nothing of the experiment name the run that is there.
-    alone = named <= {"name", *MAY_CHANGE}
-    changed = named & set(MAY_CHANGE) if alone else same_experiment(own, config, folder)
+    # Words that say nothing of the experiment name the run that is there; one without `=` is a file or preset.
+    alone = all("=" in word for word in words) and named <= {"name", *MAY_CHANGE}
+    if alone:
+        now = [word for word in words if _section(word) not in ("name", "rounds")]
+    else:
+        now = _differing(own, config, same_experiment(own, config, folder))
     longer = config.rounds > own.rounds and ("rounds" in named or not alone)
     if check_run_folder(folder).get("state") == "done" and not longer:
         print(f"{folder} is done already")
         return Begun(folder, None)
-    now = [word for word in words if _section(word) in changed - {"rounds"}]
     rounds = [f"rounds={config.rounds}"] if longer else []
     return Begun(folder, [*rounds, *(word for word in now if not word.startswith("runtime.runs_dir="))])
+
+
+def _differing(own: Config, given: Config, sections: Iterable[str]) -> list[str]:
+    """Overrides that give a run those keys of some sections in which a configuration, paths made absolute, differs."""
+    from dfl_ray.config.load import override_texts
+    from dfl_ray.config.locations import with_absolute_paths
+
+    was, now = own.model_dump(mode="json"), with_absolute_paths(given).model_dump(mode="json")
+    keys = [(section, key) for section in sorted(sections) for key in now[section]]
+    return override_texts({f"{s}.{k}": now[s][k] for s, k in keys if now[s][k] != was[s][k]})
 
 
 def _section(word: str) -> str:

@@ -33,14 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print predicted and measured times of steps the fit has not seen, and write the class."""
-    from dfl_ray.cli.commands import print_json, progress_and_answer, silence, split_words
+    from dfl_ray.cli.commands import output_file, print_json, progress_and_answer, silence, split_words
     from dfl_ray.config.check import check_inputs
     from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
 
-    output = Path(options.output)
-    if output.suffix not in (".yaml", ".yml"):
-        raise InputError(f"`{output}` cannot be written", expected="a name that ends in .yaml or .yml")
+    if Path(options.output).suffix not in (".yaml", ".yml"):
+        raise InputError(
+            f"`{options.output}` cannot be written", expected="a name that ends in .yaml or .yml"
+        )
     if not options.name.strip():
         raise InputError(
             "`--name` is empty", expected="a word for the class", change="Give one, or leave it out."
@@ -50,6 +51,7 @@ def execute(options: argparse.Namespace) -> int:
         check_number("--watts", options.watts, *WATTS, "W")
     config = load_config(*split_words(options.words))
     check_inputs(config)
+    output = output_file(options.output)
     silence(options.verbose)
     from dfl_ray.simulation.calibrate import calibrate
 

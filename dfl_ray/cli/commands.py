@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -95,21 +96,13 @@ def resume(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
-    from dfl_ray.errors import InputError
-
     folders = [run_folder(text) for text in options.runs]
-    if options.output and Path(options.output).is_dir():
-        raise InputError(
-            f"The report cannot be written to `{options.output}`",
-            got="a folder",
-            expected="the name of a file",
-            change=f"Give `-o {Path(options.output) / 'report.html'}`.",
-        )
+    output = output_file(options.output) if options.output else None
     silence(options.verbose)
     from dfl_ray.views.report import write_report
 
     one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
-    written = write_report(folders, Path(options.output) if options.output else one)
+    written = write_report(folders, output or one)
     print(f"Report: {written}")
     if options.json:
         print_json({"report": str(written), "runs": [str(folder) for folder in folders]})
@@ -190,10 +183,49 @@ def table_file(name: str | None) -> Path | None:
     """The file that `-o` names for a table; refused if its ending is none that a table is written as."""
     from dfl_ray.errors import InputError
 
-    path = Path(name) if name else None
-    if path is not None and path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"`{path}` cannot be written", expected="a name that ends in .csv or .parquet")
+    if not name:
+        return None
+    if Path(name).suffix not in (".csv", ".parquet"):
+        raise InputError(f"`{name}` cannot be written", expected="a name that ends in .csv or .parquet")
+    return output_file(name)
+
+
+def output_file(name: str) -> Path:
+    """The file that `-o` names, the folder it lies in made; a folder, and a place where none can be made, are refused.
+
+    Asked for before the work, whose result would be lost.
+    """
+    from dfl_ray.errors import InputError
+
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise InputError(
+            f"`-o {name}` cannot be written",
+            got="a folder",
+            expected="the name of a file",
+            change="Name a file in it.",
+        )
+    if not path.exists():
+        make_folder(path.parent)
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that something is written to, and those above it; refused where it cannot be."""
+    from dfl_ray.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        problem = None if os.access(path, os.W_OK | os.X_OK) else "where nothing may be written"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise InputError(
+            f"Nothing can be written to the folder `{path}`",
+            got=problem,
+            expected="a folder that you may write to, or a place where one can be made",
+            change="Give another one, or mend this one.",
+        )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

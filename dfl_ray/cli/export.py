@@ -37,14 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write the folder or folders and say what they hold."""
-    from dfl_ray.cli.commands import run_folder, silence
+    from dfl_ray.cli.commands import make_folder, run_folder, silence
 
-    folder = run_folder(options.run, whole=True)
+    folder, out = run_folder(options.run, whole=True), Path(options.out).expanduser()
     silence(options.verbose)
-    from dfl_ray.simulation.export_device import export_device, open_saved
+    from dfl_ray.simulation.export_device import check_out, export_device, open_saved
 
+    if not options.all:
+        check_out(out)
+    make_folder(out if options.all else out.parent)
     run = open_saved(folder)
-    out = Path(options.out)
     devices = sorted(run.experiment.setup.held) if options.all else [options.device]
     for device in devices:
         place = out / f"device-{device:04d}" if options.all else out

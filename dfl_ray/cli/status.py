@@ -40,9 +40,9 @@ def _plain(state: RunState) -> dict[str, Any]:
 
 def _print_table(states: Sequence[RunState]) -> None:
     """The states as columns; on a narrow terminal as lines."""
-    from rich.console import Console
     from rich.table import Table
 
+    from dfl_ray.tracking.console import LastingConsole
     from dfl_ray.tracking.summary import Fitting
 
     table = Table(title="Runs", title_justify="left")
@@ -50,7 +50,7 @@ def _print_table(states: Sequence[RunState]) -> None:
         table.add_column(name, justify="right" if name in ("devices", "round", "accuracy") else "left")
     for state in states:
         table.add_row(*_cells(state))
-    console = Console(highlight=False, width=columns())
+    console = LastingConsole(highlight=False, width=columns())
     console.print(Fitting(table))
 
 

@@ -36,11 +36,13 @@ def execute(options: argparse.Namespace) -> int:
     folder, trials, configs = _runs(options.words)
     silence(options.verbose)
     from actors.sweep import run_trials
+    from dfl_ray.tracking.console import LastingConsole
     from dfl_ray.views.report import write_report
 
+    console = LastingConsole(quiet=options.json)
+
     def say(text: str) -> None:
-        if not options.json:
-            print(text, flush=True)
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     folder.mkdir(parents=True, exist_ok=True)
     failed = run_trials(folder, configs, say)

@@ -6,9 +6,10 @@ variants (`method`, `topology`) is told apart by its `type`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dfl_ray.config.choices import Choice, Variants
 from dfl_ray.config.devices import DevicesConfig
@@ -152,6 +153,19 @@ class RuntimeConfig(Section):
     grace_s: float = Field(
         default=20.0, gt=0, le=86_400, description="after SIGTERM or SIGHUP, time to save and to end"
     )
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _at_home(cls, place: str) -> str:
+        """The folder with its `~` expanded, once for all that read it; a URL has none."""
+        if not place.startswith("~"):
+            return place
+        try:
+            return str(Path(place).expanduser())
+        except RuntimeError:
+            raise ValueError(
+                f"{place} lies in nobody's home folder: give another name behind `~`, or ./{place} for a folder here"
+            ) from None
 
     @model_validator(mode="after")
     def _positive(self) -> RuntimeConfig:

@@ -122,7 +122,8 @@ def export_device(
         `out`.
 
     Raises:
-        InputError: No such device, `out` exists, there are no experts, no converter, or PEFT computes something else.
+        InputError: No such device, `out` holds something or is no folder, there are no experts, no converter, or PEFT
+            computes something else.
     """
     setup = run.experiment.setup
     if device not in setup.held:
@@ -131,8 +132,7 @@ def export_device(
             expected=f"0 to {len(setup.held) - 1}",
             change="Change --device.",
         )
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty", expected="a new or empty folder")
+    check_out(out)
     converter = find_converter(gguf) if gguf else None
     whole, parts = run.group.answers(device)
     if experts:
@@ -151,6 +151,23 @@ def export_device(
     )
     (out / "README.md").write_text(text, encoding="utf-8")
     return out
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place for a model that holds something.
+
+    Args:
+        out: Folder to make.
+
+    Raises:
+        InputError: It is a file, or a folder with something in it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} exists and is {'not empty' if out.is_dir() else 'no folder'}",
+            expected="a new or empty folder",
+            change="Give another one.",
+        )
 
 
 def _write_adapter(run: SavedRun, adapter: Adapter, folder: Path) -> None:

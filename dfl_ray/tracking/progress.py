@@ -70,11 +70,10 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
     """
     if quiet:
         return QuietProgress()
-    from rich.console import Console
-
+    from dfl_ray.tracking.console import LastingConsole
     from dfl_ray.tracking.live import LiveProgress
 
-    console = console or Console(highlight=False)
+    console = console or LastingConsole(highlight=False)
     return (
         LiveProgress(console)
         if console.is_terminal and not console.is_dumb_terminal
