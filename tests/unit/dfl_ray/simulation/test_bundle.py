@@ -110,7 +110,7 @@ def test_a_replay_that_nobody_keeps_has_no_report(made: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["x #1", "a: b", "[c", "~", "\N{HORSE} é"])
 def test_a_replay_goes_into_the_folder_that_is_named_whatever_its_name(name: str, made: Any) -> None:
-    assert replay_config(made[0], [], Path(name)).runtime.runs_dir == name
+    assert replay_config(made[0], [], Path(name)).runtime.runs_dir == str(Path(name).expanduser())
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
