@@ -287,7 +287,7 @@ def check_fits(packing: Packing, resources: Mapping[str, float], nodes: Sequence
     placed = bool(packing.nodes)
     machines = list(nodes) if placed else [_single(packing, resources, nodes)]
     actors = len(packing.groups)
-    for name in ("CPU", "GPU", "memory"):
+    for name in ("GPU", "CPU", "memory"):
         holds = [_room(m, packing).get(name, actors) for m in machines]
         asked = [packing.nodes.count(m.name) if placed else actors for m in machines]
         if any(a > h for a, h in zip(asked, holds, strict=True)):
