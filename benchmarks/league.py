@@ -103,8 +103,10 @@ class Setting:
 
     def each(self, do: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What `do` makes of each item, as many at a time as there are processes."""
-        with ThreadPoolExecutor(max(self.processes, 1)) as pool:
-            return list(pool.map(do, items)) if self.processes else [do(x) for x in items]
+        if not self.processes:
+            return [do(item) for item in items]
+        with ThreadPoolExecutor(self.processes) as pool:
+            return list(pool.map(do, items))
 
 
 def trial(setting: Setting, label: str, seed: int) -> float:

@@ -367,15 +367,12 @@ class Channel:
 
     def _gains(self) -> tuple[NearGains, FarField | None]:
         if self._near is None:
-            self._near = self._gains_at(self._positions_m)
+            limits = self.settings.dense_devices, self.settings.near_neighbours
+            self._near = listed_gains(self._scale, self._sites, *limits)
             self._far = build_far_field(self._scale, self._sites, self._near, self.settings.far_field)
             noise_w = channel_noise_w(self.settings)
             self._external = external_field(self.settings, self._scale, self._positions_m, noise_w)
         return self._near, self._far
-
-    def _gains_at(self, positions_m: FloatArray) -> NearGains:
-        sites = self._sites if positions_m is self._positions_m else build_sites(self._scale, positions_m)
-        return listed_gains(self._scale, sites, self.settings.dense_devices, self.settings.near_neighbours)
 
     def _radio(self, round_index: int) -> Radio:
         return round_radio(

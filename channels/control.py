@@ -223,7 +223,7 @@ class ControlPlane:
             still = np.array_equal(self._positions_m, radio.positions_m)
             then = radio if still else there(radio, self._positions_m)
             told = reported_gains(then, then.near, self._bits)
-            self._then = replace(then, near=told, far=None, external=None, positions_m=self._positions_m)
+            self._then = replace(then, near=told, far=None, external=None)
         living = battery_j > 0 if on is None else (battery_j > 0) & on
         if self._tree is None or self._tree[0] != living.tobytes():
             self._tree = living.tobytes(), control_tree(self._then, living)
