@@ -24,7 +24,7 @@ from channels.link import (
 from channels.nr import MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
-from channels.registry import check_option_values, check_options, unknown_name
+from channels.registry import check_options, unknown_name
 from channels.settings_checks import check_drawn_heights, check_ranges
 from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.units import db_to_linear
@@ -304,7 +304,6 @@ class RadioSettings:
                     " set energy to 'states', or its powers by the settings *_power_w"
                 )
             check_options("energy 'states'", state_powers, (), self.energy_options)
-            check_option_values("energy 'states'", state_powers, self.energy_options)
             self.power_draw()
 
     def _check_fixed_slots(self) -> None:

@@ -13,7 +13,7 @@ from topology.clustering import by_tasks
 from topology.graph import ANY_TASK, GATEWAY, INTRA, RELAY, Topology
 from topology.graphs.base import GraphInput, GraphLinks
 from topology.links import Links, lengths_m, make_links
-from topology.registry import check_option_values, check_options
+from topology.registry import check_options
 from topology.tables import GRAPHS
 from topology.trees import routes
 
@@ -63,7 +63,6 @@ def build(
     """
     builder = GRAPHS[kind]
     check_options(f"graph {kind!r}", builder, GIVEN, options)
-    check_option_values(f"graph {kind!r}", builder, options)
     if reach not in get_args(Reach):
         raise ValueError(f"reach must be respect, relay or ignore, got {reach!r}")
     positions = np.array(positions_m, dtype=np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topology.arrays import FloatArray, IntArray
-from topology.registry import Within, check_option_values, check_options
+from topology.registry import Within, check_options
 from topology.row_file import SUFFIXES, read_row_file, row_shares
 from topology.tables import PARTITIONS
 
@@ -52,7 +52,6 @@ def task_mixture(
         raise ValueError(f"need devices ≥ 1 and tasks ≥ 1, got {devices}, {tasks}")
     chosen = PARTITIONS[kind]
     check_options(f"partition {kind!r}", chosen, GIVEN, options)
-    check_option_values(f"partition {kind!r}", chosen, options)
     named = {"names": names} if "names" in signature(chosen).parameters else {}
     return chosen(devices, tasks, rng=rng, **named, **options)
 

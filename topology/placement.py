@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from topology.arrays import FloatArray
-from topology.registry import Within, check_option_values, check_options
+from topology.registry import Within, check_options
 from topology.tables import PLACEMENTS
 
 Draw = Callable[[int], FloatArray]
@@ -49,7 +49,6 @@ def place(
         )
     chosen = PLACEMENTS[kind]
     check_options(f"placement {kind!r}", chosen, GIVEN, options)
-    check_option_values(f"placement {kind!r}", chosen, options)
     return chosen(count, area_m=(width, height), rng=rng, **options)
 
 

@@ -177,29 +177,31 @@ def options_of(builder: Callable[..., Any], given: Iterable[str]) -> tuple[str, 
 
 
 def check_options(
-    what: str, builder: Callable[..., Any], given: Iterable[str], options: Iterable[str]
+    what: str, builder: Callable[..., Any], given: Iterable[str], options: Mapping[str, object]
 ) -> None:
-    """Refuse an option that the builder does not know, and the lack of one that it cannot do without.
+    """Refuse an option that the builder does not know, the lack of one that it needs, and a value that it cannot take.
 
     Args:
         what: The chosen thing in words ("graph 'ring'").
         builder: Its builder.
         given: Parameters that are not the user's.
-        options: Names of the options that were set.
+        options: The options that were set.
 
     Raises:
-        ValueError: Naming the unknown option with the nearest known one and all known ones, or the missing one.
+        ValueError: Naming the unknown option with the nearest known one and all known ones, the missing one, or what
+            `check_option_values` refuses.
     """
     import inspect
 
-    known, wanted = options_of(builder, given), tuple(options)
-    for option in wanted:
+    known = options_of(builder, given)
+    for option in options:
         if option not in known:
             raise unknown_name(f"option of {what}", option, known)
     parameters = inspect.signature(builder).parameters
     for option in known:
-        if option not in wanted and parameters[option].default is inspect.Parameter.empty:
+        if option not in options and parameters[option].default is inspect.Parameter.empty:
             raise ValueError(f"{what} needs the option {option!r}; set {option}=")
+    check_option_values(what, builder, options)
 
 
 def check_option_values(what: str, builder: Callable[..., Any], options: Mapping[str, object]) -> None:

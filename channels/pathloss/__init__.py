@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
 from channels.pathloss.model import Geometry, PathLossModel
-from channels.registry import check_option_values, check_options
+from channels.registry import check_options
 from channels.tables import PATH_LOSS
 
 
@@ -39,8 +39,7 @@ def get_model(model: str | PathLossModel, options: Mapping[str, object] | None =
         if options:
             raise ValueError(f"path-loss model {found.name!r} takes no parameters; got {sorted(options)}")
         return found
-    check_options(f"path-loss model {model!r}", found, (), options or ())
-    check_option_values(f"path-loss model {model!r}", found, options or {})
+    check_options(f"path-loss model {model!r}", found, (), options or {})
     return found(**(options or {}))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from channels.registry import check_option_values, check_options
+from channels.registry import check_options
 from channels.scheduling.rule import Scheduler
 from channels.tables import SCHEDULERS
 
@@ -27,6 +27,5 @@ def get_scheduler(name: str, options: Mapping[str, object] | None = None) -> Sch
         if options:
             raise ValueError(f"the scheduler {name!r} has no options of its own; got {', '.join(options)}")
         return found
-    check_options(f"scheduler {name!r}", found, (), options or ())
-    check_option_values(f"scheduler {name!r}", found, options or {})
+    check_options(f"scheduler {name!r}", found, (), options or {})
     return found(**(options or {}))

@@ -99,6 +99,8 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(told: Callable[..., s
         (("radio.path_loss=warehouse", "radio.path_loss_options={cluter_db: 1}"), "Did you mean 'clutter_db'?"),
         (("tasks.source=letters", "tasks.options={row: 1}"), "Did you mean 'rows'?"),
         (("track.trackers=[text_file]", "track.options={text_file: {fil: a}}"), "Did you mean 'file'?"),
+        (("track.trackers=[text_file]", "track.options={text_file: {file: 3}}"), "file is 3; expected"),
+        (("tasks.source=letters", "tasks.options={rows: many}"), "rows is 'many'; expected"),
         (("evaluate.rules=[strongst]",), "did you mean `strongest`?"),
         (("method.aggregation=midle",), "Did you mean `middle`?"),
     ],

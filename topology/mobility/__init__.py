@@ -15,7 +15,7 @@ from topology.mobility.highway import Highway
 from topology.mobility.hysteresis import needs_rebuild, update_links
 from topology.mobility.legs import RandomDirection, RandomWaypoint, mean_distance_m
 from topology.mobility.recorded import Static, Trace
-from topology.registry import check_option_values, check_options
+from topology.registry import check_options
 from topology.tables import MOBILITY
 
 GIVEN = ("positions_m", "area_m", "rng")
@@ -57,7 +57,6 @@ def create(
     """
     model = MOBILITY[kind]
     check_options(f"mobility model {kind!r}", model, GIVEN, options)
-    check_option_values(f"mobility model {kind!r}", model, options)
     return model(positions_m, area_m=area_m, rng=rng, **options)
 
 

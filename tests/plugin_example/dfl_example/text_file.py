@@ -12,7 +12,7 @@ class TextFile:
         file: Name of the file.
     """
 
-    def __init__(self, track, *, name, say, verbose, file="rounds.txt"):
+    def __init__(self, track, *, name, say, verbose, file: str = "rounds.txt"):
         self.file = file
         self.path = None
 
