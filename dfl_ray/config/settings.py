@@ -21,6 +21,7 @@ TASK_READERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fields": ("files",),
         "test_share": ("files", "hub"),
         "on_bad_rows": ("files", "hub"),
+        "max_choices": ("files", "hub"),
     }
 )
 """Keys of `tasks` that not every source reads, and which of ours do; those of installed packages may read any."""

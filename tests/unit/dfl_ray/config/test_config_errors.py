@@ -73,6 +73,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant
         ("tasks.fields={add: {answer: a}}", ("`tasks.fields`", "nothing would read it", "default is {}.")),
         ("tasks.test_share=0.1", ("`tasks.test_share`", "source: files or tasks.source: hub", "default is null.")),
         ("tasks.on_bad_rows=skip", ("`tasks.on_bad_rows`", "nothing would read it", "default is refuse.")),
+        ("tasks.max_choices=5", ("`tasks.max_choices`", "nothing would read it", "tasks.source: files or")),
         ("tasks.source=files tasks.cue=weak", ("`tasks.cue`", "Expected: tasks.source: synthetic")),
         ("tasks.source=hub tasks.names=[sst2,cola] tasks.prompt_field=q", ("`tasks.prompt_field`", "source: hub")),
         ("devices.placement_path=/x.csv", ("`devices.placement.path`", "`devices.placement.type` = `file`")),
