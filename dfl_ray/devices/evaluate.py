@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from dfl_ray.devices.records import EvaluationReport, GroupSetup
 from dfl_ray.devices.routing import OPEN, Router
 from dfl_ray.devices.rules import InferenceRule, inference_rule
 from dfl_ray.engines.training import ScoredModel
-from dfl_ray.evaluation.scorer import Adapter, Scorer
+from dfl_ray.evaluation.scorer import Adapter, Scorer, rows_of
 from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Factors, Method
 from dfl_ray.methods.spec import method_spec
@@ -41,6 +42,15 @@ class Evaluator:
         )  # fmt: skip
         self.router = Router(setup, model, method, self.scorer, self._projections)
         self.merger = Merger(setup, model, method, self.router, self._projections)
+        self._before = self._total = 0
+
+    def follow(self, advance: Callable[[int, int], None]) -> None:
+        """Tell how far an evaluation is while it goes on.
+
+        Args:
+            advance: Given the pairs of adapter and row that have been asked, and all that will be.
+        """
+        self.scorer.advance = lambda asked: advance(self._before + asked, self._total)
 
     def use(self, method: Method) -> None:
         """Go on with the method of another communication graph.
@@ -60,6 +70,7 @@ class Evaluator:
             One row a task; the state metrics are empty.
         """
         asked = {t: np.ones(len(r), bool) for t, r in enumerate(self.scorer.rows)}
+        self._before, self._total = 0, rows_of(asked)
         right = self.scorer.score({"base": asked}, lambda _key: None)["base"]
         rows = _Rows()
         for task, ok in right.items():
@@ -90,13 +101,16 @@ class Evaluator:
         rows = _Rows()
         kinds = {name: inference_rule(name) for name in rules}
         routed = {name: self._choices(devices, kind) for name, kind in kinds.items() if kind.route}
-        right = self._score_routed(experts, routed)
+        one = self._one_expert(experts, routed)
+        alike: dict[str, _MergedAnswers] = {}
         for rule, kind in kinds.items():
-            if kind.merge is None:
-                continue
-            open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
-            merged = self._score_merged(devices, experts, kind, references, open_rows)
-            for place, ok in merged.items():
+            if kind.merge is not None:
+                open_rows = {place: chosen == OPEN for place, chosen in routed.get(rule, {}).items()}
+                alike[rule] = self._merged(devices, experts, kind, open_rows)
+        self._before, self._total = 0, one.rows + sum(answers.rows for answers in alike.values())
+        right = self._score_routed(one, routed)
+        for rule, answers in alike.items():
+            for place, ok in self._score_merged(answers, kinds[rule], references).items():
                 right[rule, *place] = np.maximum(right.get((rule, *place), np.zeros_like(ok)), ok)
         for rule in rules:
             for device, task in experts:
@@ -156,31 +170,42 @@ class Evaluator:
             raise ValueError("this method has no router")
         return stack
 
-    def _score_routed(
+    def _one_expert(
         self, experts: Mapping[tuple[int, int], Expert | None], routed: Mapping[str, Choices]
-    ) -> dict[tuple[str, int, int], np.ndarray]:
-        """Right or not for every (rule, device, task), asking each (expert, row) only once."""
-        wanted: dict[Hashable, dict[int, np.ndarray]] = {}
-        found: dict[Hashable, Expert | None] = {}
-        plan: list[tuple[str, int, int, Hashable, np.ndarray]] = []
+    ) -> _RoutedAnswers:
+        """What rules ask that answer each row with one expert: each (expert, row) only once."""
+        out = _RoutedAnswers()
         for rule, choices in routed.items():
             for (device, task), chosen in choices.items():
                 out_of_one = np.unique(chosen[chosen != OPEN])
                 for answering in out_of_one.tolist():
                     expert = experts[device, answering]
                     key: Hashable = None if expert is None else expert.key
-                    found.setdefault(key, expert)
+                    out.experts.setdefault(key, expert)
                     rows = chosen == answering
-                    asked = wanted.setdefault(key, {})
+                    asked = out.wanted.setdefault(key, {})
                     asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
-                    plan.append((rule, device, task, key, rows))
-        right = self.scorer.score(wanted, lambda key: self._adapter(found[key]))
+                    out.places.append((rule, device, task, key, rows))
+        return out
+
+    def _score_routed(
+        self, answers: _RoutedAnswers, routed: Mapping[str, Choices]
+    ) -> dict[tuple[str, int, int], np.ndarray]:
+        """Score for every (rule, device, task)."""
+        right = self._score(answers, lambda key: self._adapter(answers.experts[key]))
         out = {
             (r, *place): self.scorer.nothing(place[1]) for r, choices in routed.items() for place in choices
         }
-        for rule, device, task, key, rows in plan:
+        for rule, device, task, key, rows in answers.places:
             out[rule, device, task][rows] = right[key][task][rows]
         return out
+
+    def _score(
+        self, answers: _Answers, adapter: Callable[[Hashable], Adapter | None]
+    ) -> dict[Hashable, dict[int, np.ndarray]]:
+        right = self.scorer.score(answers.wanted, adapter)
+        self._before += answers.rows
+        return right
 
     def _adapter(self, expert: Expert | None) -> Adapter | None:
         if expert is None:
@@ -195,47 +220,54 @@ class Evaluator:
         assert static is not None
         return Adapter([a[0] for a in static], b)
 
-    def _score_merged(
+    def _merged(
         self,
         devices: Sequence[Device],
         experts: Mapping[tuple[int, int], Expert | None],
         rule: InferenceRule,
-        references: Mapping[int, np.ndarray] | None,
         only: Mapping[tuple[int, int], np.ndarray],
-    ) -> dict[tuple[int, int], np.ndarray]:
-        """Rules that make one adapter of rank T*r out of all experts; devices with equal experts share it.
+    ) -> _MergedAnswers:
+        """What a rule asks that makes one adapter of rank T*r out of all experts; equal experts share it.
 
         Args:
             devices: The devices asked.
             experts: What they hold.
             rule: The rule.
-            references: Task -> all layers' sketches, for `filter`.
             only: (device, task) -> the rows to ask; all where not named. The same for devices that answer alike.
 
         Returns:
-            (device, task) -> score of each row (`Scorer.score`); rows not asked are False or 0.
+            Who answers with what, and what it is asked.
+        """
+        out = _MergedAnswers()
+        for device in devices:
+            mine = [experts[device.index, t] for t in range(len(self.setup.tasks))]
+            same = tuple(None if e is None else e.key for e in mine)
+            extra = () if rule.key is None else (rule.key(self.router, device),)
+            key = out.keys[device.index] = (same, *extra)
+            out.holders[key] = (device, mine)
+            out.wanted[key] = {
+                t: only.get((device.index, t), np.ones(len(rows), bool))
+                for t, rows in enumerate(self.scorer.rows)
+            }
+        return out
+
+    def _score_merged(
+        self, answers: _MergedAnswers, rule: InferenceRule, references: Mapping[int, np.ndarray] | None
+    ) -> dict[tuple[int, int], np.ndarray]:
+        """Score rules that merge; rows not asked are False or 0.
+
+        Args:
+            answers: What they are asked.
+            rule: The rule.
+            references: Task -> all layers' sketches, for `filter`.
+
+        Returns:
+            (device, task) -> score of each row (`Scorer.score`).
         """
         merge = rule.merge
         assert merge is not None
-        tasks = range(len(self.setup.tasks))
-        keys: dict[int, Hashable] = {}
-        merged: dict[Hashable, tuple[Device, list[Expert | None]]] = {}
-        asked: dict[Hashable, dict[int, np.ndarray]] = {}
-        for device in devices:
-            mine = [experts[device.index, t] for t in tasks]
-            same = tuple(None if e is None else e.key for e in mine)
-            extra = () if rule.key is None else (rule.key(self.router, device),)
-            key = keys[device.index] = (same, *extra)
-            merged[key] = (device, mine)
-            asked[key] = {
-                t: only.get((device.index, t), np.ones(len(self.scorer.rows[t]), bool)) for t in tasks
-            }
-        right = {k: {t: self.scorer.nothing(t) for t in rows} for k, rows in asked.items()}
-        right |= self.scorer.score(
-            {k: rows for k, rows in asked.items() if any(m.any() for m in rows.values())},
-            lambda key: merge(self.merger.task(merged[key][0], merged[key][1], references)),
-        )
-        return {(d.index, t): right[keys[d.index]][t] for d in devices for t in tasks}
+        right = self._score(answers, lambda key: merge(self.merger.task(*answers.holders[key], references)))
+        return {(d, t): ok for d, key in answers.keys.items() for t, ok in right[key].items()}
 
     def _sums(self, devices: Sequence[Device], experts: Mapping[tuple[int, int], Expert | None]) -> Sums:
         return update_sums(
@@ -257,6 +289,34 @@ class Evaluator:
             elif expert.origin[0] == "replica":
                 ages.append(round_index - int(expert.origin[3]))
         return float(np.mean(ages)) if ages else 0.0
+
+
+@dataclass
+class _Answers:
+    """What adapters are asked: adapter's key -> task -> (rows,) bool."""
+
+    wanted: dict[Hashable, dict[int, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Pairs of adapter and row."""
+        return sum(map(rows_of, self.wanted.values()))
+
+
+@dataclass
+class _RoutedAnswers(_Answers):
+    """Answers of single experts: whose they are, and (rule, device, task, key, rows) that each row's score is for."""
+
+    experts: dict[Hashable, Expert | None] = field(default_factory=dict)
+    places: list[tuple[str, int, int, Hashable, np.ndarray]] = field(default_factory=list)
+
+
+@dataclass
+class _MergedAnswers(_Answers):
+    """Answers of merged experts: the key that each device has, and one of the devices that hold it with its experts."""
+
+    keys: dict[int, Hashable] = field(default_factory=dict)
+    holders: dict[Hashable, tuple[Device, list[Expert | None]]] = field(default_factory=dict)
 
 
 def _with_frozen(a: list[torch.Tensor], b: list[torch.Tensor], frozen: Sequence[Factors] | None) -> Adapter:

@@ -354,7 +354,7 @@ class DeviceGroup:
         began = time.perf_counter()
         if self._evaluator is None:
             self._evaluator = Evaluator(self.setup, self.model, self.method)
-        self._evaluator.scorer.advance = self._scored
+        self._evaluator.follow(self._scored)
         with self.model.not_training():
             if round_index == 0:
                 return self._evaluator.base(began)

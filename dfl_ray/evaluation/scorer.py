@@ -55,6 +55,15 @@ def evaluation_rows(task: TokenTask, task_index: int, *, seed: int, rows: int | 
     return np.sort(drawn)
 
 
+def rows_of(tasks: Mapping[int, np.ndarray]) -> int:
+    """Count the rows that an adapter is asked.
+
+    Args:
+        tasks: Task index -> (rows,) bool.
+    """
+    return sum(int(rows.sum()) for rows in tasks.values())
+
+
 class Scorer:
     """Scores held-out rows of all tasks under any adapters.
 
@@ -67,6 +76,9 @@ class Scorer:
         scale: s = alpha / r.
         seed: The run's seed, for the draw of held-out rows.
         rows_per_task: Held-out rows asked; None = all.
+
+    Attributes:
+        advance: Told how many rows a call of `score` has asked of the adapters before the one that is next.
     """
 
     def __init__(
@@ -94,7 +106,7 @@ class Scorer:
         self._packs_of = [np.array([len(row) for row in task]) for task in self.packs]
         self._kept = EvalBatchCache()
         self._most_adapters = max(1, model.most_adapters * PASS_MERGED_BYTES // MERGED_BYTES)
-        self.advance: Callable[[int, int], None] | None = None
+        self.advance: Callable[[int], None] | None = None
 
     def score(
         self,
@@ -113,9 +125,13 @@ class Scorer:
         """
         out = {k: {t: self.nothing(t) for t in ts} for k, ts in wanted.items()}
         together: list[_Piece] = []
-        for number, (key, tasks) in enumerate(wanted.items()):
+        before = 0
+        for key, tasks in wanted.items():
+            if not (asked := rows_of(tasks)):
+                continue
             if self.advance is not None:
-                self.advance(number, len(wanted))
+                self.advance(before)
+            before += asked
             used = adapter(key)
             merged = self.model.most_adapters > 0 and (used is None or used.gate is None)
             for task, rows in tasks.items():
