@@ -66,7 +66,7 @@ class FedavgStar(SharedAdapter[MethodState]):
 
         Arguments and result are those of `Method.incoming`; nothing changes where nothing arrived.
         """
-        known = self.star.others if device.index == self.hub else (self.hub,)
+        known = self.star.known if device.index == self.hub else (self.hub,)
         arrived, refused = receive_modules(self, device, round_index, received, known)
         if arrived:
             own = [values_of(device)] if device.index == self.hub else []

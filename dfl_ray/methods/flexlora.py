@@ -61,6 +61,7 @@ class Flexlora(RankedModules):
         Arguments are those of `RankedModules.combine`.
         """
         parts = [(w, products(self, values)) for w, values in weighed]
+        device.state.theta.zero_()  # a layer narrower than the rank has fewer factors than there is room for
         a, b = self.layout.views(device.state.theta, "a"), self.layout.views(device.state.theta, "b")
         for layer in range(len(self.context.layers)):
             left = np.concatenate([w * p[layer][0] for w, p in parts], axis=1)

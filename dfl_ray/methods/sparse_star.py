@@ -126,7 +126,7 @@ class SparseStar(SharedAdapter[Q]):
         Arguments and result are those of `Method.incoming`.
         """
         is_hub, memory, precision = device.index == self.hub, device.memory, self.config.precision
-        known = self.star.others if is_hub else (self.hub,)
+        known = self.star.known if is_hub else (self.hub,)
         arrived, refused = collect(device, self.context, round_index, received, self._read, senders=known)
         if self.star.uploads(round_index) and is_hub:
             own = heard(*self.upload(device), precision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dfl_ray.config.literature import SparseStarConfig
 from dfl_ray.config.training import TrainingConfig
@@ -51,10 +52,15 @@ class StarLaw:
         """Whether the hub sends in a round, in which nobody trains."""
         return rests(self.context.config, round_index)
 
-    @property
+    @cached_property
     def others(self) -> tuple[int, ...]:
-        """The devices that reach the hub."""
+        """The devices that reach the hub, ascending."""
         return tuple(d for d in self.context.graph.star if d != self.context.config.hub)
+
+    @cached_property
+    def known(self) -> frozenset[int]:
+        """The same, for asking whether a device is one of them."""
+        return frozenset(self.others)
 
     def start(self, device: int) -> NoTraffic:
         """Nothing to remember."""
@@ -83,7 +89,7 @@ class StarLaw:
         """The upload of a device, or the download from the hub."""
         hub = self.context.config.hub
         assert hub is not None
-        if self.uploads(round_index) and device in self.others:
+        if self.uploads(round_index) and device in self.known:
             return [self._planned(self.up, (hub,), round_index)]
         if self.downloads(round_index) and device == hub and self.others:
             return [self._planned(self.down, self.others, round_index)]

@@ -36,11 +36,11 @@ def network(config, weights=PAIR, layers=ONE):
 
 
 def factors(method, device):
-    """(B, A) of the first layer in float64; rank 2, one (3, 4) layer: A is the first 8 values, B the last 6."""
-    flat = device.state.theta[0].numpy().astype(float).copy()
+    """(B, A) of the one (3, 4) layer in float64: A is the first 4 r values, B the last 3 r."""
+    flat, rank = device.state.theta[0].numpy().astype(float).copy(), method.layout.rank
     if "a" in method.layout.trains:
-        return flat[8:14].reshape(3, 2), flat[:8].reshape(2, 4)
-    return flat[:6].reshape(3, 2), method.static_a([(device.index, 0)])[0][0].numpy().astype(float)
+        return flat[4 * rank :].reshape(3, rank), flat[: 4 * rank].reshape(rank, 4)
+    return flat.reshape(3, rank), method.static_a([(device.index, 0)])[0][0].numpy().astype(float)
 
 
 def all_factors(method, devices):
@@ -224,6 +224,16 @@ def test_flexlora_takes_the_best_low_rank_product():
     np.testing.assert_allclose(a @ a.T, np.eye(2), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(b, axis=0), s[:2], atol=1e-5)
     assert np.linalg.norm(other_a[0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_flexlora_of_a_rank_above_the_layers_width_is_the_mean_product_itself():
+    """The decomposition has min(m, d) parts; what lay behind them must not stay."""
+    method, devices = network(FlexloraConfig(**{**SET, "rank": 6}))
+    (b0, a0), (b1, a1) = all_factors(method, devices)
+    play(method, devices, 1)
+    (b, a), _ = all_factors(method, devices)
+    np.testing.assert_allclose(b @ a, 0.7 * b0 @ a0 + 0.3 * b1 @ a1, atol=1e-5)
+    assert not b[:, 3:].any() and not a[3:].any()
 
 
 def test_hetlora_pads_weighs_by_norm_and_truncates():

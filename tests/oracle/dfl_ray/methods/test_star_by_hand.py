@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dfl_ray.config import literature
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.methods.spec import method_spec
+from dfl_ray.network.traffic import LawfulNetwork
 from dfl_ray.wire.codec import encoded_size, mask_size
 from dfl_ray.wire.message import HEADER_BYTES
 from tests.network import LINE, largest, network, play, put, row
@@ -27,6 +31,27 @@ def test_fedavg_star_averages_all_devices_and_nobody_trains_while_the_server_ans
     for d in devices[:3]:
         np.testing.assert_allclose(row(d), mean, atol=1e-6)
     assert np.abs(row(devices[3]) - mean).max() > 0.1
+
+
+class Counted(tuple):
+    """A tuple that counts how often it is gone through."""
+
+    gone_through = 0
+
+    def __iter__(self):
+        Counted.gone_through += 1
+        return super().__iter__()
+
+    __contains__ = None
+
+
+def test_the_law_of_a_server_does_not_go_through_all_devices_for_each():
+    method, _ = network(literature.FedavgStarConfig(**SET), LINE, ONE)
+    whole, devices = method.law.context, 300
+    context = replace(whole, graph=replace(whole.graph, star=Counted(range(devices))))
+    planned = LawfulNetwork(method_spec(whole.config).law(context), range(devices)).requests(1)
+    assert len(planned) == devices - 1
+    assert Counted.gone_through <= 2
 
 
 def test_fedavg_star_leaves_out_what_was_lost():
