@@ -6,6 +6,7 @@ runs. Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted and sav
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = any(word in ("-v", "--verbose") for word in words)
+    if arguments is None:
+        # The small matrices of graphs cost several times as much in threads that wait for each other; NumPy and SciPy
+        # are loaded later, and a run holds them to `runtime.threads`.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from dfl_ray.cli.parser import parse_words
         from dfl_ray.simulation.stopping import stopped_by_signals

@@ -23,6 +23,8 @@ from dfl_ray.errors import InputError, Interrupted, RunError
 ROOT = Path(__file__).resolve().parents[4]
 COMMANDS = ("run", "resume", "report", "presets", "config")
 
+BLAS = "OPENBLAS_NUM_THREADS"
+
 
 @dataclass
 class Launcher(types.ModuleType):
@@ -159,6 +161,18 @@ def test_the_module_is_the_command_line() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("dfl-ray: `rounds` has a wrong value")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("given", "held"), [(None, 1), ("2", min(2, os.cpu_count() or 1))])
+def test_a_command_holds_blas_to_one_thread_unless_it_is_told_otherwise(given: str | None, held: int) -> None:
+    program = (
+        "import sys; sys.argv = ['dfl-ray', '--version']; from dfl_ray.cli import main; main(); import numpy;"
+        "from threadpoolctl import threadpool_info; print([l['num_threads'] for l in threadpool_info()])"
+    )
+    free = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", BLAS)}
+    env = free if given is None else {**free, BLAS: given}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"[{held}]", done.stderr
 
 
 def test_a_closed_pipe_is_no_error() -> None:
