@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="keys of `evaluate`, e.g. evaluate.rules=[all]",
+        help="keys of `evaluate`, e.g. evaluate.rules=[all], and where the run's inputs lie now, e.g. tasks.path=DIR",
     )
     parser.add_argument(
         "--harness",
@@ -81,18 +81,20 @@ def _by_rules(folder: Path, options: argparse.Namespace, output: Path | None) ->
 
 
 def _attacked(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
-    if options.overrides or options.harness or options.device is not None or options.experts:
+    if options.harness or options.device is not None or options.experts:
         raise InputError(
             "--privacy goes alone",
-            got="keys of the configuration, --harness, --device or --experts",
+            got="--harness, --device or --experts",
             expected="RUN --privacy",
         )
     from dfl_ray.cli.commands import print_json, progress_and_answer, write_table
     from dfl_ray.simulation.export_device import open_saved
+    from dfl_ray.simulation.lengthen import only_places
     from dfl_ray.simulation.privacy_probe import probe_privacy
 
+    only_places("--privacy", options.overrides)
     _, tell = progress_and_answer(options)
-    run = open_saved(folder)
+    run = open_saved(folder, options.overrides)
     table = probe_privacy(run)
     means = {str(name): float(value) for name, value in table.iloc[:, 2:].mean().items()}
     tell(f"after round {run.round_index}, area under the ROC curve of each attack; 0.5 is guessing")
@@ -109,20 +111,16 @@ def _attacked(folder: Path, options: argparse.Namespace, output: Path | None) ->
 
 def _by_harness(folder: Path, options: argparse.Namespace, output: Path | None) -> int:
     from dfl_ray.simulation.harness import harness_settings
+    from dfl_ray.simulation.lengthen import only_places
 
-    if options.overrides:
-        raise InputError(
-            "--harness reads no keys of the configuration",
-            got=" ".join(options.overrides),
-            expected="RUN alone",
-        )
+    only_places("--harness", options.overrides)
     settings = harness_settings(options.harness)
     from dfl_ray.cli.commands import print_json, progress_and_answer, write_table
     from dfl_ray.simulation.export_device import open_saved
     from dfl_ray.simulation.harness import evaluate_with_harness
 
     progress, tell = progress_and_answer(options)
-    run = open_saved(folder)
+    run = open_saved(folder, options.overrides)
     devices = sorted(run.experiment.setup.held) if options.device is None else [options.device]
     table = evaluate_with_harness(run, settings, progress, devices=devices, experts=options.experts)
     shown = table.groupby(["expert", "task", "metric", "filter"], sort=False)["value"].mean()

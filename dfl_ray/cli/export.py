@@ -15,6 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="where the run's inputs lie now, e.g. tasks.path=DIR or model.name=DIR",
+    )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--device", type=int, default=0, metavar="N", help="whose model (default: 0)")
     whose.add_argument("--all", action="store_true", help="every device's, in OUT/device-0000 and so on")
@@ -42,11 +49,13 @@ def execute(options: argparse.Namespace) -> int:
     folder, out = run_folder(options.run, whole=True), Path(options.out).expanduser()
     silence(options.verbose)
     from dfl_ray.simulation.export_device import check_out, export_device, open_saved
+    from dfl_ray.simulation.lengthen import only_places
 
+    only_places("an export", options.overrides)
     if not options.all:
         check_out(out)
     make_folder(out if options.all else out.parent)
-    run = open_saved(folder)
+    run = open_saved(folder, options.overrides)
     devices = sorted(run.experiment.setup.held) if options.all else [options.device]
     for device in devices:
         place = out / f"device-{device:04d}" if options.all else out

@@ -177,7 +177,9 @@ def _missing_path(config: Config, row: Choice) -> Iterable[Problem]:
             f"`{chooser}` is `{reads}` but `{key}` is not set", expected=holds, change=f"Add {key}=PATH."
         )
     elif not Path(str(path)).expanduser().exists():
-        yield Problem(f"`{key}` does not exist", got=str(path), expected=holds)
+        yield Problem(
+            f"`{key}` does not exist", got=str(path), expected=holds, change=f"Say where it lies: {key}=PATH."
+        )
 
 
 def _missing_option_files(config: Config) -> Iterable[Problem]:

@@ -138,9 +138,6 @@ def from_data(
         InputError: See `load_config`.
     """
     data = apply_overrides(data, ())
-    if isinstance(data.get("track"), str | list):
-        named = data["track"]
-        data["track"] = {"trackers": [named] if isinstance(named, str) else named}
     for name in ("method", "topology"):
         section = data.get(name)
         if isinstance(section, dict):

@@ -8,8 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.config.load import from_data
-from dfl_ray.config.option_files import option_files
+from dfl_ray.config.option_files import names_option_file, option_files
+from dfl_ray.config.overrides import MOVED, parse_override
 from dfl_ray.config.schema import Config
+
+PLACES = ("model.name", "model.warm_start", "tasks.path")
+"""Keys that say where model and tasks lie; files of devices and graph have keys of their own (`option_files`)."""
+
+
+def says_where(override: str) -> bool:
+    """Whether an override only says where something lies: the model, the tasks, a file of devices and graph.
+
+    Args:
+        override: `key=value`.
+
+    Raises:
+        InputError: It is no override.
+    """
+    path = parse_override(override)[0]
+    key = ".".join(MOVED.get(path, path))
+    return key in PLACES or names_option_file(key)
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -14,6 +14,9 @@ SHORT_SECTIONS = (("method",), ("topology",), ("devices", "placement"), ("device
                   ("devices", "mobility"))  # fmt: skip
 """Sections for which a bare word means `{type: word}`."""
 
+SHORT_LISTS: Mapping[str, str] = MappingProxyType({"track": "trackers"})
+"""Sections for which a bare word or list means one of their keys."""
+
 MOVED: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
     {
         ("devices", "placement_path"): ("devices", "placement", "path"),
@@ -70,7 +73,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
     A word for a section in `SHORT_SECTIONS` sets its `type` and leaves the section's other keys, so that a key that
     the new type does not know is refused by the schema and not dropped in silence. A mapping replaces the
-    section. Whole sections are set before the keys in them; of two overrides of one key the later one holds.
+    section, and so does a word or list for a section in `SHORT_LISTS`, which means its key of that name. Whole sections
+    are set before the keys in them; of two overrides of one key the later one holds.
 
     Args:
         data: Plain data of a YAML file or preset.
@@ -87,6 +91,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     for path, value in sorted(found, key=lambda pair: len(pair[0])):
         if path in SHORT_SECTIONS and isinstance(value, str):
             path = (*path, "type")
+        elif len(path) == 1:
+            value = _long_list(path[0], value)
         _set(result, path, value)
     return _moved(result)
 
@@ -107,7 +113,15 @@ def expand_short(data: Mapping[str, Any]) -> dict[str, Any]:
             holder = holder.get(step) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(name), str):
             holder[name] = {"type": holder[name]}
-    return result
+    return {key: _long_list(key, value) for key, value in result.items()}
+
+
+def _long_list(section: str, value: Any) -> Any:
+    """A section's value, its short form written out."""
+    key = SHORT_LISTS.get(section)
+    if key is None or not isinstance(value, str | list):
+        return value
+    return {key: [value] if isinstance(value, str) else value}
 
 
 def _moved(data: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def now() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Installed versions of `PACKAGES`, read from their metadata without importing them."""
+    """Installed versions of `PACKAGES` and of those that extend dfl-ray, from their metadata without importing them."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -71,7 +71,19 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             # Run from a checkout, the project need not be installed; its module knows its version then.
             found[package] = getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
-    return found
+    return found | extensions()
+
+
+def extensions() -> dict[str, str]:
+    """Versions of installed packages that extend dfl-ray: with an entry point in a group `dfl_ray.*`."""
+    points = metadata.entry_points()
+    mine = (
+        point.dist
+        for group in points.groups
+        if group.startswith("dfl_ray.")
+        for point in points.select(group=group)
+    )
+    return {dist.name: dist.version for dist in mine if dist is not None}
 
 
 def host_facts() -> dict[str, Any]:

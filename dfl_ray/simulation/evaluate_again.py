@@ -7,10 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 
+from dfl_ray.config.locations import says_where
+from dfl_ray.config.overrides import parse_override
+from dfl_ray.errors import InputError
 from dfl_ray.simulation.export_device import open_saved
+from dfl_ray.simulation.lengthen import PLACES_IN_WORDS
 from dfl_ray.simulation.round_facts import rules_asked
 from dfl_ray.simulation.round_tables import evaluation_table
 from dfl_ray.tracking.progress import Progress
+
+READ = (
+    "runtime.threads",
+    "runtime.gpus_per_actor",
+    "runtime.compile",
+    "runtime.state_memory_mb",
+    "runtime.state_dir",
+)
+"""Keys beside `evaluate` that an evaluation in this process reads."""
+UNREAD = ("evaluate.every",)
+"""Keys of `evaluate` that say when a run is evaluated, not how."""
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> pd.DataFrame:
@@ -19,6 +34,7 @@ def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> 
     Args:
         path: The run folder.
         overrides: Texts `a.b=c`, keys of `evaluate` above all: `evaluate.rows_per_task=null`, `evaluate.rules=[all]`.
+            Others that count are `READ` and places (`config.locations.says_where`).
         progress: Shows the steps.
 
     Returns:
@@ -26,8 +42,17 @@ def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> 
         `round` is the saved one.
 
     Raises:
-        InputError: See `open_saved`.
+        InputError: A key that says nothing to an evaluation; or see `open_saved`.
     """
+    for word in overrides:
+        key = ".".join(parse_override(word)[0])
+        of_evaluation = key == "evaluate" or key.startswith("evaluate.")
+        if key in UNREAD or not (of_evaluation or key in READ or says_where(word)):
+            raise InputError(
+                f"`{key}` says nothing to the evaluation of a saved state",
+                got=word,
+                expected=f"keys of `evaluate` but `{'`, `'.join(UNREAD)}`; {', '.join(READ)}; or {PLACES_IN_WORDS}",
+            )
     run = open_saved(path, overrides, progress.step)
     rules = rules_asked(run.config, run.config.rounds)
     with progress.step("evaluation"):

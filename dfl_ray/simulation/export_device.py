@@ -63,7 +63,7 @@ def open_saved(
 
     Args:
         path: The run folder.
-        overrides: Texts `a.b=c` of keys that a resume may change.
+        overrides: Texts `a.b=c` of keys that a resume may change (`resumed_config`).
         step: Shows a step while it runs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The configuration a run goes on with when `resume` is given overrides: more rounds, or another way to run."""
+"""The configuration a run goes on with under overrides: more rounds, another way to run, other places of its inputs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+from dfl_ray.config.check import value_at
 from dfl_ray.config.load import load_config
+from dfl_ray.config.locations import says_where, with_absolute_paths
 from dfl_ray.config.methods import SparseOrthogonalConfig
+from dfl_ray.config.overrides import MOVED, parse_override
 from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
@@ -16,6 +19,10 @@ from dfl_ray.methods.expert_law import update_rounds
 
 MAY_CHANGE = ("rounds", "stop", "evaluate", "checkpoint", "track", "runtime")
 """What a run may go on with: nothing in it changes what has been trained."""
+
+PLACES_IN_WORDS = (
+    "where its inputs lie now (model.name, model.warm_start, tasks.path, devices.partition.path and the like)"
+)
 
 SHARES = ("prune_start", "prune_end")
 """Keys of `method` that place the pruning as shares of the run."""
@@ -25,11 +32,12 @@ def resumed_config(config: Config, overrides: Sequence[str], path: str, done: in
     """Apply the overrides of `resume` to a run's configuration.
 
     A schedule given as shares of the run (`method.prune_start`, `method.prune_end`) keeps the rounds it had: a run that
-    is lengthened has pruned already.
+    is lengthened has pruned already. What has been moved since may be named where it lies now; that it is the same is
+    for `fingerprint.refuse_changed_inputs` to say.
 
     Args:
         config: The run's own configuration.
-        overrides: Texts `a.b=c`.
+        overrides: Texts `a.b=c`, keys of `MAY_CHANGE` and those by which `says_where` goes.
         path: The run's config.yaml, which `config` was read from.
         done: Rounds that are done.
 
@@ -37,19 +45,23 @@ def resumed_config(config: Config, overrides: Sequence[str], path: str, done: in
         The configuration to go on with.
 
     Raises:
-        InputError: A key that a run cannot change on its way, fewer rounds than are done, or so few that its pruning
-            would have to be another.
+        InputError: A key that a run cannot change on its way, a place of something it did without, fewer rounds than
+            are done, or so few that its pruning would have to be another.
     """
     if not overrides:
         return config
-    changed = load_config(path, overrides)
+    places = [word for word in overrides if says_where(word)]
+    _check_places(config, places)
+    changed, here = load_config(path, overrides), load_config(path, places)
     fixed = [name for name in Config.model_fields if name not in MAY_CHANGE]
-    wrong = [name for name in fixed if getattr(changed, name) != getattr(config, name)]
+    wrong = [name for name in fixed if getattr(changed, name) != getattr(here, name)]
     if wrong:
         raise InputError(
             f"A run cannot change its `{wrong[0]}` on its way",
             got=", ".join(overrides),
-            expected="rounds, or keys of " + ", ".join(f"`{name}`" for name in MAY_CHANGE[1:]),
+            expected="rounds, keys of "
+            + ", ".join(f"`{name}`" for name in MAY_CHANGE[1:])
+            + f", or {PLACES_IN_WORDS}",
             change="Start another run for that.",
         )
     if changed.rounds < done:
@@ -67,7 +79,39 @@ def resumed_config(config: Config, overrides: Sequence[str], path: str, done: in
             expected="rounds in which the pruning it began with comes to its end",
             change="Give more `rounds`, or another run `method.prune_end`.",
         )
-    return changed.model_copy(update={"method": method})
+    found = changed.model_copy(update={"method": method})
+    return with_absolute_paths(found) if places else found
+
+
+def only_places(what: str, overrides: Sequence[str]) -> None:
+    """Refuse overrides that do not say where a run's inputs lie now.
+
+    Args:
+        what: What was asked for, in words ("an export").
+        overrides: Texts `a.b=c`.
+
+    Raises:
+        InputError: One that says something else.
+    """
+    for word in overrides:
+        if not says_where(word):
+            raise InputError(
+                f"`{word.partition('=')[0]}` says nothing to {what}", got=word, expected=PLACES_IN_WORDS
+            )
+
+
+def _check_places(config: Config, places: Sequence[str]) -> None:
+    """Refuse to say where something lies that the run does not have."""
+    for word in places:
+        path = parse_override(word)[0]
+        key = ".".join(MOVED.get(path, path))
+        if value_at(config, key) is None:
+            raise InputError(
+                f"A run cannot change its `{key}` on its way",
+                got=word,
+                expected="the place of something it was begun with; it had none",
+                change="Start another run for that.",
+            )
 
 
 def rounds_changed(info: Mapping[str, Any], rounds: int, done: int) -> dict[str, list[int]]:
@@ -117,7 +161,6 @@ def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
     Raises:
         InputError: Something differs that a run cannot change on its way.
     """
-    from dfl_ray.config.locations import with_absolute_paths
     from dfl_ray.records.folder_checks import check_run_folder
 
     wanted = with_absolute_paths(given)

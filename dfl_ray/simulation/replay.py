@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.config.load import load_config, override_texts
-from dfl_ray.config.option_files import names_option_file
+from dfl_ray.config.locations import PLACES, says_where
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run
@@ -25,8 +25,6 @@ TOLERANCE = 1e-3
 """Largest difference of a figure, relative to the larger of 1 and its size, that another machine may make."""
 ROWS = 2
 """Answers of one device, task and rule by which accuracies may differ on another machine."""
-MAY_SET = ("model.name", "model.warm_start", "tasks.path", "runtime.")
-"""Keys that a replay may set: where things lie here, and how the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
 
     Args:
         folder: The unpacked archive.
-        overrides: `key=value`, of `MAY_SET` only and keys that name files of devices and graph.
+        overrides: `key=value`, how it is carried out (`runtime`), and where things lie here (`says_where`).
         runs_dir: Folder for the new run.
         report: Write a report as the run did; False for a folder that nobody will see.
 
@@ -62,12 +60,12 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
         InputError: An override would make it another run.
     """
     for word in overrides:
-        if not word.startswith(MAY_SET) and not names_option_file(word.partition("=")[0]):
+        if not word.startswith("runtime.") and not says_where(word):
             raise InputError(
                 "A replay runs what was run",
                 got=word,
-                expected=f"only {', '.join(f'{key}*' if key.endswith('.') else key for key in MAY_SET)}, and where the "
-                "files of devices and graph lie (devices.partition.path and the like)",
+                expected=f"only runtime.*, {', '.join(PLACES)}, and where the files of devices and graph lie "
+                "(devices.partition.path and the like)",
                 change="`dfl-ray run` takes the bundle's config.yaml with any change.",
             )
     quiet = ["track=none", *override_texts({"runtime.runs_dir": runs_dir})]

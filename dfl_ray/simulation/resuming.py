@@ -11,6 +11,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
+from dfl_ray.records.info import read_info, versions
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.round_loop import nobody_left
@@ -27,7 +28,8 @@ def own_config(path: Path) -> Config:
         The configuration.
 
     Raises:
-        InputError: `config.yaml` is missing, empty or wrong.
+        InputError: `config.yaml` is missing, empty or wrong; packages that the run had and that are not installed
+            here are named.
     """
     file = path / "config.yaml"
     if file.is_file() and not file.read_bytes().strip():
@@ -36,7 +38,27 @@ def own_config(path: Path) -> Config:
             expected="the configuration of the run",
             change="Restore it from a copy; `dfl-ray config` prints the form of one.",
         )
-    return load_config(str(file), [])
+    try:
+        return load_config(str(file), [])
+    except InputError as error:
+        missing = _missing_packages(path)
+        if not missing:
+            raise
+        said = f"The run had packages that are not installed here: {missing}. Install them."
+        raise InputError(
+            error.what, got=error.got, expected=error.expected, change=f"{error.change} {said}".strip()
+        ) from error
+
+
+def _missing_packages(path: Path) -> str:
+    """Packages that a run's `run.json` names and that are not installed, with their versions; empty where none are."""
+    try:
+        named = read_info(path / "run.json").get("versions")
+    except (OSError, ValueError):
+        return ""
+    known = versions()
+    had = named if isinstance(named, dict) else {}
+    return ", ".join(f"{name} {version}" for name, version in had.items() if name not in known)
 
 
 def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, list[str]]:

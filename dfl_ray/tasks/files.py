@@ -108,7 +108,10 @@ def _chosen(folder: Path, names: tuple[str, ...] | None) -> tuple[tuple[str, ...
     """The tasks' names, and a remark on each subfolder that holds files but none that is read."""
     if not folder.is_dir():
         raise InputError(
-            "`tasks.path` is not a folder", got=str(folder), expected="a folder with one subfolder a task"
+            "`tasks.path` is not a folder",
+            got=str(folder),
+            expected="a folder with one subfolder a task",
+            change="Say where the tasks lie: tasks.path=FOLDER.",
         )
     inside = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
     found = [item.name for item in inside if any(_split_files(item, split) for split in SPLITS)]

@@ -162,6 +162,23 @@ def test_own_text_needs_a_model_by_name(tmp_path: Path) -> None:
     check_inputs(load_config(None, [*words, "model.name=embedded"]))
 
 
+@pytest.mark.parametrize(
+    ("words", "trackers", "mode"),
+    [
+        (["track=none", "track.wandb.mode=disabled"], ("none",), "disabled"),
+        (["track.wandb.mode=disabled", "track=[wandb, tensorboard]"], ("wandb", "tensorboard"), "disabled"),
+        (["track.wandb.mode=offline"], ("tensorboard",), "offline"),
+        (["track=wandb"], ("wandb",), "auto"),
+    ],
+)
+def test_a_short_track_goes_together_with_its_keys(
+    tmp_path: Path, words: list[str], trackers: tuple[str, ...], mode: str
+) -> None:
+    (tmp_path / "a.yaml").write_text("track: [tensorboard]\n", encoding="utf-8")
+    track = load_config(str(tmp_path / "a.yaml"), words).track
+    assert (track.trackers, track.wandb.mode) == (trackers, mode)
+
+
 def test_file_shorthand_and_nested_keys(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "method: dlora\ntopology: ring\ntrack: {wandb: {tags: [a, '5']}}\n"))
     assert (config.method.type, config.topology.type, config.track.wandb.tags) == (

@@ -328,4 +328,4 @@ def test_saved_adapters_are_attacked(early: Any, tmp_path: Path, capsys: pytest.
     assert told["row_b"] == pytest.approx(rows["row_b"].mean()) and told["row_b"] > 0.6
     assert rows["membership_auc"].between(0, 1).all()
     assert main(["evaluate", str(early.path), "--privacy", "evaluate.rows_per_task=3"]) == 2
-    assert "--privacy goes alone" in capsys.readouterr().err
+    assert "says nothing to --privacy" in capsys.readouterr().err
