@@ -198,8 +198,9 @@ class Schedule:
         table: One row per (transmission, receiver), in slot order, with `TABLE_COLUMNS`: `slot` number;
             `sinr_db` at the receiver in that slot; `rate_bps`; `start_s` and `end_s`; `payload_bytes`
             carried; `attempts` so far of this transfer, this row included; `delivered` on the row that
-            completes the transfer; `energy_j` of this row (sender's share and receiver's); `transfer`
-            index; `transmission` id (the rows of one broadcast share it); `subchannel`; `power_w`;
+            completes the transfer; `energy_j` of this row (sender's share and receiver's, which is
+            divided by length among what the receiver hears at once); `transfer` index; `transmission` id (the
+            rows of one broadcast share it); `subchannel`; `power_w`;
             `decoded`, whether the receiver decoded the transmission before the deadline (a decoded part of
             a message is not yet `delivered`).
         delivered: (M,) whether each transfer arrived.

@@ -216,10 +216,11 @@ def _on_s(state: State) -> FloatArray:
 def _book_energy(state: State, air: Air, answer_s: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Energy of each row (the sender's share and the receiver's), and (N,) seconds each device was busy.
 
+    All rows begin together, so a receiver is on for as long as the longest of its own and draws P_rx over that once.
     The answers that end the slot are sent by its receivers and heard by its senders, as far as batteries last and for
     the (N,) `answer_s` seconds that each device is still on.
     """
-    radio, duration = state.radio, air.duration[air.unit]
+    radio, duration, devices = state.radio, air.duration[air.unit], state.energy_j.shape[0]
     receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
     sent = transmit_energy_j(
         air.power_w,
@@ -228,10 +229,7 @@ def _book_energy(state: State, air: Air, answer_s: FloatArray) -> tuple[FloatArr
         circuit_power_w=radio.draw.circuit_power_w,
     )
     sent = sent / receivers
-    heard = receive_energy_j(air.heard, receive_power_w=radio.draw.receive_power_w)
-    devices = state.energy_j.shape[0]
-    # Who hears two senders at once draws its power once.
-    heard = heard / np.bincount(air.destination, minlength=devices)[air.destination]
+    heard = receive_energy_j(_borne_s(air, devices), receive_power_w=radio.draw.receive_power_w)
     by_state = np.stack(
         [
             np.bincount(air.source, weights=sent, minlength=devices),
@@ -239,7 +237,7 @@ def _book_energy(state: State, air: Air, answer_s: FloatArray) -> tuple[FloatArr
         ]
     )
     if answer_s.any():
-        more_sent, more_heard = _answers(state, air, answer_s, sent, heard)
+        more_sent, more_heard = _answers(state, air, answer_s, by_state.sum(axis=0))
         by_state[1] += np.bincount(air.source, weights=more_sent, minlength=devices)
         by_state[0] += np.bincount(air.destination, weights=more_heard, minlength=devices)
         sent, heard = sent + more_sent, heard + more_heard
@@ -254,27 +252,42 @@ def _book_energy(state: State, air: Air, answer_s: FloatArray) -> tuple[FloatArr
         whole = by_state.sum(axis=0)
         state.state_energy_j[:2] += by_state * np.divide(spent, whole, out=np.zeros(devices), where=whole > 0)
     busy = np.zeros(devices)
-    busy[air.destination] = air.heard + answer_s[air.destination]
-    busy[air.source] = duration + answer_s[air.source]
+    np.maximum.at(busy, air.destination, air.heard + answer_s[air.destination])
+    np.maximum.at(busy, air.source, duration + answer_s[air.source])
     return sent + heard, busy
 
 
+def _borne_s(air: Air, devices: int) -> FloatArray:
+    """(rows,) seconds that each row bears, by its length, of those for which its receiver is on."""
+    longest, total = np.zeros(devices), np.bincount(air.destination, weights=air.heard, minlength=devices)
+    np.maximum.at(longest, air.destination, air.heard)
+    most, of = longest[air.destination], total[air.destination]
+    return air.heard * np.divide(most, of, out=np.zeros_like(of), where=of > 0)
+
+
 def _answers(
-    state: State, air: Air, answer_s: FloatArray, sent: FloatArray, heard: FloatArray
+    state: State, air: Air, answer_s: FloatArray, spent_j: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """(rows,) energy of hearing the answer, shared among a sender's rows, and of sending it, in J."""
-    radio, battery = state.radio, state.battery_j
-    receivers = np.bincount(air.unit, minlength=air.band.shape[0])[air.unit]
-    hearing = receive_energy_j(answer_s[air.source], receive_power_w=radio.draw.receive_power_w)
-    listens = np.minimum(hearing / receivers, np.maximum(battery[air.source] / receivers - sent, 0.0))
+    """(rows,) energy of hearing the answers and of sending them, in J: a device's, once and alike among its rows.
+
+    However many rows a device has, it is no longer on than the answers last, and spends no more than the (N,)
+    `spent_j` joules of the slot so far have left in its battery.
+    """
+    radio, devices = state.radio, state.energy_j.shape[0]
+    left = np.maximum(state.battery_j - spent_j, 0.0)
+    listens = receive_energy_j(answer_s[air.source], receive_power_w=radio.draw.receive_power_w)
+    listens = np.minimum(listens, left[air.source])
     answers = transmit_energy_j(
         radio.power_w[air.destination],
         answer_s[air.destination],
         amplifier_efficiency=radio.draw.amplifier_efficiency,
         circuit_power_w=radio.draw.circuit_power_w,
     )
-    answers = np.where(_among(air.source, state)[air.destination], 0.0, answers)
-    return listens, np.minimum(answers, np.maximum(battery[air.destination] - heard, 0.0))
+    answers = np.where(
+        _among(air.source, state)[air.destination], 0.0, np.minimum(answers, left[air.destination])
+    )
+    heard_by = np.bincount(air.source, minlength=devices)[air.source]
+    return listens / heard_by, answers / np.bincount(air.destination, minlength=devices)[air.destination]
 
 
 def _record(state: State, air: Air, energy: FloatArray) -> None:

@@ -263,7 +263,8 @@ ATTEMPTS = _schema(
         (
             "energy_j",
             "F",
-            "energy of the receiver, and that of the sender divided by the number of receivers",
+            "energy of the receiver, divided by length among what it hears at once, and that of the sender divided by "
+            "the number of receivers",
         ),
         ("power_w", "g", "radiated power of the sender"),
     ],

@@ -120,10 +120,12 @@ def _quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     limit = np.minimum(np.abs(table).max(axis=1), FLOAT16_MAX * 127) / 127
     # The scale is rounded up to float16 so that the largest value never overflows its byte.
     scales = limit.astype(np.float16)
-    scales = np.where(scales.astype(np.float32) < limit, np.nextafter(scales, np.float16(np.inf)), scales)
+    low = scales.astype(np.float32) < limit
+    # The largest float16 has no next one; it is never too low.
+    scales[low] = np.nextafter(scales[low], np.float16(np.inf))
     wide = scales.astype(np.float32)[:, None]
     codes = np.rint(np.divide(table, wide, out=np.zeros_like(table), where=wide > 0))
-    return scales.astype(np.float16), np.clip(codes, -127, 127).astype(np.int8).reshape(-1)
+    return scales, np.clip(codes, -127, 127).astype(np.int8).reshape(-1)
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

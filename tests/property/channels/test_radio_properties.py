@@ -117,6 +117,7 @@ def _recompute(table, gains, power_w, noise_w):
     st.sampled_from(["fixed", "foschini_miljanic"]),
 )
 @example(13, "sidelink_mode2", 9, 5, 1, "fixed")
+@example(71, "local_greedy", 13, 5, 1, "fixed")
 def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, wanted, bands, control):
     random = np.random.default_rng(seed)
     # Gains need not be reciprocal here: the scheduler must read the right direction.
@@ -153,7 +154,8 @@ def test_no_schedule_breaks_half_duplex_or_its_sinr_claim(seed, name, devices, w
     assert np.array_equal(carried[schedule.delivered], transfers.payload_bytes[schedule.delivered])
     assert np.all(table.sinr_db[table.delivered] >= 3.0 - 1e-6)
     snr = 0.1 * gains[source, target] / (1e-11 / bands)
-    if name not in ("fplinq", "aloha", *UNTOLD):
+    # What a device does not hear is left to the retries under `local_greedy`, and here there are none.
+    if name not in ("fplinq", "aloha", "local_greedy", *UNTOLD):
         assert np.array_equal(schedule.delivered, snr >= 10**0.3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -69,6 +70,18 @@ def test_int8_keeps_zeros_and_the_largest_value():
 def test_int8_is_exact_for_multiples_of_a_scale_that_float16_holds(scale):
     x = (np.array([-127, -126, -1, 0, 1, 64, 127]) * scale).astype(np.float32)
     np.testing.assert_array_equal(decode_values(encode_values(x, "int8"), "int8", len(x)), x)
+
+
+@pytest.mark.parametrize("largest", [8.3e6, 65503.9 * 127, 65504.0 * 127, 1e9])
+def test_int8_of_the_largest_values_warns_of_nothing(largest):
+    # The second block's scale is rounded up; the first one's is the largest there is, or next to it.
+    x = np.zeros(2 * BLOCK, np.float32)
+    x[0], x[BLOCK] = largest, 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = decode_values(encode_values(x, "int8"), "int8", len(x))
+    assert back[0] == pytest.approx(min(largest, 65504.0 * 127), rel=1e-3)
+    assert back[BLOCK] == pytest.approx(1.0, rel=1e-3)
 
 
 def test_int8_ends_at_the_largest_scale_on_both_sides():
