@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -75,6 +76,10 @@ class Faults:
     scale: float = 1.0
     seed: int = 0
 
+    @cached_property
+    def _faulty(self) -> frozenset[int]:
+        return frozenset(self.devices)
+
     def falsified(
         self, device: int, round_index: int, part: PartState, values: np.ndarray, *key: int
     ) -> np.ndarray | None:
@@ -90,7 +95,7 @@ class Faults:
         Returns:
             (kept,) float32; None = the values as they are.
         """
-        if device not in self.devices or round_index < self.since or self.fault.values is None:
+        if device not in self._faulty or round_index < self.since or self.fault.values is None:
             return None
         rng, shared = (generator(self.seed, Stream.FAULTS, round_index, d, *key) for d in (device, _ALL))
         return self.fault.values(Said(values, part, self.scale, rng, shared))
@@ -98,7 +103,7 @@ class Faults:
     def learns_wrong(self, device: int, round_index: int) -> bool:
         """Whether a device learns from wrong rows in a round."""
         wrong = self.fault.flips_labels or self.fault.backdoor
-        return wrong and round_index >= self.since and device in self.devices
+        return wrong and round_index >= self.since and device in self._faulty
 
     def stopped(self, round_index: int) -> tuple[int, ...]:
         """The devices that do nothing in a round."""

@@ -9,13 +9,19 @@ import numpy as np
 
 from dfl_ray.methods.base import MethodState
 from dfl_ray.methods.laws import Planned
-from dfl_ray.wire.message import Kind, Message, unpack
+from dfl_ray.wire.message import Kind, Message, maker_of, unpack
 
 
 def held(memory: MethodState, kind: Kind, task: int) -> Message | None:
     """The published update a device holds, decoded, or None."""
     data = memory.updates.get((kind, task))
     return None if data is None else unpack(data.tobytes())
+
+
+def maker(memory: MethodState, kind: Kind, task: int) -> tuple[int, int] | None:
+    """Author and version of the published update a device holds, or None; its body, which is large, is not read."""
+    data = memory.updates.get((kind, task))
+    return None if data is None else maker_of(data.data)
 
 
 def store(memory: MethodState, message: Message, data: bytes) -> None:

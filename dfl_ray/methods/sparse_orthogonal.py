@@ -192,12 +192,12 @@ class TaskExperts(ABC):
         """
         if task in device.adapter_tasks:
             return Expert(("own", device.index, task), device.state.theta[device.adapter_tasks.index(task)])
-        message = published.held(device.memory, Kind.EXPERT, task)
-        if message is None:
+        maker = published.maker(device.memory, Kind.EXPERT, task)
+        if maker is None:
             return None
-        key = ("replica", task, message.sender, message.version)
+        key = ("replica", task, *maker)
         found = self._replicas.get(key)
-        if found is None:
+        if found is None and (message := published.held(device.memory, Kind.EXPERT, task)) is not None:
             found = self._replicas[key] = Expert(key, torch.from_numpy(self._expert_values(message)))
         return found
 
@@ -211,13 +211,13 @@ class TaskExperts(ABC):
             A key, author and version of each task's sketch, and (T, layers, T*r, T*r) float64, NaN for tasks whose
             sketch has not arrived.
         """
-        held = [published.held(device.memory, Kind.SKETCH, t) for t in range(self.context.tasks)]
-        key = tuple(None if m is None else (m.sender, m.version) for m in held)
+        tasks = range(self.context.tasks)
+        key = tuple(published.maker(device.memory, Kind.SKETCH, t) for t in tasks)
         if key not in self._decoded:
             layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
             out = np.full((self.context.tasks, layers, width, width), np.nan)
-            for task, message in enumerate(held):
-                if message is not None:
+            for task in tasks:
+                if (message := published.held(device.memory, Kind.SKETCH, task)) is not None:
                     out[task] = self._sketch_of(message)
             self._decoded = {key: out}  # only the last: devices of one cluster hold the same
         return key, self._decoded[key]
@@ -319,8 +319,7 @@ class TaskExperts(ABC):
 
     def _has_it(self, device: Device[ExpertState], message: Message) -> bool:
         """Whether a device holds the very update: after its tree has changed another device may send it again."""
-        held = published.held(device.memory, message.kind, message.task)
-        return held is not None and (held.sender, held.version) == (message.sender, message.version)
+        return published.maker(device.memory, message.kind, message.task) == (message.sender, message.version)
 
     def _keep_update(self, device: Device[ExpertState], message: Message) -> None:
         """Check what an update says and keep it if the traffic law accepts it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from dfl_ray.devices.records import GroupSetup
@@ -14,6 +15,10 @@ from dfl_ray.tasks.local_rows import sampling_rates
 
 if TYPE_CHECKING:
     from dfl_ray.tracking.progress import Progress
+
+
+MOST_RATES = 128
+"""Different sampling rates up to which each has an epsilon of its own; one takes 0.2 s."""
 
 
 @lru_cache(maxsize=4096)
@@ -64,17 +69,39 @@ def spent(setup: GroupSetup, rounds: int, ends: Sequence[int] = ()) -> dict[int,
     privacy, method = setup.config.privacy, setup.config.method
     lasts = (*ends, setup.config.rounds)
     exchanges = sum(any(exchange_due(method, r, last) for last in lasts) for r in range(1, rounds + 1))
-    found: dict[int, float] = {}
-    for device, rows in setup.rows.items():
-        if not setup.graph.weights.get(device) and setup.config.devices.keep_graph:
-            found[device] = 0.0
-        elif privacy.mechanism == "updates":
-            found[device] = epsilon(privacy.noise_multiplier, exchanges, privacy.delta)
-        else:
-            rates = sampling_rates(setup.shares[device], [len(r) for r in rows], method.batch_rows)
-            uses = rounds * method.local_steps
-            found[device] = epsilon(privacy.noise_multiplier, uses, privacy.delta, float(rates.max()))
-    return found
+    alone = {d for d in setup.rows if not setup.graph.weights.get(d) and setup.config.devices.keep_graph}
+    if privacy.mechanism == "updates":
+        of_all = epsilon(privacy.noise_multiplier, exchanges, privacy.delta)
+        return {device: 0.0 if device in alone else of_all for device in setup.rows}
+    rates = _few(
+        {
+            d: float(sampling_rates(setup.shares[d], [len(r) for r in rows], method.batch_rows).max())
+            for d, rows in setup.rows.items()
+            if d not in alone
+        }
+    )
+    uses = rounds * method.local_steps
+    return {
+        d: 0.0 if d in alone else epsilon(privacy.noise_multiplier, uses, privacy.delta, rates[d])
+        for d in setup.rows
+    }
+
+
+def _few(rates: dict[int, float]) -> dict[int, float]:
+    """Sampling rates of which not too many differ: more than `MOST_RATES` are rounded up to three digits.
+
+    A larger rate gives a larger epsilon, so what is told stays an upper bound.
+    """
+    if len(set(rates.values())) <= MOST_RATES:
+        return rates
+    return {device: _rounded_up(rate) for device, rate in rates.items()}
+
+
+def _rounded_up(rate: float) -> float:
+    if rate <= 0:
+        return rate
+    step = 10.0 ** (floor(log10(rate)) - 2)
+    return min(1.0, max(rate, ceil(rate / step) * step))
 
 
 def record_privacy(folder: RunFolder, setup: GroupSetup, progress: Progress) -> None:

@@ -148,6 +148,19 @@ def unpack(data: bytes | memoryview) -> Message:
     return Message(Kind(kind), task, sender, version, run, mask_hash, PRECISIONS[precision], body)
 
 
+def maker_of(data: bytes | memoryview) -> tuple[int, int]:
+    """Read of a message that has been checked already who made it and when, without its body.
+
+    Args:
+        data: Header, checksum and body, as `pack` gives them.
+
+    Returns:
+        `Message.sender` and `Message.version`.
+    """
+    _, _, _, _, _, _, sender, version, *_ = _HEAD.unpack(data[: _HEAD.size])
+    return sender, version
+
+
 def mask_hash(mask: np.ndarray) -> int:
     """Hash a boolean mask to 64 bits; 0 stands for "everything kept".
 

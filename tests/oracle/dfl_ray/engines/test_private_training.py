@@ -22,6 +22,7 @@ from dfl_ray.lora.optimizer import AdapterState, StepSize
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.private_updates import PrivateUpdates
+from dfl_ray.simulation import epsilon as epsilon_of_a_run
 from dfl_ray.simulation.epsilon import epsilon, privacy_line, spent
 from dfl_ray.tasks.local_rows import draw_poisson, sampling_rates
 from tests.network import LINE, make_devices, plain_context, play
@@ -204,6 +205,18 @@ def test_a_device_without_neighbours_spends_nothing_in_a_graph_that_stays():
     devices = config.devices.model_copy(update={"availability": off})
     setup.config = setup.config.model_copy(update={"devices": devices})
     assert spent(setup, 5)[1] == epsilon(1.0, 3, 1e-5)
+
+
+def test_many_different_rates_are_rounded_up_so_that_epsilon_stays_a_bound():
+    """A thousand devices with rows of their own would need the accountant a thousand times."""
+    few = {device: 8 / (60 + device) for device in range(20)}
+    assert epsilon_of_a_run._few(few) is few
+    many = {device: 0.9 / (1 + device) for device in range(5_000)} | {5_000: 0.0}
+    found = epsilon_of_a_run._few(many)
+    assert len(set(found.values())) < 1_500 and found[5_000] == 0.0
+    for device, rate in many.items():
+        assert rate <= found[device] <= rate * 1.0101
+    assert all(found[d] < 1 for d in many if d)
 
 
 def test_a_device_that_hears_nobody_learns_on():

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from dfl_ray.config.methods import DloraConfig, SparseOrthogonalConfig
+from dfl_ray.methods import published
+from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.bidding import share_out
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.expert_law import ExpertLaw, update_rounds
-from dfl_ray.wire.message import Kind, Message, pack
+from dfl_ray.methods.fault_table import FAULTS
+from dfl_ray.methods.faults import Faults
+from dfl_ray.methods.laws import Planned
+from dfl_ray.wire.message import HEADER_BYTES, Kind, Message, maker_of, pack, unpack
 from tests.network import HELD, LAYERS, LINE, make_context, make_devices, play, projections_of
 
 
@@ -334,3 +339,36 @@ def test_a_bid_where_masks_need_not_be_disjoint_is_foreign():
     device = make_devices(method)[1]
     data = pack(craft(kind=Kind.BID, task=0, precision="float16", body=np.ones(11, "<f2").tobytes()))
     assert method.incoming(device, 1, [data], []) == Counter({"foreign": 1})
+
+
+def test_who_made_a_message_is_read_without_its_body():
+    message = Message(Kind.EXPERT, 3, 41, 17, 99, 5, "int8", b"body" * 1000)
+    data = pack(message)
+    assert maker_of(data) == (41, 17)
+    assert maker_of(data[:HEADER_BYTES]) == (41, 17)
+
+
+def test_a_replica_is_decoded_once_for_all_devices_that_hold_it(monkeypatch):
+    """At 7 billion parameters a copy and a checksum of each replica for each device took minutes."""
+    method = make_method(make_context(SparseOrthogonalConfig(rank=2), HELD))
+    devices = make_devices(method)
+    author, readers = devices[0], [d for d in devices if 0 not in d.adapter_tasks]
+    update = Planned(Kind.EXPERT, 0, (), 0, 5)
+    method._publish(author, update, 5)
+    for reader in readers:
+        reader.memory.updates[Kind.EXPERT, 0] = author.memory.updates[Kind.EXPERT, 0]
+    read = []
+    monkeypatch.setattr(published, "unpack", lambda data: read.append(len(data)) or unpack(data))
+    found = [method.expert(reader, 0) for reader in (*readers, *readers)]
+    assert len(readers) > 0 and len(read) == 1
+    assert all(expert is found[0] for expert in found) and found[0].key == ("replica", 0, 0, 5)
+
+
+def test_faulty_devices_are_not_looked_for_one_by_one():
+    class Counted(tuple):
+        __contains__ = None
+
+    faults = Faults(Counted(range(0, 100, 2)), FAULTS["sign_flip"])
+    values = np.ones(3, np.float32)
+    wrong = [d for d in range(100) if faults.falsified(d, 1, PartState(np.empty(0)), values) is not None]
+    assert wrong == list(range(0, 100, 2))
