@@ -21,22 +21,26 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bundle(options: argparse.Namespace) -> int:
     """Write the archive and say where it is."""
-    from dfl_ray.cli.commands import run_folder
-    from dfl_ray.records.bundle import write_bundle
+    from dfl_ray.cli.commands import output_file, run_folder
+    from dfl_ray.records.bundle import foreign, write_bundle
     from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.records.remote import is_remote
     from dfl_ray.simulation.fingerprint import refuse_changed_config
     from dfl_ray.simulation.resuming import own_config
 
     folder = run_folder(options.run)
-    refuse_changed_config(folder, check_run_folder(folder), own_config(folder))
+    named = folder.resolve() if folder.name in ("", "..") else folder
     # What a URL holds is worked on in a cache, where nobody would look for the archive.
-    beside = Path() if is_remote(options.run) else folder.parent
-    out = Path(options.output).expanduser() if options.output else beside / f"{folder.name}.zip"
+    beside = Path() if is_remote(options.run) else named.parent
+    out = output_file(options.output or beside / f"{named.name}.zip", (".zip",))
+    refuse_changed_config(folder, check_run_folder(folder), own_config(folder))
+    left_out = foreign(folder)
     files = write_bundle(folder, out)
     print(f"Bundle: {out} ({files} files, {out.stat().st_size / 1e6:.2f} MB)")
+    if left_out:
+        print(f"Left out, since the run did not write it: {', '.join(left_out)}")
     if options.json:
-        print(json.dumps({"run": str(folder), "bundle": str(out), "files": files}))
+        print(json.dumps({"run": str(folder), "bundle": str(out), "files": files, "left_out": left_out}))
     return 0
 
 
@@ -56,18 +60,21 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
 
 def replay(options: argparse.Namespace) -> int:
     """Run it again and say whether it is the same; 0 if equal or close, 1 if different."""
-    from dfl_ray.cli.commands import silence
+    from dfl_ray.cli.commands import make_folder, silence
     from dfl_ray.records import load_run
     from dfl_ray.records.bundle import open_bundle
 
+    kept = Path(options.output).expanduser() if options.output else None
+    if kept is not None:
+        make_folder(kept)
     with TemporaryDirectory() as place:
         was = load_run(open_bundle(Path(options.bundle).expanduser(), Path(place) / "was"))
         silence(options.verbose)
         from dfl_ray.simulation import replay as again
         from dfl_ray.simulation.library import run
 
-        runs_dir = Path(options.output).expanduser() if options.output else Path(place) / "runs"
-        config = again.replay_config(was.path, options.overrides, runs_dir, report=bool(options.output))
+        runs_dir = Path(place) / "runs" if kept is None else kept
+        config = again.replay_config(was.path, options.overrides, runs_dir, report=kept is not None)
         now = run(config, progress=not (options.quiet or options.json), verbose=options.verbose)
         found = again.compare(was, now)
     for line in found.circumstances:

@@ -38,10 +38,7 @@ def execute(options: argparse.Namespace) -> int:
     from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
 
-    if Path(options.output).suffix not in (".yaml", ".yml"):
-        raise InputError(
-            f"`{options.output}` cannot be written", expected="a name that ends in .yaml or .yml"
-        )
+    output = output_file(options.output, (".yaml", ".yml"))
     if not options.name.strip():
         raise InputError(
             "`--name` is empty", expected="a word for the class", change="Give one, or leave it out."
@@ -51,7 +48,6 @@ def execute(options: argparse.Namespace) -> int:
         check_number("--watts", options.watts, *WATTS, "W")
     config = load_config(*split_words(options.words))
     check_inputs(config)
-    output = output_file(options.output)
     silence(options.verbose)
     from dfl_ray.simulation.calibrate import calibrate
 

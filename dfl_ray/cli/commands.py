@@ -97,12 +97,12 @@ def resume(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
     folders = [run_folder(text) for text in options.runs]
-    output = output_file(options.output) if options.output else None
+    one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
+    output = output_file(options.output or one, (".html", ".htm"))
     silence(options.verbose)
     from dfl_ray.views.report import write_report
 
-    one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
-    written = write_report(folders, output or one)
+    written = write_report(folders, output)
     print(f"Report: {written}")
     if options.json:
         print_json({"report": str(written), "runs": [str(folder) for folder in folders]})
@@ -179,35 +179,66 @@ def watched(text: str) -> Path:
     return Path(text).expanduser()
 
 
+TABLES = (".csv", ".parquet")
+"""Endings of the files that tables are written to."""
+
+
 def table_file(name: str | None) -> Path | None:
-    """The file that `-o` names for a table; refused if its ending is none that a table is written as."""
-    from dfl_ray.errors import InputError
-
-    if not name:
-        return None
-    if Path(name).suffix not in (".csv", ".parquet"):
-        raise InputError(f"`{name}` cannot be written", expected="a name that ends in .csv or .parquet")
-    return output_file(name)
+    """The file that `-o` names for a table; see `output_file`."""
+    return output_file(name, TABLES) if name else None
 
 
-def output_file(name: str) -> Path:
-    """The file that `-o` names, the folder it lies in made; a folder, and a place where none can be made, are refused.
+def output_file(name: str | Path, endings: Sequence[str]) -> Path:
+    """The file that `-o` names, the folder it lies in made; asked for before the work, whose result would be lost.
 
-    Asked for before the work, whose result would be lost.
+    Args:
+        name: Its path, as it is given.
+        endings: What its name may end in: that form is written.
+
+    Raises:
+        InputError: Another ending, a folder, a file that may not be written, or a place where none can be made.
     """
     from dfl_ray.errors import InputError
 
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(
             f"`-o {name}` cannot be written",
             got="a folder",
             expected="the name of a file",
             change="Name a file in it.",
         )
-    if not path.exists():
+    if path.suffix not in endings:
+        one_of = " or ".join([", ".join(endings[:-1]), endings[-1]] if len(endings) > 1 else endings)
+        raise InputError(
+            f"`{name}` cannot be written", got=_ending(path), expected=f"a name that ends in {one_of}"
+        )
+    if not os.path.exists(path):
         make_folder(path.parent)
+    problem = _problem_of(path)
+    if problem:
+        raise InputError(
+            f"`-o {name}` cannot be written",
+            got=problem,
+            expected="a new file, or one that you may write to",
+            change="Give another name.",
+        )
     return path
+
+
+def _ending(path: Path) -> str:
+    return f"the ending {path.suffix}" if path.suffix else "no ending"
+
+
+def _problem_of(path: Path) -> str:
+    """Why a file in a folder that can be written to cannot; empty where it can."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:  # such as a name that is too long
+        return error.strerror or str(error)
+    return "" if os.access(path, os.W_OK) or path.is_symlink() else "a file that may not be written"
 
 
 def make_folder(path: Path) -> None:

@@ -68,6 +68,7 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     from dfl_ray.config.check import check_inputs
     from dfl_ray.config.load import load_config, override_texts
     from dfl_ray.config.locations import with_absolute_paths
+    from dfl_ray.records.folder_checks import check_free_for_sweep
     from dfl_ray.simulation import sweep
 
     source, words = split_words(given)
@@ -85,6 +86,7 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
             change="Give a folder that all its trials reach, such as a shared volume.",
         )  # fmt: skip
     folder = Path(base.runtime.runs_dir).absolute() / name
+    check_free_for_sweep(folder)
     common = override_texts({"runtime.runs_dir": folder, "runtime.backend": "local"})
     configs: list[Config] = []
     for trial in trials:

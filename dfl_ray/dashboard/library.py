@@ -193,7 +193,7 @@ class Library:
         try:
             _refuse_large(path)
             found = run_state(path)
-        except InputError as error:
+        except (InputError, OSError) as error:
             found = RunState(path, name, "unreadable", str(error))
         return self._states.put(key, found if name == "." else replace(found, name=name))
 

@@ -1,6 +1,6 @@
 """One archive of a finished run that others can check and run again: a zip with RO-Crate metadata.
 
-It holds configuration, records, partition, topology, report and adapters as the run folder has them, the installed
+It holds configuration, records, partition, topology, log, report and adapters as the run folder has them, the installed
 versions, and `ro-crate-metadata.json`, which names every file with its size and SHA-256. Data and model are named by
 their hashes in `run.json` and are not copied: their licences are not ours to give.
 
@@ -18,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import InputError
-from dfl_ray.records.folder import check_records
+from dfl_ray.records.folder import check_records, table_folders
 from dfl_ray.records.folder_checks import check_run_folder
+from dfl_ray.records.parts import parse_name
 
 METADATA = "ro-crate-metadata.json"
 VERSIONS = "requirements.txt"
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 LEFT_OUT = ("checkpoints", "wandb", "tensorboard", ".lock", "heartbeat.json", "checksums.json")
-"""What of a run folder is not its result: saved states, trackers' files, locks and their checksums."""
+"""What of a run's own files is not its result: saved states, trackers' files, locks and their checksums."""
+PACKED = ("config.yaml", "run.json", "partition.parquet", "log.txt", "report.html", "topology/graph.graphml")
+"""Single files that are packed, beside the parts of tables and the adapters."""
+OF_ADAPTERS = (".json", ".safetensors", ".md")
+"""Endings of the files of a PEFT folder."""
 
 MEANINGS = {
     "config.yaml": "configuration with every key",
@@ -125,9 +130,37 @@ def open_bundle(path: Path, folder: Path) -> Path:
     return folder
 
 
+def foreign(folder: Path) -> list[str]:
+    """Name what lies in a run folder and is not the run's: it is not packed, since nobody knows what it is.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        Paths below it; of a folder none of whose files is the run's the folder alone, with a `/` behind it.
+    """
+    own = {path.relative_to(folder).parts for path in _files(folder)}
+    heads = {parts[:depth] for parts in own for depth in range(1, len(parts) + 1)}
+    found: set[str] = set()
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_dir() or parts[0] in LEFT_OUT or parts in heads:
+            continue
+        depth = next(depth for depth in range(1, len(parts) + 1) if parts[:depth] not in heads)
+        place = "/".join(parts[:depth])
+        found.add(f"{place}/" if (folder / place).is_dir() else place)
+    return sorted(found)
+
+
 def _files(folder: Path) -> Iterator[Path]:
+    """The run's own files, as it wrote them."""
+    tables = {table.relative_to(folder).parts for table in table_folders(folder)}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.relative_to(folder).parts[0] not in LEFT_OUT:
+        parts = path.relative_to(folder).parts
+        packed = "/".join(parts) in PACKED or (parts[:-1] in tables and parse_name(path) is not None)
+        if parts[0] == "adapters" and len(parts) == 3:
+            packed = path.suffix in OF_ADAPTERS
+        if packed and path.is_file():
             yield path
 
 

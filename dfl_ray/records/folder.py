@@ -181,7 +181,7 @@ class RunFolder:
             return
         before = listed or {}
         after = {name: entry for name, entry in before.items() if parts.parse_name(Path(name)) is None}
-        for table in _tables(self.path):
+        for table in table_folders(self.path):
             for part in parts.list_parts(table)[0]:
                 name = part.path.relative_to(self.path).as_posix()
                 if name not in rewritten:
@@ -234,7 +234,7 @@ class RunFolder:
         """Names of the parts below a folder that truncation after a round rewrites."""
         return {
             part.path.relative_to(self.path).as_posix()
-            for table in _tables(self.path)
+            for table in table_folders(self.path)
             if table.is_relative_to(folder)
             for part in parts.list_parts(table)[0]
             if parts.reaches_beyond(part, after_round)
@@ -291,8 +291,12 @@ class RunFolder:
         self._lock.release()
 
 
-def _tables(path: Path) -> list[Path]:
-    """The folders of all tables of a run."""
+def table_folders(path: Path) -> list[Path]:
+    """The folders of all tables of a run, those of its topology among them.
+
+    Args:
+        path: The run folder.
+    """
     return [
         *(path / f"{table}.parquet" for table in TABLES),
         *(path / "topology" / f"{table}.parquet" for table in TOPOLOGY_TABLES),
@@ -310,7 +314,7 @@ def check_records(path: Path, *, contents: bool = False) -> None:
         InputError: It names the file.
     """
     checksums.refuse_damage(path, contents=contents)
-    for table in _tables(path):
+    for table in table_folders(path):
         for last in (False, False, True):  # a live run may merge parts while they are listed
             try:
                 parts.check_complete(table)

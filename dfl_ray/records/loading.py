@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dfl_ray.config.yamlio import YAMLError, parse, place_and_reason
 from dfl_ray.errors import InputError, nearest
 from dfl_ray.records import parts
 from dfl_ray.records.arguments import check_names, check_text, check_whole, is_list
@@ -19,6 +18,7 @@ from dfl_ray.records.folder import check_records
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.remote import fetched, is_remote
+from dfl_ray.records.run_config import read_config
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS
 
 if TYPE_CHECKING:
@@ -297,30 +297,11 @@ def load_run(path: str | Path) -> Run:
         )
     path = fetched(str(path)) if is_remote(path) else Path(path)
     info = check_run_folder(path)
-    try:
-        config = parse((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged_config(path, "cannot be read", str(error)) from error
-    except YAMLError as error:
-        place, reason = place_and_reason(error)
-        raise _damaged_config(path, f"is not YAML{place}", reason) from error
-    if not isinstance(config, dict):
-        raise _damaged_config(
-            path, "is not a run's configuration", "an empty file" if config is None else "no mapping"
-        )
-    for name in ("devices", "method", "topology"):
-        if not isinstance(config.get(name, {}), dict):
-            raise _damaged_config(path, "is not a run's configuration", f"`{name}` is no mapping")
+    config = read_config(path)
     check_records(path)
     done = parts.read(path / "rounds.parquet", TABLES["rounds"], columns=["round"]).column("round")
     last = max(done.to_pylist(), default=0)
     return Run(path, config, info, last)
-
-
-def _damaged_config(path: Path, what: str, got: str) -> InputError:
-    return InputError(
-        f"{path / 'config.yaml'} {what}", got=got, change="Restore the file, or give another run folder."
-    )
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Required
+
+from pydantic import AwareDatetime, ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import parts
 from dfl_ray.records.ending import end_words, first_sentence
 from dfl_ray.records.folder_checks import check_run_folder
+from dfl_ray.records.run_config import read_config
 from dfl_ray.records.schema import TABLES
 
 RunStateName = Literal["running", "waiting", "stopped", "failed", "finished", "unreadable"]
@@ -24,6 +28,24 @@ DEAD_AFTER_S = 60.0
 
 WAITING_STEPS = ("Ray", "actors")
 """Steps in which a run waits for the resources of its cluster."""
+
+
+@with_config(ConfigDict(allow_inf_nan=False))
+class Heartbeat(TypedDict, total=False):
+    """Keys of `heartbeat.json` that are read; `tracking.recorded` writes it."""
+
+    at: Required[AwareDatetime]
+    stage: str | None
+    stage_s: float | None
+    parts: int
+    parts_done: int
+    left_s: float | None
+
+
+@lru_cache(maxsize=1)
+def _form() -> TypeAdapter[Heartbeat]:
+    return TypeAdapter(Heartbeat)
+
 
 _ENDED: dict[str, RunStateName] = {"done": "finished", "interrupted": "stopped", "failed": "failed"}
 
@@ -74,16 +96,24 @@ def find_runs(folder: Path) -> list[Path]:
         Paths of folders that hold a `run.json`; none where there is no folder. What is below a run folder is not
         looked at.
     """
-    if (folder / "run.json").is_file():
+    if _is_run(folder):
         return [folder]
     found: list[tuple[float, Path]] = []
     for child in _folders(folder):
-        for path in [child] if (child / "run.json").is_file() else _folders(child):
+        for path in [child] if _is_run(child) else _folders(child):
             try:
                 found.append(((path / "run.json").stat().st_mtime, path))
             except OSError:
                 continue  # no run, or one that has been removed meanwhile
     return [path for _, path in sorted(found, key=lambda item: (-item[0], item[1]))]
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a `run.json`; one that may not be looked into does not."""
+    try:
+        return (folder / "run.json").is_file()
+    except OSError:
+        return False
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -105,12 +135,13 @@ def run_state(path: Path, now: datetime | None = None) -> RunState:
     """
     try:
         return _read_state(path, now or datetime.now(UTC))
-    except (InputError, OSError, ValueError, KeyError) as error:
-        return RunState(path, path.name, "unreadable", str(error).splitlines()[0] if str(error) else "")
+    except Exception as error:  # a damaged folder must not take all others off the list
+        told = str(error) if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {error}"
+        return RunState(path, path.name, "unreadable", told.partition("\n")[0])
 
 
 def _read_state(path: Path, now: datetime) -> RunState:
-    info, facts = check_run_folder(path), config_facts(path)
+    info, config = check_run_folder(path), read_config(path)
     beat = read_heartbeat(path)
     table = parts.read(
         path / "rounds.parquet", TABLES["rounds"], columns=["round", "accuracy_mean", "wall_s"]
@@ -122,18 +153,18 @@ def _read_state(path: Path, now: datetime) -> RunState:
     left_s = None
     if state in ("running", "waiting"):
         left_s = beat.get("left_s") if beat else None
-        if left_s is None and rows and facts.get("rounds"):
-            left_s = (facts["rounds"] - done) * sum(row["wall_s"] for row in rows) / len(rows)
+        if left_s is None and rows and config.get("rounds"):
+            left_s = (config["rounds"] - done) * sum(row["wall_s"] for row in rows) / len(rows)
     return RunState(
         path=path,
         name=str(info.get("name", path.name)),
         state=state,
         note=note,
-        method=str(facts.get("method", "?")),
-        seed=facts.get("seed"),
-        devices=int(facts.get("devices", 0)),
+        method=config.get("method", {}).get("type", "?"),
+        seed=config.get("seed"),
+        devices=config.get("devices", {}).get("count", 0),
         round=int(done),
-        rounds=int(facts.get("rounds", 0)),
+        rounds=config.get("rounds", 0),
         accuracy=measured[-1] if measured else None,
         started_at=str(info.get("started_at") or ""),
         heartbeat_s=age_s,
@@ -142,7 +173,7 @@ def _read_state(path: Path, now: datetime) -> RunState:
 
 
 def _judge(
-    path: Path, info: dict[str, Any], beat: dict[str, Any] | None, now: datetime
+    path: Path, info: dict[str, Any], beat: Heartbeat | None, now: datetime
 ) -> tuple[RunStateName, str, float | None]:
     """State, note and age of the heartbeat in seconds."""
     recorded = str(info.get("state"))
@@ -154,52 +185,29 @@ def _judge(
         age_s = max(0.0, now.timestamp() - max(files)) if files else None
         alive = age_s is not None and age_s < 15 * DEAD_AFTER_S
         return ("running", "", age_s) if alive else ("stopped", "it has left no heartbeat", age_s)
-    age_s = max(0.0, (now - datetime.fromisoformat(beat["at"])).total_seconds())
+    age_s = max(0.0, (now - beat["at"]).total_seconds())
     stage = beat.get("stage")
     if age_s > DEAD_AFTER_S:
         return "stopped", f"it ended without a word{f' during: {stage}' if stage else ''}", age_s
-    note = f"{stage}, {beat['stage_s']:.0f} s so far" if stage else ""
+    note = f"{stage}, {beat.get('stage_s') or 0:.0f} s so far" if stage else ""
     if beat.get("parts", 0) > 1:
-        note += f", {beat['parts_done']} of {beat['parts']} parts done"
+        note += f", {beat.get('parts_done', 0)} of {beat.get('parts', 0)} parts done"
     return ("waiting" if stage in WAITING_STEPS else "running"), note, age_s
 
 
-def read_heartbeat(path: Path) -> dict[str, Any] | None:
+def read_heartbeat(path: Path) -> Heartbeat | None:
     """Read the heartbeat of a run.
 
     Args:
         path: The run folder.
 
     Returns:
-        What `heartbeat.json` holds; None where there is none or it is half written.
+        What of `heartbeat.json` is read; None where there is none, or it is half written or no heartbeat.
     """
     try:
-        found = json.loads((path / HEARTBEAT_NAME).read_text(encoding="utf-8"))
+        return _form().validate_json((path / HEARTBEAT_NAME).read_bytes(), strict=True)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "at" in found else None
-
-
-def config_facts(path: Path) -> dict[str, Any]:
-    """The few facts of `config.yaml` that a list of runs shows.
-
-    Args:
-        path: The run folder.
-
-    Returns:
-        `method`, `devices`, `rounds` and `seed`, as far as they are there.
-    """
-    from dfl_ray.config.yamlio import parse
-
-    config = parse((path / "config.yaml").read_text(encoding="utf-8"))
-    config = config if isinstance(config, dict) else {}
-    facts = {
-        "method": (config.get("method") or {}).get("type"),
-        "devices": (config.get("devices") or {}).get("count"),
-        "rounds": config.get("rounds"),
-        "seed": config.get("seed"),
-    }
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def states_of(folders: list[Path]) -> Iterator[RunState]:

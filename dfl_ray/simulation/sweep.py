@@ -20,6 +20,18 @@ LONGEST = 116
 DIGITS = 8
 """Hexadecimal digits, in place of the cut end, of the SHA-256 of the whole point."""
 
+_ONE_RAY = "one Ray serves all runs of a sweep"
+OF_THE_SWEEP = {
+    "name": "it names the sweep, whose runs are named after point and seed",
+    "track": "it says who follows the runs, and changes no result",
+    "runtime.runs_dir": "all runs of a sweep lie in its folder",
+    "runtime.backend": "every run of a sweep is one process, and no result depends on it",
+    "runtime.address": _ONE_RAY,
+    "runtime.object_store_mb": _ONE_RAY,
+    "runtime.ray_dashboard": _ONE_RAY,
+}
+"""Keys and sections that all runs of a sweep share, and why."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -49,7 +61,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
         Overrides of all runs; key -> values; `seeds` and `samples` as far as given.
 
     Raises:
-        InputError: `seeds` or `samples` is no whole number from 1, a value is named twice, or seeds in two ways.
+        InputError: `seeds` or `samples` is no whole number from 1, a value is named twice, seeds in two ways, or a key
+            is swept that all runs share.
     """
     fixed: list[str] = []
     grid: dict[str, list[str]] = {}
@@ -62,6 +75,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
             own[key] = int(value)
             continue
         values = _values(value)
+        if len(values) > 1:
+            _refuse_shared(key.strip(), word)
         if len(set(values)) < len(values):
             raise InputError(f"`{key}` names a value twice", got=word, change="Name each value once.")
         if len(values) > 1:
@@ -75,6 +90,17 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
             change="Leave one of them out.",
         )
     return fixed, grid, own
+
+
+def _refuse_shared(key: str, word: str) -> None:
+    why = next((why for name, why in OF_THE_SWEEP.items() if key == name or key.startswith(f"{name}.")), None)
+    if why is not None:
+        raise InputError(
+            f"`{key}` cannot be swept, since {why}",
+            got=word,
+            expected="one value",
+            change="Give one; a list is written in brackets, and a text with a comma in quotes.",
+        )
 
 
 def _values(text: str) -> list[str]:

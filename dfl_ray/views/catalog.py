@@ -115,6 +115,36 @@ def sections(*, several: bool = False) -> dict[str, dict[str, Entry]]:
     return found
 
 
+def names_for(runs: int) -> list[str]:
+    """List the figures that so many runs have, in the order in which they are shown.
+
+    Args:
+        runs: Number of runs, at least one.
+
+    Returns:
+        Their names.
+    """
+    if runs == 1:
+        return [*FIGURES, *DEVICE_FIGURES]
+    return [*(name for name, entry in FIGURES.items() if entry.several), *ACROSS_RUNS]
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no figure's name.
+
+    Args:
+        name: What should be one.
+
+    Raises:
+        InputError: It names the nearest.
+    """
+    from dfl_ray.errors import InputError, nearest
+
+    known = [*FIGURES, *ACROSS_RUNS, *DEVICE_FIGURES]
+    if check_text("name", name, "a figure: " + ", ".join(known)) not in known:
+        raise InputError(f"There is no figure `{name}`", expected=nearest(name, known))
+
+
 def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: int | None = None) -> go.Figure:
     """Draw a figure by its name.
 
@@ -129,56 +159,69 @@ def draw(name: str, runs: Sequence[Run], *, round: int | None = None, device: in
 
     Raises:
         InputError: No such figure, one that shows a single run for several, a run given twice, or a round or device
-            that it does not have.
+            that the run or the figure does not have.
     """
-    from dfl_ray.errors import InputError, nearest
-
-    known = [*FIGURES, *ACROSS_RUNS, *DEVICE_FIGURES]
-    check_text("name", name, "a figure: " + ", ".join(known))
+    check_name(name)
     check_runs("draw", runs)
+    _check_part(name, runs, round, device)
+    if name in DEVICE_FIGURES and device is not None:
+        return DEVICE_FIGURES[name](runs[0], device)
+    if len(runs) > 1 or name in ACROSS_RUNS:
+        check_each_once(runs)
+    if name in ACROSS_RUNS:
+        return ACROSS_RUNS[name](runs)
+    entry = FIGURES[name]
+    if entry.at is not None and round is not None:
+        return entry.at(runs[0], round)
+    return entry.one(runs[0]) if entry.several is None or len(runs) == 1 else entry.several(runs)
+
+
+def _check_part(name: str, runs: Sequence[Run], round: int | None, device: int | None) -> None:
+    """Refuse more runs than a figure shows, and a round or device that it does not."""
+    from dfl_ray.errors import InputError
+
     for what, index in (("round", round), ("device", device)):
         if index is not None:
             check_whole(what, index)
-    if name in DEVICE_FIGURES:
-        return _of_device(name, runs, device)
-    if name in ACROSS_RUNS:
-        check_each_once(runs)
-        return ACROSS_RUNS[name](runs)
-    if name not in FIGURES:
-        raise InputError(f"There is no figure `{name}`", expected=nearest(name, known))
-    entry = FIGURES[name]
-    if len(runs) == 1 and round is not None:
-        if entry.at is None:
-            fit = ", ".join(key for key, other in FIGURES.items() if other.at)
-            raise InputError(f"The figure `{name}` shows the whole run", got=f"round {round}", expected=fit)
-        if not 0 <= round <= runs[0].last_round:
-            raise InputError(
-                f"The run {runs[0].name} has no round {round}", expected=f"0 to {runs[0].last_round}"
-            )
-        return entry.at(runs[0], round)
-    if len(runs) == 1:
-        return entry.one(runs[0])
-    if entry.several is None:
-        fit = ", ".join(key for key, other in FIGURES.items() if other.several)
+    at = [key for key, entry in FIGURES.items() if entry.at]
+    if round is not None and name not in at:
+        whole = "the whole run" if len(runs) == 1 else "whole runs"
         raise InputError(
-            f"The figure `{name}` shows one run", got=f"{len(runs)} runs", expected=f"one of: {fit}"
+            f"The figure `{name}` shows {whole}", got=f"round {round}", expected=f"one of: {', '.join(at)}"
         )
-    check_each_once(runs)
-    return entry.several(runs)
+    if name in DEVICE_FIGURES:
+        _check_device(name, runs, device)
+    elif device is not None:
+        raise InputError(
+            f"The figure `{name}` shows all devices",
+            got=f"device {device}",
+            expected=f"one of: {', '.join(DEVICE_FIGURES)}",
+        )
+    if len(runs) > 1 and name not in names_for(len(runs)):
+        raise InputError(
+            f"The figure `{name}` shows one run",
+            got=f"{len(runs)} runs",
+            expected=f"one of: {', '.join(names_for(len(runs)))}",
+        )
+    if round is not None and not 0 <= round <= runs[0].last_round:
+        raise InputError(
+            f"The run {runs[0].name} has no round {round}", expected=f"0 to {runs[0].last_round}"
+        )
 
 
-def _of_device(name: str, runs: Sequence[Run], device: int | None) -> go.Figure:
+def _check_device(name: str, runs: Sequence[Run], device: int | None) -> None:
     from dfl_ray.errors import InputError
 
     if len(runs) != 1 or device is None:
         got = f"{len(runs)} runs" if len(runs) != 1 else "no device"
         raise InputError(
-            f"The figure `{name}` shows one device of one run", got=got, change="Give `--device N`."
+            f"The figure `{name}` shows one device of one run",
+            got=got,
+            change="Give one run and `--device N`.",
         )
     count = device_count(runs[0])
     if not 0 <= device < count:
         raise InputError(f"The run {runs[0].name} has no device {device}", expected=f"0 to {count - 1}")
-    return DEVICE_FIGURES[name](runs[0], device)
 
 
 def device_count(run: Run) -> int:

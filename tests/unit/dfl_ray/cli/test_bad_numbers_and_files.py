@@ -61,3 +61,21 @@ def test_a_report_is_not_written_over_a_folder(tmp_path, capfd):
 def test_a_number_or_name_that_an_option_cannot_be_is_refused_first(words, said, capfd):
     assert main(words) == 2
     assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs/a"], ("figure's name, which is missing", "`runs/a`", "device_place", "loss")),
+        (["runs/a", "runs/b"], ("figure's name, which is missing", "`runs/b`", "costs, scaling.")),
+        (["loss", "runs/a"], ("figure's name, which is missing", "RUN [RUN …] FIGURE")),
+        (["loss"], ("`loss` needs a run",)),
+        (["runs/a", "lss"], ("no figure `lss`", "`loss`")),
+        (["runs/a", "zzz"], ("no figure `zzz`", "scaling", "device_place", "loss")),
+    ],
+)
+def test_a_figure_without_its_name_or_run_is_told_so(words, said, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", *words]) == 2
+    told = capfd.readouterr().err
+    assert all(part in told for part in said)

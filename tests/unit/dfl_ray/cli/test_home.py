@@ -28,7 +28,7 @@ def test_a_run_a_resume_and_a_sweep_lie_in_the_home_folder(
     assert load_run(home / "mine/one").last_round == 1
     found = begun(load_config(None, WORDS), WORDS)
     assert found is not None and found.folder == home / "mine/one"
-    assert sweep_cli._runs([*WORDS, "seeds=2"])[0] == home / "mine/one"
+    assert sweep_cli._runs([*WORDS, "name=two", "seeds=2"])[0] == home / "mine/two"
     capsys.readouterr()
     assert main(["status", "~/mine"]) == 0
     assert "one" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Where `-o` and `export` write: the folder is made before the work, or refused."""
+"""Where `-o` and `export` write: the folder is made before the work, or refused, and the ending is what is written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 from dfl_ray.cli import commands, main
 from dfl_ray.errors import InputError
-from dfl_ray.records import load_run
+from dfl_ray.records import bundle, load_run
 from dfl_ray.simulation import calibrate, evaluate_again, export_device, replan
 from dfl_ray.simulation.launch import launch
+from dfl_ray.views import catalog, report
 from tests.conftest import small_config
 
 
@@ -35,6 +36,10 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (replan, "replan"),
         (calibrate, "calibrate"),
         (export_device, "open_saved"),
+        (bundle, "write_bundle"),
+        (bundle, "open_bundle"),
+        (catalog, "draw"),
+        (report, "write_report"),
     ):
         monkeypatch.setattr(module, name, lambda *_a, **_k: pytest.fail("the work was begun"))
 
@@ -45,12 +50,15 @@ def words_of(command: str, run: Path, out: Path) -> list[str]:
         "replan": ["replan", str(run), "-o", f"{out}.parquet"],
         "report": ["report", str(run), "-o", f"{out}.html"],
         "calibrate": ["calibrate", "-o", f"{out}.yaml"],
+        "bundle": ["bundle", str(run), "-o", f"{out}.zip"],
+        "plot": ["plot", str(run), "loss", "-o", f"{out}.svg"],
+        "replay": ["replay", f"{run}.zip", "-o", str(out)],
         "export": ["export", str(run), str(out)],
         "export --all": ["export", str(run), str(out), "--all"],
     }[command]
 
 
-COMMANDS = ("evaluate", "replan", "report", "calibrate", "export", "export --all")
+COMMANDS = ("evaluate", "replan", "report", "calibrate", "bundle", "plot", "replay", "export", "export --all")
 
 
 @pytest.mark.usefixtures("no_work")
@@ -69,13 +77,48 @@ def test_what_lies_there_already_is_refused_first(
     command: str, made: Path, tmp_path: Path, capfd: Any
 ) -> None:
     words = words_of(command, made, tmp_path / "x")
-    if command.startswith("export"):
+    if command.startswith(("export", "replay")):
         (tmp_path / "x").touch()
     else:
         Path(words[words.index("-o") + 1]).mkdir()
     assert main(words) == 2
     said = capfd.readouterr().err
-    assert "no folder" in said or "a folder" in said
+    assert any(part in said for part in ("no folder", "a folder", "File exists"))
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("command", "given", "expected"),
+    [
+        ("evaluate", "x.json", ".csv or .parquet"),
+        ("replan", "x", ".csv or .parquet"),
+        ("report", "x.pdf", ".html or .htm"),
+        ("calibrate", "x.json", ".yaml or .yml"),
+        ("bundle", "x.tar", ".zip"),
+        ("plot", "x.jpeg", ".pdf, .svg, .png, .html or .json"),
+    ],
+)
+def test_an_ending_that_is_not_written_is_refused_first(
+    command: str, given: str, expected: str, made: Path, tmp_path: Path, capfd: Any
+) -> None:
+    words = words_of(command, made, tmp_path / "x")
+    words[words.index("-o") + 1] = str(tmp_path / "new" / given)
+    assert main(words) == 2
+    said = capfd.readouterr().err
+    assert f"{given}` cannot be written" in said and f"a name that ends in {expected}." in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_file_can_have_and_a_file_that_is_shut_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="too long"):
+        commands.table_file(str(tmp_path / f"{'x' * 300}.csv"))
+    (tmp_path / "x.csv").touch()
+    assert commands.table_file(str(tmp_path / "x.csv")) == tmp_path / "x.csv"
+    monkeypatch.setattr(commands.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="may not be written"):
+        commands.table_file(str(tmp_path / "x.csv"))
 
 
 def test_a_folder_where_nothing_may_be_written_is_refused(
@@ -86,7 +129,7 @@ def test_a_folder_where_nothing_may_be_written_is_refused(
         commands.table_file(str(tmp_path / "x.csv"))
 
 
-@pytest.mark.parametrize("command", ["evaluate", "replan"])
+@pytest.mark.parametrize("command", ["evaluate", "replan", "bundle"])
 def test_the_folder_is_made(command: str, made: Path, tmp_path: Path) -> None:
     words = words_of(command, made, tmp_path / "new/one/x")
     assert main([*words, "-q"]) == 0

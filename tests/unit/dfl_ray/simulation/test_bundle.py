@@ -13,9 +13,10 @@ from dfl_ray import run
 from dfl_ray.cli import main
 from dfl_ray.errors import InputError
 from dfl_ray.records import load_run
-from dfl_ray.records.bundle import METADATA, open_bundle, write_bundle
+from dfl_ray.records.bundle import METADATA, foreign, open_bundle, write_bundle
 from dfl_ray.simulation.replay import compare, replay_config
 from tests.conftest import small_config
+from tests.fake_run import Fake, write_fake_run
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,36 @@ def test_the_metadata_is_a_crate_of_every_file(made: Any, tmp_path: Path) -> Non
                     assert reference["@id"] in entries or reference["@id"].startswith("https://")
     write_bundle(path, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+
+
+def test_what_the_run_did_not_write_is_left_out_and_named(
+    tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    path = write_fake_run(tmp_path, "one", Fake(devices=2, rounds=1, every=1))
+    (path / "adapters/topic").mkdir(parents=True)
+    own = ("log.txt", "report.html", "adapters/topic/adapter_model.safetensors")
+    for name in (*own, "checkpoints/x", "heartbeat.json"):
+        (path / name).write_text("{}")
+    write_bundle(path, tmp_path / "alone.zip")
+    assert foreign(path) == []
+    others = ("tune/tuner.pkl", "000-s0/run.json", "000-s0/rounds.parquet/part-000000000-000000000.parquet",
+              "loss.pdf", "rounds.parquet/x.pkl", "adapters/x.pkl", "adapters/topic/x.pkl", "topology/x/y")  # fmt: skip
+    for name in others:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("x")
+    monkeypatch.setattr("dfl_ray.simulation.fingerprint.refuse_changed_config", lambda *_: None)
+    monkeypatch.setattr("dfl_ray.simulation.resuming.own_config", lambda _: None)
+    assert main(["bundle", str(path), "--json"]) == 0
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "alone.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as opened:
+        names = opened.namelist()
+    assert {*own, "config.yaml", "run.json", "topology/graph.graphml"} <= set(names)
+    assert len([name for name in names if ".parquet/" in name]) >= 10
+    said = capsys.readouterr().out.splitlines()
+    left_out = ["000-s0/", "adapters/topic/x.pkl", "adapters/x.pkl", "loss.pdf", "rounds.parquet/x.pkl",
+                "topology/x/", "tune/"]  # fmt: skip
+    assert said[1].startswith("Left out") and said[1].endswith(", ".join(left_out))
+    assert json.loads(said[-1])["left_out"] == left_out
 
 
 def test_the_first_difference_is_named_and_judged(made: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.simulation.launch import launch
 from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
 from tests.conftest import SMALL_RUN
+from tests.fake_run import Fake, write_fake_run
 
 
 def test_words_are_told_apart() -> None:
@@ -102,9 +103,15 @@ def test_the_runs_share_a_group_however_tracking_is_chosen(track: str, tmp_path:
     [
         (["method=dlora,dlora"], "names a value twice"),
         (["seed=1,2", "seeds=2"], "both say which seeds"),
+        (["name=a,b"], "`name` cannot be swept, since it names the sweep"),
+        (["track=wandb,none"], "`track` cannot be swept"),
+        (["track.wandb.mode=online,offline"], "`track.wandb.mode` cannot be swept"),
+        (["runtime.runs_dir=a,b"], "lie in its folder"),
+        (["runtime.backend=ray,local"], "no result depends on it"),
+        (["runtime.address=a:1,b:1"], "one Ray serves"),
     ],
 )
-def test_words_that_would_be_dropped_are_refused(words, said):
+def test_words_that_would_be_dropped_or_that_no_sweep_can_vary_are_refused(words, said):
     with pytest.raises(InputError, match=said):
         split_words(words)
 
@@ -122,6 +129,20 @@ def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
         sweep_cli._runs([*words, "rounds=2"])
     with pytest.raises(InputError, match="is another experiment"):
         sweep_cli._runs([*words, "devices.faults.share=0.25"])
+
+
+def test_a_sweep_into_the_folder_of_a_run_or_of_other_files_is_refused_before_anything_is_made(
+    tmp_path, capsys
+):
+    run = write_fake_run(tmp_path, "a", Fake(devices=2, rounds=1, every=1))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/x").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for words in (["name=a"], ["name=files"], ["name=new", f"runtime.runs_dir={run}"]):
+        assert main(["sweep", *SMALL_RUN, f"runtime.runs_dir={tmp_path}", "seeds=2", *words]) == 2
+    said = capsys.readouterr().err
+    assert "a run in state `done`" in said and "other files: x" in said and "the folder of the run" in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["x #1", "\N{HORSE} é"])

@@ -152,6 +152,79 @@ def test_status_lists_runs_and_an_unreadable_one(tmp_path: Path, capsys: pytest.
     assert main(["status", str(tmp_path / "none")]) == 2
 
 
+DAMAGED = [
+    ("config.yaml", b"method: dlora\n", "`method` is no mapping"),
+    ("config.yaml", b"method: null\n", "`method` is no mapping"),
+    ("config.yaml", b"method: {type: [a]}\n", "`method.type` is no text"),
+    ("config.yaml", b"devices: 3\n", "`devices` is no mapping"),
+    ("config.yaml", b"devices: {count: many}\n", "`devices.count` is no whole number"),
+    ("config.yaml", b"rounds: .inf\n", "`rounds` is no whole number"),
+    ("config.yaml", b"seed: [0]\n", "`seed` is no whole number"),
+    ("config.yaml", b"", "an empty file"),
+    ("config.yaml", b"[1]", "no mapping"),
+    ("config.yaml", b"a: [", "is not YAML"),
+    ("config.yaml", b"\xff\xfe", "cannot be read"),
+    ("run.json", b"[]", "holds no JSON object"),
+    ("run.json", b"[" * 100_000, "cannot be read"),
+    ("run.json", b'{"schema_version": null}', "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), DAMAGED)
+def test_a_damaged_run_is_one_unreadable_row_and_takes_no_other_off_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, said: str
+):
+    from dfl_ray.dashboard.library import Library
+    from dfl_ray.dashboard.pages import runs_page
+
+    write_fake_run(tmp_path, "good", Fake(devices=2, rounds=1, every=1))
+    path = write_fake_run(tmp_path, "bad", Fake(devices=2, rounds=1, every=1))
+    (path / name).write_bytes(content)
+    assert main(["status", str(tmp_path)]) == 0
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    runs = {run["name"]: run for run in json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]}
+    assert (runs["good"]["state"], runs["bad"]["state"]) == ("finished", "unreadable")
+    assert said in runs["bad"]["note"]
+    assert "unreadable" in runs_page(Library(tmp_path))
+    assert main(["report", str(path)]) == 2
+
+
+def test_an_error_that_nobody_foresaw_is_noted_of_its_run_alone(tmp_path: Path, monkeypatch):
+    path = write_fake_run(tmp_path, fake=Fake(devices=2, rounds=1, every=1))
+    monkeypatch.setattr("dfl_ray.records.states.read_config", lambda _: {}["x"])
+    state = run_state(path)
+    assert (state.state, state.note) == ("unreadable", "KeyError: 'x'")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"at": 5}, {"at": "2026-01-01T00:00:00"}, {"left_s": "7"}, {"left_s": float("nan")}, {"stage": ["x"]},
+     {"parts": "two"}],
+)  # fmt: skip
+def test_what_is_no_heartbeat_counts_as_none(tmp_path: Path, fields: dict[str, object]):
+    path = write_fake_run(tmp_path, fake=Fake(devices=2, rounds=2, every=1, state="running"))
+    beat(path, 2, **fields)
+    state = run_state(path)
+    assert (state.state, state.note) == ("running", "")  # judged by its newest record
+    for text in (b"[]", b"null", b"\xff", b'{"at":'):
+        (path / "heartbeat.json").write_bytes(text)
+        assert run_state(path).state == "running"
+
+
+def test_a_folder_that_may_not_be_looked_into_takes_no_other_off_the_list(tmp_path: Path, monkeypatch):
+    path = write_fake_run(tmp_path, "good", Fake(devices=2, rounds=1, every=1))
+    (tmp_path / "shut").mkdir()
+    is_file = Path.is_file
+
+    def refusing(place: Path) -> bool:
+        if place.parent.name == "shut":
+            raise PermissionError(13, "Permission denied", str(place))
+        return is_file(place)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    assert find_runs(tmp_path) == [path]
+
+
 def test_status_finds_the_runs_of_a_sweep_as_the_dashboard_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -166,8 +166,32 @@ def test_every_figure_of_the_catalogue_draws_one_run_and_goes_dark(run: Run):
         assert picture.layout.paper_bgcolor == "#14181D" and picture.layout.title.text, name
     with pytest.raises(InputError, match="no figure"):
         views.draw("acuracy_over_bytes", [run])
-    with pytest.raises(InputError, match="shows one run"):
+    with pytest.raises(InputError, match=r"shows one run.*costs, scaling\."):
         views.draw("schedule", [run, run])
+
+
+@pytest.mark.parametrize(
+    ("name", "runs", "asked", "said"),
+    [
+        ("accuracy_over_bytes", 1, {"device": 99}, "shows all devices.*device_place"),
+        ("accuracy_over_bytes", 2, {"device": 0}, "shows all devices"),
+        ("device_map", 1, {"device": 0}, "shows all devices"),
+        ("scaling", 2, {"device": 0}, "shows all devices"),
+        ("accuracy_over_bytes", 1, {"round": 1}, "shows the whole run.*device_map, schedule"),
+        ("accuracy_over_bytes", 2, {"round": 1}, "shows whole runs"),
+        ("scaling", 2, {"round": 1}, "shows whole runs"),
+        ("device_place", 1, {"round": 1, "device": 0}, "shows the whole run"),
+        ("device_map", 2, {"round": 1}, "shows one run"),
+        ("device_map", 1, {"round": 99}, "has no round 99"),
+        ("device_place", 1, {"device": 99}, "has no device 99"),
+        ("device_place", 1, {}, "one device of one run"),
+    ],
+)
+def test_a_round_or_device_that_a_figure_does_not_have_is_refused(
+    run: Run, dlora: Run, name: str, runs: int, asked: dict[str, int], said: str
+):
+    with pytest.raises(InputError, match=said):
+        views.draw(name, [run, dlora][:runs], **asked)
 
 
 def test_scaling_divides_by_rounds_and_devices_and_averages_runs_of_one_size(
