@@ -102,7 +102,7 @@ def _deliver_all(round_index: int, done: Mapping[DeviceGroup, list[TrainingResul
 
     from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 
-    reports = [group.report(round_index, parts, 0.0) for group, parts in done.items()]
+    reports = [group.report(parts, 0.0) for group, parts in done.items()]
     wanted = TransferRequests.join([report.requests for report, _ in reports])
     for group in done:
         arrived = TransferOutcomes(wanted, np.ones(len(wanted), bool))

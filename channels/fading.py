@@ -209,17 +209,3 @@ def ar1_step(gain: ArrayLike, correlation: float, innovation: ArrayLike) -> Floa
     if not -1.0 <= correlation <= 1.0:
         raise ValueError(f"correlation is {correlation!r}; expected a number from -1 to 1")
     return correlation * np.asarray(gain) + math.sqrt(1.0 - correlation**2) * np.asarray(innovation)
-
-
-def quantile_factors(kind: str, count: int, **shape: float) -> FloatArray:
-    """Equally likely power factors at the mid-points of `count` quantile classes, for averages.
-
-    Args:
-        kind: One of `KINDS`.
-        count: Number of classes, >= 1.
-        **shape: See `shape_parameter`.
-
-    Returns:
-        (count,) factors, ascending.
-    """
-    return power_quantile(kind, (np.arange(count) + 0.5) / count, **shape)

@@ -281,28 +281,6 @@ def packet_error_probability(
     return 1.0 - 2.0 * safe * np.asarray(k1(2.0 * safe))
 
 
-def mean_rate_bps(
-    kind: str, mean_snr_linear: ArrayLike, power_factors: FloatArray, bandwidth_hz: float, gap_db: float,
-    sinr_min_linear: float,
-) -> FloatArray:  # fmt: skip
-    """Mean goodput over fading: E[R(g·h)·1(g·h >= threshold)].
-
-    Args:
-        kind: `shannon` or `cqi`.
-        mean_snr_linear: (links,) mean linear SNR g.
-        power_factors: (quantiles,) equally likely fading power factors h of mean 1.
-        bandwidth_hz: Bandwidth in Hz.
-        gap_db: SNR gap in dB.
-        sinr_min_linear: Decoding threshold, linear.
-
-    Returns:
-        (links,) mean rate in bit/s.
-    """
-    snr = np.multiply.outer(np.asarray(mean_snr_linear, dtype=np.float64), power_factors)
-    rate = rate_bps(kind, snr, bandwidth_hz, gap_db)
-    return np.where(snr >= sinr_min_linear, rate, 0.0).mean(axis=-1)
-
-
 def check_rate_names(rate: str, errors: str, gap_db: float) -> None:
     """Refuse unknown rate and error model names and an SNR gap below 0 dB.
 

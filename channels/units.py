@@ -57,15 +57,3 @@ def dbm_to_watt(power_dbm: ArrayLike) -> FloatArray:
         Power in W, in the shape of `power_dbm`.
     """
     return db_to_linear(np.asarray(power_dbm, dtype=np.float64) - 30.0)
-
-
-def watt_to_dbm(power_w: ArrayLike) -> FloatArray:
-    """DBm from watts: 10·lg x + 30.
-
-    Args:
-        power_w: Power in W, >= 0, any shape.
-
-    Returns:
-        Power in dBm; -inf at 0, without a warning, in the shape of `power_w`.
-    """
-    return linear_to_db(power_w) + 30.0

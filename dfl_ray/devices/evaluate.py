@@ -97,6 +97,7 @@ class Evaluator:
         Returns:
             One row a (rule, device, task), and the state metrics.
         """
+        self.router.begin()
         experts = self._experts(devices)
         rows = _Rows()
         kinds = {name: inference_rule(name) for name in rules}

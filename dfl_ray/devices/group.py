@@ -194,7 +194,7 @@ class DeviceGroup:
             results.append(next(work)())
             self._speak(part, results[-1])
         trim_heap(0 if first else ENOUGH_FREE_BYTES)  # what the first round draws is drawn once
-        return self.report(round_index, results, began)
+        return self.report(results, began)
 
     def prepare(
         self, round_index: int, absent: Sequence[int] = (), ended: LocalRounds | None = None
@@ -219,13 +219,10 @@ class DeviceGroup:
         self._parts = micro_batches(self.setup, self.model, self.method.layout.size, turns, alone=alone)
         return (self._training(part) for part in self._parts)
 
-    def report(
-        self, round_index: int, parts: Sequence[TrainingResult], began: float
-    ) -> tuple[TrainReport, Payloads]:
+    def report(self, parts: Sequence[TrainingResult], began: float) -> tuple[TrainReport, Payloads]:
         """What `train` does behind the steps: figures and messages.
 
         Args:
-            round_index: The round.
             parts: What the steps of `prepare` gave, in their order.
             began: When the round began.
 

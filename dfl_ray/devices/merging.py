@@ -98,7 +98,7 @@ class Merger:
         Returns:
             The rule's input.
         """
-        return MergeTask(self, device, self._factors(experts, "b"), self._stacks(device, experts), references)
+        return MergeTask(self, device, self._factors(experts, "b"), self._stacks(experts), references)
 
     def _factors(self, experts: Experts, factor: Factor) -> list[list[torch.Tensor]]:
         """One factor of every layer of every task's expert; 0 for one the device has not."""
@@ -110,7 +110,7 @@ class Merger:
             for f in flat
         ]
 
-    def _stacks(self, device: Device, experts: Experts) -> Sequence[torch.Tensor]:
+    def _stacks(self, experts: Experts) -> Sequence[torch.Tensor]:
         """A of every task's expert, (T, r, d) a layer: trained with it, or static."""
         if "a" in self.method.layout.trains:
             return [torch.stack(layer) for layer in zip(*self._factors(experts, "a"), strict=True)]

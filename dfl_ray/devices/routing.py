@@ -49,6 +49,12 @@ class Router:
         self.projections = projections
         self._features: list[list[np.ndarray]] | None = None
         self._known: dict[Hashable, list[np.ndarray]] = {}
+        self._used: set[Hashable] = set()
+
+    def begin(self) -> None:
+        """Begin an evaluation: keep what the last one used, so that sketches since replaced are forgotten."""
+        self._known = {key: found for key, found in self._known.items() if key in self._used}
+        self._used = set()
 
     def log_likelihoods(self, device: Device) -> tuple[Hashable, list[np.ndarray]]:
         """Compute how likely each held-out prompt is under each task's sketch; see `experts.routing.log_likelihoods`.
@@ -67,6 +73,7 @@ class Router:
         if known is None:
             raise ValueError("this method has no sketches to route by")
         key, correlations = known
+        self._used.add(key)
         if key not in self._known:
             shrinkage = experts_settings(self.section).sketch_shrinkage
             self._known[key] = [
