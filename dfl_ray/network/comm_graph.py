@@ -154,6 +154,7 @@ def comm_graph(
     authority: dict[tuple[int, int], int] = {}
     everyone: dict[tuple[int, int], Tree] = {}
     holders: dict[tuple[int, int], Tree] = {}
+    whole: dict[int, Tree] = {}
     relays = _relays(topology, topology.gossip_edges)
     for task in range(tasks):
         edges = topology.task_edges(task)
@@ -165,15 +166,16 @@ def comm_graph(
                 continue
             author = int(mine[0])
             authority |= {(task, int(d)): author for d in part}
-            everyone[task, author] = _tree(author, topology.broadcast_tree(author, part))
-            holders[task, author] = _tree(author, topology.broadcast_tree(author, mine))
+            if author not in whole:  # an author of several tasks has one tree over its part
+                whole[author] = _tree(topology, author, part)
+            everyone[task, author] = whole[author]
+            holders[task, author] = _tree(topology, author, mine)
     star = {} if hub is None else _star(topology, hub)
     relays |= {(a, b): way for (a, b), way in star.items() if len(way) > 2}
     reached = () if hub is None else tuple(sorted({hub, *(a for a, _ in star)}))
     ways: Mapping[tuple[int, int], tuple[int, ...]] = relays
-    if through:  # an author of several tasks has one tree
-        trees = {tree.root: tree for tree in everyone.values()}
-        ways = Ways(relays, {root: _before(topology, tree) for root, tree in trees.items()})
+    if through:
+        ways = Ways(relays, {root: _before(topology, tree) for root, tree in whole.items()})
     return CommGraph(weights, task_weights, authority, everyone, holders, ways, star=reached)
 
 
@@ -247,10 +249,11 @@ def _before(topology: Topology, tree: Tree) -> dict[int, int]:
     return {c: parent for parent, children in tree.children.items() for c in children if c not in near}
 
 
-def _tree(root: int, hops: list[tuple[int, int]]) -> Tree:
+def _tree(topology: Topology, root: int, devices: np.ndarray) -> Tree:
+    """The tree from a root over some devices of its part; a device alone has none to be looked for."""
     children: dict[int, list[int]] = {}
     depth = {root: 0}
-    for parent, child in hops:
+    for parent, child in topology.broadcast_tree(root, devices) if len(devices) > 1 else ():
         children.setdefault(int(parent), []).append(int(child))
         depth[int(child)] = depth[int(parent)] + 1
     return Tree(root, {p: tuple(sorted(c)) for p, c in children.items()}, max(depth.values()))
