@@ -26,14 +26,18 @@ def bundle(options: argparse.Namespace) -> int:
     from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.records.remote import is_remote
     from dfl_ray.simulation.fingerprint import refuse_changed_config
-    from dfl_ray.simulation.resuming import own_config
+    from dfl_ray.simulation.resuming import missing_packages, own_config
 
     folder = run_folder(options.run)
     named = folder.resolve() if folder.name in ("", "..") else folder
     # What a URL holds is worked on in a cache, where nobody would look for the archive.
     beside = Path() if is_remote(options.run) else named.parent
     out = output_file(options.output or beside / f"{named.name}.zip", (".zip",))
-    refuse_changed_config(folder, check_run_folder(folder), own_config(folder))
+    info, missing = check_run_folder(folder), missing_packages(folder)
+    if missing:
+        print(f"Not compared with what the run began with: its configuration needs {missing}.")
+    else:
+        refuse_changed_config(folder, info, own_config(folder))
     left_out = foreign(folder)
     files = write_bundle(folder, out)
     print(f"Bundle: {out} ({files} files, {out.stat().st_size / 1e6:.2f} MB)")

@@ -116,6 +116,6 @@ def _same_as_begun(folder: Path, config: Config) -> None:
 
 
 def _grouped(config: Config, name: str) -> Config:
-    """The same run in the sweep's W&B group; not by a key, since `track=none` and the like leave no place for keys."""
+    """The same run in the sweep's W&B group."""
     wandb = config.track.wandb.model_copy(update={"group": name})
     return config.model_copy(update={"track": config.track.model_copy(update={"wandb": wandb})})

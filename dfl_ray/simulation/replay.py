@@ -17,6 +17,7 @@ from dfl_ray.records import Run
 from dfl_ray.records.loading import comparable
 from dfl_ray.records.schema import TABLES
 from dfl_ray.simulation.fingerprint import KEY
+from dfl_ray.simulation.resuming import packages_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,8 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
     quiet = ["track=none", *override_texts({"runtime.runs_dir": runs_dir})]
     if not report and not any(word.startswith("runtime.report=") for word in overrides):
         quiet.append("runtime.report=false")
-    return load_config(folder / "config.yaml", [*quiet, *overrides])
+    with packages_named(folder):
+        return load_config(folder / "config.yaml", [*quiet, *overrides])
 
 
 def compare(was: Run, now: Run) -> Replayed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,24 @@ def own_config(path: Path) -> Config:
             expected="the configuration of the run",
             change="Restore it from a copy; `dfl-ray config` prints the form of one.",
         )
-    try:
+    with packages_named(path):
         return load_config(str(file), [])
+
+
+@contextmanager
+def packages_named(path: Path) -> Iterator[None]:
+    """Name, in what is said of a run's configuration in the block, the packages that the run had and that are missing.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: That of the block, with the packages.
+    """
+    try:
+        yield
     except InputError as error:
-        missing = _missing_packages(path)
+        missing = missing_packages(path)
         if not missing:
             raise
         said = f"The run had packages that are not installed here: {missing}. Install them."
@@ -50,8 +65,12 @@ def own_config(path: Path) -> Config:
         ) from error
 
 
-def _missing_packages(path: Path) -> str:
-    """Packages that a run's `run.json` names and that are not installed, with their versions; empty where none are."""
+def missing_packages(path: Path) -> str:
+    """Packages that a run's `run.json` names and that are not installed, with their versions; empty where none are.
+
+    Args:
+        path: The run folder.
+    """
     try:
         named = read_info(path / "run.json").get("versions")
     except (OSError, ValueError):

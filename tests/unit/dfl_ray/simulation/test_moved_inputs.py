@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,19 @@ def test_packages_that_a_run_had_and_that_are_gone_are_named(
     (run / "config.yaml").write_text(text.replace("type: sparse_orthogonal", "type: alternate"))
     assert main(["resume", str(run)]) == 2
     assert "packages that are not installed here: dfl-example 0.3" in capsys.readouterr().err
+
+
+def test_a_bundle_of_such_a_run_is_written_and_its_replay_names_them(
+    moved: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "run.zip"
+    shutil.copytree(moved[0], run)
+    info = json.loads((run / "run.json").read_text())
+    info["versions"]["dfl-example"] = "0.3"
+    (run / "run.json").write_text(json.dumps(info))
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("type: sparse_orthogonal", "type: alternate"))
+    assert main(["bundle", str(run), "-o", str(out)]) == 0
+    assert "needs dfl-example 0.3" in capsys.readouterr().out and out.is_file()
+    assert main(["replay", str(out)]) == 2
+    assert "not installed here: dfl-example 0.3" in capsys.readouterr().err
