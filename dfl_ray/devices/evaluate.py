@@ -159,10 +159,10 @@ class Evaluator:
     def _choices(self, devices: Sequence[Device], rule: InferenceRule) -> Choices:
         assert rule.route is not None
         out: Choices = {}
+        own = [np.full(len(rows), task) for task, rows in enumerate(self.scorer.rows)]
         for device in devices:
-            routes = rule.route(self.router, device)
-            for task, rows in enumerate(self.scorer.rows):
-                out[device.index, task] = np.full(len(rows), task) if routes is None else routes[task]
+            for task, chosen in enumerate(rule.route(self.router, device) or own):
+                out[device.index, task] = chosen
         return out
 
     def _projections(self) -> Sequence[torch.Tensor]:
@@ -176,14 +176,16 @@ class Evaluator:
     ) -> _RoutedAnswers:
         """What rules ask that answer each row with one expert: each (expert, row) only once."""
         out = _RoutedAnswers()
+        split: dict[int, list[tuple[int, np.ndarray]]] = {}  # devices that choose alike share the array
         for rule, choices in routed.items():
             for (device, task), chosen in choices.items():
-                out_of_one = np.unique(chosen[chosen != OPEN])
-                for answering in out_of_one.tolist():
+                if id(chosen) not in split:
+                    one = np.unique(chosen[chosen != OPEN]).tolist()
+                    split[id(chosen)] = [(answering, chosen == answering) for answering in one]
+                for answering, rows in split[id(chosen)]:
                     expert = experts[device, answering]
                     key: Hashable = None if expert is None else expert.key
                     out.experts.setdefault(key, expert)
-                    rows = chosen == answering
                     asked = out.wanted.setdefault(key, {})
                     asked[task] = asked.get(task, np.zeros(len(rows), bool)) | rows
                     out.places.append((rule, device, task, key, rows))

@@ -44,10 +44,13 @@ def confusions(routed: Mapping[str, Choices]) -> dict[str, list[object]]:
         Columns device, rule, task, chosen and rows, one row for each pair that occurs.
     """
     out: dict[str, list[object]] = {name: [] for name in ("device", "rule", "task", "chosen", "rows")}
+    counted: dict[int, list[tuple[int, int]]] = {}  # devices that choose alike share the array
     for rule, choices in routed.items():
         for (device, task), chosen in choices.items():
-            found, counts = np.unique(chosen[chosen >= 0], return_counts=True)
-            for other, rows in zip(found.tolist(), counts.tolist(), strict=True):
+            if id(chosen) not in counted:
+                found, counts = np.unique(chosen[chosen >= 0], return_counts=True)
+                counted[id(chosen)] = list(zip(found.tolist(), counts.tolist(), strict=True))
+            for other, rows in counted[id(chosen)]:
                 for column, value in zip(out.values(), (device, rule, task, other, rows), strict=True):
                     column.append(value)
     return out

@@ -50,11 +50,13 @@ class Router:
         self._features: list[list[np.ndarray]] | None = None
         self._known: dict[Hashable, list[np.ndarray]] = {}
         self._used: set[Hashable] = set()
+        self._chosen: dict[Hashable, list[np.ndarray]] = {}
 
     def begin(self) -> None:
         """Begin an evaluation: keep what the last one used, so that sketches since replaced are forgotten."""
         self._known = {key: found for key, found in self._known.items() if key in self._used}
         self._used = set()
+        self._chosen.clear()
 
     def log_likelihoods(self, device: Device) -> tuple[Hashable, list[np.ndarray]]:
         """Compute how likely each held-out prompt is under each task's sketch; see `experts.routing.log_likelihoods`.
@@ -88,9 +90,12 @@ class Router:
             device: The device.
 
         Returns:
-            For each task (rows,) int64 task indices.
+            For each task (rows,) int64 task indices; the very arrays for devices with equal sketches.
         """
-        return [found.argmax(axis=1) for found in self.log_likelihoods(device)[1]]
+        key, likely = self.log_likelihoods(device)
+        if key not in self._chosen:
+            self._chosen[key] = [found.argmax(axis=1) for found in likely]
+        return self._chosen[key]
 
     def shares(self, device: Device) -> tuple[Hashable, dict[int, np.ndarray]]:
         """Compute for each prompt its mixture of experts, softmax(log-likelihoods / `soft_temperature`).
