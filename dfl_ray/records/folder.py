@@ -269,22 +269,38 @@ class RunFolder:
     def finish(self, state: State, **fields: Any) -> None:
         """Compact every table into one part, write the final state and give the lock back.
 
+        Where the disk has no room for compacted tables, which need none to be read, the state is written all the same;
+        a run that was `done` is `failed` then.
+
         Args:
             state: `done`, `interrupted` or `failed`.
             fields: Further facts for `run.json`.
 
         Raises:
             ValueError: Another state.
+            OSError: A table cannot be compacted, or the state not be written.
         """
         if state not in STATES:
             raise ValueError(f"no run state {state!r}; known: {', '.join(STATES)}")
+        try:
+            self._compact()
+        except OSError as error:
+            if state == "done":
+                state, fields = "failed", {**fields, "failed_by": str(error)}
+            raise
+        finally:
+            try:
+                self.update_info(state=state, ended_at=now(), **fields)
+            finally:
+                self.close()
+
+    def _compact(self) -> None:
+        """Merge every table into one part."""
         for table, schema in TABLES.items():
             parts.compact(self.path / f"{table}.parquet", schema)
         for table, schema in TOPOLOGY_TABLES.items():
             parts.compact(self.path / "topology" / f"{table}.parquet", schema)
         self._list_parts()
-        self.update_info(state=state, ended_at=now(), **fields)
-        self.close()
 
     def close(self) -> None:
         """Give the lock back and leave everything as it is. Repeating it does nothing."""

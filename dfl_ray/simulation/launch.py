@@ -207,7 +207,7 @@ def _carry_out(
             backend = hosts.ready()
         folder.update_info(forked_actors=backend.forked)
         _note_other_scores(folder, experiment, checkpoint, progress)
-        _record_notes(folder, experiment)
+        _record_notes(folder, experiment, checkpoint)
         with progress.stage("trackers"):
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with stop_on_signals(folder.path, config.runtime.grace_s) as stop_wanted:
@@ -277,14 +277,26 @@ def _record_network(folder: RunFolder, experiment: Experiment) -> None:
     folder.list_files([write_partition(folder.path, names, setup.held, setup.rows)])
 
 
-def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
-    """Write into `run.json` what was told when the run was set up, and how each task is scored."""
+def _record_notes(folder: RunFolder, experiment: Experiment, checkpoint: Checkpoint | None) -> None:
+    """Write into `run.json` what was told when the run was set up, and how each task is scored.
+
+    What a run that goes on from a checkpoint has recorded on its way stays: its warnings, and how far a backdoor had
+    come in the rounds that are kept.
+    """
     from dfl_ray.devices.faulty import fault_record
     from dfl_ray.tasks.score_words import score_lines, score_records
 
     tasks = experiment.setup.tasks
     warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
     faults = fault_record(experiment.config)
+    if checkpoint is not None:
+        info = folder.info
+        warnings = list(dict.fromkeys([*info.get("warnings", ()), *warnings]))
+        reached = info.get("faults", {}).get("attack_success", {})
+        kept = {number: share for number, share in reached.items() if int(number) <= checkpoint.round_index}
+        faults = {
+            name: {**record, "attack_success": kept} if kept else record for name, record in faults.items()
+        }
     folder.update_info(warnings=warnings, scores=score_records(tasks), **faults)
 
 

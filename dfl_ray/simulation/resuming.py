@@ -107,7 +107,10 @@ def _recorded(path: Path, done: int) -> int:
 
 
 def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | None, config: Config) -> None:
-    """Refuse further rounds of a run in which no device has energy and work left.
+    """Refuse further rounds of a run whose newest checkpoint is one in which no device has energy and work left.
+
+    What `run.json` says of its end holds for the checkpoint of that round alone: where that one could not be written or
+    is damaged, the run goes on from an earlier one.
 
     Args:
         path: The run folder.
@@ -121,7 +124,8 @@ def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | N
     if checkpoint is None or checkpoint.round_index >= config.rounds:
         return
     empty = len(checkpoint.driver["absent"]) == config.devices.count
-    if empty or info.get("stopped_by") in (nobody_left(True), nobody_left(False)):
+    at_its_end = info.get("ended_early_after") == checkpoint.round_index
+    if empty or (at_its_end and info.get("stopped_by") in (nobody_left(True), nobody_left(False))):
         raise InputError(
             f"The run {path} cannot go on: after round {checkpoint.round_index} {nobody_left(not empty).split('.')[0]}",
             expected="a device that has energy and work left",

@@ -11,7 +11,10 @@ from dfl_ray.errors import InputError
 from dfl_ray.records import load_run
 from dfl_ray.simulation import launch as launching
 from dfl_ray.simulation.backend import LocalBackend
+from dfl_ray.simulation.checkpoint import Checkpoint
 from dfl_ray.simulation.launch import launch, resume
+from dfl_ray.simulation.resuming import refuse_ended
+from dfl_ray.simulation.round_loop import nobody_left
 from tests.conftest import small_config
 
 
@@ -50,6 +53,16 @@ def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(tmp_pa
     with pytest.raises(InputError, match="trackio"):
         launch(config, json=True)
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_end_that_was_not_saved_is_no_end(tmp_path, gone):
+    """The checkpoint of the round in which nobody was left is the only one that is not gone on with."""
+    config = small_config(tmp_path, "rounds=9")
+    info = {"stopped_by": nobody_left(gone), "ended_early_after": 7}
+    refuse_ended(tmp_path, info, Checkpoint(4, None, {"absent": [0]}), config)
+    with pytest.raises(InputError, match="cannot go on: after round 7"):
+        refuse_ended(tmp_path, info, Checkpoint(7, None, {"absent": [0]}), config)
 
 
 def test_a_second_interrupt_is_no_failure(tmp_path, monkeypatch):
