@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -196,6 +197,29 @@ class RunFolder:
             paths: Files below the run folder.
         """
         checksums.add_files(self.path, paths)
+
+    def lists(self, name: str) -> bool:
+        """Whether `checksums.json` names a file in a folder of the run."""
+        return any(listed.startswith(f"{name}/") for listed in checksums.read_listed(self.path) or {})
+
+    @contextmanager
+    def renewing(self, name: str) -> Iterator[Path]:
+        """Write a folder whose files are listed anew, so that a crash at any point leaves no file that differs.
+
+        Args:
+            name: The folder's name in the run folder.
+
+        Yields:
+            Where to write. What is there at the end takes the folder's place; nothing there leaves it.
+        """
+        checksums.drop_files(self.path, name)
+        made, place = self.path / f".{name}.tmp", self.path / name
+        shutil.rmtree(made, ignore_errors=True)
+        yield made
+        if made.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
+            self.list_files(path for path in sorted(place.rglob("*")) if path.is_file())
 
     def check(self) -> None:
         """Refuse to go on with a run whose records are damaged: every byte of them is read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +93,29 @@ def launch(
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
+        folder = _begun(folder, experiment, hosts, progress)
+        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+
+
+def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: Progress) -> RunFolder:
+    """Take up a new run folder: its copy, its log and what the run begins with; one that fails here says so."""
+    try:
         hosts.note_run(folder.path)
         folder = mirrored(folder)
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
-        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+    except BaseException as error:
+        with suppress(Exception):  # what has happened tells more
+            if isinstance(error, KeyboardInterrupt):
+                folder.finish("interrupted")
+            else:
+                folder.finish("failed", failed_by=str(error) or repr(error))
+        folder.close()
+        if isinstance(error, OSError):
+            raise not_written(error, folder.path) from error
+        raise
+    return folder
 
 
 def resume(
@@ -142,13 +159,13 @@ def resume(
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
         refuse_ended(path, folder.info, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
-            progress.open(path)
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
                 progress.say(note)
 
             def check(experiment: Experiment) -> None:
                 inputs.update(_compared_inputs(folder, experiment, progress, changed))
+                progress.open(path)  # with all that was said before
 
             with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
                 experiment,
@@ -159,7 +176,7 @@ def resume(
                     inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
-                # Only now: a run that is not gone on with stays as it was.
+                # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.
                 folder.update_info(**inputs)
                 folder.begin()
                 folder.truncate(done if checkpoint else -1)
@@ -215,6 +232,12 @@ def _carry_out(
             if checkpoint is not None:
                 driver.restore(checkpoint)
             driver.run(checkpoint.round_index if checkpoint else 0)
+            if (
+                checkpoint is not None
+                and checkpoint.round_index == config.rounds
+                and not folder.lists("adapters")
+            ):
+                driver.save_adapters(checkpoint)  # it was killed behind its last checkpoint
         _say_crossing(folder, backend, progress)
         record_privacy(folder, experiment.setup, progress)
         state = "done"
