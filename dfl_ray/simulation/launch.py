@@ -31,6 +31,7 @@ from dfl_ray.tracking.tracker import Tracker, make_tracker
 
 if TYPE_CHECKING:
     from actors.forks import ForkServer
+    from dfl_ray.simulation.driver import Driver
     from dfl_ray.simulation.experiment import Experiment
 
 
@@ -97,7 +98,7 @@ def launch(
         return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
 
 
-def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: Progress) -> RunFolder:
+def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: RecordedProgress) -> RunFolder:
     """Take up a new run folder: its copy, its log and what the run begins with; one that fails here says so."""
     try:
         hosts.note_run(folder.path)
@@ -229,15 +230,7 @@ def _carry_out(
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with stop_on_signals(folder.path, config.runtime.grace_s) as stop_wanted:
             driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted, on_round_end)
-            if checkpoint is not None:
-                driver.restore(checkpoint)
-            driver.run(checkpoint.round_index if checkpoint else 0)
-            if (
-                checkpoint is not None
-                and checkpoint.round_index == config.rounds
-                and not folder.lists("adapters")
-            ):
-                driver.save_adapters(checkpoint)  # it was killed behind its last checkpoint
+            _play(driver, folder, checkpoint)
         _say_crossing(folder, backend, progress)
         record_privacy(folder, experiment.setup, progress)
         state = "done"
@@ -255,6 +248,17 @@ def _carry_out(
     outcome = _close(folder, tracker, progress, config.runtime.report)
     copy_out(folder, progress.say)
     return outcome
+
+
+def _play(driver: Driver, folder: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Play the rounds behind a checkpoint; where it is the last, write the adapters that it was killed before."""
+    if checkpoint is None:
+        driver.run()
+        return
+    driver.restore(checkpoint)
+    driver.run(checkpoint.round_index)
+    if checkpoint.round_index == driver.config.rounds and not folder.lists("adapters"):
+        driver.save_adapters(checkpoint)
 
 
 def _end(
