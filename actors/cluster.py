@@ -24,7 +24,7 @@ from dfl_ray.packing.actors import most_lone_actors
 from dfl_ray.packing.partition import Node
 from dfl_ray.packing.store import rays_own_mb
 from dfl_ray.packing.workers import why_no_forks
-from dfl_ray.simulation.stopping import tell
+from dfl_ray.records.words import tell
 
 SESSION_SOCKET = "dfl-12345678/r/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 """A socket of Ray's below the temporary folder, as long as it can get (process numbers have up to 7 digits)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dfl_ray.config.schema import Config
 from dfl_ray.config.section import named_keys
 from dfl_ray.methods.fault_table import FAULTS, SCALED
@@ -59,7 +61,7 @@ def fault_notes(config: Config) -> tuple[str, ...]:
     return said
 
 
-def fault_record(config: Config) -> dict[str, object]:
+def fault_record(config: Config) -> dict[str, dict[str, Any]]:
     """What `run.json` says of faulty devices.
 
     Args:

@@ -103,6 +103,19 @@ def add_files(folder: Path, paths: Iterable[Path]) -> None:
     write_listed(folder, {**(read_listed(folder) or {}), **added})
 
 
+def drop_files(folder: Path, inside: str) -> None:
+    """Take the files of one folder off the list of a run, before they are written anew.
+
+    Args:
+        folder: The run folder.
+        inside: The folder's name in it.
+    """
+    listed = read_listed(folder) or {}
+    kept = {name: entry for name, entry in listed.items() if not name.startswith(f"{inside}/")}
+    if kept != listed:
+        write_listed(folder, kept)
+
+
 def check_listed(folder: Path, listed: Listed, *, contents: bool) -> Iterator[InputError]:
     """Compare the files of a run with its list.
 

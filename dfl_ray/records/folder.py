@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -197,6 +198,29 @@ class RunFolder:
         """
         checksums.add_files(self.path, paths)
 
+    def lists(self, name: str) -> bool:
+        """Whether `checksums.json` names a file in a folder of the run."""
+        return any(listed.startswith(f"{name}/") for listed in checksums.read_listed(self.path) or {})
+
+    @contextmanager
+    def renewing(self, name: str) -> Iterator[Path]:
+        """Write a folder whose files are listed anew, so that a crash at any point leaves no file that differs.
+
+        Args:
+            name: The folder's name in the run folder.
+
+        Yields:
+            Where to write. What is there at the end takes the folder's place; nothing there leaves it.
+        """
+        checksums.drop_files(self.path, name)
+        made, place = self.path / f".{name}.tmp", self.path / name
+        shutil.rmtree(made, ignore_errors=True)
+        yield made
+        if made.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
+            self.list_files(path for path in sorted(place.rglob("*")) if path.is_file())
+
     def check(self) -> None:
         """Refuse to go on with a run whose records are damaged: every byte of them is read.
 
@@ -269,22 +293,38 @@ class RunFolder:
     def finish(self, state: State, **fields: Any) -> None:
         """Compact every table into one part, write the final state and give the lock back.
 
+        Where the disk has no room for compacted tables, which need none to be read, the state is written all the same;
+        a run that was `done` is `failed` then.
+
         Args:
             state: `done`, `interrupted` or `failed`.
             fields: Further facts for `run.json`.
 
         Raises:
             ValueError: Another state.
+            OSError: A table cannot be compacted, or the state not be written.
         """
         if state not in STATES:
             raise ValueError(f"no run state {state!r}; known: {', '.join(STATES)}")
+        try:
+            self._compact()
+        except OSError as error:
+            if state == "done":
+                state, fields = "failed", {**fields, "failed_by": str(error)}
+            raise
+        finally:
+            try:
+                self.update_info(state=state, ended_at=now(), **fields)
+            finally:
+                self.close()
+
+    def _compact(self) -> None:
+        """Merge every table into one part."""
         for table, schema in TABLES.items():
             parts.compact(self.path / f"{table}.parquet", schema)
         for table, schema in TOPOLOGY_TABLES.items():
             parts.compact(self.path / "topology" / f"{table}.parquet", schema)
         self._list_parts()
-        self.update_info(state=state, ended_at=now(), **fields)
-        self.close()
 
     def close(self) -> None:
         """Give the lock back and leave everything as it is. Repeating it does nothing."""

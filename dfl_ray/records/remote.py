@@ -4,6 +4,9 @@ A run writes, renames, locks and maps files, which object stores cannot. So `run
 other URL that fsspec reads, keeps the run in a working folder of the user's cache and copies it to the URL after every
 checkpoint (docs/adr/0013). Data go first and the lists that name them last, and what is gone here is removed there at
 the end, so that the copy can be gone on with whenever a machine dies.
+
+Beside every working folder lies a list of what its copy held when both were last alike. By it a folder is known that
+is newer than its copy, since a copy has failed or the machine has died: such a one is never fetched over.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +24,15 @@ from typing import Any
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import checksums, lock
 from dfl_ray.records.info import write_text_atomically
+from dfl_ray.records.words import tell
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "oss", "oci"})
 """Protocols without folders, where nothing has to be made before a file is written."""
 _ORIGIN = ".url"
 _KEPT_HERE = (lock.LOCK_NAME, "heartbeat.json")
+_MADE_AGAIN = ("log.txt", "report.html", "wandb/")
+"""What a run does not go on from: that it is newer here keeps nothing from being fetched."""
+_FETCHING = "fetching"
 REACH = "Check the URL, and what its file system needs: packages, credentials, endpoint."
 
 
@@ -77,26 +84,31 @@ class Mirror:
             system, root = _system(self.url)
             here = {name: _stamp(self.folder / name) for name in _names(self.folder)}
             changed = [n for n, stamp in here.items() if stamp is not None and self.copied.get(n) != stamp]
-            for name in sorted(changed, key=_order):
-                if not _object_store(self.url):
-                    system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
-                system.put_file(str(self.folder / name), f"{root}/{name}")
-                self.copied[name] = here[name] or (0, 0)
-            for name in [n for n in self.copied if n not in here]:
-                with suppress(FileNotFoundError):  # somebody else has removed it
-                    system.rm_file(f"{root}/{name}")
-                del self.copied[name]
+            try:
+                for name in sorted(changed, key=_order):
+                    if not _object_store(self.url):
+                        system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+                    system.put_file(str(self.folder / name), f"{root}/{name}")
+                    self.copied[name] = here[name] or (0, 0)
+                for name in [n for n in self.copied if n not in here]:
+                    with suppress(FileNotFoundError):  # somebody else has removed it
+                        system.rm_file(f"{root}/{name}")
+                    del self.copied[name]
+            finally:
+                _note_alike(self.folder, self.copied)
 
 
-def fetched(url: str, *, whole: bool = False) -> Path:
+def fetched(url: str, *, whole: bool = False, say: Callable[[str], None] = tell) -> Path:
     """Bring the working folder of a run to what its URL holds.
 
-    Listed files (`checksums.json`) are fetched where they are missing or differ. A working folder that a run on this
-    machine is writing to is left as it is: it is newer than its copy.
+    Listed files (`checksums.json`) are fetched where they are missing or differ. A working folder newer than its copy
+    is left as it is: one that a run on this machine is writing to, and one in which a file has changed since both
+    were last alike, or of which that is not known; the latter is told.
 
     Args:
         url: The run.
-        whole: Its checkpoints too, to go on with it or to ask its saved state.
+        whole: Its checkpoints too, to go on with it or to ask its saved state. Without them none is removed here.
+        say: Told of a folder that is left as it is.
 
     Returns:
         The working folder.
@@ -117,7 +129,16 @@ def fetched(url: str, *, whole: bool = False) -> Path:
         except InputError:
             return folder
         try:
-            _take(system, root, folder, {n: int(i["size"]) for n, i in there.items()}, whole)
+            newer = _newer_here(folder)
+            if newer is None:
+                _note_alike(folder, _FETCHING)
+                _take(system, root, folder, {n: int(i["size"]) for n, i in there.items()}, whole)
+                _note_alike(folder, {name: _stamp(folder / name) for name in _names(folder)})
+            else:
+                say(
+                    f"The working folder {folder} is newer than its copy at {url} ({newer} has not been copied) and is "
+                    f"used as it is. `dfl-ray resume {url}` copies it; to have the copy instead, move the folder away."
+                )
         finally:
             held.release()
     return folder
@@ -190,8 +211,32 @@ def _take(system: Any, root: str, folder: Path, there: dict[str, int], whole: bo
         system.get_file(f"{root}/{name}", str(place))
     (folder / "checkpoints").mkdir(exist_ok=True)
     for name in list(_names(folder)):
-        if name not in there:
+        if name not in there and (whole or not name.startswith("checkpoints/")):
             (folder / name).unlink()
+
+
+def _newer_here(folder: Path) -> str | None:
+    """The first file of a working folder that has changed since folder and copy were last alike; None without one."""
+    try:
+        alike = json.loads(_alike_file(folder).read_bytes())
+    except (OSError, ValueError):
+        alike = {}  # not known: whatever is here may be newer
+    if alike == _FETCHING:
+        return None  # half fetched, and nothing was written here since
+    known = alike if isinstance(alike, dict) else {}
+    for name in _names(folder):
+        if not name.startswith(_MADE_AGAIN) and known.get(name) != list(_stamp(folder / name) or ()):
+            return name
+    return None
+
+
+def _note_alike(folder: Path, names: Mapping[str, tuple[int, int] | None] | str) -> None:
+    """Note beside a working folder which of its files, by size and time, its copy holds."""
+    write_text_atomically(_alike_file(folder), json.dumps(names))
+
+
+def _alike_file(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.copied.json"
 
 
 def _holds(place: Path, entry: list[Any]) -> bool:

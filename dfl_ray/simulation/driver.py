@@ -367,7 +367,7 @@ class Driver:
         if final:
             with self.progress.stage("adapters"):
                 self._check_final(checkpoint.state)
-                self._save_adapters(checkpoint)
+                self.save_adapters(checkpoint)
         self._copy_out()
 
     def _copy_out(self) -> None:
@@ -386,13 +386,13 @@ class Driver:
         moved = {} if self.movement is None else self.movement.snapshot()
         return replace(state, channel={**state.channel, **moved, **self.schedule.snapshot()})
 
-    def _save_adapters(self, checkpoint: Checkpoint) -> None:
+    def save_adapters(self, checkpoint: Checkpoint) -> None:
+        """Write the adapters that the run ends with, those of its last checkpoint."""
         from dfl_ray.simulation.export import adapter_owners, save_final_adapters
 
         owners = {name: device for name, (device, _) in adapter_owners(self.experiment).items()}
         self.folder.update_info(adapters_of_device=owners)
-        saved = save_final_adapters(self.experiment, checkpoint.state, self.folder.path / "adapters")
-        if saved is not None:
-            self.folder.list_files(path for path in sorted(saved.rglob("*")) if path.is_file())
+        with self.folder.renewing("adapters") as place:
+            saved = save_final_adapters(self.experiment, checkpoint.state, place)
         if saved is not None and self.config.track.wandb.save_adapters:
-            self.tracker.save_adapters(saved)
+            self.tracker.save_adapters(self.folder.path / "adapters")

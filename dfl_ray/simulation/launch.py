@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from dfl_ray.tracking.tracker import Tracker, make_tracker
 
 if TYPE_CHECKING:
     from actors.forks import ForkServer
+    from dfl_ray.simulation.driver import Driver
     from dfl_ray.simulation.experiment import Experiment
 
 
@@ -93,12 +94,29 @@ def launch(
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
+        folder = _begun(folder, experiment, hosts, progress)
+        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+
+
+def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: RecordedProgress) -> RunFolder:
+    """Take up a new run folder: its copy, its log and what the run begins with; one that fails here says so."""
+    try:
         hosts.note_run(folder.path)
         folder = mirrored(folder)
         progress.open(folder.path)
         folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
-        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+    except BaseException as error:
+        with suppress(Exception):  # what has happened tells more
+            if isinstance(error, KeyboardInterrupt):
+                folder.finish("interrupted")
+            else:
+                folder.finish("failed", failed_by=str(error) or repr(error))
+        folder.close()
+        if isinstance(error, OSError):
+            raise not_written(error, folder.path) from error
+        raise
+    return folder
 
 
 def resume(
@@ -142,13 +160,13 @@ def resume(
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
         refuse_ended(path, folder.info, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
-            progress.open(path)
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
             for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
                 progress.say(note)
 
             def check(experiment: Experiment) -> None:
                 inputs.update(_compared_inputs(folder, experiment, progress, changed))
+                progress.open(path)  # with all that was said before
 
             with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
                 experiment,
@@ -159,7 +177,7 @@ def resume(
                     inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
-                # Only now: a run that is not gone on with stays as it was.
+                # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.
                 folder.update_info(**inputs)
                 folder.begin()
                 folder.truncate(done if checkpoint else -1)
@@ -207,14 +225,12 @@ def _carry_out(
             backend = hosts.ready()
         folder.update_info(forked_actors=backend.forked)
         _note_other_scores(folder, experiment, checkpoint, progress)
-        _record_notes(folder, experiment)
+        _record_notes(folder, experiment, checkpoint)
         with progress.stage("trackers"):
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with stop_on_signals(folder.path, config.runtime.grace_s) as stop_wanted:
             driver = Driver(experiment, backend, folder, tracker, progress, stop_wanted, on_round_end)
-            if checkpoint is not None:
-                driver.restore(checkpoint)
-            driver.run(checkpoint.round_index if checkpoint else 0)
+            _play(driver, folder, checkpoint)
         _say_crossing(folder, backend, progress)
         record_privacy(folder, experiment.setup, progress)
         state = "done"
@@ -232,6 +248,17 @@ def _carry_out(
     outcome = _close(folder, tracker, progress, config.runtime.report)
     copy_out(folder, progress.say)
     return outcome
+
+
+def _play(driver: Driver, folder: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Play the rounds behind a checkpoint; where it is the last, write the adapters that it was killed before."""
+    if checkpoint is None:
+        driver.run()
+        return
+    driver.restore(checkpoint)
+    driver.run(checkpoint.round_index)
+    if checkpoint.round_index == driver.config.rounds and not folder.lists("adapters"):
+        driver.save_adapters(checkpoint)
 
 
 def _end(
@@ -277,14 +304,26 @@ def _record_network(folder: RunFolder, experiment: Experiment) -> None:
     folder.list_files([write_partition(folder.path, names, setup.held, setup.rows)])
 
 
-def _record_notes(folder: RunFolder, experiment: Experiment) -> None:
-    """Write into `run.json` what was told when the run was set up, and how each task is scored."""
+def _record_notes(folder: RunFolder, experiment: Experiment, checkpoint: Checkpoint | None) -> None:
+    """Write into `run.json` what was told when the run was set up, and how each task is scored.
+
+    What a run that goes on from a checkpoint has recorded on its way stays: its warnings, and how far a backdoor had
+    come in the rounds that are kept.
+    """
     from dfl_ray.devices.faulty import fault_record
     from dfl_ray.tasks.score_words import score_lines, score_records
 
     tasks = experiment.setup.tasks
     warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
     faults = fault_record(experiment.config)
+    if checkpoint is not None:
+        info = folder.info
+        warnings = list(dict.fromkeys([*info.get("warnings", ()), *warnings]))
+        reached = info.get("faults", {}).get("attack_success", {})
+        kept = {number: share for number, share in reached.items() if int(number) <= checkpoint.round_index}
+        faults = {
+            name: {**record, "attack_success": kept} if kept else record for name, record in faults.items()
+        }
     folder.update_info(warnings=warnings, scores=score_records(tasks), **faults)
 
 

@@ -13,10 +13,10 @@ from dfl_ray.errors import InputError, RunError
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.info import read_info, versions
+from dfl_ray.records.words import tell
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.round_loop import nobody_left
-from dfl_ray.simulation.stopping import tell
 
 
 def own_config(path: Path) -> Config:
@@ -126,7 +126,10 @@ def _recorded(path: Path, done: int) -> int:
 
 
 def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | None, config: Config) -> None:
-    """Refuse further rounds of a run in which no device has energy and work left.
+    """Refuse further rounds of a run whose newest checkpoint is one in which no device has energy and work left.
+
+    What `run.json` says of its end holds for the checkpoint of that round alone: where that one could not be written or
+    is damaged, the run goes on from an earlier one.
 
     Args:
         path: The run folder.
@@ -140,7 +143,8 @@ def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | N
     if checkpoint is None or checkpoint.round_index >= config.rounds:
         return
     empty = len(checkpoint.driver["absent"]) == config.devices.count
-    if empty or info.get("stopped_by") in (nobody_left(True), nobody_left(False)):
+    at_its_end = info.get("ended_early_after") == checkpoint.round_index
+    if empty or (at_its_end and info.get("stopped_by") in (nobody_left(True), nobody_left(False))):
         raise InputError(
             f"The run {path} cannot go on: after round {checkpoint.round_index} {nobody_left(not empty).split('.')[0]}",
             expected="a device that has energy and work left",

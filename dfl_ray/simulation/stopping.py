@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.errors import Interrupted
+from dfl_ray.records.words import tell
 
 SHARE_FOR_THE_ROUND = 0.5
 """Share of the grace time that the round under way gets; the rest is for ending actors and Ray."""
@@ -117,9 +117,3 @@ def stop_on_signals(folder: Path, grace_s: float) -> Iterator[Callable[[], bool]
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def tell(text: str) -> None:
-    """Say something on standard error, which may be gone."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)

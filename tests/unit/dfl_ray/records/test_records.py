@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from dfl_ray.records import (
     comparable,
     held_tasks,
     load_run,
+    parts,
     topology_tables,
 )
 from dfl_ray.records.parts import COMPACT_EVERY, list_parts
@@ -218,6 +220,22 @@ for n in range(1, 100000):
     again.truncate(69)
     again.finish("interrupted")
     assert len(pd.read_parquet(run.path / "evaluation.parquet")) == 500 * 69
+
+
+@pytest.mark.parametrize("state", ["failed", "done"])
+def test_a_disk_without_room_for_compacted_tables_does_not_hide_how_it_ended(folder, monkeypatch, state):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for number in (1, 2):
+        folder.append({"rounds": rounds_row(number)}, round=number)
+    monkeypatch.setattr(parts, "_merge", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.finish(state, **({"failed_by": "rounds.parquet: No space left"} if state == "failed" else {}))
+    found = load_run(folder.path)
+    assert found.last_round == 2 and found.info["state"] == "failed" and found.info["ended_at"]
+    assert "No space left" in found.info["failed_by"]
+    RunFolder.open(folder.path).close()  # the lock was given back
 
 
 def test_info_says_what_ran_where_and_how_it_ended(folder: RunFolder):

@@ -15,7 +15,9 @@ import pytest
 
 from dfl_ray import load_run, run
 from dfl_ray.cli import main
+from dfl_ray.config.load import load_config, resolved_yaml
 from dfl_ray.errors import InputError, RunError
+from dfl_ray.records import RunFolder
 from dfl_ray.records.loading import comparable
 from dfl_ray.records.remote import Mirror, fetched, is_remote, known_copy, runs_at, working_folder
 from dfl_ray.records.schema import TABLES
@@ -205,3 +207,65 @@ def test_places_that_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="leads out"):
         fetched("memory://bad/runs/one")
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_folder_newer_than_its_copy_is_not_fetched_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here"))
+    url = (tmp_path / "store").as_uri()
+    made = RunFolder.create(working_folder(url), "one", resolved_yaml(load_config()))
+    made.close()
+    known_copy(made.path, f"{url}/one").push()
+    assert load_run(f"{url}/one").info["state"] == "running" and not capsys.readouterr().err
+    (made.path / "log.txt").write_text("a line behind the last copy")
+    fetched(f"{url}/one")  # a log keeps nothing from being fetched
+    assert not capsys.readouterr().err and not (made.path / "log.txt").exists()
+
+    # From here on the copy fails: a checkpoint and a state are here alone.
+    newest = made.path / "checkpoints/round-000010/manifest.json"
+    newest.parent.mkdir()
+    newest.write_text("{}")
+    made.update_info(state="interrupted")
+    for whole in (False, True):
+        assert fetched(f"{url}/one", whole=whole) == made.path and newest.is_file()
+        assert made.info["state"] == "interrupted" and "is newer than its copy" in capsys.readouterr().err
+    known_copy(made.path, f"{url}/one").push()
+    fetched(f"{url}/one", whole=True)
+    assert newest.is_file() and not capsys.readouterr().err
+
+    # Another machine goes on: what it has written is fetched, and its dropped checkpoints go with `whole` alone.
+    (tmp_path / "store/one/checkpoints/round-000010/manifest.json").unlink()
+    info = tmp_path / "store/one/run.json"
+    info.write_text(info.read_text().replace("interrupted", "done"))
+    assert load_run(f"{url}/one").info["state"] == "done" and newest.is_file()
+    fetched(f"{url}/one", whole=True)
+    assert not newest.exists()
+
+
+def test_a_folder_of_which_nothing_is_known_or_that_is_half_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here"))
+    url, told = "memory://newer/runs/one", list[str]()
+    system = fsspec.filesystem("memory")
+    for name in ("run.json", "t/1"):
+        system.pipe_file(f"/newer/runs/one/{name}", b"{}")
+    folder = working_folder("memory://newer/runs") / "one"
+    get = type(system).get_file
+
+    def refuse(self: Any, there: str, here: str, **more: Any) -> None:
+        if there.endswith("t/1"):
+            raise TimeoutError("gone")
+        get(self, there, here, **more)
+
+    monkeypatch.setattr(type(system), "get_file", refuse)
+    with pytest.raises(InputError, match="TimeoutError: gone"):
+        fetched(url)
+    monkeypatch.setattr(type(system), "get_file", get)
+    fetched(url, say=told.append)  # what was half fetched is no work of this machine
+    assert contents(folder) == {"run.json": b"{}", "t/1": b"{}"} and not told
+    (folder.parent / ".one.copied.json").unlink()
+    (folder / "t/2").write_text("x")
+    fetched(url, say=told.append)
+    assert (folder / "t/2").is_file() and "move the folder away" in told[0]

@@ -15,12 +15,12 @@ from dfl_ray.errors import InputError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
 from dfl_ray.methods.notes import method_notes
-from dfl_ray.records import load_run
+from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.faults import privacy_lines
 from dfl_ray.records.words import share
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.experiment import build_experiment
-from dfl_ray.simulation.launch import launch
+from dfl_ray.simulation.launch import launch, resume
 from dfl_ray.tasks.flipped import flipped_rows
 from dfl_ray.tasks.tokens import TokenRows, TokenTask
 from dfl_ray.tasks.triggered import backdoor_of, poisoned_rows, triggered_task
@@ -156,6 +156,21 @@ def test_a_backdoor_is_learnt_and_its_success_recorded(tmp_path):
         assert f"{share(success['1'])} after round 1" in text
     honest = min({0, 1, 2, 3} - set(bad))
     assert set(found.evaluation.loc[found.evaluation["round"] > 0, "device"]) == {honest}
+
+
+def test_a_resume_keeps_what_was_recorded_on_the_way(tmp_path):
+    """The success of a backdoor in the rounds that are kept, and warnings, which the set-up does not double."""
+    found = run(tmp_path, "backdoor", "method=dlora", "evaluate.every=1", "method.local_steps=1")[1]
+    first, warnings = found.info["faults"]["attack_success"], found.info["warnings"]
+    assert list(first) == ["1"] and warnings
+    folder = RunFolder.open(found.path)
+    later = {**found.info["faults"], "attack_success": {**first, "9": 0.5}}
+    folder.update_info(warnings=[*warnings, "told on the way"], faults=later)
+    folder.close()
+    info = load_run(resume(found.path, ["rounds=2"], json=True).folder).info
+    assert list(info["faults"]["attack_success"]) == ["1", "2"]
+    assert info["faults"]["attack_success"]["1"] == first["1"]
+    assert info["warnings"] == [*warnings, "told on the way"]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

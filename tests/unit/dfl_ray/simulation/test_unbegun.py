@@ -7,12 +7,24 @@ from contextlib import contextmanager
 
 import pytest
 
-from dfl_ray.errors import InputError
-from dfl_ray.records import load_run
+from dfl_ray.errors import InputError, RunError
+from dfl_ray.records import RunFolder, load_run
+from dfl_ray.simulation import export
 from dfl_ray.simulation import launch as launching
 from dfl_ray.simulation.backend import LocalBackend
+from dfl_ray.simulation.checkpoint import Checkpoint
 from dfl_ray.simulation.launch import launch, resume
+from dfl_ray.simulation.resuming import refuse_ended
+from dfl_ray.simulation.round_loop import nobody_left
+from dfl_ray.simulation.verify import verify
 from tests.conftest import small_config
+
+
+def raising(error):
+    def fail(*_arguments, **_more):
+        raise error
+
+    return fail
 
 
 @pytest.fixture
@@ -30,6 +42,14 @@ def test_a_resume_that_is_stopped_while_it_is_set_up_leaves_the_run_as_it_was(ru
         yield
 
     before = {name: (run / name).read_bytes() for name in ("run.json", "config.yaml")}
+    kept = ("log.txt", "heartbeat.json")
+    told = {name: (run / name).read_bytes() for name in kept}
+    refused = InputError("The rows differ", got="others")
+    with monkeypatch.context() as other:
+        other.setattr(launching, "refuse_changed_inputs", raising(refused))
+        with pytest.raises(InputError, match="The rows differ"):
+            resume(run, ["rounds=5"], json=True)
+    assert {name: (run / name).read_bytes() for name in before | told} == before | told
     monkeypatch.setattr(launching, "built", stopped)
     with pytest.raises(KeyboardInterrupt):
         resume(run, ["rounds=5"], json=True)
@@ -42,6 +62,51 @@ def test_a_resume_that_is_stopped_while_it_is_set_up_leaves_the_run_as_it_was(ru
     assert load_run(run).info["lengthened"] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "error", [RunError("no copy"), OSError(28, "No space left on device"), KeyboardInterrupt()]
+)
+def test_a_run_that_fails_before_its_devices_are_made_says_so_and_can_be_gone_on_with(
+    tmp_path, monkeypatch, error
+):
+    config = small_config(tmp_path, "name=one", "rounds=1", "runtime.backend=local")
+    with monkeypatch.context() as broken:
+        broken.setattr(launching, "fingerprint", raising(error))
+        with pytest.raises(
+            (RunError, KeyboardInterrupt), match="dfl-ray resume" if isinstance(error, OSError) else None
+        ):
+            launch(config, json=True)
+    info = load_run(tmp_path / "one").info
+    stopped = isinstance(error, KeyboardInterrupt)
+    assert info["state"] == ("interrupted" if stopped else "failed")
+    assert stopped or str(error) in info["failed_by"]
+    assert load_run(resume(tmp_path / "one", json=True).folder).info["state"] == "done"
+
+
+def test_adapters_half_written_when_a_run_is_killed_are_written_again(run, monkeypatch):
+    """A lengthened run is killed between two of its adapters: it is no damage, and a resume writes all of them."""
+    write, written = export.write_peft_folder, []
+
+    def killed(*arguments, **more):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(*arguments, **more))
+
+    before = {path: path.read_bytes() for path in (run / "adapters").rglob("*.safetensors")}
+    monkeypatch.setattr(export, "write_peft_folder", killed)
+    with pytest.raises(KeyboardInterrupt):
+        resume(run, ["rounds=3"], json=True)
+    monkeypatch.undo()
+    assert written and {path: path.read_bytes() for path in before} == before
+    assert not RunFolder.open(run).lists("adapters")
+    resume(run, json=True)
+    assert not any(path.read_bytes() == content for path, content in before.items())
+    assert (
+        RunFolder.open(run).lists("adapters")
+        and not verify(run).problems
+        and not (run / ".adapters.tmp").exists()
+    )
+
+
 def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("dfl_ray.tracking.guard.find_spec", lambda _module: None)
     config = small_config(
@@ -50,6 +115,16 @@ def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(tmp_pa
     with pytest.raises(InputError, match="trackio"):
         launch(config, json=True)
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_end_that_was_not_saved_is_no_end(tmp_path, gone):
+    """The checkpoint of the round in which nobody was left is the only one that is not gone on with."""
+    config = small_config(tmp_path, "rounds=9")
+    info = {"stopped_by": nobody_left(gone), "ended_early_after": 7}
+    refuse_ended(tmp_path, info, Checkpoint(4, None, {"absent": [0]}), config)
+    with pytest.raises(InputError, match="cannot go on: after round 7"):
+        refuse_ended(tmp_path, info, Checkpoint(7, None, {"absent": [0]}), config)
 
 
 def test_a_second_interrupt_is_no_failure(tmp_path, monkeypatch):
