@@ -17,10 +17,12 @@ from starlette.testclient import TestClient
 from dfl_ray.cli import main
 from dfl_ray.dashboard.ahead import Ahead
 from dfl_ray.dashboard.library import Kept, Library
+from dfl_ray.dashboard.pages import runs_table
 from dfl_ray.dashboard.server import make_app, open_socket
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.info import read_info, write_info
+from dfl_ray.records.states import RunState
 from dfl_ray.views.catalog import DEVICE_FIGURES, FIGURES, draw
 from dfl_ray.views.device import device_times, received_models
 from tests.fake_run import Fake, write_fake_run, write_next_round
@@ -116,6 +118,22 @@ def test_a_run_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path):
     text = client.get("/").text
     assert text.count('class="state unreadable"') == 2 and "newer dfl-ray" in text and "16,777,216" in text
     assert client.get("/run?run=newer").status_code == 404
+
+
+def test_a_run_that_writes_while_the_list_is_made_keeps_its_own_row(tmp_path: Path):
+    for name in ("one", "two"):
+        write_fake_run(tmp_path, name, Fake(devices=4, rounds=1, every=1))
+    os.utime(tmp_path / "one" / "run.json", (2e9, 2e9))
+    library = Library(tmp_path)
+    state = library.state
+
+    def writing(name: str) -> RunState:
+        os.utime(tmp_path / "two" / "run.json", (2.1e9, 2.1e9))
+        return state(name)
+
+    library.state = writing  # type: ignore[method-assign]
+    rows = re.findall(r'name="run" value="(\w+)".*?<a href="run\?run=(\w+)">(\w+)</a>', runs_table(library))
+    assert rows == [("one", "one", "one"), ("two", "two", "two")]
 
 
 WRONG = (
