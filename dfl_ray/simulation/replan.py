@@ -195,7 +195,7 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
-    by_change, moves = radio_settings(config.radio).by_change(), run.topology_nodes["round"].nunique() > 1
+    by_change, moves = radio_settings(config.radio).by_change(), not config.devices.keep_graph
     velocities = (
         _velocities(run) if moves and radio_settings(config.radio).doppler == "velocity" else _unknown
     )
