@@ -269,8 +269,7 @@ def _recorded(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
 
 def _positions(run: Run, round_index: int) -> np.ndarray:
     """(devices, 2) where the devices were in a round, metres."""
-    nodes, _ = run.topology_at(round_index)
-    return nodes.sort_values("device")[["x_m", "y_m"]].to_numpy(float)
+    return run.nodes_at(round_index).sort_values("device")[["x_m", "y_m"]].to_numpy(float)
 
 
 def _unknown(_round_index: int) -> None:
