@@ -18,6 +18,7 @@ from dfl_ray.records.faults import asked_devices
 from dfl_ray.records.results import summary
 from dfl_ray.simulation.model_card import model_card
 from dfl_ray.tracking.wandb_tracker import device_table
+from dfl_ray.views import groups
 from dfl_ray.views.accuracy import cost_at, mean_curve
 from dfl_ray.views.catalog import device_count
 from dfl_ray.views.groups import cost_to_target, differing_keys, find_groups, group_curve, interval, paired
@@ -372,3 +373,22 @@ def test_what_a_page_says_of_the_last_round_reads_no_whole_table(tmp_path: Path)
     assert len(table) == 6 and table["energy_j"].tolist() == sums.tolist()
     for read in (run, of_card):
         assert not {"devices", "evaluation", "topology_nodes", "topology_edges"} & set(vars(read))
+
+
+def test_many_groups_flatten_each_configuration_once(run: Run, monkeypatch):
+    runs = [
+        replace(run, config={"method": {"type": m, "rank": rank}, "seed": 0})
+        for rank in range(8)
+        for m in ("dlora", "ffa")
+    ]
+    flattened: list[object] = []
+    flat = groups._flat
+    monkeypatch.setattr(
+        groups, "_flat", lambda section, before="": flattened.append(before) or flat(section, before)
+    )
+    first, again = find_groups(runs), find_groups(runs)
+    assert [g.label for g in first] == [
+        f"{r.config['method']['type']} (rank={i // 2})" for i, r in enumerate(runs)
+    ]
+    assert [g.variant for g in first] == [g.variant for g in again] == [i // 2 for i in range(16)]
+    assert flattened.count("") == len(runs)
