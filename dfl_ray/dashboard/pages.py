@@ -28,7 +28,6 @@ from dfl_ray.views.tables import (
     target_table,
 )
 
-MOST_COMPARED = 60
 FIRST = 2
 """Figures of a page that are in view when it opens."""
 RESULTS, COMPARED = "results", "compared"

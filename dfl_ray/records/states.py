@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,9 +190,17 @@ def config_facts(path: Path) -> dict[str, Any]:
     Returns:
         `method`, `devices`, `rounds` and `seed`, as far as they are there.
     """
+    file = path / "config.yaml"
+    status = file.stat()
+    return dict(_facts(file, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=1_024)
+def _facts(file: Path, _written_ns: int, _size: int) -> dict[str, Any]:
+    """The facts of one file, read once while its time and size stay the same: a running run is asked for often."""
     from dfl_ray.config.yamlio import parse
 
-    config = parse((path / "config.yaml").read_text(encoding="utf-8"))
+    config = parse(file.read_text(encoding="utf-8"))
     config = config if isinstance(config, dict) else {}
     facts = {
         "method": (config.get("method") or {}).get("type"),
