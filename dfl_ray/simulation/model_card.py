@@ -59,7 +59,10 @@ def model_card(
     columns = ["device", "task", "rule", "accuracy", "chance"]
     rows = run.table("evaluation", columns=columns, rounds=(last, last))
     rows = rows[rows["device"] == device]
-    table = [f"| {r.task} | {r.rule} | {share(r.accuracy)} | {share(r.chance)} |" for r in rows.itertuples()]
+    table = [
+        f"| {r['task']} | {r['rule']} | {share(r['accuracy'])} | {share(r['chance'])} |"
+        for r in rows.to_dict("records")
+    ]
     library = "transformers" if merged else "peft"
     return "\n".join(
         [
