@@ -61,7 +61,8 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         error = results[number].error
         if error is not None:
             failed[str(config.name)] = str(error).strip().splitlines()[-1]
-    done = sum(_is_done(folder / str(config.name), config.rounds) for config in configs)
+    done = len(configs) - len(waiting)
+    done += sum(_is_done(folder / str(config.name), config.rounds) for config in waiting)
     if done + len(failed) < len(configs):  # Tune itself takes Ctrl-C and returns
         raise Interrupted(
             f"Interrupted: {done} of {len(configs)} runs are done. Go on with the same words and name={folder.name}"

@@ -16,8 +16,11 @@ from dfl_ray.records import Run, load_run
 from dfl_ray.records.schema import TABLES
 from dfl_ray.records.states import RunState, find_runs, run_state
 
-MOST_RUNS = 24
-"""Runs whose small tables are kept in memory."""
+MOST_COMPARED = 60
+"""Runs on one page, and runs whose small tables are kept in memory: fewer would be read again for every figure."""
+
+FEWEST_STATES = 5_000
+"""States that are kept at least; a larger folder has room for all of its runs."""
 
 LOG_TAIL_BYTES = 32_768
 LARGEST_TEXT_BYTES = 16 << 20
@@ -49,6 +52,11 @@ class Kept(Generic[V]):
                 self._values.move_to_end(key)
             return self._values.get(key)
 
+    def make_room(self, most: int) -> None:
+        """Keep a larger sum from now on; a smaller one than now changes nothing."""
+        with self._lock:
+            self._most = max(self._most, most)
+
     def put(self, key: Hashable, value: V) -> V:
         """Keep a value and give it back; a larger sum than `most` drops the oldest."""
         with self._lock:
@@ -70,14 +78,16 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._runs: Kept[Run] = Kept(MOST_RUNS)
-        self._states: Kept[RunState] = Kept(5_000)
+        self._runs: Kept[Run] = Kept(MOST_COMPARED)
+        self._states: Kept[tuple[str, RunState]] = Kept(FEWEST_STATES)
         self._texts: Kept[str] = Kept(4_000_000, len)
         self._making = threading.Lock()
 
     def ids(self) -> list[str]:
         """Paths below the root of all run folders, newest first; `.` where the root itself is one."""
-        return [path.relative_to(self.root).as_posix() for path in find_runs(self.root)]
+        found = [path.relative_to(self.root).as_posix() for path in find_runs(self.root)]
+        self._states.make_room(len(found))
+        return found
 
     def path(self, name: str) -> Path:
         """Find a run's folder.
@@ -185,17 +195,18 @@ class Library:
         Raises:
             InputError: There is no such run.
         """
-        key = (name, self.version(name))
-        kept = self._states.get(key)
-        if kept is not None and kept.state in ENDED:
-            return kept
+        version = self.version(name)
+        kept = self._states.get(name)
+        if kept is not None and kept[0] == version and kept[1].state in ENDED:
+            return kept[1]
         path = self.path(name)
         try:
             _refuse_large(path)
             found = run_state(path)
         except (InputError, OSError) as error:
             found = RunState(path, name, "unreadable", str(error))
-        return self._states.put(key, found if name == "." else replace(found, name=name))
+        found = found if name == "." else replace(found, name=name)
+        return self._states.put(name, (version, found))[1]
 
     def log_tail(self, name: str) -> str:
         """Read the end of a run's log.

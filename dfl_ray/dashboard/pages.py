@@ -28,7 +28,6 @@ from dfl_ray.views.tables import (
     target_table,
 )
 
-MOST_COMPARED = 60
 FIRST = 2
 """Figures of a page that are in view when it opens."""
 RESULTS, COMPARED = "results", "compared"
@@ -84,7 +83,8 @@ def runs_page(library: Library) -> str:
 
 def runs_table(library: Library) -> str:
     """The list of runs as an HTML table, newest first."""
-    states = [library.state(name) for name in library.ids()]
+    # Listed once: a run that writes its `run.json` meanwhile would change the order.
+    states = {name: library.state(name) for name in library.ids()}
     if not states:
         return '<p class="faint">There is no run in this folder yet.</p>'
     names = (
@@ -101,7 +101,7 @@ def runs_table(library: Library) -> str:
         "",
     )
     head = "".join(f"<th>{name}</th>" for name in names)
-    lines = "".join(_run_line(name, state) for name, state in zip(library.ids(), states, strict=False))
+    lines = "".join(_run_line(name, state) for name, state in states.items())
     return f'<div class="wide"><table class="runs"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 

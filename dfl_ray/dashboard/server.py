@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dfl_ray.dashboard import pages
 from dfl_ray.dashboard.ahead import Ahead
 from dfl_ray.dashboard.figures import Figures
-from dfl_ray.dashboard.library import ENDED, Library
+from dfl_ray.dashboard.library import ENDED, MOST_COMPARED, Library
 from dfl_ray.errors import InputError
 from dfl_ray.views.page import asset, figure_script, plotly_script
 from dfl_ray.views.style import empty
@@ -159,10 +159,10 @@ def _compare(
 
 def _several(request: Request) -> list[str]:
     names = list(dict.fromkeys(request.query_params.getlist("run")))
-    if not 1 <= len(names) <= pages.MOST_COMPARED:
+    if not 1 <= len(names) <= MOST_COMPARED:
         change = "Go back to the list and tick the runs."
         raise InputError(
-            "Runs to compare", got=str(len(names)), expected=f"1 to {pages.MOST_COMPARED}", change=change
+            "Runs to compare", got=str(len(names)), expected=f"1 to {MOST_COMPARED}", change=change
         )
     return names
 
@@ -204,8 +204,8 @@ def _state(library: Library, ahead: Ahead, request: Request) -> Response:
 
 def _figure(figures: Figures, request: Request) -> Response:
     names = request.query_params.getlist("run")
-    if not 1 <= len(names) <= pages.MOST_COMPARED:
-        raise InputError("A figure shows runs", got=str(len(names)), expected=f"1 to {pages.MOST_COMPARED}")
+    if not 1 <= len(names) <= MOST_COMPARED:
+        raise InputError("A figure shows runs", got=str(len(names)), expected=f"1 to {MOST_COMPARED}")
     name = _one(request, "name")
     text = figures.json(name, names, round=_number(request, "round"), device=_number(request, "device"))
     return Response(text, media_type="application/json", headers={"cache-control": "no-store"})

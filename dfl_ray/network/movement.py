@@ -35,6 +35,7 @@ class Moved:
         topology: Positions, and the links in use with their lengths, SNRs and airtimes of now.
         graph: Who exchanges what with whom.
         rebuilt: Whether the graph was built anew for this round.
+        changed: Whether it was, or a device is elsewhere than in the round before.
         parts_before: Number of parts of the graph before.
         parts: Number of its parts now.
     """
@@ -42,6 +43,7 @@ class Moved:
     topology: Topology
     graph: CommGraph
     rebuilt: bool
+    changed: bool
     parts_before: int
     parts: int
 
@@ -114,6 +116,7 @@ class Movement:
         Raises:
             RunError: The graph cannot be built from the links there are.
         """
+        were_m = self.positions_m.copy()
         positions = self._model.step(max(0.0, to_s - self._now_s))
         self._now_s = max(to_s, self._now_s)
         self._channel.move(positions)
@@ -121,7 +124,8 @@ class Movement:
         rebuilt = self._rebuild(positions, round_index)
         self.topology = self._built if rebuilt else self._measured(positions)
         self._parts = _parts(self._built, here)
-        return Moved(self.topology, self.graph, rebuilt, before, self._parts)
+        changed = rebuilt or not np.array_equal(were_m, positions)
+        return Moved(self.topology, self.graph, rebuilt, changed, before, self._parts)
 
     def _rebuild(self, positions: np.ndarray, round_index: int) -> bool:
         """Update the links, and build the graph anew if they have changed enough; says whether it was."""

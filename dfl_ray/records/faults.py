@@ -12,9 +12,10 @@ def asked_devices(run: Run) -> str:
     """Whose accuracies a run reports last: all devices, the honest ones, or as many as were not off or empty."""
     if run.info.get("faults"):
         return "honest devices"
-    rows, count = run.evaluation, run.config.get("devices", {}).get("count", 0)
-    last = rows[(rows["round"] == rows["round"].max()) & (rows["device"] >= 0)]
-    asked = int(last["device"].nunique())
+    measured, count = run.accuracy_means["round"], run.config.get("devices", {}).get("count", 0)
+    last = int(measured.max()) if len(measured) else 0
+    rows = run.table("evaluation", columns=["device"], rounds=(last, last))
+    asked = int(rows["device"][rows["device"] >= 0].nunique())
     return f"{asked} of {count} devices" if 0 < asked < count else "all devices"
 
 

@@ -230,9 +230,11 @@ class RunFolder:
         check_records(self.path, contents=True)
 
     def write_topology(self, nodes: TableLike, edges: TableLike, *, round: int = 1) -> None:
-        """Add the topology that holds from `round` on, as tables and, for up to 5,000 devices, as GraphML.
+        """Add the topology that holds from `round` on, as tables; the first, for up to 5,000 devices, as GraphML too.
 
-        One recorded for the same or a later round is replaced, so that a resumed run may write it again.
+        The GraphML is that of the last topology once `finish` has been called: to write it in every round would take
+        longer than many a round does. One recorded for the same or a later round is replaced, so that a resumed run may
+        write it again.
 
         Args:
             nodes: Columns of `TOPOLOGY_NODES`; `gateway` is filled in from the edges when left out.
@@ -251,7 +253,8 @@ class RunFolder:
         for table, rows in (("edges", edge_table), ("nodes", node_table)):
             parts.truncate(folder / f"{table}.parquet", round - 1)
             parts.append(folder / f"{table}.parquet", rows)
-        self._draw_graph(node_table, edge_table)
+        if round <= 1 or not (folder / "graph.graphml").exists():
+            self._draw_graph(node_table, edge_table)
         self._list_parts()
 
     def _later(self, folder: Path, after_round: int) -> set[str]:
@@ -291,7 +294,7 @@ class RunFolder:
             write_graphml(self.path / "topology" / "graph.graphml", nodes, edges)
 
     def finish(self, state: State, **fields: Any) -> None:
-        """Compact every table into one part, write the final state and give the lock back.
+        """Compact every table into one part, draw the last graph, write the final state and give the lock back.
 
         Where the disk has no room for compacted tables, which need none to be read, the state is written all the same;
         a run that was `done` is `failed` then.
@@ -324,6 +327,10 @@ class RunFolder:
             parts.compact(self.path / f"{table}.parquet", schema)
         for table, schema in TOPOLOGY_TABLES.items():
             parts.compact(self.path / "topology" / f"{table}.parquet", schema)
+        if (parts.newest_round(self.path / "topology" / "nodes.parquet") or 0) > 1:
+            from dfl_ray.records.topology import last_topology
+
+            self._draw_graph(*last_topology(self.path))
         self._list_parts()
 
     def close(self) -> None:

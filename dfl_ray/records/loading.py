@@ -246,13 +246,40 @@ class Run:
             InputError: That is no round.
         """
         check_whole("round", round, 0)
-        nodes, edges = self.topology_nodes, self.topology_edges
-        starts = nodes["round"][nodes["round"] <= round]
-        start = starts.max() if len(starts) else nodes["round"].min()
-        return nodes[nodes["round"] == start], edges[edges["round"] == start]
+        where = self._held_in(round)
+        return self._topology("nodes", where), self._topology("edges", where)
 
-    def _topology(self, name: str) -> pd.DataFrame:
-        return _frame(parts.read(self.path / "topology" / f"{name}.parquet", TOPOLOGY_TABLES[name]))
+    def nodes_at(self, round: int) -> pd.DataFrame:
+        """Devices of the topology that held in a round: the first of what `topology_at` gives, without the other.
+
+        Args:
+            round: The round; 0 = before tuning.
+
+        Returns:
+            Rows of `topology_nodes`.
+
+        Raises:
+            InputError: That is no round.
+        """
+        check_whole("round", round, 0)
+        return self._topology("nodes", self._held_in(round))
+
+    @cached_property
+    def _topology_starts(self) -> list[int]:
+        """First rounds of the topologies recorded, in order."""
+        folder = self.path / "topology" / "nodes.parquet"
+        rounds = parts.read(folder, TOPOLOGY_TABLES["nodes"], columns=["round"]).column("round")
+        return sorted(rounds.unique().to_pylist())
+
+    def _held_in(self, round: int) -> list[tuple[str, str, int]]:
+        """Filter for the rows of the topology of a round; before the first that one holds."""
+        starts = self._topology_starts
+        held = max((start for start in starts if start <= round), default=starts[0] if starts else -1)
+        return [("round", "==", held)]
+
+    def _topology(self, name: str, where: Sequence[tuple[str, str, int]] | None = None) -> pd.DataFrame:
+        folder = self.path / "topology" / f"{name}.parquet"
+        return _frame(parts.read(folder, TOPOLOGY_TABLES[name], filters=where))
 
 
 def _check_asked(name: str, columns: Sequence[str] | None) -> None:

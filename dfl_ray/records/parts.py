@@ -231,9 +231,36 @@ def reaches_beyond(part: Part, after_round: int) -> bool:
     Raises:
         InputError: The part is damaged.
     """
-    with naming_file(part.path):
-        rounds = pq.ParquetFile(part.path).read(["round"]).column("round")
-    return rounds.length() > 0 and pc.max(rounds).as_py() > after_round
+    newest = _newest(part)
+    return newest is not None and newest > after_round
+
+
+def newest_round(folder: Path) -> int | None:
+    """The latest round that a table has rows of.
+
+    Args:
+        folder: The table's folder.
+
+    Returns:
+        The round; None for a table without rows.
+
+    Raises:
+        InputError: A part is damaged.
+    """
+    found = [newest for part in list_parts(folder)[0] if (newest := _newest(part)) is not None]
+    return max(found, default=None)
+
+
+def _newest(part: Part) -> int | None:
+    """The latest round of a part: from its footer, or from its rows where that does not tell."""
+    with naming_file(part.path), pq.ParquetFile(part.path) as file:
+        footer, place = file.metadata, file.schema_arrow.get_field_index("round")
+        groups = range(footer.num_row_groups if place >= 0 else 0)
+        told = [footer.row_group(group).column(place).statistics for group in groups]
+        if told and all(one is not None and one.has_min_max for one in told):
+            return int(max(one.max for one in told))
+        rounds = file.read(["round"]).column("round")
+    return pc.max(rounds).as_py() if rounds.length() else None
 
 
 def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None, filters=None) -> pa.Table:

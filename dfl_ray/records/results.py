@@ -96,10 +96,10 @@ def holders(run: Run) -> set[tuple[int, str]]:
     Returns:
         Pairs (device, task).
     """
-    nodes = run.topology_nodes
+    last = run.last_round
+    nodes = run.nodes_at(last)
     if not len(nodes):
-        nodes = run.table("devices", columns=["round", "device", "tasks"])
-    nodes = nodes[nodes["round"] == nodes["round"].max()]
+        nodes = run.table("devices", columns=["device", "tasks"], rounds=(last, last))
     return {
         (int(device), task)
         for device, tasks in zip(nodes["device"].tolist(), nodes["tasks"].fillna("").tolist(), strict=True)

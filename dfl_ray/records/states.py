@@ -141,7 +141,7 @@ def run_state(path: Path, now: datetime | None = None) -> RunState:
 
 
 def _read_state(path: Path, now: datetime) -> RunState:
-    info, config = check_run_folder(path), read_config(path)
+    info, config = check_run_folder(path), _config_of(path)
     beat = read_heartbeat(path)
     table = parts.read(
         path / "rounds.parquet", TABLES["rounds"], columns=["round", "accuracy_mean", "wall_s"]
@@ -153,18 +153,18 @@ def _read_state(path: Path, now: datetime) -> RunState:
     left_s = None
     if state in ("running", "waiting"):
         left_s = beat.get("left_s") if beat else None
-        if left_s is None and rows and config.get("rounds"):
+        if left_s is None and rows and config["rounds"]:
             left_s = (config["rounds"] - done) * sum(row["wall_s"] for row in rows) / len(rows)
     return RunState(
         path=path,
         name=str(info.get("name", path.name)),
         state=state,
         note=note,
-        method=config.get("method", {}).get("type", "?"),
-        seed=config.get("seed"),
-        devices=config.get("devices", {}).get("count", 0),
+        method=config["method"],
+        seed=config["seed"],
+        devices=config["devices"],
         round=int(done),
-        rounds=config.get("rounds", 0),
+        rounds=config["rounds"],
         accuracy=measured[-1] if measured else None,
         started_at=str(info.get("started_at") or ""),
         heartbeat_s=age_s,
@@ -208,6 +208,25 @@ def read_heartbeat(path: Path) -> Heartbeat | None:
         return _form().validate_json((path / HEARTBEAT_NAME).read_bytes(), strict=True)
     except (OSError, ValueError):
         return None
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    """The sections of `config.yaml` that a list of runs shows; see `read_config`."""
+    file = path / "config.yaml"
+    status = file.stat() if file.is_file() else None
+    return _facts(path, *((0, 0) if status is None else (status.st_mtime_ns, status.st_size)))
+
+
+@lru_cache(maxsize=1_024)
+def _facts(path: Path, _written_ns: int, _size: int) -> dict[str, Any]:
+    """The facts of one file, read once while its time and size stay the same: a running run is asked for often."""
+    config = read_config(path)
+    return {
+        "method": config.get("method", {}).get("type", "?"),
+        "devices": config.get("devices", {}).get("count", 0),
+        "rounds": config.get("rounds", 0),
+        "seed": config.get("seed"),
+    }
 
 
 def states_of(folders: list[Path]) -> Iterator[RunState]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import parts
@@ -165,11 +164,11 @@ def last_topology(folder: Path) -> tuple[pa.Table, pa.Table]:
     Returns:
         Its nodes and edges; without rows where none was recorded.
     """
+    last = parts.newest_round(folder / "topology" / "nodes.parquet")
+    # Without any rows no round is the last one, and none is -1.
+    where = [("round", "==", -1 if last is None else last)]
     nodes, edges = (
-        parts.read(folder / "topology" / f"{name}.parquet", TOPOLOGY_TABLES[name])
+        parts.read(folder / "topology" / f"{name}.parquet", TOPOLOGY_TABLES[name], filters=where)
         for name in ("nodes", "edges")
     )
-    last = pc.max(nodes.column("round"))
-    return nodes.filter(pc.equal(nodes.column("round"), last)), edges.filter(
-        pc.equal(edges.column("round"), last)
-    )
+    return nodes, edges

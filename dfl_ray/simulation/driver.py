@@ -274,12 +274,13 @@ class Driver:
         return tables
 
     def _record_movement(self, round_index: int, done: PlayedRound) -> None:
-        """Record where the devices were, and tell of a graph that fell into parts or is whole again."""
+        """Record where the devices were if it is news, and tell of a graph that fell into parts or is whole again."""
         if done.moved is None:
             return
         if done.moved.rebuilt:
             self.spectral_gap = smallest_gap(self.config, done.moved.topology)
-        record_places(self.folder, done.moved, [t.name for t in self.experiment.setup.tasks], round_index)
+        if done.moved.changed:
+            record_places(self.folder, done.moved, [t.name for t in self.experiment.setup.tasks], round_index)
         said = parts_note(round_index, done.moved.parts_before, done.moved.parts)
         if said:
             self.progress.say(said)

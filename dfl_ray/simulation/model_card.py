@@ -54,9 +54,15 @@ def model_card(
         if merged
         else "LoRA adapters, one a task" if experts else "LoRA adapter"
     )  # fmt: skip
-    rows = run.evaluation
-    rows = rows[(rows["device"] == device) & (rows["round"] == rows["round"].max())]
-    table = [f"| {r.task} | {r.rule} | {share(r.accuracy)} | {share(r.chance)} |" for r in rows.itertuples()]
+    measured = run.accuracy_means["round"]
+    last = int(measured.max()) if len(measured) else 0
+    columns = ["device", "task", "rule", "accuracy", "chance"]
+    rows = run.table("evaluation", columns=columns, rounds=(last, last))
+    rows = rows[rows["device"] == device]
+    table = [
+        f"| {r['task']} | {r['rule']} | {share(r['accuracy'])} | {share(r['chance'])} |"
+        for r in rows.to_dict("records")
+    ]
     library = "transformers" if merged else "peft"
     return "\n".join(
         [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def record_places(folder: RunFolder, moved: Moved, names: Sequence[str], round_index: int) -> None:
-    """Write positions, links and clusters of a round in which the devices are elsewhere than before.
+    """Write positions, links and clusters of a round in which devices are elsewhere, or the graph is another.
 
     Args:
         folder: The run folder.

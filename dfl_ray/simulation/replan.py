@@ -195,7 +195,7 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     wanted = run.rounds.set_index("round")["transfers"]
-    by_change, moves = radio_settings(config.radio).by_change(), run.topology_nodes["round"].nunique() > 1
+    by_change, moves = radio_settings(config.radio).by_change(), not config.devices.keep_graph
     velocities = (
         _velocities(run) if moves and radio_settings(config.radio).doppler == "velocity" else _unknown
     )
@@ -269,8 +269,7 @@ def _recorded(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
 
 def _positions(run: Run, round_index: int) -> np.ndarray:
     """(devices, 2) where the devices were in a round, metres."""
-    nodes, _ = run.topology_at(round_index)
-    return nodes.sort_values("device")[["x_m", "y_m"]].to_numpy(float)
+    return run.nodes_at(round_index).sort_values("device")[["x_m", "y_m"]].to_numpy(float)
 
 
 def _unknown(_round_index: int) -> None:

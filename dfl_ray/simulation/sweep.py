@@ -238,5 +238,6 @@ def done_summaries(folder: Path, trials: Sequence[Trial]) -> dict[str, dict[str,
     from dfl_ray.records import load_run
     from dfl_ray.records.results import summary
 
-    runs = [load_run(folder / t.name) for t in trials if (folder / t.name / "run.json").is_file()]
+    # One after the other: each run keeps the tables that its summary is made from.
+    runs = (load_run(folder / t.name) for t in trials if (folder / t.name / "run.json").is_file())
     return {run.path.name: summary(run) for run in runs if run.info["state"] == "done"}

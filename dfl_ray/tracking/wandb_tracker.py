@@ -223,7 +223,7 @@ class WandbTracker:
         closing: dict[str, Any] = {
             "devices": wandb.Table(columns=list(table.columns), data=table.values.tolist())
         }
-        if len(run.topology_nodes):
+        if len(run.nodes_at(run.last_round)):
             closing["topology"] = wandb.Plotly(device_map(run))
         self._run.log(closing, step=run.last_round)
 
@@ -289,10 +289,11 @@ def device_table(run: Any) -> Any:
     """
     from dfl_ray.records.results import last_evaluation
 
-    devices = run.devices
-    last = devices[devices["round"] == devices["round"].max()].set_index("device")
-    totals = devices.groupby("device")[["energy_j", "sent_bytes", "received_bytes"]].sum()
-    table = last[["tasks", "actor", "loss", "x_m", "y_m"]].join(totals)
+    last, summed = run.last_round, ["energy_j", "sent_bytes", "received_bytes"]
+    shown = ["tasks", "actor", "loss", "x_m", "y_m"]
+    final = run.table("devices", columns=["device", *shown], rounds=(last, last)).set_index("device")
+    totals = run.table("devices", columns=["device", *summed]).groupby("device")[summed].sum()
+    table = final.join(totals)
     evaluation = last_evaluation(run)
     table["accuracy_mean"] = evaluation.groupby("device")["accuracy"].mean()
     table = table.reset_index().head(MOST_TABLE_ROWS).astype(object)

@@ -225,7 +225,7 @@ def _check_device(name: str, runs: Sequence[Run], device: int | None) -> None:
 
 
 def device_count(run: Run) -> int:
-    """Number of devices of a run, by its topology, else by its configuration.
+    """Number of devices of a run, by its configuration, else by its topology.
 
     Args:
         run: The run.
@@ -233,8 +233,8 @@ def device_count(run: Run) -> int:
     Returns:
         The number, 0 where neither says it.
     """
-    nodes = run.topology_nodes
-    if len(nodes):
-        return int(nodes["device"].max()) + 1
-    count = run.config.get("devices", {}).get("count", 0)
-    return count if isinstance(count, int) else 0
+    count = run.config.get("devices", {}).get("count")
+    if isinstance(count, int):
+        return count
+    nodes = run.nodes_at(run.last_round)
+    return int(nodes["device"].max()) + 1 if len(nodes) else 0

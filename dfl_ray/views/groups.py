@@ -67,12 +67,18 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         found.setdefault(tuple(sorted(flat_config(run).items())), []).append(run)
     members = list(found.values())
     varying = differing_keys([group[0] for group in members])
+    siblings: dict[str, list[Run]] = {}
+    for group in members:
+        siblings.setdefault(method_of(group[0]), []).append(group[0])
+    apart = {method: _varying_in(firsts, varying) for method, firsts in siblings.items()}
+    seen = dict.fromkeys(siblings, 0)
     groups: list[Group] = []
     for group in members:
         method = method_of(group[0])
-        siblings = [other for other in members if method_of(other[0]) == method]
-        label = method if len(siblings) == 1 else f"{method} ({_told_apart(group[0], siblings, varying)})"
-        variant = siblings.index(group)
+        alone = len(siblings[method]) == 1
+        label = method if alone else f"{method} ({_told_apart(group[0], apart[method])})"
+        variant = seen[method]
+        seen[method] += 1
         best: dict[Any, Run] = {}
         for run in sorted(group, key=_whole, reverse=True):
             best.setdefault(run.config.get("seed"), run)
@@ -106,10 +112,14 @@ def repeat_lines(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _told_apart(run: Run, siblings: Sequence[Sequence[Run]], varying: Sequence[str]) -> str:
+def _varying_in(runs: Sequence[Run], varying: Sequence[str]) -> list[str]:
+    """Those of some dotted keys that differ between the configurations of runs."""
+    configs = [flat_config(run) for run in runs]
+    return [key for key in varying if len({str(config.get(key)) for config in configs}) > 1]
+
+
+def _told_apart(run: Run, keys: Sequence[str]) -> str:
     """What sets a run apart from the others of its method, in a few words; its name where nothing short does."""
-    configs = [flat_config(group[0]) for group in siblings]
-    keys = [key for key in varying if len({str(config.get(key)) for config in configs}) > 1]
     told = ", ".join(f"{key.split('.')[-1]}={flat_config(run).get(key)}" for key in keys[:3])
     return told if keys and len(told) <= 60 else run.name
 
@@ -121,9 +131,12 @@ def flat_config(run: Run) -> dict[str, str]:
         run: The run.
 
     Returns:
-        Key -> value as text.
+        Key -> value as text; made once a run, so that nobody may change it.
     """
-    return {key: value for key, value in _flat(run.config) if key.split(".")[0] not in IGNORED}
+    if "flat_config" not in run.sums:
+        told = {key: value for key, value in _flat(run.config) if key.split(".")[0] not in IGNORED}
+        run.sums["flat_config"] = told
+    return run.sums["flat_config"]
 
 
 def _flat(section: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from dfl_ray.cli import main
+from dfl_ray.config.yamlio import parse
 from dfl_ray.dashboard.ahead import Ahead
 from dfl_ray.dashboard.library import Kept, Library
+from dfl_ray.dashboard.pages import runs_table
 from dfl_ray.dashboard.server import make_app, open_socket
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.info import read_info, write_info
+from dfl_ray.records.states import RunState, run_state
 from dfl_ray.views.catalog import DEVICE_FIGURES, FIGURES, draw
 from dfl_ray.views.device import device_times, received_models
 from tests.fake_run import Fake, write_fake_run, write_next_round
@@ -116,6 +120,22 @@ def test_a_run_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path):
     text = client.get("/").text
     assert text.count('class="state unreadable"') == 2 and "newer dfl-ray" in text and "16,777,216" in text
     assert client.get("/run?run=newer").status_code == 404
+
+
+def test_a_run_that_writes_while_the_list_is_made_keeps_its_own_row(tmp_path: Path):
+    for name in ("one", "two"):
+        write_fake_run(tmp_path, name, Fake(devices=4, rounds=1, every=1))
+    os.utime(tmp_path / "one" / "run.json", (2e9, 2e9))
+    library = Library(tmp_path)
+    state = library.state
+
+    def writing(name: str) -> RunState:
+        os.utime(tmp_path / "two" / "run.json", (2.1e9, 2.1e9))
+        return state(name)
+
+    library.state = writing  # type: ignore[method-assign]
+    rows = re.findall(r'name="run" value="(\w+)".*?<a href="run\?run=(\w+)">(\w+)</a>', runs_table(library))
+    assert rows == [("one", "one", "one"), ("two", "two", "two")]
 
 
 WRONG = (
@@ -284,3 +304,31 @@ def test_what_cannot_be_made_ahead_is_left_to_whoever_asks():
     ahead.make(lambda: 1 // 0, lambda: made.append(1))
     ahead.settle()
     assert made == [1]
+
+
+def test_what_has_ended_is_read_once_however_many_runs_there_are(tmp_path: Path, monkeypatch):
+    first = write_fake_run(tmp_path, "run-0", Fake(devices=2, rounds=1, every=1))
+    for number in range(1, 30):
+        shutil.copytree(first, tmp_path / f"run-{number}")
+    asked: list[Path] = []
+    monkeypatch.setattr("dfl_ray.dashboard.library.FEWEST_STATES", 4)
+    monkeypatch.setattr(
+        "dfl_ray.dashboard.library.run_state", lambda path: asked.append(path) or run_state(path)
+    )
+    library = Library(tmp_path)
+    opened = [library.run(name) for name in sorted(library.ids())]
+    assert all(library.run(name) is run for name, run in zip(sorted(library.ids()), opened, strict=True))
+    tables = [runs_table(library) for _ in range(2)]
+    assert tables[0] == tables[1] and len(asked) == 30
+
+
+def test_the_configuration_of_a_running_run_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch
+):
+    path = write_fake_run(tmp_path, "one", Fake(devices=2, rounds=1, every=1, state="running"))
+    parsed: list[str] = []
+    monkeypatch.setattr("dfl_ray.config.yamlio.parse", lambda text: parsed.append(text) or parse(text))
+    assert [run_state(path).devices for _ in range(3)] == [2, 2, 2] and len(parsed) == 1
+    file = path / "config.yaml"
+    file.write_text(file.read_text().replace("count: 2", "count: 20"))
+    assert run_state(path).devices == 20

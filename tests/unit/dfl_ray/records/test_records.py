@@ -33,7 +33,9 @@ from dfl_ray.records import (
     topology_tables,
 )
 from dfl_ray.records.parts import COMPACT_EVERY, list_parts
+from dfl_ray.records.results import holders
 from dfl_ray.records.schema import SCHEMA_VERSION, conform
+from dfl_ray.records.topology import write_graphml
 
 CORE = {
     "simulated_s": 1.5,
@@ -309,6 +311,51 @@ def test_topology_is_kept_as_tables_and_as_graphml(folder: RunFolder):
     assert load_run(folder.path).topology_nodes["round"].unique().tolist() == [1]
     graph = nx.read_graphml(folder.path / "topology" / "graph.graphml", node_type=int)
     assert [graph.nodes[device]["x_m"] for device in range(3)] == [0.0, 10.0, 0.0]
+
+
+def test_graphml_is_drawn_at_the_start_and_at_the_end_of_a_run_and_not_in_every_round(
+    folder: RunFolder, monkeypatch
+):
+    drawn: list[int] = []
+    monkeypatch.setattr(
+        "dfl_ray.records.topology.write_graphml",
+        lambda path, nodes, edges: (
+            drawn.append(nodes["round"][0].as_py()) or write_graphml(path, nodes, edges)
+        ),
+    )
+    nodes, edges = topology_tables(Clusters(), ["a", "b"])
+    for number in (1, 1, 2, 3):
+        folder.write_topology(nodes.assign(x_m=float(number)), edges, round=number)
+    assert drawn == [1, 1]
+    folder.finish("interrupted")
+    assert drawn == [1, 1, 3]
+    graph = nx.read_graphml(folder.path / "topology" / "graph.graphml", node_type=int)
+    assert {graph.nodes[device]["x_m"] for device in range(3)} == {3.0}
+
+
+def test_a_topology_is_read_without_those_of_other_rounds(folder: RunFolder, monkeypatch):
+    nodes, edges = topology_tables(Clusters(), ["a", "b"])
+    for number in (1, 3, 4):
+        folder.write_topology(nodes.assign(x_m=float(number)), edges.assign(length_m=number), round=number)
+    read = parts.read
+    rows: list[int] = []
+
+    def counted(table: Path, *words, columns=None, **more):
+        found = read(table, *words, columns=columns, **more)
+        rows.extend([found.num_rows] if columns != ["round"] else [])
+        return found
+
+    monkeypatch.setattr(parts, "read", counted)
+    run = load_run(folder.path)
+    rows.clear()
+    for asked, held in ((0, 1), (1, 1), (2, 1), (3, 3), (9, 4)):
+        found = run.topology_at(asked)
+        assert set(found[0]["x_m"]) == set(found[1]["length_m"]) == {held} == set(run.nodes_at(asked)["x_m"])
+    assert sorted(holders(run)) == [(0, "a"), (0, "b"), (1, "a"), (2, "a"), (2, "b")]
+    assert max(rows) == 3
+    part = parts.list_parts(folder.path / "topology" / "nodes.parquet")[0][-1]
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", None)
+    assert parts.reaches_beyond(part, 3) and not parts.reaches_beyond(part, 4)
 
 
 def test_held_tasks_are_named_by_falling_share():

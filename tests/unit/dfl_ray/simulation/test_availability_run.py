@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +115,13 @@ def test_the_graph_goes_round_those_who_are_off(ran):
         edges = ran.topology_at(r)[1]
         away = ran.devices[(ran.devices["round"] == r) & ~ran.devices["on"]]["device"]
         assert not np.isin(edges[["source", "destination"]].to_numpy(), away).any()
+
+
+def test_a_topology_is_recorded_only_when_it_is_another(ran):
+    recorded = sorted(ran.topology_nodes["round"].unique())
+    assert recorded[0] == 1 and 1 < len(recorded) < ran.last_round
+    edges = [ran.topology_at(r)[1].drop(columns="round").reset_index(drop=True) for r in recorded]
+    assert not any(one.equals(other) for one, other in itertools.pairwise(edges))
 
 
 def test_an_evaluation_asked_again_is_of_those_who_were_on(ran):
