@@ -24,11 +24,8 @@ from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dfl_ray.records.schema import TableLike
 
-GRAPHML_MOST_DEVICES = 5_000
 _OF_ITS_END = ("ended_early_after", "stopped_by", "failed_by")
 """Keys of `run.json` that are there where a run has ended before its last round."""
 
@@ -244,7 +241,7 @@ class RunFolder:
         Raises:
             ValueError: Rows that do not fit the schemas.
         """
-        from dfl_ray.records.topology import mark_gateways
+        from dfl_ray.records.topology import draw_graph, mark_gateways
 
         folder = self.path / "topology"
         edge_table = conform(edges, TOPOLOGY_TABLES["edges"], round=round)
@@ -254,7 +251,7 @@ class RunFolder:
             parts.truncate(folder / f"{table}.parquet", round - 1)
             parts.append(folder / f"{table}.parquet", rows)
         if round <= 1 or not (folder / "graph.graphml").exists():
-            self._draw_graph(node_table, edge_table)
+            draw_graph(self.path, node_table, edge_table)
         self._list_parts()
 
     def _later(self, folder: Path, after_round: int) -> set[str]:
@@ -281,17 +278,10 @@ class RunFolder:
             # A topology that holds from the next round on was built by the checkpointed state itself.
             parts.truncate(self.path / "topology" / f"{table}.parquet", after_round + 1)
         if moved:
-            from dfl_ray.records.topology import last_topology
+            from dfl_ray.records.topology import draw_graph, last_topology
 
-            self._draw_graph(*last_topology(self.path))
+            draw_graph(self.path, *last_topology(self.path))
         self._list_parts()
-
-    def _draw_graph(self, nodes: pa.Table, edges: pa.Table) -> None:
-        """Write a topology as GraphML if it has no more devices than are read from such a file."""
-        from dfl_ray.records.topology import write_graphml
-
-        if 0 < nodes.num_rows <= GRAPHML_MOST_DEVICES:
-            write_graphml(self.path / "topology" / "graph.graphml", nodes, edges)
 
     def finish(self, state: State, **fields: Any) -> None:
         """Compact every table into one part, draw the last graph, write the final state and give the lock back.
@@ -328,9 +318,9 @@ class RunFolder:
         for table, schema in TOPOLOGY_TABLES.items():
             parts.compact(self.path / "topology" / f"{table}.parquet", schema)
         if (parts.newest_round(self.path / "topology" / "nodes.parquet") or 0) > 1:
-            from dfl_ray.records.topology import last_topology
+            from dfl_ray.records.topology import draw_graph, last_topology
 
-            self._draw_graph(*last_topology(self.path))
+            draw_graph(self.path, *last_topology(self.path))
         self._list_parts()
 
     def close(self) -> None:

@@ -18,6 +18,9 @@ from dfl_ray.records.schema import TOPOLOGY_NODES, TOPOLOGY_TABLES
 if TYPE_CHECKING:
     import pandas as pd
 
+GRAPHML_MOST_DEVICES = 5_000
+"""Devices up to which the topology is drawn as GraphML too."""
+
 
 def topology_tables(topology: Any, task_names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the tables of nodes and edges of a `topology.Topology`, for `RunFolder.write_topology`.
@@ -153,6 +156,18 @@ def _graphml(nodes: pa.Table, edges: pa.Table) -> str:
     buffer = io.BytesIO()
     nx.write_graphml(graph, buffer)
     return buffer.getvalue().decode("utf-8")
+
+
+def draw_graph(path: Path, nodes: pa.Table, edges: pa.Table) -> None:
+    """Write a topology as GraphML if it has no more devices than are read from such a file.
+
+    Args:
+        path: The run folder.
+        nodes: Rows of `TOPOLOGY_NODES`.
+        edges: Rows of `TOPOLOGY_EDGES`.
+    """
+    if 0 < nodes.num_rows <= GRAPHML_MOST_DEVICES:
+        write_graphml(path / "topology" / "graph.graphml", nodes, edges)
 
 
 def last_topology(folder: Path) -> tuple[pa.Table, pa.Table]:

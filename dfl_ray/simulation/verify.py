@@ -8,12 +8,11 @@ from pathlib import Path
 
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, parts
-from dfl_ray.records.folder import GRAPHML_MOST_DEVICES
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.partition import FILE as PARTITION
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
-from dfl_ray.records.topology import check_graphml, last_topology
+from dfl_ray.records.topology import GRAPHML_MOST_DEVICES, check_graphml, last_topology
 from dfl_ray.simulation.checkpoint import checkpoint_path, list_checkpoints, read_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.resuming import own_config
