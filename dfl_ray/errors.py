@@ -7,6 +7,8 @@ stopped a run that has been saved (exit code 130). All are picklable, so that th
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -97,3 +99,9 @@ def close_words(word: str, names: Iterable[str]) -> list[str]:
     same, near = (get_close_matches(said, by_case, n=1, cutoff=cutoff) for cutoff in (0.8, 0.6))
     containing = [name for name in by_case if len(said) > 3 and said in name]
     return [by_case[name] for name in same or containing or near]
+
+
+def tell(text: str) -> None:
+    """Say something on standard error, which may be gone."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

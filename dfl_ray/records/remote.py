@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError, RunError, tell
 from dfl_ray.records import checksums, lock
 from dfl_ray.records.info import write_text_atomically
-from dfl_ray.records.words import tell
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "oss", "oci"})
 """Protocols without folders, where nothing has to be made before a file is written."""

@@ -9,11 +9,10 @@ from typing import Any
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError, RunError, tell
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.info import read_info, versions
-from dfl_ray.records.words import tell
 from dfl_ray.simulation.checkpoint import Checkpoint, load_checkpoint
 from dfl_ray.simulation.fingerprint import refuse_changed_config
 from dfl_ray.simulation.round_loop import nobody_left

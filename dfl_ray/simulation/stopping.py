@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import Interrupted
-from dfl_ray.records.words import tell
+from dfl_ray.errors import Interrupted, tell
 
 SHARE_FOR_THE_ROUND = 0.5
 """Share of the grace time that the round under way gets; the rest is for ending actors and Ray."""

@@ -42,7 +42,12 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    config = {"method": {"type": SCRIPT}, "devices": {"count": SCRIPT}, "rounds": SCRIPT, "seed": SCRIPT}
+    config = {
+        "method": {"type": SCRIPT},
+        "devices": {"count": 2, "placement": SCRIPT},
+        "rounds": 1,
+        "seed": 0,
+    }
     folder = RunFolder.create(tmp_path, "run", config)
     core = {
         "simulated_s": [2.0],
@@ -63,6 +68,12 @@ def run(tmp_path: Path) -> Path:
 def test_the_report_of_a_strangers_run_holds_none_of_its_scripts(run: Path):
     page = write_report([run], run / "report.html").read_text()
     assert SCRIPT not in page and "&lt;script&gt;window.taken" in page
+
+
+def test_scripts_in_place_of_numbers_are_refused(run: Path):
+    (run / "config.yaml").write_text(f"rounds: {SCRIPT!r}\n")
+    with pytest.raises(InputError, match="`rounds` is no whole number"):
+        write_report([run], run / "report.html")
 
 
 @pytest.mark.parametrize("key", ["git", "host", "versions", "wandb", "command"])
