@@ -18,13 +18,12 @@ from actors.session import hide_token, job_config, listen_only_here, private_fol
 from actors.starting import check_handles, ended_silently, explained, lost_service
 from actors.watching import ServiceWatch
 from dfl_ray.config.schema import RuntimeConfig
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, tell
 from dfl_ray.packing import machine
 from dfl_ray.packing.actors import most_lone_actors
 from dfl_ray.packing.partition import Node
 from dfl_ray.packing.store import rays_own_mb
 from dfl_ray.packing.workers import why_no_forks
-from dfl_ray.records.words import tell
 
 SESSION_SOCKET = "dfl-12345678/r/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 """A socket of Ray's below the temporary folder, as long as it can get (process numbers have up to 7 digits)."""

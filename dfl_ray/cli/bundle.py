@@ -23,21 +23,14 @@ def bundle(options: argparse.Namespace) -> int:
     """Write the archive and say where it is."""
     from dfl_ray.cli.commands import output_file, run_folder
     from dfl_ray.records.bundle import foreign, write_bundle
-    from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.records.remote import is_remote
-    from dfl_ray.simulation.fingerprint import refuse_changed_config
-    from dfl_ray.simulation.resuming import missing_packages, own_config
 
     folder = run_folder(options.run)
     named = folder.resolve() if folder.name in ("", "..") else folder
     # What a URL holds is worked on in a cache, where nobody would look for the archive.
     beside = Path() if is_remote(options.run) else named.parent
     out = output_file(options.output or beside / f"{named.name}.zip", (".zip",))
-    info, missing = check_run_folder(folder), missing_packages(folder)
-    if missing:
-        print(f"Not compared with what the run began with: its configuration needs {missing}.")
-    else:
-        refuse_changed_config(folder, info, own_config(folder))
+    _refuse_changed(folder)
     left_out = foreign(folder)
     files = write_bundle(folder, out)
     print(f"Bundle: {out} ({files} files, {out.stat().st_size / 1e6:.2f} MB)")
@@ -46,6 +39,24 @@ def bundle(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(folder), "bundle": str(out), "files": files, "left_out": left_out}))
     return 0
+
+
+def _refuse_changed(folder: Path) -> None:
+    """Refuse a run whose configuration was changed; one that needs packages which are missing is not compared."""
+    from dfl_ray.errors import InputError
+    from dfl_ray.records.folder_checks import check_run_folder
+    from dfl_ray.simulation.fingerprint import refuse_changed_config
+    from dfl_ray.simulation.resuming import missing_packages, own_config
+
+    info = check_run_folder(folder)
+    try:
+        own = own_config(folder)
+    except InputError:
+        if not (missing := missing_packages(folder)):
+            raise
+        print(f"Not compared with what the run began with: its configuration needs {missing}.")
+        return
+    refuse_changed_config(folder, info, own)
 
 
 def add_replay_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dfl_ray.config.load import from_data
 from dfl_ray.config.option_files import names_option_file, option_files
-from dfl_ray.config.overrides import MOVED, parse_override
+from dfl_ray.config.overrides import key_of
 from dfl_ray.config.schema import Config
 
 PLACES = ("model.name", "model.warm_start", "tasks.path")
@@ -25,8 +25,7 @@ def says_where(override: str) -> bool:
     Raises:
         InputError: It is no override.
     """
-    path = parse_override(override)[0]
-    key = ".".join(MOVED.get(path, path))
+    key = key_of(override)
     return key in PLACES or names_option_file(key)
 
 

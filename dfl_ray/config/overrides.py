@@ -68,6 +68,19 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         ) from None
 
 
+def key_of(text: str) -> str:
+    """Give the full dotted name of the key that an override sets; it may be written short (`MOVED`).
+
+    Args:
+        text: `a.b=c`.
+
+    Raises:
+        InputError: See `parse_override`.
+    """
+    path = parse_override(text)[0]
+    return ".".join(MOVED.get(path, path))
+
+
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Set the overridden keys in a copy of `data`; the order of different keys does not matter.
 
@@ -98,7 +111,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def expand_short(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy plain data, writing `method: dlora` as `method: {type: dlora}`, and keys by their full names.
+    """Copy plain data, short forms written out (`method: dlora` as `method: {type: dlora}`), keys by their full names.
 
     Args:
         data: Sections of a configuration, as read from YAML; not changed.

@@ -12,8 +12,7 @@ def asked_devices(run: Run) -> str:
     """Whose accuracies a run reports last: all devices, the honest ones, or as many as were not off or empty."""
     if run.info.get("faults"):
         return "honest devices"
-    measured, count = run.accuracy_means["round"], run.config.get("devices", {}).get("count", 0)
-    last = int(measured.max()) if len(measured) else 0
+    last, count = run.last_evaluated, run.config.get("devices", {}).get("count", 0)
     rows = run.table("evaluation", columns=["device"], rounds=(last, last))
     asked = int(rows["device"][rows["device"] >= 0].nunique())
     return f"{asked} of {count} devices" if 0 < asked < count else "all devices"

@@ -264,6 +264,12 @@ class Run:
         check_whole("round", round, 0)
         return self._topology("nodes", self._held_in(round))
 
+    @property
+    def last_evaluated(self) -> int:
+        """The last round that was evaluated, by whatever rule; 0 where none was."""
+        rounds = self.accuracy_means["round"]
+        return int(rounds.max()) if len(rounds) else 0
+
     @cached_property
     def _topology_starts(self) -> list[int]:
         """First rounds of the topologies recorded, in order."""

@@ -1,9 +1,6 @@
-"""Shares and sizes in words, as every table and display writes them; and words to whoever started a command."""
+"""Shares and sizes in words, as every table and display writes them."""
 
 from __future__ import annotations
-
-import contextlib
-import sys
 
 
 def share(value: float | None) -> str:
@@ -25,9 +22,3 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def tell(text: str) -> None:
-    """Say something on standard error, which may be gone."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)

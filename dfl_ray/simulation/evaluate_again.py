@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dfl_ray.config.locations import says_where
-from dfl_ray.config.overrides import parse_override
+from dfl_ray.config.overrides import key_of
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.export_device import open_saved
 from dfl_ray.simulation.lengthen import PLACES_IN_WORDS
@@ -45,7 +45,7 @@ def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> 
         InputError: A key that says nothing to an evaluation; or see `open_saved`.
     """
     for word in overrides:
-        key = ".".join(parse_override(word)[0])
+        key = key_of(word)
         of_evaluation = key == "evaluate" or key.startswith("evaluate.")
         if key in UNREAD or not (of_evaluation or key in READ or says_where(word)):
             raise InputError(

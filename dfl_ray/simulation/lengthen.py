@@ -11,7 +11,7 @@ from dfl_ray.config.check import value_at
 from dfl_ray.config.load import load_config
 from dfl_ray.config.locations import says_where, with_absolute_paths
 from dfl_ray.config.methods import SparseOrthogonalConfig
-from dfl_ray.config.overrides import MOVED, parse_override
+from dfl_ray.config.overrides import key_of
 from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
@@ -95,16 +95,13 @@ def only_places(what: str, overrides: Sequence[str]) -> None:
     """
     for word in overrides:
         if not says_where(word):
-            raise InputError(
-                f"`{word.partition('=')[0]}` says nothing to {what}", got=word, expected=PLACES_IN_WORDS
-            )
+            raise InputError(f"`{key_of(word)}` says nothing to {what}", got=word, expected=PLACES_IN_WORDS)
 
 
 def _check_places(config: Config, places: Sequence[str]) -> None:
     """Refuse to say where something lies that the run does not have."""
     for word in places:
-        path = parse_override(word)[0]
-        key = ".".join(MOVED.get(path, path))
+        key = key_of(word)
         if value_at(config, key) is None:
             raise InputError(
                 f"A run cannot change its `{key}` on its way",

@@ -54,8 +54,7 @@ def model_card(
         if merged
         else "LoRA adapters, one a task" if experts else "LoRA adapter"
     )  # fmt: skip
-    measured = run.accuracy_means["round"]
-    last = int(measured.max()) if len(measured) else 0
+    last = run.last_evaluated
     columns = ["device", "task", "rule", "accuracy", "chance"]
     rows = run.table("evaluation", columns=columns, rounds=(last, last))
     rows = rows[rows["device"] == device]

@@ -25,7 +25,7 @@ from dfl_ray.views.device import (
 from dfl_ray.views.learning import energy_of_devices, learning_state, routing, task_matrices
 from dfl_ray.views.maps import device_map
 from dfl_ray.views.radio import rate_distribution, schedule, sinr_distribution
-from dfl_ray.views.scaling import scaling
+from dfl_ray.views.scaling import number_of_devices, scaling
 
 One = Callable[[Run], go.Figure]
 Several = Callable[[Sequence[Run]], go.Figure]
@@ -233,8 +233,7 @@ def device_count(run: Run) -> int:
     Returns:
         The number, 0 where neither says it.
     """
-    count = run.config.get("devices", {}).get("count")
-    if isinstance(count, int):
+    if count := number_of_devices(run):
         return count
     nodes = run.nodes_at(run.last_round)
     return int(nodes["device"].max()) + 1 if len(nodes) else 0

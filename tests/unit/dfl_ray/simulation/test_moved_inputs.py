@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -126,3 +127,18 @@ def test_a_bundle_of_such_a_run_is_written_and_its_replay_names_them(
     assert "needs dfl-example 0.3" in capsys.readouterr().out and out.is_file()
     assert main(["replay", str(out)]) == 2
     assert "not installed here: dfl-example 0.3" in capsys.readouterr().err
+
+
+def test_a_bundle_is_compared_wherever_its_configuration_can_be_read(
+    moved: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A package that extends dfl-ray was installed then and is not now, but the run has nothing of it."""
+    run = tmp_path / "run"
+    shutil.copytree(moved[0], run)
+    info = json.loads((run / "run.json").read_text())
+    info["versions"]["dfl-example"] = "0.3"
+    (run / "run.json").write_text(json.dumps(info))
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"(?m)^seed: \d+", "seed: 977", text))
+    assert main(["bundle", str(run), "-o", str(tmp_path / "run.zip")]) == 2
+    assert "`seed` was" in capsys.readouterr().err
