@@ -62,6 +62,15 @@ class Visit:
             assert time.monotonic() < end, f"never: {script}; {self.complaints}"
             self.page.wait_for_timeout(30)
 
+    def show(self, name: str) -> None:
+        """Scroll to a figure and wait until nothing moves: all in view is drawn, the figure too and still in view."""
+        holder = f"document.querySelector('.figure[data-name={name}]')"
+        for wanted in (f"inView.has({holder})", "[...inView].every(one => one.drawn)"):
+            self.page.evaluate(f"{holder}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+            self.until(wanted)
+        self.page.evaluate(f"{holder}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        self.until(f"inView.has({holder}) && [...inView].every(one => one.drawn)")
+
     def draw_all(self) -> list[str]:
         """Scroll through the page until all is drawn; the names of the figures."""
         self.page.evaluate(
@@ -109,11 +118,7 @@ def test_a_new_round_is_seen_without_loading_the_page_anew_and_the_map_plays(vis
     visit.until(f"{last} === 4")
     assert visit.page.evaluate("window.mark") == 1
     assert visit.page.locator("#play output").inner_text() == "round 4"
-    visit.page.locator(
-        ".figure[data-name=device_map]"
-    ).scroll_into_view_if_needed()  # only what is seen is drawn
-    visit.until("inView.has(document.querySelector('.figure[data-name=device_map]'))")
-    visit.until("document.querySelector('.figure[data-name=device_map]').drawn")
+    visit.show("device_map")
     visit.asked.clear()
     visit.page.locator("#play button").click()
     visit.until("document.querySelector('#play output').textContent === 'round 4' && !playing")
