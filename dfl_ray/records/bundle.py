@@ -20,7 +20,7 @@ from typing import Any
 from dfl_ray.errors import InputError
 from dfl_ray.records.folder import check_records, table_folders
 from dfl_ray.records.folder_checks import check_run_folder
-from dfl_ray.records.parts import parse_name
+from dfl_ray.records.part_files import parse_name
 
 METADATA = "ro-crate-metadata.json"
 VERSIONS = "requirements.txt"

@@ -163,7 +163,7 @@ def _compare(path: Path, entry: list[Any], *, contents: bool) -> InputError | No
 
 def _is_replaced(path: Path) -> bool:
     """Whether a wider part has taken the place of a listed part: a crash between both writes leaves the old entry."""
-    from dfl_ray.records.parts import list_parts, parse_name
+    from dfl_ray.records.part_files import list_parts, parse_name
 
     own = parse_name(path)
     if own is None:

@@ -20,6 +20,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, lock, parts
 from dfl_ray.records.folder_checks import check_empty, check_folder, check_run_folder
 from dfl_ray.records.info import STATES, State, new_info, now, read_info, write_info, write_text_atomically
+from dfl_ray.records.part_files import check_complete, list_parts, parse_name
 from dfl_ray.records.remote import Mirror
 from dfl_ray.records.schema import SCHEMA_VERSION, TABLES, TOPOLOGY_TABLES, conform
 
@@ -178,9 +179,9 @@ class RunFolder:
         if listed is None and read_info(self.path / "run.json")["schema_version"] != SCHEMA_VERSION:
             return
         before = listed or {}
-        after = {name: entry for name, entry in before.items() if parts.parse_name(Path(name)) is None}
+        after = {name: entry for name, entry in before.items() if parse_name(Path(name)) is None}
         for table in table_folders(self.path):
-            for part in parts.list_parts(table)[0]:
+            for part in list_parts(table)[0]:
                 name = part.path.relative_to(self.path).as_posix()
                 if name not in rewritten:
                     after[name] = before.get(name) or checksums.checksum(part.path)
@@ -260,7 +261,7 @@ class RunFolder:
             part.path.relative_to(self.path).as_posix()
             for table in table_folders(self.path)
             if table.is_relative_to(folder)
-            for part in parts.list_parts(table)[0]
+            for part in list_parts(table)[0]
             if parts.reaches_beyond(part, after_round)
         }
 
@@ -354,7 +355,7 @@ def check_records(path: Path, *, contents: bool = False) -> None:
     for table in table_folders(path):
         for last in (False, False, True):  # a live run may merge parts while they are listed
             try:
-                parts.check_complete(table)
+                check_complete(table)
                 break
             except InputError:
                 if last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,10 @@ from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES, WALL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+BLOCK_ROWS = 2_000_000
+"""Rows of a table that are read at a time where all of it is looked through: a few hundred megabytes."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,20 @@ class Run:
         filters = [("round", ">=", first), ("round", "<=", min(last, self.last_round))]
         table = parts.read(self.path / f"{name}.parquet", TABLES[name], columns=columns, filters=filters)
         return _frame(table)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Spans of rounds to read tables by, of about `BLOCK_ROWS` rows of the largest of them.
+
+        Args:
+            names: The tables that are to be read.
+
+        Yields:
+            (first, last) for `table`; together all rounds from 0, the evaluation before tuning, to the last.
+        """
+        rows = max((parts.count_rows(self.path / f"{name}.parquet") for name in names), default=0)
+        step = max(1, BLOCK_ROWS * self.last_round // max(rows, 1))
+        for first in range(0, self.last_round + 1, step):
+            yield first, min(first + step - 1, self.last_round)
 
     def of_device(
         self, name: str, device: int, columns: Sequence[str], where: Sequence[tuple[str, str, Any]] = ()

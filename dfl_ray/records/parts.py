@@ -1,10 +1,9 @@
 """A table on disk as a folder of Parquet part files: append, compact, truncate and read, each step atomic.
 
-A part is named `part-<first>-<last>.parquet` by the appends it holds. A compacted part covers the range of
-the parts it replaces; if a crash leaves both, the wider one wins and the others are ignored and later
-removed. So every reader sees every row once, and `pandas.read_parquet(folder)` works too, since names that
-start with a dot are skipped by it. (That plain call can see rows twice in one case: after a crash between
-writing a compacted part and removing its sources, until the folder is next truncated or finished.)
+Which files are the parts of a table `records.part_files` tells. Every reader sees every row once, and
+`pandas.read_parquet(folder)` works too, since names that start with a dot are skipped by it. (That plain call can
+see rows twice in one case: after a crash between writing a compacted part and removing its sources, until the
+folder is next truncated or finished.)
 
 A part keeps the schema version it was written with. Reading and merging bring older parts to the present schema:
 columns that came later are null in them.
@@ -13,11 +12,10 @@ columns that came later are null in them.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,105 +23,13 @@ import pyarrow.parquet as pq
 
 from dfl_ray.errors import InputError
 from dfl_ray.records.files import naming_file, replacing, sync_folder
+from dfl_ray.records.part_files import Part, list_parts, part_path
 from dfl_ray.records.schema import SCHEMA_VERSION, came_with, upgrade
+
+T = TypeVar("T")
 
 COMPACT_EVERY = 64
 _ROW_GROUP = 1 << 17
-
-
-@dataclass(frozen=True, order=True)
-class Part:
-    """One part file and the range of appends it holds, both ends included.
-
-    Attributes:
-        first: Number of the first append in it.
-        last: Number of the last one.
-        path: The file.
-    """
-
-    first: int
-    last: int
-    path: Path
-
-    @property
-    def span(self) -> int:
-        """Number of appends in the part."""
-        return self.last - self.first + 1
-
-
-def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
-    """List the parts of a table in order, and those superseded by a wider part.
-
-    Args:
-        folder: The table's folder; a missing one has no parts.
-
-    Returns:
-        The parts that count, and those that a wider one replaces.
-    """
-    named = (parse_name(path) for path in folder.glob("part-*.parquet"))
-    found = sorted((part for part in named if part), key=lambda p: (p.first, -p.last))
-    live: list[Part] = []
-    superseded: list[Part] = []
-    for part in found:
-        (superseded if live and part.last <= live[-1].last else live).append(part)
-    return live, superseded
-
-
-def parse_name(path: Path) -> Part | None:
-    """Read the range of appends from the name of a part.
-
-    Args:
-        path: A file.
-
-    Returns:
-        The part; None if the file is not named as one.
-    """
-    found = re.fullmatch(r"part-([0-9]{9})-([0-9]{9})\.parquet", path.name)
-    return Part(int(found[1]), int(found[2]), path) if found and int(found[1]) <= int(found[2]) else None
-
-
-def check_complete(folder: Path) -> list[Part]:
-    """List the parts of a table and refuse a table in which one is missing or strays.
-
-    Args:
-        folder: The table's folder; a missing one has no parts.
-
-    Returns:
-        The parts that count.
-
-    Raises:
-        InputError: The ranges of the parts do not follow each other, or a file is named like no part.
-    """
-    live, _ = list_parts(folder)
-    stray = next((path for path in sorted(folder.glob("part-*")) if parse_name(path) is None), None)
-    if stray is not None:
-        raise _foreign(stray)
-    expected = 0
-    for part in live:
-        if part.first != expected:
-            raise InputError(
-                f"A part of the table {folder} is missing, or {part.path.name} is not of this run",
-                got=f"part {part.first} behind part {expected - 1}"
-                if expected
-                else f"part {part.first} as the first",
-                expected=f"part {expected}",
-                change="Restore the missing file from a copy, or remove the stray one.",
-            )
-        expected = part.last + 1
-    return live
-
-
-def _foreign(path: Path) -> InputError:
-    return InputError(
-        f"{path} is not a part of a record table",
-        got=f"the name {path.name}",
-        expected="part-<first>-<last>.parquet with nine digits each",
-        change="Remove that file from the run folder.",
-    )
-
-
-def _part_path(folder: Path, first: int, last: int) -> Path:
-    return folder / f"part-{first:09d}-{last:09d}.parquet"
 
 
 def append(folder: Path, table: pa.Table) -> None:
@@ -135,7 +41,7 @@ def append(folder: Path, table: pa.Table) -> None:
     """
     parts, _ = list_parts(folder)
     sequence = parts[-1].last + 1 if parts else 0
-    path = _part_path(folder, sequence, sequence)
+    path = part_path(folder, sequence, sequence)
     _write_atomically(path, table.schema, [table])
     _compact_tail([*parts, Part(sequence, sequence, path)], table.schema)
 
@@ -185,7 +91,7 @@ def compact(folder: Path, schema: pa.Schema) -> None:
 
 
 def _merge(parts: Sequence[Part], schema: pa.Schema) -> Part:
-    path = _part_path(parts[0].path.parent, parts[0].first, parts[-1].last)
+    path = part_path(parts[0].path.parent, parts[0].first, parts[-1].last)
     _write_atomically(path, schema, (upgrade(_read_whole(part.path), schema) for part in parts))
     _remove(parts)
     return Part(parts[0].first, parts[-1].last, path)
@@ -280,16 +186,66 @@ def read(folder: Path, schema: pa.Schema, *, columns: Sequence[str] | None = Non
         InputError: A part is of a newer schema, is damaged or missing, or is not a table of this kind.
         OSError: The folder changed at each of five attempts to read it.
     """
-    for _ in range(5):  # a live run may merge parts between listing and reading; then list again
-        try:
-            tables = list(_read_parts(folder, schema, columns, filters))
-            break
-        except FileNotFoundError:
-            continue
-    else:
-        raise OSError(f"{folder} kept changing while it was read")
+    tables = _settled(folder, lambda: list(_read_parts(folder, schema, columns, filters)))
     wanted = schema if columns is None else _chosen(schema, columns)
     return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def count_rows(folder: Path) -> int:
+    """Number of rows of a table, by the footers of its parts.
+
+    Args:
+        folder: The table's folder; without parts there are none.
+
+    Returns:
+        Rows of all parts.
+
+    Raises:
+        InputError: A part is damaged.
+        OSError: The folder changed at each of five attempts to read it.
+    """
+
+    def counted() -> int:
+        rows = 0
+        for part in list_parts(folder)[0]:
+            with naming_file(part.path):
+                rows += pq.read_metadata(part.path).num_rows
+        return rows
+
+    return _settled(folder, counted)
+
+
+def check_rows(folder: Path, schema: pa.Schema) -> None:
+    """Read every row of a table once, a row group at a time, for the errors that it would give.
+
+    Args:
+        folder: The table's folder; without parts there is nothing to read.
+        schema: The table's schema.
+
+    Raises:
+        InputError: A part is of a newer schema, is damaged or missing, or is not a table of this kind.
+        OSError: The folder changed at each of five attempts to read it.
+    """
+
+    def checked() -> None:
+        for part in list_parts(folder)[0]:
+            names = check_part(part.path, schema).names
+            wanted = [name for name in schema.names if name in names]
+            with naming_file(part.path), pq.ParquetFile(part.path, page_checksum_verification=True) as file:
+                for group in range(file.num_row_groups):
+                    upgrade(file.read_row_group(group, columns=wanted), schema)
+
+    _settled(folder, checked)
+
+
+def _settled(folder: Path, read: Callable[[], T]) -> T:
+    """What is read of a folder; where a live run merged parts between listing and reading, it is listed again."""
+    for _ in range(5):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    raise OSError(f"{folder} kept changing while it was read")
 
 
 def _chosen(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:

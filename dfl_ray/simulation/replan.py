@@ -38,7 +38,6 @@ SUMS = (
     "delivered",
 )  # fmt: skip
 """Columns of `rounds` that add up over a run."""
-_BLOCK_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -252,17 +251,12 @@ def _linked(config: Config) -> frozenset[Link]:
 
 def _recorded(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
     """Round, its transfers and its devices; so many rounds are read at a time as fit into a few hundred megabytes."""
-    rounds = run.rounds["round"].tolist()
-    devices = max(1, len(_positions(run, 1)))
-    largest = max(devices, int(run.rounds["transfers"].max())) if rounds else 1
-    step = max(1, _BLOCK_ROWS // largest)
-    for start in range(0, len(rounds), step):
-        block = (rounds[start], rounds[min(start + step, len(rounds)) - 1])
+    for block in run.blocks(["transfers", "devices"]):
         hops = run.table("transfers", columns=list(COLUMNS), rounds=block)
         names = ["round", "device", "compute_s", "compute_energy_j", "alive"]
         figures = run.table("devices", columns=names, rounds=block)
         sent, trained = dict(tuple(hops.groupby("round"))), dict(tuple(figures.groupby("round")))
-        for r in rounds[start : start + step]:
+        for r in sorted(trained):
             ordered = sent.get(r, hops.iloc[:0]).sort_values("transfer", kind="stable", ignore_index=True)
             yield r, ordered, trained[r].sort_values("device", kind="stable")
 

@@ -77,7 +77,7 @@ def replay_config(folder: Path, overrides: Sequence[str], runs_dir: Path, *, rep
 
 
 def compare(was: Run, now: Run) -> Replayed:
-    """Compare all records of two runs, round by round where they have rounds.
+    """Compare all records of two runs, some rounds at a time.
 
     Columns of the machine (wall times, actors) are left out.
 
@@ -90,12 +90,19 @@ def compare(was: Run, now: Run) -> Replayed:
     """
     first, worst, beyond = "", 0.0, False
     for name in TABLES:
-        found, size, over = _compare_table(name, comparable(was.table(name)), comparable(now.table(name)))
-        first, worst, beyond = first or found, max(worst, size), beyond or over
+        for span in _spans(was, now, name):
+            pair = (comparable(run.table(name, rounds=span)) for run in (was, now))
+            found, size, over = _compare_table(name, *pair)
+            first, worst, beyond = first or found, max(worst, size), beyond or over
     if not was.partition.equals(now.partition):
         first, beyond = "partition: other rows on some device", True
     verdict = "equal" if not first else "different" if beyond else "close"
     return Replayed(verdict, first, worst, tuple(_circumstances(was.info, now.info)))
+
+
+def _spans(was: Run, now: Run, name: str) -> Iterator[tuple[int, int]]:
+    """Spans of rounds to compare a table by, with those that only one of the runs has."""
+    yield from max(was, now, key=lambda run: run.last_round).blocks([name])
 
 
 def _compare_table(name: str, was: pd.DataFrame, now: pd.DataFrame) -> tuple[str, float, bool]:

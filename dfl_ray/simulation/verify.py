@@ -9,6 +9,7 @@ from pathlib import Path
 from dfl_ray.errors import InputError
 from dfl_ray.records import checksums, parts
 from dfl_ray.records.folder_checks import check_run_folder
+from dfl_ray.records.part_files import check_complete
 from dfl_ray.records.partition import FILE as PARTITION
 from dfl_ray.records.partition import read_partition
 from dfl_ray.records.schema import TABLES, TOPOLOGY_TABLES
@@ -71,8 +72,8 @@ def verify(folder: Path) -> Verified:
     tables = {folder / f"{name}.parquet": schema for name, schema in TABLES.items()}
     tables |= {folder / "topology" / f"{name}.parquet": schema for name, schema in TOPOLOGY_TABLES.items()}
     for table, schema in tables.items():
-        attempt(lambda table=table: parts.check_complete(table))
-        attempt(lambda table=table, schema=schema: parts.read(table, schema))
+        attempt(lambda table=table: check_complete(table))
+        attempt(lambda table=table, schema=schema: parts.check_rows(table, schema))
     if (folder / PARTITION).is_file():
         attempt(lambda: read_partition(folder))
     rounds: list[int] = []

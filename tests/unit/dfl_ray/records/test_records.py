@@ -29,10 +29,12 @@ from dfl_ray.records import (
     comparable,
     held_tasks,
     load_run,
+    loading,
     parts,
     topology_tables,
 )
-from dfl_ray.records.parts import COMPACT_EVERY, list_parts
+from dfl_ray.records.part_files import list_parts
+from dfl_ray.records.parts import COMPACT_EVERY
 from dfl_ray.records.results import holders
 from dfl_ray.records.schema import SCHEMA_VERSION, conform
 from dfl_ray.records.topology import write_graphml
@@ -353,7 +355,7 @@ def test_a_topology_is_read_without_those_of_other_rounds(folder: RunFolder, mon
         assert set(found[0]["x_m"]) == set(found[1]["length_m"]) == {held} == set(run.nodes_at(asked)["x_m"])
     assert sorted(holders(run)) == [(0, "a"), (0, "b"), (1, "a"), (2, "a"), (2, "b")]
     assert max(rows) == 3
-    part = parts.list_parts(folder.path / "topology" / "nodes.parquet")[0][-1]
+    part = list_parts(folder.path / "topology" / "nodes.parquet")[0][-1]
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", None)
     assert parts.reaches_beyond(part, 3) and not parts.reaches_beyond(part, 4)
 
@@ -385,3 +387,22 @@ def test_part_of_a_table_can_be_read(folder: RunFolder):
     run: Run = load_run(folder.path)
     part = run.table("evaluation", columns=["task", "accuracy"], rounds=(2, 2))
     assert list(part.columns) == ["task", "accuracy"] and len(part) == 6
+
+
+def test_all_rounds_can_be_read_in_blocks(folder: RunFolder, monkeypatch):
+    monkeypatch.setattr(loading, "BLOCK_ROWS", 20)  # six rows a round, so three rounds at a time
+    assert list(load_run(folder.path).blocks(["evaluation"])) == [(0, 0)]
+    for number in range(1, 8):
+        folder.append({"rounds": rounds_row(number), "evaluation": evaluation_rows(number)}, number)
+    run: Run = load_run(folder.path)
+    assert list(run.blocks(["evaluation", "rounds"])) == [(0, 2), (3, 5), (6, 7)]
+    assert list(run.blocks(["rounds"])) == [(0, 7)] and list(run.blocks([])) == [(0, 7)]
+    read = pd.concat([run.table("evaluation", rounds=block) for block in run.blocks(["evaluation"])])
+    assert read.reset_index(drop=True).equals(run.evaluation)
+    part = list_parts(folder.path / "evaluation.parquet")[0][-1].path
+    parts.check_rows(part.parent, TABLES["evaluation"])
+    data = bytearray(part.read_bytes())
+    data[40] ^= 0xFF
+    part.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        parts.check_rows(part.parent, TABLES["evaluation"])
