@@ -104,7 +104,8 @@ def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: Re
         hosts.note_run(folder.path)
         folder = mirrored(folder)
         progress.open(folder.path)
-        folder.update_info(**{KEY: fingerprint(experiment)})
+        with progress.stage("fingerprint"):
+            folder.update_info(**{KEY: fingerprint(experiment)})
         copy_out(folder)
     except BaseException as error:
         with suppress(Exception):  # what has happened tells more
@@ -191,7 +192,8 @@ def _compared_inputs(
     folder: RunFolder, experiment: Experiment, progress: Progress, changed: bool
 ) -> dict[str, Any]:
     """Refuse other inputs than the run began with, or with `changed` note them; what `run.json` is to hold of them."""
-    found = fingerprint(experiment)
+    with progress.stage("fingerprint"):
+        found = fingerprint(experiment)
     try:
         refuse_changed_inputs(folder.path, folder.info, found)
     except InputError as error:
