@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
-from dfl_ray.errors import InputError, LostError, RunError
+from dfl_ray.errors import InputError, LostError, RunError, first_line
 
 
 def is_loss(error: RayError) -> bool:
@@ -111,13 +111,3 @@ def without_room(name: str, capacity_s: float, shared: bool) -> str:
         f"The replacement of actor `{name}` did not start within {capacity_s:.0f} s "
         "(`runtime.actor_timeout_s`)."
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text; the name of its kind where it has none.
-
-    Args:
-        error: The error.
-    """
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

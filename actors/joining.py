@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.session import job_config
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, first_line
 
 MODE = "RAY_AUTH_MODE"
 """Ray's variable that says whether tokens are asked for and sent."""
@@ -82,8 +82,7 @@ def join(address: str, settings: Mapping[str, Any]) -> None:
     try:
         ray.init(address=address, job_config=job_config(), **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise not_joined(address, reason) from error
+        raise not_joined(address, first_line(error)) from error
 
 
 def own_token() -> str | None:

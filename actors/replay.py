@@ -23,7 +23,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from actors import failures
 from actors.nodes import NodePlacement, Started
-from dfl_ray.errors import LostError
+from dfl_ray.errors import LostError, first_line
 
 REPLACEMENT_NOTICE_S = 20.0
 """Time a replacement may take to start before the user is told that it waits for free resources."""
@@ -330,7 +330,7 @@ class RecoverableActor:
         """
         if self._restarts_left <= 0:
             raise LostError(
-                f"Actor `{self.name}` died and may not be replaced again ({failures.first_line(error)}). See "
+                f"Actor `{self.name}` died and may not be replaced again ({first_line(error)}). See "
                 "`runtime.max_restarts`."
             ) from error
         with suppress(RayError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dfl_ray.errors import InputError, RunError
+from dfl_ray.errors import InputError, RunError, first_line
 
 LEAST_HANDLES = 256
 """Open files that a run with Ray needs at least; Ray waits for ever where it has too few."""
@@ -33,10 +33,10 @@ def explained() -> Iterator[None]:
 
 
 def _not_started(error: Exception) -> RunError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return RunError(
-        f"Ray did not start on this machine: {reason} A busy machine or one short of memory is the usual reason; how "
-        "long Ray waits for its own services is fixed in it. Try again, or run without it: runtime.backend=local."
+        f"Ray did not start on this machine: {first_line(error)} A busy machine or one short of memory is the "
+        "usual reason; how long Ray waits for its own services is fixed in it. Try again, or run without it: "
+        "runtime.backend=local."
     )
 
 

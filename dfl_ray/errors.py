@@ -101,6 +101,17 @@ def close_words(word: str, names: Iterable[str]) -> list[str]:
     return [by_case[name] for name in same or containing or near]
 
 
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of an error's text; the name of its kind where it has none.
+
+    Args:
+        error: The error.
+        most: Characters that are kept of it; None keeps all.
+    """
+    text = str(error).strip()
+    return text.splitlines()[0][:most].rstrip() if text else type(error).__name__
+
+
 def tell(text: str) -> None:
     """Say something on standard error, which may be gone."""
     with contextlib.suppress(OSError, ValueError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, first_line
 from dfl_ray.models.hub import check_hub
 
 if TYPE_CHECKING:
@@ -82,10 +82,9 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
         found: Any = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
         return found
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise InputError(
             f"The tokenizer of `{path}` can't be loaded",
-            got=reason,
+            got=first_line(error, 300),
             expected="tokenizer files that AutoTokenizer.from_pretrained reads",
             change="Check `model.name`.",
         ) from error

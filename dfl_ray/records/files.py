@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, first_line
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def naming_file(path: Path) -> Iterator[None]:
             raise
         raise InputError(
             f"{path} is damaged",
-            got=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            got=first_line(error, 200),
             expected="a whole Parquet file",
             change="Restore it from a copy; `dfl-ray verify RUN` lists all that is damaged.",
         ) from error

@@ -256,7 +256,7 @@ def _recorded(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
         names = ["round", "device", "compute_s", "compute_energy_j", "alive"]
         figures = run.table("devices", columns=names, rounds=block)
         sent, trained = dict(tuple(hops.groupby("round"))), dict(tuple(figures.groupby("round")))
-        for r in sorted(trained):
+        for r in sorted(set(figures["round"].tolist())):
             ordered = sent.get(r, hops.iloc[:0]).sort_values("transfer", kind="stable", ignore_index=True)
             yield r, ordered, trained[r].sort_values("device", kind="stable")
 

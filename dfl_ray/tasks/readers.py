@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dfl_ray.errors import InputError, nearest
+from dfl_ray.errors import InputError, first_line, nearest
 from dfl_ray.tasks.rows import NOT_UTF8, BadRow, DoubledFields
 
 Record = tuple[str, Any]
@@ -286,7 +286,7 @@ def _parquet(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
                     except UnicodeDecodeError as error:
                         yield place, BadRow(place, _not_utf8(error.object, error.start))
     except pyarrow.ArrowException as error:
-        raise InputError(f"The task file {path} is not Parquet", got=str(error).splitlines()[0]) from None
+        raise InputError(f"The task file {path} is not Parquet", got=first_line(error)) from None
 
 
 def _check_columns(path: Path, columns: list[str], fields: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, first_line
 
 
 def optional_library(module: str, tracker: str, install: str) -> Any:
@@ -56,7 +56,15 @@ class Guard:
         try:
             yield
         except Exception as error:  # anything a foreign library can do
-            if not self._warned:
-                self._warned = True
-                text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                self._say(f"{self._name} {what} ({text}); the run goes on, its records are on disk.")
+            told = first_line(error, 200).rstrip(".")
+            self.warn(f"{what} ({told}); the run goes on, its records are on disk.")
+
+    def warn(self, what: str) -> None:
+        """Tell the first thing that went wrong, and no other.
+
+        Args:
+            what: The sentence behind the tracker's name.
+        """
+        if not self._warned:
+            self._warned = True
+            self._say(f"{self._name} {what}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shlex
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dfl_ray.errors import first_line
 from dfl_ray.records import RunFolder, load_run
+from dfl_ray.tracking.guard import Guard
 from dfl_ray.tracking.metrics import HISTOGRAM_OF_EXTRA, scalar_metrics, summary_metrics
 from dfl_ray.tracking.tracker import NullTracker, Tracker
 
@@ -100,7 +101,7 @@ class WandbTracker:
         self._verbose = verbose
         self._run: Any = None
         self._folder: RunFolder | None = None
-        self._warned = False
+        self._guard = Guard("W&B", say)
 
     @property
     def run(self) -> Any:
@@ -120,7 +121,9 @@ class WandbTracker:
                 try:
                     self._run = self._init(wandb, "online", run_id, config)
                 except Exception as error:  # whatever W&B raises: no server, a refused key, a full quota
-                    self._warn(f"is not reachable ({_first_line(error)}); it is written to disk instead")
+                    self._guard.warn(
+                        f"is not reachable ({first_line(error, 200)}); it is written to disk instead."
+                    )
                     wandb.teardown()  # its service holds the failed run's id and would refuse it
                     self._quiet_setup(wandb)
             if self._run is None:
@@ -140,10 +143,12 @@ class WandbTracker:
         try:
             found = bool(wandb.login(prompt=False, verify=False))
         except Exception as error:  # a malformed key must not stop a run
-            self._warn(f"key is not usable ({_first_line(error)}); the run is written to disk instead")
+            self._guard.warn(
+                f"key is not usable ({first_line(error, 200)}); the run is written to disk instead."
+            )
             return False
         if not found and self._mode == "online":
-            self._warn("has no key (`wandb login`); the run is written to disk instead")
+            self._guard.warn("has no key (`wandb login`); the run is written to disk instead.")
         return found
 
     def _init(self, wandb: Any, mode: str, run_id: str, config: Mapping[str, Any]) -> Any:
@@ -237,19 +242,6 @@ class WandbTracker:
             f"W&B, to read here: wandb beta leet {_shown(folder)}",
         ]
 
-    @contextlib.contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        """Let no failure of W&B out: the run and its records matter more."""
-        try:
-            yield
-        except Exception as error:  # anything W&B or the network can do
-            self._warn(f"{what} ({_first_line(error)}); the run goes on, its records are on disk")
-
-    def _warn(self, what: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self._say(f"W&B {what}.")
-
 
 def _shown(path: Path) -> str:
     """A path as one would type it here: relative if it lies below, else absolute."""
@@ -260,11 +252,6 @@ def _shown(path: Path) -> str:
 def new_id() -> str:
     """A W&B run id: eight random letters and digits, from the system and not from any seed."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200].rstrip(".") if text else type(error).__name__
 
 
 def _histogram(values: Any) -> Any:

@@ -19,6 +19,7 @@ from dfl_ray.engines.cpu import gate, passes
 from dfl_ray.engines.cpu.activations import ActivationMemory
 from dfl_ray.engines.cpu.arrays import KINDS
 from dfl_ray.engines.gpu.linear import Outputs
+from dfl_ray.errors import first_line
 
 Compile = Literal["auto", "off"]
 
@@ -295,10 +296,9 @@ class _Compiled:
         except Exception as error:
             if self.proven:
                 raise
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
             warnings.warn(
-                f"`{self.plain.__name__}` runs without torch.compile ({type(error).__name__}: {reason}); slower, "
-                "same results. Set `runtime.compile` to `off` to try no more.",
+                f"`{self.plain.__name__}` runs without torch.compile ({type(error).__name__}: "
+                f"{first_line(error, 200)}); slower, same results. Set `runtime.compile` to `off` to try no more.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -242,7 +242,7 @@ def test_the_three_sources_are_dispatched(tmp_path: Path) -> None:
 
 
 AGNEWS = ("Business", "Sci/Tech", "Sports", "World")
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "tasks"  # beside the checkout
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real text tasks are not on this machine")
