@@ -110,9 +110,14 @@ class RunFolder:
         check_run_folder(path)
         return cls(path, lock.acquire(path))
 
-    def begin(self) -> None:
-        """Note that the run goes on: state `running` again, of this schema version; nothing is said of its end."""
-        info = {key: value for key, value in self.info.items() if key not in _OF_ITS_END}
+    def begin(self, *, ended: bool = False) -> None:
+        """Note that the run goes on: state `running` again, of this schema version; nothing is said of its end.
+
+        Args:
+            ended: It has ended and is only to be finished: what is said of its end stays.
+        """
+        dropped = ("failed_by",) if ended else _OF_ITS_END
+        info = {key: value for key, value in self.info.items() if key not in dropped}
         # Rows that follow are of this version, so that an older dfl-ray must no longer take the folder for its own.
         now = {"state": "running", "ended_at": None, "schema_version": SCHEMA_VERSION}
         write_info(self.path / "run.json", info | now)
@@ -195,10 +200,6 @@ class RunFolder:
             paths: Files below the run folder.
         """
         checksums.add_files(self.path, paths)
-
-    def lists(self, name: str) -> bool:
-        """Whether `checksums.json` names a file in a folder of the run."""
-        return any(listed.startswith(f"{name}/") for listed in checksums.read_listed(self.path) or {})
 
     @contextmanager
     def renewing(self, name: str) -> Iterator[Path]:

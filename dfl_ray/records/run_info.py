@@ -85,6 +85,7 @@ class RunInfo(TypedDict, total=False):
     faults: Faults
     privacy: Privacy
     adapters_of_device: dict[str, int]
+    adapters_after: int
 
 
 @lru_cache(maxsize=1)

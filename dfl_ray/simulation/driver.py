@@ -395,5 +395,6 @@ class Driver:
         self.folder.update_info(adapters_of_device=owners)
         with self.folder.renewing("adapters") as place:
             saved = save_final_adapters(self.experiment, checkpoint.state, place)
+        self.folder.update_info(adapters_after=checkpoint.round_index)
         if saved is not None and self.config.track.wandb.save_adapters:
             self.tracker.save_adapters(self.folder.path / "adapters")

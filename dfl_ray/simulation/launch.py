@@ -22,7 +22,7 @@ from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
-from dfl_ray.simulation.resuming import not_written, own_config, refuse_ended, saved_state
+from dfl_ray.simulation.resuming import not_written, only_to_close, own_config, refuse_ended, saved_state
 from dfl_ray.simulation.stopping import stop_on_signals
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.ray_metrics import with_ray_metrics
@@ -159,10 +159,11 @@ def resume(
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
-        refuse_ended(path, folder.info, checkpoint, config)
+        if not (closing := only_to_close(folder.info, checkpoint, own, config)):
+            refuse_ended(path, folder.info, checkpoint, config)
         with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
-            for note in (*notes, f"Resuming {path} after round {done} of {config.rounds}"):
+            for note in (*notes, _what_is_resumed(path, done, config.rounds, closing)):
                 progress.say(note)
 
             def check(experiment: Experiment) -> None:
@@ -173,19 +174,25 @@ def resume(
                 experiment,
                 hosts,
             ):
-                inputs |= ends_kept(folder.info, done)
+                inputs |= {} if closing else ends_kept(folder.info, done)
                 if config.rounds != own.rounds:
                     inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.
                 folder.update_info(**inputs)
-                folder.begin()
+                folder.begin(ended=closing)
                 folder.truncate(done if checkpoint else -1)
                 drop_later(folder.checkpoints, done)
                 return _carry_out(experiment, folder, checkpoint, hosts, progress, tracker)
     finally:
         folder.close()
+
+
+def _what_is_resumed(path: Path, done: int, rounds: int, closing: bool) -> str:
+    if closing:
+        return f"Finishing {path}, which ended after round {done} and died before its adapters and report were written"
+    return f"Resuming {path} after round {done} of {rounds}"
 
 
 def _compared_inputs(
@@ -253,13 +260,16 @@ def _carry_out(
 
 
 def _play(driver: Driver, folder: RunFolder, checkpoint: Checkpoint | None) -> None:
-    """Play the rounds behind a checkpoint; where it is the last, write the adapters that it was killed before."""
+    """Play the rounds behind a checkpoint; where it is that of the end, write the adapters that are not there yet."""
     if checkpoint is None:
         driver.run()
         return
     driver.restore(checkpoint)
-    driver.run(checkpoint.round_index)
-    if checkpoint.round_index == driver.config.rounds and not folder.lists("adapters"):
+    info, done = folder.info, checkpoint.round_index
+    ended = info.get("ended_early_after") == done
+    if not ended:
+        driver.run(done)
+    if (ended or done == driver.config.rounds) and info.get("adapters_after") != done:
         driver.save_adapters(checkpoint)
 
 

@@ -124,6 +124,30 @@ def _recorded(path: Path, done: int) -> int:
     return recorded
 
 
+def only_to_close(
+    info: Mapping[str, Any], checkpoint: Checkpoint | None, own: Config, config: Config
+) -> bool:
+    """Whether a run ended before its last round and died before all that belongs to its end was written.
+
+    Args:
+        info: Its `run.json`.
+        checkpoint: Its newest checkpoint; None where nothing was saved yet.
+        own: The configuration it has.
+        config: The configuration that it is to go on with.
+
+    Returns:
+        True if its newest checkpoint is that of its end, and it is not asked for other rounds or goals that somebody is
+        left to play for.
+    """
+    at_its_end = checkpoint is not None and info.get("ended_early_after") == checkpoint.round_index
+    same_end = (config.rounds, config.stop) == (own.rounds, own.stop)
+    return at_its_end and info.get("state") != "done" and (same_end or _nobody_was_left(info))
+
+
+def _nobody_was_left(info: Mapping[str, Any]) -> bool:
+    return info.get("stopped_by") in (nobody_left(True), nobody_left(False))
+
+
 def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | None, config: Config) -> None:
     """Refuse further rounds of a run whose newest checkpoint is one in which no device has energy and work left.
 
@@ -143,7 +167,7 @@ def refuse_ended(path: Path, info: Mapping[str, Any], checkpoint: Checkpoint | N
         return
     empty = len(checkpoint.driver["absent"]) == config.devices.count
     at_its_end = info.get("ended_early_after") == checkpoint.round_index
-    if empty or (at_its_end and info.get("stopped_by") in (nobody_left(True), nobody_left(False))):
+    if empty or (at_its_end and _nobody_was_left(info)):
         raise InputError(
             f"The run {path} cannot go on: after round {checkpoint.round_index} {nobody_left(not empty).split('.')[0]}",
             expected="a device that has energy and work left",

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from dfl_ray.errors import InputError, RunError
-from dfl_ray.records import RunFolder, load_run
-from dfl_ray.simulation import export
+from dfl_ray.records import checksums, load_run
+from dfl_ray.simulation import driver, export
 from dfl_ray.simulation import launch as launching
 from dfl_ray.simulation.backend import LocalBackend
 from dfl_ray.simulation.checkpoint import Checkpoint
@@ -18,6 +18,7 @@ from dfl_ray.simulation.resuming import refuse_ended
 from dfl_ray.simulation.round_loop import nobody_left
 from dfl_ray.simulation.verify import verify
 from tests.conftest import small_config
+from tests.records import assert_same_records
 
 
 def raising(error):
@@ -97,14 +98,56 @@ def test_adapters_half_written_when_a_run_is_killed_are_written_again(run, monke
         resume(run, ["rounds=3"], json=True)
     monkeypatch.undo()
     assert written and {path: path.read_bytes() for path in before} == before
-    assert not RunFolder.open(run).lists("adapters")
+    assert not _listed(run)
     resume(run, json=True)
     assert not any(path.read_bytes() == content for path, content in before.items())
-    assert (
-        RunFolder.open(run).lists("adapters")
-        and not verify(run).problems
-        and not (run / ".adapters.tmp").exists()
-    )
+    assert _listed(run) and not verify(run).problems and not (run / ".adapters.tmp").exists()
+
+
+def _listed(run):
+    """Files of the run's adapters that have a checksum."""
+    return [name for name in checksums.read_listed(run) or {} if name.startswith("adapters/")]
+
+
+def test_a_lengthened_run_killed_before_its_adapters_does_not_keep_those_of_its_first_end(run, monkeypatch):
+    before = {path: path.read_bytes() for path in (run / "adapters").rglob("*.safetensors")}
+    with monkeypatch.context() as killed:
+        killed.setattr(driver.Driver, "save_adapters", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, ["rounds=3"], json=True)
+    assert _listed(run) and load_run(run).info["adapters_after"] == 2
+    resume(run, json=True)
+    assert load_run(run).info["adapters_after"] == 3
+    assert not any(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("end", ["stop.joules=1e-9", "devices.battery_j=0.02", "caller"])
+def test_a_run_that_ended_early_and_died_before_its_adapters_is_finished_as_if_it_had_not(
+    tmp_path, monkeypatch, end, error
+):
+    words = ["rounds=9", "runtime.backend=local", *([] if end == "caller" else [end])]
+
+    def ran(name):
+        config = small_config(tmp_path, f"name={name}", *words)
+        return launch(config, json=True, on_round_end=lambda folder: end == "caller").folder
+
+    whole = load_run(ran("whole"))
+    with monkeypatch.context() as killed:
+        killed.setattr(export, "save_final_adapters", raising(error))
+        with pytest.raises((KeyboardInterrupt, RunError)):
+            ran("cut")
+    assert not (tmp_path / "cut" / "adapters").exists()
+    cut = load_run(resume(tmp_path / "cut", json=True).folder)
+    assert_same_records(whole, cut, exact=True)
+    ends = ("state", "ended_early_after", "stopped_by", "early_ends", "failed_by", "adapters_after")
+    assert [cut.info.get(key) for key in ends] == [whole.info.get(key) for key in ends]
+    assert whole.last_round < 9 and cut.info["state"] == "done" and _listed(cut.path)
+    if end.startswith("devices"):
+        with pytest.raises(InputError, match="cannot go on"):
+            resume(cut.path, json=True)
+    elif end.startswith("stop"):
+        assert load_run(resume(cut.path, ["stop.joules=null", "rounds=3"], json=True).folder).last_round == 3
 
 
 def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(tmp_path, monkeypatch):
