@@ -1,7 +1,8 @@
 """dfl-ray: wireless devices that fine-tune one language model together without a server, simulated on Ray.
 
-`run(load_config(...))` runs an experiment and returns its `Run`, `plan` says what it would cost, and `load_run(path)`
-gives the records of an earlier run as pandas tables. All else is reached through its own module.
+`run(load_config(...))` runs an experiment and returns its `Run`, `resume` goes on with one, `plan` says what it would
+cost, and `load_run(path)` gives the records of an earlier run as pandas tables. All else is reached through its own
+module.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from dfl_ray.version import VERSION as __version__
 if TYPE_CHECKING:
     from dfl_ray.config.load import load_config
     from dfl_ray.records import Run, load_run
-    from dfl_ray.simulation.library import plan, run
+    from dfl_ray.simulation.library import plan, resume, run
 
-__all__ = ["Run", "__version__", "load_config", "load_run", "plan", "run"]
+__all__ = ["Run", "__version__", "load_config", "load_run", "plan", "resume", "run"]
 
 _LAZY = {
     "Run": "dfl_ray.records",
     "load_config": "dfl_ray.config.load",
     "load_run": "dfl_ray.records",
     "plan": "dfl_ray.simulation.library",
+    "resume": "dfl_ray.simulation.library",
     "run": "dfl_ray.simulation.library",
 }
 

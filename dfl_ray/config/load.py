@@ -20,6 +20,9 @@ from dfl_ray.config.switching import switch_types
 from dfl_ray.config.yamlio import Document, Lines, YAMLError, dump, place_and_reason, read
 from dfl_ray.errors import InputError, nearest
 
+LONGEST_NAME = 255
+"""Most characters of a file's name on usual file systems."""
+
 
 def load_config(
     source: str | Path | None = None,
@@ -170,10 +173,24 @@ def _read_source(source: str | Path | None) -> tuple[Document, str]:
     Raises:
         InputError: No such preset or file, not YAML, or its top level is not a mapping.
     """
+    if not isinstance(source, str | Path | None):
+        raise InputError(
+            "A configuration is loaded from a preset or a file",
+            got=f"{type(source).__name__} {str(source)[:60]}",
+            expected="a preset's name, the path of a YAML file, or None",
+            change="Keys and values come second: load_config(None, {...}). A Config is loaded already.",
+        )
     name = str(source) if source is not None else DEFAULT_PRESET
     if name in preset_names():
         return _mapping(preset_text(name), f"preset `{name}`"), f"preset `{name}`"
     path = Path(name).expanduser()
+    if len(path.name) > LONGEST_NAME or "\n" in name:
+        raise InputError(
+            "A configuration is loaded from a preset or a file",
+            got=f"the text {name[:60]!r}…",
+            expected="a preset's name, or the path of a YAML file",
+            change="Write the YAML into a file, or give keys and values second: load_config(None, {...}).",
+        )
     if path.is_dir():
         raise InputError(f"The configuration `{name}` is a folder", expected="a preset's name or a YAML file")
     if not path.is_file():

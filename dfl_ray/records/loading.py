@@ -45,6 +45,10 @@ class Run:
     info: dict[str, Any]
     last_round: int
 
+    def __repr__(self) -> str:
+        """In one line: what it is and where, not all that it holds."""
+        return f"Run({str(self.path)!r}, {self.info.get('state')}, {self.last_round} rounds)"
+
     @property
     def name(self) -> str:
         """Name of the run."""

@@ -185,7 +185,12 @@ def _judge(
         age_s = max(0.0, now.timestamp() - max(files)) if files else None
         alive = age_s is not None and age_s < 15 * DEAD_AFTER_S
         return ("running", "", age_s) if alive else ("stopped", "it has left no heartbeat", age_s)
-    age_s = max(0.0, (now - beat["at"]).total_seconds())
+    age_s = (now - beat["at"]).total_seconds()
+    if (
+        age_s < -DEAD_AFTER_S
+    ):  # written by a clock that was ahead: the file's own time is that of where it lies
+        age_s = now.timestamp() - (path / HEARTBEAT_NAME).stat().st_mtime
+    age_s = max(0.0, age_s)
     stage = beat.get("stage")
     if age_s > DEAD_AFTER_S:
         return "stopped", f"it ended without a word{f' during: {stage}' if stage else ''}", age_s

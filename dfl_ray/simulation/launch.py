@@ -129,6 +129,7 @@ def resume(
     quiet: bool = False,
     changed: bool = False,
     server: ForkServer | None = None,
+    on_round_end: Callable[[Path], bool] = lambda _folder: False,
 ) -> Outcome:
     """Go on with a run from its newest checkpoint, or from its start if it has none.
 
@@ -140,6 +141,7 @@ def resume(
         quiet: See `launch`.
         changed: Go on although rows, weights or code are others than the run began with; it is noted in `run.json`.
         server: See `launch`.
+        on_round_end: See `launch`.
 
     Returns:
         The run's folder and final figures.
@@ -184,7 +186,7 @@ def resume(
                 folder.begin(ended=closing)
                 folder.truncate(done if checkpoint else -1)
                 drop_later(folder.checkpoints, done)
-                return _carry_out(experiment, folder, checkpoint, hosts, progress, tracker)
+                return _carry_out(experiment, folder, checkpoint, hosts, progress, tracker, on_round_end)
     finally:
         folder.close()
 

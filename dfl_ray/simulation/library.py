@@ -1,4 +1,4 @@
-"""dfl-ray in a program or a notebook: `from dfl_ray import load_config, run, plan, load_run`.
+"""dfl-ray in a program or a notebook: `from dfl_ray import load_config, run, resume, plan, load_run`.
 
 Nothing is printed unless asked for. Where the caller has initialised Ray, its Ray is used and left up; otherwise Ray is
 started for the run and stopped at its end.
@@ -7,7 +7,7 @@ started for the run and stopped at its end.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,69 @@ def run(
     from dfl_ray.simulation.launch import launch
 
     config = load_config() if config is None else _a_config(config, "run")
-    if on_round_end is not None and not callable(on_round_end):
+    watch = _watching(on_round_end)
+    check_inputs(config)
+    return load_run(launch(config, verbose=verbose, quiet=not progress, on_round_end=watch).folder)
+
+
+def resume(
+    of: Run | str | Path,
+    overrides: str | Sequence[str] | Mapping[str, Any] = (),
+    *,
+    on_round_end: OnRoundEnd | None = None,
+    changed: bool = False,
+    progress: bool = False,
+    verbose: bool = False,
+) -> Run:
+    """Go on with a run from its newest checkpoint, or from its start if it has none.
+
+    Args:
+        of: The run, its folder or its URL.
+        overrides: What may change on its way: `rounds` to lengthen it, `stop`, `evaluate`, `checkpoint`, `track`,
+            `runtime`, and where its inputs lie now; texts `a.b=c` or a mapping, as `load_config` takes them.
+        on_round_end: See `run`.
+        changed: Go on although rows, weights or code are others than the run began with; it is noted in `run.json`.
+        progress: Show the progress on standard output.
+        verbose: Show what libraries say.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: No run, one in use or damaged, or it cannot go on so; nothing in it was changed.
+        RunError: The run failed again; what it had saved stays.
+
+    Example:
+        >>> longer = resume("runs/one", {"rounds": 20})  # doctest: +SKIP
+    """
+    from dfl_ray.config.load import override_texts
+    from dfl_ray.records.remote import fetched, is_remote
+    from dfl_ray.simulation.launch import resume as go_on
+
+    if not isinstance(of, Run | str | Path):
+        raise InputError(
+            "`resume` takes a run",
+            got=f"{type(of).__name__} {str(of)[:60]}",
+            expected="a Run, its folder or its URL",
+        )
+    place = of.path if isinstance(of, Run) else of
+    folder = fetched(str(place), whole=True) if is_remote(place) else Path(place).expanduser()
+    more = override_texts(overrides)
+    watch = _watching(on_round_end)
+    return load_run(
+        go_on(folder, more, verbose=verbose, quiet=not progress, changed=changed, on_round_end=watch).folder
+    )
+
+
+def _watching(on_round_end: OnRoundEnd | None) -> Callable[[Path], bool]:
+    """What the driver asks after every round; see `run`."""
+    if on_round_end is None:
+        return lambda _folder: False
+    if not callable(on_round_end):
         raise InputError(
             "`on_round_end` cannot be called", got=repr(on_round_end), expected="a function of a Run"
         )
-    check_inputs(config)
-
-    def watch(folder: Path) -> bool:
-        return on_round_end is not None and _ends(on_round_end(load_run(folder)))
-
-    return load_run(launch(config, verbose=verbose, quiet=not progress, on_round_end=watch).folder)
+    return lambda folder: _ends(on_round_end(load_run(folder)))
 
 
 def _ends(answer: Any) -> bool:

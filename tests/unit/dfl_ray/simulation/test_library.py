@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfl_ray import load_config, load_run, plan, run, views
+from dfl_ray import Run, load_config, load_run, plan, run, views
+from dfl_ray import resume as resume_run
 from dfl_ray.cli import main
 from dfl_ray.cli.again import begun
 from dfl_ray.config.load import resolved_yaml
@@ -329,3 +330,35 @@ def test_saved_adapters_are_attacked(early: Any, tmp_path: Path, capsys: pytest.
     assert rows["membership_auc"].between(0, 1).all()
     assert main(["evaluate", str(early.path), "--privacy", "evaluate.rows_per_task=3"]) == 2
     assert "says nothing to --privacy" in capsys.readouterr().err
+
+
+def test_the_library_goes_on_with_a_run_as_the_command_does(tmp_path: Path) -> None:
+    words = ("rounds=4", "evaluate.every=2", "runtime.backend=local")
+    whole = run(small_config(tmp_path, "name=whole", *words))
+
+    def stopped(so_far: Run) -> None:
+        if so_far.last_round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small_config(tmp_path, "name=cut", *words), on_round_end=stopped)
+    seen: list[int] = []
+    found = resume_run(tmp_path / "cut", on_round_end=lambda so_far: seen.append(so_far.last_round))
+    assert seen == [3, 4] and found.info["state"] == "done"
+    assert comparable(found.devices).equals(comparable(whole.devices))
+    longer = resume_run(found, {"rounds": 6}, on_round_end=lambda so_far: so_far.last_round == 5)
+    assert (longer.last_round, longer.info["ended_early_after"], longer.info["ended_after"]) == (5, 5, [4])
+    assert repr(longer) == f"Run('{tmp_path / 'cut'}', done, 5 rounds)"
+    for wrong, said in ((3, "takes a run"), (tmp_path / "none", "none")):
+        with pytest.raises(InputError, match=said):
+            resume_run(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot change its `seed`"):
+        resume_run(longer, ["seed=3"])
+
+
+@pytest.mark.parametrize(
+    "source", [{"rounds": 3}, 3, load_config(None), str(load_config(None)), "rounds: 3\nseed: 1"]
+)
+def test_what_is_no_preset_and_no_path_says_where_values_go(source: Any) -> None:
+    with pytest.raises(InputError, match=r"load_config\(None, \{"):
+        load_config(source)

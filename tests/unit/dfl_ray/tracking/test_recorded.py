@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import time
@@ -124,6 +125,8 @@ def beat(path: Path, age_s: float, **fields) -> None:
         ("running", 2, "train", "running"),
         ("running", 2, "actors", "waiting"),
         ("running", DEAD_AFTER_S + 30, "train", "stopped"),
+        ("running", -3, "train", "running"),
+        ("running", -9999, "train", "stopped"),  # by a clock that was ahead
         ("done", 9999, None, "finished"),
         ("failed", 9999, "train", "failed"),
         ("interrupted", 9999, None, "stopped"),
@@ -132,6 +135,8 @@ def beat(path: Path, age_s: float, **fields) -> None:
 def test_states_follow_from_the_folder(tmp_path: Path, recorded: str, age_s: float, stage, expected: str):
     path = write_fake_run(tmp_path, fake=Fake(rounds=2, every=1, state=recorded))
     beat(path, age_s, stage=stage, stage_s=1.0)
+    long_ago = time.time() - DEAD_AFTER_S - 30
+    os.utime(path / "heartbeat.json", (long_ago, long_ago))
     state = run_state(path)
     assert state.state == expected
     assert (state.round, state.rounds, state.devices, state.method) == (2, 2, 10, "sparse_orthogonal")
