@@ -24,7 +24,10 @@ TASK_READERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "max_choices": ("files", "hub"),
     }
 )
-"""Keys of `tasks` that not every source reads, and which of ours do; those of installed packages may read any."""
+"""Keys of `tasks` that not every source reads, and which of ours do; those of installed packages read none of them but
+`READ_BY_INSTALLED`, and options of their own."""
+READ_BY_INSTALLED = ("max_choices",)
+"""Keys of `TASK_READERS` that sources of installed packages read: `tasks.assemble`, of which they make tasks, does."""
 SKEW_READERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "skew_alpha": ("skew", "label_dirichlet"),
@@ -85,11 +88,11 @@ def task_problems(config: Config) -> Iterable[Problem]:
         One problem for each that is not at its default.
     """
     tasks, fields = config.tasks, type(config.tasks).model_fields
-    if tasks.source not in TASK_SOURCES.own:
-        return
+    installed = tasks.source not in TASK_SOURCES.own
     for key, sources in TASK_READERS.items():
         usual = default(fields[key])
-        if tasks.source not in sources and getattr(tasks, key) != usual:
+        reads = key in READ_BY_INSTALLED if installed else tasks.source in sources
+        if not reads and getattr(tasks, key) != usual:
             yield Problem(
                 f"`tasks.{key}` is set but nothing would read it",
                 got=f"tasks.source: {tasks.source}",

@@ -14,9 +14,10 @@ from dfl_ray.devices.holdings import Choices, confusions, holdings
 from dfl_ray.devices.merging import Merger
 from dfl_ray.devices.records import EvaluationReport, GroupSetup
 from dfl_ray.devices.routing import OPEN, Router
-from dfl_ray.devices.rules import InferenceRule, inference_rule
+from dfl_ray.devices.rules import InferenceRule, checked_routes, inference_rule
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.scorer import Adapter, Scorer, rows_of
+from dfl_ray.experts.table import RULES
 from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Factors, Method
 from dfl_ray.methods.spec import method_spec
@@ -101,7 +102,7 @@ class Evaluator:
         experts = self._experts(devices)
         rows = _Rows()
         kinds = {name: inference_rule(name) for name in rules}
-        routed = {name: self._choices(devices, kind) for name, kind in kinds.items() if kind.route}
+        routed = {name: self._choices(devices, name, kind) for name, kind in kinds.items() if kind.route}
         one = self._one_expert(experts, routed)
         alike: dict[str, _MergedAnswers] = {}
         for rule, kind in kinds.items():
@@ -156,12 +157,16 @@ class Evaluator:
         whole = {d.index: self.method.expert(d, 0) for d in devices}
         return {(d, t): expert for d, expert in whole.items() for t in tasks}
 
-    def _choices(self, devices: Sequence[Device], rule: InferenceRule) -> Choices:
+    def _choices(self, devices: Sequence[Device], name: str, rule: InferenceRule) -> Choices:
         assert rule.route is not None
         out: Choices = {}
-        own = [np.full(len(rows), task) for task, rows in enumerate(self.scorer.rows)]
+        asked = [len(rows) for rows in self.scorer.rows]
+        own = [np.full(count, task) for task, count in enumerate(asked)]
         for device in devices:
-            for task, chosen in enumerate(rule.route(self.router, device) or own):
+            found = rule.route(self.router, device)
+            if found is not None and name not in RULES.own:
+                found = checked_routes(name, found, asked, len(asked), merges=rule.merge is not None)
+            for task, chosen in enumerate(own if found is None else found):
                 out[device.index, task] = chosen
         return out
 

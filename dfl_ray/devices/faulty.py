@@ -26,7 +26,7 @@ def drawn_faults(config: Config) -> Faults:
         return Faults()
     devices = generator(config.seed, Stream.FAULTS).choice(count, chosen, replace=False)
     numbers = tuple(sorted(int(d) for d in devices))
-    return Faults(numbers, FAULTS[section.kind], section.from_round, section.scale, config.seed)
+    return Faults(numbers, FAULTS[section.kind], section.from_round, section.scale, config.seed, section.kind)
 
 
 def fault_notes(config: Config) -> tuple[str, ...]:

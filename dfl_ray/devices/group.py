@@ -31,7 +31,7 @@ from dfl_ray.devices.records import (
     TrainReport,
 )
 from dfl_ray.devices.sharing import SharedUpdates
-from dfl_ray.devices.snapshots import collect_snapshot, restore_snapshot
+from dfl_ray.devices.snapshots import check_memory, collect_snapshot, restore_snapshot
 from dfl_ray.devices.step_size import step_size
 from dfl_ray.devices.store import bytes_kept, make_store
 from dfl_ray.devices.variates import with_variates
@@ -128,6 +128,8 @@ class DeviceGroup:
         for d, start in zip(devices, self.starts.tolist(), strict=False):
             rows = self.state.rows(start, start + counts[d])
             self.devices[d] = Device(d, adapter_tasks[d], rows, self.method.memory(d))
+        for device in list(self.devices.values())[:1]:
+            check_memory(self.config.name, device.memory)
         self._place = {d: k for k, d in enumerate(devices)}
 
     def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:

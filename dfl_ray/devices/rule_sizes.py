@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
+from dfl_ray.experts.table import RULES
 from dfl_ray.lora.layout import LayerShape, dense_values
 from dfl_ray.methods.spec import method_spec
 
@@ -22,7 +23,7 @@ DENSE_RULES: dict[str, Callable[[Sequence[LayerShape]], int]] = {
 def with_rules_in_reach(
     config: Config, layers: Sequence[LayerShape], tasks: int
 ) -> tuple[Config, tuple[str, ...]]:
-    """Leave rules that are too large for the model out of `evaluate.rules: [all]`.
+    """Leave rules that are too large for the model out of `evaluate.rules: [all]`, and load installed ones.
 
     Args:
         config: The experiment.
@@ -33,10 +34,11 @@ def with_rules_in_reach(
         The configuration, with its rules by name where one is left out; and a sentence on it.
 
     Raises:
-        InputError: A rule that is too large is named.
+        InputError: A rule that is too large is named, or one that can answer nothing.
     """
     spec = method_spec(config.method)
     asked = config.evaluate.rules or spec.compared
+    _load_installed((spec.rule, *asked))
     formed = {rule: tasks * size(layers) for rule, size in DENSE_RULES.items() if rule in spec.rules}
     large = {rule: values for rule, values in formed.items() if values > DENSE_LIMIT}
     for rule in (spec.rule, *asked):
@@ -57,3 +59,12 @@ def with_rules_in_reach(
         f"Of all rules {said} {'is' if len(large) == 1 else 'are'} left out, which would form more than "
         f"{DENSE_LIMIT:,} dense values of this model's layers.",
     )
+
+
+def _load_installed(rules: Sequence[str]) -> None:
+    """Have what is wrong with the rules of installed packages told before anything is started."""
+    for name in rules:
+        if name in RULES and name not in RULES.own:
+            from dfl_ray.devices.rules import inference_rule
+
+            inference_rule(name)

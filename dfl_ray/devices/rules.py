@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from dfl_ray.devices.merging import MergeTask
-from dfl_ray.devices.routing import Router
+from dfl_ray.devices.routing import OPEN, Router
+from dfl_ray.errors import InputError, RunError, paragraph
 from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.experts.gates import arrow_gate, prototype, soft_gate
 from dfl_ray.experts.merging import ties_merge
@@ -50,8 +51,55 @@ def inference_rule(name: str) -> InferenceRule:
 
     Raises:
         ValueError: There is none.
+        InputError: An installed package has something else under this name, or a rule that can answer nothing.
     """
-    return SINGLE if name == "single" else RULES[name]
+    rule = SINGLE if name == "single" else RULES[name]
+    if not isinstance(rule, InferenceRule):
+        raise InputError(
+            f"The inference rule `{name}` is none",
+            got=f"a {type(rule).__name__}",
+            expected="a `dfl_ray.devices.rules.InferenceRule`",
+        )
+    if rule.route is None and rule.merge is None:
+        raise InputError(
+            f"The inference rule `{name}` can answer nothing",
+            got="`InferenceRule` with neither `route` nor `merge`",
+            expected="at least one of them",
+        )
+    return rule
+
+
+def checked_routes(name: str, found: object, rows: Sequence[int], tasks: int, *, merges: bool) -> Routes:
+    """Refuse routes that lead nowhere; those of a rule of an installed package may.
+
+    Args:
+        name: The rule.
+        found: What its `route` gave.
+        rows: Number of held-out rows asked of each task.
+        tasks: Number of tasks T.
+        merges: Whether the rule answers rows that are left `OPEN`.
+
+    Returns:
+        The same.
+
+    Raises:
+        RunError: It is not, for each task, a whole number in [0, T) or `OPEN` for each row.
+    """
+    what = f"The inference rule `{name}` does not say which expert answers which row"
+    least = OPEN if merges else 0
+    expected = f"{tasks} arrays, for each task one of {least} to {tasks - 1} a row ({', '.join(map(str, rows))} rows)"
+    if not isinstance(found, list | tuple) or len(found) != tasks:
+        got = f"{len(found)} arrays" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+        raise RunError(paragraph(what, got=got, expected=expected))
+    for task, (chosen, count) in enumerate(zip(found, rows, strict=True)):
+        if not isinstance(chosen, np.ndarray) or chosen.shape != (count,) or chosen.dtype.kind not in "iu":
+            is_array = isinstance(chosen, np.ndarray)
+            got = f"{chosen.shape} {chosen.dtype}" if is_array else f"a {type(chosen).__name__}"
+            raise RunError(paragraph(what, got=f"{got} for task {task}", expected=expected))
+        wrong = chosen[(chosen < least) | (chosen >= tasks)]
+        if wrong.size:
+            raise RunError(paragraph(what, got=f"{wrong[0]} for a row of task {task}", expected=expected))
+    return found
 
 
 def _own_task(router: Router, device: Device) -> Routes | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dfl_ray.devices.records import Snapshot
+from dfl_ray.errors import InputError, RunError, paragraph
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.waiting import Waiting
 from dfl_ray.packing.store import PART_MB
@@ -55,9 +56,7 @@ def _put(name: str, value: Any, arrays: dict[str, np.ndarray], numbers: Numbers)
     elif is_dataclass(value):
         flatten(value, name, arrays, numbers)
     elif not isinstance(value, dict):
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; a method keeps arrays, numbers and dictionaries of them"
-        )
+        raise TypeError(f"{name} is a {type(value).__name__}")
     elif value and all(type(v) is int for v in value.values()):
         rows = [(*(k if isinstance(k, tuple) else (k,)), v) for k, v in value.items()]
         arrays[f"{name}/{_KEYS}"] = np.array(rows, np.int64)
@@ -140,6 +139,41 @@ def as_tree(names: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+_SAVED = "a dataclass of arrays, numbers, dataclasses and dictionaries of them (`dfl_ray.methods.base.MethodState`)"
+
+
+def check_memory(method: str, memory: object) -> None:
+    """Refuse a method whose state cannot be saved, before the first round.
+
+    Args:
+        method: Its name.
+        memory: What it keeps of a device.
+
+    Raises:
+        InputError: It is no dataclass, or a field holds what `flatten` does not take.
+    """
+    try:
+        if not is_dataclass(memory):
+            raise TypeError(f"memory is a {type(memory).__name__}")
+        flatten(memory, "memory", {}, {})
+    except TypeError as error:
+        what = f"What the method `{method}` keeps of a device cannot be saved"
+        raise InputError(what, got=str(error), expected=_SAVED) from error
+
+
+def _flatten_memory(memory: object, name: str, arrays: dict[str, np.ndarray], numbers: Numbers) -> None:
+    """See `flatten`; what was there at the start has been checked, and fields may have been set since.
+
+    Raises:
+        RunError: A field holds what cannot be saved.
+    """
+    try:
+        flatten(memory, name, arrays, numbers)
+    except TypeError as error:
+        what = f"`{type(memory).__qualname__}`, which the method keeps of a device, cannot be saved"
+        raise RunError(paragraph(what, got=str(error), expected=_SAVED)) from error
+
+
 def in_parts(devices: Mapping[int, Device[Any]]) -> list[tuple[int, ...]]:
     """Divide devices into parts whose state is copied, sent and written at once.
 
@@ -162,7 +196,7 @@ def in_parts(devices: Mapping[int, Device[Any]]) -> list[tuple[int, ...]]:
 
 def _state_bytes(device: Device[Any]) -> int:
     arrays: dict[str, np.ndarray] = {}
-    flatten(device.memory, "memory", arrays, {})
+    _flatten_memory(device.memory, "memory", arrays, {})
     flatten(device.waiting, "waiting", arrays, {})
     return sum(a.nbytes for a in arrays.values()) + sum(getattr(device.state, name).nbytes for name in _STATE)
 
@@ -182,7 +216,7 @@ def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
         for name in _STATE:
             arrays[f"{index}/state/{name}"] = getattr(device.state, name).detach().cpu().numpy().copy()
         numbers[str(index)] = {}
-        flatten(device.memory, f"{index}/memory", arrays, numbers[str(index)])
+        _flatten_memory(device.memory, f"{index}/memory", arrays, numbers[str(index)])
         flatten(device.waiting, f"{index}/waiting", arrays, numbers[str(index)])
     return Snapshot(arrays, numbers)
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dfl_ray.errors import RunError, paragraph
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.seeds import Stream, generator
 
@@ -68,6 +69,7 @@ class Faults:
         since: The first round in which they do it.
         scale: `devices.faults.scale`.
         seed: The run's seed.
+        kind: The fault's name, `devices.faults.kind`.
     """
 
     devices: tuple[int, ...] = ()
@@ -75,6 +77,7 @@ class Faults:
     since: int = 1
     scale: float = 1.0
     seed: int = 0
+    kind: str = ""
 
     @cached_property
     def _faulty(self) -> frozenset[int]:
@@ -94,11 +97,24 @@ class Faults:
 
         Returns:
             (kept,) float32; None = the values as they are.
+
+        Raises:
+            RunError: The fault gives something else.
         """
         if device not in self._faulty or round_index < self.since or self.fault.values is None:
             return None
         rng, shared = (generator(self.seed, Stream.FAULTS, round_index, d, *key) for d in (device, _ALL))
-        return self.fault.values(Said(values, part, self.scale, rng, shared))
+        sent = self.fault.values(Said(values, part, self.scale, rng, shared))
+        if not isinstance(sent, np.ndarray) or sent.shape != values.shape or sent.dtype.kind not in "fiu":
+            kind = type(sent).__name__
+            raise RunError(
+                paragraph(
+                    f"The fault `{self.kind}` (`devices.faults.kind`) does not give the values that a message has",
+                    got=f"{sent.shape} {sent.dtype}" if isinstance(sent, np.ndarray) else f"a {kind}",
+                    expected=f"{values.shape} float32",
+                )
+            )
+        return sent
 
     def learns_wrong(self, device: int, round_index: int) -> bool:
         """Whether a device learns from wrong rows in a round."""

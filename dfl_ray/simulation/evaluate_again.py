@@ -14,6 +14,7 @@ from dfl_ray.simulation.export_device import open_saved
 from dfl_ray.simulation.lengthen import PLACES_IN_WORDS
 from dfl_ray.simulation.round_facts import rules_asked
 from dfl_ray.simulation.round_tables import evaluation_table
+from dfl_ray.tasks.score_words import unasked_notes
 from dfl_ray.tracking.progress import Progress
 
 READ = (
@@ -54,6 +55,8 @@ def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> 
                 expected=f"keys of `evaluate` but `{'`, `'.join(UNREAD)}`; {', '.join(READ)}; or {PLACES_IN_WORDS}",
             )
     run = open_saved(path, overrides, progress.step)
+    for note in unasked_notes(run.config.evaluate, run.experiment.setup.tasks):
+        progress.say(note)
     rules = rules_asked(run.config, run.config.rounds)
     with progress.step("evaluation"):
         references = run.group.full_sketches() if "filter" in rules else None

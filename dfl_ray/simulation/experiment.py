@@ -303,7 +303,7 @@ def setup_notes(
     Returns:
         One sentence each, in the order in which they are told.
     """
-    from dfl_ray.tasks.score_words import score_lines
+    from dfl_ray.tasks.score_words import score_lines, unasked_notes
 
     texts = (note for task in tokens for note in task.notes)
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
@@ -312,7 +312,7 @@ def setup_notes(
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
     settings = (*skew_notes(config.devices), *fault_notes(config), *privacy_notes(config.privacy))
-    settings += (*method_notes(config), *mask_notes(config, comm))
+    settings += (*method_notes(config), *mask_notes(config, comm), *unasked_notes(config.evaluate, tokens))
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 
 

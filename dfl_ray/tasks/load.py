@@ -7,6 +7,7 @@ from dataclasses import replace
 from dfl_ray.config.schema import Config, TasksConfig
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.assemble import LoadedTasks
+from dfl_ray.tasks.checked import check_names, check_splits, checked_tasks, with_names_and_caps
 from dfl_ray.tasks.data import Task
 from dfl_ray.tasks.labels import prompt_key
 from dfl_ray.tasks.scoring import check_score_names
@@ -32,16 +33,19 @@ def read_tasks(config: Config) -> LoadedTasks:
         The tasks with the counts of rows left out; `.notes` says them in words.
 
     Raises:
-        InputError: The data are not there or not usable, or the devices hold more tasks than there are.
+        InputError: The data are not there or not usable, the source gives something else than tasks, or the devices
+            hold more tasks than there are.
     """
-    loaded = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
+    made = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
+    loaded = checked_tasks(made, config.tasks.source)
+    check_names(tuple(task.name for task in loaded.tasks))
+    loaded = with_names_and_caps(loaded, config.tasks)
     if config.tasks.validation_rows is not None:
         loaded = replace(
             loaded, tasks=tuple(held_out_of_training(t, config.tasks.validation_rows) for t in loaded.tasks)
         )
-    names = tuple(task.name for task in loaded.tasks)
-    _check_names(names)
-    check_score_names(config.tasks, names)
+    check_splits(loaded.tasks)
+    check_score_names(config.tasks, tuple(task.name for task in loaded.tasks))
     _check_places(config, loaded.tasks)
     return loaded
 
@@ -100,19 +104,6 @@ def hub(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
     from dfl_ray.tasks.hub import load_hub_tasks
 
     return load_hub_tasks(tasks, seed=seed)
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    """Refuse names that cannot stand in the records: lists of names have commas, adapters have folders."""
-    for name in names:
-        bad = [letter for letter in name if letter in ",/\\" or not letter.isprintable()]
-        if bad or name != name.strip() or name.startswith(".") or not name:
-            raise InputError(
-                f"The task name `{name}` cannot be used in the records",
-                got=f"{bad[0]!r} in it" if bad else "a blank at an end or a dot in front",
-                expected="no comma, slash, backslash or line break, no blank at an end, no dot in front",
-                change="Rename the task's folder, or its entry in `tasks.templates`.",
-            )
 
 
 def _check_places(config: Config, tasks: tuple[Task, ...]) -> None:

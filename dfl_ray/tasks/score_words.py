@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dfl_ray.tasks.scoring import WORDS
+from dfl_ray.config.section import named_keys
+from dfl_ray.tasks.scoring import TEXT_SCORE_NAMES, WORDS
 from dfl_ray.tasks.tokens import TokenTask
+
+if TYPE_CHECKING:
+    from dfl_ray.config.schema import EvaluateConfig
 
 
 def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
@@ -28,6 +32,22 @@ def score_lines(tasks: Sequence[TokenTask]) -> tuple[str, ...]:
         f"scored by {WORDS[score]}: {', '.join(names)}" + (f"; {why}" if why else "")
         for (score, why), names in groups.items()
     )
+
+
+def unasked_notes(evaluate: EvaluateConfig, tasks: Sequence[TokenTask]) -> tuple[str, ...]:
+    """Say that `evaluate.max_new_tokens` does nothing, where it is named and no task's answers are generated as texts.
+
+    Args:
+        evaluate: The section `evaluate`.
+        tasks: The tasks; none where a plan has not read them.
+
+    Returns:
+        At most one sentence.
+    """
+    if not tasks or "max_new_tokens" not in named_keys(evaluate) or any(task.free for task in tasks):
+        return ()
+    scores = ", ".join(TEXT_SCORE_NAMES)
+    return (f"`evaluate.max_new_tokens` without effect: no task is scored by one of {scores}.",)
 
 
 def other_scores(before: Mapping[str, Mapping[str, Any]], tasks: Sequence[TokenTask]) -> tuple[str, ...]:

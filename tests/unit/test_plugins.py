@@ -101,6 +101,7 @@ def test_config_shows_the_own_keys_and_its_text_loads_back(told: Callable[..., s
         (("track.trackers=[text_file]", "track.options={text_file: {fil: a}}"), "Did you mean 'file'?"),
         (("track.trackers=[text_file]", "track.options={text_file: {file: 3}}"), "file is 3; expected"),
         (("tasks.source=letters", "tasks.options={rows: many}"), "rows is 'many'; expected"),
+        (("tasks.source=letters", "tasks.prompt_field=q"), "`tasks.prompt_field` is set but nothing would read it"),
         (("evaluate.rules=[strongst]",), "did you mean `strongest`?"),
         (("method.aggregation=midle",), "Did you mean `middle`?"),
     ],

@@ -1,4 +1,4 @@
-"""`text_file`: one line a round in a file of the run's folder."""
+"""`text_file`: one line for each round with training in a file of the run's folder."""
 
 
 class TextFile:
@@ -21,9 +21,12 @@ class TextFile:
         self.path = run_folder.path / self.file
 
     def log_round(self, row, extras=None):
-        """Write the round's number and training loss."""
+        """Write the round's number and training loss, if anybody trained in it."""
+        loss = row.get("train_loss")
+        if loss is None:
+            return
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{row['round']} {row['train_loss']:.3f}\n")
+            file.write(f"{row['round']} {loss:.3f}\n")
 
     def save_adapters(self, path):
         """Adapters stay where they are."""

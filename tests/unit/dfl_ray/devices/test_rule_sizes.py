@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dfl_ray.config.load import load_config
 from dfl_ray.devices import rule_sizes
+from dfl_ray.devices.routing import OPEN
 from dfl_ray.devices.rule_sizes import DENSE_LIMIT, with_rules_in_reach
-from dfl_ray.errors import InputError
+from dfl_ray.devices.rules import InferenceRule, checked_routes
+from dfl_ray.errors import InputError, RunError
+from dfl_ray.experts.table import RULES
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.launch import launch
@@ -46,3 +50,50 @@ def test_a_run_and_its_plan_go_without_them(monkeypatch, tmp_path):
     asked = set(load_run(run.folder).evaluation["rule"])
     assert {"likelihood", "filter"} <= asked and not asked & {"ties", "filter_full"}
     assert any("`ties`" in note and "`filter_full`" in note for note in dry_run(config).notes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"), [(InferenceRule(), "neither `route` nor `merge`"), (len, "is none")]
+)
+def test_an_installed_rule_that_answers_nothing_is_refused_at_the_start(monkeypatch, rule, said):
+    monkeypatch.setitem(RULES._loaded, "own", rule)
+    monkeypatch.setattr(
+        type(RULES), "__contains__", lambda self, name: name in self._loaded or name in self.own
+    )
+    config = load_config(None, [])
+    evaluate = config.evaluate.model_copy(update={"rules": ("own",)})
+    with pytest.raises(InputError, match=f"The inference rule `own`.*{said}"):
+        with_rules_in_reach(config.model_copy(update={"evaluate": evaluate}), WIDE, 4)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([], "Got: 0 arrays"),
+        (3, "Got: a int"),
+        ([np.full(3, 99), np.zeros(2, int)], "99 for a row of task 0"),
+        ([np.zeros(3, int), np.array([0, OPEN])], "-1 for a row of task 1"),
+        ([np.zeros(3, int), np.zeros(3, int)], r"\(3,\) int64 for task 1"),
+        ([np.zeros(3), np.zeros(2, int)], r"\(3,\) float64 for task 0"),
+        ([np.zeros(3, int), [0, 0]], "a list for task 1"),
+    ],
+)
+def test_routes_that_lead_nowhere_name_the_rule(found, said):
+    with pytest.raises(RunError, match=f"`own` does not say.*{said}.*Expected: 2 arrays"):
+        checked_routes("own", found, (3, 2), 2, merges=False)
+
+
+def test_right_routes_are_left_as_they_are():
+    found = [np.zeros(3, int), np.array([OPEN, 1])]
+    assert checked_routes("own", found, (3, 2), 2, merges=True) is found
+
+
+def test_a_run_with_a_rule_that_routes_nowhere_says_so(monkeypatch, tmp_path):
+    rule = InferenceRule(route=lambda router, device: [np.full(3, 99)])
+    monkeypatch.setitem(RULES._loaded, "own", rule)
+    config = small_config(tmp_path, "name=own", "runtime.backend=local", "rounds=1")
+    evaluate = config.evaluate.model_copy(update={"rules": ("own",)})
+    with pytest.raises(
+        RunError, match="The inference rule `own` does not say which expert answers which row"
+    ):
+        launch(config.model_copy(update={"evaluate": evaluate}), json=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from dfl_ray.config.load import from_data, load_config
 from dfl_ray.config.privacy import privacy_notes
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults, fault_notes
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.fault_table import FAULTS
+from dfl_ray.methods.faults import Fault
 from dfl_ray.methods.notes import method_notes
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.faults import privacy_lines
@@ -293,3 +295,13 @@ def test_a_private_run_says_and_records_epsilon_and_is_planned_as_it_goes(mechan
     planned = sum(len(p.requests) for p in played.values())
     asked = found.transfers.drop_duplicates(["round", "source", "message", "destination"])
     assert planned == len(asked) > 0
+
+
+@pytest.mark.parametrize("sent", [np.ones(1, np.float32), [1.0, 2.0], None, np.array(["a", "b"])])
+def test_a_fault_that_gives_other_values_than_a_message_has_is_named(sent):
+    faults = replace(drawn_faults(faulty(10)), fault=Fault(lambda said: sent), kind="own")
+    with pytest.raises(
+        RunError, match=r"The fault `own` \(`devices.faults.kind`\).*Expected: \(2,\) float32"
+    ):
+        faults.falsified(faults.devices[0], 2, PartState(), np.ones(2, np.float32))
+    assert drawn_faults(faulty(10, "sybil")).kind == "sybil"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from dfl_ray.devices import snapshots
 from dfl_ray.devices.diverged import is_trained
 from dfl_ray.devices.group import DeviceGroup
 from dfl_ray.devices.records import Snapshot
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, RunError
+from dfl_ray.methods.base import MethodState
 from dfl_ray.simulation.backend import BackendState
 from dfl_ray.simulation.checkpoint import load_checkpoint, save_checkpoint
 from dfl_ray.simulation.experiment import build_experiment
@@ -86,3 +89,31 @@ def test_only_wanted_arrays_are_read(tmp_path):
         "4": {},
     }
     np.testing.assert_array_equal(found.arrays["3/state/theta"], arrays["3/state/theta"])
+
+
+@dataclass
+class Kept(MethodState):
+    tags: Any = None
+
+
+def test_a_state_that_cannot_be_saved_is_refused_at_the_start_and_names_the_method(tmp_path):
+    snapshots.check_memory("own", Kept(None, tags=np.zeros(2)))
+    for memory, said in ((Kept(None, tags=[1.0]), "memory/tags is a list"), ([], "memory is a list")):
+        with pytest.raises(InputError, match=f"What the method `own` keeps.*{said}"):
+            snapshots.check_memory("own", memory)
+    config = small_config(tmp_path, "runtime.backend=local", "method=dlora")
+    group = DeviceGroup(build_experiment(config).setup, [0])
+    group.devices[0].memory.told = ["a"]
+    with pytest.raises(
+        RunError, match=r"`\w+`, which the method keeps of a device, cannot be saved.*told is a list"
+    ):
+        group.snapshot([0])
+
+
+def test_a_group_refuses_a_method_whose_state_cannot_be_saved(tmp_path, monkeypatch):
+    from dfl_ray.methods.dlora import Dlora
+
+    monkeypatch.setattr(Dlora, "memory", lambda self, device: Kept(None, tags=[1.0]))
+    config = small_config(tmp_path, "runtime.backend=local", "method=dlora")
+    with pytest.raises(InputError, match="`dlora`"):
+        DeviceGroup(build_experiment(config).setup, [0])

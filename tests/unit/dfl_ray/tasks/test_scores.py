@@ -11,11 +11,13 @@ import pytest
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
+from dfl_ray.simulation.experiment import build_experiment
 from dfl_ray.tasks.assemble import assemble
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.labels import label_set, look_alikes
 from dfl_ray.tasks.load import read_tasks
 from dfl_ray.tasks.scoring import asked_score, choose_score
+from tests.conftest import small_config
 
 
 def rows(*answers: str, prompt: str = "q") -> list[Row]:
@@ -115,3 +117,14 @@ def test_a_score_for_a_task_that_is_not_there_is_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"`tasks.score.od` names no task of this run.*did you mean `odd`"):
         read_tasks(load_config(None, [*source, "tasks.score.od=choice"]))
     assert len(read_tasks(load_config(None, [*source, "tasks.score.odd=choice"])).tasks) == 2
+
+
+def test_a_length_of_answers_that_nobody_generates_is_told(tmp_path):
+    said = "`evaluate.max_new_tokens` without effect"
+    for words, told in (
+        (("evaluate.max_new_tokens=5",), True),
+        ((), False),
+        (("evaluate.max_new_tokens=5", "evaluate.score=f1"), False),
+    ):
+        notes = build_experiment(small_config(tmp_path, *words)).notes
+        assert any(note.startswith(said) for note in notes) == told

@@ -18,6 +18,7 @@ from dfl_ray.config.schema import TrackConfig
 from dfl_ray.errors import InputError
 from dfl_ray.records import RunFolder
 from dfl_ray.tracking import guard
+from dfl_ray.tracking.table import TRACKERS
 from dfl_ray.tracking.tracker import NullTracker, make_tracker
 
 ROW = {"round": 1, "accuracy_mean": 0.5, "payload_bytes": 1200, "train_loss": float("nan")}
@@ -167,3 +168,61 @@ def test_the_wandb_workspace_shows_metrics_that_are_logged():
     panels = [panel for section in runpy.run_path(str(script))["SECTIONS"].values() for panel in section]
     named = {metric for _, x, metrics in panels for metric in (x, *metrics)}
     assert named == set(METRIC_OF_COLUMN.values())
+
+
+class Failing:
+    """Raises in the function that it is told."""
+
+    def __init__(self, track, *, name, say, verbose, at="none"):
+        self.at, self.told = at, []
+        self._do("init")
+
+    def _do(self, what):
+        if what == self.at:
+            raise RuntimeError(f"boom {what}\nsecond line")
+        self.told.append(what)
+
+    def start(self, run_folder, config, resume_id=None):
+        self._do("start")
+
+    def log_round(self, row, extras=None):
+        self._do("log_round")
+
+    def save_adapters(self, path):
+        self._do("save_adapters")
+
+    def finish(self, summary=None, *, failed=False):
+        self._do("finish")
+
+
+def failing(monkeypatch, at, said):
+    monkeypatch.setitem(TRACKERS._loaded, "own", Failing)
+    options = {"own": {"at": at}}
+    return make_tracker(TrackConfig.model_construct(trackers=("own",), options=options), say=said.append)
+
+
+@pytest.mark.parametrize(
+    ("at", "heard"),
+    [
+        ("start", []),
+        ("log_round", ["start", "save_adapters", "finish"]),
+        ("save_adapters", ["start", "log_round", "log_round", "finish"]),
+        ("finish", ["start", "log_round", "log_round", "save_adapters"]),
+    ],
+)
+def test_no_failure_of_an_installed_tracker_comes_out_and_the_first_is_told(monkeypatch, tmp_path, at, heard):
+    said: list[str] = []
+    tracker = failing(monkeypatch, at, said)
+    tracker.start(None, {})  # type: ignore[arg-type]
+    for round_index in (1, 2):
+        tracker.log_round({"round": round_index})
+    tracker.save_adapters(tmp_path)
+    tracker.finish({})
+    (line,) = said
+    assert line.startswith("Tracker `own` ") and f"(boom {at})" in line and "the run goes on" in line
+    assert tracker.tracker.told == ["init", *heard]  # type: ignore[attr-defined]
+
+
+def test_an_installed_tracker_that_cannot_be_made_is_wrong_input(monkeypatch):
+    with pytest.raises(InputError, match=r"`own` cannot be made\. Got: RuntimeError: boom init"):
+        failing(monkeypatch, "init", [])

@@ -274,7 +274,10 @@ def test_every_tracker_named_is_told_everything(monkeypatch, tmp_path):
     both.save_adapters(tmp_path)
     both.finish({"a": 1}, failed=True)
     rest = [("start", 3, "id"), ("round", 1), ("adapters", tmp_path), ("finish", {"a": 1}, True)]
-    assert [tracker.told for tracker in both.trackers] == [[("-", "run"), *rest], [("+", "run"), *rest]]
+    assert [guarded.tracker.told for guarded in both.trackers] == [
+        [("-", "run"), *rest],
+        [("+", "run"), *rest],
+    ]
 
 
 def test_a_run_without_trackers_tells_nobody():
