@@ -35,7 +35,7 @@ from channels.units import BITS_PER_BYTE
 
 __all__ = ["Outcome", "Request", "run_slots"]
 
-LONGEST_SILENCE = 100_000
+LONGEST_SILENCE = 20_000
 """Empty answers in a row to the same waiting units, from which on a scheduler is taken never to choose one."""
 
 
