@@ -204,6 +204,29 @@ def check_options(
     check_option_values(what, builder, options)
 
 
+def ask(what: str, function: Callable[..., T], /, *given: Any, **named: Any) -> T:
+    """Call what may be an installed package's own, whose errors do not say of themselves whose they are.
+
+    Args:
+        what: The thing in words ("graph 'ring'").
+        function: What is called.
+        *given: Its arguments.
+        **named: Its named arguments.
+
+    Returns:
+        Its answer.
+
+    Raises:
+        ValueError: Its own ones as they are; any other error of it with the name of the thing.
+    """
+    try:
+        return function(*given, **named)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
 def check_option_values(what: str, builder: Callable[..., Any], options: Mapping[str, object]) -> None:
     """Refuse options that are not of the type, or outside the range, that the builder's signature gives them.
 

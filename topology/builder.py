@@ -12,8 +12,9 @@ from topology.arrays import IntArray, as_pairs
 from topology.clustering import by_tasks
 from topology.graph import ANY_TASK, GATEWAY, INTRA, RELAY, Topology
 from topology.graphs.base import GraphInput, GraphLinks
+from topology.graphs.checks import graph_links
 from topology.links import Links, lengths_m, make_links
-from topology.registry import check_options
+from topology.registry import ask, check_options
 from topology.tables import GRAPHS
 from topology.trees import routes
 
@@ -35,7 +36,7 @@ def build(
     rng: np.random.Generator,
     energy_j_per_mb: ArrayLike | None = None,
     reach: str = "respect",
-    **options: object,
+    options: Mapping[str, object] | None = None,
 ) -> Topology:
     """Build a topology.
 
@@ -52,17 +53,18 @@ def build(
             reach are carried over candidate links, every hop known from `Topology.path`. ``ignore``: the
             textbook graph; links that are no candidates get NaN for what the radio would know. `clustered`
             always respects reach and relays where needed.
-        **options: The graph's own options, e.g. ``max_degree``, ``min_gap``, ``gateways_per_pair``
-            for `clustered`, ``degree`` for `k_regular`.
+        options: The graph's own options, e.g. ``max_degree``, ``min_gap``, ``gateways_per_pair``
+            for `clustered`, ``degree`` for `k_regular`; they may have any name. None for none.
 
     Returns:
         The topology.
 
     Raises:
-        ValueError: For an unknown graph or option (the known ones are listed) or a value out of range.
+        ValueError: For an unknown graph or option (the known ones are listed) a value out of range, or a graph
+            that answers no links.
     """
-    builder = GRAPHS[kind]
-    check_options(f"graph {kind!r}", builder, GIVEN, options)
+    builder, own = GRAPHS[kind], dict(options or {})
+    check_options(f"graph {kind!r}", builder, GIVEN, own)
     if reach not in get_args(Reach):
         raise ValueError(f"reach must be respect, relay or ignore, got {reach!r}")
     positions = np.array(positions_m, dtype=np.float64)
@@ -77,7 +79,7 @@ def build(
         energy_j_per_mb=energy_j_per_mb,
     )
     free = reach != "respect" and kind != "clustered"
-    laid = _laid(kind, builder, GraphInput(positions, weights, links, rng, free), options)
+    laid = _laid(kind, builder, GraphInput(positions, weights, links, rng, free), own)
     if reach == "relay" and free:
         laid = _relayed(laid, links)
     return _assemble(kind, positions, weights, links, laid)
@@ -86,16 +88,10 @@ def build(
 def _laid(
     kind: str, builder: Callable[..., GraphLinks], inputs: GraphInput, options: Mapping[str, object]
 ) -> GraphLinks:
-    """Call a builder, which may be a package's own; what it raises of itself does not say that it was a graph."""
-    try:
-        return builder(inputs, **options)
-    except ValueError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{name}={value}" for name, value in options.items()) or "no options"
-        raise ValueError(
-            f"the graph {kind!r} failed with {given}: {type(error).__name__}: {error}"
-        ) from error
+    """Call a builder, which may be a package's own, and check its answer."""
+    given = ", ".join(f"{name}={value}" for name, value in options.items()) or "no options"
+    answer = ask(f"the graph {kind!r} with {given}", builder, inputs, **options)
+    return graph_links(f"the graph {kind!r}", answer, inputs.nodes)
 
 
 def _check_devices(positions: np.ndarray, mixture: np.ndarray) -> None:

@@ -12,13 +12,83 @@ from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from topology.arrays import FloatArray, IntArray, adjacency, as_pairs, component_labels, degrees, linked_parts
+from topology.arrays import (
+    FloatArray,
+    IntArray,
+    adjacency,
+    as_pairs,
+    component_labels,
+    degrees,
+    find_pairs,
+    linked_parts,
+)
+from topology.registry import ask
+from topology.tables import MIXINGS
 
 DENSE_NODES = 500
 DENSE_MODE_NODES = 100
 LARGE_MODE_NODES = 5_000
 SLOW_GAP, FILTER_DEGREE = 8e-3, 50
 MAX_FILL = 400_000_000
+ROUNDING = 1e-9
+"""By how much weights may miss a sum of 1 or their counterparts."""
+
+
+def gossip_weights(kind: str, edges: ArrayLike, nodes: int) -> csr_array:
+    """Weights of a mixing rule by its name, which may be an installed package's own.
+
+    Args:
+        kind: Name of a rule, see `topology.tables.MIXINGS`.
+        edges: (E, 2) links.
+        nodes: Number of devices N.
+
+    Returns:
+        (N, N) weights, symmetric and doubly stochastic to 1e-9, 0 but on the links and the diagonal.
+
+    Raises:
+        ValueError: If there is no such rule, it cannot be used on these links, or what it gives is no such matrix.
+    """
+    what, rule = f"mixing rule {kind!r}", MIXINGS[kind]
+    answer = ask(what, rule, edges, nodes)
+    try:
+        matrix = csr_array(answer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} gave {type(answer).__name__}, no matrix: {error}") from error
+    wrong = _no_weights(matrix, as_pairs(edges, nodes)[0], nodes)
+    if wrong:
+        raise ValueError(
+            f"{what} gave a matrix {wrong}; expected ({nodes}, {nodes}) weights >= 0, symmetric, rows summing to 1, "
+            "and none between devices without a link"
+        )
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def _no_weights(matrix: csr_array, pairs: IntArray, nodes: int) -> str:
+    """What of a matrix makes it no gossip weights on these links; nothing where it is one."""
+    if matrix.shape != (nodes, nodes):
+        return f"of shape {matrix.shape}"
+    if matrix.dtype.kind not in "fiu" or not np.isfinite(matrix.data).all():
+        return "with entries that are no finite real numbers"
+    if matrix.data.min(initial=0.0) < 0:
+        return f"with a weight of {matrix.data.min():g}"
+    entries = matrix.tocoo()
+    row, column = entries.coords
+    beside = (row != column) & (entries.data != 0)
+    ends = np.stack([row[beside], column[beside]], axis=1).astype(np.int64)
+    stray = np.flatnonzero(find_pairs(ends, pairs, nodes) < 0)
+    if stray.size:
+        return (
+            f"with a weight between devices {ends[stray[0], 0]} and {ends[stray[0], 1]}, which have no link"
+        )
+    apart = np.abs((matrix - matrix.T).data).max(initial=0.0)
+    if apart > ROUNDING:
+        return f"in which a weight and its counterpart differ by {apart:g}"
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    worst = int(np.abs(total - 1).argmax())
+    return f"whose row {worst} sums to {total[worst]:g}" if abs(total[worst] - 1) > ROUNDING else ""
 
 
 def metropolis_hastings(edges: ArrayLike, nodes: int) -> csr_array:

@@ -11,8 +11,9 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike
 
+from topology.answers import weights
 from topology.arrays import FloatArray, IntArray
-from topology.registry import Within, check_options
+from topology.registry import Within, ask, check_options
 from topology.row_file import SUFFIXES, read_row_file, row_shares
 from topology.tables import PARTITIONS
 
@@ -26,6 +27,7 @@ def task_mixture(
     kind: str,
     devices: int,
     tasks: int,
+    /,
     *,
     rng: np.random.Generator,
     names: Sequence[str] | None = None,
@@ -45,15 +47,17 @@ def task_mixture(
         (devices, tasks) float64 weights; rows sum to 1; zero means not held.
 
     Raises:
-        ValueError: If the kind or an option is not known, no such mixture exists, or a file is bad; the message
-            says what to change.
+        ValueError: If the kind or an option is not known, no such mixture exists, a file is bad, or a partition
+            gives a device no task; the message says what to change.
     """
     if devices < 1 or tasks < 1:
         raise ValueError(f"need devices ≥ 1 and tasks ≥ 1, got {devices}, {tasks}")
     chosen = PARTITIONS[kind]
-    check_options(f"partition {kind!r}", chosen, GIVEN, options)
+    what = f"partition {kind!r}"
+    check_options(what, chosen, GIVEN, options)
     named = {"names": names} if "names" in signature(chosen).parameters else {}
-    return chosen(devices, tasks, rng=rng, **named, **options)
+    answer = ask(what, chosen, devices, tasks, rng=rng, **named, **options)
+    return weights(what, answer, devices, tasks)
 
 
 def balanced(

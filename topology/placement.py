@@ -10,8 +10,9 @@ from typing import Annotated
 
 import numpy as np
 
+from topology.answers import positions
 from topology.arrays import FloatArray
-from topology.registry import Within, check_options
+from topology.registry import Within, ask, check_options
 from topology.tables import PLACEMENTS
 
 Draw = Callable[[int], FloatArray]
@@ -24,7 +25,7 @@ GIVEN = ("count", "area_m", "rng")
 
 
 def place(
-    kind: str, count: int, *, area_m: tuple[float, float], rng: np.random.Generator, **options: object
+    kind: str, count: int, /, *, area_m: tuple[float, float], rng: np.random.Generator, **options: object
 ) -> FloatArray:
     """Place devices in the rectangle ``[0, width] × [0, height]``.
 
@@ -39,8 +40,8 @@ def place(
         (count, 2) float64 positions, metres.
 
     Raises:
-        ValueError: For an unknown kind or option, a value out of range, a separation the area cannot give, or a
-            file that does not fit.
+        ValueError: For an unknown kind or option, a value out of range, a separation the area cannot give, a
+            file that does not fit, or a placement that does not give every device a place in the area.
     """
     width, height = float(area_m[0]), float(area_m[1])
     if count < 1 or not (width > 0 and height > 0) or not np.isfinite([width, height]).all():
@@ -48,8 +49,9 @@ def place(
             f"placement needs count ≥ 1 and a positive area_m, got count={count}, area_m={area_m}"
         )
     chosen = PLACEMENTS[kind]
-    check_options(f"placement {kind!r}", chosen, GIVEN, options)
-    return chosen(count, area_m=(width, height), rng=rng, **options)
+    what, area = f"placement {kind!r}", (width, height)
+    check_options(what, chosen, GIVEN, options)
+    return positions(what, ask(what, chosen, count, area_m=area, rng=rng, **options), count, area)
 
 
 def uniform(

@@ -60,7 +60,7 @@ PARTITIONS: Registry[Callable[..., Any]] = Registry(
         "file": "topology.partition:from_file",
     },
 )
-"""Partitions: `(devices, tasks, *, rng, options) -> (devices, tasks) weights`, each row summing to 1."""
+"""Partitions: `(devices, tasks, *, rng, options) -> (devices, tasks) weights`, rows are scaled to sum to 1."""
 
 MOBILITY: Registry[Callable[..., Mobility]] = Registry(
     "mobility model",

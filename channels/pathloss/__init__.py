@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from channels.arrays import FloatArray
 from channels.pathloss.model import Geometry, PathLossModel
-from channels.registry import check_options
+from channels.registry import ask, check_options
 from channels.tables import PATH_LOSS
 
 
@@ -32,15 +32,21 @@ def get_model(model: str | PathLossModel, options: Mapping[str, object] | None =
         The model.
 
     Raises:
-        ValueError: If no model has this name, an option is not known to it or out of its range.
+        ValueError: If no model has this name, an option is not known to it or out of its range, or what an installed
+            package has under this name is no model.
     """
     found = model if isinstance(model, PathLossModel) else PATH_LOSS[model]
     if isinstance(found, PathLossModel):
         if options:
             raise ValueError(f"path-loss model {found.name!r} takes no parameters; got {sorted(options)}")
         return found
-    check_options(f"path-loss model {model!r}", found, (), options or {})
-    return found(**(options or {}))
+    what = f"path-loss model {model!r}"
+    if callable(found):
+        check_options(what, found, (), options or {})
+        found = ask(what, found, **(options or {}))
+    if not isinstance(found, PathLossModel):
+        raise ValueError(f"{what} is {type(found).__name__}; expected channels.pathloss.model.PathLossModel")
+    return found
 
 
 def path_loss_db(
@@ -70,7 +76,7 @@ def path_loss_db(
 
     Raises:
         ValueError: For an unknown model, a distance or carrier that is not positive, heights a model
-            cannot take, or parameters given to a model that has none.
+            cannot take, parameters given to a model that has none, or a model whose loss is no finite number.
 
     Warns:
         ValidityWarning: Outside the model's range; Python's default filter shows it once per caller.
@@ -78,7 +84,7 @@ def path_loss_db(
     chosen = get_model(model, parameters)
     point = _geometry(chosen, distance_m, carrier_hz, tx_height_m, rx_height_m)
     _warn_outside(chosen, point)
-    return np.where(np.asarray(los, dtype=bool), chosen.los(point), chosen.nlos(point))
+    return chosen.loss_db(point, np.asarray(los, dtype=bool))
 
 
 def los_probability(

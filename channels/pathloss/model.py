@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from channels.arrays import FloatArray
+from channels.arrays import BoolArray, FloatArray
+from channels.registry import ask
 from channels.units import EXACT_SPEED_OF_LIGHT_M_S, SPEED_OF_LIGHT_M_S
 
 
@@ -33,6 +35,8 @@ class Geometry:
 
 FREE_SPACE_CONSTANT_DB = 20 * math.log10(4 * math.pi / EXACT_SPEED_OF_LIGHT_M_S)
 """20·lg(4·pi/c) with the exact speed of light, in dB for metres and hertz."""
+
+_ROUNDING = 1e-9
 
 LossCurve = Callable[[Geometry], FloatArray]
 Probability = Callable[[FloatArray], FloatArray]
@@ -84,10 +88,63 @@ class PathLossModel:
 
         Returns:
             Probability in [0, 1], in the shape of `distance_m`.
+
+        Raises:
+            ValueError: If the model gives anything else; one value for all distances is spread over them.
         """
         if self.tall_probability is None or rx_height_m is None:
-            return self.los_probability(distance_m)
-        return self.tall_probability(distance_m, rx_height_m)
+            answer = ask(f"{self._what}: its line-of-sight probability", self.los_probability, distance_m)
+        else:
+            what = f"{self._what}: its line-of-sight probability"
+            answer = ask(what, self.tall_probability, distance_m, rx_height_m)
+        found = self._spread("line-of-sight probability", answer, np.shape(distance_m))
+        if not np.all((found >= -_ROUNDING) & (found <= 1 + _ROUNDING)):
+            raise ValueError(
+                f"{self._what} gives a line-of-sight probability outside 0 to 1 at some distance"
+            )
+        return found
+
+    def loss_db(self, point: Geometry, los: BoolArray) -> FloatArray:
+        """Loss in dB, in line of sight or not.
+
+        Args:
+            point: Where the model is evaluated.
+            los: Whether each link is in line of sight; broadcasts.
+
+        Returns:
+            Loss in the broadcast shape of distance, carrier and `los`.
+
+        Raises:
+            ValueError: If the model gives losses of another shape, or any that is not finite; one value for all
+                distances is spread over them.
+        """
+        shape = np.broadcast_shapes(np.shape(point.distance_m), np.shape(point.carrier_ghz))
+        curves = (("loss in line of sight", self.los), ("loss out of sight", self.nlos))
+        seen, hidden = (
+            self._spread(name, ask(f"{self._what}: its {name}", curve, point), shape)
+            for name, curve in curves
+        )
+        found = np.where(los, seen, hidden)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"{self._what} gives a loss of {found[~np.isfinite(found)][0]} dB; expected finite numbers"
+            )
+        return found
+
+    @property
+    def _what(self) -> str:
+        return f"path-loss model {self.name!r}"
+
+    def _spread(self, name: str, answer: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+        """An answer in the shape of what was asked; a number stands for all."""
+        try:
+            found = np.asarray(answer, dtype=np.float64)
+            return found if found.shape == shape else np.broadcast_to(found, shape).copy()
+        except (TypeError, ValueError) as error:
+            got = getattr(answer, "shape", type(answer).__name__)
+            raise ValueError(
+                f"{self._what} gives a {name} of shape {got}; expected numbers of shape {shape}"
+            ) from error
 
 
 def free_space_db(point: Geometry) -> FloatArray:

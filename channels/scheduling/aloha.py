@@ -50,5 +50,11 @@ def aloha_scheduler(blind: bool = False) -> Scheduler:
         The scheduler.
     """
     return Scheduler(
-        "aloha", select, spreads=True, keeps_threshold=False, knows_slot=not blind, needs="links"
+        "aloha",
+        select,
+        spreads=True,
+        keeps_threshold=False,
+        knows_slot=not blind,
+        needs="links",
+        may_wait=True,
     )

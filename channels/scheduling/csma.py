@@ -52,7 +52,9 @@ def csma_scheduler(
     rule = partial(
         select, window=int(window), doublings=int(doublings), sense_w=float(dbm_to_watt(sense_dbm))
     )
-    return Scheduler("csma", rule, spreads=True, keeps_threshold=False, knows_slot=False, needs="links")
+    return Scheduler(
+        "csma", rule, spreads=True, keeps_threshold=False, knows_slot=False, needs="links", may_wait=True
+    )
 
 
 def select(task: SlotTask, window: int, doublings: int, sense_w: float) -> list[IntArray]:

@@ -35,6 +35,9 @@ from channels.units import BITS_PER_BYTE
 
 __all__ = ["Outcome", "Request", "run_slots"]
 
+LONGEST_SILENCE = 20_000
+"""Empty answers in a row to the same waiting units, from which on a scheduler is taken never to choose one."""
+
 
 def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
     """Run slots until nothing is left to send.
@@ -46,6 +49,9 @@ def run_slots(radio: Radio, scheduler: Scheduler, request: Request) -> Outcome:
 
     Returns:
         Schedule, energy and batteries.
+
+    Raises:
+        ValueError: If the scheduler leaves all that waits unserved for `LONGEST_SILENCE` slots, and may not.
     """
     count = len(request.transfers)
     waited = np.zeros(count, dtype=np.int64) if request.waited is None else request.waited
@@ -79,6 +85,7 @@ def _first(radio: Radio, scheduler: Scheduler, request: Request) -> FloatArray |
 def _serve(state: State) -> None:
     request, scheduler = state.request, state.scheduler
     planned: list[tuple[IntArray, IntArray]] = []
+    silent_ids, silent_slots = np.empty(0, dtype=np.int64), 0
     arrivals = np.unique(request.ready_s[np.unique(request.transfers.source)])
     while state.now_s < request.deadline_s and not state.slots_over:
         state.retire_dead()
@@ -99,8 +106,24 @@ def _serve(state: State) -> None:
             state.known[rows] = True
         chosen_ids, chosen_band = planned.pop(0)
         band = _match(ids, chosen_ids, chosen_band)
-        if np.any(band >= 0) or not np.any(chosen_band >= 0):
+        if np.any(band >= 0):
+            silent_slots = 0
             run_slot(state, task, rows, band)
+        elif not np.any(chosen_band >= 0):
+            silent_slots = silent_slots + 1 if np.array_equal(ids, silent_ids) else 1
+            silent_ids = ids
+            _check_silence(scheduler, ids, silent_slots)
+            run_slot(state, task, rows, band)
+
+
+def _check_silence(scheduler: Scheduler, waiting: IntArray, slots: int) -> None:
+    """Refuse to wait for a scheduler that has chosen none of the same units for as many slots."""
+    if slots < LONGEST_SILENCE or scheduler.may_wait:
+        return
+    raise ValueError(
+        f"the scheduler {scheduler.name!r} chose none of {waiting.size} waiting units in {slots} slots in a row; a"
+        " rule that waits says for how many slots in task.memory[IDLE], and one that may wait without end sets may_wait"
+    )
 
 
 def _next_s(state: State, arrivals: FloatArray) -> float:

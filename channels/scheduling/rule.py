@@ -30,6 +30,8 @@ class Scheduler:
         keeps_threshold: Whether members of a slot keep `SlotTask.sinr_min`; power control needs it.
         fixed_slots: Whether slots all last `Radio.slot_s`, the answers in them included, and longer messages are cut
             into parts (`channels.scheduling.progress`); else a slot lasts until its longest message is through.
+        may_wait: Whether it may leave all units waiting for as long as it likes, as random access does; else so many
+            empty answers in a row that nothing can come of them are an error (`channels.scheduling.engine`).
     """
 
     name: str
@@ -41,3 +43,4 @@ class Scheduler:
     knows_slot: bool = True
     needs: str = "gains"
     fixed_slots: bool = False
+    may_wait: bool = False

@@ -129,6 +129,7 @@ def sidelink_mode2_scheduler(
         knows_slot=False,
         needs="links",
         fixed_slots=True,
+        may_wait=True,
     )
 
 

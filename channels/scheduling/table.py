@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from channels.registry import check_options
+from channels.registry import ask, check_options
+from channels.scheduling.answers import checked
 from channels.scheduling.rule import Scheduler
 from channels.tables import SCHEDULERS
 
@@ -17,15 +18,21 @@ def get_scheduler(name: str, options: Mapping[str, object] | None = None) -> Sch
         options: Options of a scheduler that has some.
 
     Returns:
-        The scheduler.
+        The scheduler; that of an installed package with its answers checked.
 
     Raises:
-        ValueError: If there is none of this name, an option is not known to it or out of its range.
+        ValueError: If there is none of this name, an option is not known to it or out of its range, or what an
+            installed package has under this name is no scheduler.
     """
-    found = SCHEDULERS[name]
+    found, what = SCHEDULERS[name], f"scheduler {name!r}"
     if isinstance(found, Scheduler):
         if options:
             raise ValueError(f"the scheduler {name!r} has no options of its own; got {', '.join(options)}")
+    elif callable(found):
+        check_options(what, found, (), options or {})
+        found = ask(what, found, **(options or {}))
+    if name in SCHEDULERS.own:
         return found
-    check_options(f"scheduler {name!r}", found, (), options or {})
-    return found(**(options or {}))
+    if not isinstance(found, Scheduler):
+        raise ValueError(f"{what} is {type(found).__name__}; expected channels.scheduling.problem.Scheduler")
+    return checked(name, found)

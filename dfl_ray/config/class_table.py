@@ -33,10 +33,11 @@ def classes_of(name: str) -> tuple[DeviceClass, ...]:
         The classes in the order of the table.
 
     Raises:
-        InputError: The file is not such a table; it names the class and the figure.
+        InputError: The file is not such a table, it names the class and the figure; or an installed package has
+            something else under this name.
     """
     if not is_table(name):
-        return DEVICE_MIXES[name]
+        return _mix(name)
     path = Path(name).expanduser()
     read = _from_csv if path.suffix.lower() == ".csv" else _from_yaml
     try:
@@ -51,6 +52,18 @@ def classes_of(name: str) -> tuple[DeviceClass, ...]:
             expected="CSV with columns name, flops_per_s, joules_per_flop or watts, tx_power_dbm, battery_j, share, "
             "step_overhead_s; or YAML of name: {flops_per_s: ...}",
         ) from error
+
+
+def _mix(name: str) -> tuple[DeviceClass, ...]:
+    """The classes of a mix, which may be an installed package's."""
+    mix = DEVICE_MIXES[name]
+    if not isinstance(mix, tuple | list) or not mix or not all(isinstance(one, DeviceClass) for one in mix):
+        raise InputError(
+            f"`devices.classes`: the mix {name!r} is no tuple of device classes",
+            got=repr(mix)[:80],
+            expected="one or more of channels.energy.DeviceClass, each with its share",
+        )
+    return tuple(mix)
 
 
 def _from_csv(path: Path) -> dict[str, dict[str, float]]:

@@ -18,6 +18,8 @@ import numpy as np
 from dfl_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from topology import Topology
 
 Weights = Mapping[int, Mapping[int, float]]
@@ -209,13 +211,30 @@ def succeed(old: CommGraph, new: CommGraph, held: np.ndarray, round_index: int) 
     return replace(new, since=round_index, grown=grown, authors=authors)
 
 
-def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:
-    from topology.tables import MIXINGS
+def mixing_matrix(mixing: str, edges: np.ndarray, devices: int) -> csr_array:
+    """Gossip weights of a rule on some links.
+
+    Args:
+        mixing: `topology.mixing`.
+        edges: (E, 2) links.
+        devices: Number of devices.
+
+    Returns:
+        (devices, devices) symmetric, doubly stochastic weights; see `topology.mixing.gossip_weights`.
+
+    Raises:
+        InputError: The rule cannot be used on these links, or gives no such weights.
+    """
+    from topology.mixing import gossip_weights
 
     try:
-        matrix = MIXINGS[mixing](edges, devices).tocoo()
+        return gossip_weights(mixing, edges, devices)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"`topology.mixing` cannot be carried out: {error}") from error
+
+
+def _weights(edges: np.ndarray, devices: int, mixing: str) -> dict[int, dict[int, float]]:
+    matrix = mixing_matrix(mixing, edges, devices).tocoo()
     out: dict[int, dict[int, float]] = {}
     for i, j, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
         if i != j and w > 0:

@@ -257,15 +257,24 @@ def mobility_model(config: Config) -> Mobility:
         The model at virtual time 0; the same seed gives the same one.
 
     Raises:
-        ValueError: An option is out of range, or a trace cannot be read.
+        InputError: The placement is impossible, an option is out of range, a trace cannot be read, or the model does
+            not say where every device is.
     """
     from topology import mobility
+    from topology.answers import positions
+    from topology.registry import ask
 
-    d = config.devices
-    return mobility.create(
-        d.mobility.type, placed(config), area_m=d.area_m, rng=generator(config.seed, Stream.MOBILITY),
-        **d.mobility.options(),
-    )  # fmt: skip
+    d, start = config.devices, placed(config)
+    what = f"mobility model {d.mobility.type!r}"
+    try:
+        model = ask(
+            what, mobility.create, d.mobility.type, start, area_m=d.area_m,
+            rng=generator(config.seed, Stream.MOBILITY), **d.mobility.options(),
+        )  # fmt: skip
+        positions(what, ask(what, lambda: model.positions_m), d.count)
+    except ValueError as error:
+        raise InputError(f"`devices.mobility` cannot be carried out: {error}") from error
+    return model
 
 
 def graph_on(
@@ -309,8 +318,7 @@ def graph_on(
             mean_snr_db=snr_db,
             rng=generator(seed, Stream.TOPOLOGY),
             reach=section.reach,
-            **shared,
-            **section.options(),
+            options={**shared, **section.options()},
         )
     except ValueError as error:
         raise InputError(f"`topology` cannot be carried out: {error}") from error

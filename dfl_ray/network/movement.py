@@ -114,10 +114,11 @@ class Movement:
             What holds for the round.
 
         Raises:
-            RunError: The graph cannot be built from the links there are.
+            RunError: The graph cannot be built from the links there are, or the mobility model does not say where every
+                device is.
         """
         were_m = self.positions_m.copy()
-        positions = self._model.step(max(0.0, to_s - self._now_s))
+        positions = self._stepped(max(0.0, to_s - self._now_s), round_index)
         self._now_s = max(to_s, self._now_s)
         self._channel.move(positions)
         before, here = self._parts, self._setup.here(self._now_s)
@@ -126,6 +127,19 @@ class Movement:
         self._parts = _parts(self._built, here)
         changed = rebuilt or not np.array_equal(were_m, positions)
         return Moved(self.topology, self.graph, rebuilt, changed, before, self._parts)
+
+    def _stepped(self, dt_s: float, round_index: int) -> np.ndarray:
+        """(devices, 2) where the mobility model, which may be a package's own, has the devices some seconds later."""
+        from topology import answers
+        from topology.registry import ask
+
+        what = f"mobility model {self._config.devices.mobility.type!r}"
+        try:
+            return answers.positions(what, ask(what, self._model.step, dt_s), len(self.positions_m))
+        except ValueError as error:
+            raise RunError(
+                f"`devices.mobility` cannot be carried out in round {round_index}: {error}"
+            ) from error
 
     def _rebuild(self, positions: np.ndarray, round_index: int) -> bool:
         """Update the links, and build the graph anew if they have changed enough; says whether it was."""

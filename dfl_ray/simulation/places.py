@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.network.comm_graph import mixing_matrix
 from dfl_ray.records.topology import topology_tables
 
 if TYPE_CHECKING:
@@ -42,9 +44,8 @@ def smallest_gap(config: Config, topology: Topology) -> float | None:
         `topology.mixing.spectral_gap`.
     """
     from topology import mixing
-    from topology.tables import MIXINGS
 
-    weights = MIXINGS[config.topology.mixing]
+    weights = partial(mixing_matrix, config.topology.mixing)
     if not method_spec(config.method).per_task:
         return float(mixing.spectral_gap(weights(topology.gossip_edges, topology.nodes)))
     gaps: list[float] = []

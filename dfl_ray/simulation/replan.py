@@ -21,7 +21,7 @@ import pandas as pd
 from dfl_ray.config.load import load_config
 from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.network.deployment import channel_setup, mobility_model
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.schema import CONTROL_COLUMNS, STATE_ENERGY_COLUMNS
@@ -187,6 +187,7 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
     Raises:
         InputError: The records do not say what is needed (such as the changes that `radio.priority=information` goes
             by), or the radio cannot be used with so many devices.
+        RunError: The radio cannot carry a round.
     """
     try:
         setup = channel_setup(config, _positions(run, 1))
@@ -205,12 +206,15 @@ def replanned_rounds(run: Run, config: Config) -> Iterator[ReplannedRound]:
         found = recorded_requests(rows, int(wanted[round_index]), linked)
         if by_change and np.isnan(found.hops.transfers.change).any():
             raise _changes_unknown(run, round_index)
-        plan = channel.plan_round(
-            round_index,
-            found.hops.transfers,
-            ready_s=devices["compute_s"].to_numpy(float),
-            compute_energy_j=_needed_j(devices, setup.classes.compute_power_w),
-        )
+        try:
+            plan = channel.plan_round(
+                round_index,
+                found.hops.transfers,
+                ready_s=devices["compute_s"].to_numpy(float),
+                compute_energy_j=_needed_j(devices, setup.classes.compute_power_w),
+            )
+        except ValueError as error:
+            raise RunError(f"The radio cannot carry round {round_index}: {error}") from error
         yield ReplannedRound(round_index, found, plan, found.hops.arrived(plan.delivered, len(found.wanted)))
 
 

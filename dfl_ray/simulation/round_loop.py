@@ -12,6 +12,7 @@ import numpy as np
 
 from channels.energy import ComputeCost, DeviceClasses
 from dfl_ray.devices.records import ExchangeReport, TrainReport
+from dfl_ray.errors import RunError
 from dfl_ray.methods.faults import Faults
 from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 from dfl_ray.simulation.radio_tables import Hops, expand_hops
@@ -210,6 +211,9 @@ class RoundLoop:
         Returns:
             What happened. `absent` then holds the devices without energy; where that is all of them, `nobody_left`
             of the result tells the caller to record the round and stop.
+
+        Raises:
+            RunError: The radio cannot carry the round, or no graph can be built where the devices have moved to.
         """
         moved = self.move(round_index)
         ended = self.schedule.ended(round_index, self.absent, self.clock_s)
@@ -223,7 +227,7 @@ class RoundLoop:
             began_s, flops = self.clock_s, self._flops(trained)
             cost = self.schedule.cost(ended, flops, self.classes)
             ready_s = self.schedule.ready_s(ended, cost, self.clock_s)
-            plan = self.backend.plan(round_index, hops.transfers, ready_s, cost.energy_j)
+            plan = self._planned(round_index, hops, ready_s, cost)
             arrived = hops.arrived(plan.delivered, len(requests))
             self.clock_s = plan.end_s + self.skipped_s
             emptied = self._leave_out_empty(plan.alive)
@@ -238,6 +242,13 @@ class RoundLoop:
             gone |= not plan.alive[worked].any() if len(worked) and self.presence is None else False
             gone |= not len(worked) and self._stuck(began_s)
         return PlayedRound(trained, requests, hops, cost, plan, arrived, taken, emptied, moved, gone, ended)
+
+    def _planned(self, round_index: int, hops: Hops, ready_s: np.ndarray, cost: ComputeCost) -> RoundPlan:
+        """What the radio does with a round's transfers; it may go by an installed package's scheduler."""
+        try:
+            return self.backend.plan(round_index, hops.transfers, ready_s, cost.energy_j)
+        except ValueError as error:
+            raise RunError(f"The radio cannot carry round {round_index}: {error}") from error
 
     def _out(self) -> tuple[int, ...]:
         """Devices that take no part in a round: without energy, or off when it begins."""

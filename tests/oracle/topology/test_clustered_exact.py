@@ -137,10 +137,7 @@ def test_one_task_is_the_minimum_spanning_tree():
         airtime_s_per_mb=airtime,
         mean_snr_db=np.zeros(len(pairs)),
         rng=rng,
-        energy_weight=0.0,
-        collision_weight=0.0,
-        min_gap=0.0,
-        max_degree=39,
+        options={"energy_weight": 0.0, "collision_weight": 0.0, "min_gap": 0.0, "max_degree": 39},
     )
     graph = nx.Graph()
     graph.add_weighted_edges_from((int(a), int(b), w) for (a, b), w in zip(pairs, airtime, strict=True))
@@ -164,10 +161,7 @@ def test_disjoint_clusters_get_the_cheapest_gateways():
         airtime_s_per_mb=airtime,
         mean_snr_db=np.zeros(len(pairs)),
         rng=rng,
-        min_gap=0.0,
-        max_degree=14,
-        energy_weight=0.0,
-        collision_weight=0.0,
+        options={"min_gap": 0.0, "max_degree": 14, "energy_weight": 0.0, "collision_weight": 0.0},
     )
     gates = made.edges[np.array(made.kind) == "gateway"]
     between = label[pairs]
@@ -191,8 +185,7 @@ def test_relays_take_the_cheapest_way_round():
         airtime_s_per_mb=[1.0, 5.0, 2.0, 2.0],
         mean_snr_db=np.zeros(4),
         rng=np.random.default_rng(0),
-        energy_weight=0.0,
-        collision_weight=0.0,
+        options={"energy_weight": 0.0, "collision_weight": 0.0},
     )
     assert made.task_edges(0).tolist() == [[0, 3]]
     assert made.path(0, 3).tolist() == [0, 2, 3] and made.path(3, 0).tolist() == [3, 2, 0]
@@ -275,7 +268,7 @@ def test_gap_is_reached_when_links_allow_it():
             weights += np.diag(1 - weights.sum(axis=1))
             yield 1 - np.sort(np.abs(np.linalg.eigvalsh(weights)))[-2]
 
-    tree, wide = (topology.build("clustered", min_gap=gap, **common) for gap in (0.0, 0.2))
+    tree, wide = (topology.build("clustered", options={"min_gap": gap}, **common) for gap in (0.0, 0.2))
     assert max(gaps(tree)) < 0.1 and min(gaps(wide)) >= 0.2
     assert wide.degree.max() <= 8
     assert len(wide.edges) > len(tree.edges)
@@ -295,7 +288,7 @@ def test_gateways_per_pair(wanted):
         airtime_s_per_mb=np.hypot(*(points[pairs[:, 0]] - points[pairs[:, 1]]).T),
         mean_snr_db=np.zeros(len(pairs)),
         rng=rng,
-        gateways_per_pair=wanted,
+        options={"gateways_per_pair": wanted},
     )
     gates = made.edges[np.array(made.kind) == "gateway"]
     assert len(gates) == wanted and len(np.unique(gates)) == 2 * wanted

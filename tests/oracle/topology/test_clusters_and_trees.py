@@ -87,8 +87,7 @@ def test_clustered_by_similarity_uses_the_found_groups():
         airtime_s_per_mb=rng.lognormal(size=len(pairs)),
         mean_snr_db=np.zeros(len(pairs)),
         rng=rng,
-        by="similarity",
-        features=features,
+        options={"by": "similarity", "features": features},
     )
     assert adjusted_rand_index(made.cluster, truth) == 1.0
     assert [len(made.task_components(task)) for task in range(3)] == [1, 1, 1]

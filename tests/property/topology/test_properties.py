@@ -87,7 +87,9 @@ def test_rows_are_dealt_once_each(seed, devices, tasks, extra, sizes):
 @given(seeds, st.integers(1, 14), st.integers(1, 6), st.sampled_from([0.15, 0.4, 0.9]))
 def test_clustered_joins_all_that_can_be_joined(seed, nodes, max_degree, density):
     inputs = drawn_scene(seed, nodes, density=density)
-    made = topology.build("clustered", rng=np.random.default_rng(0), max_degree=max_degree, **inputs)
+    made = topology.build(
+        "clustered", rng=np.random.default_rng(0), options={"max_degree": max_degree}, **inputs
+    )
     possible = component_labels(nodes, np.asarray(inputs["candidate_pairs"]))
     assert np.array_equal(made.components, possible)
     for task in range(made.tasks):
@@ -124,8 +126,8 @@ def options_for(kind, nodes):
 def test_every_graph_is_simple_seeded_and_in_reach(kind, seed, nodes, reach):
     inputs = drawn_scene(seed, nodes, density=0.5)
     options = options_for(kind, nodes)
-    made = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **inputs, **options)
-    again = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, **inputs, **options)
+    made = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, options=options, **inputs)
+    again = topology.build(kind, rng=np.random.default_rng(seed), reach=reach, options=options, **inputs)
     for name, values in made.to_arrays().items():
         assert np.array_equal(values, again.to_arrays()[name], equal_nan=values.dtype == np.float64)
     assert (made.edges[:, 0] < made.edges[:, 1]).all()
@@ -143,7 +145,10 @@ def test_every_graph_is_simple_seeded_and_in_reach(kind, seed, nodes, reach):
 @given(seeds, st.integers(2, 14), st.data())
 def test_broadcast_tree_reaches_exactly_who_can_be_reached(seed, nodes, data):
     made = topology.build(
-        "k_nearest", degree=1, rng=np.random.default_rng(0), **drawn_scene(seed, nodes, density=0.4)
+        "k_nearest",
+        options={"degree": 1},
+        rng=np.random.default_rng(0),
+        **drawn_scene(seed, nodes, density=0.4),
     )
     root = data.draw(st.integers(0, nodes - 1))
     audience = data.draw(st.none() | st.lists(st.integers(0, nodes - 1), max_size=nodes))

@@ -1,5 +1,7 @@
 """Schedulers, path-loss models and device mixes by name and with options."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -53,11 +55,12 @@ def test_wrong_options_are_refused_when_the_settings_are_made(fields, said):
 
 def test_options_reach_a_scheduler_that_is_a_function_of_them(monkeypatch):
     def every(*, step: int = 2) -> Scheduler:
-        return Scheduler("every", lambda task: [np.full(step, -1)])
+        return Scheduler("every", lambda task: [np.full(task.units, -1)] * step)
 
+    task = SimpleNamespace(units=5, radio=SimpleNamespace(subchannels=1))
     monkeypatch.setitem(SCHEDULERS._loaded, "every", every)
-    assert len(get_scheduler("every", {"step": 3}).select(None)[0]) == 3
-    assert len(get_scheduler("every").select(None)[0]) == 2
+    assert len(get_scheduler("every", {"step": 3}).select(task)) == 3
+    assert len(get_scheduler("every").select(task)) == 2
     with pytest.raises(ValueError, match=r"option of scheduler 'every' 'stp'.*Did you mean 'step'"):
         get_scheduler("every", {"stp": 3})
 

@@ -31,7 +31,7 @@ def inputs(nodes=12, seed=0, reach_m=None, tasks=3):
 
 
 def graph_of(kind, nodes=12, **options):
-    return as_networkx(topology.build(kind, reach="ignore", **inputs(nodes), **options))
+    return as_networkx(topology.build(kind, reach="ignore", options=options, **inputs(nodes)))
 
 
 def same(graph, other):
@@ -81,7 +81,7 @@ def test_large_regular_graph_is_simple_and_regular():
     for k in (4, 5):
         made = topology.build(
             "k_regular",
-            degree=k,
+            options={"degree": k},
             reach="ignore",
             positions_m=np.random.default_rng(0).random((6_000, 2)),
             mixture=np.ones((6_000, 1)),
@@ -97,13 +97,13 @@ def test_distance_graphs_equal_brute_force():
     given = inputs(40)
     points = given["positions_m"]
     distance = np.hypot(*(points[:, None] - points[None]).T)
-    made = topology.build("geometric", radius_m=30.0, **given)
+    made = topology.build("geometric", options={"radius_m": 30.0}, **given)
     assert {tuple(e) for e in made.edges.tolist()} == {
         (a, b) for a, b in all_pairs(40).tolist() if distance[a, b] <= 30
     }
     wanted = {tuple(sorted((a, int(b)))) for a in range(40) for b in np.argsort(distance[a])[1:4]}
     for reach in ("respect", "ignore"):
-        made = topology.build("k_nearest", degree=3, reach=reach, **given)
+        made = topology.build("k_nearest", options={"degree": 3}, reach=reach, **given)
         assert {tuple(e) for e in made.edges.tolist()} == wanted
     for count in (40, 60):
         given = inputs(count)
@@ -119,7 +119,7 @@ def test_distance_graphs_equal_brute_force():
 def test_d_cliques_have_even_mixtures():
     given = inputs(40, tasks=4)
     given["mixture"] = np.eye(4)[np.sort(np.arange(40) % 4)]
-    made = topology.build("d_cliques", clique_size=4, reach="ignore", **given)
+    made = topology.build("d_cliques", options={"clique_size": 4}, reach="ignore", **given)
     for clique in range(10):
         members = np.flatnonzero(made.cluster == clique)
         assert len(members) == 4
@@ -173,9 +173,9 @@ def test_strict_refuses_what_the_bound_cannot_carry():
         "mean_snr_db": np.ones(4),
         "rng": np.random.default_rng(0),
     }
-    assert topology.build("clustered", max_degree=2, **star).degree.max() == 4
+    assert topology.build("clustered", options={"max_degree": 2}, **star).degree.max() == 4
     with pytest.raises(ValueError, match=r"device 0 needs 4; raise topology\.max_degree"):
-        topology.build("clustered", max_degree=2, strict=True, **star)
+        topology.build("clustered", options={"max_degree": 2, "strict": True}, **star)
 
 
 def test_arrays_round_trip():
@@ -193,7 +193,7 @@ def test_files_round_trip(tmp_path, suffix):
     made = topology.build("clustered", **inputs(15, reach_m=45.0))
     path = tmp_path / f"graph{suffix}"
     (files.write_graphml if suffix == ".graphml" else files.write_edge_list)(made, path)
-    again = topology.build("file", path=path, **inputs(15, reach_m=45.0))
+    again = topology.build("file", options={"path": path}, **inputs(15, reach_m=45.0))
     assert np.array_equal(again.edges, made.edges)
     assert np.array_equal(again.mean_snr_db, made.mean_snr_db)
 
@@ -233,12 +233,12 @@ def test_networkx_nodes_and_edges():
 def test_bad_topology_files_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
-        topology.build("file", path=tmp_path / name, **inputs())
+        topology.build("file", options={"path": tmp_path / name}, **inputs())
 
 
 def test_missing_topology_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        topology.build("file", path=tmp_path / "none.csv", **inputs())
+        topology.build("file", options={"path": tmp_path / "none.csv"}, **inputs())
 
 
 @pytest.mark.parametrize(
@@ -278,17 +278,21 @@ def test_missing_topology_file_is_refused(tmp_path):
 )
 def test_bad_requests_say_what_to_change(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        topology.build(kind, **{**inputs(), **options})
+        own = {name: value for name, value in options.items() if name not in {*inputs(), "reach"}}
+        given = {name: value for name, value in options.items() if name not in own}
+        topology.build(kind, **{**inputs(), **given}, options=own)
 
 
 def test_a_clique_of_more_devices_than_there_are_holds_all_of_them():
-    made = [topology.build("d_cliques", clique_size=size, **inputs()) for size in (12, 13, 10**12)]
+    made = [
+        topology.build("d_cliques", options={"clique_size": size}, **inputs()) for size in (12, 13, 10**12)
+    ]
     assert all(len(one.edges) == 66 and not one.cluster.any() for one in made)
 
 
 def test_odd_regular_graph_is_refused():
     with pytest.raises(ValueError, match="odd sum"):
-        topology.build("k_regular", degree=3, reach="ignore", **inputs(11))
+        topology.build("k_regular", options={"degree": 3}, reach="ignore", **inputs(11))
 
 
 def test_every_graph_has_a_line_in_the_table():

@@ -116,3 +116,13 @@ def test_a_graph_that_so_few_devices_cannot_have_names_its_key(graph: str) -> No
     config = load_config(None, [f"topology={graph}", "devices.count=3", "devices.min_holders=1"])
     with pytest.raises(InputError, match=rf"`topology` cannot be carried out: {graph}: .*topology\.degree"):
         build_deployment(config, 6)
+
+
+def test_weights_that_are_none_name_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from topology.tables import MIXINGS
+
+    monkeypatch.setitem(MIXINGS._loaded, "own", lambda edges, nodes: 2 * np.eye(nodes))
+    with pytest.raises(
+        InputError, match=r"`topology\.mixing` cannot be carried out: .*'own' gave .* sums to 2"
+    ):
+        comm_graph(drawn(0), mixing="own")
