@@ -31,10 +31,12 @@ class RowSizes:
     Attributes:
         longest: Tokens of the longest row.
         largest_id: The largest token id in any row.
+        most: Tokens that a row may have (`model.max_tokens`); None where nobody says.
     """
 
     longest: int = 1
     largest_id: int = 0
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def planned_targets(
     rows = rows or RowSizes()
     told = (f"the folder {folder} has no weights: planned from its config.json",) if described else ()
     notes = (*told, *planned_notes(model, rows.longest))
-    shape = None if model.config_json is None else read_decoder(model.config_json)
+    shape = None if model.config_json is None else read_decoder(model.config_json, rows.most)
     if shape is not None:
         _check_ids(rows, shape.vocab_size)
         return targets_by_shape(shape, target_modules, parameters, notes)

@@ -28,6 +28,7 @@ from dfl_ray.methods.due import rests
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import density_notes
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.checks import bitsandbytes_missing
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph
@@ -211,9 +212,13 @@ def _change_notes(config: Config) -> tuple[str, ...]:
 
 
 def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Targets:
-    found = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
+    rows = replace(row_sizes(tokens), most=config.model.max_tokens)
+    found = planned_targets(folder, config.model.target_modules, rows)
+    if not config.model.load_in_4bit:
+        return found
     # A base in 4 bits is computed by `transformers`.
-    return replace(found, shape=None) if config.model.load_in_4bit else found
+    told = ("`model.load_in_4bit`: bitsandbytes is not installed here, so that a run would be refused (extra `gpu`)",)
+    return replace(found, shape=None, notes=(*found.notes, *(told if bitsandbytes_missing() else ())))
 
 
 def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:
@@ -230,7 +235,7 @@ def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches |
         )
     weights = load_base(
         model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code,
-        load_in_4bit=config.model.load_in_4bit,
+        load_in_4bit=config.model.load_in_4bit, longest=config.model.max_tokens,
     )  # fmt: skip
     targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
     return sketches_of(config, weights, tokens, targets)
