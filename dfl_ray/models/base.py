@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.models.checks import check_finite, check_kind, layers_beyond, require_bitsandbytes, rests_of_old_files
+from dfl_ray.models.checks import (
+    check_finite,
+    check_kind,
+    layers_beyond,
+    require_bitsandbytes,
+    rests_of_old_files,
+)
 from dfl_ray.models.classifier import classifier_note, is_classifier
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note

@@ -73,7 +73,7 @@ def choose_packing(
 def in_words(chosen: Packing, devices: int, refusal: str | None) -> str:
     """The packing in a line, with the way its workers are made."""
     ways = "forks of one process" if refusal is None else f"ordinary workers, since {refusal}"
-    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MB each"
+    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MiB each"
     if chosen.nodes:
         per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
         line = f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
@@ -86,7 +86,7 @@ def ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
 
     each = chosen.memory_mb + empty_actor_mb(False) - empty_actor_mb(True)
     return (
-        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MB "
+        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MiB "
         "each: the fork server has died or refused"
     )
 
@@ -106,4 +106,6 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         longest=max(int(x.max()) for x in lengths),
         adapted_values=dense_values(experiment.layout.layers),
         neighbours=setup.graph.mean_neighbours,
+        foreign=None if setup.weights.decoder is not None else foreign_sizes(setup.weights.config_json),
+        scored=scored_tokens(setup.tasks),
     )  # fmt: skip

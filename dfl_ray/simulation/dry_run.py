@@ -21,7 +21,8 @@ from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
-from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
+from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes, scored_tokens
+from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.due import rests
@@ -77,6 +78,7 @@ class Outline:
         tokens: Counts the tokens of local training.
         rows: Mean tokens of a training row, over all tasks.
         tasks: Number of tasks.
+        scored: Mean tokens of a training row that are predicted; 0 where rows are not read.
         sketch_share: Share of the model up to the last layer whose inputs sketches need.
         notes: Things the user should be told, in words.
     """
@@ -91,6 +93,7 @@ class Outline:
     tokens: TokenCount
     rows: float
     tasks: int
+    scored: float
     sketch_share: float
     notes: tuple[str, ...]
 
@@ -196,6 +199,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         counts,
         float(means.mean()),
         len(names),
+        scored_tokens(tokens),
         _sketch_share(targets, router),
         (*chosen, *notes, *more, *_change_notes(config)),
     )
@@ -217,8 +221,14 @@ def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Tar
     if not config.model.load_in_4bit:
         return found
     # A base in 4 bits is computed by `transformers`.
-    told = ("`model.load_in_4bit`: bitsandbytes is not installed here, so that a run would be refused (extra `gpu`)",)
-    return replace(found, shape=None, notes=(*found.notes, *(told if bitsandbytes_missing() else ())))
+    told = (
+        "`model.load_in_4bit`: bitsandbytes is not installed here, so that a run would be refused (extra `gpu`)",
+    )
+    text = (folder / "config.json").read_text(encoding="utf-8") if found.shape is not None else None
+    foreign = found.foreign or foreign_sizes(text)
+    return replace(
+        found, shape=None, foreign=foreign, notes=(*found.notes, *(told if bitsandbytes_missing() else ()))
+    )
 
 
 def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:

@@ -75,7 +75,9 @@ def test_inputs_of_tokens_are_what_the_layer_sees_wherever_they_stand(adapted, m
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(leakage, "BLOCK", 100)
     plain = adapted.model.observe
-    monkeypatch.setattr(adapted.model, "observe", lambda b, *more: (asked.append(b.input_ids.shape), plain(b, *more)))
+    monkeypatch.setattr(
+        adapted.model, "observe", lambda b, *more: (asked.append(b.input_ids.shape), plain(b, *more))
+    )
     inputs = token_inputs(adapted.model)
     assert len(asked) > 2 and max(rows for rows, _ in asked) == 100 and {length for _, length in asked} == {1}
     torch.testing.assert_close(seen[0][:4], inputs[[7, 3, 9, 3]], rtol=1e-5, atol=1e-6)

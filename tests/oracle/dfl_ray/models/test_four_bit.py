@@ -20,7 +20,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.inject import Binding, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState
-from dfl_ray.models import checks
+from dfl_ray.models import checks, four_bit
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.merged import merged_model

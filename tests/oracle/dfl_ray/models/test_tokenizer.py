@@ -14,7 +14,8 @@ from dfl_ray.tasks.synthetic import make_tasks
 TEXTS = ["", " ", "no such words", "a\nb  c", "<s> marked </s>", "Grüße, 123!", "x" * 300]
 
 WITH_SETTINGS = {
-    "__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+    "__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False, "rstrip": False,
+    "single_word": False,
 }  # fmt: skip
 
 

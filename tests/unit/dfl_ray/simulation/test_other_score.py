@@ -48,7 +48,9 @@ def test_tasks_are_known_by_their_rows_before_any_cut(tmp_path):
 def test_generated_answers_without_room_name_their_own_key(tmp_path):
     """The labels are short: it is not they that do not fit."""
     words = (*WORDS, "model.max_tokens=64", "evaluate.score=f1", "evaluate.max_new_tokens=64")
-    with pytest.raises(InputError, match=r"no room for a prompt[\s\S]*max_new_tokens=64[\s\S]*Lower `evaluate.max_new"):
+    with pytest.raises(
+        InputError, match=r"no room for a prompt[\s\S]*max_new_tokens=64[\s\S]*Lower `evaluate.max_new"
+    ):
         build_experiment(small_config(tmp_path, *words))
 
 
