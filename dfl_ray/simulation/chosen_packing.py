@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.engines.adapted_layers import scored_tokens
+from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.needs import ActorNeeds
