@@ -288,14 +288,15 @@ class Starting:
         if self._ends_process:
             self._abandon(1)
 
-    def prepare(self, config_json: str) -> None:
+    def prepare(self, config_json: str, longest: int | None = None) -> None:
         """Have what a model needs imported and compiled before actors are made; see `ForkServer.prepare`.
 
         Args:
             config_json: The model's `transformers` configuration.
+            longest: Most tokens that a row may have, as `BaseWeights.longest`.
         """
         if self._server is not None:
-            self._server.prepare(config_json)
+            self._server.prepare(config_json, longest)
 
     def resources(self) -> Mapping[str, float]:
         """The cluster's resources, once it is there.

@@ -97,15 +97,16 @@ class ForkServer:
         """The script that Ray is to start in place of a worker's own; None where workers are no forks."""
         return None if self.refusal is not None else os.path.join(self._folder, LAUNCHER)
 
-    def prepare(self, config_json: str) -> None:
+    def prepare(self, config_json: str, longest: int | None = None) -> None:
         """Have the server import and compile what a model needs, before it makes its next fork.
 
         Args:
             config_json: The model's `transformers` configuration.
+            longest: Most tokens that a row may have, as `BaseWeights.longest`.
         """
         if self._process is not None:
             with suppress(OSError):  # it has died, which `check` finds
-                self._process.stdin.write(json.dumps(config_json).encode() + b"\n")
+                self._process.stdin.write(json.dumps([config_json, longest]).encode() + b"\n")
                 self._process.stdin.flush()
 
     def note_session(self, session: str) -> None:
@@ -285,7 +286,7 @@ def _prepare(models: list[bytes]) -> None:
 
     for text in models:
         with suppress(Exception):  # it fails again in the actor, whose errors are told
-            prepare_model(json.loads(text))
+            prepare_model(*json.loads(text))
     _share_pages()
 
 

@@ -7,13 +7,14 @@ import json
 from dfl_ray.models.decoder import read_decoder
 
 
-def prepare_model(config_json: str) -> None:
+def prepare_model(config_json: str, longest: int | None = None) -> None:
     """Import and compile what groups on the CPU need for a model, so that processes forked from this one have it.
 
     Args:
         config_json: The model's `transformers` configuration. Code shipped with a model is not run.
+        longest: Most tokens that a row may have, as `BaseWeights.longest`.
     """
-    shape = read_decoder(config_json)
+    shape = read_decoder(config_json, longest)
     if shape is None:
         from dfl_ray.models.build import empty_transformer
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_sizes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, dense_values
 from dfl_ray.lora.targets import choose_layers, unmatched_note
@@ -31,10 +32,12 @@ class RowSizes:
     Attributes:
         longest: Tokens of the longest row.
         largest_id: The largest token id in any row.
+        most: Tokens that a row may have (`model.max_tokens`); None where nobody says.
     """
 
     longest: int = 1
     largest_id: int = 0
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Targets:
         notes: What the user should be told about model and layers, in words.
         shape: The model's shape where it is of the Llama family and is computed by the project's own decoder.
         linear_values: Values in all linear layers but the output head, adapted or not; 0 where nobody plans by it.
+        foreign: Sizes of a model that `transformers` computes, where a plan asks for them.
     """
 
     layers: tuple[LayerShape, ...]
@@ -56,6 +60,7 @@ class Targets:
     notes: tuple[str, ...] = ()
     shape: DecoderShape | None = None
     linear_values: int = 0
+    foreign: ForeignSizes | None = None
 
 
 def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
@@ -80,6 +85,15 @@ def row_sizes(tasks: Sequence[TokenTask]) -> RowSizes:
         ids = [task.train.ids, task.test.ids, *choices]
         largest = max(largest, *(int(i.max()) for i in ids if len(i)))
     return RowSizes(longest, largest)
+
+
+def scored_tokens(tasks: Sequence[TokenTask]) -> float:
+    """Mean tokens of a training row that are predicted, of the task with the longest answers; 0 without tasks.
+
+    Args:
+        tasks: The run's tasks as tokens.
+    """
+    return max((float((t.train.lengths - t.train.answer_start).mean()) for t in tasks), default=0.0)
 
 
 def targets_of(
@@ -170,7 +184,7 @@ def planned_targets(
     rows = rows or RowSizes()
     told = (f"the folder {folder} has no weights: planned from its config.json",) if described else ()
     notes = (*told, *planned_notes(model, rows.longest))
-    shape = None if model.config_json is None else read_decoder(model.config_json)
+    shape = None if model.config_json is None else read_decoder(model.config_json, rows.most)
     if shape is not None:
         _check_ids(rows, shape.vocab_size)
         return targets_by_shape(shape, target_modules, parameters, notes)
@@ -183,8 +197,9 @@ def planned_targets(
         _check_ids(rows, vocabulary)
     notes = (*notes, *unmatched_note(found, target_modules))
     return Targets(
-        tuple(layers), tuple(range(len(layers))), parameters, notes, linear_values=dense_values(found)
-    )
+        tuple(layers), tuple(range(len(layers))), parameters, notes, linear_values=dense_values(found),
+        foreign=foreign_sizes(model.config_json),
+    )  # fmt: skip
 
 
 def _published_targets(

@@ -17,13 +17,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dfl_ray.engines.batches import prompt_batch
+from dfl_ray.engines.batches import Batch
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.membership import membership_auc
 
 RIDGE = 1e-9
 """Added to the change's relative second moment: directions that it lacks count as 1 / RIDGE."""
+BLOCK = 4096
+"""Tokens of the vocabulary that are computed with at once."""
 
 
 def token_inputs(model: ScoredModel, layer: int = 0) -> torch.Tensor:
@@ -34,7 +36,7 @@ def token_inputs(model: ScoredModel, layer: int = 0) -> torch.Tensor:
         layer: Index of the layer; one whose input no other token reaches.
 
     Returns:
-        (V, d) float64 over the V tokens of the model's output head.
+        (V, d) float32 over the V tokens of the model's output head.
 
     Raises:
         InputError: The model has no output head over its vocabulary, as a classifier.
@@ -42,40 +44,51 @@ def token_inputs(model: ScoredModel, layer: int = 0) -> torch.Tensor:
     head = model.model.get_output_embeddings()  # type: ignore[operator]
     if head is None:
         raise InputError("The probe of gradient leakage needs a language model", got="a classifier")
-    tokens = range(head.weight.shape[0])
-    batch, _ = prompt_batch([np.array([token]) for token in tokens], most=model.most_positions)
     seen: list[torch.Tensor] = []
-    model.observe(
-        batch.to(model.device),
-        lambda i, x: seen.append(x[:, 0].double().cpu()) if i == layer else None,
-        (layer,),
-    )
-    return seen[0]
+    for tokens in torch.arange(head.weight.shape[0]).split(BLOCK):
+        nothing = torch.zeros((1, 2), dtype=torch.int64)
+        batch = Batch(tokens[:, None], nothing, nothing[:, 0], len(tokens))
+        model.observe(
+            batch.to(model.device),
+            lambda i, x: seen.append(x[:, 0].float().cpu()) if i == layer else None,
+            (layer,),
+        )
+    return torch.cat(seen)
 
 
-def span_distance(change: torch.Tensor, inputs: torch.Tensor) -> np.ndarray:
+def span_distance(
+    change: torch.Tensor, inputs: torch.Tensor, through: torch.Tensor | None = None
+) -> np.ndarray:
     """How far each token's direction is from the row space of a factor's change.
 
     D(v) = u^T (C / c + RIDGE I)^-1 u with u = x(v) / |x(v)|, C = G^T G and c its largest eigenvalue: small inside the
-    span, 1 / RIDGE of the squared sine outside.
+    span, 1 / RIDGE of the squared sine outside. With G = U S W^T, thin, of k directions w_i, that is
+    sum_i (w_i u)^2 / (s_i^2 / s_1^2 + RIDGE) + (|u|^2 - sum_i (w_i u)^2) / RIDGE.
 
     Args:
         change: (m, n) G, not all 0: the change of B with n = r, or of A with n = d.
-        inputs: (V, n) what the tokens look like to that factor: A x(v) for B, x(v) for A.
+        inputs: (V, d) what the tokens look like to the layer.
+        through: (n, d) A, where the factor sees A x(v), as B does; None where it sees x(v).
 
     Returns:
-        (V,) distances > 0.
+        (V,) distances > 0; 0 for a token whose x(v) is 0.
 
     Raises:
         ValueError: The change is 0 everywhere, which tells nothing.
     """
-    g = change.double().cpu()
-    values, vectors = torch.linalg.eigh(g.T @ g)
-    if not float(values[-1]) > 0:
+    _, strengths, directions = torch.linalg.svd(change.double().cpu(), full_matrices=False)
+    if not float(strengths[0]) > 0:
         raise ValueError("the change is 0 everywhere: no token can be told from it")
-    unit = inputs.double() / torch.linalg.vector_norm(inputs.double(), dim=1, keepdim=True).clamp(min=1e-30)
-    weight = 1.0 / ((values / values[-1]).clamp(min=0) + RIDGE)
-    return ((unit @ vectors) ** 2 @ weight).numpy()
+    weight = 1.0 / ((strengths / strengths[0]) ** 2 + RIDGE)
+    found: list[torch.Tensor] = []
+    for block in inputs.split(BLOCK):
+        x = block.double() if through is None else block.double() @ through.double().cpu().T
+        squares = (x * x).sum(dim=1)
+        along = (x @ directions.T) ** 2 / squares.clamp(min=1e-60)[:, None]
+        beside = ((squares > 0).double() - along.sum(dim=1)).clamp(min=0)
+        # Of as many directions as there are, what is left over is rounding.
+        found.append(along @ weight + (beside / RIDGE if len(directions) < x.shape[1] else 0.0))
+    return torch.cat(found).numpy()
 
 
 def token_auc(distances: np.ndarray, present: np.ndarray) -> float:

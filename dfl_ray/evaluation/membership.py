@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +31,36 @@ def membership_auc(
     """
     members, others = np.asarray(member_losses)[:, None], np.asarray(other_losses)[None]
     return float((members < others).mean() + (members == others).mean() / 2)
+
+
+def matched_rows(own: Sequence[Hashable], others: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Choose rows of two sets with as many of each label in one as in the other, the first ones of each.
+
+    Rows of different labels differ in loss whether they were trained on or not, so that two mixes would be told apart.
+    Where fewer than half of the smaller set find their like, answers are open rather than labels, and all rows are
+    taken.
+
+    Args:
+        own: Label of each row of one set.
+        others: Label of each row of the other.
+
+    Returns:
+        Places in `own` and in `others`, ascending.
+    """
+    both = Counter(own) & Counter(others)
+    if 2 * both.total() < min(len(own), len(others)):
+        return list(range(len(own))), list(range(len(others)))
+    return _first_ones(own, both), _first_ones(others, both)
+
+
+def _first_ones(labels: Sequence[Hashable], wanted: Mapping[Hashable, int]) -> list[int]:
+    taken: Counter[Hashable] = Counter()
+    places: list[int] = []
+    for place, label in enumerate(labels):
+        if taken[label] < wanted.get(label, 0):
+            taken[label] += 1
+            places.append(place)
+    return places
 
 
 def row_losses(

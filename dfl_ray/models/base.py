@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.models.checks import check_finite, check_kind, layers_beyond, rests_of_old_files
+from dfl_ray.models.checks import (
+    check_finite,
+    check_kind,
+    layers_beyond,
+    require_bitsandbytes,
+    rests_of_old_files,
+)
 from dfl_ray.models.classifier import classifier_note, is_classifier
 from dfl_ray.models.decoder import DecoderShape, read_decoder
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
@@ -26,8 +32,9 @@ _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def load_base(
-    path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False, load_in_4bit: bool = False
-) -> BaseWeights:
+    path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False, load_in_4bit: bool = False,
+    longest: int | None = None,
+) -> BaseWeights:  # fmt: skip
     """Read a causal language model's or a classifier's folder (or hub id) into plain arrays.
 
     A folder of the Llama family is read straight from its safetensors; anything else goes through `transformers`.
@@ -39,6 +46,7 @@ def load_base(
         dtype: Precision to hold the weights in.
         trust_remote_code: Run code shipped with the model.
         load_in_4bit: Hold its linear layers in 4 bits (`dfl_ray.models.four_bit`).
+        longest: Most tokens that a row may have; None takes every sliding window for one in force.
 
     Returns:
         The weights, with notes on what the user should know.
@@ -47,12 +55,14 @@ def load_base(
         InputError: The model can't be loaded, is no causal decoder, lacks weights or has others than its
             configuration says, is stored quantised, holds values that are not finite, or can't be held in 4 bits.
     """
+    if load_in_4bit:
+        require_bitsandbytes()
     folder = Path(path)
     weights = None
     if (folder / "config.json").is_file():
         said = (folder / "config.json").read_bytes()
         check_kind(said, str(path))
-        weights = None if is_classifier(said) else _load_decoder(folder, dtype)
+        weights = None if is_classifier(said) else _load_decoder(folder, dtype, longest)
     if weights is None:
         from dfl_ray.models.pretrained import load_pretrained
 
@@ -63,7 +73,7 @@ def load_base(
 
         weights = in_four_bits(weights, str(path))
     notes = (*weights.notes, *classifier_note(weights.config_json), *adapter_note(folder))
-    return replace(weights, notes=notes)
+    return replace(weights, notes=notes, longest=longest)
 
 
 def adapter_note(folder: Path) -> tuple[str, ...]:
@@ -83,13 +93,13 @@ def adapter_note(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _load_decoder(folder: Path, dtype: str) -> BaseWeights | None:
+def _load_decoder(folder: Path, dtype: str, longest: int | None) -> BaseWeights | None:
     """A Llama-family folder's weights, or None if it is of another kind or holds anything but just these."""
     from safetensors import SafetensorError
 
     try:
         config_json = (folder / "config.json").read_text(encoding="utf-8")
-        shape = read_decoder(config_json)
+        shape = read_decoder(config_json, longest)
         return None if shape is None else _read_decoder_arrays(folder, config_json, shape, dtype)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None  # `transformers` says what is wrong better than we could

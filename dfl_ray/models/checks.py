@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,25 @@ def check_kind(config_json: bytes | str, path: str) -> None:
             got=f"quant_method {stored['quant_method']!r} in config.json",
             expected="weights in full",
             change="Choose the model that it was made of, and set model.load_in_4bit=true to hold that in 4 bits",
+        )
+
+
+def bitsandbytes_missing() -> bool:
+    """Whether there is nothing to hold and compute a base in 4 bits with."""
+    return find_spec("bitsandbytes") is None
+
+
+def require_bitsandbytes() -> None:
+    """Refuse a base in 4 bits where bitsandbytes is not installed.
+
+    Raises:
+        InputError: It is not.
+    """
+    if bitsandbytes_missing():
+        raise InputError(
+            "`model.load_in_4bit` needs bitsandbytes",
+            got="no package bitsandbytes",
+            change="Run: pip install 'dfl-ray[gpu]', or leave `model.load_in_4bit` out.",
         )
 
 

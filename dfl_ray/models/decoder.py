@@ -36,6 +36,8 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 """Keys that change nothing in evaluation mode without a cache."""
+_WINDOW = 4096
+"""Tokens of the sliding window where a type has one and its configuration does not say how long."""
 _READ = frozenset(
     {
         *_SIZES, "attention_bias", "head_dim", "hidden_act", "is_encoder_decoder", "layer_types",
@@ -187,17 +189,19 @@ def input_of(layer: str) -> str:
     return f"{block}.{'in' if name in ('q_proj', 'k_proj', 'v_proj', 'gate_proj', 'up_proj') else name}"
 
 
-def read_decoder(config_json: str) -> DecoderShape | None:
+def read_decoder(config_json: str, longest: int | None = None) -> DecoderShape | None:
     """The decoder a `transformers` configuration describes, or None if it is not exactly one of these.
 
     Args:
         config_json: Contents of config.json.
+        longest: Most tokens that a row may have: a sliding window that is not shorter changes nothing. None takes
+            every window for one in force; the model's own length is no limit, since rows may be longer.
 
     Returns:
         Its shape for `model_type` llama, mistral, qwen2 or qwen3; None for anything else.
     """
     raw: dict[str, Any] = json.loads(config_json)
-    if not _understood(raw):
+    if not _understood(raw) or _slides(raw, longest):
         return None
     rotation = _rotation(raw)
     if rotation is None:
@@ -243,17 +247,23 @@ def _understood(raw: Mapping[str, Any]) -> bool:
         return False
     if kind != "llama" and raw.get("mlp_bias"):
         return False
-    return raw["hidden_act"] == "silu" and not _slides(raw) and _divides(raw)
+    return raw["hidden_act"] == "silu" and _divides(raw)
 
 
-def _slides(raw: Mapping[str, Any]) -> bool:
-    """Whether some layer may not see all earlier tokens within the model's length."""
-    if any(t != "full_attention" for t in raw.get("layer_types") or ()):
+def _slides(raw: Mapping[str, Any], longest: int | None) -> bool:
+    """Whether some layer may not see all earlier tokens of a row of `longest` tokens."""
+    kinds = set(raw.get("layer_types") or ()) - {"full_attention"}
+    if kinds - {"sliding_attention"}:
         return True
-    window = raw.get("sliding_window", 4096 if raw["model_type"] == "mistral" else None)
+    always = raw["model_type"] == "mistral"
     if raw["model_type"] in ("qwen2", "qwen3"):
-        return bool(raw.get("use_sliding_window")) and window is not None
-    return window is not None and window < int(raw.get("max_position_embeddings") or 2**62)
+        always = bool(raw.get("use_sliding_window"))
+        if not always and not kinds:
+            return False
+    window = raw.get("sliding_window", _WINDOW if always else None)
+    if window is None:
+        return bool(kinds)
+    return longest is None or int(window) < longest
 
 
 def _divides(raw: Mapping[str, Any]) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -23,20 +22,6 @@ from dfl_ray.lora.inject import linear_layers
 from dfl_ray.models.build import empty_transformer, shared_tensor
 from dfl_ray.models.four_bit_linear import LEVELS, FourBitLinear, functional
 from dfl_ray.models.weights import FOUR_BIT_BLOCK, BaseWeights, FourBitTensor, as_arrays
-
-
-def require_bitsandbytes() -> None:
-    """Refuse a base in 4 bits where bitsandbytes is not installed.
-
-    Raises:
-        InputError: It is not.
-    """
-    if find_spec("bitsandbytes") is None:
-        raise InputError(
-            "`model.load_in_4bit` needs bitsandbytes",
-            got="no package bitsandbytes",
-            change="Run: pip install 'dfl-ray[gpu]', or leave `model.load_in_4bit` out.",
-        )
 
 
 def in_four_bits(weights: BaseWeights, path: str) -> BaseWeights:
@@ -50,9 +35,8 @@ def in_four_bits(weights: BaseWeights, path: str) -> BaseWeights:
         The same model with `four_bit` in the place of these layers' arrays, and a note on how much of it that is.
 
     Raises:
-        InputError: bitsandbytes is missing, or the model has no linear layer of torch's kind.
+        InputError: The model has no linear layer of torch's kind.
     """
-    require_bitsandbytes()
     model = empty_transformer(
         json.loads(weights.config_json), weights.dtype, trust_remote_code=weights.trust_remote_code,
         code=weights.code,

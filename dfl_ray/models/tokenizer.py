@@ -108,7 +108,9 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
         return None
     if any((folder / name).exists() for name in others) or not (folder / "tokenizer.json").is_file():
         return None
-    if _model_type(folder) not in _TAKES_GENERIC:
+    special = [config.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")]
+    # A token with settings of its own (`AddedToken`) may change what tokenizer.json says of it.
+    if any(not isinstance(t, str | None) for t in special) or _model_type(folder) not in _TAKES_GENERIC:
         return None
     from tokenizers import Tokenizer
 
@@ -118,7 +120,6 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
         return None
     backend.no_truncation()
     backend.no_padding()
-    special = [config.get(k) for k in ("bos_token", "eos_token", "pad_token", "unk_token")]
     # A special token that tokenizer.json does not mark as one is added by `transformers`, and then cut out of texts.
     marked = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
     if backend.get_vocab_size() > _LARGEST or any(t is not None and t not in marked for t in special):

@@ -52,6 +52,7 @@ class BaseWeights:
         notes: What the user should be told about the folder, in words.
         code: Folder or hub id whose own code makes the model; empty where `transformers` has it.
         four_bit: Parameter name -> weight in 4 bits, in the place of its array (`model.load_in_4bit`).
+        longest: Most tokens that a row may have (`model.max_tokens`); None where nobody says.
     """
 
     config_json: str
@@ -63,6 +64,7 @@ class BaseWeights:
     notes: tuple[str, ...] = ()
     code: str = ""
     four_bit: Mapping[str, FourBitTensor] = field(default_factory=dict)
+    longest: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -91,7 +93,7 @@ class BaseWeights:
     @property
     def decoder(self) -> DecoderShape | None:
         """The Llama-family decoder that these arrays fill exactly, or None."""
-        shape = None if self.classes else read_decoder(self.config_json)
+        shape = None if self.classes else read_decoder(self.config_json, self.longest)
         return shape if shape is not None and set(self.arrays) == set(shape.parameter_shapes()) else None
 
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from dfl_ray.config.schema import Config
+from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_mb
 from dfl_ray.engines.memory import merged_mb, working_mb
 from dfl_ray.methods.spec import kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
+from dfl_ray.packing.workers import TRANSFORMERS_MB, why_no_forks
 
 OWN_BASE_COPIES = 3
 """Float32 copies of what a device has merged into its base that an evaluation makes of it."""
@@ -30,6 +32,8 @@ class ActorNeeds:
         longest: Most tokens of a training row.
         adapted_values: Values of all adapted layers of the base.
         neighbours: Neighbours of a device, their mean.
+        foreign: Sizes of a model that `transformers` computes; None of the project's own decoders.
+        scored: Mean tokens of a training row that are predicted.
     """
 
     config: Config
@@ -42,6 +46,8 @@ class ActorNeeds:
     longest: int
     adapted_values: int
     neighbours: float
+    foreign: ForeignSizes | None = None
+    scored: float = 0.0
 
     @property
     def state_mb(self) -> float:
@@ -64,7 +70,7 @@ class ActorNeeds:
         if config.runtime.gpus_per_actor:
             return 0.0
         own = OWN_BASE_COPIES * 4 * self._dense / 2**20
-        return own + working_mb(
+        return own + self._foreign_mb(1) + working_mb(
             self.shape, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
             device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
             evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or 0) * self.asked_row,
@@ -73,12 +79,36 @@ class ActorNeeds:
         )  # fmt: skip
 
     def merged_mb(self, devices: int) -> float:
-        """Of an actor of some devices while it works where adapters are merged (`engines.memory.merged_mb`)."""
+        """Of an actor of some devices beyond `working_mb`.
+
+        Where adapters are merged (`engines.memory.merged_mb`); or where `transformers` computes several devices
+        together, and is imported by an ordinary worker.
+        """
         config = self.config
         if config.runtime.gpus_per_actor:
             return 0.0
-        return merged_mb(
+        more = self._foreign_mb(devices) - self._foreign_mb(1)
+        return more + self._imported_mb + merged_mb(
             self.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * self.row,
             adapters=self.adapters, devices=devices,
             asked_tokens=(config.evaluate.rows_per_task or math.inf) * self.asked_row,
+        )  # fmt: skip
+
+    @property
+    def _imported_mb(self) -> float:
+        """Of `transformers` in an ordinary worker; forks share what the server has imported."""
+        config = self.config
+        if self.foreign is None or config.runtime.backend != "ray" or why_no_forks(config.runtime) is None:
+            return 0.0
+        return TRANSFORMERS_MB
+
+    def _foreign_mb(self, devices: int) -> float:
+        """Of a process that trains some devices by `transformers` (`engines.foreign_memory.foreign_mb`)."""
+        config = self.config
+        most = config.runtime.micro_devices
+        return foreign_mb(
+            self.foreign, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
+            rows=config.method.batch_rows, row=self.row, longest=self.longest, scored=self.scored,
+            devices=devices if most == "auto" else min(devices, most),
+            evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or math.inf) * self.asked_row,
         )  # fmt: skip

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from dfl_ray.config.schema import RuntimeConfig
 
 ACTOR_MB = 180.0
-"""Private memory of an ordinary worker with torch imported, before any state (measured); `transformers`, which models
-outside the Llama family need, adds 100 MB."""
+"""Private memory of an ordinary worker with torch imported, before any state (measured)."""
+TRANSFORMERS_MB = 130.0
+"""What `transformers` adds to a process that imports it, as models outside the Llama family need (measured)."""
 FORK_MB = 50.0
 """The same of a fork (measured): the pages of what was imported before the fork are shared with all others."""
 DEVICE_OBJECTS_MB, RUN_DEVICE_MB = 0.02, 0.004

@@ -113,7 +113,10 @@ def _on_ray(
         from dfl_ray.simulation.experiment import build_experiment
 
         experiment = build_experiment(
-            config, progress.step, loaded, lambda weights: starting.prepare(weights.config_json)
+            config,
+            progress.step,
+            loaded,
+            lambda weights: starting.prepare(weights.config_json, weights.longest),
         )
         yield experiment, starting, runtime
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dfl_ray.config.schema import RuntimeConfig
+from dfl_ray.engines.adapted_layers import scored_tokens
+from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.needs import ActorNeeds
@@ -73,7 +75,7 @@ def choose_packing(
 def in_words(chosen: Packing, devices: int, refusal: str | None) -> str:
     """The packing in a line, with the way its workers are made."""
     ways = "forks of one process" if refusal is None else f"ordinary workers, since {refusal}"
-    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MB each"
+    line = f"{devices} devices in {len(chosen.groups)} actors ({chosen.reason}), about {chosen.memory_mb:.0f} MiB each"
     if chosen.nodes:
         per_node = ", ".join(str(n) for n in Counter(chosen.nodes).values())
         line = f"{line}; {per_node} actors on {len(set(chosen.nodes))} nodes"
@@ -86,7 +88,7 @@ def ordinary_after_all(backend: RayBackend, chosen: Packing) -> str:
 
     each = chosen.memory_mb + empty_actor_mb(False) - empty_actor_mb(True)
     return (
-        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MB "
+        f"{backend.actors - backend.forked} of {backend.actors} actors are ordinary workers, about {each:.0f} MiB "
         "each: the fork server has died or refused"
     )
 
@@ -106,4 +108,6 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         longest=max(int(x.max()) for x in lengths),
         adapted_values=dense_values(experiment.layout.layers),
         neighbours=setup.graph.mean_neighbours,
+        foreign=None if setup.weights.decoder is not None else foreign_sizes(setup.weights.config_json),
+        scored=scored_tokens(setup.tasks),
     )  # fmt: skip

@@ -21,13 +21,15 @@ from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
-from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes
+from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes, scored_tokens
+from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.due import rests
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import density_notes
 from dfl_ray.methods.spec import method_spec
+from dfl_ray.models.checks import bitsandbytes_missing
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph
@@ -76,6 +78,7 @@ class Outline:
         tokens: Counts the tokens of local training.
         rows: Mean tokens of a training row, over all tasks.
         tasks: Number of tasks.
+        scored: Mean tokens of a training row that are predicted; 0 where rows are not read.
         sketch_share: Share of the model up to the last layer whose inputs sketches need.
         notes: Things the user should be told, in words.
     """
@@ -90,6 +93,7 @@ class Outline:
     tokens: TokenCount
     rows: float
     tasks: int
+    scored: float
     sketch_share: float
     notes: tuple[str, ...]
 
@@ -195,6 +199,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         counts,
         float(means.mean()),
         len(names),
+        scored_tokens(tokens),
         _sketch_share(targets, router),
         (*chosen, *notes, *more, *_change_notes(config)),
     )
@@ -211,9 +216,19 @@ def _change_notes(config: Config) -> tuple[str, ...]:
 
 
 def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Targets:
-    found = planned_targets(folder, config.model.target_modules, row_sizes(tokens))
+    rows = replace(row_sizes(tokens), most=config.model.max_tokens)
+    found = planned_targets(folder, config.model.target_modules, rows)
+    if not config.model.load_in_4bit:
+        return found
     # A base in 4 bits is computed by `transformers`.
-    return replace(found, shape=None) if config.model.load_in_4bit else found
+    told = (
+        "`model.load_in_4bit`: bitsandbytes is not installed here, so that a run would be refused (extra `gpu`)",
+    )
+    text = (folder / "config.json").read_text(encoding="utf-8") if found.shape is not None else None
+    foreign = found.foreign or foreign_sizes(text)
+    return replace(
+        found, shape=None, foreign=foreign, notes=(*found.notes, *(told if bitsandbytes_missing() else ()))
+    )
 
 
 def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches | None:
@@ -230,7 +245,7 @@ def _sketches(config: Config, tokens: tuple[TokenTask, ...]) -> SharedSketches |
         )
     weights = load_base(
         model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code,
-        load_in_4bit=config.model.load_in_4bit,
+        load_in_4bit=config.model.load_in_4bit, longest=config.model.max_tokens,
     )  # fmt: skip
     targets = targets_of(weights, config.model.target_modules, row_sizes(tokens))
     return sketches_of(config, weights, tokens, targets)

@@ -274,8 +274,8 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
          if run["transfers"] else "nothing is sent"),
         *_typical_lines(figures["typical_round"]),
         ("actors here", "none: one process hosts all devices" if f["backend"] == "local"
-         else f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MB each"),
-        ("peak memory here", f"about {memory['peak_mb']:,.0f} MB; the base model has {memory['base_mb']:,.0f} MB"),
+         else f"{f['actors']:,} on {f['cpus']} CPUs, about {memory['actor_mb']:.0f} MiB each"),
+        ("peak memory here", f"about {memory['peak_mb']:,.0f} MiB; the base model has {memory['base_mb']:,.0f} MiB"),
         ("start-up here", f"about {about(start['total_s'])}" + _named_parts(start)),
         ("wall time a round here", "" if f["on_gpus"] else f"about {about(f['expected_round_wall_s'])} of training"),
         ("evaluation here", "" if f["on_gpus"] else f"at most {about(f['evaluation_s'])} by one rule" + (
@@ -284,7 +284,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         *gpu_lines(f["on_gpus"]),
         *node_lines(f["on_nodes"]),
         ("planning took", ", ".join(f"{k} {v:.2f} s" for k, v in f["seconds"].items())
-         + f"; peak memory {f['planning_memory_mb']:.0f} MB"),
+         + f"; peak memory {f['planning_memory_mb']:.0f} MiB"),
     ]  # fmt: skip
     told = [(name, value) for name, value in lines if value]
     return [*told, *(("note", text) for text in f["notes"])]

@@ -145,7 +145,7 @@ def _model_and_tokens(config: Config, tasks: Any) -> tuple[BaseWeights, tuple[To
 
     weights = load_base(
         model_path(config), dtype=config.model.dtype, trust_remote_code=config.model.trust_remote_code,
-        load_in_4bit=config.model.load_in_4bit,
+        load_in_4bit=config.model.load_in_4bit, longest=config.model.max_tokens,
     )  # fmt: skip
     return weights, token_tasks(config, tasks, weights.classes)
 

@@ -12,6 +12,7 @@ from dfl_ray.packing.actors import Packing, pack
 from dfl_ray.packing.needs import ActorNeeds
 from dfl_ray.packing.partition import MessageGraph, Node
 from dfl_ray.packing.store import PART_MB
+from dfl_ray.packing.workers import TRANSFORMERS_MB
 
 if TYPE_CHECKING:
     from dfl_ray.simulation.dry_run import Outline
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 """Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
 (measured)."""
+FOREIGN_DRIVER_MB = 220.0
+"""What torch and `transformers` add to a driver on Ray, which tries models outside the Llama family (measured)."""
 
 
 def outline_needs(run: Outline) -> ActorNeeds:
@@ -35,6 +38,7 @@ def outline_needs(run: Outline) -> ActorNeeds:
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
         adapted_values=dense_values(run.layout.layers),
         neighbours=run.graph.mean_neighbours,
+        foreign=run.targets.foreign, scored=run.scored,
     )  # fmt: skip
 
 
@@ -66,7 +70,7 @@ def memory_figures(run: Outline, packing: Packing) -> dict[str, float]:
     """Peak memory of a run here, and what of the state lies in files (`runtime.state_memory_mb`).
 
     With Ray the base is held by the driver that read it, and by the object store, which all actors map. In one process
-    there are no actors: torch, all devices' states, and the work of one group. Checkpoints pass in parts.
+    there are no actors: torch, all devices' states, and the work of one group of them all. Checkpoints pass in parts.
 
     Args:
         run: The run without its weights.
@@ -84,8 +88,10 @@ def memory_figures(run: Outline, packing: Packing) -> dict[str, float]:
     passing = min(whole, PART_MB * (len(packing.groups) + 1))
     if run.config.runtime.backend == "ray":
         hosts = RAY_MB + base + packing.memory_mb * len(packing.groups)
+        hosts += FOREIGN_DRIVER_MB if run.targets.shape is None else 0.0
     else:
-        hosts = TORCH_MB + states + working
+        hosts = TORCH_MB + states + working + needs.merged_mb(run.config.devices.count)
+        hosts += TRANSFORMERS_MB if run.targets.shape is None else 0.0
     return {
         "base_mb": base,
         "actor_mb": packing.memory_mb,

@@ -13,7 +13,7 @@ from dfl_ray.devices.step_size import step_size
 from dfl_ray.engines.private import Pair, row_gradients
 from dfl_ray.engines.training import LocalWork, train_adapters
 from dfl_ray.evaluation.leakage import span_distance, token_auc, token_inputs
-from dfl_ray.evaluation.membership import membership_auc, row_losses
+from dfl_ray.evaluation.membership import matched_rows, membership_auc, row_losses
 from dfl_ray.evaluation.scorer import Adapter
 from dfl_ray.lora.layout import Factor, Layout
 from dfl_ray.lora.optimizer import AdapterState
@@ -47,7 +47,8 @@ class Probed:
 def probe_privacy(run: SavedRun, rows: int = 32) -> pd.DataFrame:
     """Attack every device's newest adapters.
 
-    `membership_auc`: the threshold attack on the loss, own training rows of the task against held-out ones.
+    `membership_auc`: the threshold attack on the loss, own training rows of the task against held-out ones, both drawn
+    at random by the run's seed, with as many of each label (`evaluation.membership.matched_rows`).
     `row_b`, `row_a`: which tokens one training row had, from its plain gradient of B, of A (`evaluation.leakage`); an
     upper bound, since no device sends a plain gradient. `round_b`, `round_a`: the same from what one round's local
     steps by AdamW, with moments of 0, change in B, in A. A round draws `method.local_steps` times `method.batch_rows`
@@ -75,15 +76,24 @@ def probe_privacy(run: SavedRun, rows: int = 32) -> pd.DataFrame:
             rng = generator(run.config.seed, Stream.SKETCH_ROWS, task, device)
             mine = rng.permutation(setup.rows[device][place])[:rows]
             own: list[Pair] = [(table.train, int(i)) for i in mine]
-            others: list[Pair] = [(table.test, i) for i in range(min(rows, len(table.test)))]
-            known, new = (
-                row_losses(run.group.model, one.layout, one.theta[0], x, scale=one.scale)
-                for x in (own, others)
-            )
-            found.append((device, task, membership_auc(known, new), *_leaked(one, inputs, own)))
+            others: list[Pair] = [(table.test, int(i)) for i in rng.permutation(len(table.test))]
+            found.append((device, task, _membership(one, own, others, rows), *_leaked(one, inputs, own)))
     out = pd.DataFrame(found, columns=list(COLUMNS))
     out["task"] = [setup.tasks[int(t)].name for t in out["task"]]
     return out
+
+
+def _membership(one: Probed, own: Sequence[Pair], others: Sequence[Pair], most: int) -> float:
+    """AUC of the threshold attack, on at most `most` rows of each kind."""
+    labels = [[tuple(table.answer(i).tolist()) for table, i in rows] for rows in (own, others)]
+    places = matched_rows(*labels)
+    known, new = (
+        row_losses(
+            one.run.group.model, one.layout, one.theta[0], [rows[i] for i in at[:most]], scale=one.scale
+        )
+        for rows, at in zip((own, others), places, strict=True)
+    )
+    return membership_auc(known, new)
 
 
 def _probed(run: SavedRun, adapter: Adapter) -> Probed:
@@ -124,5 +134,5 @@ def _told(
         present[table.row(i)[:-1]] = True
     if not bool(first.any()) or present.all():
         return float("nan")
-    a = one.layout.views(one.theta, "a")[0][0].double()
-    return token_auc(span_distance(first, inputs @ a.T if factor == "b" else inputs), present)
+    a = one.layout.views(one.theta, "a")[0][0] if factor == "b" else None
+    return token_auc(span_distance(first, inputs, a), present)

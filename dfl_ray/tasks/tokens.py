@@ -172,6 +172,8 @@ def tokenize_task(
     )
     free = _free_answers(task, score, tokenizer, encoder.end, max_new_tokens)
     asked = longest if free is None else max(free.most, *(len(answers[row.answer]) for row in task.test))
+    if free is not None and free.most >= max_tokens:
+        raise no_room_to_answer(task.name, free.most, max_tokens)
     # The score may change on the way, and must not change what is trained on.
     train, test = encoded.rows(task.train, own), encoded.rows(task.test, asked)
     unread = _unread(task, encoder, train, test, answers)
@@ -196,6 +198,22 @@ def tokenize_task(
     if not encoder.end:
         refuse_endless_labels(task.name, chosen.choices, bare)
     return _labelled(rows, task, chosen.choices, answers)
+
+
+def no_room_to_answer(name: str, most: int, max_tokens: int) -> InputError:
+    """Make the error for generated answers that leave no room for a prompt; the caller raises it.
+
+    Args:
+        name: The task's name.
+        most: Most tokens of a generated answer.
+        max_tokens: Longest row.
+    """
+    return InputError(
+        f"Task `{name}`: generated answers leave no room for a prompt",
+        got=f"evaluate.max_new_tokens={most} in rows of model.max_tokens={max_tokens}",
+        expected="fewer tokens of an answer than a row has",
+        change="Lower `evaluate.max_new_tokens`, or raise `model.max_tokens`.",
+    )
 
 
 def rows_digest(

@@ -184,7 +184,7 @@ def test_records_are_the_same_without_forks(undisturbed, tmp_path, monkeypatch, 
     ]
     out = said_by(words, capsys)
     assert re.search(
-        r"about (18\d|19\d|2\d\d) MB each; ordinary workers, since `runtime.fork_actors=false`", out
+        r"about (18\d|19\d|2\d\d) MiB each; ordinary workers, since `runtime.fork_actors=false`", out
     )
     run = load_run(tmp_path / "plain")
     assert_same_records(undisturbed, run, exact=False)
@@ -223,7 +223,7 @@ def test_a_server_that_dies_before_the_packing_is_told_and_budgeted(tmp_path, mo
     monkeypatch.setattr(ForkServer, "check", kill_and_check)
     out = said_by(["name=dead", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"], capsys)
     assert re.search(
-        r"about (18\d|19\d|2\d\d) MB each; ordinary workers, since the fork server has died", out
+        r"about (18\d|19\d|2\d\d) MiB each; ordinary workers, since the fork server has died", out
     )
     info = load_run(tmp_path / "dead").info
     assert info["state"] == "done" and info["forked_actors"] == 0
@@ -244,7 +244,7 @@ def test_a_server_that_dies_after_the_packing_is_told_too(tmp_path, monkeypatch,
     out = said_by(["name=late", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"], capsys)
     assert load_run(tmp_path / "late").info["forked_actors"] == 0
     assert "MB each; forks of one process" in out
-    assert re.search(r"2 of 2 actors are ordinary workers, about (18\d|19\d|2\d\d) MB each", out)
+    assert re.search(r"2 of 2 actors are ordinary workers, about (18\d|19\d|2\d\d) MiB each", out)
 
 
 def test_actors_are_forks_and_share_what_is_imported(starting):

@@ -32,6 +32,7 @@ trace = Trace
 def create(
     kind: str,
     positions_m: ArrayLike,
+    /,
     *,
     area_m: tuple[float, float],
     rng: np.random.Generator,

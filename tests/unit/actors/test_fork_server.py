@@ -122,15 +122,15 @@ def test_models_are_prepared_and_bad_ones_left(monkeypatch):
     seen: list[Any] = []
     shared: list[bool] = []
 
-    def prepare(configuration: dict[str, Any]) -> None:
-        seen.append(configuration)
+    def prepare(configuration: dict[str, Any], longest: int | None) -> None:
+        seen.append((configuration, longest))
         if "model_type" not in configuration:
             raise KeyError("model_type")
 
     monkeypatch.setattr("dfl_ray.devices.prepare.prepare_model", prepare)
     monkeypatch.setattr(forks, "_share_pages", lambda: shared.append(True))
-    forks._prepare([b"{}", b"not JSON", b'{"model_type": "llama"}'])
-    assert seen == [{}, {"model_type": "llama"}] and shared == [True]
+    forks._prepare([b"[{}, null]", b"not JSON", b'[{"model_type": "llama"}, 64]'])
+    assert seen == [({}, None), ({"model_type": "llama"}, 64)] and shared == [True]
 
 
 def test_a_fork_becomes_the_worker_that_was_ordered(monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from dfl_ray.errors import InputError
 from dfl_ray.lora.inject import Binding, inject
 from dfl_ray.lora.layout import Layout
 from dfl_ray.lora.optimizer import AdapterState
-from dfl_ray.models import four_bit
+from dfl_ray.models import checks, four_bit
 from dfl_ray.models.base import load_base
 from dfl_ray.models.build import build_model
 from dfl_ray.models.merged import merged_model
@@ -169,11 +169,16 @@ def test_a_model_without_linear_layers_is_refused(tmp_path: Path) -> None:
         load_base(tmp_path, load_in_4bit=True)
 
 
-def test_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path)
-    monkeypatch.setattr(four_bit, "find_spec", lambda _name: None)
+def test_without_bitsandbytes_the_extra_is_named_before_the_base_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
     with pytest.raises(InputError, match=r"needs bitsandbytes[\s\S]*dfl-ray\[gpu\]"):
-        load_base(tmp_path, load_in_4bit=True)
+        load_base(tmp_path / "nothing-there-to-read", load_in_4bit=True)
+    config = small_config(tmp_path, "model.load_in_4bit=true", "rounds=1")
+    assert any("bitsandbytes is not installed" in note for note in plan(config)["notes"])
+    monkeypatch.setattr(checks, "find_spec", lambda _name: "there")
+    assert not any("not installed" in note for note in plan(config)["notes"])
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq"])

@@ -35,6 +35,8 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+LONGEST = 40
+"""Tokens that a row may have in these tests."""
 SUPPORTED = {
     "llama": ("LlamaConfig", {}),
     "llama-tied": ("LlamaConfig", {"tie_word_embeddings": True}),
@@ -44,12 +46,21 @@ SUPPORTED = {
     "llama3-scaling": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "mistral": ("MistralConfig", {"sliding_window": None}),
     "mistral-wide-window": ("MistralConfig", {"sliding_window": 64}),
+    "mistral-window-of-a-row": ("MistralConfig", {"sliding_window": LONGEST}),
+    "qwen2-wide-window": (
+        "Qwen2Config",
+        {"use_sliding_window": True, "sliding_window": 48, "max_window_layers": 1},
+    ),
     "qwen2": ("Qwen2Config", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
     "qwen3": ("Qwen3Config", {"head_dim": 8}),
     "qwen3-biases": ("Qwen3Config", {"head_dim": 8, "attention_bias": True}),
 }
 REFUSED = {
     "mistral-window": ("MistralConfig", {"sliding_window": 16}),
+    "mistral-window-as-long-as-its-positions": (
+        "MistralConfig",
+        {"max_position_embeddings": 16, "sliding_window": 16},
+    ),
     "qwen2-window": (
         "Qwen2Config",
         {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
@@ -81,7 +92,7 @@ def reference(name, table):
 
 def as_weights(model):
     arrays = {n: p.detach().numpy() for n, p in model.named_parameters()}
-    return BaseWeights(json.dumps(model.config.to_dict(), default=str), arrays, "float32")
+    return BaseWeights(json.dumps(model.config.to_dict(), default=str), arrays, "float32", longest=LONGEST)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
@@ -101,7 +112,7 @@ def test_shapes_are_read_off_the_configuration(name):
     """Names and sizes against the `transformers` model; which layers see one input against running the model."""
     theirs = reference(name, SUPPORTED)
     weights = as_weights(theirs)
-    shape = read_decoder(weights.config_json)
+    shape = weights.decoder
     assert shape is not None
     assert shape.parameter_shapes() == {n: tuple(p.shape) for n, p in theirs.named_parameters()}
     for wanted in ("all-linear", ["v_proj", "down_proj"], ["o_proj", "up_proj", "gate_proj"]):
@@ -162,11 +173,28 @@ def test_gradients_equal_transformers(name):
 def test_what_is_not_implemented_falls_back(name):
     theirs = reference(name, REFUSED)
     weights = as_weights(theirs)
-    assert read_decoder(weights.config_json) is None
+    assert weights.decoder is None
     model = build_model(weights)
     assert type(model).__module__.startswith("transformers.")
     ids = torch.randint(0, 50, (1, 20), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(model(input_ids=ids).logits, theirs(input_ids=ids).logits)
+
+
+def test_a_window_counts_where_a_row_may_be_longer(base):
+    """By the rows there may be and not by the model's own length, which is no limit of theirs."""
+    kinds = {
+        "mistral": {"sliding_window": 32, "max_position_embeddings": 16},
+        "mistral-unsaid": {},
+        "qwen2": {"sliding_window": 32, "use_sliding_window": True, "max_window_layers": 1},
+        "qwen2-layers": {"sliding_window": 32, "layer_types": ["full_attention", "sliding_attention"]},
+    }
+    for name, more in kinds.items():
+        raw = json.loads(base.config_json) | {"model_type": name.split("-")[0], "architectures": None} | more
+        window = 4096 if name == "mistral-unsaid" else 32
+        read = [read_decoder(json.dumps(raw), longest) for longest in (window, window + 1, None)]
+        assert read[0] is not None and read[1:] == [None, None], name
+    chunked = json.loads(base.config_json) | {"layer_types": ["chunked_attention"]}
+    assert read_decoder(json.dumps(chunked), 8) is None
 
 
 def test_unknown_keys_are_not_guessed(base):

@@ -13,6 +13,11 @@ from dfl_ray.tasks.synthetic import make_tasks
 
 TEXTS = ["", " ", "no such words", "a\nb  c", "<s> marked </s>", "Grüße, 123!", "x" * 300]
 
+WITH_SETTINGS = {
+    "__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False, "rstrip": False,
+    "single_word": False,
+}  # fmt: skip
+
 
 def texts():
     tasks = make_tasks(("topic", "agree"), seed=0, train_rows=50, test_rows=5)
@@ -54,7 +59,7 @@ def test_tokens_equal_transformers(kind, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"add_bos_token": True}, {"tokenizer_class": "LlamaTokenizer"}, {"eos_token": "<nowhere>"},
-     {"added_tokens_decoder": {}}],
+     {"added_tokens_decoder": {}}, {"bos_token": WITH_SETTINGS}],
 )  # fmt: skip
 def test_what_may_mean_more_is_left_to_transformers(change, tmp_path):
     folder = shutil.copytree(embedded_path(), tmp_path / "model")
@@ -87,3 +92,17 @@ def test_special_tokens_that_the_file_does_not_mark(tmp_path):
     assert plain_tokenizer(folder) is None
     expected = AutoTokenizer.from_pretrained(str(folder))(texts())["input_ids"]
     assert load_tokenizer(folder)(texts())["input_ids"] == expected
+
+
+def test_special_tokens_with_settings_are_read(tmp_path):
+    """As older versions of `transformers` wrote them: the token is an `AddedToken` and not its text."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(embedded_path(), tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    raw = json.loads(path.read_text())
+    ends = WITH_SETTINGS | {"content": raw["eos_token"]}
+    path.write_text(json.dumps(raw | {"bos_token": WITH_SETTINGS, "eos_token": ends}))
+    mine, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(str(folder))
+    assert mine.eos_token_id == theirs.eos_token_id == load_tokenizer(embedded_path()).eos_token_id
+    assert mine(texts())["input_ids"] == theirs(texts())["input_ids"]

@@ -315,6 +315,38 @@ def test_a_round_tells_of_the_rows_it_was_trained_on_alone(early: Any) -> None:
     assert drawn.notna().all(axis=None) and drawn.equals(more)
 
 
+def test_rows_of_the_two_kinds_have_the_same_labels() -> None:
+    """Sorted held-out rows would be of one label; open answers, which are alike nowhere, are all taken."""
+    from dfl_ray.evaluation.membership import matched_rows
+
+    own, others = list("abab"), list("aaaab")
+    assert matched_rows(own, others) == ([0, 1, 2], [0, 1, 4])
+    assert matched_rows(list("wxyz"), list("uvw")) == ([0, 1, 2, 3], [0, 1, 2])
+
+
+def test_the_order_of_held_out_rows_says_nothing_of_membership(
+    early: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a loss that hangs on the label alone nothing can be told, though held-out rows are sorted by it."""
+    import numpy as np
+
+    from dfl_ray.simulation import privacy_probe
+    from dfl_ray.simulation.export_device import open_saved
+
+    run = open_saved(early.path)
+    for table in run.experiment.setup.tasks:
+        order = np.argsort([int(table.test.answer(i)[0]) for i in range(len(table.test))], kind="stable")
+        rows = [table.test.row(int(i)) for i in order]
+        starts = table.test.answer_start[order]
+        table.test.ids[:] = np.concatenate(rows)
+        table.test.offsets[1:] = np.cumsum([len(r) for r in rows])
+        table.test.answer_start[:] = starts
+    monkeypatch.setattr(
+        privacy_probe, "row_losses", lambda _m, _l, _t, rows, **_: [float(t.answer(i)[0]) for t, i in rows]
+    )
+    assert (privacy_probe.probe_privacy(run, 8)["membership_auc"] - 0.5).abs().max() < 1e-9
+
+
 def test_saved_adapters_are_attacked(early: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every device and held task is attacked, and a row's plain gradient tells more than guessing."""
     import json

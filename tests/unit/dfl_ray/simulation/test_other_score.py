@@ -45,6 +45,15 @@ def test_tasks_are_known_by_their_rows_before_any_cut(tmp_path):
     assert not {t.uncut for t in drawn} & {t.uncut for t in one}
 
 
+def test_generated_answers_without_room_name_their_own_key(tmp_path):
+    """The labels are short: it is not they that do not fit."""
+    words = (*WORDS, "model.max_tokens=64", "evaluate.score=f1", "evaluate.max_new_tokens=64")
+    with pytest.raises(
+        InputError, match=r"no room for a prompt[\s\S]*max_new_tokens=64[\s\S]*Lower `evaluate.max_new"
+    ):
+        build_experiment(small_config(tmp_path, *words))
+
+
 @pytest.mark.parametrize("score", [(OTHER,), GENERATED])
 def test_a_saved_state_is_asked_by_another_score(run: Path, score: tuple[str, ...], capsys):
     told = []
