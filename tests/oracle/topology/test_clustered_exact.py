@@ -267,7 +267,9 @@ def test_gap_is_reached_when_links_allow_it():
             weights += np.diag(1 - weights.sum(axis=1))
             yield 1 - np.sort(np.abs(np.linalg.eigvalsh(weights)))[-2]
 
-    tree, wide = (topology.build("clustered", options={"min_gap": gap, "max_degree": 8}, **common) for gap in (0.0, 0.2))
+    tree, wide = (
+        topology.build("clustered", options={"min_gap": gap, "max_degree": 8}, **common) for gap in (0.0, 0.2)
+    )
     assert max(gaps(tree)) < 0.1 and min(gaps(wide)) >= 0.2
     assert wide.degree.max() <= 8
     assert len(wide.edges) > len(tree.edges)
