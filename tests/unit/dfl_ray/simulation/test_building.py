@@ -87,7 +87,7 @@ def test_an_error_is_told_though_the_actors_cannot_be_ended(on_ray, monkeypatch)
 
 def test_a_run_that_goes_on_is_noted_and_checked_before_its_actors(tmp_path, monkeypatch):
     order: list[Any] = []
-    held = SimpleNamespace(note_run=order.append, notes=[], prepare=lambda _config: order.append("weights"))
+    held = SimpleNamespace(note_run=order.append, notes=[], prepare=lambda *_: order.append("weights"))
     monkeypatch.setattr("actors.cluster.Starting", lambda *_, **__: nullcontext(held))
     monkeypatch.setattr(building, "_actors", lambda *_: nullcontext(order.append("actors")))
     config = small_config(tmp_path, "runtime.backend=ray")
