@@ -143,8 +143,8 @@ def merged_mb(
 
     Training: T = min(`STEP_TOKENS`, tokens of all its devices, but one device's at least) tokens · `bytes_per_token`
     in float32, and the merged weights of the adapters these tokens are of; where those are more than `MERGED_BYTES`
-    they are not formed, and autograd keeps `UNMERGED` times as much of a token. Evaluation: `PASS_TOKENS` at most, with as
-    many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
+    they are not formed, and autograd keeps `UNMERGED` times as much of a token. Evaluation: `PASS_TOKENS` at most, with
+    as many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
 
     Args:
         shape: The model; None, or one too large to merge, needs nothing of this kind (`working_mb`).
