@@ -74,12 +74,14 @@ def save_scatter(path: Path, y_title: str, panels: Sequence[Panel]) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.0 * len(panels), 5.2), layout="constrained")
         every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        lowest: list[float] = []
         for axes, panel in zip(every, panels, strict=True):
             axes.set_xscale("log")
             axes.set_xlabel(panel.title)
             front = [panel.points[name] for name in panel.front if panel.points[name][0] > 0]
             axes.plot(*zip(*front, strict=True), color=COLORS[7], drawstyle="steps-post", zorder=1)
             heights = label_heights(panel.points)
+            lowest += heights.values()
             for name, height in heights.items():
                 x, y = panel.points[name]
                 color = COLORS[1] if name == panel.marked else COLORS[0 if name in panel.front else 7]
@@ -89,6 +91,8 @@ def save_scatter(path: Path, y_title: str, panels: Sequence[Panel]) -> None:
                     arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0},
                 )  # fmt: skip
             axes.margins(x=0.2)
+        least, most = every[0].get_ylim()
+        every[0].set_ylim(min([least, *(low - _LINE * (most - least) for low in lowest)]), most)
         every[0].set_ylabel(y_title)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from benchmarks.scatter_chart import label_heights
+from benchmarks.scatter_chart import Panel, label_heights, save_scatter
 
 
 def test_labels_near_each_other_keep_a_line_between_them_and_others_stay() -> None:
@@ -23,3 +24,14 @@ def test_labels_near_each_other_keep_a_line_between_them_and_others_stay() -> No
 
 def test_no_point_has_no_label() -> None:
     assert label_heights({}) == {} and label_heights({"free": (0.0, 1.0)}) == {}
+
+
+def test_labels_that_are_moved_down_stay_above_the_axis(tmp_path, monkeypatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    points = {"high": (1.0, 90.0)} | {f"m{k}": (10.0, 50.0) for k in range(12)}
+    save_scatter(tmp_path / "x.svg", "%", [Panel("MB", points, ["high"], "high")])
+    (axes,) = drawn[0].axes
+    low, high = axes.get_ylim()
+    heights = [text.xyann[1] for text in axes.texts]
+    assert min(heights) < 45 and all(low < height < high for height in heights)
