@@ -243,7 +243,7 @@ def test_a_server_that_dies_after_the_packing_is_told_too(tmp_path, monkeypatch,
     monkeypatch.setattr(RayBackend, "__init__", kill_first)
     out = said_by(["name=late", "runtime.devices_per_actor=2", f"runtime.runs_dir={tmp_path}"], capsys)
     assert load_run(tmp_path / "late").info["forked_actors"] == 0
-    assert "MB each; forks of one process" in out
+    assert "MiB each; forks of one process" in out
     assert re.search(r"2 of 2 actors are ordinary workers, about (18\d|19\d|2\d\d) MiB each", out)
 
 
