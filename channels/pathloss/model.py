@@ -92,10 +92,10 @@ class PathLossModel:
         Raises:
             ValueError: If the model gives anything else; one value for all distances is spread over them.
         """
+        what = f"{self._what}: its line-of-sight probability"
         if self.tall_probability is None or rx_height_m is None:
-            answer = ask(f"{self._what}: its line-of-sight probability", self.los_probability, distance_m)
+            answer = ask(what, self.los_probability, distance_m)
         else:
-            what = f"{self._what}: its line-of-sight probability"
             answer = ask(what, self.tall_probability, distance_m, rx_height_m)
         found = self._spread("line-of-sight probability", answer, np.shape(distance_m))
         if not np.all((found >= -_ROUNDING) & (found <= 1 + _ROUNDING)):

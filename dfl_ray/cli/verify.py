@@ -16,13 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check every file, and print what is wrong and how much was looked at; 0 if all is whole, else 2."""
-    from pathlib import Path
-
-    from dfl_ray.records.remote import fetched, is_remote
+    from dfl_ray.records.remote import folder_at
     from dfl_ray.simulation.verify import verify
 
-    given = options.run
-    folder = fetched(given, whole=True) if is_remote(given) else Path(given).expanduser()
+    folder = folder_at(options.run)
     found = verify(folder)
     for problem in found.problems:
         print(problem)

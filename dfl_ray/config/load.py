@@ -174,23 +174,13 @@ def _read_source(source: str | Path | None) -> tuple[Document, str]:
         InputError: No such preset or file, not YAML, or its top level is not a mapping.
     """
     if not isinstance(source, str | Path | None):
-        raise InputError(
-            "A configuration is loaded from a preset or a file",
-            got=f"{type(source).__name__} {str(source)[:60]}",
-            expected="a preset's name, the path of a YAML file, or None",
-            change="Keys and values come second: load_config(None, {...}). A Config is loaded already.",
-        )
+        raise _no_source(f"{type(source).__name__} {str(source)[:60]}")
     name = str(source) if source is not None else DEFAULT_PRESET
     if name in preset_names():
         return _mapping(preset_text(name), f"preset `{name}`"), f"preset `{name}`"
     path = Path(name).expanduser()
     if len(path.name) > LONGEST_NAME or "\n" in name:
-        raise InputError(
-            "A configuration is loaded from a preset or a file",
-            got=f"the text {name[:60]!r}…",
-            expected="a preset's name, or the path of a YAML file",
-            change="Write the YAML into a file, or give keys and values second: load_config(None, {...}).",
-        )
+        raise _no_source(f"the text {name[:60]!r}…")
     if path.is_dir():
         raise InputError(f"The configuration `{name}` is a folder", expected="a preset's name or a YAML file")
     if not path.is_file():
@@ -212,6 +202,16 @@ def _read_source(source: str | Path | None) -> tuple[Document, str]:
             expected="a readable text file in UTF-8",
         ) from None
     return _mapping(text, f"file `{name}`"), f"file `{name}`"
+
+
+def _no_source(got: str) -> InputError:
+    """Make the error for what is neither a preset's name nor a path; the caller raises it."""
+    return InputError(
+        "A configuration is loaded from a preset or a file",
+        got=got,
+        expected="a preset's name, the path of a YAML file, or None",
+        change="Write YAML into a file. Keys and values come second: load_config(None, {...}). A Config is loaded.",
+    )
 
 
 def _refuse_missing(name: str, path: Path) -> None:

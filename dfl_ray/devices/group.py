@@ -128,8 +128,8 @@ class DeviceGroup:
         for d, start in zip(devices, self.starts.tolist(), strict=False):
             rows = self.state.rows(start, start + counts[d])
             self.devices[d] = Device(d, adapter_tasks[d], rows, self.method.memory(d))
-        for device in list(self.devices.values())[:1]:
-            check_memory(self.config.name, device.memory)
+        if self.devices:
+            check_memory(self.config.name, next(iter(self.devices.values())).memory)
         self._place = {d: k for k, d in enumerate(devices)}
 
     def sketch(self, device: int, task: int, layers: Sequence[int] | None) -> np.ndarray:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from dfl_ray.engines.memory import PAD_MULTIPLE
 from dfl_ray.tasks.tokens import TokenRows
-
-PAD_MULTIPLE = 8
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfl_ray.engines.memory import EVALUATION_TOKENS, STEP_TOKENS
+from dfl_ray.engines.memory import EVALUATION_TOKENS, PAD_MULTIPLE, STEP_TOKENS
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -22,7 +22,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _GATED = frozenset({"silu", "swish", "swiglu"})
 _IN_STEPS = frozenset({"gelu_new", "gelu_fast"})
 """Activations that torch computes in several steps, each of which keeps its input."""
-PAD = 8
 LOGITS_COPIES = 4
 """Logits, their logarithms, and the gradients of both."""
 
@@ -112,6 +111,7 @@ def foreign_mb(
         return 0.0
     together = min(devices, max(1, int(STEP_TOKENS // max(1.0, rows * row)))) * rows
     token = width_bytes * (sizes.layers * (sizes.kept + 7 * rank) + sizes.passing)
-    training = together * (-(-longest // PAD) * PAD * token + LOGITS_COPIES * 4 * scored * sizes.vocabulary)
+    padded = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+    training = together * (padded * token + LOGITS_COPIES * 4 * scored * sizes.vocabulary)
     evaluation = min(EVALUATION_TOKENS, evaluated_tokens) * width_bytes * sizes.passing
     return max(training, evaluation) / 2**20

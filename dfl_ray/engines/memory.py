@@ -11,6 +11,9 @@ from dfl_ray.models.decoder import DecoderShape
 MERGED_BYTES = 2**28
 """Most memory that the merged weights of one pass may take; above it adapters are applied unmerged."""
 
+PAD_MULTIPLE = 8
+"""Rows of a batch are padded to a multiple of so many tokens."""
+
 UNMERGED = 3
 """Times the values of a token that autograd keeps where adapters are applied beside the base, padding included: 0.62 MB
 for 0.21 in a Llama of six blocks of width 512, by the growth of the peak from 4 to 8 devices."""

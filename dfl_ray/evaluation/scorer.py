@@ -9,9 +9,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from dfl_ray.engines.batches import PAD_MULTIPLE
 from dfl_ray.engines.block_masks import takes_block_masks
-from dfl_ray.engines.memory import EVALUATION_TOKENS, MERGED_BYTES, PASS_MERGED_BYTES, PASS_TOKENS
+from dfl_ray.engines.memory import (
+    EVALUATION_TOKENS,
+    MERGED_BYTES,
+    PAD_MULTIPLE,
+    PASS_MERGED_BYTES,
+    PASS_TOKENS,
+)
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.evaluation.eval_batches import EvalBatch, EvalBatchCache, make_eval_batch
 from dfl_ray.evaluation.free_answers import score_answers

@@ -50,6 +50,11 @@ class ActorNeeds:
     scored: float = 0.0
 
     @property
+    def _width_bytes(self) -> int:
+        """Bytes of one value that is computed with."""
+        return 2 if self.config.model.dtype == "bfloat16" else 4
+
+    @property
     def state_mb(self) -> float:
         """Of one device's state (`packing.actors.device_state_mb`)."""
         arrays = kept_arrays(self.config.method, self.neighbours)
@@ -71,7 +76,7 @@ class ActorNeeds:
             return 0.0
         own = OWN_BASE_COPIES * 4 * self._dense / 2**20
         return own + self._foreign_mb(1) + working_mb(
-            self.shape, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
+            self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
             device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
             evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or 0) * self.asked_row,
             longest=self.longest if method_spec(config.method).per_task else 0,
@@ -107,7 +112,7 @@ class ActorNeeds:
         config = self.config
         most = config.runtime.micro_devices
         return foreign_mb(
-            self.foreign, rank=config.method.rank, width_bytes=2 if config.model.dtype == "bfloat16" else 4,
+            self.foreign, rank=config.method.rank, width_bytes=self._width_bytes,
             rows=config.method.batch_rows, row=self.row, longest=self.longest, scored=self.scored,
             devices=devices if most == "auto" else min(devices, most),
             evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or math.inf) * self.asked_row,

@@ -40,6 +40,18 @@ def is_remote(place: str | Path) -> bool:
     return "://" in str(place)
 
 
+def folder_at(place: str | Path) -> Path:
+    """The folder of a whole run, checkpoints too, to work on: a URL is fetched first.
+
+    Args:
+        place: The run's URL, or its folder; `~` is the user's home.
+
+    Returns:
+        The folder on this machine.
+    """
+    return fetched(str(place), whole=True) if is_remote(place) else Path(place).expanduser()
+
+
 def working_folder(url: str) -> Path:
     """Make the folder in the user's cache in which what lies at a URL is worked on; it keeps the URL in a file.
 

@@ -99,7 +99,7 @@ def resume(
         >>> longer = resume("runs/one", {"rounds": 20})  # doctest: +SKIP
     """
     from dfl_ray.config.load import override_texts
-    from dfl_ray.records.remote import fetched, is_remote
+    from dfl_ray.records.remote import folder_at
     from dfl_ray.simulation.launch import resume as go_on
 
     if not isinstance(of, Run | str | Path):
@@ -108,8 +108,7 @@ def resume(
             got=f"{type(of).__name__} {str(of)[:60]}",
             expected="a Run, its folder or its URL",
         )
-    place = of.path if isinstance(of, Run) else of
-    folder = fetched(str(place), whole=True) if is_remote(place) else Path(place).expanduser()
+    folder = of.path if isinstance(of, Run) else folder_at(of)
     more = override_texts(overrides)
     watch = _watching(on_round_end)
     return load_run(

@@ -136,7 +136,8 @@ def with_names_and_caps(loaded: LoadedTasks, tasks: TasksConfig) -> LoadedTasks:
                 expected=nearest(name, made),
                 change="Change tasks.names.",
             )
-    kept = [made[name] for name in tasks.names or made]
+    names = tasks.names or tuple(made)
+    kept = [made[name] for name in names]
     return replace(
         loaded,
         tasks=tuple(
@@ -145,5 +146,5 @@ def with_names_and_caps(loaded: LoadedTasks, tasks: TasksConfig) -> LoadedTasks:
             )
             for task in kept
         ),
-        leaked={name: count for name, count in loaded.leaked.items() if name in {task.name for task in kept}},
+        leaked={name: count for name, count in loaded.leaked.items() if name in names},
     )
