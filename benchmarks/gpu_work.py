@@ -69,9 +69,10 @@ def step_operations(work: Work, *, trains_a: bool) -> Mapping[str, int]:
 
     Frozen weights: 2 a weight and token forward, 2 for the gradient of the input, none for weights; the first
     block's joined query, key and value layer needs no gradient of its input. Adapters: 2 a value and token forward
-    (A x, B z), 2 for the gradient of the input, 2 for that of each trained factor. Attention: two products forward
-    and four backward over the pairs (query, key not later). Norms, gates, rotations, softmax, AdamW, and anything
-    computed a second time count nothing.
+    (A x, B z), 2 for the gradient of the input, 2 for that of each trained factor. What follows attention in the
+    last block is needed at the scored tokens alone. Attention: two products forward and four backward over the pairs
+    (query, key not later). Norms, gates, rotations, softmax, AdamW, and anything computed a second time count
+    nothing.
 
     Args:
         work: The step.
@@ -82,17 +83,19 @@ def step_operations(work: Work, *, trains_a: bool) -> Mapping[str, int]:
     weights = sum(m * d for m, d in sizes.values())
     first = sizes["qkv"][0] * sizes["qkv"][1]
     parts = {"qkv": 3, "gate_up": 2}
-    outputs = sum(m for m, _ in sizes.values()) * work.rank
-    inputs = sum(d * parts.get(n, 1) for n, (_, d) in sizes.items()) * work.rank
+    thin = {
+        n: work.rank * (6 * m + (6 if trains_a else 4) * d * parts.get(n, 1)) for n, (m, d) in sizes.items()
+    }
     skipped = 3 * work.rank * shape.hidden_size
     pairs = work.devices * work.batch * work.length * (work.length + 1) // 2
     scored = work.devices * work.batch * work.scored
+    unasked = tokens - scored
     return {
-        "base": tokens * (4 * shape.layers * weights - 2 * first),
+        "base": tokens * (4 * shape.layers * weights - 2 * first) - unasked * 4 * (weights - first),
         "head": 4 * scored * shape.vocab_size * shape.hidden_size,
         "attention": shape.layers * 6 * 2 * pairs * shape.heads * shape.head_dim,
-        "adapters": tokens
-        * (shape.layers * (6 * outputs + (6 if trains_a else 4) * inputs) - 2 * skipped),
+        "adapters": tokens * (shape.layers * sum(thin.values()) - 2 * skipped)
+        - unasked * (sum(thin.values()) - thin["qkv"]),
     }  # fmt: skip
 
 

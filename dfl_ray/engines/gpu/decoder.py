@@ -2,7 +2,8 @@
 
 What is kept for backward is what cannot be had cheaply again: of each block the inputs of its two norms, the heads,
 what attention's kernel keeps, the gated layer's two halves and the thin products. Norms and the gate are computed
-once more in backward. No gradient of a frozen weight is ever formed.
+once more in backward. No gradient of a frozen weight is ever formed. Behind its attention the last block is computed
+for the scored tokens alone.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def train_step(decoder: LargeDecoder, plan: Plan, a: Stacks, b: Stacks, into: Gr
             hidden, decoder.head, plan.targets, weights, decoder.kernels, decoder.piece_logits
         )
         dchosen = decoder.kernels.norm_backward(slope, chosen, inverse, decoder.norm)
-        # Every scored token is another one, so this is a copy and not a sum in any order.
+        # Every scored place is another one, so this is a copy and not a sum in any order.
         dx = torch.zeros_like(x).index_copy_(0, plan.scored, dchosen)
         for number in reversed(range(len(tapes))):
             dx = _backward_block(decoder, number, dx, tapes.pop(), plan, into)
@@ -163,17 +164,17 @@ def _forward(
     """Last block's middle and what it adds to it, and a tape a block."""
     x, change = decoder.embedding[plan.ids], None
     tapes: list[_Tape] = []
-    for block in decoder.blocks:
-        x, change, tape = _forward_block(decoder, block, x, change, plan, a, b, scale)
+    for number in range(len(decoder.blocks)):
+        x, change, tape = _forward_block(decoder, number, x, change, plan, a, b, scale)
         tapes.append(tape)
     return x, change, tapes
 
 
 def _forward_block(
-    decoder: LargeDecoder, block: Block, x: torch.Tensor, change: torch.Tensor | None, plan: Plan,
+    decoder: LargeDecoder, number: int, x: torch.Tensor, change: torch.Tensor | None, plan: Plan,
     a: Stacks, b: Stacks, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, _Tape]:  # fmt: skip
-    kernels, eps, empty = decoder.kernels, decoder.shape.eps, decoder.empty
+    block, kernels, eps, empty = decoder.blocks[number], decoder.kernels, decoder.shape.eps, decoder.empty
     joined = (block.qkv, block.o, block.gate_up, block.down)
     adapters = tuple(cast_adapters(j, a, b, scale) for j in joined)
     if change is None:
@@ -185,8 +186,12 @@ def _forward_block(
     q, k, v = kernels.split_heads(_norm_heads(decoder, block, qkv), plan.cos, plan.sin, *_heads(decoder))
     heads, attended = attend(q, k, v, plan.buckets, empty)
     del qkv, q, k, v, normed
+    kept = x
+    if number == len(decoder.blocks) - 1:
+        heads = plan.asked.pick(heads, empty(heads, len(plan.asked.source), heads.shape[1]))
+        kept = plan.asked.pick(x)
     (out,), z_o = apply(block.o, heads, adapters[1])
-    middle, normed, inverse_out = kernels.add_norm(x, out, block.norm_out, eps)
+    middle, normed, inverse_out = kernels.add_norm(kept, out, block.norm_out, eps)
     gate_up, z_gate = apply(block.gate_up, normed, adapters[2], empty)
     (change,), z_down = apply(block.down, kernels.gated(gate_up), adapters[3])
     thin = _Thin(adapters, (z_qkv, z_o, z_gate, z_down))
@@ -259,6 +264,8 @@ def _backward_block(
     put_a(block.o, tape.heads, dz, thin.adapters[1], into)
     if dheads is None:
         raise ValueError("the gradient of attention's output is always needed")
+    if number == len(decoder.blocks) - 1:
+        dheads, dmiddle = (plan.asked.put_back(t, len(plan.ids)) for t in (dheads, dmiddle))
     slopes = attend_backward(dheads, tape.attended, plan.buckets)
     joined = kernels.join_heads(*slopes, plan.cos, plan.sin, len(block.qkv.weights))
     dqkv = _norm_heads_backward(decoder, block, joined, tape.raw)

@@ -3,9 +3,10 @@
 Everything but attention works on tokens one after another, (adapters, tokens of an adapter, width), so that one
 product with the frozen weights serves all and the low-rank parts are batched products over adapters. Rows stand end
 to end inside their adapter: a short row costs what it holds, only an adapter with fewer tokens than the fullest is
-padded. Attention needs rows as rows: rows of similar length form a bucket, padded on the right with copies of their
-own last token, which plain causal attention never shows to a real one. Where all rows are equally long and all
-adapters hold equally many, nothing is padded and nothing is moved.
+padded. What follows attention in the last block is computed for the scored tokens alone, laid out the same way.
+Attention needs rows as rows: rows of similar length form a bucket, padded on the right with copies of their own last
+token, which plain causal attention never shows to a real one. Where all rows are equally long and all adapters hold
+equally many, nothing is padded and nothing is moved.
 """
 
 from __future__ import annotations
@@ -47,6 +48,43 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The tokens whose output is scored, adapter by adapter, padded to equally many.
+
+    Attributes:
+        source: (K * m,) int64 token in each place, 0 at padding.
+        target: (K * m,) int64 token in each place, the one behind the last token at padding.
+    """
+
+    source: torch.Tensor
+    target: torch.Tensor
+
+    def pick(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The asked tokens' rows.
+
+        Args:
+            x: (K * n, width).
+            out: (K * m, width) that takes them, or None.
+
+        Returns:
+            (K * m, width).
+        """
+        return torch.index_select(x, 0, self.source, out=out)
+
+    def put_back(self, x: torch.Tensor, tokens: int) -> torch.Tensor:
+        """The asked tokens' rows among all tokens, 0 for the others.
+
+        Args:
+            x: (K * m, width), what stands at padding is dropped.
+            tokens: K * n.
+
+        Returns:
+            (K * n, width).
+        """
+        return x.new_zeros(tokens + 1, x.shape[1]).index_copy_(0, self.target, x)[:-1]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A batch laid out for the large path.
 
@@ -56,7 +94,8 @@ class Plan:
         cos: (K * n, 1, head_dim) float32 cosines of the rotary angles.
         sin: The sines.
         buckets: Rows inside attention.
-        scored: (scored,) int64 token whose output predicts a scored token.
+        asked: Tokens whose output is scored.
+        scored: (scored,) int64 place among the asked whose output predicts a scored token.
         targets: (scored,) int64 tokens to predict.
         owner: (scored,) int64 adapter of each scored token.
         counts: (K,) float64 number of scored tokens of each adapter.
@@ -67,6 +106,7 @@ class Plan:
     cos: torch.Tensor
     sin: torch.Tensor
     buckets: tuple[Bucket, ...]
+    asked: Asked
     scored: torch.Tensor
     targets: torch.Tensor
     owner: torch.Tensor
@@ -99,25 +139,47 @@ def make_plan(
     position[place] = step
     ids[place] = batch.input_ids.numpy()[np.repeat(np.arange(len(lengths)), lengths), step]
     source = batch.source.numpy()
-    scored = torch.from_numpy(start[source[:, 0]] + source[:, 1]).to(device)
     owner = adapter[source[:, 0]]
-    counts = np.bincount(owner, minlength=len(rows_of_adapter)).astype(np.float64)
+    counts = np.bincount(owner, minlength=len(rows_of_adapter))
+    asked, scored = _asked(start[source[:, 0]] + source[:, 1], owner, counts, (per_adapter, total), device)
     cos, sin = _angles(frequencies, torch.from_numpy(position).to(device))
     buckets = tuple(_buckets(lengths, start, total, device))
     return Plan(
-        len(rows_of_adapter), torch.from_numpy(ids).to(device), cos, sin, buckets, scored,
-        batch.targets.to(device), torch.from_numpy(owner).to(device), torch.from_numpy(counts).to(device),
+        len(rows_of_adapter), torch.from_numpy(ids).to(device), cos, sin, buckets, asked, scored,
+        batch.targets.to(device), torch.from_numpy(owner).to(device),
+        torch.from_numpy(counts.astype(np.float64)).to(device),
     )  # fmt: skip
+
+
+def _asked(
+    tokens: np.ndarray, owner: np.ndarray, counts: np.ndarray, sizes: tuple[int, int], device: torch.device
+) -> tuple[Asked, torch.Tensor]:
+    """The scored tokens by adapter, and the place of each; `sizes` are an adapter's tokens and all."""
+    per_adapter, total = sizes
+    slots = int(counts[0]) if len(np.unique(counts)) == 1 else min(per_adapter, _slots(counts))
+    by_adapter = np.argsort(owner, kind="stable")
+    place = np.empty(len(tokens), np.int64)
+    place[by_adapter] = np.arange(len(tokens)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place += owner * slots
+    source, target = np.zeros(slots * len(counts), np.int64), np.full(slots * len(counts), total)
+    source[place] = target[place] = tokens
+    return Asked(*(torch.from_numpy(x).to(device) for x in (source, target))), torch.from_numpy(place).to(
+        device
+    )
 
 
 def _places(lengths: np.ndarray, adapter: np.ndarray, adapters: int) -> tuple[np.ndarray, int]:
     """First token of every row, and tokens of an adapter with padding."""
     sizes = np.bincount(adapter, weights=lengths, minlength=adapters).astype(np.int64)
-    longest = int(sizes.max())
     even = len(np.unique(sizes)) == 1 and len(np.unique(lengths)) == 1
-    per_adapter = longest if even else -(-longest // SLOT_MULTIPLE) * SLOT_MULTIPLE
+    per_adapter = int(sizes.max()) if even else _slots(sizes)
     before = np.cumsum(lengths) - lengths
     return before - (np.cumsum(sizes) - sizes)[adapter] + adapter * per_adapter, per_adapter
+
+
+def _slots(sizes: np.ndarray) -> int:
+    """Slots of an adapter, of which the fullest has so many to fill."""
+    return -(-int(sizes.max()) // SLOT_MULTIPLE) * SLOT_MULTIPLE
 
 
 def _angles(frequencies: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

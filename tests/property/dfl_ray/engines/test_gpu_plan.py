@@ -59,13 +59,27 @@ def test_every_token_has_one_place(lengths):
 def test_scored_tokens_predict_their_successors(lengths):
     table, plan = laid_out(lengths)
     # Ids count up through the table, so the successor of a token is the token plus one.
-    assert (plan.ids[plan.scored] + 1 == plan.targets).all()
+    assert (plan.asked.pick(plan.ids)[plan.scored] + 1 == plan.targets).all()
     assert len(set(plan.scored.tolist())) == len(plan.scored)
-    per_adapter = len(plan.ids) // plan.adapters
-    assert (plan.scored // per_adapter == plan.owner).all()
+    slots = len(plan.asked.source) // plan.adapters
+    assert slots * plan.adapters <= len(plan.ids)
+    assert (plan.scored // slots == plan.owner).all()
     answers = [len(table.answer(i)) for i in range(len(table))]
     cut = np.cumsum([0, *[len(own) for own in lengths]])
     assert plan.counts.tolist() == [sum(answers[a:b]) for a, b in pairwise(cut)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(ROWS)
+def test_scored_tokens_go_back_where_they_came_from_and_nothing_else_does(lengths):
+    _, plan = laid_out(lengths)
+    picked = plan.asked.pick(plan.ids.unsqueeze(1))
+    padding = torch.ones(len(picked), dtype=torch.bool)
+    padding[plan.scored] = False
+    picked[padding] = -1
+    back = plan.asked.put_back(picked, len(plan.ids)).squeeze(1)
+    scored = torch.isin(plan.ids + 1, plan.targets) & (plan.ids > 0)
+    assert torch.equal(back, torch.where(scored, plan.ids, 0))
 
 
 @settings(deadline=None, max_examples=30)
