@@ -12,9 +12,7 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,34 +124,17 @@ def file_ratio(devices: int, rounds: int, part: float = 0.1, *more: str) -> floa
     """
     import numpy as np
 
+    from benchmarks.cold_state import make_group, one_round
     from benchmarks.scaling import overrides
-    from dfl_ray.config.load import load_config
-    from dfl_ray.devices.group import DeviceGroup
-    from dfl_ray.network.traffic import TransferOutcomes
-    from dfl_ray.packing.actors import device_state_mb
-    from dfl_ray.simulation.experiment import build_experiment
 
-    config = load_config(None, [*overrides(devices, rounds, ()), *more, "runtime.backend=local"])
-    setup = build_experiment(config).setup
-    memory = DeviceGroup(setup, sorted(setup.held))
-    budget = part * device_state_mb(memory.method.layout.size, len(memory.owners))
-    runtime = config.runtime.model_copy(update={"state_memory_mb": budget})
-    file = DeviceGroup(
-        replace(setup, config=config.model_copy(update={"runtime": runtime})), sorted(setup.held)
-    )
+    words = [*overrides(devices, rounds, ()), *more]
+    sides = [make_group(words, share)[0] for share in (None, part)]
     quotients: list[float] = []
     for round_index in range(1, rounds + 1):
-        spent, losses = [], []
-        for group in (memory, file):
-            began = time.perf_counter()
-            report, leaving = group.train(round_index)
-            arrived = TransferOutcomes(report.requests, np.ones(len(report.requests), bool))
-            group.exchange(round_index, arrived, leaving)
-            spent.append(time.perf_counter() - began)
-            losses.append(report.loss)
-        if not np.array_equal(*losses, equal_nan=True):
+        found = [one_round(group, round_index) for group in sides]
+        if not np.array_equal(found[0][1], found[1][1], equal_nan=True):
             raise RuntimeError(f"round {round_index}: the state in the file gives other losses")
-        quotients.append(spent[1] / spent[0])
+        quotients.append(found[1][0] / found[0][0])
     return statistics.median(quotients[1:])
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from benchmarks import guard
+from benchmarks import cold_state, guard
 from benchmarks.guard import compared, keep, kept_ratios, kind
+from benchmarks.namespaces import Unsupported
+from benchmarks.scaling import overrides
 
 HERE = {"processor": "A 1000", "cpus": 2, "python": "3.11.7"}
 THERE = {"processor": "B 9", "cpus": 2}
@@ -51,3 +54,21 @@ def test_the_exit_code_tells_of_a_regression(now, code, tmp_path, monkeypatch, c
 @pytest.mark.exhaustive  # two groups learn for two rounds
 def test_the_ratio_of_a_file_is_of_two_that_learn_the_same():
     assert 0.1 < guard.file_ratio(10, 2) < 10.0
+
+
+def test_a_cold_state_learns_the_same_and_leaves_no_group_behind():
+    """On machines whose control groups may be used; the limit is set behind the first round."""
+    try:
+        found = cold_state.compare(10, 2, 0.1, 64.0, [])
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    assert found["rounds"] == 1 and found["limit_mb"] > found["budget_mb"] + 64
+    assert not list(cold_state.ROOT.glob(f"**/dfl-ray-{os.getpid()}"))
+
+
+def test_a_budget_is_a_share_of_the_state():
+    words = [*overrides(10, 1, ()), "method.rank=2"]
+    _, budget = cold_state.make_group(words, 0.25)
+    whole = cold_state.make_group(words, 1.0)[1]
+    assert budget == pytest.approx(whole / 4, abs=1)
+    assert cold_state.make_group(words, None)[1] == 0
