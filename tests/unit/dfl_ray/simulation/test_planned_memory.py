@@ -34,6 +34,17 @@ LLAMA = {
     "vocab_size": 16_000, "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
 }  # fmt: skip
 
+OPT = {
+    "model_type": "opt", "architectures": ["OPTForCausalLM"], "hidden_size": 512, "ffn_dim": 2048,
+    "num_hidden_layers": 6, "num_attention_heads": 8, "max_position_embeddings": 512, "vocab_size": 16_000,
+    "word_embed_proj_dim": 512, "activation_function": "relu",
+}  # fmt: skip
+GEMMA = {
+    "model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "hidden_size": 512, "intermediate_size": 2048,
+    "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+    "max_position_embeddings": 512, "vocab_size": 16_000, "hidden_activation": "gelu_pytorch_tanh",
+}  # fmt: skip
+
 
 def described(folder: Path, settings: dict) -> list[str]:
     """The words of a run of a model without weights, with the embedded model's tokenizer."""
@@ -55,7 +66,7 @@ def test_work_in_one_process_is_that_of_all_devices(tmp_path):
 
 
 def test_a_step_by_transformers_is_counted_by_hand():
-    """Two blocks of widths 8 and 32: 10 x 8 + 2 x 32 values a block and token, 16 x 40 in passing."""
+    """Two blocks of widths 8 and 32: (8 + 2) x 8 + 2 x 32 values a block and token, 16 x 40 in passing."""
     raw = {"n_layer": 2, "n_embd": 8, "vocab_size": 100, "activation_function": "gelu"}
     sizes = foreign_sizes(json.dumps(raw))
     assert sizes is not None and (sizes.inner, sizes.kept, sizes.passing) == (32, 144, 640)
@@ -70,9 +81,13 @@ def test_a_step_by_transformers_is_counted_by_hand():
     assert asked(2) == pytest.approx(8 * (16 * token + 4 * 4 * 3 * 100))
     assert asked(1000) == pytest.approx(64 * 4 * (16 * token + 4 * 4 * 3 * 100))  # 2,560 tokens at once
     assert asked(1, 1e9) == pytest.approx(2560 * 4 * 640)
-    gated = foreign_sizes(json.dumps(raw | {"activation_function": "silu", "num_experts_per_tok": 2}))
+    wide = foreign_sizes(json.dumps(raw | {"model_type": "gemma2", "n_head": 2, "head_dim": 8}))
+    assert wide is not None and (wide.kept, wide.scores) == (6 * 8 + 4 * 16 + 4 * 32, 2 * 2)
+    experts = foreign_sizes(json.dumps(raw | {"activation_function": "silu", "num_experts_per_tok": 2}))
+    gated = foreign_sizes(json.dumps(raw | {"activation_function": "silu"}))
     steps = foreign_sizes(json.dumps(raw | {"activation_function": "gelu_new"}))
-    assert gated is not None and gated.kept == 13 * 8 + 3 * 64
+    assert experts is not None and (experts.kept, experts.inner) == (80 + 3 * 64, 64)
+    assert gated is not None and gated.kept == 80 + 4 * 32
     assert steps is not None and steps.kept == 144 + 3 * 32
     assert foreign_sizes(None) is None and foreign_mb(
         None, rank=1, width_bytes=4, rows=4, row=9, longest=9, scored=1, devices=1, evaluated_tokens=1
@@ -87,7 +102,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
 @pytest.mark.exhaustive  # a measurement
-@pytest.mark.parametrize("settings", [LLAMA, NEOX], ids=["llama", "gpt_neox"])
+@pytest.mark.parametrize("settings", [LLAMA, NEOX, OPT, GEMMA], ids=["llama", "gpt_neox", "opt", "gemma3"])
 def test_a_run_takes_what_is_planned(settings, tmp_path):
     import transformers
 
