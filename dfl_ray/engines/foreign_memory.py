@@ -132,9 +132,9 @@ def foreign_mb(
 ) -> float:  # fmt: skip
     """Memory a process on a CPU needs beside base and states: the larger of training and evaluation.
 
-    Training: tokens (L (`kept` + length · `scores` + 7 r) + `passing`) width_bytes, with all rows of the devices that are
-    stepped together (`STEP_TOKENS` by the mean row) padded to the longest; and 4 copies of their scored tokens' logits.
-    Evaluation: `EVALUATION_TOKENS` at most · `passing`.
+    Training: tokens (L (`kept` + length · `scores` + 7 r) + `passing`) width_bytes, with all rows of the devices that
+    are stepped together (`STEP_TOKENS` by the mean row) padded to the longest; and 4 copies of their scored tokens'
+    logits. Evaluation: `EVALUATION_TOKENS` at most · `passing`.
 
     Args:
         sizes: The model; None, whose sizes nobody knows, counts nothing.
