@@ -66,8 +66,8 @@ class TextEncoder:
     Args:
         tokenizer: The base model's tokenizer.
         form: How prompts are written. With a chat template, start and end of a text are the template's: no start is
-            set before prompts, an answer stands behind them without a blank, and its end is the first special token
-            that the template sets behind it, or all that it sets.
+            set before prompts, an answer stands behind them with the white space that the template sets before it, or
+            none, and its end is what the template sets behind it up to the first special token, or all of it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, form: PromptForm = PLAIN) -> None:
@@ -111,10 +111,10 @@ class TextEncoder:
         """What the chat template sets behind an answer, up to its first special token."""
         if not self._form.end:
             return ()
-        (ids,) = self._ids([self._form.end])
+        ids = self._behind([self._form.end], "")[self._form.end]
         special = set(self._tokenizer.all_special_ids)
         first = next((k for k, token in enumerate(ids) if token in special), len(ids) - 1)
-        return tuple(ids[: first + 1])
+        return ids[: first + 1]
 
     def write(self, rows: Sequence[Row]) -> list[str]:
         """Write the prompts of rows as the model gets them.
@@ -126,6 +126,18 @@ class TextEncoder:
             The text of each.
         """
         return [self._form.text(row) for row in rows]
+
+    def conversations(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Tokenise the whole conversations that the chat template gives of rows, answers and ends of turns included.
+
+        Args:
+            rows: The rows.
+
+        Returns:
+            Token ids of each; none at all without a chat template.
+        """
+        wholes = [self._form.whole(row) for row in rows]
+        return self.prompts([whole for whole in wholes if whole is not None])
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenise prompts, T(text), without the start.
@@ -147,7 +159,7 @@ class TextEncoder:
         Returns:
             Answer -> token ids.
         """
-        return self._behind(sorted(set(texts)), " " if self._form.template is None else "")
+        return self._behind(sorted(set(texts)), self._form.blank, self._form.before)
 
     def unread(self, texts: Mapping[str, int], tokens: Iterable[tuple[Sequence[int], int]]) -> Unread:
         """Count what the tokenizer cannot represent.
@@ -173,12 +185,11 @@ class TextEncoder:
             total, unknown, sum(counts[letter] for letter in letters), sum(counts[letter] for letter in gone)
         )
 
-    def _behind(self, texts: Sequence[str], blank: str) -> dict[str, Tokens]:
+    def _behind(self, texts: Sequence[str], blank: str, before: str = "") -> dict[str, Tokens]:
         """Tokens of texts behind other text: by the first anchor that stays whole before all, else before each."""
         left, found = list(texts), dict[str, Tokens]()
         best: dict[str, Tokens] = {}
-        # A chat template's text before an answer ends in a line break or a special token.
-        for anchor in _ANCHORS if self._form.template is None else ("\n", *_ANCHORS):
+        for anchor in (before, *_ANCHORS) if before else _ANCHORS:
             found = self._behind_anchor(anchor, left, blank)
             if len(found) == len(left):
                 return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dfl_ray.errors import InputError
+from dfl_ray.tasks.conversations import conversation_notes
 from dfl_ray.tasks.data import Row, Task
 from dfl_ray.tasks.encoding import PLAIN, TextEncoder, Unread
 from dfl_ray.tasks.labels import quoted
@@ -183,7 +184,8 @@ def tokenize_task(
     refuse_unread(task.name, "answers", unread["answers"])
     remarks = (f"task {task.name}: {form.remark}",) if form.remark else ()
     cut = _cut_notes(task, max_tokens, train, test)
-    notes = (*cut, *unread_notes(task.name, unread), *remarks, *_end_notes(task, encoder))
+    spoken = conversation_notes(task, encoder, answers)
+    notes = (*cut, *unread_notes(task.name, unread), *remarks, *spoken, *_end_notes(task, encoder))
     chance = None if free is not None and free.score in PARTIAL_SCORES else task.chance
     uncut = rows_digest(
         encoder,

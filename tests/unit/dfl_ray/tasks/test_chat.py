@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
 from dfl_ray.tasks.chat import prompt_form
 from dfl_ray.tasks.data import Row, Task
+from dfl_ray.tasks.encoding import TextEncoder
 from dfl_ray.tasks.tokens import tokenize_task
 
 CHATML = (
@@ -28,17 +29,58 @@ NO_SYSTEM = (
     "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LLAMA2 = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}"
+    "{% elif m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+SILENT = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + '[/INST]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+LINES = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+FIRST_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] != 'system' or loop.first %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def letters(template: str | None) -> Any:
-    """A tokenizer of single bytes with the special tokens of ChatML."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({t: i for i, t in enumerate(alphabet)}, []))
+    """A tokenizer of single bytes, of a blank before `h`, of two line breaks, and of the special tokens of ChatML."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġh", "ĊĊ"]
+    made = Tokenizer(models.BPE({t: i for i, t in enumerate(alphabet)}, [("Ġ", "h"), ("Ċ", "Ċ")]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = template
+    return tokenizer
+
+
+def pieces(template: str) -> Any:
+    """A tokenizer in the manner of SentencePiece: letters, a blank before every text, one token for a blank and `h`."""
+    signs = ["<unk>", "<s>", "</s>", "\u2581", "\u2581h", "\n", *map(chr, range(33, 127))]
+    made = Tokenizer(models.BPE({t: i for i, t in enumerate(signs)}, [("\u2581", "h")], unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def marked_pieces(template: str) -> Any:
+    """The same with special tokens of its own, behind which a text begins anew, as Mistral's tokenizers have them."""
+    tokenizer = pieces(template)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["[INST]", "[/INST]", "<|im_start|>", "<|im_end|>"]}
+    )
     return tokenizer
 
 
@@ -63,9 +105,54 @@ def test_a_row_is_what_the_template_gives(template: str, system: str | None) -> 
         messages[0]["content"] = f"{system}\n\nSay hi"
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": "hi"}], tokenize=False)
     assert text_of(tokenizer, tokens.row(0)) + "\n" == whole
-    assert text_of(tokenizer, tokens.answer(0)) == "hi<|im_end|>"
+    blank = "\n\n" if template is THINKING else ""
+    assert text_of(tokenizer, tokens.answer(0)) == f"{blank}hi<|im_end|>"
     ids = tokenizer(whole.removesuffix("\n"), add_special_tokens=False)["input_ids"]
     assert tokens.row(0).tolist() == ids
+
+
+@pytest.mark.parametrize("make", [letters, pieces, marked_pieces])
+@pytest.mark.parametrize("template", [LLAMA2, SILENT, LINES, CHATML, THINKING])
+def test_a_row_has_the_tokens_of_the_whole_conversation(make: Any, template: str) -> None:
+    tokenizer = make(template)
+    form = prompt_form(TasksConfig(chat="auto"), tokenizer)
+    made = tokenize_task(task(Row("Say hi", "hi")), tokenizer, max_tokens=200, form=form)
+    asked = [{"role": "user", "content": "Say hi"}]
+    texts = [
+        tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True),
+        tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": "hi"}], tokenize=False),
+    ]
+    opened, whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    row = made.train.row(0).tolist()
+    assert row == whole[: len(row)]
+    assert text_of(tokenizer, whole[len(row) :]).strip(" \u2581\n") == ""
+    if template is not THINKING:
+        assert made.train.prompt(0).tolist() == opened
+    assert not any("conversation" in note for note in made.notes)
+
+
+def test_the_end_of_the_turn_gains_no_blank() -> None:
+    for template, end in ((LLAMA2, [3, 2]), (SILENT, [2]), (LINES, [2])):
+        tokenizer = pieces(template)
+        assert list(TextEncoder(tokenizer, prompt_form(TasksConfig(chat="auto"), tokenizer)).end) == end
+    tokenizer = pieces(CHATML)
+    end = TextEncoder(tokenizer, prompt_form(TasksConfig(chat="auto"), tokenizer)).end
+    assert tokenizer.convert_ids_to_tokens(end) == [*"<|im_end|>\n"]
+
+
+def test_rows_unlike_the_whole_conversation_are_told() -> None:
+    tokenizer = letters(
+        "{% for m in messages %}{{ m['content'] }}{% if loop.first %} A: {% endif %}{% endfor %}"
+    )
+    form = prompt_form(TasksConfig(chat="auto"), tokenizer)
+    rows = [Row("Say hi", "hi"), Row("Say ho", "ho"), Row("Say no", "no")]
+    made = tokenize_task(task(*rows), tokenizer, max_tokens=200, form=form)
+    assert made.notes[0] == (
+        "task t: 4 of 6 rows looked at have other tokens than the chat template's whole conversation; "
+        "they differ first in the prompt (4)"
+    )
+    many = tokenize_task(task(*rows * 30), tokenizer, max_tokens=200, form=form)
+    assert "of 30 rows looked at" in many.notes[0]
 
 
 def test_a_conversation_keeps_its_turns_and_its_own_system_message() -> None:
@@ -76,6 +163,33 @@ def test_a_conversation_keeps_its_turns_and_its_own_system_message() -> None:
     assert text == tokenizer.apply_chat_template(
         [{"role": r, "content": c} for r, c in said], tokenize=False, add_generation_prompt=True
     )
+
+
+@pytest.mark.parametrize("template", [LLAMA2, SILENT])
+@pytest.mark.parametrize("asked", ["c", "Own. Other. c"])
+def test_a_system_message_that_a_template_leaves_out_stands_before_the_user(
+    template: str, asked: str
+) -> None:
+    tokenizer = letters(template)
+    form = prompt_form(TasksConfig(chat="auto", system_prompt="Other."), tokenizer)
+    plain = prompt_form(TasksConfig(chat="auto"), tokenizer)
+    assert form.text(Row(asked, "d")) == plain.text(Row(f"Other.\n\n{asked}", "d"))
+    said = (("user", asked), ("assistant", "b"), ("user", "e"))
+    moved = (("user", f"Own.\n\n{asked}"), *said[1:])
+    assert form.text(Row("plain", "d", (("system", "Own."), *said))) == plain.text(Row("plain", "d", moved))
+    whole = form.whole(Row(asked, "d"))
+    assert whole is not None and whole.startswith(form.text(Row(asked, "d")))
+
+
+def test_no_system_message_is_lost() -> None:
+    tokenizer = letters(FIRST_SYSTEM)
+    form = prompt_form(TasksConfig(chat="auto"), tokenizer)
+    first = form.text(Row("plain", "d", (("system", "One."), ("user", "c"))))
+    assert "system\nOne.<|im_end|>" in first
+    both = form.text(Row("plain", "d", (("system", "One."), ("system", "Two."), ("user", "c"))))
+    assert both == form.text(Row("One.\n\nTwo.\n\nc", "d"))
+    with pytest.raises(InputError, match=r"refuses a conversation.*leaves out a system message"):
+        prompt_form(TasksConfig(chat="auto"), letters(SILENT)).text(Row("plain", "d", (("system", "One."),)))
 
 
 def test_without_a_template_prompts_are_plain_and_that_is_said() -> None:
