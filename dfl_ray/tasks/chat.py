@@ -24,7 +24,8 @@ class PromptForm:
 
     With a template, the prompt is what `apply_chat_template` gives of the messages with `add_generation_prompt`, and
     what it sets between that and an answer of the assistant (an empty thinking block, for example) up to the white
-    space right before the answer, which is the answer's; the end is what it sets behind the answer.
+    space right before the answer, which is the answer's unless the generation prompt without thinking
+    (`enable_thinking=False`, Qwen3) has it; the end is what it sets behind the answer.
 
     Attributes:
         system: The system prompt, or None.
@@ -115,7 +116,9 @@ def prompt_form(config: TasksConfig, tokenizer: PreTrainedTokenizerBase) -> Prom
             change="Set tasks.chat=off.",
         )
     spaced, _, end = whole[len(opened) :].partition(_ANSWERED)
-    lead = spaced.rstrip()
+    silent = _applied(tokenizer, asked, True, enable_thinking=False)
+    served = len(silent) - len(opened) if whole.startswith(silent) and len(silent) > len(opened) else 0
+    lead = spaced[:served] + spaced[served:].rstrip()
     before = opened.rpartition(_ASKED)[2] + lead
     return PromptForm(config.system_prompt, tokenizer, lead, spaced[len(lead) :], before, end)
 
@@ -158,9 +161,12 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, s
     )
 
 
-def _applied(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]], opened: bool) -> str:
+def _applied(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]], opened: bool, **variables: Any
+) -> str:
     turns: list[Mapping[str, Any]] = [{"role": role, "content": content} for role, content in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened))  # type: ignore[arg-type]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened, **variables)  # type: ignore[arg-type]
+    return str(text)
 
 
 def _has_system(row: Row) -> bool:

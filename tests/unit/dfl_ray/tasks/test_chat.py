@@ -24,6 +24,9 @@ THINKING = (
     "{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = THINKING.removesuffix("{% endif %}") + (
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
 NO_SYSTEM = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -129,6 +132,25 @@ def test_a_row_has_the_tokens_of_the_whole_conversation(make: Any, template: str
     if template is not THINKING:
         assert made.train.prompt(0).tolist() == opened
     assert not any("conversation" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("make", [letters, pieces, marked_pieces])
+def test_a_prompt_is_what_is_served_without_thinking(make: Any) -> None:
+    tokenizer = make(QWEN3)
+    made = tokenize_task(
+        task(Row("Say hi", "hi")),
+        tokenizer,
+        max_tokens=200,
+        form=prompt_form(TasksConfig(chat="auto"), tokenizer),
+    )
+    served = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Say hi"}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    assert made.train.prompt(0).tolist() == tokenizer(served, add_special_tokens=False)["input_ids"]
+    assert text_of(tokenizer, made.train.answer(0)).replace(" ", "").startswith("hi")
 
 
 def test_the_end_of_the_turn_gains_no_blank() -> None:
