@@ -26,3 +26,6 @@ RULES: Registry[Any] = Registry(
     },
 )
 """Rules for methods with an expert a task; a method with one adapter a device has `dfl_ray.devices.rules.SINGLE`."""
+
+WEIGHED = ("likelihood_soft", "arrow")
+"""Those of them that weigh experts by what they read (`dfl_ray.experts.gates`)."""

@@ -6,6 +6,7 @@ The numbers are those of each repository's `config.json` (https://huggingface.co
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from dfl_ray.models.decoder import DecoderShape
@@ -48,6 +49,13 @@ class PublishedModel:
     def source(self) -> str:
         """Address of the configuration that the numbers are from."""
         return SOURCE.format(self.names[0])
+
+    @property
+    def config_json(self) -> str:
+        """What of its `config.json` is known here, by the names there."""
+        keys = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                "num_key_value_heads", "vocab_size", "head_dim")  # fmt: skip
+        return json.dumps({key: getattr(self, key) for key in keys} | {"hidden_act": "silu"})
 
     @property
     def shape(self) -> DecoderShape:

@@ -55,6 +55,11 @@ class ActorNeeds:
         return 2 if self.config.model.dtype == "bfloat16" else 4
 
     @property
+    def _asked_tokens(self) -> float:
+        """Tokens of the rows of one task that an adapter is asked; infinity where all rows are."""
+        return (self.config.evaluate.rows_per_task or math.inf) * self.asked_row
+
+    @property
     def state_mb(self) -> float:
         """Of one device's state (`packing.actors.device_state_mb`)."""
         arrays = kept_arrays(self.config.method, self.neighbours)
@@ -78,7 +83,7 @@ class ActorNeeds:
         return own + self._foreign_mb(1) + working_mb(
             self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
             device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
-            evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or 0) * self.asked_row,
+            evaluated_tokens=self.tasks * self._asked_tokens,
             longest=self.longest if method_spec(config.method).per_task else 0,
             device_values=self.values * self.adapters,
         )  # fmt: skip
@@ -96,7 +101,7 @@ class ActorNeeds:
         return more + self._imported_mb + merged_mb(
             self.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * self.row,
             adapters=self.adapters, devices=devices,
-            asked_tokens=(config.evaluate.rows_per_task or math.inf) * self.asked_row,
+            asked_tokens=self._asked_tokens,
         )  # fmt: skip
 
     @property
@@ -115,5 +120,5 @@ class ActorNeeds:
             self.foreign, rank=config.method.rank, width_bytes=self._width_bytes,
             rows=config.method.batch_rows, row=self.row, longest=self.longest, scored=self.scored,
             devices=devices if most == "auto" else min(devices, most),
-            evaluated_tokens=self.tasks * (config.evaluate.rows_per_task or math.inf) * self.asked_row,
+            evaluated_tokens=self.tasks * self._asked_tokens,
         )  # fmt: skip

@@ -117,7 +117,8 @@ class DryBackend:
             )
             requests = self.network.requests(round_index, out)
         else:
-            tokens = np.zeros(len(devices))  # the schedule has counted them
+            done = {device: self.tokens.of(device, own.number) for device, own in ended}
+            tokens = np.array([done.get(d, 0.0) for d in self.network.devices])
             config = self.tokens.config
             requests = self.network.ended(
                 ended, lambda turn: due_round(self.network.law, config.method, config.rounds, turn)

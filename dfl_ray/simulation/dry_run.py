@@ -21,15 +21,13 @@ from dfl_ray.config.radio import radio_settings
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
-from dfl_ray.engines.adapted_layers import Targets, planned_targets, row_sizes, scored_tokens
-from dfl_ray.engines.foreign_memory import foreign_sizes
+from dfl_ray.engines.adapted_layers import Targets, row_sizes, scored_tokens
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.due import rests
 from dfl_ray.methods.laws import LawContext, TrafficLaw
 from dfl_ray.methods.notes import density_notes
 from dfl_ray.methods.spec import method_spec
-from dfl_ray.models.checks import bitsandbytes_missing
 from dfl_ray.models.precision import with_dtype
 from dfl_ray.models.weights import FOUR_BIT_BYTES
 from dfl_ray.network.comm_graph import CommGraph
@@ -37,6 +35,7 @@ from dfl_ray.network.deployment import Deployment, build_deployment, graph_for, 
 from dfl_ray.network.movement import Movement
 from dfl_ray.network.notes import deadline_note
 from dfl_ray.network.traffic import LawfulNetwork
+from dfl_ray.simulation.asked_rows import AskedRows, asked_notes, asked_tokens, keeps_cache, usual_rules
 from dfl_ray.simulation.dealing import DealtRows, deal_rows, held_tasks, sketches_of
 from dfl_ray.simulation.dry_backend import DryBackend, TokenCount
 from dfl_ray.simulation.experiment import (
@@ -48,6 +47,7 @@ from dfl_ray.simulation.experiment import (
     warm_start,
 )
 from dfl_ray.simulation.goals import Goals
+from dfl_ray.simulation.planned_model import planned_model
 from dfl_ray.simulation.planned_rows import planned_rows
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
 from dfl_ray.simulation.sampled_rounds import chosen_rounds, goes_on, sampled_note
@@ -80,6 +80,7 @@ class Outline:
         tasks: Number of tasks.
         scored: Mean tokens of a training row that are predicted; 0 where rows are not read.
         sketch_share: Share of the model up to the last layer whose inputs sketches need.
+        asked: The rows of each task that an evaluation asks.
         notes: Things the user should be told, in words.
     """
 
@@ -95,12 +96,23 @@ class Outline:
     tasks: int
     scored: float
     sketch_share: float
+    asked: tuple[AskedRows, ...]
     notes: tuple[str, ...]
 
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations of training on one token."""
         return flops_per_token(self.config.method, self.targets.layers, self.targets.parameters)
+
+    @property
+    def base_tokens(self) -> float | None:
+        """`asked_tokens` of the base model, before the first round."""
+        return asked_tokens(self.asked, cached=keeps_cache(self.targets.shape, ()))
+
+    @property
+    def evaluation_tokens(self) -> float | None:
+        """`asked_tokens` of one adapter, by the rules of every evaluation but the last."""
+        return asked_tokens(self.asked, cached=keeps_cache(self.targets.shape, usual_rules(self.config)))
 
     @property
     def base_mb(self) -> float:
@@ -170,7 +182,7 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         planned = planned_rows(config)
         names, tokens, means = planned.names, planned.tokens, planned.means
     folder = Path(model_path(config))
-    targets = _targets(config, folder, tokens)
+    targets = planned_model(config, folder, tokens)
     layers, router = checked_layers(method, targets, len(names))
     config, rules = with_rules_in_reach(config, layers, len(names))
     told = (*rules, *warm_notes(config, warm_start(config, layers), layers), *density_notes(method, layers))
@@ -201,7 +213,8 @@ def outline(config: Config, step: Step = lambda _name: nullcontext()) -> Outline
         len(names),
         scored_tokens(tokens),
         _sketch_share(targets, router),
-        (*chosen, *notes, *more, *_change_notes(config)),
+        planned.asked,
+        (*chosen, *notes, *more, *_change_notes(config), *asked_notes(config, planned.asked, targets.shape)),
     )
 
 
@@ -212,22 +225,6 @@ def _change_notes(config: Config) -> tuple[str, ...]:
     return (
         "`radio.priority` is information, and a plan knows no trained values: it takes all messages to carry changes "
         "of one size, so that they go in the order of `waiting`. Under a deadline the run delivers others.",
-    )
-
-
-def _targets(config: Config, folder: Path, tokens: tuple[TokenTask, ...]) -> Targets:
-    rows = replace(row_sizes(tokens), most=config.model.max_tokens)
-    found = planned_targets(folder, config.model.target_modules, rows)
-    if not config.model.load_in_4bit:
-        return found
-    # A base in 4 bits is computed by `transformers`.
-    told = (
-        "`model.load_in_4bit`: bitsandbytes is not installed here, so that a run would be refused (extra `gpu`)",
-    )
-    text = (folder / "config.json").read_text(encoding="utf-8") if found.shape is not None else None
-    foreign = found.foreign or foreign_sizes(text)
-    return replace(
-        found, shape=None, foreign=foreign, notes=(*found.notes, *(told if bitsandbytes_missing() else ()))
     )
 
 

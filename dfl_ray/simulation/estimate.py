@@ -169,7 +169,8 @@ def machine_figures(run: Outline, tokens: float | None = None) -> dict[str, Any]
     Returns:
         `cpus`, `backend`, `actors`, `memory` (figures of 2^20 bytes), `start_up` (seconds by part),
         `expected_round_wall_s`, `evaluation_s` (one evaluation by one rule, at most, since adapters that several
-        devices share are asked once), `closing_sketches_s`, and `on_gpus` for runs that ask for GPUs
+        devices share are asked once; None where a plan doesn't know how many rows are asked, and then the base model's
+        in `start_up` is 0), `closing_sketches_s`, and `on_gpus` for runs that ask for GPUs
         (`gpu_estimate.gpu_figures`), whose start-up is told on one.
     """
     from dfl_ray.packing.machine import usable_cpus
@@ -180,6 +181,7 @@ def machine_figures(run: Outline, tokens: float | None = None) -> dict[str, Any]
         tokens = float(sum(run.tokens.mean)) * config.method.local_steps * config.method.batch_rows
     start_up = _start_up(run, packing, cpus)
     without = start_up["total_s"] - start_up["base_evaluation_s"]
+    asked = run.evaluation_tokens
     return {
         "cpus": cpus,
         "backend": config.runtime.backend,
@@ -187,7 +189,7 @@ def machine_figures(run: Outline, tokens: float | None = None) -> dict[str, Any]
         "memory": memory_figures(run, packing),
         "start_up": start_up,
         "expected_round_wall_s": tokens * run.flops_per_token / (cpu_rate(run) * cpus),
-        "evaluation_s": start_up["base_evaluation_s"] * config.devices.count / cpus,
+        "evaluation_s": None if asked is None else _forward_s(run, asked) * config.devices.count / cpus,
         "closing_sketches_s": _closing_sketches_s(run, cpus),
         "on_gpus": gpu_figures(run, outline_needs(run).state_mb, without, tokens),
     }
@@ -218,11 +220,20 @@ def cpu_rate(run: Outline) -> float:
     return LARGE_FLOPS_PER_S_PER_CPU[run.config.model.dtype] if large else FLOPS_PER_S_PER_CPU
 
 
+def _one_rate(run: Outline) -> float:
+    """Operations a second of one GPU where the run asks for them, else of one CPU core."""
+    return GPU_FLOPS_PER_S[run.config.model.dtype] if run.config.runtime.gpus_per_actor else cpu_rate(run)
+
+
+def _forward_s(run: Outline, tokens: float) -> float:
+    """Seconds in which so many tokens go through the model forward, at `_one_rate`."""
+    return 2.0 * run.targets.parameters * tokens / _one_rate(run)
+
+
 def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
     """Seconds before the first round: Ray and its actors, projections, sketches, and the base model's evaluation."""
     method, config = run.config.method, run.config
-    one = GPU_FLOPS_PER_S[config.model.dtype] if config.runtime.gpus_per_actor else cpu_rate(run)
-    rate = one if config.runtime.gpus_per_actor else one * cpus
+    rate = _one_rate(run) if config.runtime.gpus_per_actor else _one_rate(run) * cpus
     forward = 2.0 * run.targets.parameters * run.rows
     parts = {"ray_s": 0.0, "actors_s": 0.0, "projections_s": 0.0, "sketches_s": 0.0}
     if config.runtime.backend == "ray":
@@ -231,8 +242,7 @@ def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
         rows = run.tasks * method.rank
         parts["projections_s"] = PROJECTION_S * rows**2 * sum(s.in_features for s in run.layout.layers)
         parts["sketches_s"] = run.sketch_share * run.tasks * method.sketch_prompts * forward / rate
-    asked = config.evaluate.rows_per_task or 0
-    parts["base_evaluation_s"] = run.tasks * asked * forward / one
+    parts["base_evaluation_s"] = _forward_s(run, run.base_tokens or 0.0)
     return {**parts, "total_s": sum(parts.values())}
 
 
@@ -241,6 +251,13 @@ def _named_parts(start: Mapping[str, float]) -> str:
     parts = {name.removesuffix("_s").replace("_", " "): s for name, s in start.items() if name != "total_s"}
     told = ", ".join(f"{name} {about(s)}" for name, s in parts.items() if s >= 0.05)
     return f": {told}" if told else ""
+
+
+def _evaluation_words(seconds: float | None, sketches_s: float) -> str:
+    told = "not counted" if seconds is None else f"at most {about(seconds)} by one rule"
+    if sketches_s < 0.05:
+        return told
+    return f"{told}, and {about(sketches_s)} of sketches at the end, where all rules are asked"
 
 
 def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -278,9 +295,7 @@ def plan_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("peak memory here", f"about {memory['peak_mb']:,.0f} MiB; the base model has {memory['base_mb']:,.0f} MiB"),
         ("start-up here", f"about {about(start['total_s'])}" + _named_parts(start)),
         ("wall time a round here", "" if f["on_gpus"] else f"about {about(f['expected_round_wall_s'])} of training"),
-        ("evaluation here", "" if f["on_gpus"] else f"at most {about(f['evaluation_s'])} by one rule" + (
-            f", and {about(f['closing_sketches_s'])} of sketches at the end, where all rules are asked"
-            if f["closing_sketches_s"] >= 0.05 else "")),
+        ("evaluation here", "" if f["on_gpus"] else _evaluation_words(f["evaluation_s"], f["closing_sketches_s"])),
         *gpu_lines(f["on_gpus"]),
         *node_lines(f["on_nodes"]),
         ("planning took", ", ".join(f"{k} {v:.2f} s" for k, v in f["seconds"].items())

@@ -19,8 +19,8 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
     """Start-up, memory and time by number of GPUs, the devices dealt evenly to them.
 
     With K devices on G GPUs the fullest has n = ceil(K / G). A round's training takes n / K · tokens · FLOPs per token
-    / rate; one evaluation by one rule takes 2 P · n · T · rows · tokens of a row / rate at most, since adapters that
-    several devices share are asked once.
+    / rate; one evaluation by one rule takes 2 P · n · tokens that one adapter is asked (`asked_rows`) / rate at most,
+    since adapters that several devices share are asked once.
 
     Args:
         run: The run without its weights.
@@ -31,25 +31,28 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
     Returns:
         One record a number of GPUs: `gpus`, `devices_per_gpu`, `memory_mb` (weights and states on one GPU, in 2^20
         bytes; activations take what is free), `start_up_s`, `round_s` (training), `evaluation_s`, `run_s` (all
-        rounds and evaluations); nothing where the configuration asks for no GPU.
+        rounds and evaluations); nothing where the configuration asks for no GPU. Where the number of asked rows isn't
+        known `evaluation_s` is None, and `start_up_s` and `run_s` are without evaluations.
     """
     config, count = run.config, run.config.devices.count
     if config.runtime.gpus_per_actor == 0:
         return []
     rate = GPU_FLOPS_PER_S[config.model.dtype]
     training_s = tokens * run.flops_per_token / rate
-    asked = run.tasks * (config.evaluate.rows_per_task or 0) * run.rows
-    pass_s = 2.0 * run.targets.parameters * asked / rate
+    forward_s = 2.0 * run.targets.parameters / rate
+    base, asked = run.base_tokens, run.evaluation_tokens
+    start_up_s = fixed_s + forward_s * (base or 0.0)
     evaluations = math.ceil(config.rounds / config.evaluate.every)
     found: list[dict[str, Any]] = []
     for gpus in GPU_COUNTS:
         held = math.ceil(count / gpus)
-        round_s, evaluation_s = training_s * held / count, pass_s * held
+        round_s = training_s * held / count
+        evaluation_s = None if asked is None else forward_s * asked * held
         found.append(
             {
                 "gpus": gpus, "devices_per_gpu": held, "memory_mb": run.base_mb + held * state_mb,
-                "start_up_s": fixed_s + pass_s, "round_s": round_s, "evaluation_s": evaluation_s,
-                "run_s": fixed_s + pass_s + config.rounds * round_s + evaluations * evaluation_s,
+                "start_up_s": start_up_s, "round_s": round_s, "evaluation_s": evaluation_s,
+                "run_s": start_up_s + config.rounds * round_s + evaluations * (evaluation_s or 0.0),
             }
         )  # fmt: skip
     return found
@@ -69,6 +72,10 @@ def about(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 59.5 else duration(seconds)
 
 
+def _evaluation(seconds: float | None) -> str:
+    return "evaluations not counted" if seconds is None else f"{about(seconds)} an evaluation"
+
+
 def gpu_lines(figures: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The figures in words, one line a number of GPUs.
 
@@ -79,7 +86,7 @@ def gpu_lines(figures: list[dict[str, Any]]) -> list[tuple[str, str]]:
         (
             f"on {f['gpus']} GPU{'s' if f['gpus'] > 1 else ''}",
             f"about {about(f['run_s'])}: start-up {about(f['start_up_s'])}, {about(f['round_s'])} of training "
-            f"a round, {about(f['evaluation_s'])} an evaluation, {f['memory_mb']:,.0f} MB of weights and states each "
+            f"a round, {_evaluation(f['evaluation_s'])}, {f['memory_mb']:,.0f} MB of weights and states each "
             "(at half of an A100's rate, not measured)",
         )
         for f in figures

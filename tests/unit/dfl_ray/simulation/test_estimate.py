@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,59 @@ def test_a_plan_of_empty_batteries_says_so(capsys):
     assert main(["plan", "devices.battery_j=1e-6", "rounds=3"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "after round 1 of" in told and "empty batteries" in told
+
+
+def test_windows_train_on_the_tokens_of_the_local_rounds_that_end_in_them():
+    from channels.energy import compute_cost
+    from dfl_ray.simulation.dry_run import dry_run
+
+    config = load_config("stragglers", ["rounds=6"])
+    found = dry_run(config)
+    run, steps = found.outline, config.method.local_steps
+    classes = run.deployment.channel.classes
+    for done in found.played.values():
+        (report,) = done.trained
+        ended = set(done.ended.devices.tolist())
+        assert set(report.devices[report.tokens > 0].tolist()) == ended
+        cost = compute_cost(classes, report.tokens * run.flops_per_token, steps)
+        assert cost.energy_j[sorted(ended)] == pytest.approx(done.cost.energy_j[sorted(ended)])
+    assert found.tokens_a_round > 0 and plan(config)["expected_round_wall_s"] > 0
+
+
+def test_rows_of_hub_data_are_no_longer_than_a_row_may_be():
+    short, usual = (
+        plan(load_config("paper-qwen2.5-1.5b", ["rounds=1", f"model.max_tokens={most}"]))
+        for most in (64, 512)
+    )
+    for notes, tokens in ((short["notes"], 64), (usual["notes"], 256)):
+        assert any(note.startswith(f"rows are taken to have {tokens} tokens") for note in notes)
+    for few, many in zip(short["on_gpus"], usual["on_gpus"], strict=True):
+        for key in ("round_s", "evaluation_s"):
+            assert many[key] == pytest.approx(4 * few[key])
+
+
+def test_a_base_in_4_bits_is_planned_without_its_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "paper-qwen2.5-7b"
+    few, full = (
+        plan(load_config(name, ["rounds=1", f"model.load_in_4bit={four_bit}"]))
+        for four_bit in ("true", "false")
+    )
+    assert few["memory"]["base_mb"] < 0.5 * full["memory"]["base_mb"]
+    assert few["run"] == full["run"] and few["on_gpus"][0]["round_s"] == full["on_gpus"][0]["round_s"]
+
+
+def test_a_base_in_4_bits_has_the_sizes_of_its_own_file(tmp_path):
+    from dfl_ray.simulation.planned_model import planned_model
+
+    described = {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072,
+        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 151936,
+        "head_dim": 128, "hidden_act": "silu", "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 40960,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    config = load_config(None, ["model.load_in_4bit=true"])
+    own, shipped = (planned_model(config, folder, ()) for folder in (tmp_path, Path("Qwen/Qwen3-0.6B")))
+    assert own.foreign == shipped.foreign is not None and own.shape is shipped.shape is None
+    assert own.layers == shipped.layers and own.parameters == shipped.parameters
