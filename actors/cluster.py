@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from actors.forks import ForkServer
 from actors.joining import join, prepare_token, services_joined
-from actors.own_ray import own_ray
+from actors.own_ray import handler_kept, own_ray
 from actors.session import hide_token, job_config, listen_only_here, private_folder
 from actors.starting import check_handles, ended_silently, explained, lost_service
 from actors.watching import ServiceWatch
@@ -163,7 +163,7 @@ def start(
         settings = _usual_settings() if session is None else session
         dashboard = runtime.ray_dashboard
         started = own_ray(launcher=launcher, dashboard=dashboard, logs=verbose, environments=environments)
-        with explained(), started:
+        with explained(), started, handler_kept():
             ray.init(
                 address="local",
                 include_dashboard=dashboard,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.own_ray import handler_kept
 from actors.session import job_config
 from dfl_ray.errors import InputError, first_line
 
@@ -80,7 +81,8 @@ def join(address: str, settings: Mapping[str, Any]) -> None:
     import ray
 
     try:
-        ray.init(address=address, job_config=job_config(), **settings)
+        with handler_kept():
+            ray.init(address=address, job_config=job_config(), **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise not_joined(address, first_line(error)) from error
 

@@ -15,7 +15,9 @@ driver has none (0.2 s).
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+SIGACTION_BYTES = 512
+"""Room for C's `struct sigaction`, which has 152 bytes on Linux and fewer on macOS."""
 NO_AGENT = Path(__file__).with_name("no_agent.py")
 Ports = Mapping[str, Sequence[str]]
 PORTS_OF_METRICS: Ports = {
@@ -72,6 +76,29 @@ def own_ray(
             held.enter_context(_instead(services, "start_api_server", _no_dashboard))
             held.enter_context(_instead(services, "start_ray_process", without))
         yield
+
+
+@contextmanager
+def handler_kept(number: int = signal.SIGTERM) -> Iterator[None]:
+    """Keep the process's handler of a signal, which `ray.init` replaces by one that prints a crash report.
+
+    Python's handlers stand behind one in C, which `signal.signal` could put back, but in the main thread only; Ray is
+    started in another.
+
+    Args:
+        number: The signal.
+
+    Yields:
+        Nothing; afterwards the handler is the one from before.
+    """
+    libc = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(SIGACTION_BYTES)
+    known = libc.sigaction(int(number), None, before) == 0
+    try:
+        yield
+    finally:
+        if known:
+            libc.sigaction(int(number), before, None)
 
 
 @contextmanager

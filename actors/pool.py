@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -197,6 +198,7 @@ class RayBackend:
         self._channel.result(self._channel.call("move", positions_m, velocity_mps))
         if graph is not None:
             self._graph = ray.put(graph)
+            self._replay_bytes += len(pickle.dumps(graph, 5)) if self._replaces else 0
 
     def exchange(self, round_index: int, outcomes: TransferOutcomes) -> list[ExchangeReport]:
         """See `Backend.exchange`; each actor gets only the outcomes and bundles that concern it."""
@@ -264,6 +266,7 @@ class RayBackend:
     def recover_from(self, state: SavedState) -> None:
         """See `Backend.recover_from`; parts are read when an actor is lost, so that none waits in memory."""
         self._replay_bytes = 0
+        self._actor_set.kept.forget()
         for group, devices in zip(self._groups, self.packing.groups, strict=True):
             group.set_recovery_point(partial(_stored, state.devices, devices))
         channel = ray.put(state.channel)
@@ -281,8 +284,8 @@ class RayBackend:
         return stored
 
     def replay_bytes(self) -> int:
-        """Bytes of messages that the object store keeps for replays since the last recovery point."""
-        return self._replay_bytes
+        """Bytes kept for replays since the last recovery point: in the object store, and as arguments here."""
+        return self._replay_bytes + self._actor_set.kept.total
 
     def node_crossing_bytes(self) -> int:
         """Bytes of delivered messages whose ends lie on different nodes, each receiver counted, since the last call."""

@@ -22,6 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from actors import failures
+from actors.kept import KeptBytes
 from actors.nodes import NodePlacement, Started
 from dfl_ray.errors import LostError, first_line
 
@@ -87,6 +88,7 @@ class ActorSet:
     Attributes:
         members: The actors, in the order they were made.
         numbers: Gives every call of every actor its place in their common order.
+        kept: Counts the arguments of calls that replacements would repeat.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class ActorSet:
     ) -> None:
         self.members: list[RecoverableActor] = []
         self.numbers: Iterator[int] = itertools.count()
+        self.kept = KeptBytes()
         self.say = say
         self._node_placement = node_placement
         self._services_lost = services_lost
@@ -220,6 +223,8 @@ class RecoverableActor:
         call = Call(method, args, returns, changes_state, next(self._actor_set.numbers))
         self.start(call)
         self._log.append(call)
+        if changes_state and not self._never_replaced:
+            self._actor_set.kept.add(a for a in args if not isinstance(a, Answer))
         return call
 
     def start(self, call: Call) -> None:

@@ -16,6 +16,8 @@ Source:
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -198,8 +200,11 @@ def _fates(road: Road, received_dbm: FloatArray, who: np.ndarray, band: np.ndarr
     return counts
 
 
-def main() -> None:
-    """Print the table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table; there is nothing to choose."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(arguments)
     at = [int(np.flatnonzero(d == DISTANCES_M)[0]) for d in (100, 200, 300, 400)]
     print("| vehicles a km | Hz | dBm | sub-channels | busy | half duplex | collision at 100 m | 200 m | 300 m | 400 m"
           " | mean difference | largest |")  # fmt: skip

@@ -7,6 +7,7 @@ prints each round's row as JSON when the round has ended, and waits for a line o
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.memory_watch import Watch
+from dfl_ray.errors import InputError, RunError
 from dfl_ray.tracking.progress import QuietProgress
 
 PARTS = ("train", "plan", "exchange", "evaluate", "record")
@@ -218,7 +220,27 @@ def show_and_wait(row: Mapping[str, Any]) -> None:
     sys.stdin.readline()
 
 
-if __name__ == "__main__":
-    paced = sys.argv[1:2] == ["--paced"]
-    found = run_here(sys.argv[2 if paced else 1 :], show_and_wait if paced else None)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; gives the exit code, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--paced", action="store_true", help="print each round's row, then wait for a line of input"
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="setting",
+        help="preset or configuration file if any, then key=value settings",
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        found = run_here(chosen.settings, show_and_wait if chosen.paced else None)
+    except (InputError, RunError) as error:
+        print(f"timed_run: {error}", file=sys.stderr)
+        return error.exit_code
     print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

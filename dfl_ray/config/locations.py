@@ -32,11 +32,10 @@ def says_where(override: str) -> bool:
 def with_absolute_paths(config: Config) -> Config:
     """Make every path of a configuration absolute, seen from the working directory.
 
-    These are `model.name`, `model.warm_start`, `runtime.state_dir`, the data sets of `tasks.templates` where they are
-    folders and no hub ids, `tasks.path`,
-    `devices.classes` where it is a file, and the options `path` and `*_path` of placement, partition, mobility,
-    availability and graph. `runtime.runs_dir` stays as it is:
-    a run folder knows where it lies.
+    These are `tasks.path` and `runtime.state_dir`, which is made if it is not there; and, where something lies there,
+    `model.name`, `model.warm_start`, the data sets of `tasks.templates` (others are hub ids), `devices.classes` where
+    it is a file, and the options `path` and `*_path` of placement, partition, mobility, availability and graph.
+    `runtime.runs_dir` stays as it is: a run folder knows where it lies.
 
     Args:
         config: The configuration as the user wrote it.
@@ -45,14 +44,13 @@ def with_absolute_paths(config: Config) -> Config:
         The same configuration with absolute paths; itself if it names none.
     """
     data = config.model_dump(mode="json")
-    model, tasks = data["model"], data["tasks"]
+    model = data["model"]
     if model["name"] not in ("embedded", "smollm2-135m"):
         _resolve(model, "name")
     _resolve(model, "warm_start")
-    _resolve(data["runtime"], "state_dir")
-    if tasks["path"] is not None:
-        tasks["path"] = str(Path(tasks["path"]).expanduser().absolute())
-    for template in tasks["templates"].values():
+    for section, name in (("tasks", "path"), ("runtime", "state_dir")):
+        _resolve(data[section], name, there=False)
+    for template in data["tasks"]["templates"].values():
         _resolve(template, "dataset")
     for key in option_files(config):
         *sections, name = key.split(".")
@@ -60,8 +58,8 @@ def with_absolute_paths(config: Config) -> Config:
     return config if data == config.model_dump(mode="json") else from_data(data)
 
 
-def _resolve(section: dict[str, Any], name: str) -> None:
-    """Make one value absolute if something lies there."""
+def _resolve(section: dict[str, Any], name: str, *, there: bool = True) -> None:
+    """Make one value absolute, only if something lies there or in any case."""
     value = section[name]
-    if isinstance(value, str) and Path(value).expanduser().exists():
+    if isinstance(value, str) and (not there or Path(value).expanduser().exists()):
         section[name] = str(Path(value).expanduser().absolute())

@@ -154,11 +154,11 @@ class RuntimeConfig(Section):
         default=20.0, gt=0, le=86_400, description="after SIGTERM or SIGHUP, time to save and to end"
     )
 
-    @field_validator("runs_dir")
+    @field_validator("runs_dir", "state_dir")
     @classmethod
-    def _at_home(cls, place: str) -> str:
+    def _at_home(cls, place: str | None) -> str | None:
         """The folder with its `~` expanded, once for all that read it; a URL has none."""
-        if not place.startswith("~"):
+        if place is None or not place.startswith("~"):
             return place
         try:
             return str(Path(place).expanduser())

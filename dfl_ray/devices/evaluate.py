@@ -350,7 +350,8 @@ class _Rows:
 
 def _masks(method: Method, devices: Sequence[Device]) -> dict[int, tuple[int, np.ndarray]]:
     found: dict[int, tuple[int, np.ndarray]] = {}
-    for device in sorted(devices, key=lambda d: d.index):
+    for device in devices:
         for task, mask in method.masks(device).items():
-            found.setdefault(task, (device.index, mask))
+            if task not in found or device.index < found[task][0]:
+                found[task] = (device.index, mask)
     return found

@@ -385,10 +385,7 @@ class DeviceGroup:
 
     def snapshot(self, devices: Sequence[int]) -> Snapshot:
         """All state of some devices hosted here, such as a part of `devices.snapshots.in_parts`."""
-        mine = {device: self.devices[device] for device in devices}
-        return next(
-            collect_snapshot(mine) for _ in self._store.parts([mine], lambda part: list(part.values()))
-        )
+        return collect_snapshot(self._store.walked([self.devices[device] for device in devices]))
 
     def restore(self, snapshots: Iterable[Snapshot]) -> None:
         """Take the state of devices hosted here out of the snapshots of any groups."""

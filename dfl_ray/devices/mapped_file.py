@@ -20,6 +20,10 @@ from dfl_ray.errors import RunError
 
 PIECE_BYTES = 2**20
 """Bytes that are read ahead by one call."""
+AROUND_BYTES = 2**16
+"""Bytes that Linux maps around one that is read, where the file cache has them."""
+BLOCK_BYTES = 2**21
+"""Largest piece of the file cache; newer kernels map the whole of one for a byte in it. Pieces do not cross blocks."""
 _START_WRITING = 2
 """`SYNC_FILE_RANGE_WRITE` of Linux."""
 READ_AHEAD_PARTS = 2
@@ -110,7 +114,16 @@ class MappedFile:
         self._later(self._read, tuple(spans))
 
     def write_behind(self, spans: Sequence[Span]) -> None:
-        """Let go of bytes: they leave the process's memory, and what was changed starts on its way to the disk.
+        """Let go of bytes, and have what was changed start on its way to the disk.
+
+        Args:
+            spans: Where they lie.
+        """
+        self.let_go(spans)
+        self._later(self._write, tuple(spans))
+
+    def let_go(self, spans: Sequence[Span]) -> None:
+        """Have bytes leave the process's memory.
 
         Args:
             spans: Where they lie. They stay readable and writable through the same arrays.
@@ -120,7 +133,6 @@ class MappedFile:
                 low, high = max(first, region.first), min(stop, region.first + len(region.map))
                 if low < high:
                     _drop(region, low - region.first, high - region.first)
-        self._later(self._write, tuple(spans))
 
     def _later(self, work: Callable[[tuple[Span, ...]], None], spans: tuple[Span, ...]) -> None:
         """Do something in the thread; wait for the oldest work where too much is under way."""
@@ -144,10 +156,14 @@ class MappedFile:
 
 
 def _drop(region: Region, first: int, stop: int) -> None:
-    """Take whole pages out of the process; the file cache has what was written to them."""
-    page = mmap.PAGESIZE
-    first, stop = -(-first // page) * page, stop // page * page
-    if first < stop and hasattr(mmap, "MADV_DONTNEED") and os.uname().sysname == "Linux":
+    """Take pages out of the process, with what was mapped around them; the file cache has what was written to them.
+
+    What other devices have there is mapped again when it is used, from the file cache.
+    """
+    low = (region.first + first - AROUND_BYTES) // BLOCK_BYTES * BLOCK_BYTES
+    high = -(-(region.first + stop + AROUND_BYTES) // BLOCK_BYTES) * BLOCK_BYTES
+    first, stop = max(0, low - region.first), min(high - region.first, len(region.map))
+    if hasattr(mmap, "MADV_DONTNEED") and os.uname().sysname == "Linux":
         region.map.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 

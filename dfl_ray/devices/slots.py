@@ -20,6 +20,8 @@ SHARED = "updates"
 """The field of `MethodState` whose arrays devices have in common (`devices.sharing`); they stay in memory."""
 
 Put = Callable[[np.ndarray], None]
+Slot = tuple[Span, np.ndarray]
+"""A place in the file: where it lies, and its bytes."""
 
 
 class Slots:
@@ -33,8 +35,8 @@ class Slots:
         self._file = file
         self._region = np.zeros(0, np.uint8)
         self._region_first = self._used = 0
-        self._of: dict[int, dict[str, tuple[Span, np.ndarray]]] = {}
-        self._free: dict[int, list[tuple[Span, np.ndarray]]] = {}
+        self._of: dict[int, dict[str, Slot]] = {}
+        self._free: dict[int, list[Slot]] = {}
 
     def spans(self, devices: Sequence[Device[Any]]) -> list[Span]:
         """Where the arrays of some devices lie.
@@ -64,22 +66,27 @@ class Slots:
         large = {
             name: (array, put) for name, array, put in arrays_of(device.memory) if array.nbytes >= LEAST_BYTES
         }
-        for name in [name for name in mine if name not in large]:
-            slot = mine.pop(name)
-            self._free.setdefault(len(slot[1]), []).append(slot)
+        gone = [mine.pop(name) for name in [name for name in mine if name not in large]]
+        self._give_back(gone)
         away = {n: a for n, (a, _) in large.items() if n not in mine or not _same_place(a, mine[n][1])}
         # What is a view may lie in the file where another is to be written: it is copied before any is.
         copies = {n: a if a.flags.owndata else np.array(a) for n, a in away.items()}
         for name, array in copies.items():
             if name not in mine or len(mine[name][1]) < array.nbytes:
                 if name in mine:
-                    self._free.setdefault(len(mine[name][1]), []).append(mine[name])
+                    gone.append(mine[name])
+                    self._give_back(gone[-1:])
                 mine[name] = self._take(array.nbytes)
             here = mine[name][1][: array.nbytes].view(array.dtype).reshape(array.shape)
             here[...] = array
             large[name][1](here)
+        self._file.let_go([span for span, _ in gone])  # no device will be gone through for them
 
-    def _take(self, size: int) -> tuple[Span, np.ndarray]:
+    def _give_back(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self._free.setdefault(len(slot[1]), []).append(slot)
+
+    def _take(self, size: int) -> Slot:
         """A slot for that many bytes, aligned for any type of number."""
         size = -(-size // 64) * 64
         free = self._free.get(size)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dfl_ray.devices.records import Snapshot
+from dfl_ray.devices.slots import arrays_of
 from dfl_ray.errors import InputError, RunError, paragraph
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.waiting import Waiting
@@ -201,22 +202,26 @@ def _state_bytes(device: Device[Any]) -> int:
     return sum(a.nbytes for a in arrays.values()) + sum(getattr(device.state, name).nbytes for name in _STATE)
 
 
-def collect_snapshot(devices: Mapping[int, Device[Any]]) -> Snapshot:
+def collect_snapshot(devices: Iterable[Device[Any]]) -> Snapshot:
     """Copy adapters, moments, step counts, the method's memory and what is under way of some devices.
 
     Args:
-        devices: Device number -> device.
+        devices: The devices; each is read while it is at hand (`DeviceStore.walked`), and not later.
 
     Returns:
-        The snapshot; adapters and moments are copied to the CPU, arrays of the method's memory are shared.
+        The snapshot; adapters and moments are copied to the CPU. Arrays of the method's memory are shared, but for
+        views, which may lie in a file: whoever wrote them later would map it again.
     """
     arrays: dict[str, np.ndarray] = {}
     numbers: dict[str, Numbers] = {}
-    for index, device in devices.items():
+    for device in devices:
+        index, kept = device.index, {}
         for name in _STATE:
             arrays[f"{index}/state/{name}"] = getattr(device.state, name).detach().cpu().numpy().copy()
         numbers[str(index)] = {}
-        _flatten_memory(device.memory, f"{index}/memory", arrays, numbers[str(index)])
+        _flatten_memory(device.memory, f"{index}/memory", kept, numbers[str(index)])
+        own = {id(array) for _, array, _ in arrays_of(device.memory) if not array.flags.owndata}
+        arrays.update({name: a.copy() if id(a) in own else a for name, a in kept.items()})
         flatten(device.waiting, f"{index}/waiting", arrays, numbers[str(index)])
     return Snapshot(arrays, numbers)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dfl_ray.config.schema import RuntimeConfig
-from dfl_ray.devices.mapped_file import MappedFile, Span
+from dfl_ray.devices.mapped_file import BLOCK_BYTES, MappedFile, Span
 from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.slots import Slots
 from dfl_ray.lora.layout import dense_values
@@ -174,12 +174,19 @@ class InFile:
         return max(1, most // max(1, 4 * adapters * self._row_bytes))
 
     def parts(self, parts: Sequence[T], devices: Callable[[T], Sequence[Device[Any]]]) -> Iterator[T]:
-        """See `DeviceStore.parts`; large arrays that a method has made meanwhile are moved into the file behind it."""
-        if parts:
-            self._file.read_ahead(self._spans(devices(parts[0])))
+        """See `DeviceStore.parts`; large arrays that a method has made meanwhile are moved into the file behind it.
+
+        What stands behind the `yield` is done when the next part is asked for: the loop must be run to its end.
+        """
+        if self._read_bytes:
+            self._let_all_go()
+        ahead = self._spans(devices(parts[0])) if parts else []
+        self._file.read_ahead(ahead)
         for number, part in enumerate(parts):
+            self._make_room(_bytes(ahead))
             if number + 1 < len(parts):
-                self._file.read_ahead(self._spans(devices(parts[number + 1])))
+                ahead = self._spans(devices(parts[number + 1]))
+                self._file.read_ahead(ahead)
             yield part
             mine = devices(part)
             for device in mine:
@@ -198,12 +205,16 @@ class InFile:
 
     def _behind(self, spans: list[Span]) -> None:
         """Keep what was used last mapped, within the budget."""
-        size = sum(stop - first for first, stop in spans)
+        size = _bytes(spans)
         self._held.append((spans, size))
         self._held_bytes += size
-        while self._held_bytes > self._budget:
-            oldest, size = self._held.popleft()
-            self._held_bytes -= size
+        self._make_room(0)
+
+    def _make_room(self, size: int) -> None:
+        """Let go of what was used longest ago, until so many bytes fit beside what is mapped."""
+        while self._held and self._held_bytes + size > self._budget:
+            oldest, freed = self._held.popleft()
+            self._held_bytes -= freed
             self._file.write_behind(oldest)
 
     def walked(self, devices: Sequence[Device[Any]]) -> Sequence[Device[Any]]:
@@ -212,10 +223,18 @@ class InFile:
 
     def read(self) -> None:
         """See `DeviceStore.read`; all is let go of where the budget is filled."""
-        self._read_bytes += self._row_bytes
-        if self._read_bytes > self._budget // 2:
-            self._read_bytes = 0
-            self._file.write_behind([(0, self._file.size)])
+        self._read_bytes += self._row_bytes + BLOCK_BYTES
+        if self._held_bytes + self._read_bytes > self._budget:
+            self._let_all_go()
+
+    def _let_all_go(self) -> None:
+        self._read_bytes = self._held_bytes = 0
+        self._held.clear()
+        self._file.write_behind([(0, self._file.size)])
+
+
+def _bytes(spans: Sequence[Span]) -> int:
+    return sum(stop - first for first, stop in spans)
 
 
 class Walked(Sequence[Device[Any]]):

@@ -123,7 +123,7 @@ class Backend(RoundBackend, Protocol):
         ...
 
     def replay_bytes(self) -> int:
-        """Bytes of messages kept since `recover_from`, to be repeated when an actor is replaced; 0 if none are."""
+        """Bytes of what is kept since `recover_from`, to be repeated when an actor is replaced; 0 if nothing is."""
         ...
 
     def node_crossing_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""When the messages kept for the replay of lost actors are more than a checkpoint would be."""
+"""When what is kept for the replay of lost actors is more than a checkpoint would be."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from dfl_ray.simulation.experiment import Experiment
 
 LEAST_MB = 256.0
-"""Messages up to which no checkpoint is saved for their sake, however small the state is."""
+"""What may be kept without a checkpoint for its sake, however small the state is."""
 
 
 class ReplayRoom:
     """Bounds what a run keeps for replays, by what its devices' state has.
 
-    A lost actor is replaced from the last checkpoint and by the messages since then, so without checkpoints a run of R
-    rounds keeps the messages of R rounds. A checkpoint is due when they have outgrown the state, at least 256 MB.
+    A lost actor is replaced from the last checkpoint and by the calls since then, so without checkpoints a run of R
+    rounds keeps the messages, outcomes, transfers and graphs of R rounds. A checkpoint is due when they have outgrown
+    the state, at least 256 MB. How many rounds a replacement repeats is not bounded but by `checkpoint.every`.
 
     Args:
         experiment: The run.
@@ -34,7 +35,7 @@ class ReplayRoom:
         """Whether a checkpoint is due for the sake of what is kept.
 
         Args:
-            kept_bytes: Bytes of messages kept since the last checkpoint.
+            kept_bytes: Bytes of what is kept since the last checkpoint (`Backend.replay_bytes`).
         """
         if kept_bytes <= self._most:
             return False
@@ -42,8 +43,8 @@ class ReplayRoom:
             self._told = True
             often = "A number of rounds" if self._every == 0 else f"Fewer rounds than {self._every}"
             self._say(
-                "The messages kept for the replay of lost actors have outgrown the devices' state: a checkpoint is "
-                f"saved now, and whenever they do again. {often} between checkpoints (`checkpoint.every`) or no "
+                "What is kept for the replay of lost actors has outgrown the devices' state: a checkpoint is "
+                f"saved now, and whenever it does again. {often} between checkpoints (`checkpoint.every`) or no "
                 "replay (`runtime.max_restarts=0`) avoid that"
             )
         return True

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from actors import pool
 from actors.pool import RayBackend
 from dfl_ray.records import load_run
 from dfl_ray.simulation.launch import launch
+from dfl_ray.simulation.replay_room import ReplayRoom
 from tests.conftest import small_config
 from tests.ray.test_faults import kill
 from tests.records import assert_same_records
@@ -35,6 +39,29 @@ def test_records_equal_the_local_ones(undisturbed, tmp_path, per_actor):
     assert run.devices["actor"].nunique() == 4 // int(per_actor)
     first = run.devices["actor"].iloc[0]
     assert first.startswith("device-" if per_actor == "1" else "devices-")
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_what_is_kept_for_replays_is_counted_where_no_message_leaves_its_actor(tmp_path, monkeypatch):
+    """Outcomes, transfers and, where devices move, graphs; a checkpoint is due for their sake and ends the count."""
+    seen: list[int] = []
+    graphs: list[int] = []
+    real, put = ReplayRoom.outgrown, pool.pickle.dumps
+
+    def outgrown(self: ReplayRoom, kept_bytes: int) -> bool:
+        seen.append(kept_bytes)
+        self._most = 3 * seen[0]
+        return real(self, kept_bytes)
+
+    monkeypatch.setattr(ReplayRoom, "outgrown", outgrown)
+    monkeypatch.setattr(
+        pool, "pickle", SimpleNamespace(dumps=lambda *a: graphs.append(len(put(*a))) or put(*a))
+    )
+    words = ("runtime.backend=ray", "rounds=8", "checkpoint.every=0", "runtime.devices_per_actor=6")
+    launch(small_config(tmp_path, "name=kept", *moving(tmp_path), *words), json=True)
+    assert seen[0] > 0 and all(b > a for a, b in pairwise(seen[:3]))
+    assert any(b < a for a, b in pairwise(seen))  # a checkpoint was saved
+    assert graphs and any(b - a > min(graphs) for a, b in pairwise(seen))
 
 
 @pytest.mark.exhaustive  # resumed bit for bit in tests/unit

@@ -132,6 +132,18 @@ def test_a_driver_killed_by_sigkill_resumes(undisturbed, tmp_path):
     assert_same_records(undisturbed, run, exact=True)
 
 
+def test_sigterm_before_the_first_round_is_told_in_one_line(tmp_path):
+    """Once Ray is up its own handler would print where the process was, as of a crash."""
+    process = command(tmp_path, "run")
+    assert process.stdout is not None
+    said = iter(process.stdout.readline, b"")
+    assert any(b"devices in 1 actor" in line for line in said)
+    process.terminate()
+    out = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 130, out
+    assert "dfl-ray: Interrupted" in out and "SIGTERM received" not in out
+
+
 def test_ctrl_c_saves_and_prints_the_resume_line(undisturbed, tmp_path):
     process = command(tmp_path, "run", "rounds=400")
     wait_for_checkpoint(tmp_path / "cut", 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -14,7 +17,7 @@ from ray._private import parameter, services, utils
 from ray._raylet import get_port_filename
 from ray.util import serialization_addons
 
-from actors.own_ray import NO_AGENT, own_ray
+from actors.own_ray import NO_AGENT, handler_kept, own_ray
 
 
 def test_a_run_starts_no_process_that_it_does_not_use():
@@ -41,6 +44,26 @@ RAYLET = (
     "raylet", "--session_dir=/tmp/r/s 1", "--node_id=0a1b", "--dashboard_agent_command=python agent.py --port=1",
     "--runtime_env_agent_command=python main.py",
 )  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="no such signal")
+def test_a_handler_that_ray_replaces_in_another_thread_is_put_back():
+    """As Ray does, behind Python's back and from the thread that starts it, where `signal.signal` is refused."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: came.append(number))
+
+    def start() -> None:
+        with handler_kept(signal.SIGUSR2):
+            ctypes.CDLL(None).signal(int(signal.SIGUSR2), ctypes.c_void_p(1))  # SIG_IGN
+
+    try:
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+        os.kill(os.getpid(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert came == [signal.SIGUSR2]
 
 
 def names() -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.exceptions import (
     ActorDiedError,
@@ -20,6 +21,7 @@ from actors.failures import as_run_error, is_loss, refuse_unmade
 from actors.nodes import Started
 from actors.replay import ActorSet, Answer, RecoverableActor
 from dfl_ray.errors import InputError, LostError, RunError
+from dfl_ray.network.traffic import TransferOutcomes, TransferRequests
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,27 @@ def test_a_dead_actor_is_restored_and_its_calls_are_made_again(fake):
     assert actor.result(late) == "again"
     assert fake.started[-4:] == [(1, "ready"), (1, "restore"), (1, "train"), (1, "train")]
     assert actor.restarts == 1 and "it may die 0 more times" in said[0]
+
+
+def test_what_is_kept_for_a_replay_is_counted_once_and_until_it_is_forgotten(fake):
+    fake.answers = {"exchange": [0] * 4, "evaluate": [0]}
+    actor, column = an_actor(fake, []), np.zeros(1000)
+    counted, mine = actor._actor_set.kept, TransferOutcomes(TransferRequests.of({}), column)
+    actor.result(first := actor.call("exchange", 1, mine))
+    once = counted.total
+    assert 8000 < once < 12_000
+    actor.result(actor.call("exchange", 1, mine, Answer(actor, first, 0)))
+    assert counted.total == once
+    actor.result(actor.call("exchange", 1, {7: [column[:10], column[10:]]}, (np.zeros(5000)[:10],)))
+    assert once + 40_000 < counted.total < once + 42_000
+    kept = counted.total
+    actor.result(actor.call("evaluate", 1, np.zeros(1000), changes_state=False))
+    assert counted.total == kept
+    counted.forget()
+    assert counted.total == 0
+    never = an_actor(fake, [], max_restarts=0)
+    never.result(never.call("exchange", 1, np.zeros(1000)))
+    assert never._actor_set.kept.total == 0
 
 
 def test_calls_made_again_are_not_made_a_third_time_on_what_was_saved_after_them(fake):

@@ -155,6 +155,19 @@ def test_paths_are_made_absolute_and_names_are_not(tmp_path: Path, monkeypatch: 
     assert with_absolute_paths(load_config(None, ["model.name=org/name"])).model.name == "org/name"
 
 
+def test_a_folder_that_is_made_later_is_made_where_the_run_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is resumed from any folder by its own configuration; `~` is the home of whoever began it."""
+    monkeypatch.chdir(tmp_path)
+    words = ["runtime.state_memory_mb=4", "runtime.state_dir=not/there"]
+    assert with_absolute_paths(load_config(None, words)).runtime.state_dir == str(tmp_path / "not/there")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_config(None, ["runtime.state_dir=~/st"]).runtime.state_dir == "/home/me/st"
+    with pytest.raises(InputError, match=r"`runtime.state_dir`: ~nobody-at-all/x lies in nobody's home"):
+        load_config(None, ["runtime.state_dir=~nobody-at-all/x"])
+
+
 def test_own_text_needs_a_model_by_name(tmp_path: Path) -> None:
     words = ["tasks.source=files", f"tasks.path={tmp_path}"]
     with pytest.raises(InputError, match=r"`model\.name` is not set"):

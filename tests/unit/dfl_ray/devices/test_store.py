@@ -103,6 +103,25 @@ def test_no_more_than_the_budget_stays_mapped_and_nothing_is_lost(tmp_path):
         assert not device.state.exp_avg.any() and (device.memory.said == device.index + 1).all()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked through /proc")
+def test_scattered_bytes_and_slots_that_are_given_back_leave_the_memory(tmp_path):
+    """Slots begin anywhere in a page: of one of 4 kB no page would be whole."""
+    file, size = MappedFile(str(tmp_path)), 2**25
+    bytes_ = file.grow(size)
+    bytes_[:] = 1
+    before = mapped_bytes()
+    file.write_behind([(at, at + LEAST_BYTES) for at in range(100, size - 2**13, 2**13)])
+    assert mapped_bytes() < before - size + 2**20
+    assert bytes_.all()
+    slots, device = Slots(file), a_device()
+    device.memory.said = full(1, size // 4)
+    slots.settle(device)
+    device.memory.said = None
+    before = mapped_bytes()
+    slots.settle(device)
+    assert mapped_bytes() < before - size + 2**20
+
+
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
