@@ -35,6 +35,7 @@ from benchmarks.result import with_origin
 
 if TYPE_CHECKING:
     from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.simulation.experiment import Experiment
 
 ROOT = Path("/sys/fs/cgroup")
 WAIT_S = 600.0
@@ -98,31 +99,40 @@ def cage() -> Iterator[Cage]:
             time.sleep(0.1)
 
 
-def make_group(words: Sequence[str], part: float | None) -> tuple[DeviceGroup, int]:
+def make_experiment(words: Sequence[str]) -> Experiment:
+    """A run in one process, built and not started.
+
+    Args:
+        words: Its settings.
+    """
+    from dfl_ray.config.load import load_config
+    from dfl_ray.simulation.experiment import build_experiment
+
+    return build_experiment(load_config(None, [*words, "runtime.backend=local"]))
+
+
+def make_group(experiment: Experiment, part: float | None) -> tuple[DeviceGroup, int]:
     """All devices of a run as one group.
 
     Args:
-        words: Settings of the run.
+        experiment: The run.
         part: Share of the state that may stay in memory; None keeps all of it there.
 
     Returns:
         The group, and the bytes of its budget.
     """
-    from dfl_ray.config.load import load_config
     from dfl_ray.devices.group import DeviceGroup
+    from dfl_ray.methods.spec import method_spec
     from dfl_ray.packing.actors import device_state_mb
-    from dfl_ray.simulation.experiment import build_experiment
 
-    config = load_config(None, [*words, "runtime.backend=local"])
-    setup = build_experiment(config).setup
-    held = sorted(setup.held)
-    group = DeviceGroup(setup, held)
+    config, setup, held = experiment.config, experiment.setup, experiment.setup.held
     if part is None:
-        return group, 0
-    budget_mb = part * device_state_mb(group.method.layout.size, len(group.owners))
+        return DeviceGroup(setup, sorted(held)), 0
+    adapters = sum(map(len, held.values())) if method_spec(config.method).per_task else len(held)
+    budget_mb = part * device_state_mb(experiment.layout.size, adapters)
     runtime = config.runtime.model_copy(update={"state_memory_mb": budget_mb})
     filed = replace(setup, config=config.model_copy(update={"runtime": runtime}))
-    return DeviceGroup(filed, held), int(budget_mb * 2**20)
+    return DeviceGroup(filed, sorted(held)), int(budget_mb * 2**20)
 
 
 def one_round(group: DeviceGroup, round_index: int) -> tuple[float, Any]:
@@ -163,7 +173,7 @@ def side(words: Sequence[str], part: float | None, folder: Path | None, pipe: An
     """
     if folder is not None:
         (folder / "cgroup.procs").write_text(str(os.getpid()))
-    group, budget = make_group(words, part)
+    group, budget = make_group(make_experiment(words), part)
     pipe.send(budget)
     while (round_index := pipe.recv()) is not None:
         before = disk_bytes()

@@ -124,11 +124,11 @@ def file_ratio(devices: int, rounds: int, part: float = 0.1, *more: str) -> floa
     """
     import numpy as np
 
-    from benchmarks.cold_state import make_group, one_round
+    from benchmarks.cold_state import make_experiment, make_group, one_round
     from benchmarks.scaling import overrides
 
-    words = [*overrides(devices, rounds, ()), *more]
-    sides = [make_group(words, share)[0] for share in (None, part)]
+    experiment = make_experiment([*overrides(devices, rounds, ()), *more])
+    sides = [make_group(experiment, share)[0] for share in (None, part)]
     quotients: list[float] = []
     for round_index in range(1, rounds + 1):
         found = [one_round(group, round_index) for group in sides]

@@ -67,8 +67,8 @@ def test_a_cold_state_learns_the_same_and_leaves_no_group_behind():
 
 
 def test_a_budget_is_a_share_of_the_state():
-    words = [*overrides(10, 1, ()), "method.rank=2"]
-    _, budget = cold_state.make_group(words, 0.25)
-    whole = cold_state.make_group(words, 1.0)[1]
+    experiment = cold_state.make_experiment([*overrides(10, 1, ()), "method.rank=2"])
+    _, budget = cold_state.make_group(experiment, 0.25)
+    whole = cold_state.make_group(experiment, 1.0)[1]
     assert budget == pytest.approx(whole / 4, abs=1)
-    assert cold_state.make_group(words, None)[1] == 0
+    assert cold_state.make_group(experiment, None)[1] == 0
