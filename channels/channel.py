@@ -20,9 +20,9 @@ from channels.control import ControlPlane
 from channels.draws import stream_key
 from channels.energy import DeviceClasses, draw_classes
 from channels.external import ExternalField, external_field
-from channels.gains import NearGains, listed_gains, pair_gains, strong_pairs
+from channels.gains import NearGains, listed_gains, pair_gains, reaching_pairs
 from channels.interference import FarField, build_far_field
-from channels.largescale import build_large_scale, qualifying_radius_m
+from channels.largescale import build_large_scale
 from channels.physical import band_noise_w, channel_noise_w, radio_elsewhere, round_radio
 from channels.presence import Presence
 from channels.rounds import (
@@ -181,8 +181,8 @@ class Channel:
     def candidate_links(self, min_snr_db: float) -> tuple[IntArray, FloatArray]:
         """All pairs whose mean SNR reaches a bound.
 
-        Up to `dense_devices` every pair is looked at; above, only pairs closer than the distance at which
-        one link in a hundred still qualifies.
+        Up to `dense_devices` every pair is looked at; above, pairs up to distances beyond which at most one in a
+        hundred of those that qualify lies (see `channels.gains.reaching_pairs`).
 
         Args:
             min_snr_db: Lowest mean SNR in dB.
@@ -193,9 +193,7 @@ class Channel:
         noise_w = band_noise_w(self.settings)
         strongest_w = float(self._power_w.max())
         min_gain = float(db_to_linear(min_snr_db)) * noise_w / strongest_w
-        dense = self.devices <= self.settings.dense_devices
-        radius = math.inf if dense else qualifying_radius_m(self._scale, min_gain)
-        pairs, gain = strong_pairs(self._scale, self._sites, min_gain, radius)
+        pairs, gain = reaching_pairs(self._scale, self._sites, min_gain, self.settings.dense_devices)
         power = np.minimum(self._power_w[pairs[:, 0]], self._power_w[pairs[:, 1]])
         snr_db = 10 * np.log10(gain * power / noise_w)
         kept = np.flatnonzero(snr_db >= min_snr_db)

@@ -160,23 +160,55 @@ def strong_gains(scale: LargeScale, sites: Sites, entries: int) -> NearGains:
         something surrounds devices, at distances of their own for devices of different kinds (`channels.searching`).
     """
     devices = sites.x_m.shape[0]
-    distance_m, pairs_each = _distance_profile(sites.positions_m)
-    min_gain = _bound_for_entries(scale, distance_m, pairs_each, entries)
+    profile = _distance_profile(sites.positions_m)
+    min_gain = _bound_for_entries(scale, *profile, entries)
     budget = MOST_PAIRS / devices * 2
+    radius_m, search = _reach(scale, sites, profile, min_gain, MISSED_SHARE * entries, budget)
+    pairs, gain = strong_pairs(scale, sites, min_gain, radius_m, search)
+    beyond = np.zeros((2, 0)) if search is None else np.stack([search.distance_m, search.beyond])
+    return _listed(pairs, gain, devices, radius_m, min_gain, beyond)
+
+
+def reaching_pairs(
+    scale: LargeScale, sites: Sites, min_gain: float, dense_devices: int
+) -> tuple[Pairs, FloatArray]:
+    """The pairs of devices whose gain reaches a bound: all up to a number of devices, above it nearly all.
+
+    Args:
+        scale: The tabulated model.
+        sites: Where the devices are.
+        min_gain: Lowest linear gain kept.
+        dense_devices: Up to this many devices every pair is looked at. Above it pairs are looked for as far as by
+            `strong_gains`, without a budget: by the model, over the distances between the devices, half of
+            `MISSED_SHARE` of the pairs that reach the bound lie farther away, and at most `MISSED_SHARE` in tests.
+
+    Returns:
+        (E, 2) pairs i < j and (E,) linear gains, in an order that depends on positions only.
+    """
+    if sites.x_m.shape[0] <= dense_devices:
+        return strong_pairs(scale, sites, min_gain, math.inf)
+    distance_m, pairs_each = profile = _distance_profile(sites.positions_m)
+    expected = float((pairs_each * gain_reached(scale, distance_m, min_gain)).sum())
+    found = _reach(scale, sites, profile, min_gain, MISSED_SHARE / 2 * expected, math.inf)
+    return strong_pairs(scale, sites, min_gain, *found)
+
+
+def _reach(
+    scale: LargeScale, sites: Sites, profile: tuple[FloatArray, FloatArray], min_gain: float, most_missed: float,
+    most_seen: float,
+) -> tuple[float, Search | None]:  # fmt: skip
+    """How far strong pairs are looked for in m, and how far by kind where something surrounds devices.
+
+    `most_missed` strong pairs of a device lie farther away, on average, or `most_seen` pairs are looked at.
+    """
+    distance_m, pairs_each = profile
     if sites.local[1].size or sites.local[2].size:
-        search = search_by_kind(
-            scale, sites, distance_m, pairs_each, min_gain, MISSED_SHARE * entries, budget
-        )
-        radius_m, beyond = float(search.radius_m.max()), np.stack([search.distance_m, search.beyond])
-        pairs, gain = strong_pairs(scale, sites, min_gain, radius_m, search)
-        return _listed(pairs, gain, devices, radius_m, min_gain, beyond)
+        search = search_by_kind(scale, sites, distance_m, pairs_each, min_gain, most_missed, most_seen)
+        return float(search.radius_m.max()), search
     strong = pairs_each * gain_reached(scale, distance_m, min_gain)
     beyond = strong[::-1].cumsum()[::-1]
-    seen = pairs_each.cumsum()
-    enough = (beyond <= MISSED_SHARE * entries) | (seen >= budget)
-    radius_m = float(distance_m[int(np.argmax(enough))]) if enough.any() else float(distance_m[-1])
-    pairs, gain = strong_pairs(scale, sites, min_gain, radius_m)
-    return _listed(pairs, gain, devices, radius_m, min_gain, np.zeros((2, 0)))
+    enough = (beyond <= most_missed) | (pairs_each.cumsum() >= most_seen)
+    return float(distance_m[int(np.argmax(enough))]) if enough.any() else float(distance_m[-1]), None
 
 
 def _listed(

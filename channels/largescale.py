@@ -18,6 +18,7 @@ from channels.surroundings import Surroundings, surroundings_of
 
 CURVE_POINTS = 16384
 LONGEST_M = 200e3
+FARTHEST_M = 20e6
 _NEPER_PER_DB = math.log(10.0) / 10.0
 
 
@@ -26,8 +27,9 @@ class LargeScale:
     """A path-loss model with everything that does not depend on where the devices are.
 
     The compiled loops read the model from curves over ln(distance) with 16,384 points from the shortest
-    distance to 200 km, linearly interpolated: exact to 1e-7 dB where the model is straight over
-    lg(distance) and to 0.002 dB at its kinks.
+    distance to 200 km and equally dense ones from there to 20,000 km, half-way round the Earth, linearly interpolated:
+    exact to 1e-7 dB where the model is straight over lg(distance) and to 0.002 dB at its kinks. Longer distances count
+    as 20,000 km.
 
     Attributes:
         model: The path-loss model.
@@ -89,7 +91,9 @@ def build_large_scale(settings: RadioSettings, *, seed: int) -> LargeScale:
     require_range("min_distance_m", settings.min_distance_m, 0.0, LONGEST_M / 2)
     model = settings_model(settings)
     first, last = math.log(settings.min_distance_m), math.log(LONGEST_M)
-    distance_m = np.exp(np.linspace(first, last, CURVE_POINTS))
+    step = (last - first) / (CURVE_POINTS - 1)
+    more = np.arange(1, math.ceil(math.log(FARTHEST_M / LONGEST_M) / step) + 1)
+    distance_m = np.exp(np.append(np.linspace(first, last, CURVE_POINTS), last + step * more))
 
     mode = {"draw": 0.0, "always": 1.0, "never": -1.0}[settings.line_of_sight]
     heights = _heights(settings)
@@ -219,20 +223,3 @@ def state_gains(scale: LargeScale, distance_m: FloatArray) -> list[tuple[FloatAr
         states.append((share * probability, los + antenna, float(scale.numbers[2])))
         states.append((share * (1 - probability), nlos + antenna, float(scale.numbers[3])))
     return states
-
-
-def qualifying_radius_m(scale: LargeScale, min_gain: float, share: float = 0.01) -> float:
-    """Distance beyond which at most `share` of links reach a gain, by P_LOS and shadowing.
-
-    Args:
-        scale: The tabulated model.
-        min_gain: Linear gain.
-        share: Share of links that may be missed at the radius itself.
-
-    Returns:
-        Radius in m.
-    """
-    steps: FloatArray = np.arange(scale.curves.shape[1], dtype=np.float64)
-    distance_m = np.exp(scale.numbers[0] + steps / scale.numbers[1])
-    reached = np.flatnonzero(gain_reached(scale, distance_m, min_gain) >= share)
-    return float(distance_m[min(int(reached[-1]) + 1 if reached.size else 0, distance_m.size - 1)])

@@ -332,6 +332,15 @@ def test_candidate_links_are_all_pairs_above_the_bound():
     assert found <= {tuple(pair) for pair in expected} and len(found) >= 0.97 * len(expected)
 
 
+@pytest.mark.parametrize("model", ["free_space", "log_distance"])
+def test_path_loss_grows_beyond_200_km(model):
+    away_m = np.array([5e4, 1.99e5, 2e5, 5e5, 2e6, 1e7, 1.4e7])
+    channel = make([[0.0, 0.0], *([d, 0.0] for d in away_m)], path_loss=model, shadowing=False)
+    exponent = {"exponent": channel.settings.path_loss_exponent} if model == "log_distance" else {}
+    expected = 23.0 - path_loss_db(model, away_m, 2e9, **exponent) - noise_power_dbm(5e6, 9.0)
+    np.testing.assert_allclose(channel.mean_snr_db(0, np.arange(1, 8)), expected, atol=2e-3)
+
+
 def test_range_warning_names_the_standard():
     channel = make([[0.0, 0.0], [1.5, 0.0]])
     with pytest.warns(ValidityWarning, match=r"36\.843"):
