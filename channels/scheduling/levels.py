@@ -202,6 +202,7 @@ def chosen_rates(
     `mean` knows mean gains and the fading law; `delayed` the fading of its own link `csi_delay_s` ago, `estimated` what
     pilots tell of it, `perfect` the fading itself, each at mean interference and less a margin; `genie` the SINR of the
     attempt itself, but for receivers that cannot decode even the lowest rate, which it sends at the rate of the mean.
+    For codes of finite length each takes the rate of the largest goodput at that SINR and length (`RateLaw.rate_for`).
     With an outer loop the rate is that of the SINR that it reckons with from what is known. Who does not know the
     slot's other senders takes the SNR for the SINR.
     """
@@ -218,7 +219,7 @@ def chosen_rates(
         return radio.law.rate_for(worst, task.bits)
     if radio.csi != "genie":
         np.minimum.at(worst, levels.unit, known)
-        return radio.law.rate(worst / float(db_to_linear(radio.known_margin_db)))
+        return radio.law.rate_for(worst / float(db_to_linear(radio.known_margin_db)), task.bits, known=True)
     able = levels.faded >= radio.law.needed_sinr(radio.law.lowest_bps) * (1 - 1e-12)
     np.minimum.at(worst, levels.unit[able], levels.faded[able])
     planned = np.full(task.units, np.inf)

@@ -68,3 +68,18 @@ def test_who_knows_the_channel_loses_nothing_and_many_pilots_come_near():
     goodput = {csi: float((t.rate_bps * t.decoded).mean()) for csi, t in (
         ("perfect", perfect), ("estimated", attempts(csi="estimated")), ("mean", attempts()))}  # fmt: skip
     assert goodput["perfect"] > goodput["estimated"] > goodput["mean"]
+
+
+@pytest.mark.parametrize("rate", ["shannon", "nr"])
+@pytest.mark.parametrize("errors", ["outage", "chen", "finite_blocklength"])
+def test_without_fading_all_know_the_same(errors, rate):
+    """Mean, perfect and genie know one SINR, so they choose one rate, for codes of finite length too."""
+    place = np.random.default_rng(0).random((20, 2)) * 200
+    source = np.repeat(np.arange(20), 3)
+    wanted = Transfers.build(source, (source + np.tile([1, 2, 3], 20)) % 20, np.tile([300, 2000, 40_000], 20))
+    tables = []
+    for csi in ("mean", "perfect", "genie"):
+        settings = RadioSettings(csi=csi, errors=errors, rate=rate, fading="none", multicast=False)
+        tables.append(Channel(settings, place, seed=0).plan_round(0, wanted).table)
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(other, tables[0])
