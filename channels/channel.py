@@ -307,7 +307,7 @@ class Channel:
             ready_s=ready_s,
             deadline_s=deadline_s,
             battery_j=battery_j,
-            fading=partial(draw, round_index, velocity_mps=self._velocity.velocity_mps),
+            fading=partial(draw, round_index, motion=self._velocity.motion(self.settings.carrier_hz)),
             order_key=stream_key(self.seed, "transfer-order", round_index),
             waited=self._service.neglect(transfers, self.settings.priority),
             worth=transfers.worth() if self.settings.by_change() else None,

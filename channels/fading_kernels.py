@@ -1,7 +1,8 @@
 """Compiled loops over fading in time and frequency, and the SINR of a slot under it. Import only inside functions.
 
-Conventions as in `channels.kernels`, whose draws these use. `motion` is (2, N) velocities as Doppler shifts in Hz
-(velocity·carrier/c), or (2, 0) where every link has one shift.
+Conventions as in `channels.kernels`, whose draws these use. `motion` is (4, N), for each device where it would have
+been at clock 0 with the velocity it has, along both axes and in wavelengths, and that velocity as Doppler shifts in Hz
+(velocity·carrier/c); or (4, 0) where every link has one shift.
 """
 
 from __future__ import annotations
@@ -85,29 +86,57 @@ def _scattered(path, phase, turn, turns, gain):
 
 
 @kernel
-def _link_doppler(i, j, doppler_hz, motion):
-    """Doppler shift of a link in Hz: of its ends' relative velocity and, at a right angle, of `doppler_hz`.
+def _end(drawn, device, motion):
+    """What the way of one end adds to a path, whose angle there is drawn: phase in turns at clock 0, and shift in Hz.
 
-    Transmitters from outside, whose numbers are above all devices', stand still. Below 0 without fading in time.
+    Transmitters from outside, whose numbers are above all devices', stand still.
     """
-    devices = motion.shape[1]
-    if devices == 0:
-        return doppler_hz
-    x = (motion[0, i] if i < devices else 0.0) - (motion[0, j] if j < devices else 0.0)
-    y = (motion[1, i] if i < devices else 0.0) - (motion[1, j] if j < devices else 0.0)
-    return math.sqrt(x * x + y * y + doppler_hz * doppler_hz)
+    if device >= motion.shape[1]:
+        return 0.0, 0.0
+    turn = uniform(drawn)
+    along = math.cos(_TWO_PI * turn)
+    across = math.copysign(math.sqrt(1.0 - along * along), 0.5 - turn)
+    start = along * motion[0, device] + across * motion[1, device]
+    return start, along * motion[2, device] + across * motion[3, device]
+
+
+@kernel
+def _move_ends(word, i, j, doppler_hz, motion, path):
+    """Turn the cosines of `path` into Doppler shifts in Hz, and add to its phases, for ends that both move.
+
+    Paths leave one end and come to the other at independent angles a and b, so that path k's phase in turns is
+    p_k + x_i·u(a_k) + x_j·u(b_k) + f_D·t·cos(c_k), where x are the ways gone in wavelengths, u unit vectors, and f_D
+    is that of what moves around: E[h(t)·h*(t + tau)] = J0(2·pi·f_i·tau)·J0(2·pi·f_j·tau)·J0(2·pi·f_D·tau) with f_i and
+    f_j the ends' own Doppler shifts. Ways go on from where they are when velocities change, and so does the phase.
+
+    Source:
+        Akki and Haber, A Statistical Model of Mobile-to-Mobile Land Communication Channel, IEEE Trans. Veh. Technol.
+        35(1) (1986), 2-7.
+    """
+    for k in range(_SINUSOIDS):
+        drawn = mix(word + np.uint64(k) * _GOLDEN)
+        low_start, low_hz = _end(mix(drawn + _GOLDEN), min(i, j), motion)
+        high_start, high_hz = _end(mix(drawn + _FIRST + _SECOND), max(i, j), motion)
+        start = low_start + high_start
+        path[0, k] = low_hz + high_hz + doppler_hz * path[0, k]
+        path[1, k] += start - math.floor(start)
 
 
 @kernel
 def _drawn(i, j, doppler_hz, kind, motion, spread, key, path):
-    """(word, Doppler shift in Hz) of a link; fills `path` where its fading is a sum of paths. Below 0: a fresh draw."""
+    """(word, Doppler shift in Hz) of a link; fills `path` where its fading is a sum of paths. Below 0: a fresh draw.
+
+    Where devices have a motion, the shift is 1 and `path` has those of its paths in place of their cosines.
+    """
     if kind == 0:
         return key, -1.0
     word = pair_word(key, i, j)
-    shift = _link_doppler(i, j, doppler_hz, motion)
-    if shift >= 0.0 or spread > 0.0:
+    if doppler_hz >= 0.0 or spread > 0.0:
         _paths(word, spread, path)
-    return word, shift
+    if motion.shape[1] == 0:
+        return word, doppler_hz
+    _move_ends(word, i, j, doppler_hz, motion, path)
+    return word, 1.0
 
 
 @kernel

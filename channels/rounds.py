@@ -20,7 +20,7 @@ from channels.scheduling.state import idle_energy
 from channels.settings import RadioSettings
 from channels.slot_fading import SlotFading
 from channels.transfers import RoundPlan
-from channels.units import EXACT_SPEED_OF_LIGHT_M_S, db_to_linear
+from channels.units import db_to_linear
 
 _FADING_KINDS = {"none": 0, "rayleigh": 1, "rician": 2, "nakagami": 3}
 
@@ -70,7 +70,7 @@ def slot_fading(
     table: FloatArray,
     round_index: int,
     slot: int,
-    velocity_mps: FloatArray | None = None,
+    motion: FloatArray | None = None,
 ) -> SlotFading:
     """The fading of one slot, keyed by its round and number, or in time by the clock alone.
 
@@ -80,7 +80,7 @@ def slot_fading(
         table: What `fading_table` gave.
         round_index: Number of the round.
         slot: Number of the slot in it.
-        velocity_mps: (N, 2) velocities of the devices under doppler velocity.
+        motion: (4, N) ways and velocities of the devices under doppler velocity (`Velocity.motion`).
     """
     fresh = settings.speed_mps is None
     doppler = -1.0 if settings.speed_mps is None else doppler_hz(settings.speed_mps, settings.carrier_hz)
@@ -92,9 +92,7 @@ def slot_fading(
         table=table,
         key=stream_key(seed, "fading", round_index, slot) if fresh else stream_key(seed, "fading"),
         success_key=stream_key(seed, "packet", round_index, slot),
-        motion=np.zeros((2, 0))
-        if velocity_mps is None
-        else np.ascontiguousarray(velocity_mps.T * settings.carrier_hz / EXACT_SPEED_OF_LIGHT_M_S),
+        motion=np.zeros((4, 0)) if motion is None else motion,
         delay_spread_s=settings.delay_spread_s if kind else 0.0,
         bandwidth_hz=settings.bandwidth_hz / settings.subchannels,
         subchannels=settings.subchannels,

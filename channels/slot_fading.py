@@ -14,7 +14,7 @@ COHERENCE = math.sqrt(3.0) / (2.0 * math.pi)
 """Shift in frequency at which the gain's correlation 1/(1 + j·2·pi·df·(delay spread)) is 1/2, over 1/(delay spread)."""
 
 _NO_TABLE = np.zeros((2, 2))
-_NO_MOTION = np.zeros((2, 0))
+_NO_MOTION = np.zeros((4, 0))
 _MOST_SAMPLES = 16
 _SAMPLES_PER_PERIOD = 4.0
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
@@ -33,7 +33,8 @@ class SlotFading:
             points per unit.
         key: Key of the draws: of the slot, or of the run for fading in time.
         success_key: Key of the slot's packet-error draws.
-        motion: (2, N) velocities of devices as Doppler shifts in Hz, or (2, 0) where all links have one shift.
+        motion: (4, N) ways of devices in wavelengths and velocities as Doppler shifts in Hz (see
+            `channels.velocity.Velocity.motion`), or (4, 0) where all links have one shift.
         delay_spread_s: Delay spread in s, 0 for flat fading.
         bandwidth_hz: Bandwidth of a sub-channel in Hz.
         subchannels: Their number.
@@ -58,7 +59,8 @@ class SlotFading:
     def samples(self, source: IntArray, destination: IntArray, length_s: FloatArray) -> int:
         """How often transmissions sample their fading: four times a Doppler period and once a coherence bandwidth.
 
-        The coherence bandwidth is that of correlation 1/2, 0.276 over the delay spread; at most 16 times.
+        The period is that of the largest shift, of both ends and what is around them in one direction. The coherence
+        bandwidth is that of correlation 1/2, 0.276 over the delay spread; at most 16 times.
 
         Args:
             source: (rows,) senders.
@@ -67,7 +69,8 @@ class SlotFading:
         """
         shift = np.full(source.shape, max(self.doppler_hz, 0.0))
         if self.motion.shape[1]:
-            shift = np.hypot(shift, np.hypot(*(self.motion[:, source] - self.motion[:, destination])))
+            own = np.hypot(*self.motion[2:])
+            shift += own[source] + own[destination]
         in_time = math.ceil(_SAMPLES_PER_PERIOD * float((length_s * shift).max(initial=0.0)))
         over_band = math.ceil(self.bandwidth_hz * self.delay_spread_s / COHERENCE)
         return min(max(in_time, over_band, 1), _MOST_SAMPLES)

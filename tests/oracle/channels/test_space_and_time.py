@@ -21,6 +21,7 @@ from channels.settings import RadioSettings
 from channels.shadowing import build_sites
 from channels.slot_fading import COHERENCE, SlotFading
 from channels.transfers import Transfers
+from channels.velocity import Velocity
 from channels.walls import wall_db, wall_losses_db
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -200,27 +201,50 @@ def factors(fading, first, second, time_s, samples=1, band=0):
     return fading_kernels.fading_factors(first, second, at, *fading.law(samples, band))
 
 
-@pytest.mark.parametrize("speed_mps", [0.0, 3.0])
-def test_doppler_follows_the_relative_velocity_of_each_link(speed_mps):
+@pytest.mark.parametrize("around_mps", [0.0, 3.0])
+@pytest.mark.parametrize("others_mps", [0.0, 5.0, 15.0])
+def test_both_ends_velocities_make_the_doppler_of_a_link(around_mps, others_mps):
+    """Over links, |h|² correlates by (J0(w1·tau)·J0(w2·tau)·J0(w3·tau))², whichever way the ends go."""
     count = 8000
-    random = np.random.default_rng(7)
-    velocity = random.normal(0, 8, (2, 2 * count))
-    velocity[:, count:] = velocity[:, :count] + np.array([[9.0], [12.0]])
-    fading = SlotFading(
-        doppler_hz=speed_mps * 2e9 / LIGHT_MPS, kind=1, key=5, motion=velocity * 2e9 / LIGHT_MPS
-    )
+    angle = np.random.default_rng(7).random(2 * count) * 2 * math.pi
+    speed_mps = np.repeat([15.0, others_mps], count)
+    moving = Velocity(2 * count, wanted=True)
+    moving.moved(np.zeros((2 * count, 2)), 1e-9, (speed_mps * [np.cos(angle), np.sin(angle)]).T)
+    per_mps = 2e9 / LIGHT_MPS
+    fading = SlotFading(doppler_hz=around_mps * per_mps, kind=1, key=5, motion=moving.motion(2e9))
     first, second = np.arange(count), np.arange(count) + count
-    shift = math.hypot(15.0, speed_mps) * 2e9 / LIGHT_MPS
     before = factors(fading, first, second, 1.0)
+    np.testing.assert_array_equal(before, factors(fading, second, first, 1.0))
+    assert stats.kstest(before, "expon").pvalue > 1e-3
     for lag_s in (1e-3, 2.5e-3, 6e-3):
-        closed = special.j0(2 * math.pi * shift * lag_s) ** 2
+        turns = 2 * math.pi * per_mps * lag_s * np.array([15.0, others_mps, around_mps])
         found = np.corrcoef(before, factors(fading, first, second, 1.0 + lag_s))[0, 1]
-        assert found == pytest.approx(closed, abs=4 / math.sqrt(count))
-    # Devices that drive together fade as their surroundings move, and not at all where these stand.
-    together = SlotFading(doppler_hz=0.0, kind=1, key=5, motion=np.full((2, 10), 40.0))
-    np.testing.assert_array_equal(
-        factors(together, first[:5], first[5:10], 0.0), factors(together, first[:5], first[5:10], 9.0)
-    )
+        assert found == pytest.approx(np.prod(special.j0(turns)) ** 2, abs=4 / math.sqrt(count))
+
+
+def test_a_change_of_velocity_does_not_break_the_phase():
+    """At clock 1,000 s: equal just before and after it; 1 ms later as the way in between says; restored alike."""
+    count, at_s = 2000, 1000.0
+    moving = Velocity(2 * count, wanted=True)
+    first, second = np.arange(count), np.arange(count) + count
+
+    def power(velocity, time_s):
+        fading = SlotFading(doppler_hz=0.0, kind=1, key=5, motion=velocity.motion(2e9))
+        return factors(fading, first, second, time_s)
+
+    moving.moved(np.zeros((2 * count, 2)), 0.5, np.full((2 * count, 2), [1.0, 0.0]))
+    before = power(moving, at_s)
+    moving.moved(np.zeros((2 * count, 2)), at_s, np.full((2 * count, 2), [1.001, 0.0]))
+    np.testing.assert_allclose(power(moving, at_s), before, rtol=1e-5, atol=1e-9)
+    later = power(moving, at_s + 1e-3)
+    closed = special.j0(2 * math.pi * 1.001e-3 * 2e9 / LIGHT_MPS) ** 4
+    assert np.corrcoef(before, later)[0, 1] == pytest.approx(closed, abs=4 / math.sqrt(count))
+    again = Velocity(2 * count, wanted=True)
+    again.restore(moving.snapshot())
+    np.testing.assert_array_equal(power(again, at_s + 1e-3), later)
+    # Who stands still, and whose surroundings do, does not fade.
+    moving.moved(np.zeros((2 * count, 2)), 1001.0, np.zeros((2 * count, 2)))
+    np.testing.assert_array_equal(power(moving, 1001.0), power(moving, 2000.0))
 
 
 def test_the_channel_takes_velocities_from_its_moves():
