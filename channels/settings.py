@@ -93,8 +93,8 @@ class RadioSettings:
         nakagami_m: Shape of nakagami, >= 0.5.
         speed_mps: Relative speed in m/s for fading in time: a number correlates it by J0(2·pi·f_D·tau) at
             every lag tau; None draws every attempt afresh, however soon it follows.
-        doppler: Whose Doppler shift fading in time has: speed (speed_mps for every link), or velocity (of each end, from
-            its velocity in the last move, with scattering around both, and speed_mps for what moves around them).
+        doppler: Whose Doppler shift fading in time has: speed (speed_mps for every link), or velocity (of each end,
+            from its velocity in the last move, with scattering around both, and speed_mps for what moves around them).
         delay_spread_s: Delay spread of an exponential profile in s, >= 0: fading differs over the band, and a
             transmission averages over its sub-channel; 0 is flat fading, alike on all sub-channels.
         walls: What devices may be inside of (TR 38.901, clause 7.4.3): none, low_loss or high_loss buildings, car or

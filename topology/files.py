@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topology.arrays import IntArray, as_pairs
+from topology.csv_file import open_csv
 from topology.graph import Topology
 
 if TYPE_CHECKING:
@@ -116,10 +117,7 @@ def read_edges(path: str | Path, nodes: int) -> IntArray:
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"topology file {source} does not exist; give the path of a .graphml or .csv file")
-    try:
-        found = _read_graphml(source) if source.suffix.lower() in (".graphml", ".xml") else _read_csv(source)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{source} is no CSV in UTF-8 with columns source,target: {error}") from error
+    found = _read_graphml(source) if source.suffix.lower() in (".graphml", ".xml") else _read_csv(source)
     return as_pairs(np.array(found, np.int64).reshape(-1, 2), nodes, str(source))[0]
 
 
@@ -138,8 +136,7 @@ def _read_graphml(source: Path) -> list[tuple[int, int]]:
 
 
 def _read_csv(source: Path) -> list[tuple[int, int]]:
-    with source.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
+    with open_csv(source) as reader:
         if not {"source", "target"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{source}: expected columns source,target, got {reader.fieldnames}")
         found: list[tuple[int, int]] = []

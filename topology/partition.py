@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from topology.answers import weights
 from topology.arrays import FloatArray, IntArray
+from topology.csv_file import open_csv
 from topology.registry import Within, ask, check_options
 from topology.row_file import SUFFIXES, read_row_file, row_shares
 from topology.tables import PARTITIONS
@@ -249,13 +249,10 @@ def _read(
     if not Path(path).is_file():
         raise ValueError(f"task mixture 'file' needs path= of an existing CSV device,task,weight; got {path}")
     mixture = np.zeros((devices, tasks))
-    try:
-        if Path(path).suffix.lower() in SUFFIXES:
-            mixture, problems = row_shares(read_row_file(path, devices, tasks, names), tasks), []
-        else:
-            problems = _read_rows(Path(path), mixture)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8 with columns device,task,weight: {error}") from error
+    if Path(path).suffix.lower() in SUFFIXES:
+        mixture, problems = row_shares(read_row_file(path, devices, tasks, names), tasks), []
+    else:
+        problems = _read_rows(Path(path), mixture)
     problems += [f"device {d} holds no task" for d in np.flatnonzero(mixture.sum(axis=1) <= 0)]
     holders = (mixture > 0).sum(axis=0)
     problems += [
@@ -270,8 +267,7 @@ def _read(
 def _read_rows(path: Path, mixture: FloatArray) -> list[str]:
     """Fill in the weights; returns what is wrong, by line."""
     problems: list[str] = []
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
+    with open_csv(path) as reader:
         if not {"device", "task", "weight"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{path}: expected columns device,task,weight, got {reader.fieldnames}")
         for line, row in enumerate(reader, start=2):

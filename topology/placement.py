@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from topology.answers import positions
 from topology.arrays import FloatArray
+from topology.csv_file import open_csv
 from topology.registry import Within, ask, check_options
 from topology.tables import PLACEMENTS
 
@@ -218,7 +218,7 @@ def _read(path: str | Path, count: int, width: float, height: float) -> FloatArr
         raise ValueError(f"placement file {source} does not exist; give the path of a CSV or .npy file")
     try:
         points = np.load(source, allow_pickle=False) if source.suffix == ".npy" else _read_csv(source)
-    except (UnicodeDecodeError, csv.Error, EOFError) as error:
+    except EOFError as error:
         raise ValueError(f"placement file {source} is neither a CSV in UTF-8 nor .npy: {error}") from error
     points = np.asarray(points, dtype=np.float64)
     if points.shape != (count, 2):
@@ -234,8 +234,7 @@ def _read(path: str | Path, count: int, width: float, height: float) -> FloatArr
 
 
 def _read_csv(source: Path) -> FloatArray:
-    with source.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
+    with open_csv(source) as reader:
         names = set(reader.fieldnames or ())
         if not {"x_m", "y_m"} <= names:
             raise ValueError(

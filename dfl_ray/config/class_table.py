@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from channels.energy import DeviceClass, with_figures
 from channels.tables import DEVICE_MIXES
 from dfl_ray.config.problems import Problem
 from dfl_ray.errors import InputError
+from topology.csv_file import open_csv
 
 SUFFIXES = (".csv", ".yaml", ".yml")
 """Endings of files that hold a table of classes."""
@@ -45,10 +45,10 @@ def classes_of(name: str) -> tuple[DeviceClass, ...]:
         if not figures:
             raise ValueError("it holds no class")
         return with_figures((), {one: {"share": 1.0, **given} for one, given in figures.items()})
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             "`devices.classes` is no table of device classes",
-            got=f"{path}: {error}",
+            got=f"{path}: {str(error).removeprefix(f'{path}: ')}",
             expected="CSV with columns name, flops_per_s, joules_per_flop or watts, tx_power_dbm, battery_j, share, "
             "step_overhead_s; or YAML of name: {flops_per_s: ...}",
         ) from error
@@ -67,8 +67,7 @@ def _mix(name: str) -> tuple[DeviceClass, ...]:
 
 
 def _from_csv(path: Path) -> dict[str, dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle, strict=True)
+    with open_csv(path) as reader:
         if "name" not in (reader.fieldnames or ()):
             raise ValueError(
                 f"expected a column `name`, got {', '.join(reader.fieldnames or ()) or 'no columns'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfl_ray.errors import InputError
+from topology.csv_file import open_csv
 
 if TYPE_CHECKING:
     from channels.presence import Presence
@@ -42,18 +42,17 @@ def presence_of(section: AvailabilityConfig, devices: int) -> Presence | None:
         if not len(rows):
             raise ValueError("it holds no row")
         return Presence.build(devices, *rows.T)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             "`devices.availability.path` is no trace of when devices are on",
-            got=f"{path}: {error}",
+            got=f"{path}: {str(error).removeprefix(f'{path}: ')}",
             expected=f"CSV or Parquet with the columns {', '.join(COLUMNS)}; each row holds until the device's next, "
             "and before its first one a device is on at speed 1",
         ) from error
 
 
 def _csv(path: Path) -> np.ndarray:
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle, strict=True)
+    with open_csv(path) as reader:
         names = _known(reader.fieldnames or ())
         rows: list[list[float]] = []
         for line, row in enumerate(reader, start=2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from xml.etree.ElementTree import ParseError, iterparse
 import numpy as np
 
 from topology.arrays import FloatArray
+from topology.csv_file import open_csv
 
 COLUMNS = ("device", "t_s", "x_m", "y_m")
 
@@ -99,8 +99,7 @@ def _sumo(path: Path, nodes: int) -> FloatArray:
 
 
 def _csv(path: Path, _nodes: int) -> FloatArray:
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
+    with open_csv(path) as reader:
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
             raise ValueError(f"{path}: expected columns {', '.join(COLUMNS)}, got {reader.fieldnames}")
         rows: list[list[float]] = []
