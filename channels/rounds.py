@@ -64,6 +64,16 @@ def settings_law(settings: RadioSettings) -> RateLaw:
     )
 
 
+def least_snr_db(settings: RadioSettings) -> float:
+    """Lowest mean SNR over the band, in dB, of links over which anything is ever decoded (`Channel.airtime_s_per_mb`).
+
+    Args:
+        settings: The radio settings.
+    """
+    sinr = float(settings_law(settings).mean_sinr_for(1.0))
+    return 10 * math.log10(sinr / settings.subchannels)
+
+
 def slot_fading(
     settings: RadioSettings,
     seed: int,

@@ -14,6 +14,9 @@ from dfl_ray.config.options import section_of
 from dfl_ray.config.section import Section
 from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
 
+LEAST_SNR_DB = -200.0
+"""Least value of `topology.min_snr_db`."""
+
 
 def names_path(key: str) -> bool:
     """Whether a key of a variant names a file by its path: `path`, or one that ends with `_path`.
@@ -90,7 +93,7 @@ class TopologyConfig(Variant):
         default="metropolis_hastings", description="gossip weights"
     )
     min_snr_db: float = Field(
-        default=3.0, ge=-200, le=200, description="least mean SNR of a link that may be used"
+        default=3.0, ge=LEAST_SNR_DB, le=200, description="least mean SNR of a link that may be used"
     )
     reach: Literal["respect", "relay", "ignore"] = Field(
         default="respect",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.config.variants import TopologyConfig
+from dfl_ray.config.radio import RADIO_RANGES
+from dfl_ray.config.variants import LEAST_SNR_DB, TopologyConfig
 from dfl_ray.network.reach import Remedy, remedy, rounded_up
 
 if TYPE_CHECKING:
@@ -54,22 +55,27 @@ def graph_notes(
     return tuple(notes)
 
 
-def undecodable_notes(section: TopologyConfig, left_out: int) -> tuple[str, ...]:
+def undecodable_notes(section: TopologyConfig, left_out: int, *, parted: bool) -> tuple[str, ...]:
     """Say that links which the graph may have are of no use to the radio.
 
     Args:
         section: The configuration's `topology`.
         left_out: Number of links that reach `topology.min_snr_db` and practically never decode.
+        parted: Whether the graph falls into parts, which fewer links would not join.
 
     Returns:
         At most one sentence.
     """
     if not left_out:
         return ()
+    mend = (
+        "Lower `radio.sinr_min_db`, or raise `radio.tx_power_dbm`."
+        if parted
+        else "Raise `topology.min_snr_db`, or lower `radio.sinr_min_db` if the radio is to decode less."
+    )
     return (
         f"{left_out:,} links reach `topology.min_snr_db` ({section.min_snr_db:g} dB) but practically never decode, and "
-        "are left out of the graph. Raise `topology.min_snr_db`, or lower `radio.sinr_min_db` if the radio is to "
-        "decode less.",
+        f"are left out of the graph. {mend}",
     )
 
 
@@ -102,7 +108,10 @@ def _partition_notes(section: TopologyConfig, topology: Topology, channel: Chann
         return []
     found = None if channel is None else remedy(channel, section.min_snr_db, here)
     if found is None:
-        mend = "Lower `topology.min_snr_db`, raise `radio.tx_power_dbm` or make `devices.area_m` smaller to join them."
+        mend = (
+            "Raise `radio.tx_power_dbm`, make `devices.area_m` smaller or, where links decode below it, lower "
+            "`topology.min_snr_db` to join them."
+        )
     else:
         mend = _remedy_words(found, section.min_snr_db, channel)
     if not len(topology.edges):
@@ -127,11 +136,16 @@ def _remedy_words(found: Remedy, min_snr_db: float, channel: ChannelSetup | None
     ways = []
     if channel is not None and np.isfinite(found.power_db):
         rise_db = rounded_up(found.power_db)
-        ways.append(f"`radio.tx_power_dbm={channel.settings.tx_power_dbm + rise_db:g}` ({rise_db:g} dB more)")
+        power_dbm = channel.settings.tx_power_dbm + rise_db
+        if power_dbm <= RADIO_RANGES["tx_power_dbm"][1]:
+            ways.append(f"`radio.tx_power_dbm={power_dbm:g}` ({rise_db:g} dB more)")
     elif channel is not None:
         ways.append("more power for the classes of devices that set `tx_power_dbm` themselves")
-    if found.decodes:
-        ways.append(f"`topology.min_snr_db={min_snr_db - rounded_up(found.missing_db):g}`")
+    if found.sinr_min_db is not None:
+        ways.append(f"`radio.sinr_min_db={found.sinr_min_db:g}`")
+    least_db = min_snr_db - rounded_up(found.missing_db)
+    if found.decodes and least_db >= LEAST_SNR_DB:
+        ways.append(f"`topology.min_snr_db={least_db:g}`")
     ways.append(f"a range of {found.longest_m:.0f} m")
     return f"The links nearest to use are {'; '.join(pairs)}{more}. What joins all: {' or '.join(ways)}."
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfl_ray.config.radio import RADIO_RANGES
+
 if TYPE_CHECKING:
+    from channels.settings import RadioSettings
     from dfl_ray.network.deployment import ChannelSetup
 
 MOST_DEVICES = 3000
@@ -43,11 +46,14 @@ class Remedy:
         power_db: Least rise of `radio.tx_power_dbm` that makes them in dB; inf where classes of devices set powers of
             their own that are too low.
         decodes: Whether links are ever decoded that are used once the SNR asked for is lowered by `missing_db`.
+        sinr_min_db: `radio.sinr_min_db` with which the links decode, where they reach the SNR asked for and lack nothing
+            else; else None.
     """
 
     gaps: tuple[Gap, ...]
     power_db: float
     decodes: bool
+    sinr_min_db: float | None = None
 
     @property
     def missing_db(self) -> float:
@@ -63,7 +69,7 @@ class Remedy:
 def remedy(channel: ChannelSetup, least_db: float, here: np.ndarray) -> Remedy | None:
     """Find the least rise of power that lets all devices reach each other, over others where need be.
 
-    Every link's lack is max(0, least SNR - mean SNR); the minimum spanning tree over these lacks joins all devices with
+    Every link's lack is max(0, least SNR - mean SNR), with the least SNR at which anything is decoded, if that is more; the minimum spanning tree over these lacks joins all devices with
     the smallest largest lack (a minimum spanning tree is a bottleneck tree).
 
     Args:
@@ -78,12 +84,15 @@ def remedy(channel: ChannelSetup, least_db: float, here: np.ndarray) -> Remedy |
     Source:
         Camerini, The min-max spanning tree problem (1978).
     """
+    from channels.rounds import least_snr_db
+
     nodes = np.flatnonzero(here)
     if not 1 < len(nodes) <= MOST_DEVICES:
         return None
     upper = np.triu_indices(len(nodes), 1)
     first, second = nodes[upper[0]], nodes[upper[1]]
-    air = channel.make()
+    air, asked_db = channel.make(), least_db
+    least_db = max(asked_db, least_snr_db(channel.settings))
     snr_db = air.mean_snr_db(first, second)
     tree = _bottleneck_tree(upper, np.maximum(least_db - snr_db, 0.0), len(nodes))
     lacking = tree[snr_db[tree] < least_db]
@@ -97,8 +106,22 @@ def remedy(channel: ChannelSetup, least_db: float, here: np.ndarray) -> Remedy |
     power = float(rise_db[_bottleneck_tree(upper, rise_db, len(nodes))].max())
     gaps.sort(key=lambda gap: -gap.missing_db)
     used = snr_db >= least_db - rounded_up(gaps[0].missing_db)
-    decodes = bool(np.isfinite(air.airtime_s_per_mb(first[used], second[used])).all())
-    return Remedy(tuple(gaps), power, decodes)
+    decodes = least_db == asked_db and bool(np.isfinite(air.airtime_s_per_mb(first[used], second[used])).all())
+    weakest_db = min(gap.mean_snr_db for gap in gaps)
+    threshold = _threshold_db(channel.settings, weakest_db) if weakest_db >= asked_db else None
+    return Remedy(tuple(gaps), power, decodes, threshold)
+
+
+def _threshold_db(settings: RadioSettings, snr_db: float) -> float | None:
+    """`radio.sinr_min_db` with which links of a mean SNR decode, to half a dB; None where none in its range does."""
+    from channels.rounds import least_snr_db
+
+    value = settings.sinr_min_db - rounded_up(least_snr_db(settings) - snr_db)
+    for further_db in (0.0, 0.5, 1.0, 2.0, 4.0):
+        found = round(value - further_db, 1)
+        if found >= RADIO_RANGES["sinr_min_db"][0] and least_snr_db(replace(settings, sinr_min_db=found)) <= snr_db:
+            return found
+    return None
 
 
 def _rise_db(

@@ -307,7 +307,8 @@ def setup_notes(
 
     texts = (note for task in tokens for note in task.notes)
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
-    graph += undecodable_notes(config.topology, deployment.undecodable)
+    parted = bool(deployment.topology.components.max(initial=0))
+    graph += undecodable_notes(config.topology, deployment.undecodable, parted=parted)
     graph += cluster_notes(config.topology, deployment.sketches)
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)

@@ -9,7 +9,7 @@ import pytest
 
 from dfl_ray.config.load import load_config
 from dfl_ray.network.deployment import build_deployment
-from dfl_ray.network.notes import graph_notes
+from dfl_ray.network.notes import graph_notes, undecodable_notes
 
 SPARSE = ("devices.count=10", "devices.area_m=[900,900]")
 
@@ -53,3 +53,26 @@ def test_devices_out_of_reach_are_named(tmp_path):
     pair = re.search(r"are (\d) and 3 \((\d+) m", note)
     assert pair and abs(float(pair.group(2)) - np.hypot(2960, 2990)) < 60
     assert not deployed(*few, "devices.area_m=[50,50]", tasks=2)[2]
+
+
+@pytest.mark.parametrize("rate", ["shannon", "cqi"])
+def test_links_that_never_decode_part_the_graph_by_the_threshold_and_no_note_says_otherwise(rate):
+    words = ("devices.count=10", "devices.area_m=[400,400]", "seed=1", f"radio.rate={rate}")
+    assert parts(*words) == 1
+    config, made, notes = deployed(*words, "radio.sinr_min_db=30")
+    assert made.undecodable and made.topology.components.max() > 0
+    (note,) = [n for n in notes if "cannot reach" in n or "No device has a link" in n]
+    (other,) = undecodable_notes(config.topology, made.undecodable, parted=True)
+    assert "topology.min_snr_db=" not in note and "Raise `topology" not in other and "Lower `topology" not in other
+    told = dict(re.findall(r"`(radio\.tx_power_dbm|radio\.sinr_min_db)=(-?[\d.]+)`", note))
+    assert set(told) == {"radio.tx_power_dbm", "radio.sinr_min_db"}
+    assert parts(*words, f"radio.sinr_min_db={told['radio.sinr_min_db']}") == 1
+    assert parts(*words, "radio.sinr_min_db=30", f"radio.tx_power_dbm={told['radio.tx_power_dbm']}") == 1
+    lower = float(told["radio.tx_power_dbm"]) - 0.2
+    assert parts(*words, "radio.sinr_min_db=30", f"radio.tx_power_dbm={lower:.1f}") > 1
+
+
+def test_no_power_beyond_what_is_accepted_is_told():
+    words = ("devices.count=10", "devices.area_m=[1000000,1000000]", "seed=0", "radio.path_loss=log_distance")
+    (note,) = [n for n in deployed(*words)[2] if "cannot reach" in n or "No device has a link" in n]
+    assert "radio.tx_power_dbm" not in note and "a range of" in note
