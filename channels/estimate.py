@@ -165,8 +165,12 @@ def nearest_transfers(positions_m: FloatArray, neighbours: int, payload_bytes: i
     devices = positions_m.shape[0]
     count = min(neighbours, devices - 1)
     nearest = np.asarray(KDTree(positions_m).query(positions_m, k=count + 1)[1]).reshape(devices, -1)
-    source: IntArray = np.repeat(np.arange(devices, dtype=np.int64), count)
-    return Transfers.build(source, nearest[:, 1:].reshape(-1), payload_bytes, message=source)
+    device: IntArray = np.arange(devices, dtype=np.int64)
+    # Of devices on one spot any may come first, and with more of them than asked the device itself may be none of them.
+    other = nearest != device[:, None]
+    other[other.all(axis=1), -1] = False
+    source: IntArray = np.repeat(device, count)
+    return Transfers.build(source, nearest[other], payload_bytes, message=source)
 
 
 def _peak_memory_bytes() -> int:

@@ -55,17 +55,28 @@ RESOURCE_BLOCKS: dict[tuple[float, float], int] = {
         30: {5: 11, 10: 24, 15: 38, 20: 51, 25: 65, 30: 78, 35: 92, 40: 106, 45: 119, 50: 133, 60: 162, 70: 189,
              80: 217, 90: 245, 100: 273},
         60: {10: 11, 15: 18, 20: 24, 25: 31, 30: 38, 35: 44, 40: 51, 45: 58, 50: 65, 60: 79, 70: 93, 80: 107, 90: 121,
-             100: 135, 200: 264},
-        120: {50: 32, 100: 66, 200: 132, 400: 264},
+             100: 135},
     }.items()
     for band_mhz, blocks in row.items()
 }  # fmt: skip
-"""(sub-carrier spacing, bandwidth) in Hz -> resource blocks; 60 kHz from 200 MHz on and 120 kHz are of TS 38.101-2."""
+"""(sub-carrier spacing, bandwidth) in Hz -> resource blocks below 24.25 GHz (TS 38.101-1)."""
+
+HIGH_RESOURCE_BLOCKS: dict[tuple[float, float], int] = {
+    (spacing_khz * 1e3, band_mhz * 1e6): blocks
+    for spacing_khz, row in {
+        60: {50: 66, 100: 132, 200: 264},
+        120: {50: 32, 100: 66, 200: 132, 400: 264},
+    }.items()
+    for band_mhz, blocks in row.items()
+}
+"""The same from 24.25 GHz on, in frequency range 2 (TS 38.101-2)."""
+
+HIGH_HZ = 24.25e9
+"""Carrier from which on frequency range 2 counts."""
 
 OVERHEADS: tuple[str, ...] = ("pilots", "sidelink")
 FEEDBACK_SLOTS: tuple[int, ...] = (0, 1, 2, 4)
 
-SPACINGS_HZ: tuple[float, ...] = (15e3, 30e3, 60e3, 120e3)
 _DATA_ELEMENTS = 12 * 14 - 12
 _CONTROL_BLOCKS = 10
 
@@ -136,6 +147,23 @@ def sidelink_overhead(blocks: int, code_rate: float, spacing_hz: float, feedback
     return 240 + second_stage + (12 + 12 + 12) * blocks + synchronisation + feedback
 
 
+def _resource_blocks(bandwidth_hz: float, subchannels: int, spacing_hz: float, carrier_hz: float) -> int:
+    """Resource blocks of a sub-channel; refuses what the standard does not have (see `nr_modes`)."""
+    high = carrier_hz >= HIGH_HZ
+    table = HIGH_RESOURCE_BLOCKS if high else RESOURCE_BLOCKS
+    found = table.get((float(spacing_hz), float(bandwidth_hz)))
+    if found is None or found < subchannels:
+        known = [f"{b / 1e6:g}" for s, b in table if s == spacing_hz]
+        spacings = ", ".join(f"{s / 1e3:g}" for s in sorted({s for s, _ in table}))
+        where = "from 24.25 GHz on (TS 38.101-2)" if high else "below 24.25 GHz (TS 38.101-1)"
+        wanted = f"{', '.join(known)} MHz at this spacing" if known else f"a spacing of {spacings} kHz"
+        raise ValueError(
+            f"rate is 'nr' with bandwidth_hz {bandwidth_hz:g}, nr_spacing_hz {spacing_hz:g}, carrier_hz {carrier_hz:g}"
+            f" and {subchannels} subchannels; expected {wanted} {where} and no more subchannels than resource blocks"
+        )
+    return found // subchannels
+
+
 @lru_cache(maxsize=16)
 def nr_modes(
     table: str,
@@ -145,6 +173,7 @@ def nr_modes(
     gap_db: float,
     overhead: str = "pilots",
     feedback_slots: int = 0,
+    carrier_hz: float = 2e9,
 ) -> Modes:
     """The schemes of a table as modes of a sub-channel; those that another one beats in rate and SINR are left out.
 
@@ -156,6 +185,7 @@ def nr_modes(
         gap_db: SNR gap in dB.
         overhead: pilots (12 elements of DM-RS a block) or sidelink (`sidelink_overhead`).
         feedback_slots: Period of the sidelink's feedback channel in slots, 0 for none.
+        carrier_hz: Carrier in Hz; from 24.25 GHz on the resource blocks are those of TS 38.101-2, below of TS 38.101-1.
 
     Returns:
         Thresholds, rates over a sub-channel's bandwidth, and bit a resource element.
@@ -164,15 +194,7 @@ def nr_modes(
         ValueError: The standard has no such bandwidth at this spacing, or fewer resource blocks than sub-channels; or
             a sub-channel has no room for the sidelink's control channel.
     """
-    found = RESOURCE_BLOCKS.get((float(spacing_hz), float(bandwidth_hz)))
-    if found is None or found < subchannels:
-        known = [f"{b / 1e6:g}" for s, b in RESOURCE_BLOCKS if s == spacing_hz]
-        raise ValueError(
-            f"rate is 'nr' with bandwidth_hz {bandwidth_hz:g}, nr_spacing_hz {spacing_hz:g} and {subchannels}"
-            f" subchannels; expected {', '.join(known) or 'no'} MHz at this spacing (TS 38.101) and no more"
-            " subchannels than resource blocks"
-        )
-    blocks, slot_s = found // subchannels, 15.0 / spacing_hz
+    blocks, slot_s = _resource_blocks(bandwidth_hz, subchannels, spacing_hz, carrier_hz), 15.0 / spacing_hz
     if overhead == "sidelink" and blocks < _CONTROL_BLOCKS:
         raise ValueError(
             f"nr_overhead is 'sidelink' with {blocks} resource blocks a sub-channel; expected at least"

@@ -25,7 +25,7 @@ from channels.nr import MCS_TABLES, OVERHEADS, nr_modes
 from channels.pathloss import get_model
 from channels.power_states import ENERGY_KINDS, PowerDraw, state_powers
 from channels.registry import check_options, unknown_name
-from channels.settings_checks import check_drawn_heights, check_ranges
+from channels.settings_checks import check_drawn_heights, check_heights, check_named_once, check_ranges
 from channels.tables import PATH_LOSS, SCHEDULERS
 from channels.units import db_to_linear
 from channels.walls import WALLS
@@ -109,8 +109,8 @@ class RadioSettings:
         slot_s: Length of an empty slot of random access, and of every slot of sidelink_mode2, in s, > 0.
         rate: shannon (with the gap), cqi (15 modes) or nr (modulation, coding and transport blocks of TS 38.214).
         nr_table: MCS table of nr: qam64 (5.1.3.1-1), qam256 (-2) or low_efficiency (-3).
-        nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3, 60e3 or 120e3; with bandwidth_hz it gives the
-            resource blocks.
+        nr_spacing_hz: Sub-carrier spacing of nr in Hz: 15e3, 30e3 or 60e3, and from 24.25 GHz on 60e3 or 120e3; with
+            bandwidth_hz it gives the resource blocks.
         nr_overhead: What of a slot of nr carries no data: pilots (DM-RS alone) or sidelink (control, second-stage
             control, DM-RS, AGC, guard, synchronisation and feedback; see `channels.nr.sidelink_overhead`).
         nr_feedback_slots: Period of the sidelink's feedback channel in slots: 1, 2 or 4; 0 = it has none.
@@ -291,6 +291,9 @@ class RadioSettings:
         # Only where there are options: a model or scheduler without any need not be imported to be checked.
         if self.path_loss_options:
             get_model(self.path_loss, self.all_path_loss_options())
+        if (self.tx_height_m, self.rx_height_m) != (None, None) and self.device_heights == "fixed":
+            model = get_model(self.path_loss, self.all_path_loss_options())
+            check_heights(model, self.carrier_hz, self.tx_height_m, self.rx_height_m)
         if self.scheduler_options:
             from channels.scheduling.table import get_scheduler
 
@@ -332,8 +335,16 @@ class RadioSettings:
         """`path_loss_options` with the fields that set options of `log_distance`."""
         if self.path_loss != "log_distance":
             return self.path_loss_options
-        named = {"exponent": self.path_loss_exponent, "reference_m": self.path_loss_reference_m}
-        return named | self.path_loss_options
+        named = {
+            "exponent": ("path_loss_exponent", self.path_loss_exponent, RadioSettings.path_loss_exponent),
+            "reference_m": (
+                "path_loss_reference_m",
+                self.path_loss_reference_m,
+                RadioSettings.path_loss_reference_m,
+            ),
+        }
+        check_named_once(named, self.path_loss_options)
+        return {option: value for option, (_, value, _) in named.items()} | self.path_loss_options
 
     def check_size(self, devices: int) -> None:
         """Refuse what a run of this many devices could not do.
@@ -376,7 +387,7 @@ class RadioSettings:
             return CQI_MODES
         return nr_modes(
             self.nr_table, self.bandwidth_hz, self.subchannels, self.nr_spacing_hz, self.snr_gap_db,
-            self.nr_overhead, self.nr_feedback_slots,
+            self.nr_overhead, self.nr_feedback_slots, self.carrier_hz,
         )  # fmt: skip
 
     def fading_shape(self) -> dict[str, float]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from channels.checks import require_positive
 from channels.nr import FEEDBACK_SLOTS
+from channels.pathloss import path_loss_db
+from channels.pathloss.model import PathLossModel
 
 _POSITIVE = (
     "path_loss_exponent", "path_loss_reference_m", "los_decorrelation_m", "min_distance_m", "carrier_hz",
@@ -90,3 +95,49 @@ def check_drawn_heights(path_loss: str, walls: str) -> None:
             f"device_heights is 'drawn' and walls is {walls!r}: cars have no floors; set walls to none, low_loss or"
             " high_loss, or device_heights to 'fixed'"
         )
+
+
+def check_heights(
+    model: PathLossModel, carrier_hz: float, tx_height_m: float | None, rx_height_m: float | None
+) -> None:
+    """Refuse antenna heights with which a path-loss model has no loss or no chance of sight at some distance.
+
+    Args:
+        model: The path-loss model.
+        carrier_hz: Carrier in Hz.
+        tx_height_m: Height of the transmitter in m; None for the model's own.
+        rx_height_m: Height of the receiver in m; None for the model's own.
+
+    Raises:
+        ValueError: Naming the field and its value. Heights outside a model's range with which it can be reckoned are
+            told by notes instead.
+    """
+    distance_m = np.geomspace(1.0, 1e6, 61)
+    for name, tx_m, rx_m in (("tx_height_m", tx_height_m, None), ("rx_height_m", None, rx_height_m),
+                             ("tx_height_m", tx_height_m, rx_height_m)):  # fmt: skip
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                for los in (True, False):
+                    path_loss_db(model, distance_m, carrier_hz, los=los, tx_height_m=tx_m, rx_height_m=rx_m)
+                model.sight(distance_m, rx_m)
+        except ValueError as error:
+            raise ValueError(f"{name} is {tx_m if name == 'tx_height_m' else rx_m}: {error}") from error
+
+
+def check_named_once(named: Mapping[str, tuple[str, float, float]], options: Mapping[str, Any]) -> None:
+    """Refuse an option of the path-loss model that a field of the radio sets to something else.
+
+    Args:
+        named: Option -> the field that sets it, the field's value and its default.
+        options: `path_loss_options`.
+
+    Raises:
+        ValueError: Naming the field, and both values.
+    """
+    for option, (name, value, standard) in named.items():
+        if option in options and value not in (standard, options[option]):
+            raise ValueError(
+                f"{name} is {value:g} and path_loss_options has {option} {options[option]!r}, which are one; set one"
+                " of them"
+            )

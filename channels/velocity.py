@@ -79,7 +79,11 @@ class Velocity:
         """All state as arrays and numbers; nothing where velocities are not asked for."""
         if self.velocity_mps is None:
             return {}
-        return {"velocity_mps": self.velocity_mps.copy(), "way_m": self._way_m.copy(), "moved_at_s": self._since_s}
+        return {
+            "velocity_mps": self.velocity_mps.copy(),
+            "way_m": self._way_m.copy(),
+            "moved_at_s": self._since_s,
+        }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take the state of a snapshot; older ones know no ways, which begin anew."""

@@ -13,6 +13,7 @@ from dfl_ray.network.reach import Remedy, remedy, rounded_up
 
 if TYPE_CHECKING:
     from channels.transfers import RoundPlan
+    from dfl_ray.config.devices import DevicesConfig
     from dfl_ray.experts.similarity import SharedSketches
     from dfl_ray.network.deployment import ChannelSetup
     from topology import Topology
@@ -175,6 +176,26 @@ def _idle_keys(section: TopologyConfig) -> list[str]:
         reasons = {}
     notes += [f"{name}` has no effect: {why}" for name, why in reasons.items() if why and name in changed]
     return notes
+
+
+def movement_notes(section: DevicesConfig) -> tuple[str, ...]:
+    """Say which settings of movement were changed and change nothing, since devices stand still.
+
+    Args:
+        section: The configuration's `devices`.
+
+    Returns:
+        A sentence for each.
+    """
+    mobility, fields = section.mobility, type(section.mobility).model_fields
+    idle = ["hysteresis_db"] if mobility.type == "static" else []
+    idle += ["rebuild_share"] if section.keep_graph else []
+    return tuple(
+        f"`devices.mobility.{name}` is {value:g} and has no effect: `devices.mobility` is static."
+        for name in idle
+        for value in [mobility.model_dump()[name]]
+        if value != fields[name].default
+    )
 
 
 def cluster_notes(section: TopologyConfig, sketches: SharedSketches | None) -> tuple[str, ...]:

@@ -46,8 +46,7 @@ class Remedy:
         power_db: Least rise of `radio.tx_power_dbm` that makes them in dB; inf where classes of devices set powers of
             their own that are too low.
         decodes: Whether links are ever decoded that are used once the SNR asked for is lowered by `missing_db`.
-        sinr_min_db: `radio.sinr_min_db` with which the links decode, where they reach the SNR asked for and lack nothing
-            else; else None.
+        sinr_min_db: `radio.sinr_min_db` with which the links decode, where they reach the SNR asked for; else None.
     """
 
     gaps: tuple[Gap, ...]
@@ -69,8 +68,9 @@ class Remedy:
 def remedy(channel: ChannelSetup, least_db: float, here: np.ndarray) -> Remedy | None:
     """Find the least rise of power that lets all devices reach each other, over others where need be.
 
-    Every link's lack is max(0, least SNR - mean SNR), with the least SNR at which anything is decoded, if that is more; the minimum spanning tree over these lacks joins all devices with
-    the smallest largest lack (a minimum spanning tree is a bottleneck tree).
+    Every link's lack is max(0, least SNR - mean SNR), where the least SNR is no lower than the one from which anything
+    is decoded; the minimum spanning tree over these lacks joins all devices with the smallest largest lack (a minimum
+    spanning tree is a bottleneck tree).
 
     Args:
         channel: Where the devices are and how they send.
@@ -106,7 +106,9 @@ def remedy(channel: ChannelSetup, least_db: float, here: np.ndarray) -> Remedy |
     power = float(rise_db[_bottleneck_tree(upper, rise_db, len(nodes))].max())
     gaps.sort(key=lambda gap: -gap.missing_db)
     used = snr_db >= least_db - rounded_up(gaps[0].missing_db)
-    decodes = least_db == asked_db and bool(np.isfinite(air.airtime_s_per_mb(first[used], second[used])).all())
+    decodes = least_db == asked_db and bool(
+        np.isfinite(air.airtime_s_per_mb(first[used], second[used])).all()
+    )
     weakest_db = min(gap.mean_snr_db for gap in gaps)
     threshold = _threshold_db(channel.settings, weakest_db) if weakest_db >= asked_db else None
     return Remedy(tuple(gaps), power, decodes, threshold)
@@ -119,7 +121,10 @@ def _threshold_db(settings: RadioSettings, snr_db: float) -> float | None:
     value = settings.sinr_min_db - rounded_up(least_snr_db(settings) - snr_db)
     for further_db in (0.0, 0.5, 1.0, 2.0, 4.0):
         found = round(value - further_db, 1)
-        if found >= RADIO_RANGES["sinr_min_db"][0] and least_snr_db(replace(settings, sinr_min_db=found)) <= snr_db:
+        if (
+            found >= RADIO_RANGES["sinr_min_db"][0]
+            and least_snr_db(replace(settings, sinr_min_db=found)) <= snr_db
+        ):
             return found
     return None
 

@@ -32,7 +32,14 @@ from dfl_ray.network.deployment import (
     build_deployment,
     graph_for,
 )
-from dfl_ray.network.notes import cluster_notes, graph_notes, radio_notes, undecodable_notes, unheld_notes
+from dfl_ray.network.notes import (
+    cluster_notes,
+    graph_notes,
+    movement_notes,
+    radio_notes,
+    undecodable_notes,
+    unheld_notes,
+)
 from dfl_ray.simulation.common_start import static_projections, static_ups, warm_notes, warm_start
 from dfl_ray.simulation.dealing import deal_rows, sketches_of
 from dfl_ray.simulation.gradient_bases import with_gradient_bases
@@ -309,7 +316,7 @@ def setup_notes(
     graph = graph_notes(config.topology, deployment.topology, deployment.channel)
     parted = bool(deployment.topology.components.max(initial=0))
     graph += undecodable_notes(config.topology, deployment.undecodable, parted=parted)
-    graph += cluster_notes(config.topology, deployment.sketches)
+    graph += (*movement_notes(config.devices), *cluster_notes(config.topology, deployment.sketches))
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
     settings = (*skew_notes(config.devices), *fault_notes(config), *privacy_notes(config.privacy))

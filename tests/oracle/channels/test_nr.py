@@ -8,6 +8,7 @@ import pytest
 from channels.blocklength import error_probability
 from channels.channel import Channel
 from channels.nr import (
+    HIGH_RESOURCE_BLOCKS,
     MCS_TABLES,
     RESOURCE_BLOCKS,
     TRANSPORT_BLOCKS,
@@ -55,7 +56,8 @@ def test_tables_end_where_the_standard_says():
     assert len(TRANSPORT_BLOCKS) == 93 and list(TRANSPORT_BLOCKS) == sorted(set(TRANSPORT_BLOCKS))
     assert sum(TRANSPORT_BLOCKS) == 104712 and all(size % 8 == 0 for size in TRANSPORT_BLOCKS)
     # At most 98 % of a band is used, and no less than three quarters.
-    used = [12 * spacing * n / band for (spacing, band), n in RESOURCE_BLOCKS.items()]
+    used = [12 * spacing * n / band for table in (RESOURCE_BLOCKS, HIGH_RESOURCE_BLOCKS)
+            for (spacing, band), n in table.items()]  # fmt: skip
     assert min(used) > 0.75 and max(used) < 0.985
 
 
@@ -114,6 +116,26 @@ def test_a_band_that_the_standard_does_not_have_is_refused():
         with pytest.raises(ValueError, match=r"TS 38\.101"):
             RadioSettings(rate="nr", **fields)
     assert math.isclose(RadioSettings(rate="nr").modes().efficiencies[-1], 21504 / 1e-3 / 5e6)
+
+
+@pytest.mark.parametrize(
+    ("carrier_hz", "spacing_khz", "band_mhz", "blocks"),
+    [
+        (3.5e9, 60, 50, 65), (3.5e9, 60, 100, 135), (7.1e9, 30, 100, 273), (28e9, 60, 50, 66), (28e9, 60, 100, 132),
+        (28e9, 60, 200, 264), (28e9, 120, 50, 32), (28e9, 120, 100, 66), (28e9, 120, 200, 132), (28e9, 120, 400, 264),
+        (3.5e9, 60, 200, 0), (3.5e9, 120, 100, 0), (28e9, 15, 50, 0), (28e9, 30, 100, 0), (28e9, 60, 40, 0),
+    ],
+)  # fmt: skip
+def test_resource_blocks_are_those_of_the_carriers_range(carrier_hz, spacing_khz, band_mhz, blocks):
+    """TS 38.101-1 and TS 38.101-2, table 5.3.2-1 each; 0: the standard has none."""
+    fields = {"carrier_hz": carrier_hz, "nr_spacing_hz": spacing_khz * 1e3, "bandwidth_hz": band_mhz * 1e6}
+    if not blocks:
+        with pytest.raises(ValueError, match=r"24\.25 GHz.*TS 38\.101"):
+            RadioSettings(rate="nr", **fields)
+        return
+    bits = transport_block_bits(156 * blocks, 6, 948 / 1024)
+    rate_bps = RadioSettings(rate="nr", **fields).modes().efficiencies[-1] * band_mhz * 1e6
+    assert rate_bps == pytest.approx(bits / (15e-3 / spacing_khz))
 
 
 def test_overhead_and_capacity_of_a_sidelink_are_those_of_the_public_estimator():

@@ -45,6 +45,21 @@ def test_options_reach_a_model_that_has_some():
         ({"path_loss": "umi", "path_loss_options": {"exponent": 2.0}}, "'umi' takes no parameters"),
         ({"path_loss": "log_distance", "path_loss_options": {"exponnt": 2.0}}, "Did you mean 'exponent'"),
         ({"path_loss": "log_distance", "path_loss_options": {"exponent": -2.0}}, "exponent is -2.0"),
+        (
+            {"path_loss": "log_distance", "path_loss_exponent": 2.0, "path_loss_options": {"exponent": 4.0}},
+            "^path_loss_exponent is 2 and path_loss_options has exponent 4.0",
+        ),
+        (
+            {
+                "path_loss": "log_distance",
+                "path_loss_reference_m": 2.0,
+                "path_loss_options": {"reference_m": 4.0},
+            },
+            "^path_loss_reference_m is 2 and",
+        ),
+        ({"path_loss": "umi", "tx_height_m": 0.5}, "^tx_height_m is 0.5: .*above it"),
+        ({"path_loss": "uma", "rx_height_m": 1.0}, "^rx_height_m is 1.0: .*above it"),
+        ({"path_loss": "d2d_outdoor", "rx_height_m": 0.7}, "^rx_height_m is 0.7: .*above it"),
         ({"scheduler": "tdma", "scheduler_options": {"p": 1}}, "'tdma' has no options"),
     ],
 )

@@ -33,7 +33,10 @@ READERS = {
     "links": (lambda path: read_edges(path, 2), "source,target\r\n0,1\r\n"),
     "places": (read_placement, "x_m,y_m\r\n1,2\r\n3,4\r\n"),
     "tasks": (read_mixture, "device,task,weight\r\n0,0,1\r\n1,0,1\r\n"),
-    "trace": (lambda path: read_trace(path, 1, AREA, (0.0, 0.0)), "device,t_s,x_m,y_m\r\n0,0,1,2\r\n0,1,3,4\r\n"),
+    "trace": (
+        lambda path: read_trace(path, 1, AREA, (0.0, 0.0)),
+        "device,t_s,x_m,y_m\r\n0,0,1,2\r\n0,1,3,4\r\n",
+    ),
     "classes": (lambda path: classes_of(str(path)), "name,flops_per_s\r\nphone,2e12\r\n"),
     "availability": (read_presence, "device,t_s,on\r\n1,1,0\r\n"),
 }
@@ -51,7 +54,9 @@ def test_a_byte_order_mark_changes_nothing(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", READERS)
-@pytest.mark.parametrize(("encoding", "word"), [("utf-16", "UTF-16"), ("latin-1", "0xfc"), ("utf-8", "quotes")])
+@pytest.mark.parametrize(
+    ("encoding", "word"), [("utf-16", "UTF-16"), ("latin-1", "0xfc"), ("utf-8", "quotes")]
+)
 def test_another_encoding_is_refused_by_name(kind, encoding, word, tmp_path):
     read, text = READERS[kind]
     text = text.replace("\r\n", ',"ü\r\n' if encoding == "utf-8" else ",ü\r\n")

@@ -9,7 +9,7 @@ import pytest
 
 from dfl_ray.config.load import load_config
 from dfl_ray.network.deployment import build_deployment
-from dfl_ray.network.notes import graph_notes, undecodable_notes
+from dfl_ray.network.notes import graph_notes, movement_notes, undecodable_notes
 
 SPARSE = ("devices.count=10", "devices.area_m=[900,900]")
 
@@ -63,7 +63,11 @@ def test_links_that_never_decode_part_the_graph_by_the_threshold_and_no_note_say
     assert made.undecodable and made.topology.components.max() > 0
     (note,) = [n for n in notes if "cannot reach" in n or "No device has a link" in n]
     (other,) = undecodable_notes(config.topology, made.undecodable, parted=True)
-    assert "topology.min_snr_db=" not in note and "Raise `topology" not in other and "Lower `topology" not in other
+    assert (
+        "topology.min_snr_db=" not in note
+        and "Raise `topology" not in other
+        and "Lower `topology" not in other
+    )
     told = dict(re.findall(r"`(radio\.tx_power_dbm|radio\.sinr_min_db)=(-?[\d.]+)`", note))
     assert set(told) == {"radio.tx_power_dbm", "radio.sinr_min_db"}
     assert parts(*words, f"radio.sinr_min_db={told['radio.sinr_min_db']}") == 1
@@ -76,3 +80,13 @@ def test_no_power_beyond_what_is_accepted_is_told():
     words = ("devices.count=10", "devices.area_m=[1000000,1000000]", "seed=0", "radio.path_loss=log_distance")
     (note,) = [n for n in deployed(*words)[2] if "cannot reach" in n or "No device has a link" in n]
     assert "radio.tx_power_dbm" not in note and "a range of" in note
+
+
+def test_settings_of_movement_are_told_to_have_no_effect_where_nobody_moves():
+    def told(*words):
+        found = movement_notes(load_config(None, list(words)).devices)
+        return [re.findall(r"`devices\.mobility\.(\w+)`", note) for note in found]
+
+    both = ("devices.mobility.hysteresis_db=6", "devices.mobility.rebuild_share=0.5")
+    assert told(*both) == [["hysteresis_db"], ["rebuild_share"]] and not told()
+    assert not told("devices.mobility.type=random_waypoint", *both)
