@@ -14,7 +14,10 @@ from dfl_ray.methods.merged import OwnBase
 
 
 def take_turns(method: Method, model: ScoredModel) -> bool:
-    """Whether devices are trained one after the other, since each has a base of its own that is large.
+    """Whether devices are trained one after the other, since each has a base of its own.
+
+    Beside the base an update costs a second product; as a frozen adapter, whose rank is the layer's own, two. On a GPU
+    small ones are frozen adapters, so that devices are trained together.
 
     Args:
         method: The learning method.
@@ -22,7 +25,7 @@ def take_turns(method: Method, model: ScoredModel) -> bool:
     """
     if not isinstance(method, OwnBase) or model.large is None:
         return False
-    return 4 * dense_values(method.layout.layers) > MERGED_BYTES
+    return model.device.type == "cpu" or 4 * dense_values(method.layout.layers) > MERGED_BYTES
 
 
 def base_and_frozen(

@@ -11,6 +11,11 @@ from dfl_ray.models.decoder import DecoderShape
 MERGED_BYTES = 2**28
 """Most memory that the merged weights of one pass may take; above it adapters are applied unmerged."""
 
+WIDE = 128
+"""Width from which on a CPU trains unmerged. A merged adapter costs a whole product more, the gradient of its weights,
+which wide layers feel and narrow ones do not: in float32 at widths 64, 96, 128, 192, 256 and 288 a step took 2.25,
+1.23, 1.01, 0.93, 0.85 and 0.85 times as long unmerged (one core of an AMD EPYC with AVX-512)."""
+
 PAD_MULTIPLE = 8
 """Rows of a batch are padded to a multiple of so many tokens."""
 
@@ -50,13 +55,42 @@ SKETCH_ROWS = 64
 """Rows of one pass of a sketch, padded to the longest."""
 
 
+def value_bytes(dtype: str) -> int:
+    """Bytes of one value of `model.dtype`, once it is chosen.
+
+    Args:
+        dtype: `float32` or `bfloat16`.
+    """
+    return 2 if dtype == "bfloat16" else 4
+
+
 def too_large_to_merge(shape: DecoderShape) -> bool:
-    """Whether one adapter's merged weights, in float32, are more than `MERGED_BYTES`, so that the large path is taken.
+    """Whether one adapter's merged weights, in float32, are more than `MERGED_BYTES`, so that no pass merges them.
 
     Args:
         shape: The model.
     """
     return 4 * dense_values(shape.linear_layers()) > MERGED_BYTES
+
+
+def merges(shape: DecoderShape, width_bytes: int = 4) -> bool:
+    """Whether a CPU can answer with merged adapters: in float32, without normalised queries, and not too large.
+
+    Args:
+        shape: The model.
+        width_bytes: Bytes of one value of the base.
+    """
+    return width_bytes == 4 and not shape.qk_norm and not too_large_to_merge(shape)
+
+
+def trains_unmerged(shape: DecoderShape, width_bytes: int = 4) -> bool:
+    """Whether a CPU trains the model by the large path, which adds the adapters beside the base.
+
+    Args:
+        shape: The model.
+        width_bytes: Bytes of one value of the base.
+    """
+    return shape.hidden_size >= WIDE or not merges(shape, width_bytes)
 
 
 def part_tokens(width_bytes: int) -> int:
@@ -104,18 +138,19 @@ def _heads_and_keys(shape: DecoderShape) -> tuple[int, int]:
 
 def working_mb(
     shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, devices: int,
-    evaluated_tokens: float, longest: int = 0, device_values: int = 0,
+    evaluated_tokens: float, longest: int = 0, device_values: int = 0, scored_share: float = 1.0,
 ) -> float:  # fmt: skip
     """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and sketches.
 
     Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's) · `bytes_per_token`; of the
     devices that are stepped together (`STEP_TOKENS`) the gradient and a copy of both factors, 12 bytes a value; six
-    temporaries of the optimiser, of `VALUES_AT_ONCE` values. Evaluation: tokens of a pass · `passing_values`.
-    Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap they leave is trained on.
-    Always: three copies of `CPU_LOGITS` in float32, and in bfloat16 the prepared products.
+    temporaries of the optimiser, of `VALUES_AT_ONCE` values. Evaluation: tokens of a pass · `passing_values`, where
+    adapters are not merged in it. Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap
+    they leave is trained on. Always: three copies of the logits at the scored ones of these tokens, at most
+    `CPU_LOGITS`, in float32, and in bfloat16 the prepared products.
 
     Args:
-        shape: The model; None, or one small enough to merge, needs nothing worth counting.
+        shape: The model; None, or one that trains merged, needs nothing worth counting.
         rank: r.
         width_bytes: Bytes of one value.
         device_tokens: Tokens of one device's step, its adapters together.
@@ -123,35 +158,39 @@ def working_mb(
         evaluated_tokens: Tokens of all rows that one adapter is asked.
         longest: Tokens of the longest training row, where the method makes sketches; else 0.
         device_values: Trained values of one device, its adapters together.
+        scored_share: Share of the tokens whose next one is predicted, at most 1.
 
     Returns:
         Units of 2^20 bytes.
     """
-    if shape is None or not too_large_to_merge(shape):
+    if shape is None or not trains_unmerged(shape, width_bytes):
         return 0.0
     part = max(device_tokens, min(part_tokens(width_bytes), device_tokens * devices))
     values = min(devices, max(1, STEP_TOKENS // max(1.0, device_tokens))) * device_values
     stepping = 12 * values + 6 * 4 * min(values, VALUES_AT_ONCE)
     training = part * bytes_per_token(shape, rank, width_bytes) + stepping
-    forward = max(min(EVALUATION_TOKENS, evaluated_tokens), SKETCH_ROWS * longest)
-    always = 3 * 4 * CPU_LOGITS + (PREPARED_PRODUCTS * PREPARED_PRODUCT_BYTES if width_bytes == 2 else 0)
+    asked = 0.0 if merges(shape, width_bytes) else min(EVALUATION_TOKENS, evaluated_tokens)
+    forward = max(asked, SKETCH_ROWS * longest)
+    logits = min(CPU_LOGITS, max(part, asked) * scored_share * shape.vocab_size)
+    always = 3 * 4 * logits + (PREPARED_PRODUCTS * PREPARED_PRODUCT_BYTES if width_bytes == 2 else 0)
     return (max(training, forward * width_bytes * passing_values(shape)) + always) / 2**20
 
 
 def merged_mb(
-    shape: DecoderShape | None, *, rank: int, device_tokens: float, adapters: int, devices: int,
+    shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, adapters: int, devices: int,
     asked_tokens: float,
 ) -> float:  # fmt: skip
     """Memory an actor on a CPU needs beside base and states where adapters are merged: of training or evaluation.
 
-    Training: T = min(`STEP_TOKENS`, tokens of all its devices, but one device's at least) tokens · `bytes_per_token`
-    in float32, and the merged weights of the adapters these tokens are of; where those are more than `MERGED_BYTES`
-    they are not formed, and autograd keeps `UNMERGED` times as much of a token. Evaluation: `PASS_TOKENS` at most, with
-    as many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
+    Training, unless the model `trains_unmerged`: T = min(`STEP_TOKENS`, tokens of all its devices, but one device's at
+    least) tokens · `bytes_per_token`, and the merged weights of the adapters these tokens are of; where those are more
+    than `MERGED_BYTES` they are not formed, and autograd keeps `UNMERGED` times as much of a token. Evaluation:
+    `PASS_TOKENS` at most, with as many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
 
     Args:
-        shape: The model; None, or one too large to merge, needs nothing of this kind (`working_mb`).
+        shape: The model; None, or one that never `merges`, needs nothing of this kind (`working_mb`).
         rank: r.
+        width_bytes: Bytes of one value of the base.
         device_tokens: Tokens of one device's step, its adapters together.
         adapters: Adapters of a device.
         devices: Devices of the actor.
@@ -160,13 +199,14 @@ def merged_mb(
     Returns:
         Units of 2^20 bytes.
     """
-    if shape is None or too_large_to_merge(shape):
+    if shape is None or not merges(shape, width_bytes):
         return 0.0
     token = bytes_per_token(shape, rank, 4)
     weights = 4 * dense_values(shape.linear_layers())
     step = max(device_tokens, min(STEP_TOKENS, device_tokens * devices))
     merged = step / max(device_tokens, 1.0) * adapters * weights
     training = step * token + merged if merged <= MERGED_BYTES else step * UNMERGED * token
+    training = 0.0 if trains_unmerged(shape, width_bytes) else training
     fit = min(devices * adapters, PASS_TOKENS / max(asked_tokens, 1.0), PASS_MERGED_BYTES / weights)
     asked = min(PASS_TOKENS, max(1.0, fit) * asked_tokens) * token + max(1.0, fit) * weights
     return max(training, asked) / 2**20

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfl_ray.config.schema import Config
+from dfl_ray.engines.foreign_memory import foreign_sizes
+from dfl_ray.engines.memory import WIDE
+from dfl_ray.models.paths import embedded_path
 
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm BF16"}
 """Words of /proc/cpuinfo for instructions that multiply bfloat16 -> what they are called."""
@@ -83,21 +86,42 @@ def measured_rates(repeats: int = 4) -> Rates:
     return Rates(operations / best[torch.float32], operations / best[torch.bfloat16])
 
 
+def model_width(config: Config) -> int | None:
+    """Width d of the base model, where a configuration of it lies here under its name; else None.
+
+    Args:
+        config: Any configuration.
+    """
+    name = config.model.name
+    folder = embedded_path() if name == "embedded" else Path(name).expanduser()
+    described = folder / "config.json"
+    if not described.is_file():
+        return None
+    try:
+        sizes = foreign_sizes(described.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, AttributeError):  # whoever reads the model says what is wrong with it
+        return None
+    return None if sizes is None else sizes.width
+
+
 def with_dtype(
     config: Config,
     units: Callable[[], tuple[str, ...]] = bfloat16_units,
     rates: Callable[[], Rates] = measured_rates,
+    width: Callable[[Config], int | None] = model_width,
 ) -> tuple[Config, tuple[str, ...]]:
     """Put a precision in the place of `model.dtype: auto`.
 
     On the CPU bfloat16 is taken if the processor has instructions for it and a measurement confirms at least
-    `LEAST_GAIN` times the rate of float32. Actors with a GPU take bfloat16. Adapters, their moments and gradients,
-    norms, softmax and loss are in float32 either way.
+    `LEAST_GAIN` times the rate of float32, but not for models narrower than `WIDE`, whose products are too small to
+    gain by it. Actors with a GPU take bfloat16. Adapters, their moments and gradients, norms, softmax and loss are in
+    float32 either way.
 
     Args:
         config: Any configuration.
         units: Asks the processor.
         rates: Measures; called only if the processor has such instructions.
+        width: Reads the base model's width.
 
     Returns:
         The configuration with `float32` or `bfloat16`, and a sentence on why; the same configuration and nothing to say
@@ -107,6 +131,9 @@ def with_dtype(
         return config, ()
     if config.runtime.gpus_per_actor > 0:
         dtype, why = "bfloat16", "device actors have GPUs"
+    elif (wide := width(config)) is not None and wide < WIDE:
+        dtype = "float32"
+        why = f"the products of a model of width {wide} are too small to gain by bfloat16 (from {WIDE} on it is asked)"
     elif found := units():
         measured = rates()
         dtype = "bfloat16" if measured.bfloat16 >= LEAST_GAIN * measured.float32 else "float32"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_mb
-from dfl_ray.engines.memory import merged_mb, working_mb
+from dfl_ray.engines.memory import merged_mb, value_bytes, working_mb
 from dfl_ray.methods.spec import kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
@@ -52,7 +52,7 @@ class ActorNeeds:
     @property
     def _width_bytes(self) -> int:
         """Bytes of one value that is computed with."""
-        return 2 if self.config.model.dtype == "bfloat16" else 4
+        return value_bytes(self.config.model.dtype)
 
     @property
     def _asked_tokens(self) -> float:
@@ -80,29 +80,37 @@ class ActorNeeds:
         if config.runtime.gpus_per_actor:
             return 0.0
         own = OWN_BASE_COPIES * 4 * self._dense / 2**20
-        return own + self._foreign_mb(1) + working_mb(
+        return own + self._foreign_mb(1) + self._large_mb
+
+    @property
+    def _large_mb(self) -> float:
+        """Of the large path (`engines.memory.working_mb`)."""
+        config = self.config
+        return working_mb(
             self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
             device_tokens=config.method.batch_rows * self.row, devices=config.devices.count,
             evaluated_tokens=self.tasks * self._asked_tokens,
             longest=self.longest if method_spec(config.method).per_task else 0,
             device_values=self.values * self.adapters,
+            scored_share=min(1.0, self.scored / self.row) if self.scored else 1.0,
         )  # fmt: skip
 
     def merged_mb(self, devices: int) -> float:
         """Of an actor of some devices beyond `working_mb`.
 
-        Where adapters are merged (`engines.memory.merged_mb`); or where `transformers` computes several devices
-        together, and is imported by an ordinary worker.
+        Where adapters are merged (`engines.memory.merged_mb`), in its evaluations beyond its training or in both; or
+        where `transformers` computes several devices together, and is imported by an ordinary worker.
         """
         config = self.config
         if config.runtime.gpus_per_actor:
             return 0.0
         more = self._foreign_mb(devices) - self._foreign_mb(1)
-        return more + self._imported_mb + merged_mb(
-            self.shape, rank=config.method.rank, device_tokens=config.method.batch_rows * self.row,
-            adapters=self.adapters, devices=devices,
+        merged = merged_mb(
+            self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
+            device_tokens=config.method.batch_rows * self.row, adapters=self.adapters, devices=devices,
             asked_tokens=self._asked_tokens,
         )  # fmt: skip
+        return more + self._imported_mb + max(0.0, merged - self._large_mb)
 
     @property
     def _imported_mb(self) -> float:

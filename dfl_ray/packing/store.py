@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfl_ray.config.schema import Config, ModelConfig
+from dfl_ray.engines.memory import value_bytes
 from dfl_ray.packing import machine
 from dfl_ray.packing.actors import actors_wanted
 
@@ -71,5 +72,4 @@ def base_mb(section: ModelConfig) -> float | None:
         values = stored_values(path)
     else:
         values = read_gguf_header(path).values if path.is_file() and is_gguf(path) else None
-    width_bytes = 2 if section.dtype == "bfloat16" else 4
-    return None if values is None else width_bytes * values / 2**20
+    return None if values is None else value_bytes(section.dtype) * values / 2**20

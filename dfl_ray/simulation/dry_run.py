@@ -22,6 +22,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.engines.adapted_layers import Targets, row_sizes, scored_tokens
+from dfl_ray.engines.memory import value_bytes
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import Layout
 from dfl_ray.methods.due import rests
@@ -118,7 +119,7 @@ class Outline:
     def base_mb(self) -> float:
         """Memory of the base model's parameters in units of 2^20 bytes, its linear layers in 4 bits if so asked."""
         model, values = self.config.model, self.targets.parameters
-        width = 2 if model.dtype == "bfloat16" else 4
+        width = value_bytes(model.dtype)
         few = self.targets.linear_values if model.load_in_4bit else 0
         return (width * (values - few) + FOUR_BIT_BYTES * few) / 2**20
 

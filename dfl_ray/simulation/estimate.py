@@ -15,7 +15,7 @@ import numpy as np
 
 from dfl_ray.config.methods import PerTaskConfig
 from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import too_large_to_merge
+from dfl_ray.engines.memory import trains_unmerged, value_bytes
 from dfl_ray.packing.machine import peak_memory_bytes
 from dfl_ray.simulation.dry_run import DryRun, Outline, dry_run, totals
 from dfl_ray.simulation.gpu_estimate import GPU_FLOPS_PER_S, about, gpu_figures, gpu_lines
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 FLOPS_PER_S_PER_CPU = 15e9
 """Effective training rate of one CPU core on small models (measured; see docs/runtime.md)."""
 LARGE_FLOPS_PER_S_PER_CPU = {"float32": 50e9, "bfloat16": 100e9}
-"""The same on models of which no adapter can be merged, with AVX-512 (measured; see docs/runtime.md); AMX is faster."""
+"""The same on models that train unmerged (`engines.memory.trains_unmerged`), with AVX-512 (measured; see
+docs/runtime.md); AMX is faster."""
 RAY_READY_S, ACTOR_READY_S = 3.2, 0.2
 """Seconds until Ray and the experiment stand, and processor seconds of each actor after that (measured on a fast
 machine, docs/runtime.md; a slow one takes twice as long)."""
@@ -216,7 +217,7 @@ def cpu_rate(run: Outline) -> float:
         Operations a second.
     """
     shape = run.targets.shape
-    large = shape is not None and too_large_to_merge(shape)
+    large = shape is not None and trains_unmerged(shape, value_bytes(run.config.model.dtype))
     return LARGE_FLOPS_PER_S_PER_CPU[run.config.model.dtype] if large else FLOPS_PER_S_PER_CPU
 
 

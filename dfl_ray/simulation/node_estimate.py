@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import too_large_to_merge
+from dfl_ray.engines.memory import trains_unmerged, value_bytes
 from dfl_ray.errors import InputError
 from dfl_ray.packing.actors import Packing, check_fits
 from dfl_ray.packing.partition import MessageGraph, Node
@@ -215,7 +215,7 @@ def _work(found: DryRun) -> tuple[np.ndarray, np.ndarray]:
 def _with_padding(run: Outline, tokens: np.ndarray) -> np.ndarray:
     """(rounds, devices) tokens of training as they take time, padding among them; their sum stays."""
     shape = run.targets.shape
-    if shape is not None and too_large_to_merge(shape):
+    if shape is not None and trains_unmerged(shape, value_bytes(run.config.model.dtype)):
         return tokens
     trains = tokens > 0
     mean = tokens.sum(axis=1, keepdims=True) / np.maximum(trains.sum(axis=1, keepdims=True), 1)

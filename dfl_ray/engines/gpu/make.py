@@ -15,7 +15,7 @@ from dfl_ray.engines.gpu.decoder import Block, LargeDecoder
 from dfl_ray.engines.gpu.head import PIECE_LOGITS
 from dfl_ray.engines.gpu.kernels import Compile, make_kernels
 from dfl_ray.engines.gpu.linear import Joined, Part
-from dfl_ray.engines.memory import CPU_LOGITS, bytes_per_token, part_tokens, too_large_to_merge
+from dfl_ray.engines.memory import CPU_LOGITS, bytes_per_token, part_tokens, trains_unmerged
 from dfl_ray.lora.inject import AdaptedLinear
 from dfl_ray.models.llama import CausalDecoder, GatedLayer, RMSNorm
 
@@ -38,8 +38,8 @@ def large_decoder(
 
     Args:
         model: A model after `inject`.
-        choice: "auto" takes the path on CUDA, and on a CPU for models of which no adapter can be merged
-            (`engines.cpu.make`); "on" wherever the model allows, "off" never.
+        choice: "auto" takes the path on CUDA, and on a CPU in float32 and bfloat16 for models that
+            `engines.memory.trains_unmerged`; "on" wherever the model allows, "off" never.
         compile: Whether passes over memory are compiled on CUDA.
 
     Returns:
@@ -49,7 +49,8 @@ def large_decoder(
         return None
     embedding = model.model.embed_tokens.weight.detach()
     on_cpu = embedding.device.type == "cpu"
-    if choice == "auto" and embedding.device.type != "cuda" and not too_large_to_merge(model.shape):
+    unmerged = embedding.dtype in KINDS and trains_unmerged(model.shape, embedding.element_size())
+    if choice == "auto" and embedding.device.type != "cuda" and not unmerged:
         return None
     take_compiled_passes(model)
     activations = ActivationMemory() if on_cpu else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from dfl_ray.config.load import load_config
 from dfl_ray.engines.adapted_layers import RowSizes, planned_targets
-from dfl_ray.engines.memory import merged_mb, working_mb
+from dfl_ray.engines.memory import WIDE, bytes_per_token, merged_mb, trains_unmerged, working_mb
 from dfl_ray.errors import InputError
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.models.decoder import read_decoder
 from dfl_ray.models.paths import embedded_path
 from dfl_ray.models.published_shapes import PUBLISHED, PublishedModel, published_model
@@ -46,7 +48,10 @@ def test_working_memory_counts_what_a_step_keeps():
     """SmolLM2 at rank 8, counted by hand: a block keeps 6,392 values of a token, 18,816 pass while one is computed."""
     model = published_model("HuggingFaceTB/SmolLM2-135M")
     assert model is not None
-    a_token, logits = 4 * (30 * 6_392 + 18_816), 3 * 4 * 2**24
+    a_token = 4 * (30 * 6_392 + 18_816)
+
+    def logits(tokens):
+        return 3 * 4 * min(2**24, tokens * 49_152)
 
     def asked(tokens, devices, evaluated=0.0, longest=0, values=0, width=4):
         return 2**20 * working_mb(
@@ -60,16 +65,16 @@ def test_working_memory_counts_what_a_step_keeps():
             device_values=values,
         )
 
-    assert asked(100, 2) == 200 * a_token + logits
-    assert asked(100, 10) == 640 * a_token + logits  # no more together than `part_tokens`
-    assert asked(900, 1) == 900 * a_token + logits  # but one device whole
-    assert asked(1, 1, 1e9) == 2_560 * 4 * 18_816 + logits
-    assert asked(10, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits
+    assert asked(100, 2) == 200 * a_token + logits(200)
+    assert asked(100, 10) == 640 * a_token + logits(640)  # no more together than `part_tokens`
+    assert asked(900, 1) == 900 * a_token + logits(900)  # but one device whole
+    assert asked(1, 1, 1e9) == 2_560 * 4 * 18_816 + logits(2_560)
+    assert asked(10, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits(20)
     # Two devices of 1,100 tokens are stepped together, 2 x 2 adapters of 1,244,160 values, 4 million values at once.
     stepping = 12 * 4 * 1_244_160 + 6 * 4 * 2**22
-    assert asked(1100, 5, values=2 * 1_244_160) == 1100 * a_token + stepping + logits
-    assert asked(1100, 1, values=1_244_160) == 1100 * a_token + (12 + 24) * 1_244_160 + logits
-    prepared = asked(100, 2, width=2) - (200 * a_token / 2 + logits)
+    assert asked(1100, 5, values=2 * 1_244_160) == 1100 * a_token + stepping + logits(1100)
+    assert asked(1100, 1, values=1_244_160) == 1100 * a_token + (12 + 24) * 1_244_160 + logits(1100)
+    prepared = asked(100, 2, width=2) - (200 * a_token / 2 + logits(200))
     assert prepared == 80_000_000
     small = read_decoder((embedded_path() / "config.json").read_text())
     assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
@@ -81,7 +86,13 @@ def test_what_merged_adapters_take_is_told_by_tokens_and_weights():
 
     def asked(devices, rows_asked):
         return merged_mb(
-            shape, rank=2, device_tokens=64, adapters=2, devices=devices, asked_tokens=rows_asked
+            shape,
+            rank=2,
+            width_bytes=4,
+            device_tokens=64,
+            adapters=2,
+            devices=devices,
+            asked_tokens=rows_asked,
         )
 
     token = 4 * (4 * (2 * 64 + 3 * 64 + 2 * 64 + 2 * 128 + 7 * 2) + 8 * 128 + 8 * 64 + 2 * 192) / 2**20
@@ -97,7 +108,34 @@ def test_what_merged_adapters_take_is_told_by_tokens_and_weights():
     assert asked(3, 100) == pytest.approx(6 * 100 * token + 6 * 0.625)
     assert asked(3, 10) == pytest.approx(192 * token + 6 * 0.625)
     large = published_model("Qwen/Qwen2.5-1.5B").shape
-    assert merged_mb(large, rank=2, device_tokens=64, adapters=2, devices=9, asked_tokens=9) == 0
+    given = {"rank": 2, "device_tokens": 64, "adapters": 2, "devices": 9, "asked_tokens": 9}
+    assert merged_mb(large, width_bytes=4, **given) == 0
+    assert merged_mb(shape, width_bytes=2, **given) == 0  # merged in float32 alone
+    wide = replace(shape, hidden_size=WIDE)  # merged where it answers, not where it trains
+    token = bytes_per_token(wide, 2, 4)
+    weights = 4 * dense_values(wide.linear_layers())
+    assert 2**20 * merged_mb(wide, width_bytes=4, **given) == pytest.approx(18 * 9 * token + 18 * weights)
+
+
+def test_what_a_cpu_trains_unmerged():
+    """Wide layers, bfloat16, normalised queries, and what is too large to merge; memory is counted of these alone."""
+    small = read_decoder((embedded_path() / "config.json").read_text())
+    asked = {"rank": 8, "device_tokens": 9, "devices": 9, "evaluated_tokens": 9}
+    for shape, width in (
+        (small, 2), (replace(small, qk_norm=True), 4), (replace(small, hidden_size=WIDE), 4),
+        (published_model("HuggingFaceTB/SmolLM2-135M").shape, 4),
+    ):  # fmt: skip
+        assert trains_unmerged(shape, width) and working_mb(shape, width_bytes=width, **asked) > 0
+    assert not trains_unmerged(replace(small, hidden_size=WIDE - 1))
+    # Logits of no more positions than there are tokens, 81 of them here.
+    found = working_mb(small, width_bytes=2, **asked) - working_mb(
+        replace(small, vocab_size=1), width_bytes=2, **asked
+    )
+    assert 2**20 * found == pytest.approx(12 * 81 * (small.vocab_size - 1))
+    few = working_mb(small, width_bytes=2, scored_share=0.25, **asked)
+    assert 2**20 * (working_mb(small, width_bytes=2, **asked) - few) == pytest.approx(
+        9 * 81 * small.vocab_size
+    )
 
 
 def test_a_hub_id_that_is_not_here_is_planned_by_its_published_sizes(tmp_path, monkeypatch):

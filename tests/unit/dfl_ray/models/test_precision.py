@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from dfl_ray.config.load import load_config
-from dfl_ray.models.precision import LEAST_GAIN, Rates, bfloat16_units, measured_rates, with_dtype
+from dfl_ray.models.precision import (
+    LEAST_GAIN,
+    Rates,
+    bfloat16_units,
+    measured_rates,
+    model_width,
+    with_dtype,
+)
 
 
 def rates(gain: float) -> Rates:
@@ -24,7 +31,7 @@ def never() -> Rates:
 )
 def test_a_measurement_confirms_what_the_processor_says(gain: float, chosen: str) -> None:
     config, said = with_dtype(
-        load_config("default", ["model.dtype=auto"]), lambda: ("AMX",), lambda: rates(gain)
+        load_config("default", ["model.dtype=auto"]), lambda: ("AMX",), lambda: rates(gain), lambda _: 128
     )
     assert config.model.dtype == chosen
     assert len(said) == 1 and f"auto is {chosen}" in said[0]
@@ -32,9 +39,30 @@ def test_a_measurement_confirms_what_the_processor_says(gain: float, chosen: str
 
 
 def test_without_the_instructions_nothing_is_measured() -> None:
-    config, said = with_dtype(load_config("default", ["model.dtype=auto"]), lambda: (), never)
+    config, said = with_dtype(load_config("default", ["model.dtype=auto"]), lambda: (), never, lambda _: None)
     assert config.model.dtype == "float32"
     assert "no instructions" in said[0]
+
+
+def test_a_narrow_model_stays_in_float32_whatever_the_processor_has(tmp_path: Path) -> None:
+    """The width is read from config.json by any of its names; what cannot be read is left to who reads the model."""
+    (tmp_path / "config.json").write_text('{"n_layer": 2, "n_embd": 96}', encoding="utf-8")
+    for name, width in (("embedded", 64), (str(tmp_path), 96)):
+        config, said = with_dtype(
+            load_config("default", ["model.dtype=auto", f"model.name={name}"]), lambda: ("AMX",), never
+        )
+        assert config.model.dtype == "float32" and f"width {width}" in said[0]
+    for text, width in (
+        ('{"d_model": 128, "n_layers": 1}', 128),
+        ("no json", None),
+        ("[]", None),
+        ("{}", None),
+    ):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        wanted = load_config("default", ["model.dtype=auto", f"model.name={tmp_path}"])
+        assert model_width(wanted) == width
+        assert with_dtype(wanted, lambda: ("AMX",), lambda: rates(6.0))[0].model.dtype == "bfloat16"
+    assert model_width(load_config("default", ["model.name=some/hub-id"])) is None
 
 
 def test_actors_with_gpus_take_bfloat16() -> None:

@@ -56,11 +56,21 @@ def described(folder: Path, settings: dict) -> list[str]:
 
 
 def test_work_in_one_process_is_that_of_all_devices(tmp_path):
-    for name, settings, more in (("llama", LLAMA, 0.0), ("neox", NEOX, TRANSFORMERS_MB)):
+    narrow = LLAMA | {
+        "hidden_size": 96,
+        "intermediate_size": 5000,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
+    for name, settings, more in (
+        ("llama", LLAMA, 0.0), ("narrow", narrow, 0.0), ("neox", NEOX, TRANSFORMERS_MB),
+    ):  # fmt: skip
         config = load_config(None, described(tmp_path / name, settings))
         needs, memory = outline_needs(outline(config)), plan(config)["memory"]
         work = needs.working_mb + needs.merged_mb(4)
-        assert work > 100 and needs.merged_mb(4) > needs.merged_mb(1)
+        assert work > 50
+        # Unmerged, an actor is counted by all devices of the run, as many as one part of a step holds.
+        assert (needs.merged_mb(4) > needs.merged_mb(1)) == (name != "llama")
         left = memory["peak_mb"] - DRIVER_MB - TORCH_MB - memory["base_mb"] - work - more
         assert 0 < left < 4 * memory["device_state_mb"] + 200
 
