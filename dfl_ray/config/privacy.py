@@ -27,9 +27,9 @@ class PrivacyConfig(Section):
         default=1.0, gt=0, description="largest norm of an update, or of one row's gradient"
     )
     noise_multiplier: float = Field(
-        default=1.0, gt=0, description="standard deviation of the noise over `privacy.clip_norm`"
+        default=1.0, ge=1e-12, description="standard deviation of the noise over `privacy.clip_norm`"
     )
-    delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is reported")
+    delta: float = Field(default=1e-5, ge=1e-300, lt=1, description="delta at which epsilon is reported")
 
 
 def privacy_notes(privacy: PrivacyConfig) -> tuple[str, ...]:
@@ -75,9 +75,9 @@ def privacy_problems(privacy: PrivacyConfig, method: TrainingConfig) -> Iterable
             expected="bases that say nothing of the rows",
             change="Set method.bases=random.",
         )
-    if find_spec("prv_accountant") is None:
+    if privacy.mechanism == "examples" and find_spec("prv_accountant") is None:
         yield Problem(
-            "`privacy` needs the accountant that reports epsilon, which is not installed",
+            "`privacy.mechanism` examples needs the accountant that reports epsilon, which is not installed",
             got="no package prv-accountant",
             change="Run: pip install 'dfl-ray[privacy]'",
         )
