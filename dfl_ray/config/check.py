@@ -69,7 +69,7 @@ def check_values(config: Config) -> list[Problem]:
         lambda c: mixing_problems(c.method),
         asynchronous_problems,
         variates_problems,
-        lambda c: privacy_problems(c.privacy, c.method),
+        lambda c: privacy_problems(c.privacy, c.method, c.topology),
     )
     return [problem for check in checks for problem in check(config)]
 
