@@ -11,8 +11,16 @@ import torch
 from dfl_ray.config.load import load_config
 from dfl_ray.config.methods import DloraConfig
 from dfl_ray.config.privacy import PrivacyConfig
+from dfl_ray.engines import private
 from dfl_ray.engines.leaves import Leaves
-from dfl_ray.engines.private import ExampleNoise, private_mean, row_gradients, train_privately
+from dfl_ray.engines.private import (
+    ExampleNoise,
+    clipped_sums,
+    noisy_mean_,
+    row_gradients,
+    row_parts,
+    train_privately,
+)
 from dfl_ray.engines.training import LocalWork, backward
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.membership import membership_auc, row_losses
@@ -51,6 +59,49 @@ def test_gradients_of_rows_equal_those_of_one_row_at_a_time(adapted, token_tasks
         loss = backward(adapted.model, leaves, [[row]], 2.0)
         torch.testing.assert_close(found[k], leaves.gradient[0], rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(losses[k], loss[0], rtol=1e-5, atol=1e-6)
+
+
+def private_mean(gradients, owner, noise, step, keep=None):
+    total = clipped_sums(gradients, owner, len(noise.expected_rows), noise.clip_norm, keep)
+    noisy_mean_(total, noise, step, keep)
+    return total
+
+
+def test_what_does_not_change_neither_counts_for_clipping_nor_gets_noise():
+    """Two adapters with masks of their own, by hand: |g| is taken over the kept entries alone."""
+    gradients = torch.tensor([[3.0, 4.0, 100.0], [0.3, 50.0, 0.4], [math.nan, 0.0, 1.0]])
+    owner, keep = torch.tensor([0, 1, 1]), torch.tensor([[True, True, False], [True, False, True]])
+    found = private_mean(gradients, owner, noise_of([1, 2]), 0, keep)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8, 0.0], [0.15, 0.0, 0.2]]))
+    noise = noise_of([1, 2], multiplier=2.0)
+    drawn = torch.stack([torch.from_numpy(noise.draws(k, 3).normal(0, 2.0, 3)) for k in (0, 1)]).float()
+    noisy = private_mean(gradients, owner, noise, 3, keep)
+    torch.testing.assert_close(noisy, found + keep * drawn / torch.tensor([[1.0], [2.0]]))
+
+
+@pytest.mark.parametrize("trains", [("b",), ("a", "b")])
+def test_rows_in_parts_train_as_all_at_once_do(adapted, token_tasks, trains, monkeypatch):
+    layout = Layout(adapted.layers, RANK, trains)
+    static = None if "a" in trains else adapted.static_a(2, RANK)
+    keep = torch.rand(2, layout.size, generator=torch.Generator().manual_seed(0)) < 0.5
+    work = [LocalWork([[(token_tasks[k].train, i) for i in range(5)], [], [(token_tasks[k].train, 7)]])
+            for k in range(2)]  # fmt: skip
+    ends = []
+    for most in (10**9, 2 * layout.size + 1, 1):
+        monkeypatch.setattr(private, "ROW_VALUES", most)
+        parts = len(list(row_parts(layout, static, 10)))
+        state = AdapterState.from_theta(adapted.theta(layout, 2))
+        start = state.theta.clone()
+        told = train_privately(
+            adapted.model, layout, state, work, size=StepSize(1e-2, 0.0, 1.0), scale=2.0, static_a=static,
+            noise=noise_of([5, 5], clip=0.1, multiplier=0.5), keep=keep,
+        )  # fmt: skip
+        assert torch.equal(state.theta[~keep], start[~keep])
+        ends.append((parts, state.theta, told.loss))
+    assert ends[0][0] == 1 and ends[1][0] in (5, 10) and ends[2][0] == 10
+    for _, theta, loss in ends[1:]:
+        torch.testing.assert_close(theta, ends[0][1], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(loss, ends[0][2], rtol=1e-5)
 
 
 def test_gradients_are_clipped_summed_and_noised_by_hand():

@@ -122,7 +122,7 @@ def test_epsilon_is_that_of_the_librarys_example_and_always_finite():
     assert epsilon(0.8, 1000, 1e-6, 5e-3) == pytest.approx(2.004, abs=0.1)
     for sigma in (1e-12, 0.01, 1.0, 1e12):
         for delta in (1e-300, 1e-15, 0.9):
-            for rate in (1e-9, 0.4, 1.0):
+            for rate in (1e-9, 1.0):
                 assert 0 <= epsilon(sigma, 500, delta, rate) < math.inf
     assert "epsilon 1.00 to 2.00" in privacy_line({0: 1.0, 1: 2.0}, "row", 1e-5)
 
