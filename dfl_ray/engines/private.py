@@ -122,20 +122,20 @@ def noisy_mean_(
 
 
 def row_parts(
-    layout: Layout, static_a: Sequence[torch.Tensor] | None, rows: int, *, gpu: bool = False
+    layout: Layout, fixed: Sequence[torch.Tensor] | None, rows: int, *, gpu: bool = False
 ) -> Iterator[slice]:
     """Divide a step's rows into those whose adapters' copies are held at once: `ROW_VALUES`, or one row.
 
     Args:
         layout: Where the factors lie; of a core the up factors are made for each row too.
-        static_a: As in `row_gradients`; copied for each row.
+        fixed: Stacks (S, ...) that are copied for each row: static A, frozen parts.
         rows: Number of rows.
         gpu: Whether they are held on a GPU.
 
     Yields:
         Consecutive parts.
     """
-    one = layout.size + sum(a[0].numel() for a in static_a or ()) + 2 * sum(u.size for u in layout.ups)
+    one = layout.size + sum(x[0].numel() for x in fixed or ()) + 2 * sum(u.size for u in layout.ups)
     most = max(1, (GPU_ROW_VALUES if gpu else ROW_VALUES) // max(1, one))
     yield from (slice(first, first + most) for first in range(0, rows, most))
 
