@@ -69,7 +69,7 @@ def check_values(config: Config) -> list[Problem]:
         lambda c: mixing_problems(c.method),
         asynchronous_problems,
         variates_problems,
-        lambda c: privacy_problems(c.privacy, c.method),
+        lambda c: privacy_problems(c.privacy, c.method, c.topology),
     )
     return [problem for check in checks for problem in check(config)]
 
@@ -254,13 +254,13 @@ def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
         names: The tasks' names.
 
     Yields:
-        At most one problem; none for partitions other than `balanced`.
+        At most one problem; none for partitions other than `balanced` and `one_each`.
     """
     devices, tasks = config.devices, len(names)
     wanted = devices.partition.options()
-    if devices.partition.type != "balanced":
+    if devices.partition.type not in ("balanced", "one_each"):
         return
-    each, holders = int(wanted["tasks_per_device"]), int(wanted["min_holders"])
+    each, holders = int(wanted.get("tasks_per_device", 1)), int(wanted["min_holders"])
     if each > tasks:
         yield Problem(
             "`devices.partition.tasks_per_device` is more than there are tasks",
@@ -268,7 +268,7 @@ def check_places(config: Config, names: tuple[str, ...]) -> Iterable[Problem]:
             expected=f"at most {tasks}",
             change=f"Set devices.tasks_per_device={tasks}, or name more tasks.",
         )
-    elif devices.count * each < tasks * min(holders, devices.count):
+    elif devices.count * each < tasks * holders:
         yield Problem(
             "`devices.partition.min_holders` cannot be met",
             got=f"{devices.count} devices with {each} tasks each, for {tasks} tasks of {holders} holders",

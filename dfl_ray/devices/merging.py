@@ -34,6 +34,7 @@ class MergeTask:
         factors: B of every layer of every task's expert, [task][layer]; 0 for one the device has not.
         stacks: A of every layer, (T, r, d).
         references: Task -> all layers' sketches, where they are known.
+        held: Number of tasks whose expert the device has.
     """
 
     merger: Merger
@@ -41,6 +42,7 @@ class MergeTask:
     factors: list[list[torch.Tensor]]
     stacks: Sequence[torch.Tensor]
     references: References
+    held: int
 
     @property
     def a(self) -> list[torch.Tensor]:
@@ -98,7 +100,8 @@ class Merger:
         Returns:
             The rule's input.
         """
-        return MergeTask(self, device, self._factors(experts, "b"), self._stacks(experts), references)
+        held = sum(expert is not None for expert in experts)
+        return MergeTask(self, device, self._factors(experts, "b"), self._stacks(experts), references, held)
 
     def _factors(self, experts: Experts, factor: Factor) -> list[list[torch.Tensor]]:
         """One factor of every layer of every task's expert; 0 for one the device has not."""

@@ -112,7 +112,7 @@ def _sum(task: MergeTask) -> Adapter:
 
 
 def _average(task: MergeTask) -> Adapter:
-    return Adapter(task.a, [b / len(task.factors) for b in task.joined])
+    return Adapter(task.a, [b / max(1, task.held) for b in task.joined])  # one that it has not is no 0
 
 
 def _filter(task: MergeTask) -> Adapter:

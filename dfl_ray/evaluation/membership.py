@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import torch
 
-from dfl_ray.engines.private import Pair, row_gradients
+from dfl_ray.engines.private import Pair, row_gradients, row_parts
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.lora.layout import Layout
 
@@ -64,19 +64,32 @@ def _first_ones(labels: Sequence[Hashable], wanted: Mapping[Hashable, int]) -> l
 
 
 def row_losses(
-    model: ScoredModel, layout: Layout, theta: torch.Tensor, rows: Sequence[Pair], *, scale: float
-) -> np.ndarray:
+    model: ScoredModel, layout: Layout, theta: torch.Tensor, rows: Sequence[Pair], *, scale: float,
+    static_a: Sequence[torch.Tensor] | None = None,
+    frozen: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Mean token loss of each row under one adapter.
 
     Args:
         model: The shared base.
-        layout: Where the factors lie, A among them.
+        layout: Where the factors lie.
         theta: (size,) the adapter.
         rows: The rows, at least one.
         scale: alpha / r.
+        static_a: One (1, r, d) a layer when A is not stored in the layout.
+        frozen: One (1, R, d), (1, m, R) pair a layer that is added and not trained.
 
     Returns:
         (rows,) nats.
     """
     owner = torch.zeros(len(rows), dtype=torch.int64, device=theta.device)
-    return row_gradients(model, layout, theta.unsqueeze(0), owner, rows, scale=scale)[1].cpu().numpy()
+    fixed = [*(static_a or ()), *(x for pair in frozen or () for x in pair)]
+    parts = row_parts(layout, fixed, len(rows), gpu=theta.is_cuda)
+    found = [
+        row_gradients(
+            model, layout, theta.unsqueeze(0), owner[part], rows[part], scale=scale, static_a=static_a,
+            frozen=frozen,
+        )[1]
+        for part in parts
+    ]  # fmt: skip
+    return torch.cat(found).cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfl_ray.config.baselines import ChocoConfig
+from dfl_ray.config.baselines import CentralizedConfig, ChocoConfig, LocalConfig
 from dfl_ray.config.literature import FedSbConfig
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
@@ -29,13 +29,8 @@ def method_notes(config: Config) -> tuple[str, ...]:
     Returns:
         One sentence each.
     """
-    method, notes = config.method, []
-    idle = isinstance(method, GossipConfig) and method.aggregation in set(AGGREGATIONS.own) - set(TRIMMING)
-    if isinstance(method, GossipConfig) and idle and "faulty_share" in named_keys(method):
-        notes.append(
-            f"`method.faulty_share` without effect: `method.aggregation` is {method.aggregation}, not "
-            f"{' or '.join(TRIMMING)}."
-        )
+    method = config.method
+    notes = [f"`method.{key}` without effect: {why}." for key, why in _idle_keys(config).items()]
     if isinstance(method, ChocoConfig):
         share, step = method.keep_share, method.consensus_step
         if step > CHOCO_STEP_PER_SHARE * share * (1 + 1e-9):
@@ -55,6 +50,31 @@ def method_notes(config: Config) -> tuple[str, ...]:
             "run ends with adapters that the server has not averaged."
         )
     return tuple(notes)
+
+
+def _idle_keys(config: Config) -> dict[str, str]:
+    """Keys of the section `method` that its author has set and nothing reads, and why."""
+    method, named = config.method, named_keys(config.method)
+    reasons: dict[str, str] = {}
+    if isinstance(method, LocalConfig | CentralizedConfig):
+        sending = ("precision", "error_feedback", "exchange_every", "fresh_optimizer")
+        reasons = dict.fromkeys(sending, f"{method.name} exchanges nothing")
+    elif not isinstance(method, GossipConfig):
+        reasons["error_feedback"] = f"{method.name} does not carry rounding errors by it"
+    elif not method.mixes:
+        reasons["error_feedback"] = f"{method.name} averages nothing"
+    elif not AGGREGATIONS[method.aggregation].feedback:
+        reasons["error_feedback"] = f"`method.aggregation` {method.aggregation} needs none"
+    elif method.precision != "int8":
+        reasons["error_feedback"] = f"`method.precision` is {method.precision}, not int8"
+    if isinstance(method, GossipConfig) and method.aggregation in set(AGGREGATIONS.own) - set(TRIMMING):
+        trimming = " or ".join(TRIMMING)
+        reasons["faulty_share"] = f"`method.aggregation` is {method.aggregation}, not {trimming}"
+    if config.privacy.mechanism == "examples":
+        reasons["clip_norm"] = "DP-SGD clips each row's gradient to `privacy.clip_norm` instead"
+    if method.optimizer == "sgd" and method.fresh_optimizer:
+        reasons["fresh_optimizer"] = "`method.optimizer` sgd has no moments"
+    return {key: why for key, why in reasons.items() if key in named}
 
 
 def mask_notes(config: Config, graph: CommGraph) -> tuple[str, ...]:

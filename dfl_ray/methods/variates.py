@@ -82,14 +82,18 @@ class Variates:
     def mix(
         self, weights: Mapping[int, float], arrived: Mapping[int, np.ndarray], keep: np.ndarray | None
     ) -> None:
-        """Average y_i with what arrived; the weight of what did not stays at home.
+        """Average y_i with what arrived; the weight of what did not stays at home. Who has said nothing has y_i = 0.
 
         Args:
             weights: Neighbour -> W_ij.
             arrived: Neighbour -> (size,) y_j, 0 outside `keep`.
             keep: (size,) bool of the entries that are exchanged; None = all.
         """
-        assert self.mean is not None, "nothing was said"
+        if self.own is None or self.mean is None:  # off, crashed or diverged since the first round
+            if not arrived:
+                return
+            zero = np.zeros_like(next(iter(arrived.values())), np.float32)
+            self.own, self.mean = (zero if x is None else x for x in (self.own, self.mean))
         share = 1.0 - sum(weights[j] for j in arrived)
         mixed = share * self.mean.astype(np.float64)
         for j in sorted(arrived):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_mb
 from dfl_ray.engines.memory import merged_mb, value_bytes, working_mb
+from dfl_ray.engines.private_memory import private_mb
 from dfl_ray.methods.spec import kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
@@ -105,6 +106,7 @@ class ActorNeeds:
         if config.runtime.gpus_per_actor:
             return 0.0
         more = self._foreign_mb(devices) - self._foreign_mb(1)
+        more += private_mb(config, self.shape, self.values, self.row, self.adapters, devices)
         merged = merged_mb(
             self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
             device_tokens=config.method.batch_rows * self.row, adapters=self.adapters, devices=devices,

@@ -48,6 +48,8 @@ def privacy_lines(run: Run) -> list[str]:
     privacy = run.info.get("privacy")
     if not privacy:
         return []
+    if privacy["epsilon"] is None:
+        return [f"Privacy: epsilon is not known: {privacy['why']}"]
     found = {int(device): float(value) for device, value in privacy["epsilon"].items()}
     return [privacy_line(found, privacy["hidden"], privacy["delta"])]
 

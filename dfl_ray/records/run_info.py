@@ -33,12 +33,13 @@ class Faults(TypedDict):
 
 
 class Privacy(TypedDict):
-    """What privacy a run has spent: device -> epsilon."""
+    """What privacy a run has spent: device -> epsilon; null and `why` where it is not known."""
 
     mechanism: str
     hidden: str
     delta: float
-    epsilon: dict[str, float]
+    epsilon: dict[str, float] | None
+    why: NotRequired[str]
 
 
 class Host(TypedDict, total=False):

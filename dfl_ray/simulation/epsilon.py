@@ -1,9 +1,8 @@
-"""What privacy a run has spent: epsilon of each device, by the accountant of Gopi, Lee and Wutschitz."""
+"""What privacy a run has spent: epsilon of each device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from dfl_ray.devices.records import GroupSetup
 from dfl_ray.methods.laws import exchange_due
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.faults import privacy_line
+from dfl_ray.simulation.accountant import epsilon
 from dfl_ray.tasks.local_rows import sampling_rates
 
 if TYPE_CHECKING:
@@ -18,36 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_RATES = 128
-"""Different sampling rates up to which each has an epsilon of its own; one takes 0.2 s."""
-
-
-@lru_cache(maxsize=4096)
-def epsilon(noise_multiplier: float, uses: int, delta: float, rate: float = 1.0) -> float:
-    """Upper bound of epsilon after some uses of one mechanism, exact to 0.05.
-
-    Source: Gopi, Lee and Wutschitz 2021 (arXiv 2106.02848), package `prv-accountant`.
-
-    Args:
-        noise_multiplier: s > 0, standard deviation of the noise over the sensitivity.
-        uses: How often the mechanism was used, >= 0.
-        delta: delta in (0, 1).
-        rate: Probability with which the hidden row comes into a use (Poisson sampling); 1 = always.
-
-    Returns:
-        epsilon >= 0 at which all uses together are (epsilon, delta)-private under adding or removing what is hidden.
-    """
-    if uses == 0 or rate == 0:
-        return 0.0
-    from prv_accountant import GaussianMechanism, PoissonSubsampledGaussianMechanism, PRVAccountant
-
-    if rate >= 1:  # many Gaussian mechanisms are one with less noise
-        prv, uses = GaussianMechanism(noise_multiplier / uses**0.5), 1
-    else:
-        prv = PoissonSubsampledGaussianMechanism(noise_multiplier=noise_multiplier, sampling_probability=rate)
-    accountant = PRVAccountant(
-        prvs=[prv], max_self_compositions=[uses], eps_error=0.05, delta_error=delta / 1000
-    )
-    return max(0.0, float(accountant.compute_epsilon(delta, [uses])[2]))
+"""Different sampling rates up to which each has an epsilon of its own; one takes up to 1 s."""
 
 
 def spent(setup: GroupSetup, rounds: int, ends: Sequence[int] = ()) -> dict[int, float]:
@@ -105,22 +76,25 @@ def _rounded_up(rate: float) -> float:
 
 
 def record_privacy(folder: RunFolder, setup: GroupSetup, progress: Progress) -> None:
-    """Say and record what a private run has spent; nothing for others.
+    """Say and record what a private run has spent; nothing for others. A run that has trained never fails here.
 
     Args:
-        folder: The run folder; `privacy` of its `run.json` is written.
+        folder: The run folder; `privacy` of its `run.json` is written: `epsilon` by device, or null and `why`.
         setup: The run.
         progress: Prints the line.
     """
     privacy = setup.config.privacy
     if privacy.mechanism == "none":
         return
-    found = spent(setup, int(load_run(folder.path).rounds["round"].max()), folder.info.get("ended_after", ()))
     hidden = "device" if privacy.mechanism == "updates" else "row"
-    folder.update_info(
-        privacy={
-            "mechanism": privacy.mechanism, "hidden": hidden, "delta": privacy.delta,
-            "epsilon": {str(d): round(e, 4) for d, e in found.items()},
-        }
-    )  # fmt: skip
+    record = {"mechanism": privacy.mechanism, "hidden": hidden, "delta": privacy.delta}
+    try:
+        done = int(load_run(folder.path).rounds["round"].max())
+        found = spent(setup, done, folder.info.get("ended_after", ()))
+    except Exception as error:  # of a library, at the end of training
+        why = str(error) or repr(error)
+        folder.update_info(privacy={**record, "epsilon": None, "why": why})
+        progress.say(f"Privacy: epsilon is not known: {why}")
+        return
+    folder.update_info(privacy={**record, "epsilon": {str(d): round(e, 4) for d, e in found.items()}})
     progress.say(privacy_line(found, hidden, privacy.delta))

@@ -319,7 +319,11 @@ def setup_notes(
     graph += (*movement_notes(config.devices), *cluster_notes(config.topology, deployment.sketches))
     graph += unheld_notes(deployment.topology, [task.name for task in tokens])
     radio = radio_notes(deployment.channel, deployment.topology)
-    settings = (*skew_notes(config.devices), *fault_notes(config), *privacy_notes(config.privacy))
+    settings = (
+        *skew_notes(config.devices),
+        *fault_notes(config),
+        *privacy_notes(config.privacy, config.topology),
+    )
     settings += (*method_notes(config), *mask_notes(config, comm), *unasked_notes(config.evaluate, tokens))
     return (*rows, *score_lines(tokens), *texts, *model, *_gpu_notes(config), *graph, *radio, *settings)
 

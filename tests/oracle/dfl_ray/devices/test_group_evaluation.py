@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dfl_ray.devices.rules import inference_rule
 from dfl_ray.evaluation.scorer import Scorer
 from tests.conftest import small_config
 
@@ -56,6 +57,23 @@ def test_a_mixture_of_one_expert_is_that_expert(trained, temperature, monkeypatc
     assert all((r == -1).all() for r in group._evaluator.router.sole_experts(group.devices[0]))
     assert 0 < whole["right"].sum() < whole["asked"].sum()
     pd.testing.assert_frame_equal(saved, whole)
+
+
+def test_the_average_is_that_of_the_experts_a_device_has(trained):
+    """The mean of B A over the experts held, by hand; of a task whose expert has not come there is nothing to count."""
+    _, group = evaluated(trained, ["average"])
+    merger, device, method = group._evaluator.merger, group.devices[0], group.method
+    experts = [method.expert(device, t) for t in range(len(group.setup.tasks))]
+    for some in ([None, *experts[1:]], [experts[0], *[None] * (len(experts) - 1)], [None] * len(experts)):
+        found = inference_rule("average").merge(merger.task(device, some, None))
+        mine = [e for e in some if e is not None]
+        for layer in range(len(method.layout.layers)):
+            total = sum(
+                method.layout.views(e.values[None], "b")[layer][0] @ method.static_a([e.owner])[layer][0]
+                for e in mine
+            )
+            merged = found.b[layer] @ found.a[layer]
+            torch.testing.assert_close(merged, total / len(mine) if mine else torch.zeros_like(merged))
 
 
 def test_rules_asked_together_are_as_asked_alone(trained):

@@ -1,4 +1,4 @@
-"""DP-SGD against one row at a time, clipping and noise against their definitions, epsilon against closed forms."""
+"""DP-SGD against one row at a time, clipping and noise against their definitions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_ndtr
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.methods import DloraConfig
 from dfl_ray.config.privacy import PrivacyConfig
+from dfl_ray.engines import private
 from dfl_ray.engines.leaves import Leaves
-from dfl_ray.engines.private import ExampleNoise, private_mean, row_gradients, train_privately
+from dfl_ray.engines.private import (
+    ExampleNoise,
+    clipped_sums,
+    noisy_mean_,
+    row_gradients,
+    row_parts,
+    train_privately,
+)
 from dfl_ray.engines.training import LocalWork, backward
 from dfl_ray.errors import InputError
 from dfl_ray.evaluation.membership import membership_auc, row_losses
@@ -23,7 +30,7 @@ from dfl_ray.methods.aggregations import PartState
 from dfl_ray.methods.entries import make_method
 from dfl_ray.methods.private_updates import PrivateUpdates
 from dfl_ray.simulation import epsilon as epsilon_of_a_run
-from dfl_ray.simulation.epsilon import epsilon, privacy_line, spent
+from dfl_ray.simulation.epsilon import epsilon, spent
 from dfl_ray.tasks.local_rows import draw_poisson, sampling_rates
 from tests.network import LINE, make_devices, plain_context, play
 
@@ -52,6 +59,49 @@ def test_gradients_of_rows_equal_those_of_one_row_at_a_time(adapted, token_tasks
         loss = backward(adapted.model, leaves, [[row]], 2.0)
         torch.testing.assert_close(found[k], leaves.gradient[0], rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(losses[k], loss[0], rtol=1e-5, atol=1e-6)
+
+
+def private_mean(gradients, owner, noise, step, keep=None):
+    total = clipped_sums(gradients, owner, len(noise.expected_rows), noise.clip_norm, keep)
+    noisy_mean_(total, noise, step, keep)
+    return total
+
+
+def test_what_does_not_change_neither_counts_for_clipping_nor_gets_noise():
+    """Two adapters with masks of their own, by hand: |g| is taken over the kept entries alone."""
+    gradients = torch.tensor([[3.0, 4.0, 100.0], [0.3, 50.0, 0.4], [math.nan, 0.0, 1.0]])
+    owner, keep = torch.tensor([0, 1, 1]), torch.tensor([[True, True, False], [True, False, True]])
+    found = private_mean(gradients, owner, noise_of([1, 2]), 0, keep)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8, 0.0], [0.15, 0.0, 0.2]]))
+    noise = noise_of([1, 2], multiplier=2.0)
+    drawn = torch.stack([torch.from_numpy(noise.draws(k, 3).normal(0, 2.0, 3)) for k in (0, 1)]).float()
+    noisy = private_mean(gradients, owner, noise, 3, keep)
+    torch.testing.assert_close(noisy, found + keep * drawn / torch.tensor([[1.0], [2.0]]))
+
+
+@pytest.mark.parametrize("trains", [("b",), ("a", "b")])
+def test_rows_in_parts_train_as_all_at_once_do(adapted, token_tasks, trains, monkeypatch):
+    layout = Layout(adapted.layers, RANK, trains)
+    static = None if "a" in trains else adapted.static_a(2, RANK)
+    keep = torch.rand(2, layout.size, generator=torch.Generator().manual_seed(0)) < 0.5
+    work = [LocalWork([[(token_tasks[k].train, i) for i in range(5)], [], [(token_tasks[k].train, 7)]])
+            for k in range(2)]  # fmt: skip
+    ends = []
+    for most in (10**9, 2 * layout.size + 1, 1):
+        monkeypatch.setattr(private, "ROW_VALUES", most)
+        parts = len(list(row_parts(layout, static, 10)))
+        state = AdapterState.from_theta(adapted.theta(layout, 2))
+        start = state.theta.clone()
+        told = train_privately(
+            adapted.model, layout, state, work, size=StepSize(1e-2, 0.0, 1.0), scale=2.0, static_a=static,
+            noise=noise_of([5, 5], clip=0.1, multiplier=0.5), keep=keep,
+        )  # fmt: skip
+        assert torch.equal(state.theta[~keep], start[~keep])
+        ends.append((parts, state.theta, told.loss))
+    assert ends[0][0] == 1 and ends[1][0] in (5, 10) and ends[2][0] == 10
+    for _, theta, loss in ends[1:]:
+        torch.testing.assert_close(theta, ends[0][1], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(loss, ends[0][2], rtol=1e-5)
 
 
 def test_gradients_are_clipped_summed_and_noised_by_hand():
@@ -128,29 +178,6 @@ def test_what_devices_send_tells_of_an_update_no_more_than_its_clipped_length():
     assert pytest.approx(float(torch.linalg.vector_norm(said[1] - said[0])), rel=1e-3) == 0.5 / 3
 
 
-def gaussian_epsilon(sigma, delta):
-    """The exact curve of Balle and Wang 2018 (arXiv 1805.06530), theorem 8, solved by bisection."""
-    low, high = 0.0, 500.0
-    for _ in range(200):
-        eps = (low + high) / 2
-        found = math.exp(log_ndtr(0.5 / sigma - eps * sigma)) - math.exp(
-            eps + log_ndtr(-0.5 / sigma - eps * sigma)
-        )
-        low, high = (eps, high) if found > delta else (low, eps)
-    return high
-
-
-def test_epsilon_is_that_of_the_closed_form_and_of_the_librarys_example():
-    pytest.importorskip("prv_accountant")
-    for sigma, uses in ((1.0, 1), (4.0, 20)):
-        exact = gaussian_epsilon(sigma / uses**0.5, 1e-5)
-        assert exact - 1e-4 <= epsilon(sigma, uses, 1e-5) <= exact + 0.1
-    # README of prv-accountant: DP-SGD, noise 0.8, rate 5e-3, 1000 steps, delta 1e-6: epsilon 2.00 within 0.1
-    assert epsilon(0.8, 1000, 1e-6, 5e-3) == pytest.approx(2.004, abs=0.1)
-    assert epsilon(1.0, 0, 1e-5) == epsilon(1.0, 9, 1e-5, 0.0) == 0.0
-    assert "epsilon 1.00 to 2.00" in privacy_line({0: 1.0, 1: 2.0}, "row", 1e-5)
-
-
 def test_auc_of_the_membership_attack_by_hand():
     assert membership_auc([1.0, 2.0], [3.0, 4.0]) == 1.0
     assert membership_auc([1.0, 3.0], [2.0, 3.0]) == 0.625
@@ -184,7 +211,6 @@ def test_methods_that_say_more_than_adapters_are_refused():
 
 def test_a_device_without_neighbours_spends_nothing_in_a_graph_that_stays():
     """Setup by hand: device 1 has nobody to send to, device 0 exchanges every second of five rounds."""
-    pytest.importorskip("prv_accountant")
     from types import SimpleNamespace
 
     from dfl_ray.config.schema import Config

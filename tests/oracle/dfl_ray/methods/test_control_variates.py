@@ -14,6 +14,9 @@ from dfl_ray.engines.training import LocalWork, train_adapters
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.lora.optimizer import AdapterState, StepSize
+from dfl_ray.methods.variates import Variates
+from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
 from dfl_ray.wire.codec import encoded_size
 from dfl_ray.wire.message import HEADER_BYTES
 from tests.network import LINE, complete, play, put, row
@@ -87,6 +90,33 @@ def test_on_a_path_the_estimates_keep_their_sum_and_lead_to_the_optimum():
         np.testing.assert_allclose(sum(v.mean for v in kept), sum(v.own for v in kept), atol=1e-4)
     for d in devices:
         np.testing.assert_allclose(row(d), BEST, atol=1e-3)
+
+
+def test_a_device_that_has_said_nothing_has_a_variate_of_zero():
+    """v <- sum_j W_ij y_j with y_i = 0, by hand; its c_i is 0, so that its steps are corrected by v."""
+    said = {1: np.full(4, 2.0, np.float32), 2: np.array([4.0, 0, 0, -8], np.float32)}
+    silent = Variates()
+    silent.mix({1: 0.25, 2: 0.5, 3: 0.1}, said, None)
+    np.testing.assert_allclose(silent.correction(4), [2.5, 0.5, 0.5, -3.5])
+    partly = Variates()
+    partly.mix({1: 0.25}, {1: said[1]}, np.array([True, False, True, False]))
+    np.testing.assert_allclose(partly.correction(4), [0.5, 0, 0.5, 0])
+    alone = Variates()
+    alone.mix({1: 0.25}, {}, None)
+    np.testing.assert_array_equal(alone.correction(4), np.zeros(4))
+
+
+@pytest.mark.parametrize("method", ["dlora", "ffa", "fedsa"])
+def test_runs_with_devices_that_never_speak_go_on(method, tmp_path):
+    """Crashed devices get mail; device 1 is off in the first round alone."""
+    (tmp_path / "on.csv").write_text("device,t_s,on\n1,0,0\n1,0.2,1\n")
+    words = (f"method={method}", "method.control_variates=true", "devices.count=4", "devices.partition.min_holders=1",
+             "tasks.train_rows=40", "tasks.test_rows=8", "rounds=3", "evaluate.every=3", "runtime.backend=local",
+             "runtime.report=false", f"runtime.runs_dir={tmp_path}", "track.trackers=[]",
+             "devices.faults.share=0.3", "devices.faults.kind=crash",
+             f"devices.availability.path={tmp_path / 'on.csv'}")  # fmt: skip
+    found = load_run(launch(load_config(None, [*words])).folder)
+    assert found.info["state"] == "done" and int(found.rounds["round"].max()) == 3
 
 
 def test_equal_data_are_not_corrected():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dfl_ray.config.load import load_config
+from dfl_ray.config.privacy import privacy_notes
+from dfl_ray.errors import InputError
 from dfl_ray.simulation.dry_run import dry_run
 from dfl_ray.simulation.experiment import build_experiment
 from topology.clustering import adjusted_rand_index, by_similarity
@@ -48,3 +50,17 @@ def test_groups_of_moving_devices_stay(tmp_path):
              "devices.mobility.rebuild_share=0", "devices.class_figures={phone: {frequency_hz: 1e7}}")  # fmt: skip
     played = dry_run(load_config(None, [*words])).played
     assert played[2].moved.rebuilt
+
+
+@pytest.mark.parametrize("mechanism", ["updates", "examples"])
+def test_a_private_run_shares_no_sketches_of_its_rows(mechanism, tmp_path):
+    """Epsilon counts noisy messages alone: what a file tells of the data is told to be left out."""
+    private = ("method=dlora", f"privacy.mechanism={mechanism}")
+    with pytest.raises(InputError, match=r"topology\.by: similarity.*topology\.by=tasks"):
+        load_config(None, [*private, "topology.type=clustered", "topology.by=similarity"])
+    assert privacy_notes((tasks := load_config(None, [*private])).privacy, tasks.topology) == ()
+    given = load_config(
+        None, [*private, "topology.by=similarity", f"topology.features_path={tmp_path}/f.npy"]
+    )
+    (note,) = privacy_notes(given.privacy, given.topology)
+    assert "does not count what `topology.features_path`" in note

@@ -79,6 +79,9 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant
         ("devices.placement_path=/x.csv", ("`devices.placement.path`", "`devices.placement.type` = `file`")),
         ("devices.tasks_per_device=7", ("`devices.partition.tasks_per_device`", "7 for 6 tasks", "at most 6")),
         ("devices.count=5", ("`devices.partition.min_holders`", "5 devices with 2 tasks", "at least 18 places")),
+        ("devices.count=2 devices.tasks_per_device=1", ("`devices.partition.min_holders`", "at least 18 places")),
+        ("devices.count=1 devices.tasks_per_device=6", ("1 devices with 6 tasks", "at least 18 places")),
+        ("devices.partition=one_each", ("10 devices with 1 tasks each", "at least 18 places")),
         ("method.prune_start=0.9", ("`method.prune_start`", "0.9")),
         ("evaluate.rules=[likelyhood]", ("`evaluate.rules`", "likelyhood", "`likelihood`")),
         ("tasks.source=hub tasks.names=[sst3,sst2]", ("did you mean `sst2`?", "tasks.templates.sst3")),
@@ -120,7 +123,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(override: str, meant
 def test_a_wrong_value_is_told_with_its_key_what_was_got_and_what_is_right(
     override: str, words: tuple[str, ...]
 ) -> None:
-    parts = override.split(" ") if override.startswith("tasks.source") else [override]
+    parts = override.split(" ") if override.startswith(("tasks.source", "devices.count")) else [override]
     text = complaint(*parts)
     for word in words:
         assert word in text

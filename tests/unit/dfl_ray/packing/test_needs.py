@@ -18,3 +18,26 @@ def test_all_rows_need_as_much_as_many():
                           adapted_values=0, neighbours=0.0).working_mb  # fmt: skip
 
     assert needs("null") == needs("100000") > needs("1")
+
+
+def test_the_copies_of_dp_sgd_are_counted_and_bounded():
+    """Five arrays of an adapter a row with its A and B; of more than 2^22 values no more are held than one row's."""
+    shape = published_model("Qwen/Qwen2.5-1.5B").shape  # type: ignore[union-attr]
+    both = sum(layer.in_features + layer.out_features for layer in shape.linear_layers())
+
+    def more(rank: int, rows: int, devices: int = 2) -> float:
+        values = rank * both
+        needs = [
+            ActorNeeds(
+                load_config(None, ["method=dlora", f"privacy.mechanism={mechanism}", f"method.rank={rank}",
+                                   f"method.batch_rows={rows}"]),
+                shape, values, adapters=1, tasks=3, row=8.0, asked_row=8.0, longest=9, adapted_values=0,
+                neighbours=0.0,
+            ).merged_mb(devices)
+            for mechanism in ("examples", "none")
+        ]  # fmt: skip
+        return needs[0] - needs[1] - 4 * devices * values / 2**20
+
+    one = 5 * 4 * 3 * both / 2**20
+    assert more(1, 1) == more(1, 64) == max(one, 5 * 4 * 4)
+    assert abs(more(8, 1) - 8 * one) < 1e-6 * one
