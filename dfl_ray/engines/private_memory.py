@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from dfl_ray.config.schema import Config
-from dfl_ray.engines.memory import VALUES_AT_ONCE, merged_mb
+from dfl_ray.engines.memory import VALUES_AT_ONCE, merged_mb, value_bytes
 from dfl_ray.models.decoder import DecoderShape
 
 ROW_VALUES = VALUES_AT_ONCE
@@ -45,6 +45,9 @@ def private_mb(
     layers = () if shape is None else shape.linear_layers()
     one = 2 * values + method.rank * sum(layer.in_features + layer.out_features for layer in layers)
     copies = ROW_COPIES * 4 * max(one, min(ROW_VALUES, int(drawn * devices * one)))
-    tokens = {"device_tokens": drawn * row, "devices": devices, "asked_tokens": 0.0}
-    split, whole = (merged_mb(shape, rank=method.rank, adapters=n, **tokens) for n in (int(drawn), adapters))
+    given = {
+        "rank": method.rank, "width_bytes": value_bytes(config.model.dtype), "device_tokens": drawn * row,
+        "devices": devices, "asked_tokens": 0.0,
+    }  # fmt: skip
+    split, whole = (merged_mb(shape, adapters=n, **given) for n in (int(drawn), adapters))
     return (copies + 4 * devices * adapters * values) / 2**20 + max(0.0, split - whole)
