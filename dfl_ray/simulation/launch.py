@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, Interrupted, LostError, RunError
+from dfl_ray.errors import InputError, Interrupted, LostError, RunError, resume_line, way_on_told
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
@@ -101,8 +101,13 @@ def launch(
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
-        folder = _begun(folder, experiment, hosts, progress)
-        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+        with way_on_told(_way_on(folder.path)):
+            folder = _begun(folder, experiment, hosts, progress)
+            return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+
+
+def _way_on(folder: Path) -> str:
+    return f"What was saved stays; go on with: {resume_line(folder)}"
 
 
 def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: RecordedProgress) -> RunFolder:
@@ -185,9 +190,12 @@ def resume(
                 inputs.update(_compared_inputs(folder, experiment, progress, changed))
                 progress.open(path)  # with all that was said before
 
-            with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
-                experiment,
-                hosts,
+            with (
+                way_on_told(_way_on(path)),
+                built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
+                    experiment,
+                    hosts,
+                ),
             ):
                 inputs |= {} if closing else ends_kept(folder.info, done)
                 if config.rounds != own.rounds:
@@ -269,7 +277,7 @@ def _carry_out(
         state = "interrupted"
         raise
     except LostError as error:
-        raise RunError(f"{error} What was saved stays; go on with: dfl-ray resume {folder.path}") from error
+        raise RunError(f"{error} {_way_on(folder.path)}") from error
     except RunError as error:
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     except OSError as error:

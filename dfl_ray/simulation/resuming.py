@@ -9,7 +9,7 @@ from typing import Any
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, RunError, tell
+from dfl_ray.errors import InputError, RunError, resume_line, tell
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.info import read_info, versions
@@ -248,7 +248,7 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
         raise InputError(
             f"The run {path} has no saved state",
             expected="a checkpoint, as every finished run has",
-            change=f"Go on with it until it has saved one: dfl-ray resume {path}",
+            change=f"Go on with it until it has saved one: {resume_line(path)}",
         )
     _recorded(path, checkpoint.round_index)
     return config, checkpoint
@@ -274,5 +274,5 @@ def not_written(error: Exception, folder: Path) -> Exception:
     reason = error.strerror or str(error)
     return RunError(
         f"{error.filename or folder} cannot be written: {reason}. Free some room there, or make it writable. "
-        f"What was saved stays; go on with: dfl-ray resume {folder}"
+        f"What was saved stays; go on with: {resume_line(folder)}"
     )
