@@ -168,7 +168,7 @@ def resume(
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed
+    from dfl_ray.simulation.lengthen import ends_noted, resumed_config
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
@@ -181,7 +181,7 @@ def resume(
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
         if not (closing := only_to_close(folder.info, checkpoint, own, config)):
             refuse_ended(path, folder.info, checkpoint, config)
-        with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
+        with way_on_told(_way_on(path)), RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
             for note in (*notes, _what_is_resumed(path, done, config.rounds, closing)):
                 progress.say(note)
@@ -190,16 +190,11 @@ def resume(
                 inputs.update(_compared_inputs(folder, experiment, progress, changed))
                 progress.open(path)  # with all that was said before
 
-            with (
-                way_on_told(_way_on(path)),
-                built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
-                    experiment,
-                    hosts,
-                ),
+            with built(config, progress, verbose=verbose, server=server, folder=path, check=check) as (
+                experiment,
+                hosts,
             ):
-                inputs |= {} if closing else ends_kept(folder.info, done)
-                if config.rounds != own.rounds:
-                    inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
+                inputs |= ends_noted({**folder.info, **inputs}, own, config, done, closing=closing)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.

@@ -144,6 +144,24 @@ def ends_kept(info: Mapping[str, Any], done: int) -> dict[str, list[int]]:
     return {name: [r for r in ends if r <= done] for name, ends in noted.items() if ends}
 
 
+def ends_noted(
+    info: Mapping[str, Any], own: Config, config: Config, done: int, *, closing: bool
+) -> dict[str, list[int]]:
+    """What `run.json` notes of the ends of a run that is gone on with; see `ends_kept` and `rounds_changed`.
+
+    Args:
+        info: Its `run.json`.
+        own: The configuration it had.
+        config: The configuration it goes on with.
+        done: Rounds that are done.
+        closing: Whether nothing but its end is written, which stays its end.
+    """
+    noted = {} if closing else ends_kept(info, done)
+    if config.rounds != own.rounds:
+        noted |= rounds_changed({**info, **noted}, own.rounds, done)
+    return noted
+
+
 def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
     """Compare a configuration with that of the run that bears its name, but for the number of rounds.
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
+from dfl_ray.records.words import digits
 from dfl_ray.views.accuracy import AXES, mean_curve, unjoined
 from dfl_ray.views.checked import Over, checked
 from dfl_ray.views.groups import Group, find_groups, group_curve, interval
@@ -168,7 +169,7 @@ def _write_values(
     ends = np.nan_to_num(means + halves)
     largest = float(ends.max(initial=0.0)) or 1.0
     for label, mean, half, end, told in zip(labels, means, halves, ends, known, strict=True):
-        text = "–" if np.isnan(mean) else f"{mean:.3g}" + (f" ± {half:.2g}" if told else "")
+        text = "–" if np.isnan(mean) else digits(mean) + (f" ± {digits(half, 2)}" if told else "")
         frame.add_annotation(
             x=end, y=label, text=f" {text} {unit if unit != 'share' else ''}", showarrow=False, xanchor="left",
             font={"size": 13}, row=row, col=1,

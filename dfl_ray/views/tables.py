@@ -10,7 +10,7 @@ from dfl_ray.records import Run
 from dfl_ray.records.ending import end_words
 from dfl_ray.records.faults import asked_devices
 from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, summary, task_lines
-from dfl_ray.records.words import share, size
+from dfl_ray.records.words import digits, share, size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.groups import (
     Group,
@@ -29,7 +29,7 @@ from dfl_ray.views.style import scaled
 def quantity(value: float, unit: str) -> str:
     """Write a number in the unit that suits it, with three significant digits: `1.81 MB`, `84 J`, `3.2 mJ`."""
     (shown,), name = scaled([value], unit)
-    return f"{shown:.3g} {name}"
+    return f"{digits(shown)} {name}"
 
 
 def points(value: float) -> str:
