@@ -7,6 +7,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+from dfl_ray.config.changeable import MAY_CHANGE
 from dfl_ray.config.check import value_at
 from dfl_ray.config.load import load_config
 from dfl_ray.config.locations import says_where, with_absolute_paths
@@ -16,9 +17,6 @@ from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
-
-MAY_CHANGE = ("rounds", "stop", "evaluate", "checkpoint", "track", "runtime")
-"""What a run may go on with: nothing in it changes what has been trained."""
 
 PLACES_IN_WORDS = (
     "where its inputs lie now (model.name, model.warm_start, tasks.path, devices.partition.path and the like)"
