@@ -142,11 +142,10 @@ def _refuse_to_drop(
     A run that stopped before its first checkpoint was written goes on from its start; that of the last round recorded
     may not have been written.
     """
-    every, info = config.checkpoint.every, folder.info
-    due = (recorded - 1) // every * every if every and recorded else 0
-    had = recorded if info.get("state") == "done" else 0
-    if not done:
-        had = max(had, due, *info.get("ended_after", ()), *info.get("early_ends", ()))
+    if done:
+        had = recorded if folder.info.get("state") == "done" else 0
+    else:
+        had = _last_saved(folder.info, config, recorded)
     if had <= done:
         return
     got = f"records up to round {recorded}, " + (f"a checkpoint of round {done}" if done else "no checkpoint")
@@ -156,6 +155,15 @@ def _refuse_to_drop(
         expected="the folder `checkpoints` as the run left it; rows that are recorded are not dropped",
         change="Restore it from a copy, or run the experiment anew under another `name`.",
     )
+
+
+def _last_saved(info: Mapping[str, Any], config: Config, recorded: int) -> int:
+    """The last round that a run has surely saved a checkpoint of; 0 where none was due yet."""
+    if info.get("state") == "done":
+        return recorded
+    every = config.checkpoint.every
+    due = (recorded - 1) // every * every if every and recorded else 0
+    return max(due, *info.get("ended_after", ()), *info.get("early_ends", ()), 0)
 
 
 def _recorded(path: Path, done: int) -> int:
@@ -241,14 +249,18 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
         InputError: `config.yaml` is missing, wrong or changed since the run began, nothing was saved, no checkpoint is
             whole, or the records end before it.
     """
-    config = own_config(path)
-    refuse_changed_config(path, check_run_folder(path), config)
+    config, info = own_config(path), check_run_folder(path)
+    refuse_changed_config(path, info, config)
     checkpoint = load_checkpoint(path / "checkpoints", tell)
     if checkpoint is None:
+        lost = _last_saved(info, config, load_run(path).last_round)
         raise InputError(
             f"The run {path} has no saved state",
+            got=f"no checkpoint, where that of round {lost} was saved" if lost else "",
             expected="a checkpoint, as every finished run has",
-            change=f"Go on with it until it has saved one: {resume_line(path)}",
+            change="Restore the folder `checkpoints` from a copy."
+            if lost
+            else f"Go on with it until it has saved one: {resume_line(path)}",
         )
     _recorded(path, checkpoint.round_index)
     return config, checkpoint
