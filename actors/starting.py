@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dfl_ray.errors import InputError, RunError, first_line
+from dfl_ray.errors import InputError, RunError, first_line, resume_line
 
 LEAST_HANDLES = 256
 """Open files that a run with Ray needs at least; Ray waits for ever where it has too few."""
@@ -70,7 +70,7 @@ def ended_silently(folder: Path) -> str:
     return (
         "dfl-ray: The process of this run has ended without a word: it was killed, or Ray's own services on this "
         "machine were shut down, as by `ray stop`, and Ray ends a process that has lost them. What was saved stays; go "
-        f"on with: dfl-ray resume {folder}\n"
+        f"on with: {resume_line(folder)}\n"
     )
 
 
@@ -92,4 +92,4 @@ def lost_service(folder: Path | None, *, joined: bool = False) -> str:
     said = f"dfl-ray: {whose} (killed, for want of memory, or because the machine is too busy). "
     if folder is None:
         return said + "The run had not begun; start it again."
-    return f"{said}What was saved stays; go on with: dfl-ray resume {folder}"
+    return f"{said}What was saved stays; go on with: {resume_line(folder)}"

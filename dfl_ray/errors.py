@@ -8,9 +8,11 @@ stopped a run that has been saved (exit code 130). All are picklable, so that th
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -110,6 +112,29 @@ def first_line(error: BaseException, most: int | None = None) -> str:
     """
     text = str(error).strip()
     return text.splitlines()[0][:most].rstrip() if text else type(error).__name__
+
+
+def resume_line(run: str | Path) -> str:
+    """The command that goes on with a run, as a shell reads it.
+
+    Args:
+        run: Its folder or URL.
+    """
+    return f"dfl-ray resume {shlex.quote(str(run))}"
+
+
+@contextlib.contextmanager
+def way_on_told(how: str) -> Iterator[None]:
+    """Have what interrupts the block say how to go on; the command line prints it.
+
+    Args:
+        how: One sentence or more.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(how)
+        raise
 
 
 def tell(text: str) -> None:

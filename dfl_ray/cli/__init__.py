@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dfl_ray.errors import InputError, RunError
 from dfl_ray.garbage import collect_seldom
 
-INTERRUPTED = "Interrupted. A run that had begun goes on from its last saved round: `dfl-ray resume RUN`."
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -48,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return EXIT_DONE
     except KeyboardInterrupt as error:
-        return _explain(INTERRUPTED, EXIT_INTERRUPTED, error, verbose)
+        how = getattr(error, "__notes__", ())  # a run that has begun says how to go on
+        return _explain(" ".join(["Interrupted.", *how]), EXIT_INTERRUPTED, error, verbose)
     except (InputError, RunError) as error:
         return _explain(str(error), error.exit_code, error, verbose)
     except Exception as error:

@@ -48,8 +48,9 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
         folder = Path(config.runtime.runs_dir) / config.name
     if not (folder / "run.json").is_file():
         return None
+    from dfl_ray.config.changeable import MAY_CHANGE
     from dfl_ray.records.folder_checks import check_run_folder
-    from dfl_ray.simulation.lengthen import MAY_CHANGE, same_experiment
+    from dfl_ray.simulation.lengthen import same_experiment
     from dfl_ray.simulation.resuming import own_config
 
     own = own_config(folder)

@@ -76,6 +76,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
 def replay(options: argparse.Namespace) -> int:
     """Run it again and say whether it is the same; 0 if equal or close, 1 if different."""
     from dfl_ray.cli.commands import make_folder, silence
+    from dfl_ray.errors import Interrupted
     from dfl_ray.records import load_run
     from dfl_ray.records.bundle import open_bundle
 
@@ -90,7 +91,14 @@ def replay(options: argparse.Namespace) -> int:
 
         runs_dir = Path(place) / "runs" if kept is None else kept
         config = again.replay_config(was.path, options.overrides, runs_dir, report=kept is not None)
-        now = run(config, progress=not (options.quiet or options.json), verbose=options.verbose)
+        try:
+            now = run(config, progress=not (options.quiet or options.json), verbose=options.verbose)
+        except (Interrupted, KeyboardInterrupt) as error:
+            if kept is not None:
+                raise
+            raise Interrupted(
+                "Interrupted. The new run was not kept; start it again, with -o FOLDER to keep it."
+            ) from error
         found = again.compare(was, now)
     for line in found.circumstances:
         print(f"not as it was: {line}")

@@ -33,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print predicted and measured times of steps the fit has not seen, and write the class."""
-    from dfl_ray.cli.commands import output_file, print_json, progress_and_answer, silence, split_words
+    from dfl_ray.cli.commands import load, output_file, print_json, progress_and_answer, silence
     from dfl_ray.config.check import check_inputs
-    from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
 
     output = output_file(options.output, (".yaml", ".yml"))
@@ -46,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
     check_number("--seconds", options.seconds, 0.0, MOST_SECONDS, "s")
     if options.watts is not None:
         check_number("--watts", options.watts, *WATTS, "W")
-    config = load_config(*split_words(options.words))
+    config = load(options.words)
     check_inputs(config)
     silence(options.verbose)
     from dfl_ray.simulation.calibrate import calibrate

@@ -96,7 +96,7 @@ def resume(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`dfl-ray report`: write the HTML report of one run or of several compared."""
-    folders = [run_folder(text) for text in options.runs]
+    folders = run_folders(options.runs)
     one = folders[0] / "report.html" if len(folders) == 1 else folders[0].parent / "comparison.html"
     output = output_file(options.output or one, (".html", ".htm"))
     silence(options.verbose)
@@ -159,9 +159,46 @@ def run_folder(text: str, *, whole: bool = False) -> Path:
 
     folder = Path(text).expanduser()
     if not (folder / "config.yaml").is_file():
-        state = "a folder without config.yaml" if folder.is_dir() else "no such folder"
-        raise InputError(f"`{text}` is not a run", got=state, expected="a run folder, e.g. runs/NAME")
+        raise InputError(
+            f"`{text}` is not a run", got=_kind_of(folder), expected="a run folder, e.g. runs/NAME"
+        )
     return folder
+
+
+def run_folders(texts: Sequence[str]) -> list[Path]:
+    """The folders of runs that are named on the command line; of a folder of runs all that are in it, by name.
+
+    Of several words those that are there and hold no run are left out, and it is told: what `runs/*` names beside runs.
+
+    Raises:
+        InputError: A word names nothing, or none holds a run.
+    """
+    from dfl_ray.errors import InputError, tell
+    from dfl_ray.records.states import find_runs
+
+    found: list[Path] = []
+    for text in texts:
+        folder = Path(text).expanduser()
+        if "://" in text or (folder / "config.yaml").is_file():
+            found.append(run_folder(text))
+        elif inside := sorted(find_runs(folder)):
+            found += inside
+        elif len(texts) > 1 and folder.exists():
+            tell(f"dfl-ray: `{text}` is left out: {_kind_of(folder)}")
+        else:
+            run_folder(text)
+    if not found:
+        raise InputError(
+            "None of these is a run", got=", ".join(texts), expected="run folders, e.g. runs/NAME"
+        )
+    return found
+
+
+def _kind_of(path: Path) -> str:
+    """What a path is that is no run."""
+    if path.is_dir():
+        return "a folder without config.yaml"
+    return "a file" if path.exists() else "no such folder"
 
 
 def watched(text: str) -> Path:

@@ -169,7 +169,12 @@ def _resume_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; several are compared")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders or folders of runs; several are compared",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -181,7 +186,10 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="+", metavar="RUN … FIGURE", help="run folders, then the figure's name"
+        "words",
+        nargs="+",
+        metavar="RUN … FIGURE",
+        help="run folders or folders of runs, then the figure's name",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: FIGURE.pdf)")
     parser.add_argument(

@@ -17,9 +17,8 @@ FORMATS = (".pdf", ".svg", ".png", ".html", ".json")
 
 def plot(options: argparse.Namespace) -> int:
     """`dfl-ray plot RUN [RUN …] FIGURE -o FILE`: draw one figure of one run or of several compared."""
-    from dfl_ray.cli.commands import output_file
+    from dfl_ray.cli.commands import output_file, run_folders
     from dfl_ray.records import load_run
-    from dfl_ray.records.remote import is_remote
     from dfl_ray.views.catalog import draw
     from dfl_ray.views.style import darkened
 
@@ -27,7 +26,7 @@ def plot(options: argparse.Namespace) -> int:
     paths, name = _runs_and_figure(options.words)
     out = output_file(options.output or f"{name}.pdf", FORMATS)
     _check_drawable(out)
-    runs = [load_run(path if is_remote(path) else Path(path).expanduser()) for path in paths]
+    runs = [load_run(path) for path in run_folders(paths)]
     picture = draw(name, runs, round=options.round, device=options.device)
     picture = darkened(picture) if options.dark else picture
     if out.suffix == ".html":

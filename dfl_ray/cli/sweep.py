@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfl_ray.cli.common import add_json
+from dfl_ray.errors import tell, way_on_told
 from dfl_ray.tracking.terminal import broken, columns
 
 if TYPE_CHECKING:
@@ -39,24 +40,26 @@ def execute(options: argparse.Namespace) -> int:
     from dfl_ray.tracking.console import LastingConsole
     from dfl_ray.views.report import write_report
 
-    console = LastingConsole(quiet=options.json)
+    console = LastingConsole(quiet=options.json or options.quiet)
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     folder.mkdir(parents=True, exist_ok=True)
-    failed = run_trials(folder, configs, say)
+    same_words = f"the same words and name={folder.name}"
+    with way_on_told(f"Go on with {same_words}"):
+        failed = run_trials(folder, configs, say)
     found = sweep.done_summaries(folder, trials)
     rows = sweep.summary_rows(trials, found)
     (folder / "summary.json").write_text(json.dumps({"rows": rows, "failed": failed}, indent=1))
     for line in sweep.summary_lines(rows):
         say("\n".join(broken(line, columns(), rest="    ")))
     for trial, why in failed.items():
-        say(f"failed: {trial}: {why}")
+        (tell if options.quiet else say)(f"failed: {trial}: {why}")
     if found:
         say(f"Report: {write_report([folder / run for run in found], folder / 'comparison.html')}")
     if failed:
-        say(f"Try the failed ones again with the same words and name={folder.name}")
+        say(f"Try the failed ones again with {same_words}")
     if options.json:
         print(json.dumps({"sweep": str(folder), "rows": rows, "failed": failed}))
     return 1 if failed else 0
@@ -73,7 +76,8 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
 
     source, words = split_words(given)
     fixed, grid, own = sweep.split_words(words)
-    base = load_config(source, fixed)
+    told: dict[str, None] = {}
+    base = load_config(source, fixed, say=told.setdefault)
     trials = sweep.make_trials(
         grid, seeds=own.get("seeds", 1), samples=own.get("samples"), first_seed=base.seed
     )
@@ -91,10 +95,12 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     configs: list[Config] = []
     for trial in trials:
         own_words = override_texts({"seed": trial.seed, "name": trial.name})
-        config = load_config(source, [*fixed, *common, *trial.point, *own_words])
+        config = load_config(source, [*fixed, *common, *trial.point, *own_words], say=told.setdefault)
         check_inputs(config)
         configs.append(with_absolute_paths(_grouped(config, name)))
         _same_as_begun(folder / trial.name, configs[-1])
+    for note in told:
+        tell(f"dfl-ray: {note}")
     return folder, trials, configs
 
 

@@ -15,11 +15,12 @@ from dfl_ray.records.words import share
 from dfl_ray.tracking.state_words import heartbeat_words, left_words
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import DEVICE_FIGURES, device_count, sections
-from dfl_ray.views.groups import find_groups, repeat_lines
+from dfl_ray.views.groups import find_groups
 from dfl_ray.views.maps import link_sinr_db
 from dfl_ray.views.page import table
 from dfl_ray.views.scaling import worth_scaling
 from dfl_ray.views.tables import (
+    comparison_warnings,
     cost_table,
     difference_table,
     group_table,
@@ -234,8 +235,7 @@ def compared_tables(library: Library, names: Sequence[str]) -> str:
 
 def _compared_tables(*runs: Run) -> str:
     groups = find_groups(runs)
-    parts = [group_table(groups)]
-    parts += [f'<p class="warn">{escape(line)}</p>' for line in repeat_lines(groups)]
+    parts = [comparison_warnings(groups), group_table(groups)]
     if len(groups) > 1:
         parts.append("<h3>Differences, paired by seed</h3>" + paired_table(groups))
     targets = target_table(groups)

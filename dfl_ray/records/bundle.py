@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, resume_line
 from dfl_ray.records.folder import check_records, table_folders
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.part_files import parse_name
@@ -66,7 +66,7 @@ def write_bundle(folder: Path, out: Path) -> int:
         raise InputError(
             f"{folder} is not a finished run",
             got=f"state {info.get('state')}",
-            change=f"`dfl-ray resume {folder}` goes on with one that was interrupted.",
+            change=f"`{resume_line(folder)}` goes on with one that was interrupted.",
         )
     if out.exists():
         raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")

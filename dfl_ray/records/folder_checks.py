@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, resume_line
 from dfl_ray.records import lock
 from dfl_ray.records.info import read_info
 from dfl_ray.records.run_info import check_info
@@ -120,7 +120,7 @@ def check_empty(path: Path) -> None:
             f"The folder {path} exists and is not empty",
             got=_run_words(path) if is_run else "a sweep" if _is_sweep(path) else _file_words(path),
             expected="a new or empty folder",
-            change=f"Go on with that run by `dfl-ray resume {path}`, or give another `name=...`."
+            change=f"Go on with that run by `{resume_line(path)}`, or give another `name=...`."
             if is_run
             else "Give another `name=...`.",
         )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import InputError, RunError, tell
+from dfl_ray.errors import InputError, RunError, resume_line, tell
 from dfl_ray.records import checksums, lock
 from dfl_ray.records.info import write_text_atomically
 
@@ -148,7 +148,7 @@ def fetched(url: str, *, whole: bool = False, say: Callable[[str], None] = tell)
             else:
                 say(
                     f"The working folder {folder} is newer than its copy at {url} ({newer} has not been copied) and is "
-                    f"used as it is. `dfl-ray resume {url}` copies it; to have the copy instead, move the folder away."
+                    f"used as it is. `{resume_line(url)}` copies it; to have the copy instead, move the folder away."
                 )
         finally:
             held.release()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, resume_line
 from dfl_ray.records import RunFolder
 from dfl_ray.records.remote import is_remote, known_copy, runs_at, working_copy, working_folder
 
@@ -29,10 +29,11 @@ def local_runs(config: Config) -> str | Path:
         return url
     there = runs_at(url)
     if config.name in there:
+        found = f"{url.rstrip('/')}/{config.name}"
         raise InputError(
-            f"The run {url.rstrip('/')}/{config.name} exists",
+            f"The run {found} exists",
             expected="a name that no run there has",
-            change=f"Go on with it by `dfl-ray resume {url.rstrip('/')}/{config.name}`, or give another `name=...`.",
+            change=f"Go on with it by `{resume_line(found)}`, or give another `name=...`.",
         )
     return working_folder(url)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dfl_ray.devices.faulty import drawn_faults
 from dfl_ray.devices.records import EvaluationReport
-from dfl_ray.errors import Interrupted, RunError
+from dfl_ray.errors import Interrupted, RunError, resume_line
 from dfl_ray.methods.due import rests
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.movement import Movement
@@ -144,7 +144,7 @@ class Driver:
             if stopping:
                 raise Interrupted(
                     f"Stopped after round {round_index} of {self.config.rounds} and saved. "
-                    f"Go on with: dfl-ray resume {self.folder.path}"
+                    f"Go on with: {resume_line(self.folder.path)}"
                 )
 
     def _asked_to_end(self, round_index: int) -> bool:

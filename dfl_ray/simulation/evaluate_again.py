@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dfl_ray.config.changeable import READ, UNREAD
 from dfl_ray.config.locations import says_where
 from dfl_ray.config.overrides import key_of
 from dfl_ray.errors import InputError
@@ -16,17 +17,6 @@ from dfl_ray.simulation.round_facts import rules_asked
 from dfl_ray.simulation.round_tables import evaluation_table
 from dfl_ray.tasks.score_words import unasked_notes
 from dfl_ray.tracking.progress import Progress
-
-READ = (
-    "runtime.threads",
-    "runtime.gpus_per_actor",
-    "runtime.compile",
-    "runtime.state_memory_mb",
-    "runtime.state_dir",
-)
-"""Keys beside `evaluate` that an evaluation in this process reads."""
-UNREAD = ("evaluate.every",)
-"""Keys of `evaluate` that say when a run is evaluated, not how."""
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> pd.DataFrame:

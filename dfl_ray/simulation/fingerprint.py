@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfl_ray.config.changeable import MAY_CHANGE
 from dfl_ray.config.option_files import option_files
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.methods.fault_table import FAULTS
-from dfl_ray.simulation.lengthen import MAY_CHANGE
 from dfl_ray.version import VERSION
 
 if TYPE_CHECKING:

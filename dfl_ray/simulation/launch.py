@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.config.run_name import automatic_name
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, Interrupted, LostError, RunError
-from dfl_ray.records import RunFolder, load_run, topology_tables
+from dfl_ray.errors import InputError, Interrupted, LostError, RunError, resume_line, way_on_told
+from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_free, check_runs_dir
 from dfl_ray.records.info import State
-from dfl_ray.records.partition import write_partition
 from dfl_ray.simulation.backend import Backend
 from dfl_ray.simulation.building import Hosts, built
 from dfl_ray.simulation.checkpoint import Checkpoint, drop_later
 from dfl_ray.simulation.copies import copy_out, local_runs, mirrored
 from dfl_ray.simulation.epsilon import record_privacy
 from dfl_ray.simulation.fingerprint import KEY, fingerprint, refuse_changed_inputs
-from dfl_ray.simulation.resuming import not_written, only_to_close, own_config, refuse_ended, saved_state
+from dfl_ray.simulation.first_records import note_other_scores, record_network, record_notes
+from dfl_ray.simulation.resuming import (
+    not_written,
+    only_to_close,
+    own_config,
+    refuse_ended,
+    said_of_done,
+    saved_state,
+)
 from dfl_ray.simulation.stopping import stop_on_signals
 from dfl_ray.tracking.progress import Progress, make_progress
 from dfl_ray.tracking.ray_metrics import with_ray_metrics
@@ -94,8 +101,13 @@ def launch(
         folder = RunFolder.create(
             runs_dir, name, resolved_yaml(experiment.config), suffix_if_taken=config.name is None
         )
-        folder = _begun(folder, experiment, hosts, progress)
-        return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+        with way_on_told(_way_on(folder.path)):
+            folder = _begun(folder, experiment, hosts, progress)
+            return _carry_out(experiment, folder, None, hosts, progress, tracker, on_round_end)
+
+
+def _way_on(folder: Path) -> str:
+    return f"What was saved stays; go on with: {resume_line(folder)}"
 
 
 def _begun(folder: RunFolder, experiment: Experiment, hosts: Hosts, progress: RecordedProgress) -> RunFolder:
@@ -131,7 +143,9 @@ def resume(
     server: ForkServer | None = None,
     on_round_end: Callable[[Path], bool] = lambda _folder: False,
 ) -> Outcome:
-    """Go on with a run from its newest checkpoint, or from its start if it has none.
+    """Go on with a run from its newest checkpoint, or from its start if none was due yet.
+
+    One that is done and has no round left stays as it is.
 
     Args:
         path: The run folder.
@@ -147,23 +161,27 @@ def resume(
         The run's folder and final figures.
 
     Raises:
-        InputError: No run, one in use or damaged, or its configuration or inputs are gone or others than they were.
+        InputError: No run, one in use or damaged, or its checkpoints, configuration or inputs are gone or others than
+            they were.
         RunError: The run failed again.
         Interrupted: The user stopped it again.
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import ends_kept, resumed_config, rounds_changed
+    from dfl_ray.simulation.lengthen import ends_noted, resumed_config
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
     try:
+        if said := said_of_done(folder, own, overrides):
+            make_progress(quiet=json or quiet).say(said)
+            return _as_it_is(path)
         checkpoint, notes = saved_state(folder, own)
         done = checkpoint.round_index if checkpoint else 0
         config = resumed_config(own, overrides, str(path / "config.yaml"), done)
         if not (closing := only_to_close(folder.info, checkpoint, own, config)):
             refuse_ended(path, folder.info, checkpoint, config)
-        with RecordedProgress(make_progress(quiet=json or quiet)) as progress:
+        with way_on_told(_way_on(path)), RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
             for note in (*notes, _what_is_resumed(path, done, config.rounds, closing)):
                 progress.say(note)
@@ -176,9 +194,7 @@ def resume(
                 experiment,
                 hosts,
             ):
-                inputs |= {} if closing else ends_kept(folder.info, done)
-                if config.rounds != own.rounds:
-                    inputs |= rounds_changed({**folder.info, **inputs}, own.rounds, done)
+                inputs |= ends_noted({**folder.info, **inputs}, own, config, done, closing=closing)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.
@@ -189,6 +205,13 @@ def resume(
                 return _carry_out(experiment, folder, checkpoint, hosts, progress, tracker, on_round_end)
     finally:
         folder.close()
+
+
+def _as_it_is(folder: Path) -> Outcome:
+    from dfl_ray.records.results import summary
+
+    report = folder / "report.html"
+    return Outcome(folder, {**summary(load_run(folder)), "report": str(report) if report.is_file() else None})
 
 
 def _what_is_resumed(path: Path, done: int, rounds: int, closing: bool) -> str:
@@ -231,12 +254,12 @@ def _carry_out(
     state: State = "failed"
     try:
         if checkpoint is None:
-            _record_network(folder, experiment)
+            record_network(folder, experiment)
         with progress.step("actors" if config.runtime.backend == "ray" else "devices"):
             backend = hosts.ready()
         folder.update_info(forked_actors=backend.forked)
-        _note_other_scores(folder, experiment, checkpoint, progress)
-        _record_notes(folder, experiment, checkpoint)
+        note_other_scores(folder, experiment, checkpoint, progress)
+        record_notes(folder, experiment, checkpoint)
         with progress.stage("trackers"):
             tracker.start(folder, config.model_dump(mode="json"), (folder.info.get("wandb") or {}).get("id"))
         with stop_on_signals(folder.path, config.runtime.grace_s) as stop_wanted:
@@ -249,7 +272,7 @@ def _carry_out(
         state = "interrupted"
         raise
     except LostError as error:
-        raise RunError(f"{error} What was saved stays; go on with: dfl-ray resume {folder.path}") from error
+        raise RunError(f"{error} {_way_on(folder.path)}") from error
     except RunError as error:
         raise RunError(f"{error} The run folder is {folder.path}.") from error
     except OSError as error:
@@ -307,53 +330,6 @@ def _end(
 def _record_actors(folder: RunFolder, backend: Backend) -> None:
     restarts = folder.info.get("restarts", 0) + backend.restarts
     folder.update_info(restarts=restarts, forked_actors=backend.forked)
-
-
-def _record_network(folder: RunFolder, experiment: Experiment) -> None:
-    """Write the graph of the first round, and which device holds which rows."""
-    setup = experiment.setup
-    names = [t.name for t in setup.tasks]
-    nodes, edges = topology_tables(experiment.topology, names)
-    folder.write_topology(nodes, edges, round=1)
-    folder.list_files([write_partition(folder.path, names, setup.held, setup.rows)])
-
-
-def _record_notes(folder: RunFolder, experiment: Experiment, checkpoint: Checkpoint | None) -> None:
-    """Write into `run.json` what was told when the run was set up, and how each task is scored.
-
-    What a run that goes on from a checkpoint has recorded on its way stays: its warnings, and how far a backdoor had
-    come in the rounds that are kept.
-    """
-    from dfl_ray.devices.faulty import fault_record
-    from dfl_ray.tasks.score_words import score_lines, score_records
-
-    tasks = experiment.setup.tasks
-    warnings = [note for note in experiment.notes if note not in score_lines(tasks)]
-    faults = fault_record(experiment.config)
-    if checkpoint is not None:
-        info = folder.info
-        warnings = list(dict.fromkeys([*info.get("warnings", ()), *warnings]))
-        reached = info.get("faults", {}).get("attack_success", {})
-        kept = {number: share for number, share in reached.items() if int(number) <= checkpoint.round_index}
-        faults = {
-            name: {**record, "attack_success": kept} if kept else record for name, record in faults.items()
-        }
-    folder.update_info(warnings=warnings, scores=score_records(tasks), **faults)
-
-
-def _note_other_scores(
-    folder: RunFolder, experiment: Experiment, checkpoint: Checkpoint | None, progress: Progress
-) -> None:
-    """Say, and note in `run.json: changes`, which tasks a run that goes on scores otherwise than it did."""
-    from dfl_ray.tasks.score_words import other_scores
-
-    told = other_scores(folder.info.get("scores", {}), experiment.setup.tasks)
-    if checkpoint is None or not told:
-        return
-    notes = [f"after round {checkpoint.round_index}: {line}" for line in told]
-    for note in notes:
-        progress.say(note)
-    folder.update_info(changes=[*folder.info.get("changes", ()), *notes])
 
 
 def _say_crossing(folder: RunFolder, backend: Backend, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+from dfl_ray.config.changeable import MAY_CHANGE
 from dfl_ray.config.check import value_at
 from dfl_ray.config.load import load_config
 from dfl_ray.config.locations import says_where, with_absolute_paths
@@ -16,9 +17,6 @@ from dfl_ray.config.schema import Config
 from dfl_ray.config.training import TrainingConfig
 from dfl_ray.errors import InputError
 from dfl_ray.methods.expert_law import update_rounds
-
-MAY_CHANGE = ("rounds", "stop", "evaluate", "checkpoint", "track", "runtime")
-"""What a run may go on with: nothing in it changes what has been trained."""
 
 PLACES_IN_WORDS = (
     "where its inputs lie now (model.name, model.warm_start, tasks.path, devices.partition.path and the like)"
@@ -142,6 +140,24 @@ def ends_kept(info: Mapping[str, Any], done: int) -> dict[str, list[int]]:
     early = {*info.get("early_ends", ()), *(() if ended is None else (ended,))}
     noted = {"early_ends": sorted(early), "ended_after": info.get("ended_after", ())}
     return {name: [r for r in ends if r <= done] for name, ends in noted.items() if ends}
+
+
+def ends_noted(
+    info: Mapping[str, Any], own: Config, config: Config, done: int, *, closing: bool
+) -> dict[str, list[int]]:
+    """What `run.json` notes of the ends of a run that is gone on with; see `ends_kept` and `rounds_changed`.
+
+    Args:
+        info: Its `run.json`.
+        own: The configuration it had.
+        config: The configuration it goes on with.
+        done: Rounds that are done.
+        closing: Whether nothing but its end is written, which stays its end.
+    """
+    noted = {} if closing else ends_kept(info, done)
+    if config.rounds != own.rounds:
+        noted |= rounds_changed({**info, **noted}, own.rounds, done)
+    return noted
 
 
 def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, RunError, tell
+from dfl_ray.errors import InputError, RunError, resume_line, tell
 from dfl_ray.records import RunFolder, load_run
 from dfl_ray.records.folder_checks import check_run_folder
 from dfl_ray.records.info import read_info, versions
@@ -79,25 +79,52 @@ def missing_packages(path: Path) -> str:
     return ", ".join(f"{name} {version}" for name, version in had.items() if name not in known)
 
 
+def said_of_done(folder: RunFolder, config: Config, overrides: Sequence[str]) -> str:
+    """What is said of a run that is done and has no round left under some overrides: it stays as it is.
+
+    Args:
+        folder: The run, locked.
+        config: Its own configuration.
+        overrides: Texts `a.b=c`, those of `resume`.
+
+    Returns:
+        A sentence; empty where a round is left, or something of the run's end is missing.
+
+    Raises:
+        InputError: The configuration was changed, a record is damaged or missing, or an override is wrong.
+    """
+    from dfl_ray.simulation.lengthen import resumed_config
+
+    refuse_changed_config(folder.path, folder.info, config)
+    folder.check()
+    last = load_run(folder.path).last_round
+    if folder.info.get("state") != "done" or last < config.rounds:
+        return ""
+    if resumed_config(config, overrides, str(folder.path / "config.yaml"), last).rounds != config.rounds:
+        return ""
+    idle = " ".join(word for word in overrides if not word.startswith("rounds="))
+    rest = f": no round is left in which {idle} would count, and nothing was changed" if idle else ""
+    return f"{folder.path} is done already{rest}"
+
+
 def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run whose records are whole.
+    """The newest whole checkpoint of a run whose records are whole; see `said_of_done`.
 
     Args:
         folder: The run, locked.
         config: Its own configuration.
 
     Returns:
-        The checkpoint, None where nothing was saved yet; and sentences for the user about those that were lost.
+        The checkpoint, None where none was due yet; and sentences for the user about those that were lost.
 
     Raises:
-        InputError: The configuration was changed, a record is damaged or missing, or no checkpoint is whole.
+        InputError: No checkpoint is whole, none is left, or rows of a run that is done would be dropped.
     """
-    refuse_changed_config(folder.path, folder.info, config)
-    folder.check()
     notes: list[str] = []
     checkpoint = load_checkpoint(folder.checkpoints, notes.append)
     done = checkpoint.round_index if checkpoint else 0
     recorded = _recorded(folder.path, done)
+    _refuse_to_drop(folder, config, done, recorded, notes)
     every = config.checkpoint.every
     if not notes and every and recorded // every * every > done:
         notes.append(
@@ -105,6 +132,38 @@ def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, l
             + (f"from that of round {done}" if checkpoint else "from its start")
         )
     return checkpoint, notes
+
+
+def _refuse_to_drop(
+    folder: RunFolder, config: Config, done: int, recorded: int, notes: Sequence[str]
+) -> None:
+    """Refuse to drop rows that no state is left to repeat, and those of a run that is done.
+
+    A run that stopped before its first checkpoint was written goes on from its start; that of the last round recorded
+    may not have been written.
+    """
+    if done:
+        had = recorded if folder.info.get("state") == "done" else 0
+    else:
+        had = _last_saved(folder.info, config, recorded)
+    if had <= done:
+        return
+    got = f"records up to round {recorded}, " + (f"a checkpoint of round {done}" if done else "no checkpoint")
+    raise InputError(
+        f"The run {folder.path} cannot go on: its checkpoint of round {had} is {'damaged' if notes else 'missing'}",
+        got=". ".join([got, *notes]),
+        expected="the folder `checkpoints` as the run left it; rows that are recorded are not dropped",
+        change="Restore it from a copy, or run the experiment anew under another `name`.",
+    )
+
+
+def _last_saved(info: Mapping[str, Any], config: Config, recorded: int) -> int:
+    """The last round that a run has surely saved a checkpoint of; 0 where none was due yet."""
+    if info.get("state") == "done":
+        return recorded
+    every = config.checkpoint.every
+    due = (recorded - 1) // every * every if every and recorded else 0
+    return max(due, *info.get("ended_after", ()), *info.get("early_ends", ()), 0)
 
 
 def _recorded(path: Path, done: int) -> int:
@@ -190,14 +249,18 @@ def newest_state(path: Path) -> tuple[Config, Checkpoint]:
         InputError: `config.yaml` is missing, wrong or changed since the run began, nothing was saved, no checkpoint is
             whole, or the records end before it.
     """
-    config = own_config(path)
-    refuse_changed_config(path, check_run_folder(path), config)
+    config, info = own_config(path), check_run_folder(path)
+    refuse_changed_config(path, info, config)
     checkpoint = load_checkpoint(path / "checkpoints", tell)
     if checkpoint is None:
+        lost = _last_saved(info, config, load_run(path).last_round)
         raise InputError(
             f"The run {path} has no saved state",
+            got=f"no checkpoint, where that of round {lost} was saved" if lost else "",
             expected="a checkpoint, as every finished run has",
-            change=f"Go on with it until it has saved one: dfl-ray resume {path}",
+            change="Restore the folder `checkpoints` from a copy."
+            if lost
+            else f"Go on with it until it has saved one: {resume_line(path)}",
         )
     _recorded(path, checkpoint.round_index)
     return config, checkpoint
@@ -223,5 +286,5 @@ def not_written(error: Exception, folder: Path) -> Exception:
     reason = error.strerror or str(error)
     return RunError(
         f"{error.filename or folder} cannot be written: {reason}. Free some room there, or make it writable. "
-        f"What was saved stays; go on with: dfl-ray resume {folder}"
+        f"What was saved stays; go on with: {resume_line(folder)}"
     )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.errors import Interrupted, tell
+from dfl_ray.errors import Interrupted, resume_line, tell
 
 SHARE_FOR_THE_ROUND = 0.5
 """Share of the grace time that the round under way gets; the rest is for ending actors and Ray."""
@@ -97,7 +97,7 @@ def stop_on_signals(folder: Path, grace_s: float) -> Iterator[Callable[[], bool]
     def give_up(_number: int, _frame: object) -> None:
         raise Interrupted(
             f"Stopped inside a round, since it would have taken more than half of `runtime.grace_s` ({grace_s:g} s). "
-            f"Go on from the last checkpoint with: dfl-ray resume {folder}"
+            f"Go on from the last checkpoint with: {resume_line(folder)}"
         )
 
     handlers: dict[int, Any] = {

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dfl_ray.records import Run
+from dfl_ray.records.words import digits
 from dfl_ray.views.accuracy import AXES, mean_curve, unjoined
 from dfl_ray.views.checked import Over, checked
 from dfl_ray.views.groups import Group, find_groups, group_curve, interval
@@ -41,6 +42,7 @@ def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
     """Draw mean accuracy over devices and tasks against rounds or a cost: a line a method, its band, faint single runs.
 
     Runs that differ in nothing but the seed are one line: their mean, with the 95 % interval of the mean as a band.
+    Runs that are not done are drawn where none of their configuration is.
 
     Args:
         runs: The runs.
@@ -57,7 +59,7 @@ def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
         return empty(title, "Nothing has been evaluated yet.")
     (top,), shown_unit = scaled([largest], unit)
     factor = top / largest if largest else 1.0
-    several = any(len(group.runs) > 1 for group in groups)
+    several = any(len(group.drawn) > 1 for group in groups)
     note = "mean over all devices and tasks, by each method's own rule"
     note += "; line: mean over seeds, band: its 95 % interval, faint: single runs" if several else ""
     picture = figure(
@@ -74,14 +76,14 @@ def accuracy_of_runs(runs: Sequence[Run], over: Over = "round") -> go.Figure:
 def _draw_group(picture: go.Figure, group: Group, over: Over, factor: float, *, faint: bool) -> None:
     """Band below, single runs on it, the mean on top."""
     curve, shade = group_curve(group, over), colour(group.look)
-    if len(group.runs) > 1 and len(curve.x):
+    if len(group.drawn) > 1 and len(curve.x):
         x = np.concatenate([curve.x, curve.x[::-1]]) * factor
         y = np.concatenate([curve.mean + curve.half, (curve.mean - curve.half)[::-1]])
         picture.add_scatter(
             x=x, y=np.clip(y, 0, 1), fill="toself", fillcolor=faded(shade, 0.15), mode="lines",
             line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=group.label,
         )  # fmt: skip
-        for run in group.runs if faint else ():
+        for run in group.drawn if faint else ():
             xs, ys = mean_curve(run, over)
             picture.add_scatter(
                 **unjoined([value * factor for value in xs], ys), name=escape(run.name), mode="lines",
@@ -99,7 +101,8 @@ def _draw_group(picture: go.Figure, group: Group, over: Over, factor: float, *, 
 
 
 def _counted(group: Group) -> str:
-    return group.label + (f", {len(group.runs)} seeds" if len(group.runs) > 1 else "")
+    done = "" if group.runs else ", not done"
+    return group.label + (f", {len(group.drawn)} seeds" if len(group.drawn) > 1 else "") + done
 
 
 @checked
@@ -107,7 +110,8 @@ def cost_bars(runs: Sequence[Run]) -> go.Figure:
     """Draw accuracy, bytes, airtime, energy and simulated time of each group of runs, one panel each.
 
     Runs of one configuration (several seeds) are averaged, with a 95 % interval of the mean (Student's t) from two
-    runs on. The value stands behind the whisker, so that neither covers the other.
+    runs on; those that are not done do not count. The value stands behind the whisker, so that neither covers the
+    other.
 
     Args:
         runs: At least one run.
@@ -165,7 +169,7 @@ def _write_values(
     ends = np.nan_to_num(means + halves)
     largest = float(ends.max(initial=0.0)) or 1.0
     for label, mean, half, end, told in zip(labels, means, halves, ends, known, strict=True):
-        text = "–" if np.isnan(mean) else f"{mean:.3g}" + (f" ± {half:.2g}" if told else "")
+        text = "–" if np.isnan(mean) else digits(mean) + (f" ± {digits(half, 2)}" if told else "")
         frame.add_annotation(
             x=end, y=label, text=f" {text} {unit if unit != 'share' else ''}", showarrow=False, xanchor="left",
             font={"size": 13}, row=row, col=1,

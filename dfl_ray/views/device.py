@@ -13,7 +13,7 @@ from dfl_ray.records import Run
 from dfl_ray.records.results import holders, method_rule
 from dfl_ray.records.schema import STATE_ENERGY_COLUMNS
 from dfl_ray.views.learning import radio_parts
-from dfl_ray.views.maps import draw_links, link_sinr_db
+from dfl_ray.views.maps import draw_links, link_sinr_db, one_scale
 from dfl_ray.views.style import (
     BLACK,
     BLUE,
@@ -57,7 +57,8 @@ def device_place(run: Run, device: int, round: int | None = None) -> go.Figure:
     picture = figure(title, x="x (m)", y="y (m)", note=note, height=560)
     draw_links(picture, links, nodes)
     path = run.of_device("devices", device, ["round", "x_m", "y_m"]).dropna()
-    if len(path[["x_m", "y_m"]].drop_duplicates()) > 1:
+    moved = len(path[["x_m", "y_m"]].drop_duplicates()) > 1
+    if moved:
         picture.add_scatter(
             x=path["x_m"], y=path["y_m"], name="way so far", mode="lines",
             line={"color": ORANGE, "width": 2, "dash": "dot"},
@@ -73,8 +74,7 @@ def device_place(run: Run, device: int, round: int | None = None) -> go.Figure:
             hovertext=[f"device {row.device}<br>tasks: {escape(str(row.tasks))}" for row in rows.itertuples()],
             hoverinfo="text",
         )  # fmt: skip
-    picture.update_yaxes(scaleanchor="x", scaleratio=1, constrain="domain")
-    picture.update_xaxes(constrain="domain")
+    one_scale(picture, pd.concat([nodes[nodes["device"] == device], near, *([path] if moved else [])]))
     return picture
 
 

@@ -15,8 +15,8 @@ from dfl_ray.views.accuracy import AXES, mean_curve, method_of
 from dfl_ray.views.checked import Over
 from dfl_ray.views.style import method_look
 
-IGNORED = ("name", "seed", "runtime", "track", "checkpoint")
-"""Sections of a configuration that change no result but by chance."""
+IGNORED = ("name", "seed", "runtime", "track", "checkpoint", "evaluate.every", "evaluate.rules")
+"""Sections and keys of a configuration that change no result of a run's end but by chance."""
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Accuracies to which the cost is told."""
@@ -29,10 +29,11 @@ class Group:
     Attributes:
         label: The method, and what sets the group apart from others of the same method.
         method: Name of the method.
-        runs: Its runs, one a seed.
+        runs: Its runs that are done, one a seed: those that means and differences are of.
         look: Number of its colour; see `style.method_look`.
         variant: Number among the groups of the same method, for line style and marker.
         repeats: Further runs of those seeds, which count nowhere: they are no independent samples.
+        unfinished: Runs of other seeds that are not done, which count nowhere: their end is not that of the others.
     """
 
     label: str
@@ -41,6 +42,17 @@ class Group:
     look: int
     variant: int
     repeats: tuple[Run, ...] = ()
+    unfinished: tuple[Run, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[Run, ...]:
+        """Runs whose curves are drawn: those that are done, or where none is, the others."""
+        return self.runs or self.unfinished
+
+    @property
+    def members(self) -> tuple[Run, ...]:
+        """All its runs."""
+        return (*self.runs, *self.unfinished, *self.repeats)
 
     @cached_property
     def summaries(self) -> tuple[dict[str, Any], ...]:
@@ -60,7 +72,7 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
 
     Returns:
         Groups in the order in which their first runs are given. Of several runs of one seed the first that is done
-        counts, else the one with the most rounds.
+        counts; runs that are not done count nowhere, and of them the one with the most rounds is named.
     """
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -82,9 +94,11 @@ def find_groups(runs: Sequence[Run]) -> list[Group]:
         best: dict[Any, Run] = {}
         for run in sorted(group, key=_whole, reverse=True):
             best.setdefault(run.config.get("seed"), run)
-        counted = tuple(run for run in group if best[run.config.get("seed")] is run)
+        of_seeds = tuple(run for run in group if best[run.config.get("seed")] is run)
         repeats = tuple(run for run in group if best[run.config.get("seed")] is not run)
-        groups.append(Group(label, method, counted, method_look(method), variant, repeats))
+        counted = tuple(run for run in of_seeds if run.info.get("state") == "done")
+        unfinished = tuple(run for run in of_seeds if run.info.get("state") != "done")
+        groups.append(Group(label, method, counted, method_look(method), variant, repeats, unfinished))
     return groups
 
 
@@ -94,8 +108,8 @@ def _whole(run: Run) -> tuple[bool, int]:
     return run.info.get("state") == "done" and not by_caller, run.last_round
 
 
-def repeat_lines(groups: Sequence[Group]) -> list[str]:
-    """Say which runs do not count, since another of their configuration and seed does.
+def left_out_lines(groups: Sequence[Group]) -> list[str]:
+    """Say which runs do not count, since they are not done, or since another of their configuration and seed is there.
 
     Args:
         groups: The groups.
@@ -103,8 +117,13 @@ def repeat_lines(groups: Sequence[Group]) -> list[str]:
     Returns:
         A sentence a run.
     """
-    of = {(group.label, run.config.get("seed")): run.name for group in groups for run in group.runs}
-    return [
+    unfinished = [
+        f"Run {run.name} is not done and counts in no mean and no difference."
+        for group in groups
+        for run in group.unfinished
+    ]
+    of = {(group.label, run.config.get("seed")): run.name for group in groups for run in group.members[::-1]}
+    return unfinished + [
         f"Run {run.name} is of the same configuration and seed as {of[group.label, run.config.get('seed')]} and does "
         "not count: repetitions of a seed are no independent samples."
         for group in groups
@@ -134,9 +153,13 @@ def flat_config(run: Run) -> dict[str, str]:
         Key -> value as text; made once a run, so that nobody may change it.
     """
     if "flat_config" not in run.sums:
-        told = {key: value for key, value in _flat(run.config) if key.split(".")[0] not in IGNORED}
+        told = {key: value for key, value in _flat(run.config) if not _ignored(key)}
         run.sums["flat_config"] = told
     return run.sums["flat_config"]
+
+
+def _ignored(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in IGNORED)
 
 
 def _flat(section: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -217,7 +240,7 @@ class Curve:
 
 
 def group_curve(group: Group, over: Over) -> Curve:
-    """Average the accuracy curves of a group at the rounds that all its runs evaluated.
+    """Average the accuracy curves of a group at the rounds that all its runs that are drawn evaluated.
 
     Args:
         group: The group.
@@ -227,7 +250,7 @@ def group_curve(group: Group, over: Over) -> Curve:
         The curve; empty where the runs share no evaluated round.
     """
     curves = [(dict(zip(mean_curve(run, "round")[0], zip(*mean_curve(run, over), strict=True), strict=True)))
-              for run in group.runs]  # fmt: skip
+              for run in group.drawn]  # fmt: skip
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     points = np.array([[curve[number] for number in shared] for curve in curves]).reshape(
         len(curves), len(shared), 2

@@ -18,13 +18,15 @@ MOST_DEVICES = 10_000
 MOST_LINKS = 3_000
 SINR_BOUNDS_DB = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 SINR_ROUNDS = 10
+ALONE_M = 10.0
+"""Metres to each side of a device that is alone on its map."""
 
 
 @checked
 def device_map(run: Run, round: int | None = None) -> go.Figure:
     """Draw where the devices stand, who talks to whom, and how well the links do.
 
-    Colour and marker of a device show its cluster; a black frame marks a gateway (up to 500 devices). The
+    Colour and marker of a device show its cluster; a thick frame marks a gateway (up to 500 devices). The
     colour of a link is the median SINR of its attempts over the ten rounds up to `round`; a dashed one joins
     two clusters. At most `MOST_DEVICES` devices and `MOST_LINKS` links are drawn, and the picture says so.
 
@@ -52,9 +54,29 @@ def device_map(run: Run, round: int | None = None) -> go.Figure:
     draw_links(picture, kept_links, nodes)
     _draw_devices(picture, kept_nodes, run)
     picture.update_layout(legend={"itemsizing": "constant" if len(nodes) > 500 else "trace"})
+    one_scale(picture, kept_nodes)
+    return picture
+
+
+def one_scale(picture: go.Figure, nodes: pd.DataFrame) -> None:
+    """Give both axes of a map one scale; where the devices stand in one line or place, ranges too.
+
+    A range that is found from one value alone is as wide as one unit, and the other axis would follow it.
+
+    Args:
+        picture: The map, changed in place.
+        nodes: What is drawn, its columns `x_m` and `y_m`.
+    """
     picture.update_yaxes(scaleanchor="x", scaleratio=1, constrain="domain")
     picture.update_xaxes(constrain="domain")
-    return picture
+    places = nodes[["x_m", "y_m"]].to_numpy(dtype=float)
+    low, high = places.min(axis=0), places.max(axis=0)
+    if (high > low).all():
+        return
+    half = 0.6 * float((high - low).max()) or ALONE_M
+    (x, y) = ((low + high) / 2).tolist()
+    picture.update_xaxes(range=[x - half, x + half])
+    picture.update_yaxes(range=[y - half, y + half])
 
 
 def link_sinr_db(run: Run, edges: pd.DataFrame, round: int) -> pd.DataFrame:
@@ -164,7 +186,7 @@ def _draw_devices(picture: go.Figure, nodes: pd.DataFrame, run: Run) -> None:
             hovertemplate=None if len(nodes) <= 2_000 else "device %{customdata}<extra></extra>",
             hoverinfo="text" if len(nodes) <= 2_000 else None,
             legendgroup="devices",
-            legendgrouptitle={"text": "devices" + (" (black frame: gateway)" if size > 3 else "")},
+            legendgrouptitle={"text": "devices" + (" (thick frame: gateway)" if size > 3 else "")},
         )
 
 

@@ -184,7 +184,7 @@ def _distribution(runs: Sequence[Run], column: str, title: str, unit: str) -> go
     shares = np.linspace(0, 1, _QUANTILES)
     of_run = dict(zip((run.path for run in runs), tables, strict=True))
     for group in find_groups(runs):
-        values = np.concatenate([of_run[run.path][column].to_numpy() for run in group.runs])
+        values = np.concatenate([of_run[run.path][column].to_numpy() for run in group.drawn])
         if len(values):
             line = {"color": colour(group.look), "width": 2.5, "dash": print_dash(group.look + group.variant)}
             picture.add_scatter(

@@ -10,24 +10,25 @@ from dfl_ray.config.yamlio import dump
 from dfl_ray.errors import InputError
 from dfl_ray.records import Run, load_run
 from dfl_ray.records.arguments import is_list
-from dfl_ray.records.ending import end_words
 from dfl_ray.records.faults import fault_lines, privacy_lines
 from dfl_ray.records.info import now, write_text_atomically
 from dfl_ray.records.words import size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.catalog import draw, sections
 from dfl_ray.views.checked import check_each_once
-from dfl_ray.views.groups import IGNORED, find_groups, repeat_lines
+from dfl_ray.views.groups import IGNORED, find_groups
 from dfl_ray.views.page import asset, figure_place, figure_script, plotly_script
 from dfl_ray.views.scaling import worth_scaling
 from dfl_ray.views.tables import (
     compared_accuracy_table,
+    comparison_warnings,
     cost_table,
     difference_table,
     group_table,
     paired_table,
     result_tables,
     target_table,
+    unfinished_warnings,
 )
 
 MOST_SINGLE = 3
@@ -96,14 +97,10 @@ def _single(run: Run) -> Iterator[str]:
 
 def _compared(runs: Sequence[Run]) -> Iterator[str]:
     groups = find_groups(runs)
-    for run in runs:
-        yield from _unfinished(run)
-    yield "<h2>Accuracy and cost</h2>"
+    yield "<h2>Accuracy and cost</h2>" + comparison_warnings(groups)
     if any(len(group.runs) > 1 for group in groups):
         yield '<p class="faint">Mean ± half-width of its 95 % interval over seeds, by Student\'s t.</p>'
     yield group_table(groups)
-    for line in repeat_lines(groups):
-        yield f'<p class="warn">{escape(line)}</p>'
     if len(groups) > 1:
         yield "<h3>Differences, paired by seed</h3>" + paired_table(groups)
     targets = target_table(groups)
@@ -123,7 +120,7 @@ def _compared(runs: Sequence[Run]) -> Iterator[str]:
             yield _figure("device_map", [run])
     yield "<h2>Configurations</h2>"
     for group in groups:
-        yield _configuration(*group.runs, *group.repeats)
+        yield _configuration(*group.members)
 
 
 def _figures(runs: Sequence[Run], shown: Mapping[str, Iterable[str]]) -> Iterator[str]:
@@ -152,7 +149,7 @@ def _head(run: Run) -> Iterator[str]:
         f"started {info.get('started_at')}",
     ]
     yield f"<p>method <b>{escape(method_of(run))}</b>, {escape(', '.join(facts))}.</p>"
-    yield from _unfinished(run)
+    yield unfinished_warnings(run)
     for line in (*fault_lines(run), *privacy_lines(run), *run.info.get("warnings", ())):
         yield f"<p>{escape(line)}</p>"
     host, versions = info.get("host") or {}, info.get("versions") or {}
@@ -166,16 +163,6 @@ def _head(run: Run) -> Iterator[str]:
     yield f'<p class="faint">{escape("; ".join(part for part in told if part))}</p>'
     if info.get("command"):
         yield f"<p><code>{escape(' '.join(map(str, info['command'])))}</code></p>"
-
-
-def _unfinished(run: Run) -> Iterator[str]:
-    """What keeps a run from being whole: its state, and why it failed or ended early."""
-    state, why = run.info.get("state"), end_words(run.info)
-    if state != "done":
-        done = f"{run.last_round} of {run.config.get('rounds', '?')} rounds are recorded"
-        yield f'<p class="warn">Run {escape(run.name)} is in state <b>{escape(str(state))}</b>: {escape(done)}.</p>'
-    if why:
-        yield f'<p class="warn">Run {escape(run.name)}: {escape(why)}.</p>'
 
 
 def _configuration(run: Run, *like_it: Run) -> str:

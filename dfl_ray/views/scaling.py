@@ -50,7 +50,8 @@ def scaling(runs: Sequence[Run]) -> go.Figure:
 
     Real and simulated time are divided by the rounds, bytes and energy by rounds and devices. With several runs of one
     method and number of devices whiskers show the 95 % interval of their mean (Student's t). A seed of a configuration
-    counts once; what else than devices and seeds differs between runs of one method is not told apart.
+    counts once, a run that is not done nowhere; what else than devices and seeds differs between runs of one method is
+    not told apart.
 
     Args:
         runs: The runs.
@@ -60,9 +61,9 @@ def scaling(runs: Sequence[Run]) -> go.Figure:
         all runs have the same number.
     """
     title = "Cost of a round over the number of devices"
-    if not worth_scaling(runs):
-        return empty(title, "All these runs have the same number of devices.")
     counted = [run for group in find_groups(runs) for run in group.runs]
+    if not worth_scaling(counted):
+        return empty(title, "All these runs that are done have the same number of devices.")
     finals = [(method_of(run), number_of_devices(run), _per_round(run)) for run in counted]
     height = 120 + 190 * len(MEASURES)
     picture = figure(

@@ -232,7 +232,7 @@ def scaled(values: Sequence[float], unit: str) -> tuple[list[float], str]:
     Returns:
         The values in the chosen unit, and its name.
     """
-    largest = max((abs(value) for value in values), default=0.0)
+    largest = max((abs(value) for value in values if value == value), default=0.0)  # NaN: nothing is known
     steps = {
         "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
         "s": ((7200.0, "h"), (180.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
 from dfl_ray.records import Run
+from dfl_ray.records.ending import end_words
 from dfl_ray.records.faults import asked_devices
 from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, summary, task_lines
-from dfl_ray.records.words import share, size
+from dfl_ray.records.words import digits, share, size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.groups import (
     Group,
     cost_to_target,
     differing_keys,
     flat_config,
+    left_out_lines,
     paired,
     spread_text,
     targets_worth_telling,
@@ -26,7 +29,7 @@ from dfl_ray.views.style import scaled
 def quantity(value: float, unit: str) -> str:
     """Write a number in the unit that suits it, with three significant digits: `1.81 MB`, `84 J`, `3.2 mJ`."""
     (shown,), name = scaled([value], unit)
-    return f"{shown:.3g} {name}"
+    return f"{digits(shown)} {name}"
 
 
 def points(value: float) -> str:
@@ -91,6 +94,35 @@ def result_tables(run: Run) -> str:
     return f'<div class="side"><div><h3>Cost</h3>{cost_table([run])}</div><div>{right}</div></div>'
 
 
+def unfinished_warnings(run: Run) -> str:
+    """Write what keeps a run from being whole: its state, and why it failed or ended early.
+
+    Args:
+        run: The run.
+
+    Returns:
+        HTML; empty for a run that reached its last round.
+    """
+    state, why, told = run.info.get("state"), end_words(run.info), ""
+    if state != "done":
+        done = f"{run.last_round} of {run.config.get('rounds', '?')} rounds are recorded"
+        told = f'<p class="warn">Run {escape(run.name)} is in state <b>{escape(str(state))}</b>: {escape(done)}.</p>'
+    return told + (f'<p class="warn">Run {escape(run.name)}: {escape(why)}.</p>' if why else "")
+
+
+def comparison_warnings(groups: Sequence[Group]) -> str:
+    """Write which runs of a comparison are not whole, and which count in no mean.
+
+    Args:
+        groups: The groups.
+
+    Returns:
+        HTML; empty where all runs are whole and count.
+    """
+    lines = [f'<p class="warn">{escape(line)}</p>' for line in left_out_lines(groups)]
+    return "".join([*(unfinished_warnings(run) for group in groups for run in group.members), *lines])
+
+
 def group_table(groups: Sequence[Group]) -> str:
     """Write accuracy and cost of each group: mean and 95 % interval over its runs.
 
@@ -133,7 +165,7 @@ def paired_table(groups: Sequence[Group]) -> str:
         cells = [_signed_spread(paired(first, other, key), signed[kinds[key]]) for key, _, _ in COLUMNS]
         rows.append([f"{first.label} − {other.label}", str(pairs), *cells])
     if not rows:
-        return '<p class="faint">No two methods were run with the same seed, so nothing can be paired.</p>'
+        return '<p class="faint">No two methods have runs of one seed that are done, so nothing can be paired.</p>'
     return turned_table(["difference", "seeds", *(name for _, name, _ in COLUMNS)], rows)
 
 
@@ -186,7 +218,7 @@ def difference_table(groups: Sequence[Group]) -> str:
     Returns:
         HTML; a sentence where nothing does.
     """
-    firsts = [group.runs[0] for group in groups]
+    firsts = [group.members[0] for group in groups]
     keys = differing_keys(firsts)
     if not keys:
         return '<p class="faint">The configurations differ in nothing but the seed.</p>'

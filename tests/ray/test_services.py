@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.exhaustive]
 PHASES = {
     "Ray starts": "",
     "packing": "dfl_ray.simulation.building:choose_packing",
-    "folder made": "dfl_ray.simulation.launch:_record_network",
+    "folder made": "dfl_ray.simulation.launch:record_network",
     "actors start": "actors.pool:RayBackend.await_ready",
     "train": "actors.pool:RayBackend.train",
     "plan": "actors.pool:RayBackend.plan",

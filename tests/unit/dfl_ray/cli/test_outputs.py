@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dfl_ray.simulation import calibrate, evaluate_again, export_device, replan
 from dfl_ray.simulation.launch import launch
 from dfl_ray.views import catalog, report
 from tests.conftest import small_config
+from tests.fake_run import Fake, write_fake_run
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,31 @@ def test_the_folder_is_made(command: str, made: Path, tmp_path: Path) -> None:
     assert main([*words, "-q"]) == 0
     assert Path(words[-1]).stat().st_size > 0
     assert load_run(made).last_round == 1
+
+
+def test_report_and_plot_take_folders_of_runs_and_leave_out_what_is_none(tmp_path: Path, capsys):
+    for name, seed in (("b", 1), ("a", 0), ("sweep/000-s0", 2)):
+        runs_dir = (tmp_path / name).parent
+        write_fake_run(runs_dir, Path(name).name, Fake(devices=4, rounds=2, seed=seed))
+    (tmp_path / "one.zip").touch()
+    (tmp_path / "empty").mkdir()
+    out = ["-o", str(tmp_path / "r.html"), "--json"]
+    wanted = [str(tmp_path / name) for name in ("a", "b", "sweep/000-s0")]
+    assert main(["report", str(tmp_path), *out]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["runs"] == wanted
+    everything = sorted(str(path) for path in tmp_path.iterdir())
+    assert main(["report", *everything, *out]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out.splitlines()[-1])["runs"] == wanted
+    left = [f"dfl-ray: `{tmp_path}/{name}` is left out: " for name in ("empty", "one.zip", "r.html")]
+    assert told.err == f"{left[0]}a folder without config.yaml\n{left[1]}a file\n{left[2]}a file\n"
+    picture = ["accuracy_over_rounds", "-o", str(tmp_path / "x.json")]
+    assert main(["plot", *everything, *picture]) == 0 and main(["plot", str(tmp_path), *picture]) == 0
+    capsys.readouterr()
+    for words, said in (
+        ([everything[0], str(tmp_path / "mistyped")], "mistyped` is not a run. Got: no such folder"),
+        ([str(tmp_path / "one.zip")], "one.zip` is not a run. Got: a file"),
+        ([str(tmp_path / "one.zip"), str(tmp_path / "empty")], "None of these is a run"),
+    ):
+        assert main(["report", *words]) == 2
+        assert said in capsys.readouterr().err

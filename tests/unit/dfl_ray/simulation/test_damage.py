@@ -139,7 +139,13 @@ def test_what_only_reads_a_run_takes_the_older_checkpoint_too_and_says_so(run: P
         newest_state(run)
     for words in (["evaluate", str(run)], ["export", str(run), str(run / "out")]):
         assert main(words) == 2
-        assert f"dfl-ray resume {run}" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "that of round 2 was saved. " in said and "from a copy" in said and "resume" not in said
+    begun = RunFolder.open(run)
+    begun.truncate(1)  # as if it had stopped in its second round
+    begun.close()
+    with pytest.raises(InputError, match=f"until it has saved one: dfl-ray resume {run}"):
+        newest_state(run)
 
 
 def part(table: str) -> str:

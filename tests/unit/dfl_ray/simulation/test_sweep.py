@@ -194,3 +194,27 @@ def test_a_sweep_some_of_whose_runs_could_ask_nobody_has_its_summary_and_report(
         t.name: {"accuracy_mean": a, **one} for t, a in zip(trials, (0.5, 0.25, None, 0.75), strict=True)
     }
     assert summary_rows(trials, found)[1]["difference"] == 0.5
+
+
+def test_a_sweep_says_once_which_keys_a_method_drops_and_q_quietens_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("actors.sweep.run_trials", lambda *_: {"x": "ValueError: no"})
+    source = tmp_path / "mine.yaml"
+    source.write_text("method: {type: sparse_orthogonal, rank: 8, density: 0.2}\n")
+    words = ["sweep", str(source), "method=dlora,ffa", "seeds=2", f"runtime.runs_dir={tmp_path}", "name=s"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert said.err.count("density") == 2 and "the same words and name=s" in said.out
+    for quiet in ([*words, "-q", "name=t"], ["-q", *words, "name=u"]):
+        assert main(quiet) == 1
+        said = capsys.readouterr()
+        assert said.out == "" and "failed: x: ValueError: no" in said.err
+
+
+def test_a_sweep_that_is_interrupted_says_to_repeat_its_words(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("actors.sweep.run_trials", stop)
+    assert main(["sweep", *SMALL_RUN, "seeds=2", f"runtime.runs_dir={tmp_path}", "name=s"]) == 130
+    said = capsys.readouterr().err
+    assert said == "dfl-ray: Interrupted. Go on with the same words and name=s\n"

@@ -10,7 +10,7 @@ import pytest
 
 from dfl_ray import views
 from dfl_ray.errors import InputError
-from dfl_ray.records import Run
+from dfl_ray.records import Run, load_run
 from dfl_ray.records.words import size
 from tests.fake_run import TASKS, Fake, write_fake_run
 
@@ -104,3 +104,40 @@ def test_a_seed_counts_once_however_often_it_was_run(tmp_path: Path):
     )
     with pytest.raises(InputError, match="is named twice"):
         views.write_report([paths[0], paths[1], tmp_path / "b" / ".." / "a"], tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+def test_runs_that_are_not_done_are_named_and_count_in_no_mean(tmp_path: Path, state: str):
+    """In the report and in the dashboard's tables alike, also where a pair of theirs would be done."""
+    from dfl_ray.dashboard.library import Library
+    from dfl_ray.dashboard.pages import compared_tables
+
+    fakes = {"a": Fake(rounds=2), "b": Fake(rounds=2, seed=1), "d": Fake(rounds=2, method="dlora")}
+    whole = [write_fake_run(tmp_path, name, fake) for name, fake in fakes.items()]
+    part = write_fake_run(tmp_path, "part", Fake(rounds=2, seed=2, final=0.1, state=state))
+    beside = write_fake_run(tmp_path, "beside", Fake(rounds=2, seed=2, method="dlora"))
+    page = body(views.write_report([*whole, beside, part], tmp_path / "r.html"))
+    table = compared_tables(Library(tmp_path), ["a", "b", "d", "beside", "part"])
+    without = compared_tables(Library(tmp_path), ["a", "b", "d", "beside"])
+    for text in (page, table):
+        assert f"Run part is in state <b>{state}</b>: 2 of 2 rounds are recorded" in text
+        assert "Run part is not done and counts in no mean and no difference" in text
+    means = re.findall(r"[−+\d.]+ (?:%|points)(?: ± [\d.]+ (?:%|points))?", without.split("Single runs")[0])
+    assert means and all(mean in page for mean in means) and "counts in no mean" not in without
+    assert means == re.findall(
+        r"[−+\d.]+ (?:%|points)(?: ± [\d.]+ (?:%|points))?", table.split("Single runs")[0]
+    )
+
+
+def test_runs_none_of_which_is_done_are_compared_without_means(tmp_path: Path):
+    going = [
+        write_fake_run(tmp_path, method, Fake(rounds=2, method=method, state="running"))
+        for method in ("dlora", "ffa")
+    ]
+    page = body(views.write_report(going, tmp_path / "r.html"))
+    assert "could not be drawn" not in page and "so nothing can be paired" in page
+    assert page.count("counts in no mean") == 2
+    assert [trace.name for trace in views.accuracy_of_runs(list(map(load_run, going))).data] == [
+        "dlora, not done",
+        "ffa, not done",
+    ]

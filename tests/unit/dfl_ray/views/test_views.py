@@ -121,6 +121,15 @@ def test_cost_bars_average_seeds_with_a_student_interval(runs_dir: Path, run: Ru
     assert differing_keys([seeds[0], dlora]) == ["rounds", "method.type", "method.rule"]
 
 
+def test_how_often_a_run_was_evaluated_sets_no_group_apart_and_the_score_does(tmp_path: Path):
+    groups = []
+    for words in ("every: 2", "every: 3", "score: exact_match"):
+        path = write_fake_run(tmp_path, words.replace(": ", "_"), Fake(rounds=2, seed=len(groups)))
+        (path / "config.yaml").write_text(f"{(path / 'config.yaml').read_text()}\nevaluate:\n  {words}\n")
+        groups.append(load_run(path))
+    assert [len(group.runs) for group in find_groups(groups)] == [2, 1]
+
+
 def test_cost_to_a_target_is_that_of_the_first_evaluation_that_reaches_it(run: Run):
     x, y = mean_curve(run, "bytes")
     target = (y[1] + y[2]) / 2
