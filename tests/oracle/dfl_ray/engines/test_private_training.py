@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dfl_ray.config.load import load_config
 from dfl_ray.config.methods import DloraConfig
 from dfl_ray.config.privacy import PrivacyConfig
 from dfl_ray.engines import private
+from dfl_ray.engines.gpu.make import large_decoder
 from dfl_ray.engines.leaves import Leaves
 from dfl_ray.engines.private import (
     ExampleNoise,
@@ -43,14 +45,17 @@ def noise_of(expected, clip=1.0, multiplier=0.0):
     )
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("trains", [("b",), ("a", "b")])
-def test_gradients_of_rows_equal_those_of_one_row_at_a_time(adapted, token_tasks, trains):
+def test_gradients_of_rows_equal_those_of_one_row_at_a_time(adapted, token_tasks, trains, large):
+    model = copy(adapted.model)
+    model.large = large_decoder(model.model, "on") if large else None
     layout = Layout(adapted.layers, RANK, trains)
     theta = adapted.theta(layout, 2)
     static = None if "a" in trains else adapted.static_a(2, RANK)
     owner = torch.tensor([0, 1, 1, 0])
     rows = [(token_tasks[k % 2].train, 3 * k) for k in range(4)]
-    found, losses = row_gradients(adapted.model, layout, theta, owner, rows, scale=2.0, static_a=static)
+    found, losses = row_gradients(model, layout, theta, owner, rows, scale=2.0, static_a=static)
     for k, row in enumerate(rows):
         one = owner[k : k + 1]
         leaves = Leaves(

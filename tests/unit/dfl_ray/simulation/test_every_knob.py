@@ -180,7 +180,8 @@ TOPOLOGY: dict[str, dict[str, tuple[str, ...]]] = {
     # graph -> key -> its other value, and keys under which it acts
     "clustered": {
         "min_snr_db": ("25",), "reach": ("relay",), "mixing": ("", "has none but for the method"),
-        "max_degree": ("2",), "min_gap": ("0.9",), "gateways_per_pair": ("3", "devices.partition.type=one_each", "devices.partition.min_holders=2"),
+        "max_degree": ("2",), "min_gap": ("0.9",),
+        "gateways_per_pair": ("3", "devices.partition.type=one_each", "devices.partition.min_holders=2"),
         "airtime_weight": ("9", "collision_weight=1"), "energy_weight": ("50", "devices.classes=mixed"),
         "collision_weight": ("50",), "interference_factor": ("9", "collision_weight=1"), "by": ("similarity",),
         "features_path": ("none.npy",), "clusters": ("3",), "strict": ("true", "max_degree=1"), "features": ("", ""),
