@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dfl_ray.models.gguf_folder import gguf_folder
 from dfl_ray.models.gguf_header import is_gguf
-from dfl_ray.models.paths import SMOLLM2, SMOLLM2_HUB, embedded_path, packaged_file
+from dfl_ray.models.paths import SMOLLM2, SMOLLM2_HUB, local_path
 
 
 def base_path(name: str) -> str:
@@ -22,9 +20,7 @@ def base_path(name: str) -> str:
     Raises:
         InputError: The GGUF file can't be used.
     """
-    if name == "embedded":
-        return str(embedded_path())
-    path = packaged_file(name) or Path(name).expanduser()
+    path = local_path(name)
     if is_gguf(path):
         return str(gguf_folder(path))
     if name == SMOLLM2:

@@ -28,6 +28,18 @@ def embedded_path() -> Path:
     return folder
 
 
+def local_path(name: str) -> Path:
+    """Where a base model of a name would lie on this machine; nothing is read, and nothing need be there.
+
+    Args:
+        name: `model.name`.
+
+    Returns:
+        The embedded model's folder, a package's GGUF file, or the name as a path.
+    """
+    return embedded_path() if name == "embedded" else packaged_file(name) or Path(name).expanduser()
+
+
 def packaged_file(name: str) -> Path | None:
     """The GGUF file that an installed package brings for a model's name.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.engines.memory import WIDE
-from dfl_ray.models.paths import embedded_path
+from dfl_ray.models.paths import local_path
 
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm BF16"}
 """Words of /proc/cpuinfo for instructions that multiply bfloat16 -> what they are called."""
@@ -92,9 +92,7 @@ def model_width(config: Config) -> int | None:
     Args:
         config: Any configuration.
     """
-    name = config.model.name
-    folder = embedded_path() if name == "embedded" else Path(name).expanduser()
-    described = folder / "config.json"
+    described = local_path(config.model.name) / "config.json"
     if not described.is_file():
         return None
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dfl_ray.config.schema import Config, ModelConfig
 from dfl_ray.engines.memory import value_bytes
 from dfl_ray.packing import machine
@@ -64,10 +62,9 @@ def base_mb(section: ModelConfig) -> float | None:
     """
     from dfl_ray.models.folder import stored_values
     from dfl_ray.models.gguf_header import is_gguf, read_gguf_header
-    from dfl_ray.models.paths import embedded_path, packaged_file
+    from dfl_ray.models.paths import local_path
 
-    name = section.name
-    path = embedded_path() if name == "embedded" else packaged_file(name) or Path(name).expanduser()
+    path = local_path(section.name)
     if path.is_dir():
         values = stored_values(path)
     else:
