@@ -1,7 +1,7 @@
 """What each part of the method is worth: one setting changed at a time, one figure and table for each question.
 
 `python benchmarks/ablations.py --seeds 3 --json` runs every entry of `benchmarks.ablation_entries` with every seed
-through the machinery of `benchmarks.methods` (each run in a process of its own; finished runs are kept and read again,
+through `benchmarks.kept_runs` (each run in a process of its own; finished runs are kept and read again,
 runs cut short are resumed, settings that entries share are run once), prints a table an entry, writes a chart an entry
 and prints one JSON object. Intervals are 95 % over seeds. `--only projection,masks` picks entries.
 
@@ -15,7 +15,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import kept_runs
 from benchmarks.ablation_entries import ABLATIONS, Ablation, ours
-from benchmarks.comparison import Curve, Curves, Interval, curve_of, over_bytes, paired, plain
+from benchmarks.comparison import Curve, Curves, Interval, over_bytes, paired, plain
+from benchmarks.kept_runs import make_job, say
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.methods import carry_out, cells, make_job, say, table
+from benchmarks.methods import cells, table
 from benchmarks.result import with_origin
 
 SETTING = (
@@ -88,10 +89,12 @@ def rows_of(entry: Ablation, curves: Curves) -> list[Row]:
     out: list[Row] = []
     for series in entry.series:
         for point in series.points:
-            runs = curves[point.label]
+            runs = curves.get(point.label)
+            if runs is None:  # it diverged
+                continue
             value = Interval.of([value_of(c, series.figure) for c in runs.values()])
             figures = {f: Interval.of([c.figures[f] for c in runs.values()]) for f in FIGURES}
-            both = {label: curves[label] for label in (base, point.label)}
+            both = {label: curves[label] for label in (base, point.label) if label in curves}
             difference = paired(both, point.label, lambda c: c.figures["accuracy"]).get(base, SAME)
             out.append(Row(series.name, point.x, point.label, value, figures, difference))
     return out
@@ -114,6 +117,8 @@ def draw(path: Path, entry: Ablation, rows: Sequence[Row], curves: Curves) -> No
     lines: dict[str, tuple[list[float], list[float]]] = {}
     spreads: dict[str, list[float]] = {}
     for series in entry.series:
+        if not any(p.label in curves for p in series.points):
+            continue
         if entry.kind == "curve":
             xs, values = over_bytes(curves[series.points[0].label])
         else:
@@ -166,13 +171,7 @@ def run_all(labels: Sequence[str], asked: argparse.Namespace, folder: Path) -> C
     settings = (*SETTING, *asked.overrides)
     jobs = [make_job(x, seed, asked.preset, settings, folder) for seed in range(asked.seeds) for x in labels]
     say(f"{len(jobs)} runs, {sum(not (j.path / 'run.json').is_file() for j in jobs)} of them new")
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for future in [pool.submit(carry_out, job) for job in jobs]:
-            future.result()
-    curves: dict[str, dict[int, Curve]] = {}
-    for job in jobs:
-        curves.setdefault(job.label, {})[job.seed] = curve_of(job.path, job.label)
-    return curves
+    return kept_runs.run_all(jobs, asked.jobs, needed=[ours()])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

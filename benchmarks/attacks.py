@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from benchmarks.claim import markdown
 from benchmarks.comparison import plain
-from benchmarks.methods import say
+from benchmarks.kept_runs import say
 from benchmarks.result import with_origin
 from dfl_ray.config.load import load_config
 from dfl_ray.devices.faulty import drawn_faults

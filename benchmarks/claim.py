@@ -37,7 +37,7 @@ def facts(label: str, overrides: Sequence[str] = (), preset: str | None = None) 
     Returns:
         The facts, in words.
     """
-    from benchmarks.methods import settings_of
+    from benchmarks.kept_runs import settings_of
     from dfl_ray.config.load import load_config
     from dfl_ray.methods.spec import method_spec
 

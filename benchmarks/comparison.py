@@ -149,10 +149,15 @@ class Interval:
 
 
 def over_bytes(runs: Mapping[int, Curve]) -> tuple[list[float], list[Interval]]:
-    """Mean MB sent and accuracy at every evaluation, the base model left out."""
-    points = [c.points[c.points["round"] > 0] for c in runs.values()]
-    spent = np.mean([p["payload_bytes"].to_numpy(float) for p in points], axis=0) / 1e6
-    accuracy = np.array([p["accuracy"].to_numpy(float) for p in points]).T
+    """Mean MB sent and accuracy at every evaluation, the base model left out.
+
+    A run that has ended before others keeps its last values; rounds before the latest first evaluation are left out.
+    """
+    points = [c.points[c.points["round"] > 0].set_index("round") for c in runs.values()]
+    rounds = sorted({r for p in points for r in p.index if r >= max(q.index[0] for q in points)})
+    kept = [p.reindex(p.index.union(rounds)).ffill().loc[rounds] for p in points]
+    spent = np.mean([p["payload_bytes"].to_numpy(float) for p in kept], axis=0) / 1e6
+    accuracy = np.array([p["accuracy"].to_numpy(float) for p in kept]).T
     return spent.tolist(), [Interval.of(list(a)) for a in accuracy]
 
 

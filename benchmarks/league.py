@@ -29,8 +29,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.comparison import Curve, Interval, curve_of
+from benchmarks.kept_runs import Job, carry_out, carry_out_here, diverged, say, settings_of, state_of
 from benchmarks.league_tables import OURS, REFERENCE, draw, report, summary
-from benchmarks.methods import Job, carry_out, carry_out_here, say, settings_of, state_of, told
+from benchmarks.methods import told
 from benchmarks.tuning import FIRST_SEED, rate_label
 
 T = TypeVar("T")
@@ -151,7 +152,7 @@ def _try(
     """Add mean accuracies at rates to `found`, unless `finished` asks for no run and one is missing."""
     wanted = [(rate, FIRST_SEED + k) for rate in rates for k in range(seeds)]
     jobs = [setting.job(rate_label(method, rate), seed, trial=True) for rate, seed in wanted]
-    if finished and any(state_of(job.path) is None for job in jobs):
+    if finished and any(state_of(job.path) != "done" and not diverged(job.path) for job in jobs):
         return False
     scores = setting.each(lambda x: trial(setting, rate_label(method, x[0]), x[1]), wanted)
     for k, rate in enumerate(rates):

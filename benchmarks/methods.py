@@ -3,23 +3,17 @@
 `python benchmarks/methods.py --methods sparse_orthogonal,dlora --seeds 5 --json` runs every method with every seed
 on the same radio, graph, data and steps, each run in a process of its own, and prints the three tables, the
 paired differences to sparse-and-orthogonal LoRA with 95 % confidence intervals, and one JSON object. Finished runs
-are kept in the folder and read again; a run cut short is resumed. A method may carry settings of its own, of its
-section or of another: `sparse_orthogonal:density=0.25:topology.max_degree=2`. Any `key=value` holds for all.
+are kept in the folder and read again (`benchmarks.kept_runs`); a run cut short is resumed; a method of which a run
+diverges is left out and told. A method may carry settings of its own, of its section or of another:
+`sparse_orthogonal:density=0.25:topology.max_degree=2`. Any `key=value` holds for all.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,129 +22,9 @@ if __package__ in (None, ""):
 
 from benchmarks import comparison
 from benchmarks.comparison import AXES, Curves, Interval, plain
+from benchmarks.kept_runs import DIVERGED, OTHER_COMMITS, make_job, run_all
 from benchmarks.machine import machine
 from benchmarks.result import with_origin
-from dfl_ray.config.load import override_texts
-from dfl_ray.records.lock import acquire
-
-BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2", "checkpoint.every=10")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to make.
-
-    Attributes:
-        label: Method and settings, as asked for.
-        seed: Seed.
-        arguments: What `dfl-ray run` is given besides name and folder.
-        path: The run folder.
-    """
-
-    label: str
-    seed: int
-    arguments: tuple[str, ...]
-    path: Path
-
-
-def make_job(label: str, seed: int, preset: str | None, overrides: Sequence[str], folder: Path) -> Job:
-    """The run of one method and seed; its folder's name tells it from runs with other settings."""
-    from dfl_ray.methods.table import METHODS
-
-    method = label.split(":")[0]
-    every_rule = ["evaluate.rules=[all]"] if len(METHODS[method].spec.rules) > 1 else []
-    named, *settings = settings_of(label)
-    arguments = (
-        *([preset] if preset else []), *BASE, *every_rule, named, *overrides, *settings, f"seed={seed}",
-    )  # fmt: skip
-    digest = hashlib.blake2b("\n".join(arguments).encode(), digest_size=4).hexdigest()
-    return Job(label, seed, arguments, folder / f"{method}-s{seed}-{digest}")
-
-
-def settings_of(label: str) -> list[str]:
-    """A label as settings of the command line: `dlora:precision=int8` is `method=dlora method.precision=int8`."""
-    method, *settings = label.split(":")
-    own = (s if "." in s.split("=")[0] or s.startswith("rounds=") else f"method.{s}" for s in settings)
-    return [f"method={method}", *own]
-
-
-def state_of(path: Path) -> str | None:
-    """State of a run folder, None where there is none."""
-    info = path / "run.json"
-    return json.loads(info.read_text(encoding="utf-8")).get("state") if info.is_file() else None
-
-
-def carry_out(job: Job) -> None:
-    """Make one run unless it is there already.
-
-    Raises:
-        RuntimeError: It failed.
-        InputError: Another process is making it.
-    """
-    state = state_of(job.path)
-    if state == "done":
-        return
-    _in_no_use(job)
-    began = time.perf_counter()
-    resumed = (
-        state is not None
-        and (job.path / "checkpoints").is_dir()
-        and any((job.path / "checkpoints").iterdir())
-    )
-    if resumed:
-        command = ["resume", str(job.path)]
-    else:
-        shutil.rmtree(job.path, ignore_errors=True)
-        own = override_texts({"name": job.path.name, "runtime.runs_dir": job.path.parent})
-        command = ["run", *job.arguments, *own]
-    done = subprocess.run(
-        [sys.executable, "-m", "dfl_ray", *command, "--json"],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[1], check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"{job.label}, seed {job.seed}, failed:\n{(done.stderr or done.stdout)[-2000:]}")
-    say(f"{job.label} seed {job.seed}: {time.perf_counter() - began:.0f} s")
-
-
-def carry_out_here(job: Job) -> None:
-    """Make one run in this process unless it is there already: for many short runs, which start-up would dominate."""
-    from dfl_ray.config.load import load_config
-    from dfl_ray.simulation.launch import launch
-
-    if state_of(job.path) == "done":
-        return
-    _in_no_use(job)
-    shutil.rmtree(job.path, ignore_errors=True)
-    began_s = time.process_time()
-    own = override_texts(
-        {"name": job.path.name, "runtime.runs_dir": job.path.parent, "runtime.report": False}
-    )
-    launch(load_config(None, [*job.arguments, *own]), json=True)
-    say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
-
-
-def _in_no_use(job: Job) -> None:
-    """Refuse to touch a folder that another process writes to."""
-    if job.path.is_dir():
-        acquire(job.path).release()
-
-
-def say(text: str) -> None:
-    """A line for people, apart from the results."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def run_all(jobs: Sequence[Job], workers: int) -> Curves:
-    """Make what is missing, `workers` processes at a time, and read all runs."""
-    with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(carry_out, job) for job in jobs]:
-            future.result()
-    curves: dict[str, dict[int, comparison.Curve]] = {}
-    for job in jobs:
-        curves.setdefault(job.label, {})[job.seed] = comparison.curve_of(job.path, job.label)
-    return curves
-
 
 FIGURES: Mapping[str, tuple[str, float, int]] = {
     "accuracy": ("accuracy %", 100, 1),
@@ -329,6 +203,7 @@ def told(result: Mapping[str, Any], asked: argparse.Namespace, **facts: Any) -> 
         The figures with seeds, overrides and machine.
     """
     whole = {**result, "seeds": asked.seeds, "overrides": asked.overrides, "machine": machine(), **facts}
+    whole |= {"diverged": sorted(DIVERGED), "kept_from_commits": sorted(OTHER_COMMITS)}
     if asked.json:
         print(json.dumps(plain(with_origin(whole))))
     return whole
@@ -378,12 +253,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for seed in range(asked.seeds)
         for x in labels
     ]
-    curves = run_all(jobs, asked.jobs)
+    curves = run_all(jobs, asked.jobs, needed=(ours, reference))
     result = summarise(curves, ours, reference)
     print(show(result, reference, ours))
+    found = told(result | {"preset": asked.preset}, asked)
     if asked.chart:
         draw(asked.chart, curves)
-    return told(result | {"preset": asked.preset}, asked)
+    return found
 
 
 if __name__ == "__main__":

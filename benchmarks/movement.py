@@ -22,8 +22,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.comparison import Curve, Interval, curve_of
+from benchmarks.kept_runs import Job, carry_out_here, make_job
 from benchmarks.line_chart import Axis, save_chart
-from benchmarks.methods import Job, carry_out_here, cells, make_job, table, told
+from benchmarks.methods import cells, table, told
 
 SETTING = (
     "rounds=12", "devices.count=12", "devices.area_m=[500,500]", "method.local_steps=5", "method.batch_rows=8",

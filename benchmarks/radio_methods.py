@@ -26,7 +26,7 @@ if __package__ in (None, ""):
 import numpy as np
 
 from benchmarks.comparison import Curve, Interval, curve_of
-from benchmarks.methods import say, settings_of, state_of
+from benchmarks.kept_runs import say, settings_of, state_of
 from benchmarks.result import with_origin
 
 METHODS = "sparse_orthogonal,dlora,fedsa,choco,ffa"

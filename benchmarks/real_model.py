@@ -25,7 +25,8 @@ if __package__ in (None, ""):
 from benchmarks import comparison, tuning
 from benchmarks.claim import EVERY_ROUND_INT8, MULTICAST, markdown
 from benchmarks.comparison import Curves, Interval, paired
-from benchmarks.methods import make_job, run_all, say, told
+from benchmarks.kept_runs import make_job, run_all, say
+from benchmarks.methods import told
 from benchmarks.router_controls import ASKED, as_json, table
 from dfl_ray.config.load import override_texts
 
@@ -170,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             for x in rows.values()
         ]
         say(f"{graph}: {len(jobs)} runs")
-        curves = run_all(jobs, asked.jobs)
+        curves = run_all(jobs, asked.jobs, needed=(rows["sparse_orthogonal"], rows["dlora"]))
+        rows = {row: label for row, label in rows.items() if label in curves}
         print(
             f"Graph {graph}, seeds 0 to {asked.seeds - 1}:\n\n{table(rows, curves, overrides, asked.preset)}\n"
         )

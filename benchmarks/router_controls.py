@@ -19,7 +19,8 @@ if __package__ in (None, ""):
 
 from benchmarks.claim import EVERY_ROUND_INT8, MULTICAST, facts, markdown, mean_text
 from benchmarks.comparison import Curve, Curves, paired
-from benchmarks.methods import make_job, run_all, say, told
+from benchmarks.kept_runs import make_job, run_all, say
+from benchmarks.methods import told
 
 CUES = ("strong", "weak", "none")
 ASKED = "evaluate.rules=[oracle]"
@@ -122,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for label in rows.values()
     ]
     say(f"{len(jobs)} runs, {sum(not (j.path / 'run.json').is_file() for j in jobs)} of them new")
-    curves = run_all(jobs, asked.jobs)
+    curves = run_all(jobs, asked.jobs, needed=[rows["sparse_orthogonal"] for rows in cues.values()])
+    cues = {cue: {r: x for r, x in rows.items() if x in curves} for cue, rows in cues.items()}
     for cue, rows in cues.items():
         print(f"Cue {cue}, seeds 0 to {asked.seeds - 1}:\n\n{table(rows, curves, asked.overrides)}\n")
     return told({cue: as_json(rows, curves) for cue, rows in cues.items()}, asked)

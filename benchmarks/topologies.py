@@ -31,7 +31,8 @@ if __package__ in (None, ""):
 import numpy as np
 
 from benchmarks.comparison import Interval, curve_of
-from benchmarks.methods import Job, carry_out_here, cells, make_job, table, told
+from benchmarks.kept_runs import Job, carry_out_here, make_job
+from benchmarks.methods import cells, table, told
 from benchmarks.result import with_origin
 from channels.channel import Channel
 from dfl_ray.config.load import load_config

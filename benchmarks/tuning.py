@@ -4,7 +4,8 @@
 rates of `RATES`, then, at the best, three settings of its own (`KNOBS`; three rates around the best where it has
 none), and writes the best to a small file, which `benchmarks/methods.py --tuned` reads. Accuracy is the mean
 over devices, tasks and seeds on `tasks.validation_rows`; seeds count from `FIRST_SEED`.
-Runs are made by `benchmarks.methods`: finished ones are kept and read again. Any `key=value` holds for all.
+Runs are made by `benchmarks.kept_runs`: finished ones are kept and read again, diverged ones count as 0.
+Any `key=value` holds for all.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import Interval
-from benchmarks.methods import make_job, run_all, say
+from benchmarks.comparison import Curve, Interval
+from benchmarks.kept_runs import make_job, run_all, say
 
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 FIRST_SEED = 1000
@@ -63,6 +64,11 @@ def tuned(method: str, measure: Measure) -> dict[str, Any]:
     return {"best": winner, "accuracy": tried[winner], "trials": tried}
 
 
+def _mean(runs: Mapping[int, Curve], seeds: Sequence[int]) -> float:
+    """Mean accuracy over seeds; one that diverged counts as 0."""
+    return Interval.of([runs[s].figures["accuracy"] if s in runs else 0.0 for s in seeds]).mean
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -91,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
         jobs = [make_job(label, seed, asked.preset, overrides, folder) for label in labels for seed in seeds]
         curves = run_all(jobs, asked.jobs)
-        return {x: Interval.of([c.figures["accuracy"] for c in curves[x].values()]).mean for x in labels}
+        return {x: _mean(curves.get(x, {}), seeds) for x in labels}
 
     found: dict[str, Any] = {}
     for method in asked.methods.split(","):

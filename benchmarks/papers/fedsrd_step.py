@@ -30,7 +30,8 @@ import numpy as np
 
 from benchmarks.claim import markdown
 from benchmarks.comparison import Interval, curve_of
-from benchmarks.methods import carry_out_here, told
+from benchmarks.kept_runs import carry_out_here
+from benchmarks.methods import told
 from benchmarks.papers.run import HERE, job, read_claim
 from dfl_ray.lora.layout import Factor
 from dfl_ray.methods import fedsrd

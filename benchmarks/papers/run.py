@@ -25,7 +25,8 @@ if __package__ in (None, ""):
 
 from benchmarks.claim import markdown
 from benchmarks.comparison import Curve, Interval, curve_of
-from benchmarks.methods import BASE, Job, carry_out_here, say, told
+from benchmarks.kept_runs import BASE, Job, carry_out_here, say
+from benchmarks.methods import told
 
 HERE = Path(__file__).resolve().parent
 

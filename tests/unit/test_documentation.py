@@ -70,3 +70,29 @@ def test_files_named_in_the_documentation_exist(page):
     missing = [x for x in named if not (ROOT / x).exists()]
     missing += [x for x in linked if not (page.parent / x).exists()]
     assert not missing
+
+
+def test_who_uses_task_labels_is_told_as_the_registry_has_it():
+    from dfl_ray.methods.table import METHODS
+
+    told = []
+    for page in PAGES:
+        for table in re.findall(r"(?m)^\| *(?:method)? *\| task labels.*\n((?:\|.*\n)+)", page.read_text()):
+            for line in table.splitlines()[1:]:
+                name = re.match(r"\w*", line.split("|")[1].strip(" `*"))[0]
+                if name in METHODS:
+                    told.append((name, line.split("|")[2].strip()))
+    assert len(told) > 50
+    assert {(n, x) for n, x in told} == {(n, "yes" if METHODS[n].spec.task_labels else "no") for n, _ in told}
+
+
+def test_the_verdicts_on_papers_are_counted_right():
+    page = (ROOT / "docs/papers.md").read_text()
+    verdicts = re.findall(r"\| (held|not held|open) \|$", page, re.MULTILINE)
+    number = {"Three": 3, "Four": 4, "Five": 5, "Six": 6, "three": 3, "four": 4, "five": 5, "six": 6}
+    held, refuted, left = re.search(r"(\w+) held, (\w+) not, (\w+) open\.", page).groups()
+    first = page.index("| claim | of |")
+    table = verdicts[: page[first : page.index(f"{held} held")].count("\n| ")]
+    assert [number[x] for x in (held, refuted, left)] == [
+        table.count(x) for x in ("held", "not held", "open")
+    ]

@@ -12,8 +12,8 @@ import pytest
 from benchmarks import ablations
 from benchmarks.ablation_entries import ABLATIONS, OURS, ours
 from benchmarks.comparison import STATE, Curve
+from benchmarks.kept_runs import make_job
 from benchmarks.line_chart import COLORS, Axis, save_chart
-from benchmarks.methods import make_job
 
 SVG = "{http://www.w3.org/2000/svg}"
 RULES = (

@@ -16,12 +16,11 @@ from benchmarks.comparison import (
     at_equal,
     common_budget,
     headline,
+    over_bytes,
     paired,
     plain,
     share_to_reach,
 )
-from dfl_ray.errors import InputError
-from dfl_ray.records.lock import acquire
 from tests.conftest import SMALL_RUN
 
 
@@ -54,16 +53,19 @@ def test_accuracy_is_interpolated_and_kept_beyond_the_end(curves):
     assert one.cost_of("payload_bytes", 0.95) == float("inf")
 
 
-def test_a_run_that_another_process_is_making_is_left_alone(tmp_path):
-    job = methods.make_job("dlora", 0, None, SMALL_RUN, tmp_path)
-    job.path.mkdir()
-    (job.path / "run.json").write_text('{"state": "running"}', encoding="utf-8")
-    lock = acquire(job.path)
-    for carry_out in (methods.carry_out, methods.carry_out_here):
-        with pytest.raises(InputError, match="Another run is writing"):
-            carry_out(job)
-    lock.release()
-    assert (job.path / "run.json").is_file()
+def test_a_run_that_ends_early_keeps_its_last_values_in_the_chart():
+    long, short = (
+        curve("dlora", 0, [0, 2e6, 4e6, 6e6], [0.1, 0.2, 0.4, 0.6]),
+        curve("dlora", 1, [0, 2e6, 4e6], [0.1, 0.4, 0.8]),
+    )
+    for one in (long, short):
+        one.points["round"] = np.arange(len(one.points))
+    spent, accuracy = over_bytes({0: long, 1: short})
+    assert spent == pytest.approx([2, 4, 5])
+    assert [a.mean for a in accuracy] == pytest.approx([0.3, 0.6, 0.7])
+    late = curve("dlora", 2, [0, 9e6], [0.1, 0.9])
+    late.points["round"] = [0, 2]
+    assert over_bytes({0: long, 2: late})[0] == pytest.approx([6.5, 7.5])
 
 
 def test_common_budget_is_the_cheapest_that_sends(curves):
@@ -94,12 +96,6 @@ def test_headline_says_what_is_met(curves):
         "a_tenth_of_radio_energy_j": True, "its_accuracy_at_3_percent_of_its_bytes": False,
     }  # fmt: skip
     assert plain({"x": (float("inf"), Interval(0.5, float("nan"), 1))}) == {"x": [None, [0.5, None]]}
-
-
-def test_settings_of_one_method_do_not_reach_the_others(tmp_path):
-    job = methods.make_job("dlora:rank=4:topology.max_degree=2", 3, None, ["rounds=2"], tmp_path)
-    assert job.arguments[-4:] == ("rounds=2", "method.rank=4", "topology.max_degree=2", "seed=3")
-    assert job.path != methods.make_job("dlora:rank=5", 3, None, ["rounds=2"], tmp_path).path
 
 
 @pytest.mark.exhaustive  # two whole commands

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import real_model
-from benchmarks.methods import settings_of
+from benchmarks.kept_runs import settings_of
 from dfl_ray.config.load import load_config
 
 

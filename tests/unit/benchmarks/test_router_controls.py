@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import router_controls
 from benchmarks.claim import Facts, facts, markdown
-from benchmarks.methods import settings_of
+from benchmarks.kept_runs import settings_of
 from dfl_ray.config.describe import describe
 from dfl_ray.config.load import load_config
 
