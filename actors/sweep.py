@@ -11,6 +11,7 @@ from typing import Any
 
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError, Interrupted
+from dfl_ray.simulation.sweep import is_done
 
 
 def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], None]) -> dict[str, str]:
@@ -36,7 +37,7 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         raise InputError(
             "A sweep needs Ray Tune", got="it is not installed", change="`pip install 'dfl-ray[tune]'`"
         ) from None
-    waiting = [config for config in configs if not _is_done(folder / str(config.name), config.rounds)]
+    waiting = [config for config in configs if not is_done(folder / str(config.name), config.rounds)]
     say(f"{len(waiting)} of {len(configs)} runs to do in {folder}")
     if not waiting:
         return {}
@@ -62,7 +63,7 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         if error is not None:
             failed[str(config.name)] = str(error).strip().splitlines()[-1]
     done = len(configs) - len(waiting)
-    done += sum(_is_done(folder / str(config.name), config.rounds) for config in waiting)
+    done += sum(is_done(folder / str(config.name), config.rounds) for config in waiting)
     if done + len(failed) < len(configs):  # Tune itself takes Ctrl-C and returns
         raise Interrupted(
             f"Interrupted: {done} of {len(configs)} runs are done. Go on with the same words and name={folder.name}"
@@ -140,21 +141,15 @@ def _run_one(given: dict[str, Any]) -> dict[str, float]:
     config = Config.model_validate_json(given["config"])
     folder = Path(config.runtime.runs_dir) / str(config.name)
     begun = (folder / "run.json").is_file()
-    outcome = resume(folder, _longer(folder, config), json=True) if begun else launch(config, json=True)
+    outcome = resume(folder, _as_wanted(folder, config), json=True) if begun else launch(config, json=True)
     return {"accuracy": float(outcome.summary["accuracy_mean"] or 0.0)}
 
 
-def _longer(folder: Path, config: Config) -> list[str]:
-    """What lengthens a run that has begun to the rounds that are wanted."""
+def _as_wanted(folder: Path, config: Config) -> list[str]:
+    """Overrides with which a run that has begun goes on as the sweep says now, to the rounds that are wanted."""
+    from dfl_ray.simulation.lengthen import as_given
     from dfl_ray.simulation.resuming import own_config
 
-    return [f"rounds={config.rounds}"] if own_config(folder).rounds < config.rounds else []
-
-
-def _is_done(folder: Path, rounds: int) -> bool:
-    from dfl_ray.records.info import read_info
-    from dfl_ray.simulation.resuming import own_config
-
-    if not (folder / "run.json").is_file() or read_info(folder / "run.json").get("state") != "done":
-        return False
-    return own_config(folder).rounds >= rounds
+    own = own_config(folder)
+    longer = [f"rounds={config.rounds}"] if own.rounds < config.rounds else []
+    return [*longer, *as_given(own, config, folder)]

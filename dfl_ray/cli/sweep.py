@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,17 +98,21 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
         config = load_config(source, [*fixed, *common, *trial.point, *own_words], say=told.setdefault)
         check_inputs(config)
         configs.append(with_absolute_paths(_grouped(config, name)))
-        _same_as_begun(folder / trial.name, configs[-1])
+        _same_as_begun(folder / trial.name, configs[-1], told.setdefault)
     for note in told:
         tell(f"dfl-ray: {note}")
     return folder, trials, configs
 
 
-def _same_as_begun(folder: Path, config: Config) -> None:
-    """Refuse a sweep under the name of another: a run of it that has begun must be the same experiment, or shorter."""
+def _same_as_begun(folder: Path, config: Config, say: Callable[[str], object]) -> None:
+    """Refuse a sweep under the name of another: a run of it that has begun must be the same experiment, or shorter.
+
+    One that is done must have been measured alike; one that is not goes on as the sweep says, and it is told.
+    """
     from dfl_ray.errors import InputError
-    from dfl_ray.simulation.lengthen import same_experiment
+    from dfl_ray.simulation.lengthen import measured_otherwise, same_experiment
     from dfl_ray.simulation.resuming import own_config
+    from dfl_ray.simulation.sweep import is_done
 
     if not (folder / "run.json").is_file():
         return
@@ -119,9 +123,18 @@ def _same_as_begun(folder: Path, config: Config) -> None:
             f"The run {folder} is longer than this sweep", got=f"rounds={config.rounds}, and {own.rounds} there",
             expected="at least as many rounds as its runs have", change="Give another `name`.",
         )  # fmt: skip
+    other = measured_otherwise(own, config)
+    if other and is_done(folder, config.rounds):
+        raise InputError(
+            f"The run {folder} is done and was measured otherwise than this sweep", got=f"{', '.join(other)} there",
+            expected="runs alike in `evaluate` and `stop`, since their results are averaged and compared",
+            change="Say these keys as that run has them, or give another `name`.",
+        )  # fmt: skip
+    if other:
+        say(f"{folder.name} has begun and goes on with {', '.join(other)}")
 
 
 def _grouped(config: Config, name: str) -> Config:
-    """The same run in the sweep's W&B group."""
-    wandb = config.track.wandb.model_copy(update={"group": name})
+    """The same run in the W&B group that was asked for, else in the sweep's."""
+    wandb = config.track.wandb.model_copy(update={"group": config.track.wandb.group or name})
     return config.model_copy(update={"track": config.track.model_copy(update={"wandb": wandb})})

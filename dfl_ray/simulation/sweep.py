@@ -225,6 +225,21 @@ def summary_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def is_done(folder: Path, rounds: int) -> bool:
+    """Whether a run of a sweep is done and has all rounds that are wanted.
+
+    Args:
+        folder: Its run folder, which need not be there.
+        rounds: The rounds.
+    """
+    from dfl_ray.records.info import read_info
+    from dfl_ray.simulation.resuming import own_config
+
+    if not (folder / "run.json").is_file() or read_info(folder / "run.json").get("state") != "done":
+        return False
+    return own_config(folder).rounds >= rounds
+
+
 def done_summaries(folder: Path, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     """Summaries of the runs of a sweep that are done.
 

@@ -12,6 +12,9 @@ from actors import sweep
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from dfl_ray.packing.partition import Node
+from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
+from dfl_ray.simulation.resuming import own_config
 from tests.conftest import small_config
 
 
@@ -39,9 +42,29 @@ def test_a_trial_begins_a_run_or_goes_on_with_it(tmp_path, called):
     assert called == [("begun", "a"), ("resumed", f"rounds={small_config(tmp_path).rounds}")]
 
 
+def test_a_sweep_keeps_no_mixture_of_measures_in_one_run_unsaid(tmp_path):
+    """A run of a sweep that was stopped is measured on other rows from now on, and its `run.json` says so."""
+    words = ("name=a", "runtime.backend=local", "evaluate.every=1")
+    launch(small_config(tmp_path, *words, "rounds=1", "evaluate.rows_per_task=8"), json=True)
+    given = small_config(tmp_path, *words, "rounds=2", "evaluate.rows_per_task=2").model_dump_json()
+    sweep._run_one({"config": given})
+    run = load_run(tmp_path / "a")
+    asked = run.evaluation.query("device >= 0 and round > 0").groupby("round")["rows"].unique()
+    assert [rows.tolist() for rows in asked] == [[8], [2]]
+    assert run.info["changes"] == ["after round 1: evaluate.rows_per_task=2 in place of 8"]
+
+
+def test_a_run_that_has_begun_goes_on_as_the_sweep_says_now(tmp_path):
+    begin(tmp_path / "a", small_config(tmp_path, "name=a", "evaluate.rows_per_task=8", "rounds=3"))
+    words = ("evaluate.rows_per_task=2", "stop.joules=7.0", "checkpoint.keep=9", "runtime.runs_dir=elsewhere")
+    wanted = sweep._as_wanted(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=4", *words))
+    assert sorted(wanted) == sorted(["rounds=4", *words[:-1]])
+    assert sweep._as_wanted(tmp_path / "a", own_config(tmp_path / "a")) == []
+
+
 def begin(folder, config):
     folder.mkdir()
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"schema_version": 9}')
     (folder / "config.yaml").write_text(resolved_yaml(config))
 
 
@@ -51,7 +74,7 @@ def test_runs_that_are_done_are_not_run_again_unless_they_are_to_be_longer(
 ):
     monkeypatch.setattr("dfl_ray.records.info.read_info", lambda _path: {"state": "done"})
     begin(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=3"))
-    assert sweep._is_done(tmp_path / "a", rounds) == (not waiting)
+    assert sweep.is_done(tmp_path / "a", rounds) == (not waiting)
     if not waiting:
         said: list[str] = []
         wanted = [small_config(tmp_path, "name=a", f"rounds={rounds}")]

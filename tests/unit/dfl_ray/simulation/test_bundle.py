@@ -176,6 +176,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         ),
         ({"early_ends": [1, 3]}, ["ended early, after round 1, 3, and was gone on with"]),
         ({"ended_early_after": 3}, ["ended after round 3 by its caller"]),
+        (
+            {"changes": ["after round 2: evaluate.every=2 in place of 1"]},
+            ["after round 2: evaluate.every=2 in place"],
+        ),
         ({"ended_early_after": 3, "stopped_by": "a goal"}, []),
     ],
 )

@@ -98,6 +98,11 @@ def test_the_runs_share_a_group_however_tracking_is_chosen(track: str, tmp_path:
     assert configs[0].track.trackers == (("wandb",), ("none",))[track == "track=none"]
 
 
+def test_the_group_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    words = ["seeds=2", "name=mine", f"runtime.runs_dir={tmp_path}", "track.wandb.group=theirs"]
+    assert {config.track.wandb.group for config in sweep_cli._runs(words)[2]} == {"theirs"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -129,6 +134,28 @@ def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
         sweep_cli._runs([*words, "rounds=2"])
     with pytest.raises(InputError, match="is another experiment"):
         sweep_cli._runs([*words, "devices.faults.share=0.25"])
+
+
+def begin(words: list[str], state: str) -> Path:
+    """The folders of a sweep's runs as they are once all have the same state."""
+    folder, trials, configs = sweep_cli._runs(words)
+    for trial, config in zip(trials, configs, strict=True):
+        (folder / trial.name).mkdir(parents=True)
+        (folder / trial.name / "run.json").write_text(f'{{"schema_version": 9, "state": "{state}"}}')
+        (folder / trial.name / "config.yaml").write_text(resolved_yaml(config))
+    return folder
+
+
+@pytest.mark.parametrize("other", ["evaluate.rows_per_task=2", "evaluate.score=choice", "stop.joules=7.0"])
+def test_runs_that_were_measured_otherwise_are_averaged_with_no_others(other: str, tmp_path, capsys):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "rounds=3", "seeds=2"]
+    begin(words, "done")
+    assert len(sweep_cli._runs([*words, "seeds=3", "runtime.threads=2", "checkpoint.keep=9"])[2]) == 3
+    with pytest.raises(InputError, match=rf"000-s0 is done and was measured otherwise.*{other} in place of"):
+        sweep_cli._runs([*words, "seeds=3", other])
+    # What is to be longer is not done: it ends by the new measure.
+    sweep_cli._runs([*words, other, "rounds=4"])
+    assert f"000-s1 has begun and goes on with {other} in place of" in capsys.readouterr().err
 
 
 def test_a_sweep_into_the_folder_of_a_run_or_of_other_files_is_refused_before_anything_is_made(
