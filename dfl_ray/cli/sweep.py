@@ -36,6 +36,7 @@ def execute(options: argparse.Namespace) -> int:
 
     folder, trials, configs = _runs(options.words)
     silence(options.verbose)
+    _check_rows(folder, configs)
     from actors.sweep import run_trials
     from dfl_ray.tracking.console import LastingConsole
     from dfl_ray.views.report import write_report
@@ -54,8 +55,9 @@ def execute(options: argparse.Namespace) -> int:
     (folder / "summary.json").write_text(json.dumps({"rows": rows, "failed": failed}, indent=1))
     for line in sweep.summary_lines(rows):
         say("\n".join(broken(line, columns(), rest="    ")))
-    for trial, why in failed.items():
-        (tell if options.quiet else say)(f"failed: {trial}: {why}")
+    for why in dict.fromkeys(failed.values()):
+        of = ", ".join(trial for trial, reason in failed.items() if reason == why)
+        (tell if options.quiet else say)(f"failed: {of}: {why}")
     if found:
         say(f"Report: {write_report([folder / run for run in found], folder / 'comparison.html')}")
     if failed:
@@ -102,6 +104,16 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     for note in told:
         tell(f"dfl-ray: {note}")
     return folder, trials, configs
+
+
+def _check_rows(folder: Path, configs: Sequence[Config]) -> None:
+    """Read the rows of runs that are not done, each set once, so that what is wrong with them is told before any."""
+    from dfl_ray.simulation.sweep import is_done
+    from dfl_ray.tasks.load import read_tasks
+
+    waiting = [config for config in configs if not is_done(folder / str(config.name), config.rounds)]
+    for config in {(c.tasks.model_dump_json(), c.devices.model_dump_json()): c for c in waiting}.values():
+        read_tasks(config)
 
 
 def _same_as_begun(folder: Path, config: Config, say: Callable[[str], object]) -> None:

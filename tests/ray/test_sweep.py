@@ -49,6 +49,16 @@ def test_its_trials_run_once_and_only_as_the_same_experiment(
     assert before == {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
 
 
+def test_a_trial_that_fails_is_told_in_one_paragraph(tmp_path: Path) -> None:
+    (tmp_path / "s/000-rank=4-s0").mkdir(parents=True)
+    (tmp_path / "s/000-rank=4-s0/mine.txt").touch()
+    said, errors = (process := sweep(tmp_path, "method.rank=4,8")).communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "000-rank=4-s0 has failed" in said and "001-rank=8-s0 is done" in said
+    assert "failed: 000-rank=4-s0: The folder " in said and "other files: mine.txt" in said
+    assert "Traceback" not in said + errors
+
+
 @pytest.mark.exhaustive
 def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     process = sweep(tmp_path, "seeds=2", "rounds=100000")

@@ -7,6 +7,7 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from actors import sweep
 from dfl_ray.config.load import resolved_yaml
@@ -95,13 +96,28 @@ def test_a_run_must_fit_on_one_machine(monkeypatch, threads, gpus, fits):
         sweep._check_room(threads, gpus)
 
 
+def test_a_trial_that_fails_says_why_in_whole(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/mine.txt").touch()
+    found = sweep._run_one({"config": small_config(tmp_path, "name=a").model_dump_json()})
+    assert "exists and is not empty" in found["failed"] and "other files: mine.txt" in found["failed"]
+    assert sweep._reason(SimpleNamespace(error=None, metrics=found)) == found["failed"]
+    raised = RayTaskError("trial", "a traceback\nof lines", ValueError("first\nlast"))
+    assert sweep._reason(SimpleNamespace(error=raised, metrics=None)) == "ValueError: first\nlast"
+    assert sweep._reason(SimpleNamespace(error=None, metrics={"accuracy": 0.5})) is None
+
+
 def test_every_run_that_ends_is_told(tmp_path):
     said: list[str] = []
-    teller = sweep._told(2, said.append)
-    for name, how in (("a", teller.on_trial_error), ("b", teller.on_trial_complete)):
+    teller = sweep._told(3, said.append)
+    for name, how, result in (
+        ("a", teller.on_trial_error, {}),
+        ("b", teller.on_trial_complete, {"accuracy": 0.5}),
+        ("c", teller.on_trial_complete, {"failed": "why"}),
+    ):
         config = small_config(tmp_path, f"name={name}").model_dump_json()
-        how(iteration=1, trials=[], trial=SimpleNamespace(config={"config": config}))
-    assert said == ["a has failed (1 of 2)", "b is done (2 of 2)"]
+        how(iteration=1, trials=[], trial=SimpleNamespace(config={"config": config}, last_result=result))
+    assert said == ["a has failed (1 of 3)", "b is done (2 of 3)", "c has failed (3 of 3)"]
     assert type(pickle.loads(pickle.dumps(teller))) is type(teller).__mro__[1]
 
 

@@ -223,6 +223,35 @@ def test_a_sweep_some_of_whose_runs_could_ask_nobody_has_its_summary_and_report(
     assert summary_rows(trials, found)[1]["difference"] == 0.5
 
 
+def test_bad_rows_are_told_once_and_whole_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("actors.sweep.run_trials", lambda *_: pytest.fail("Ray was started"))
+    (tmp_path / "data/a").mkdir(parents=True)
+    for split in ("train", "test"):
+        (tmp_path / f"data/a/{split}.csv").write_text("prompt,answer\nx,y\n" + "z\n" * (split == "train"))
+    words = [
+        *SMALL_RUN,
+        "seeds=2",
+        "tasks.source=files",
+        "tasks.names=[a]",
+        f"tasks.path={tmp_path / 'data'}",
+        "model.name=embedded",
+    ]
+    assert main(["sweep", *words, f"runtime.runs_dir={tmp_path / 'runs'}", "name=s"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("train.csv: 1 bad row") == said.count("line 3") == 1 and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_reason_of_several_runs_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "actors.sweep.run_trials", lambda *_: {"x": "Bad.\nThis.", "y": "Bad.\nThis.", "z": "No."}
+    )
+    assert main(["sweep", *SMALL_RUN, "seeds=3", f"runtime.runs_dir={tmp_path}", "name=s"]) == 1
+    said = capsys.readouterr().out
+    assert "failed: x, y: Bad.\nThis.\n" in said and "failed: z: No.\n" in said
+    assert json.loads((tmp_path / "s/summary.json").read_text())["failed"]["y"] == "Bad.\nThis."
+
+
 def test_a_sweep_says_once_which_keys_a_method_drops_and_q_quietens_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("actors.sweep.run_trials", lambda *_: {"x": "ValueError: no"})
     source = tmp_path / "mine.yaml"
