@@ -51,7 +51,7 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     from dfl_ray.config.changeable import MAY_CHANGE
     from dfl_ray.records.folder_checks import check_run_folder
     from dfl_ray.simulation.lengthen import as_given
-    from dfl_ray.simulation.resuming import own_config
+    from dfl_ray.simulation.resuming import done_already, own_config
 
     own = own_config(folder)
     named = {_section(word) for word in words}
@@ -62,11 +62,11 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     else:
         now = as_given(own, config, folder)
     longer = config.rounds > own.rounds and ("rounds" in named or not alone)
+    now = [word for word in now if not word.startswith("runtime.runs_dir=")]
     if check_run_folder(folder).get("state") == "done" and not longer:
-        print(f"{folder} is done already")
+        print(done_already(folder, now))
         return Begun(folder, None)
-    rounds = [f"rounds={config.rounds}"] if longer else []
-    return Begun(folder, [*rounds, *(word for word in now if not word.startswith("runtime.runs_dir="))])
+    return Begun(folder, [*([f"rounds={config.rounds}"] if longer else []), *now])
 
 
 def _section(word: str) -> str:

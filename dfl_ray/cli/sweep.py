@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +48,8 @@ def execute(options: argparse.Namespace) -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
+    for line in sweep.point_lines(trials):
+        say(line)
     folder.mkdir(parents=True, exist_ok=True)
     same_words = f"the same words and name={folder.name}"
     with way_on_told(f"Go on with {same_words}"):
@@ -73,7 +77,6 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     from dfl_ray.config.check import check_inputs
     from dfl_ray.config.load import load_config, override_texts
     from dfl_ray.config.locations import with_absolute_paths
-    from dfl_ray.records.folder_checks import check_free_for_sweep
     from dfl_ray.simulation import sweep
 
     source, words = split_words(given)
@@ -83,27 +86,61 @@ def _runs(given: Sequence[str]) -> tuple[Path, list[Trial], list[Config]]:
     trials = sweep.make_trials(
         grid, seeds=own.get("seeds", 1), samples=own.get("samples"), first_seed=base.seed
     )
-    name = base.name or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
-    if "://" in base.runtime.runs_dir:
-        from dfl_ray.errors import InputError
+    folder = _folder(base)
+    common = override_texts({"runtime.runs_dir": folder, "runtime.backend": "local"})
+    there = {file.parent.name for file in folder.glob("*/run.json")}
+    configs: list[Config] = []
+    for number, trial in enumerate(trials):
+        own_words = override_texts({"seed": trial.seed, "name": trial.name})
+        config = load_config(source, [*fixed, *common, *trial.point, *own_words], say=told.setdefault)
+        check_inputs(config)
+        config = _as_begun(folder, there, trial, with_absolute_paths(_grouped(config, folder.name)))
+        configs.append(config)
+        trials[number] = replace(trial, name=str(config.name))
+        there.discard(str(config.name))
+        _same_as_begun(folder / str(config.name), config, told.setdefault)
+    if there:
+        told.setdefault(
+            f"Runs in {folder} that are none of these and are not compared: {_some(sorted(there))}"
+        )
+    for note in told:
+        tell(f"dfl-ray: {note}")
+    return folder, trials, configs
 
+
+def _folder(base: Config) -> Path:
+    """The folder of a sweep, checked; its name is the sweep's."""
+    from dfl_ray.errors import InputError
+    from dfl_ray.records.folder_checks import check_free_for_sweep
+
+    if "://" in base.runtime.runs_dir:
         raise InputError(
             "A sweep lies on a file system", got=f"runtime.runs_dir: {base.runtime.runs_dir}",
             change="Give a folder that all its trials reach, such as a shared volume.",
         )  # fmt: skip
+    name = base.name or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(base.runtime.runs_dir).absolute() / name
     check_free_for_sweep(folder)
-    common = override_texts({"runtime.runs_dir": folder, "runtime.backend": "local"})
-    configs: list[Config] = []
-    for trial in trials:
-        own_words = override_texts({"seed": trial.seed, "name": trial.name})
-        config = load_config(source, [*fixed, *common, *trial.point, *own_words], say=told.setdefault)
-        check_inputs(config)
-        configs.append(with_absolute_paths(_grouped(config, name)))
-        _same_as_begun(folder / trial.name, configs[-1], told.setdefault)
-    for note in told:
-        tell(f"dfl-ray: {note}")
-    return folder, trials, configs
+    return folder
+
+
+def _as_begun(folder: Path, there: Iterable[str], trial: Trial, config: Config) -> Config:
+    """A run's configuration with the name under which it has begun, which may be that of a grid of other points."""
+    from dfl_ray.errors import InputError
+    from dfl_ray.simulation.lengthen import same_experiment
+    from dfl_ray.simulation.resuming import own_config
+    from dfl_ray.simulation.sweep import of_same_words
+
+    for name in of_same_words(there, trial):
+        found = config.model_copy(update={"name": name})
+        with suppress(InputError):  # of its own name it is told later
+            same_experiment(own_config(folder / name), found, folder / name)
+            return found
+    return config
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _check_rows(folder: Path, configs: Sequence[Config]) -> None:

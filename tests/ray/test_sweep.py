@@ -63,6 +63,7 @@ def test_a_trial_that_fails_is_told_in_one_paragraph(tmp_path: Path) -> None:
 def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     process = sweep(tmp_path, "seeds=2", "rounds=100000")
     assert process.stdout is not None
+    assert "1 point, seeds 0, 1" in process.stdout.readline()
     assert "2 of 2 runs to do" in process.stdout.readline()
     deadline = 240
     while not list(tmp_path.glob("s/*/rounds.parquet")) and deadline > 0:

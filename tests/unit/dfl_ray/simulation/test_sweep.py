@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from dfl_ray.cli import sweep as sweep_cli
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.launch import launch
-from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
+from dfl_ray.simulation.sweep import (
+    is_done,
+    make_trials,
+    of_same_words,
+    split_words,
+    summary_lines,
+    summary_rows,
+)
 from tests.conftest import SMALL_RUN
 from tests.fake_run import Fake, write_fake_run
 
@@ -156,6 +164,55 @@ def test_runs_that_were_measured_otherwise_are_averaged_with_no_others(other: st
     # What is to be longer is not done: it ends by the new measure.
     sweep_cli._runs([*words, other, "rounds=4"])
     assert f"000-s1 has begun and goes on with {other} in place of" in capsys.readouterr().err
+
+
+def test_runs_are_found_in_a_grid_of_other_points(tmp_path, capsys):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "method.rank=2,4"]
+    folder = begin([*words, "rounds=1,2"], "done")
+    before = {path.name for path in folder.iterdir()}
+    assert before >= {"000-rank=2-rounds=1-s0", "002-rank=4-rounds=1-s0"}
+    _, trials, configs = sweep_cli._runs([*words, "rounds=1,2,3", "seeds=2"])
+    assert [c.name for c in configs] == [t.name for t in trials] and len({t.name for t in trials}) == 12
+    points = {t.name: t.point for t in trials if t.name in before}
+    assert set(points) == before and points["002-rank=4-rounds=1-s0"] == ("method.rank=4", "rounds=1")
+    assert [c.name for c in configs if not is_done(folder / str(c.name), c.rounds)] == [
+        t.name for t in trials if t.name not in before
+    ]
+    capsys.readouterr()
+    assert {c.name for c in sweep_cli._runs([*words, "rounds=2,3"])[2]} & before == {
+        "001-rank=2-rounds=2-s0",
+        "003-rank=4-rounds=2-s0",
+    }
+    said = capsys.readouterr().err
+    assert "none of these and are not compared: 000-rank=2-rounds=1-s0, 002-rank=4-rounds=1-s0" in said
+
+
+def test_a_run_of_the_same_words_and_another_experiment_is_not_taken_for_it(tmp_path):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "rounds=3"]
+    begin([*words, "method.rank=1,2"], "done")
+    # Both keys are `rank` in the name of a folder; the second is no key of this method, so the words are made by hand.
+    trials = make_trials({"other.rank": ["0", "1", "2"]})
+    assert of_same_words(["000-rank=1-s0", "001-rank=2-s0"], trials[1]) == ["000-rank=1-s0"]
+    assert (
+        sweep_cli._runs([*words, "method.rank=3,1", "devices.faults.share=0.25"])[1][1].name
+        == "001-rank=1-s0"
+    )
+
+
+def test_the_points_are_told_before_any_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("actors.sweep.run_trials", lambda _f, _c, say: say("begun") or {})
+    words = ["sweep", *SMALL_RUN, "seeds=2", f"runtime.runs_dir={tmp_path}"]
+    assert main([*words, "name=s", "tasks.system_prompt=Answer briefly, please", "method.rank=2, 4"]) == 0
+    said = capsys.readouterr().out.split("begun")[0].splitlines()
+    assert said == [
+        "4 points, seeds 0, 1",
+        "tasks.system_prompt: 2 values: `Answer briefly`, ` please`. One text with commas is written in quotes: "
+        """'tasks.system_prompt="Answer briefly, please"'""",
+        "method.rank: 2 values: `2`, ` 4`",
+    ]
+    quoted = shlex.split(said[1].rpartition(": ")[2])
+    assert main([*words, "name=t", *quoted]) == 0
+    assert capsys.readouterr().out.startswith("1 point, seeds 0, 1\nbegun")
 
 
 def test_a_sweep_into_the_folder_of_a_run_or_of_other_files_is_refused_before_anything_is_made(
