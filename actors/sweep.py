@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dfl_ray.config.schema import Config
-from dfl_ray.errors import InputError, Interrupted
+from dfl_ray.errors import InputError, Interrupted, RunError
+from dfl_ray.simulation.sweep import is_done
+
+FAILED = "failed"
+"""Key of a trial's result under which it says why it failed."""
 
 
 def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], None]) -> dict[str, str]:
@@ -36,7 +40,7 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
         raise InputError(
             "A sweep needs Ray Tune", got="it is not installed", change="`pip install 'dfl-ray[tune]'`"
         ) from None
-    waiting = [config for config in configs if not _is_done(folder / str(config.name), config.rounds)]
+    waiting = [config for config in configs if not is_done(folder / str(config.name), config.rounds)]
     say(f"{len(waiting)} of {len(configs)} runs to do in {folder}")
     if not waiting:
         return {}
@@ -56,18 +60,27 @@ def run_trials(folder: Path, configs: Sequence[Config], say: Callable[[str], Non
             ),
         )
         results = tuner.fit()
-    failed: dict[str, str] = {}
-    for number, config in enumerate(waiting):  # in the grid's order; a trial that never ran knows no name
-        error = results[number].error
-        if error is not None:
-            failed[str(config.name)] = str(error).strip().splitlines()[-1]
+    # In the grid's order; a trial that never ran knows no name.
+    reasons = {str(config.name): _reason(results[number]) for number, config in enumerate(waiting)}
+    failed = {name: why for name, why in reasons.items() if why is not None}
     done = len(configs) - len(waiting)
-    done += sum(_is_done(folder / str(config.name), config.rounds) for config in waiting)
+    done += sum(is_done(folder / str(config.name), config.rounds) for config in waiting)
     if done + len(failed) < len(configs):  # Tune itself takes Ctrl-C and returns
         raise Interrupted(
             f"Interrupted: {done} of {len(configs)} runs are done. Go on with the same words and name={folder.name}"
         )
     return failed
+
+
+def _reason(result: Any) -> str | None:
+    """Why a trial failed, whole; None of one that did not."""
+    from ray.exceptions import RayTaskError
+
+    error = result.error
+    if error is None:
+        return (result.metrics or {}).get(FAILED)
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return f"{type(cause).__name__}: {cause}".strip()
 
 
 def _check_room(threads: int, gpus: float) -> None:
@@ -96,7 +109,7 @@ def _told(count: int, say: Callable[[str], None]) -> Any:
         ended = 0
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._tell(trial, "is done")
+            self._tell(trial, "has failed" if FAILED in trial.last_result else "is done")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._tell(trial, "has failed")
@@ -133,28 +146,29 @@ def _ray(config: Config) -> Iterator[None]:
         yield
 
 
-def _run_one(given: dict[str, Any]) -> dict[str, float]:
-    """One trial: begin the run, or go on with it."""
+def _run_one(given: dict[str, Any]) -> dict[str, Any]:
+    """One trial: begin the run, or go on with it; its accuracy, or of one that fails for a known reason the reason."""
     from dfl_ray.simulation.launch import launch, resume
 
     config = Config.model_validate_json(given["config"])
     folder = Path(config.runtime.runs_dir) / str(config.name)
     begun = (folder / "run.json").is_file()
-    outcome = resume(folder, _longer(folder, config), json=True) if begun else launch(config, json=True)
+    try:
+        outcome = (
+            resume(folder, _as_wanted(folder, config), json=True) if begun else launch(config, json=True)
+        )
+    except Interrupted:
+        raise
+    except (InputError, RunError) as error:  # Tune would print the tracebacks of what is raised
+        return {FAILED: str(error)}
     return {"accuracy": float(outcome.summary["accuracy_mean"] or 0.0)}
 
 
-def _longer(folder: Path, config: Config) -> list[str]:
-    """What lengthens a run that has begun to the rounds that are wanted."""
+def _as_wanted(folder: Path, config: Config) -> list[str]:
+    """Overrides with which a run that has begun goes on as the sweep says now, to the rounds that are wanted."""
+    from dfl_ray.simulation.lengthen import as_given
     from dfl_ray.simulation.resuming import own_config
 
-    return [f"rounds={config.rounds}"] if own_config(folder).rounds < config.rounds else []
-
-
-def _is_done(folder: Path, rounds: int) -> bool:
-    from dfl_ray.records.info import read_info
-    from dfl_ray.simulation.resuming import own_config
-
-    if not (folder / "run.json").is_file() or read_info(folder / "run.json").get("state") != "done":
-        return False
-    return own_config(folder).rounds >= rounds
+    own = own_config(folder)
+    longer = [f"rounds={config.rounds}"] if own.rounds < config.rounds else []
+    return [*longer, *as_given(own, config, folder)]

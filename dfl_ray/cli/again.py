@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,8 +50,8 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
         return None
     from dfl_ray.config.changeable import MAY_CHANGE
     from dfl_ray.records.folder_checks import check_run_folder
-    from dfl_ray.simulation.lengthen import same_experiment
-    from dfl_ray.simulation.resuming import own_config
+    from dfl_ray.simulation.lengthen import as_given
+    from dfl_ray.simulation.resuming import done_already, own_config
 
     own = own_config(folder)
     named = {_section(word) for word in words}
@@ -60,23 +60,13 @@ def begun(config: Config, words: Sequence[str]) -> Begun | None:
     if alone:
         now = [word for word in words if _section(word) not in ("name", "rounds")]
     else:
-        now = _differing(own, config, same_experiment(own, config, folder))
+        now = as_given(own, config, folder)
     longer = config.rounds > own.rounds and ("rounds" in named or not alone)
+    now = [word for word in now if not word.startswith("runtime.runs_dir=")]
     if check_run_folder(folder).get("state") == "done" and not longer:
-        print(f"{folder} is done already")
+        print(done_already(folder, now))
         return Begun(folder, None)
-    rounds = [f"rounds={config.rounds}"] if longer else []
-    return Begun(folder, [*rounds, *(word for word in now if not word.startswith("runtime.runs_dir="))])
-
-
-def _differing(own: Config, given: Config, sections: Iterable[str]) -> list[str]:
-    """Overrides that give a run those keys of some sections in which a configuration, paths made absolute, differs."""
-    from dfl_ray.config.load import override_texts
-    from dfl_ray.config.locations import with_absolute_paths
-
-    was, now = own.model_dump(mode="json"), with_absolute_paths(given).model_dump(mode="json")
-    keys = [(section, key) for section in sorted(sections) for key in now[section]]
-    return override_texts({f"{s}.{k}": now[s][k] for s, k in keys if now[s][k] != was[s][k]})
+    return Begun(folder, [*([f"rounds={config.rounds}"] if longer else []), *now])
 
 
 def _section(word: str) -> str:

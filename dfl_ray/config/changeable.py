@@ -5,6 +5,9 @@ from __future__ import annotations
 MAY_CHANGE = ("rounds", "stop", "evaluate", "checkpoint", "track", "runtime")
 """What a run may go on with: nothing in it changes what has been trained."""
 
+MEASURES = ("evaluate", "stop")
+"""Those of them that say how a run is measured and when it ends: its records depend on them."""
+
 READ = (
     "runtime.threads",
     "runtime.gpus_per_actor",

@@ -1,7 +1,8 @@
 """One archive of a finished run that others can check and run again: a zip with RO-Crate metadata.
 
 It holds configuration, records, partition, topology, log, report and adapters as the run folder has them, the installed
-versions, and `ro-crate-metadata.json`, which names every file with its size and SHA-256. Data and model are named by
+versions, and `ro-crate-metadata.json`, which names every file with its size and SHA-256. Files are hashed and copied in
+blocks, so that memory does not grow with the run. Data and model are named by
 their hashes in `run.json` and are not copied: their licences are not ours to give.
 
 Source: RO-Crate 1.1, https://w3id.org/ro/crate/1.1 (metadata as JSON-LD in the root of the archive).
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dfl_ray.errors import InputError, resume_line
 from dfl_ray.records.folder import check_records, table_folders
@@ -31,6 +36,9 @@ PACKED = ("config.yaml", "run.json", "partition.parquet", "log.txt", "report.htm
 """Single files that are packed, beside the parts of tables and the adapters."""
 OF_ADAPTERS = (".json", ".safetensors", ".md")
 """Endings of the files of a PEFT folder."""
+
+BLOCK = 1 << 20
+"""Bytes of a file that are in memory at a time."""
 
 MEANINGS = {
     "config.yaml": "configuration with every key",
@@ -71,7 +79,7 @@ def write_bundle(folder: Path, out: Path) -> int:
     if out.exists():
         raise InputError(f"{out} exists", expected="a new file", change="Give another name with -o.")
     check_records(folder, contents=True)
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     files[VERSIONS] = "".join(f"{line}\n" for line in _installed()).encode()
     crate = _crate(info, files)
     files[METADATA] = (json.dumps(crate, indent=1, sort_keys=True) + "\n").encode()
@@ -80,8 +88,9 @@ def write_bundle(folder: Path, out: Path) -> int:
         for name in sorted(files):
             # A fixed date, so that equal contents are equal archives.
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
+            entry.external_attr, entry.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
+            with _opened(files[name]) as (content, entry.file_size), archive.open(entry, "w") as place:
+                shutil.copyfileobj(content, place, BLOCK)
     return len(files)
 
 
@@ -100,34 +109,42 @@ def open_bundle(path: Path, folder: Path) -> Path:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            contents = {name: archive.read(name) for name in archive.namelist()}
-        graph = json.loads(contents.pop(METADATA))["@graph"]
-        listed = {entry["@id"]: entry["sha256"] for entry in graph if entry["@type"] == "File"}
+            names, wrong = _compared(archive, folder)
     except FileNotFoundError:
         raise InputError(
             f"There is no file {path}", expected="an archive that `dfl-ray bundle` wrote"
         ) from None
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is no archive of a run",
             got=f"{type(error).__name__}: {error}",
             expected=f"what `dfl-ray bundle` wrote: a zip with {METADATA}",
         ) from None
-    wrong = sorted(set(contents) ^ set(listed))
-    wrong += [name for name in sorted(set(contents) & set(listed)) if _sha256(contents[name]) != listed[name]]
-    # Names come from the file: one that leads out of the folder is refused before anything is written.
-    wrong += [name for name in listed if not (folder / name).resolve().is_relative_to(folder.resolve())]
     if wrong:
         raise InputError(
             f"{path} is damaged",
             got=f"not as its metadata says: {', '.join(wrong[:5])}",
             expected="whole files",
         )
-    for name, content in contents.items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as content, place.open("wb") as file:
+                shutil.copyfileobj(content, file, BLOCK)
     return folder
+
+
+def _compared(archive: zipfile.ZipFile, folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the files of an archive that is to be unpacked into a folder, and of those that are wrong."""
+    graph = json.loads(archive.read(METADATA))["@graph"]
+    listed = {entry["@id"]: entry["sha256"] for entry in graph if entry["@type"] == "File"}
+    names = sorted(set(archive.namelist()) - {METADATA})
+    wrong = sorted(set(names) ^ set(listed))
+    wrong += [name for name in names if name in listed and _digest(archive.open(name)) != listed[name]]
+    # Names come from the file: one that leads out of the folder is refused before anything is written.
+    wrong += [name for name in listed if not (folder / name).resolve().is_relative_to(folder.resolve())]
+    return names, wrong
 
 
 def foreign(folder: Path) -> list[str]:
@@ -169,11 +186,26 @@ def _installed() -> list[str]:
     return sorted(found, key=str.lower)
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+@contextmanager
+def _opened(content: Path | bytes) -> Iterator[tuple[IO[bytes], int]]:
+    """A file or what is to be one, to be read, and its size in bytes."""
+    if isinstance(content, bytes):
+        yield BytesIO(content), len(content)
+        return
+    with content.open("rb") as file:
+        yield file, content.stat().st_size
 
 
-def _crate(info: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
+def _digest(content: IO[bytes]) -> str:
+    """SHA-256 of what is left of an open file, which is closed."""
+    digest = hashlib.sha256()
+    with content:
+        while block := content.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _crate(info: dict[str, Any], files: Mapping[str, Path | bytes]) -> dict[str, Any]:
     """The metadata: the descriptor, the data set, what made it, and every file."""
     parts = [{"@id": name} for name in sorted(files)]
     versions, git = info.get("versions", {}), info.get("git") or {}
@@ -201,11 +233,12 @@ def _crate(info: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
     return {"@context": CONTEXT, "@graph": [descriptor, root, software, action, *map(_file, files.items())]}
 
 
-def _file(item: tuple[str, bytes]) -> dict[str, Any]:
-    name, content = item
+def _file(item: tuple[str, Path | bytes]) -> dict[str, Any]:
+    name, source = item
+    with _opened(source) as (content, size):
+        digest = _digest(content)
     entry = {
-        "@id": name, "@type": "File", "name": name.rsplit("/", 1)[-1], "contentSize": str(len(content)),
-        "sha256": _sha256(content),
+        "@id": name, "@type": "File", "name": name.rsplit("/", 1)[-1], "contentSize": str(size), "sha256": digest,
         "encodingFormat": FORMATS.get(Path(name).suffix, "application/octet-stream"),
     }  # fmt: skip
     return entry | ({"description": MEANINGS[name]} if name in MEANINGS else {})

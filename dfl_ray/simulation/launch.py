@@ -168,7 +168,7 @@ def resume(
     """
     from dfl_ray.config.load import resolved_yaml
     from dfl_ray.records.info import write_text_atomically
-    from dfl_ray.simulation.lengthen import ends_noted, resumed_config
+    from dfl_ray.simulation.lengthen import resumed_config, way_noted
 
     own = own_config(path)
     folder = mirrored(RunFolder.open(path))
@@ -183,7 +183,7 @@ def resume(
             refuse_ended(path, folder.info, checkpoint, config)
         with way_on_told(_way_on(path)), RecordedProgress(make_progress(quiet=json or quiet)) as progress:
             tracker, inputs = make_tracker(config.track, say=progress.say, verbose=verbose), dict[str, Any]()
-            for note in (*notes, _what_is_resumed(path, done, config.rounds, closing)):
+            for note in (*notes, *_what_is_resumed(path, done, own, config, closing)):
                 progress.say(note)
 
             def check(experiment: Experiment) -> None:
@@ -194,7 +194,7 @@ def resume(
                 experiment,
                 hosts,
             ):
-                inputs |= ends_noted({**folder.info, **inputs}, own, config, done, closing=closing)
+                inputs |= way_noted({**folder.info, **inputs}, own, config, done, closing=closing)
                 if overrides:
                     write_text_atomically(path / "config.yaml", resolved_yaml(config))
                 # Only now: a run that is not gone on with stays as it was, but for its log if it was not refused.
@@ -214,10 +214,13 @@ def _as_it_is(folder: Path) -> Outcome:
     return Outcome(folder, {**summary(load_run(folder)), "report": str(report) if report.is_file() else None})
 
 
-def _what_is_resumed(path: Path, done: int, rounds: int, closing: bool) -> str:
+def _what_is_resumed(path: Path, done: int, own: Config, config: Config, closing: bool) -> list[str]:
+    from dfl_ray.simulation.lengthen import changed_measures
+
+    what = f"Resuming {path} after round {done} of {config.rounds}"
     if closing:
-        return f"Finishing {path}, which ended after round {done} and died before its adapters and report were written"
-    return f"Resuming {path} after round {done} of {rounds}"
+        what = f"Finishing {path}, which ended after round {done} and died before its adapters and report were written"
+    return [what, *changed_measures(own, config, done)]
 
 
 def _compared_inputs(

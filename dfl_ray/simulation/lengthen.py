@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isclose
 from pathlib import Path
 from typing import Any
 
-from dfl_ray.config.changeable import MAY_CHANGE
+from dfl_ray.config.changeable import MAY_CHANGE, MEASURES
 from dfl_ray.config.check import value_at
-from dfl_ray.config.load import load_config
+from dfl_ray.config.load import load_config, override_texts
 from dfl_ray.config.locations import says_where, with_absolute_paths
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.overrides import key_of
@@ -142,10 +142,12 @@ def ends_kept(info: Mapping[str, Any], done: int) -> dict[str, list[int]]:
     return {name: [r for r in ends if r <= done] for name, ends in noted.items() if ends}
 
 
-def ends_noted(
+def way_noted(
     info: Mapping[str, Any], own: Config, config: Config, done: int, *, closing: bool
-) -> dict[str, list[int]]:
-    """What `run.json` notes of the ends of a run that is gone on with; see `ends_kept` and `rounds_changed`.
+) -> dict[str, list[Any]]:
+    """What `run.json` notes of the way of a run that is gone on with.
+
+    Its ends (see `ends_kept` and `rounds_changed`), and with its `changes` those of `changed_measures`.
 
     Args:
         info: Its `run.json`.
@@ -154,10 +156,26 @@ def ends_noted(
         done: Rounds that are done.
         closing: Whether nothing but its end is written, which stays its end.
     """
-    noted = {} if closing else ends_kept(info, done)
+    noted: dict[str, list[Any]] = {} if closing else {**ends_kept(info, done)}
     if config.rounds != own.rounds:
         noted |= rounds_changed({**info, **noted}, own.rounds, done)
+    if changes := changed_measures(own, config, done):
+        noted["changes"] = [*info.get("changes", ()), *changes]
     return noted
+
+
+def changed_measures(own: Config, config: Config, done: int) -> list[str]:
+    """What is told of a run that is measured or ends otherwise from some round on; nothing of one that begins anew.
+
+    Args:
+        own: The configuration it had.
+        config: The configuration it goes on with.
+        done: Rounds that are done.
+
+    Returns:
+        Texts such as "after round 3: evaluate.rows_per_task=2 in place of 8".
+    """
+    return [f"after round {done}: {change}" for change in measured_otherwise(own, config)] if done else []
 
 
 def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
@@ -191,6 +209,55 @@ def same_experiment(own: Config, given: Config, folder: Path) -> set[str]:
             change="Give another `name`.",
         )
     return {name for name in sections if name != "rounds"}
+
+
+def differences(own: Config, given: Config, sections: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Keys of some sections in which two configurations of a run differ, paths as they say them.
+
+    Args:
+        own: The configuration the run has.
+        given: Another one.
+        sections: The sections.
+
+    Returns:
+        Dotted key -> its values in both, as plain data.
+    """
+    was, now = own.model_dump(mode="json"), given.model_dump(mode="json")
+    keys = [(section, key) for section in sorted(sections) for key in now[section]]
+    return {f"{s}.{k}": (was[s][k], now[s][k]) for s, k in keys if was[s][k] != now[s][k]}
+
+
+def as_given(own: Config, given: Config, folder: Path) -> list[str]:
+    """Overrides with which a run goes on as a configuration of the same experiment says, but for its rounds and folder.
+
+    Args:
+        own: The run's own configuration.
+        given: The configuration, its paths as it says them.
+        folder: The run's folder.
+
+    Returns:
+        Texts `section.key=value`.
+
+    Raises:
+        InputError: It is another experiment; see `same_experiment`.
+    """
+    found = differences(own, with_absolute_paths(given), same_experiment(own, given, folder))
+    return override_texts({key: now for key, (_, now) in found.items() if key != "runtime.runs_dir"})
+
+
+def measured_otherwise(own: Config, given: Config) -> list[str]:
+    """Keys that say how a run is measured and when it ends, and that are others in a configuration, each in words.
+
+    Args:
+        own: The configuration the run has.
+        given: Another one.
+
+    Returns:
+        Texts such as "evaluate.rows_per_task=2 in place of 8".
+    """
+    found = differences(own, given, MEASURES)
+    texts = [override_texts({key: value[i] for key, value in found.items()}) for i in (0, 1)]
+    return [f"{now} in place of {was.partition('=')[2]}" for was, now in zip(*texts, strict=True)]
 
 
 def _same_schedule(method: TrainingConfig, before: int, now: int) -> TrainingConfig:

@@ -141,7 +141,7 @@ def _allowed(name: str, column: str, table: pd.DataFrame) -> Any:
 
 def _circumstances(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, each in words."""
-    told = list(_ends(was))
+    told = [*_ends(was), *(f"the run was changed on its way: {change}" for change in was.get("changes", ()))]
     before, here = was.get(KEY, {}), now.get(KEY, {})
     for name in ("rows", "weights", "warm_start", *(["files"] if "files" in before else []), "code"):
         if before.get(name) != here.get(name):

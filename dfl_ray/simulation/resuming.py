@@ -102,9 +102,19 @@ def said_of_done(folder: RunFolder, config: Config, overrides: Sequence[str]) ->
         return ""
     if resumed_config(config, overrides, str(folder.path / "config.yaml"), last).rounds != config.rounds:
         return ""
+    return done_already(folder.path, overrides)
+
+
+def done_already(path: Path, overrides: Sequence[str]) -> str:
+    """The sentence of `said_of_done`: a run is done, and some overrides, but for `rounds`, are without effect.
+
+    Args:
+        path: The run folder.
+        overrides: Texts `a.b=c`.
+    """
     idle = " ".join(word for word in overrides if not word.startswith("rounds="))
     rest = f": no round is left in which {idle} would count, and nothing was changed" if idle else ""
-    return f"{folder.path} is done already{rest}"
+    return f"{path} is done already{rest}"
 
 
 def saved_state(folder: RunFolder, config: Config) -> tuple[Checkpoint | None, list[str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dfl_ray.config.overrides import parse_override
 from dfl_ray.errors import InputError
 from dfl_ray.records.words import share
 
@@ -162,6 +165,57 @@ def _name(index: int, point: Sequence[str], seed: str) -> str:
     return "-".join([f"{index:03d}", *([said] if said else []), f"s{seed}"])
 
 
+def of_same_words(names: Iterable[str], trial: Trial) -> list[str]:
+    """Names of run folders with the point and the seed of a trial, whatever their numbers.
+
+    A grid of other points numbers them otherwise. Different words may give one name: whether it is the same experiment
+    is for its configuration to say.
+
+    Args:
+        names: The folders of a sweep.
+        trial: The trial.
+
+    Returns:
+        Those of its words, its own name first.
+    """
+    words = trial.name.partition("-")[2]
+    found = [name for name in sorted(names) if re.fullmatch(rf"\d{{3,}}-{re.escape(words)}", name)]
+    return sorted(found, key=lambda name: name != trial.name)
+
+
+def point_lines(trials: Sequence[Trial]) -> list[str]:
+    """What a sweep runs, in words, for its beginning.
+
+    Args:
+        trials: Its runs, at least one.
+
+    Returns:
+        How many points and seeds there are; the values of each swept key, and of those that are bare text with blanks
+        how one text with a comma is written.
+    """
+    points, seeds = ({getattr(t, name): None for t in trials} for name in ("point", "seed"))
+    values: dict[str, dict[str, None]] = {}
+    for key, _, value in (word.partition("=") for point in points for word in point):
+        values.setdefault(key, {})[value] = None
+    many = f"{len(points)} point{'s' * (len(points) > 1)}"
+    lines = [f"{many}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"]
+    for key, of in values.items():
+        lines.append(f"{key}: {len(of)} values: {', '.join(f'`{value}`' for value in of)}")
+        if any(_is_bare_text(key, value) for value in of):
+            whole = json.dumps(",".join(of), ensure_ascii=False)
+            lines[-1] += f". One text with commas is written in quotes: {shlex.quote(f'{key}={whole}')}"
+    return lines
+
+
+def _is_bare_text(key: str, value: str) -> bool:
+    """Whether a value is text of several words without quotes, which a comma may have cut."""
+    return (
+        " " in value
+        and value.strip()[:1] not in ("'", '"')
+        and isinstance(parse_override(f"{key}={value}")[1], str)
+    )
+
+
 def _letters(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
 
@@ -223,6 +277,21 @@ def summary_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             text += " points from the first"
         lines.append(text)
     return lines
+
+
+def is_done(folder: Path, rounds: int) -> bool:
+    """Whether a run of a sweep is done and has all rounds that are wanted.
+
+    Args:
+        folder: Its run folder, which need not be there.
+        rounds: The rounds.
+    """
+    from dfl_ray.records.info import read_info
+    from dfl_ray.simulation.resuming import own_config
+
+    if not (folder / "run.json").is_file() or read_info(folder / "run.json").get("state") != "done":
+        return False
+    return own_config(folder).rounds >= rounds
 
 
 def done_summaries(folder: Path, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:

@@ -49,10 +49,21 @@ def test_its_trials_run_once_and_only_as_the_same_experiment(
     assert before == {path: path.read_bytes() for path in tmp_path.glob("s/*/run.json")}
 
 
+def test_a_trial_that_fails_is_told_in_one_paragraph(tmp_path: Path) -> None:
+    (tmp_path / "s/000-rank=4-s0").mkdir(parents=True)
+    (tmp_path / "s/000-rank=4-s0/mine.txt").touch()
+    said, errors = (process := sweep(tmp_path, "method.rank=4,8")).communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "000-rank=4-s0 has failed" in said and "001-rank=8-s0 is done" in said
+    assert "failed: 000-rank=4-s0: The folder " in said and "other files: mine.txt" in said
+    assert "Traceback" not in said + errors
+
+
 @pytest.mark.exhaustive
 def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     process = sweep(tmp_path, "seeds=2", "rounds=100000")
     assert process.stdout is not None
+    assert "1 point, seeds 0, 1" in process.stdout.readline()
     assert "2 of 2 runs to do" in process.stdout.readline()
     deadline = 240
     while not list(tmp_path.glob("s/*/rounds.parquet")) and deadline > 0:

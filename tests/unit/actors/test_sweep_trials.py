@@ -7,11 +7,15 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from actors import sweep
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from dfl_ray.packing.partition import Node
+from dfl_ray.records import load_run
+from dfl_ray.simulation.launch import launch
+from dfl_ray.simulation.resuming import own_config
 from tests.conftest import small_config
 
 
@@ -39,9 +43,29 @@ def test_a_trial_begins_a_run_or_goes_on_with_it(tmp_path, called):
     assert called == [("begun", "a"), ("resumed", f"rounds={small_config(tmp_path).rounds}")]
 
 
+def test_a_sweep_keeps_no_mixture_of_measures_in_one_run_unsaid(tmp_path):
+    """A run of a sweep that was stopped is measured on other rows from now on, and its `run.json` says so."""
+    words = ("name=a", "runtime.backend=local", "evaluate.every=1")
+    launch(small_config(tmp_path, *words, "rounds=1", "evaluate.rows_per_task=8"), json=True)
+    given = small_config(tmp_path, *words, "rounds=2", "evaluate.rows_per_task=2").model_dump_json()
+    sweep._run_one({"config": given})
+    run = load_run(tmp_path / "a")
+    asked = run.evaluation.query("device >= 0 and round > 0").groupby("round")["rows"].unique()
+    assert [rows.tolist() for rows in asked] == [[8], [2]]
+    assert run.info["changes"] == ["after round 1: evaluate.rows_per_task=2 in place of 8"]
+
+
+def test_a_run_that_has_begun_goes_on_as_the_sweep_says_now(tmp_path):
+    begin(tmp_path / "a", small_config(tmp_path, "name=a", "evaluate.rows_per_task=8", "rounds=3"))
+    words = ("evaluate.rows_per_task=2", "stop.joules=7.0", "checkpoint.keep=9", "runtime.runs_dir=elsewhere")
+    wanted = sweep._as_wanted(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=4", *words))
+    assert sorted(wanted) == sorted(["rounds=4", *words[:-1]])
+    assert sweep._as_wanted(tmp_path / "a", own_config(tmp_path / "a")) == []
+
+
 def begin(folder, config):
     folder.mkdir()
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"schema_version": 9}')
     (folder / "config.yaml").write_text(resolved_yaml(config))
 
 
@@ -51,7 +75,7 @@ def test_runs_that_are_done_are_not_run_again_unless_they_are_to_be_longer(
 ):
     monkeypatch.setattr("dfl_ray.records.info.read_info", lambda _path: {"state": "done"})
     begin(tmp_path / "a", small_config(tmp_path, "name=a", "rounds=3"))
-    assert sweep._is_done(tmp_path / "a", rounds) == (not waiting)
+    assert sweep.is_done(tmp_path / "a", rounds) == (not waiting)
     if not waiting:
         said: list[str] = []
         wanted = [small_config(tmp_path, "name=a", f"rounds={rounds}")]
@@ -72,13 +96,28 @@ def test_a_run_must_fit_on_one_machine(monkeypatch, threads, gpus, fits):
         sweep._check_room(threads, gpus)
 
 
+def test_a_trial_that_fails_says_why_in_whole(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/mine.txt").touch()
+    found = sweep._run_one({"config": small_config(tmp_path, "name=a").model_dump_json()})
+    assert "exists and is not empty" in found["failed"] and "other files: mine.txt" in found["failed"]
+    assert sweep._reason(SimpleNamespace(error=None, metrics=found)) == found["failed"]
+    raised = RayTaskError("trial", "a traceback\nof lines", ValueError("first\nlast"))
+    assert sweep._reason(SimpleNamespace(error=raised, metrics=None)) == "ValueError: first\nlast"
+    assert sweep._reason(SimpleNamespace(error=None, metrics={"accuracy": 0.5})) is None
+
+
 def test_every_run_that_ends_is_told(tmp_path):
     said: list[str] = []
-    teller = sweep._told(2, said.append)
-    for name, how in (("a", teller.on_trial_error), ("b", teller.on_trial_complete)):
+    teller = sweep._told(3, said.append)
+    for name, how, result in (
+        ("a", teller.on_trial_error, {}),
+        ("b", teller.on_trial_complete, {"accuracy": 0.5}),
+        ("c", teller.on_trial_complete, {"failed": "why"}),
+    ):
         config = small_config(tmp_path, f"name={name}").model_dump_json()
-        how(iteration=1, trials=[], trial=SimpleNamespace(config={"config": config}))
-    assert said == ["a has failed (1 of 2)", "b is done (2 of 2)"]
+        how(iteration=1, trials=[], trial=SimpleNamespace(config={"config": config}, last_result=result))
+    assert said == ["a has failed (1 of 3)", "b is done (2 of 3)", "c has failed (3 of 3)"]
     assert type(pickle.loads(pickle.dumps(teller))) is type(teller).__mro__[1]
 
 

@@ -37,7 +37,9 @@ def test_a_run_goes_on_as_its_edited_file_says(tmp_path: Path, capfd: pytest.Cap
     assert evaluated(tmp_path / "one") == [2, 3, 4, 5]
     assert load_config(tmp_path / "one/config.yaml").track.trackers == ("none",)
     assert main(["run", "--resume", name, "-q"]) == 0
-    assert "done already" in capfd.readouterr().out
+    assert capfd.readouterr().out.rstrip().endswith("is done already")
+    assert main(["run", "--resume", name, "-q", "evaluate.rows_per_task=3"]) == 0
+    assert "no round is left in which evaluate.rows_per_task=3 would count" in capfd.readouterr().out
 
 
 def test_keys_that_differ_become_overrides_and_words_alone_stay_words(

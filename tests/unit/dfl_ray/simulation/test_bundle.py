@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dfl_ray import run
@@ -138,6 +141,42 @@ def test_what_is_damaged_unfinished_or_another_run_is_refused(made: Any, tmp_pat
         replay_config(path, ["seed=1"], tmp_path)
 
 
+def peak_mb(work: Callable[[], object]) -> float:
+    """Largest memory that Python had for some work, in MB beyond what it had before."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
+    path = write_fake_run(tmp_path, "one", Fake(devices=2, rounds=1, every=1))
+    weights = path / "adapters/topic/adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(np.random.default_rng(0).bytes(1 << 20) * 48)
+    write_bundle(path, tmp_path / "first.zip")  # what is imported and kept on the way is not the run's
+    assert peak_mb(lambda: write_bundle(path, tmp_path / "one.zip")) < 12
+    assert peak_mb(lambda: open_bundle(tmp_path / "one.zip", tmp_path / "open")) < 12
+    assert (tmp_path / "open" / weights.relative_to(path)).read_bytes() == weights.read_bytes()
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "first.zip").read_bytes()
+
+
+def test_bytes_that_cannot_be_unpacked_are_refused(made: Any, tmp_path: Path) -> None:
+    whole = bytearray(made[1].read_bytes())
+    with zipfile.ZipFile(made[1]) as archive:
+        entry = archive.getinfo("config.yaml")
+    begin = entry.header_offset + 30 + len(entry.filename)
+    for place in (begin, begin + 1, begin + entry.compress_size // 2):
+        bad = bytearray(whole)
+        bad[place] ^= 0xFF
+        (tmp_path / "bad.zip").write_bytes(bad)
+        with pytest.raises(InputError, match="no archive of a run"):
+            open_bundle(tmp_path / "bad.zip", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_replay_that_nobody_keeps_has_no_report(made: Any, tmp_path: Path) -> None:
     text = (made[0] / "config.yaml").read_text()
     assert "report: false" in text
@@ -176,6 +215,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         ),
         ({"early_ends": [1, 3]}, ["ended early, after round 1, 3, and was gone on with"]),
         ({"ended_early_after": 3}, ["ended after round 3 by its caller"]),
+        (
+            {"changes": ["after round 2: evaluate.every=2 in place of 1"]},
+            ["after round 2: evaluate.every=2 in place"],
+        ),
         ({"ended_early_after": 3, "stopped_by": "a goal"}, []),
     ],
 )

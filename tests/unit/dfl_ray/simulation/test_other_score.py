@@ -77,6 +77,21 @@ def test_a_run_goes_on_by_another_score_and_trains_on_the_same_rows(run: Path, t
     resume(other, ["rounds=5", "evaluate.score=exact_match"], json=True)
 
 
+def test_a_replay_names_the_measure_that_a_run_was_given_on_its_way(run: Path, tmp_path: Path, capsys):
+    resume(run, ["rounds=3", "evaluate.rows_per_task=2", "stop.joules=1e9"], json=True)
+    resume(run, ["rounds=4", "evaluate.rows_per_task=2", "checkpoint.keep=9"], json=True)
+    told = [
+        f"after round 2: {key}"
+        for key in ("evaluate.rows_per_task=2 in place of 8", "stop.joules=1000000000.0 in place of null")
+    ]
+    assert load_run(run).info["changes"] == told
+    assert all(line in (run / "log.txt").read_text() for line in told)
+    assert main(["bundle", str(run), "-o", str(tmp_path / "one.zip")]) == 0
+    main(["replay", str(tmp_path / "one.zip")])
+    said = capsys.readouterr().out
+    assert all(f"the run was changed on its way: {line}" in said for line in told)
+
+
 def test_a_run_of_before_goes_on_by_the_score_that_it_had(run: Path, capsys):
     info = json.loads((run / "run.json").read_text())
     del info["fingerprint"]["uncut"]

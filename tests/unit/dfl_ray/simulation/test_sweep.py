@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from dfl_ray.cli import sweep as sweep_cli
 from dfl_ray.config.load import resolved_yaml
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.launch import launch
-from dfl_ray.simulation.sweep import make_trials, split_words, summary_lines, summary_rows
+from dfl_ray.simulation.sweep import (
+    is_done,
+    make_trials,
+    of_same_words,
+    split_words,
+    summary_lines,
+    summary_rows,
+)
 from tests.conftest import SMALL_RUN
 from tests.fake_run import Fake, write_fake_run
 
@@ -98,6 +106,11 @@ def test_the_runs_share_a_group_however_tracking_is_chosen(track: str, tmp_path:
     assert configs[0].track.trackers == (("wandb",), ("none",))[track == "track=none"]
 
 
+def test_the_group_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    words = ["seeds=2", "name=mine", f"runtime.runs_dir={tmp_path}", "track.wandb.group=theirs"]
+    assert {config.track.wandb.group for config in sweep_cli._runs(words)[2]} == {"theirs"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -129,6 +142,77 @@ def test_a_sweep_under_the_name_of_another_is_refused(tmp_path):
         sweep_cli._runs([*words, "rounds=2"])
     with pytest.raises(InputError, match="is another experiment"):
         sweep_cli._runs([*words, "devices.faults.share=0.25"])
+
+
+def begin(words: list[str], state: str) -> Path:
+    """The folders of a sweep's runs as they are once all have the same state."""
+    folder, trials, configs = sweep_cli._runs(words)
+    for trial, config in zip(trials, configs, strict=True):
+        (folder / trial.name).mkdir(parents=True)
+        (folder / trial.name / "run.json").write_text(f'{{"schema_version": 9, "state": "{state}"}}')
+        (folder / trial.name / "config.yaml").write_text(resolved_yaml(config))
+    return folder
+
+
+@pytest.mark.parametrize("other", ["evaluate.rows_per_task=2", "evaluate.score=choice", "stop.joules=7.0"])
+def test_runs_that_were_measured_otherwise_are_averaged_with_no_others(other: str, tmp_path, capsys):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "rounds=3", "seeds=2"]
+    begin(words, "done")
+    assert len(sweep_cli._runs([*words, "seeds=3", "runtime.threads=2", "checkpoint.keep=9"])[2]) == 3
+    with pytest.raises(InputError, match=rf"000-s0 is done and was measured otherwise.*{other} in place of"):
+        sweep_cli._runs([*words, "seeds=3", other])
+    # What is to be longer is not done: it ends by the new measure.
+    sweep_cli._runs([*words, other, "rounds=4"])
+    assert f"000-s1 has begun and goes on with {other} in place of" in capsys.readouterr().err
+
+
+def test_runs_are_found_in_a_grid_of_other_points(tmp_path, capsys):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "method.rank=2,4"]
+    folder = begin([*words, "rounds=1,2"], "done")
+    before = {path.name for path in folder.iterdir()}
+    assert before >= {"000-rank=2-rounds=1-s0", "002-rank=4-rounds=1-s0"}
+    _, trials, configs = sweep_cli._runs([*words, "rounds=1,2,3", "seeds=2"])
+    assert [c.name for c in configs] == [t.name for t in trials] and len({t.name for t in trials}) == 12
+    points = {t.name: t.point for t in trials if t.name in before}
+    assert set(points) == before and points["002-rank=4-rounds=1-s0"] == ("method.rank=4", "rounds=1")
+    assert [c.name for c in configs if not is_done(folder / str(c.name), c.rounds)] == [
+        t.name for t in trials if t.name not in before
+    ]
+    capsys.readouterr()
+    assert {c.name for c in sweep_cli._runs([*words, "rounds=2,3"])[2]} & before == {
+        "001-rank=2-rounds=2-s0",
+        "003-rank=4-rounds=2-s0",
+    }
+    said = capsys.readouterr().err
+    assert "none of these and are not compared: 000-rank=2-rounds=1-s0, 002-rank=4-rounds=1-s0" in said
+
+
+def test_a_run_of_the_same_words_and_another_experiment_is_not_taken_for_it(tmp_path):
+    words = [*SMALL_RUN, "name=s", f"runtime.runs_dir={tmp_path}", "rounds=3"]
+    begin([*words, "method.rank=1,2"], "done")
+    # Both keys are `rank` in the name of a folder; the second is no key of this method, so the words are made by hand.
+    trials = make_trials({"other.rank": ["0", "1", "2"]})
+    assert of_same_words(["000-rank=1-s0", "001-rank=2-s0"], trials[1]) == ["000-rank=1-s0"]
+    assert (
+        sweep_cli._runs([*words, "method.rank=3,1", "devices.faults.share=0.25"])[1][1].name
+        == "001-rank=1-s0"
+    )
+
+
+def test_the_points_are_told_before_any_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("actors.sweep.run_trials", lambda _f, _c, say: say("begun") or {})
+    words = ["sweep", *SMALL_RUN, "seeds=2", f"runtime.runs_dir={tmp_path}"]
+    assert main([*words, "name=s", "tasks.system_prompt=Answer briefly, please", "method.rank=2, 4"]) == 0
+    said = capsys.readouterr().out.split("begun")[0].splitlines()
+    assert said == [
+        "4 points, seeds 0, 1",
+        "tasks.system_prompt: 2 values: `Answer briefly`, ` please`. One text with commas is written in quotes: "
+        """'tasks.system_prompt="Answer briefly, please"'""",
+        "method.rank: 2 values: `2`, ` 4`",
+    ]
+    quoted = shlex.split(said[1].rpartition(": ")[2])
+    assert main([*words, "name=t", *quoted]) == 0
+    assert capsys.readouterr().out.startswith("1 point, seeds 0, 1\nbegun")
 
 
 def test_a_sweep_into_the_folder_of_a_run_or_of_other_files_is_refused_before_anything_is_made(
@@ -194,6 +278,35 @@ def test_a_sweep_some_of_whose_runs_could_ask_nobody_has_its_summary_and_report(
         t.name: {"accuracy_mean": a, **one} for t, a in zip(trials, (0.5, 0.25, None, 0.75), strict=True)
     }
     assert summary_rows(trials, found)[1]["difference"] == 0.5
+
+
+def test_bad_rows_are_told_once_and_whole_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("actors.sweep.run_trials", lambda *_: pytest.fail("Ray was started"))
+    (tmp_path / "data/a").mkdir(parents=True)
+    for split in ("train", "test"):
+        (tmp_path / f"data/a/{split}.csv").write_text("prompt,answer\nx,y\n" + "z\n" * (split == "train"))
+    words = [
+        *SMALL_RUN,
+        "seeds=2",
+        "tasks.source=files",
+        "tasks.names=[a]",
+        f"tasks.path={tmp_path / 'data'}",
+        "model.name=embedded",
+    ]
+    assert main(["sweep", *words, f"runtime.runs_dir={tmp_path / 'runs'}", "name=s"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("train.csv: 1 bad row") == said.count("line 3") == 1 and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_reason_of_several_runs_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "actors.sweep.run_trials", lambda *_: {"x": "Bad.\nThis.", "y": "Bad.\nThis.", "z": "No."}
+    )
+    assert main(["sweep", *SMALL_RUN, "seeds=3", f"runtime.runs_dir={tmp_path}", "name=s"]) == 1
+    said = capsys.readouterr().out
+    assert "failed: x, y: Bad.\nThis.\n" in said and "failed: z: No.\n" in said
+    assert json.loads((tmp_path / "s/summary.json").read_text())["failed"]["y"] == "Bad.\nThis."
 
 
 def test_a_sweep_says_once_which_keys_a_method_drops_and_q_quietens_it(tmp_path, monkeypatch, capsys):
