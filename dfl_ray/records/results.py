@@ -87,6 +87,19 @@ def last_evaluation(run: Run) -> pd.DataFrame:
     return rows[(rows["rule"] == method_rule(run)) & (rows["round"] > 0)]
 
 
+def evaluated_words(run: Run) -> str:
+    """Say of which round the accuracies of a run are, where they are not of its last: beside figures of all rounds.
+
+    Args:
+        run: The run, complete or not.
+
+    Returns:
+        ` after round 4 of 5`, to go behind a title; empty where the last round was evaluated, or none.
+    """
+    last = int(max(method_means(run)["round"], default=0))
+    return f" after round {last} of {run.last_round}" if 0 < last < run.last_round else ""
+
+
 def holders(run: Run) -> set[tuple[int, str]]:
     """Find which device holds which task, from the last topology or else the devices table.
 
