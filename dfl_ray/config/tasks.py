@@ -82,8 +82,12 @@ class TasksConfig(Section):
     cue: Literal["strong", "weak", "none"] = Field(
         default="strong", description="`synthetic`: how far a prompt betrays its task"
     )
-    train_rows: int | None = Field(default=None, ge=1, description="at most so many training rows a task")
-    test_rows: int | None = Field(default=None, ge=1, description="at most so many test rows a task")
+    train_rows: int | None = Field(
+        default=None, ge=1, description="at most so many training rows a task, the first"
+    )
+    test_rows: int | None = Field(
+        default=None, ge=1, description="at most so many test rows a task, the first"
+    )
     validation_rows: int | None = Field(
         default=None,
         ge=1,

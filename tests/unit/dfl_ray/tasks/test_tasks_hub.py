@@ -183,9 +183,9 @@ def test_a_record_that_does_not_fit_is_a_bad_row(name: str, change: dict[str, An
 
 def test_a_local_folder_with_named_labels(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "label": n % 2, "more": 1} for n in range(12)]
-    loaded = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes"), train_rows=3))
+    loaded = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes")))
     (task,) = loaded.tasks
-    assert (task.name, len(task.train), len(task.test), task.choices) == ("own", 3, 6, ("no", "yes"))
+    assert (task.name, len(task.train), len(task.test), task.choices) == ("own", 6, 6, ("no", "yes"))
     assert task.train[1] == Row("text 1 ->", "yes")
 
 
