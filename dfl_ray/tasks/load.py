@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dfl_ray.config.schema import Config, TasksConfig
+from dfl_ray.errors import InputError, first_line
 from dfl_ray.tasks.assemble import LoadedTasks
 from dfl_ray.tasks.checked import check_names, check_splits, checked_tasks, with_names
 from dfl_ray.tasks.cuts import with_used_rows
@@ -33,14 +34,28 @@ def read_tasks(config: Config) -> LoadedTasks:
         InputError: The data are not there or not usable, the source gives something else than tasks, or the devices
             hold more tasks than there are.
     """
-    made = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
-    loaded = checked_tasks(made, config.tasks.source)
+    loaded = checked_tasks(_made(config), config.tasks.source)
     check_names(tuple(task.name for task in loaded.tasks))
     loaded = with_used_rows(with_names(loaded, config.tasks), config.tasks)
     check_splits(loaded.tasks)
     check_score_names(config.tasks, tuple(task.name for task in loaded.tasks))
     _check_places(config, loaded.tasks)
     return loaded
+
+
+def _made(config: Config) -> object:
+    """What the source gives; whatever a foreign package does is told with its name."""
+    name = config.tasks.source
+    try:
+        return TASK_SOURCES[name](config.tasks, seed=config.seed, **config.tasks.options)
+    except Exception as error:
+        if isinstance(error, InputError) or name in TASK_SOURCES.own:
+            raise
+        raise InputError(
+            f"The source of tasks `{name}` failed",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            change=f"Change tasks.source or tasks.options, or mend the package that has `{name}`.",
+        ) from error
 
 
 def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:
