@@ -21,7 +21,7 @@ class PromptTemplate(Section):
     subset: str | None = Field(default=None, description="configuration name of the dataset")
     prompt: str = Field(description="format string over the row's fields")
     answer: str = Field(description="format string over the row's fields")
-    labels: tuple[str, ...] | None = Field(default=None, description="names for integer labels, in order")
+    labels: tuple[str, ...] | None = Field(default=None, description="names for numbered labels, in order")
     train_split: str = Field(default="train", description="split to train on")
     test_split: str | None = Field(
         default="test",
