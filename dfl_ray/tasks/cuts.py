@@ -116,7 +116,7 @@ def _lost(whole: tuple[Row, ...], kept: tuple[Row, ...], what: str, key: str) ->
     yield (
         f"the {len(kept)} {what} that are left of {len(whole)} {has} of the label"
         f"{'' if len(lost) == 1 else 's'} {quoted(lost)}; rows are taken by their place (`{key}`), so shuffle a file "
-        "that is sorted by label, or take more rows"
+        "that is sorted by label, or change that key"
     )
 
 

@@ -63,6 +63,7 @@ def test_a_model_card_gives_figures_of_its_own_round_alone(tmp_path: Path, expor
 def test_accuracies_beside_costs_of_later_rounds_name_their_round(tmp_path: Path):
     ended = load_run(write_fake_run(tmp_path, "ended", Fake(rounds=4, every=2)))
     broken = replace(ended, last_round=3)
+    assert [summary(run)["accuracy_round"] for run in (ended, broken)] == [4, 2]
     assert evaluated_words(ended) == "" and "<h3>Accuracy per task</h3>" in result_tables(ended)
     assert "<h3>Accuracy per task after round 2 of 3</h3>" in result_tables(broken)
     console = Console(width=120, record=True, file=StringIO())
