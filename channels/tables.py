@@ -26,6 +26,7 @@ PATH_LOSS: Registry[Any] = Registry(
         "v2x_highway": "channels.pathloss.v2x:v2x_highway_model",
         "d2d_outdoor": "channels.pathloss.d2d:D2D_OUTDOOR",
     },
+    kinds=("channels.pathloss.model:PathLossModel", "collections.abc:Callable"),
 )
 """A `channels.pathloss.model.PathLossModel`, or a function of options that gives one."""
 
@@ -45,6 +46,7 @@ SCHEDULERS: Registry[Any] = Registry(
         "max_weight": "channels.scheduling.weighted:MAX_WEIGHT",
         "proportional_fair": "channels.scheduling.weighted:PROPORTIONAL_FAIR",
     },
+    kinds=("channels.scheduling.rule:Scheduler", "collections.abc:Callable"),
 )
 """A `channels.scheduling.problem.Scheduler`, or a function of options that gives one."""
 
@@ -56,5 +58,6 @@ DEVICE_MIXES: Registry[Any] = Registry(
         "mixed": "channels.device_mixes:MIXED",
         "hardware": "channels.device_mixes:HARDWARE",
     },
+    kinds=("builtins:tuple", "builtins:list"),
 )
 """Tuples of `channels.energy.DeviceClass` that devices are drawn from, each with its share."""

@@ -9,6 +9,7 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -29,6 +30,14 @@ _KINDS: Mapping[Any, tuple[type, str]] = {
     NoneType: (NoneType, "none"),
 }
 """Type in a signature -> what its values are instances of, and that in words."""
+
+FUNCTION = "collections.abc:Callable"
+_WORDS = {
+    FUNCTION: "a function or class whose parameters can be read",
+    "builtins:tuple": "a tuple",
+    "builtins:list": "a list",
+}
+"""Kind of object -> that in words, where its name alone would not say it."""
 
 
 class UnknownName(ValueError, KeyError):
@@ -65,10 +74,14 @@ class Registry(Mapping[str, T], Generic[T]):
         what: The kind of thing in words, for messages ("graph").
         group: Entry-point group in which installed packages name theirs ("dfl_ray.graphs").
         places: Name -> "module:attribute" of the project's own.
+        kinds: "module:class" of what an installed package's object may be an instance of, imported when one is loaded.
     """
 
-    def __init__(self, what: str, group: str, places: Mapping[str, str]) -> None:
+    def __init__(
+        self, what: str, group: str, places: Mapping[str, str], kinds: tuple[str, ...] = (FUNCTION,)
+    ) -> None:
         self.what = what
+        self.kinds = kinds
         self.group = group
         self.own = tuple(places)
         self._points = {name: EntryPoint(name, place, group) for name, place in places.items()}
@@ -79,7 +92,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
         Raises:
             ValueError: There is none of this name (it is a `KeyError` too), or the package that has it cannot be
-                imported.
+                imported or gives something else.
         """
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
@@ -98,20 +111,54 @@ class Registry(Mapping[str, T], Generic[T]):
         """Whether there is an object of this name; imports nothing."""
         return name in self._points or name in installed(self.group)
 
+    def usable(self) -> dict[str, T]:
+        """All objects by name but those of installed packages that cannot be imported or give something else."""
+        found: dict[str, T] = {}
+        for name in self:
+            with suppress(*(() if name in self._points else (ValueError,))):
+                found[name] = self[name]
+        return found
+
     def _load(self, name: str) -> T:
         if name in self._points:
-            module, _, attribute = self._points[name].value.partition(":")
-            return getattr(import_module(module), attribute)
-        found = installed(self.group)
-        if name not in found:
+            return _at(self._points[name].value)
+        points = installed(self.group)
+        if name not in points:
             raise unknown_name(self.what, name, self)
+        point = points[name]
+        package = f"the installed package {point.dist.name}" if point.dist else "an installed package"
+        what = f"{self.what} {name!r} is named by {package} as {point.value!r} (entry-point group {self.group}) but"
         try:
-            return found[name].load()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"{self.what} {name!r} is named by an installed package as {found[name].value!r} "
-                f"(entry-point group {self.group}) but cannot be imported: {error}"
-            ) from error
+            found = point.load()
+        except Exception as error:  # whatever a module of somebody else's does when it is imported
+            kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+            raise ValueError(f"{what} cannot be imported: {kind}{error}") from error
+        if not any(_fits(found, kind) for kind in self.kinds):
+            expected = " or ".join(_WORDS.get(kind, f"a {kind.replace(':', '.')}") for kind in self.kinds)
+            raise ValueError(f"{what} that is {_told(found)}; expected {expected}")
+        return found
+
+
+def _at(place: str) -> Any:
+    """What stands at "module:attribute"."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _fits(found: object, kind: str) -> bool:
+    """Whether an object is of a kind; of a function the parameters must be readable, since they are its options."""
+    if kind != FUNCTION:
+        return isinstance(found, _at(kind))
+    import inspect
+
+    try:
+        return callable(found) and inspect.signature(found) is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _told(found: object) -> str:
+    return f"the class {found.__name__}" if isinstance(found, type) else f"{found!r}"[:80]
 
 
 @cache

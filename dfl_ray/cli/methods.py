@@ -47,7 +47,7 @@ def execute(options: Options) -> int:
     source, overrides = split_words(options.words)
     config = load_config(source, overrides, say=lambda text: print(f"dfl-ray: {text}", file=sys.stderr))
     check_inputs(config)
-    sections = {name: _section(source, words_for(name, overrides)) for name in METHODS}
+    sections = {name: _section(source, name, overrides) for name in METHODS}
     progress = make_progress(quiet=options.json or options.quiet)
     rows, width = [], columns()
     for found in bytes_of_methods(config, sections, progress.step):
@@ -56,9 +56,9 @@ def execute(options: Options) -> int:
         rows.append({**own, **vars(a)})
         if not options.json:
             cost = found.problem if found.round_bytes is None else f"{found.round_bytes / 1e6:.3f} MB a round"
-            made = f"trained: {a.trained}; sent: {a.sent}; mixed: {a.mixed}"
+            made = f"trained: {a.trained}; sent: {a.sent}; mixed: {a.mixed}" if a.sent else ""
             lines = broken(f"{found.name}: {a.line}", width, rest="    ")
-            for text in (f"{cost}; {a.source}", made, *([a.note] if a.note else [])):
+            for text in filter(None, (f"{cost}; {a.source}", made, a.note)):
                 lines += broken(text, width, first="  ", rest="    ")
             print("\n".join(lines))
     if options.json:
@@ -68,15 +68,15 @@ def execute(options: Options) -> int:
     return 0
 
 
-def _section(source: str | None, words: Sequence[str]) -> TrainingConfig | InputError:
-    """A method's section, or why the configuration cannot be with that method."""
+def _section(source: str | None, method: str, overrides: Sequence[str]) -> TrainingConfig | InputError:
+    """A method's section, or why the configuration cannot be with that method, or its package not be used."""
     from dfl_ray.config.load import load_config
     from dfl_ray.errors import InputError
 
     try:
-        return load_config(source, words).method
-    except InputError as error:
-        return error
+        return load_config(source, words_for(method, overrides)).method
+    except ValueError as error:
+        return error if isinstance(error, InputError) else InputError(str(error))
 
 
 def words_for(method: str, overrides: Sequence[str]) -> list[str]:

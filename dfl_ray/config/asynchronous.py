@@ -28,7 +28,7 @@ def asynchronous_problems(config: Config) -> Iterable[Problem]:
         return
     barrier = method_spec(method).barrier
     if barrier:
-        able = ", ".join(name for name in METHODS if not METHODS[name].spec.barrier)
+        able = ", ".join(name for name, entry in METHODS.usable().items() if not entry.spec.barrier)
         yield Problem(
             f"`schedule: async` is not for the method `{method.name}`: {barrier}",
             expected=f"one of {able}",

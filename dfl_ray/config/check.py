@@ -337,6 +337,15 @@ def _rules(config: Config) -> Iterable[Problem]:
             yield Problem(
                 "`evaluate.rules` names an unknown inference rule", got=rule, expected=nearest(rule, known)
             )
+        elif rule in more:
+            yield from _not_usable("evaluate.rules", rule)
+
+
+def _not_usable(key: str, rule: str) -> Iterable[Problem]:
+    try:
+        RULES[rule]
+    except ValueError as error:
+        yield Problem(f"`{key}`: {error}")
 
 
 def _templates(config: Config) -> Iterable[Problem]:

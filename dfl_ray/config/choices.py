@@ -13,7 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+import channels.registry
+import topology.registry
 from dfl_ray.errors import InputError
+
+REGISTRIES = (channels.registry.Registry, topology.registry.Registry)
+"""`topology` and `channels` each have the class, since they know neither each other nor this package."""
 
 
 class Choice:
@@ -35,6 +40,8 @@ class Choice:
     def _check(self, name: str) -> str:
         if name not in self.names and not (self.files and name.lower().endswith(self.files)):
             raise PydanticCustomError("unknown_choice", "Input should be a known name")
+        if isinstance(self.names, REGISTRIES) and name in self.names and name not in self.names.own:
+            self.names[name]  # an installed package's: what cannot be used is told now, with the key
         return name
 
 

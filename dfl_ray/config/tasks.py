@@ -21,7 +21,7 @@ class PromptTemplate(Section):
     subset: str | None = Field(default=None, description="configuration name of the dataset")
     prompt: str = Field(description="format string over the row's fields")
     answer: str = Field(description="format string over the row's fields")
-    labels: tuple[str, ...] | None = Field(default=None, description="names for integer labels, in order")
+    labels: tuple[str, ...] | None = Field(default=None, description="names for numbered labels, in order")
     train_split: str = Field(default="train", description="split to train on")
     test_split: str | None = Field(
         default="test",
@@ -82,8 +82,12 @@ class TasksConfig(Section):
     cue: Literal["strong", "weak", "none"] = Field(
         default="strong", description="`synthetic`: how far a prompt betrays its task"
     )
-    train_rows: int | None = Field(default=None, ge=1, description="at most so many training rows a task")
-    test_rows: int | None = Field(default=None, ge=1, description="at most so many test rows a task")
+    train_rows: int | None = Field(
+        default=None, ge=1, description="at most so many training rows a task, the first"
+    )
+    test_rows: int | None = Field(
+        default=None, ge=1, description="at most so many test rows a task, the first"
+    )
     validation_rows: int | None = Field(
         default=None,
         ge=1,

@@ -50,16 +50,10 @@ def inference_rule(name: str) -> InferenceRule:
         The rule.
 
     Raises:
-        ValueError: There is none.
-        InputError: An installed package has something else under this name, or a rule that can answer nothing.
+        ValueError: There is none, or the package that has it cannot be imported or gives something else.
+        InputError: The rule of an installed package can answer nothing.
     """
-    rule = SINGLE if name == "single" else RULES[name]
-    if not isinstance(rule, InferenceRule):
-        raise InputError(
-            f"The inference rule `{name}` is none",
-            got=f"a {type(rule).__name__}",
-            expected="a `dfl_ray.devices.rules.InferenceRule`",
-        )
+    rule: InferenceRule = SINGLE if name == "single" else RULES[name]
     if rule.route is None and rule.merge is None:
         raise InputError(
             f"The inference rule `{name}` can answer nothing",

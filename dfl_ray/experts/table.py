@@ -24,6 +24,7 @@ RULES: Registry[Any] = Registry(
         "ties": "dfl_ray.devices.rules:TIES",
         "filter_full": "dfl_ray.devices.rules:FILTER_FULL",
     },
+    kinds=("dfl_ray.devices.rules:InferenceRule",),
 )
 """Rules for methods with an expert a task; a method with one adapter a device has `dfl_ray.devices.rules.SINGLE`."""
 

@@ -22,6 +22,7 @@ AGGREGATIONS: Registry[Any] = Registry(
         "krum": "dfl_ray.methods.robust:KRUM",
         "balance": "dfl_ray.methods.robust:BALANCE",
     },
+    kinds=("dfl_ray.methods.aggregations:Aggregation",),
 )
 """Every aggregation rule by name."""
 

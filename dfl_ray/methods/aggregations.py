@@ -21,7 +21,7 @@ import math
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -101,6 +101,7 @@ class Mixing:
         return self.weights.get(self.device, {})
 
 
+@runtime_checkable
 class Aggregation(Protocol):
     """One aggregation rule; all state is in the `PartState` it is given."""
 

@@ -244,16 +244,9 @@ def method_entry(name: str) -> MethodEntry:
         Its entry.
 
     Raises:
-        InputError: The entry point of an installed package gives something else.
+        ValueError: There is none, or the package that has it cannot be imported or gives something else.
     """
-    entry = METHODS[name]
-    if not isinstance(entry, MethodEntry):
-        raise InputError(
-            f"The method `{name}` of an installed package is not usable",
-            got=f"its entry point gives a {type(entry).__name__}",
-            expected="a dfl_ray.methods.entries.MethodEntry",
-        )
-    return entry
+    return METHODS[name]
 
 
 def method_section(name: str) -> type[TrainingConfig]:
@@ -266,7 +259,8 @@ def method_section(name: str) -> type[TrainingConfig]:
         The section's class, whose `type` is the name.
 
     Raises:
-        InputError: The entry of an installed package is not a `MethodEntry`, or its section is not its own.
+        ValueError: See `method_entry`.
+        InputError: The section of an installed package's entry is not its own.
     """
     entry = method_entry(name)
     field = entry.section.model_fields.get("type")

@@ -26,6 +26,7 @@ FAULTS: Registry[Any] = Registry(
             "sybil",
         )
     },
+    kinds=("dfl_ray.methods.faults:Fault",),
 )
 """Every kind of fault by name."""
 

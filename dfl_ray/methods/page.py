@@ -43,9 +43,13 @@ def about(name: str) -> About:
         name: Its name.
 
     Returns:
-        What its entry says; of a method without words the first line of its section's text.
+        What its entry says; of a method without words the first line of its section's text, and of one whose package
+        cannot be used that.
     """
-    entry = method_entry(name)
+    try:
+        entry = method_entry(name)
+    except ValueError:
+        return About("not to be used", "an installed package", trained="", sent="", mixed="")
     if entry.about.line:
         return entry.about
     first = (entry.section.__doc__ or name).strip().splitlines()[0]

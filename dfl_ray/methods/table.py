@@ -39,5 +39,6 @@ METHODS: Registry[Any] = Registry(
         "local": "dfl_ray.methods.entries:LOCAL",
         "centralized": "dfl_ray.methods.entries:CENTRALIZED",
     },
+    kinds=("dfl_ray.methods.entries:MethodEntry",),
 )
 """Every method by name: a `dfl_ray.methods.entries.MethodEntry`."""

@@ -87,6 +87,24 @@ def last_evaluation(run: Run) -> pd.DataFrame:
     return rows[(rows["rule"] == method_rule(run)) & (rows["round"] > 0)]
 
 
+def accuracy_round(run: Run) -> int | None:
+    """The round after which the accuracies were measured that a run is summed up by; None where none was."""
+    return int(max(method_means(run)["round"], default=0)) or None
+
+
+def evaluated_words(run: Run) -> str:
+    """Say of which round the accuracies of a run are, where they are not of its last: beside figures of all rounds.
+
+    Args:
+        run: The run, complete or not.
+
+    Returns:
+        ` after round 4 of 5`, to go behind a title; empty where the last round was evaluated, or none.
+    """
+    last = accuracy_round(run) or 0
+    return f" after round {last} of {run.last_round}" if 0 < last < run.last_round else ""
+
+
 def holders(run: Run) -> set[tuple[int, str]]:
     """Find which device holds which task, from the last topology or else the devices table.
 
@@ -188,12 +206,11 @@ def summary(run: Run) -> dict[str, Any]:
         run: The run, complete or not.
 
     Returns:
-        Keys `name`, `method`, `seed`, `state`, `rounds`, `rule`, `accuracy_mean`, `accuracy_worst_task`,
-        `accuracy_before`, `accuracy_by_task`, `holders_accuracy_by_task`, `payload_bytes`, `airtime_s`,
-        `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`, `refused`, those of
-        `schema.CONTROL_COLUMNS` where control was charged,
-        `rules` (mean accuracy of every rule at the last evaluated round) and `inside_nodes_fraction`. What was not
-        measured is None.
+        Keys `name`, `method`, `seed`, `state`, `rounds`, `rule`, `accuracy_round` (when the accuracies were measured),
+        `accuracy_mean`, `accuracy_worst_task`, `accuracy_before`, `accuracy_by_task`, `holders_accuracy_by_task`,
+        `payload_bytes`, `airtime_s`, `energy_j`, `simulated_s`, `delivered_fraction`, `wall_s`, `transfers`, `lost`,
+        `refused`, those of `schema.CONTROL_COLUMNS` where control was charged, `rules` (mean accuracy of every rule at
+        the last evaluated round) and `inside_nodes_fraction`. What was not measured is None.
     """
     rounds, lines = run.rounds, task_lines(run)
     weights = rounds["transfers"].fillna(1)
@@ -204,6 +221,7 @@ def summary(run: Run) -> dict[str, Any]:
         "state": run.info.get("state"),
         "rounds": run.last_round,
         "rule": method_rule(run),
+        "accuracy_round": accuracy_round(run),
         "accuracy_mean": mean_of([line.accuracy for line in lines]),
         "accuracy_worst_task": min((line.accuracy for line in lines), default=None),
         "accuracy_before": mean_of([line.before for line in lines]),

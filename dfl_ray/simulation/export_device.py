@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -27,10 +28,12 @@ from dfl_ray.simulation.experiment import Step, build_experiment, model_path
 from dfl_ray.simulation.export import base_reference
 from dfl_ray.simulation.fingerprint import fingerprint, refuse_changed_inputs
 from dfl_ray.simulation.lengthen import resumed_config
-from dfl_ray.simulation.model_card import LOADER, model_card
+from dfl_ray.simulation.model_card import LOADER, accuracies_at, model_card
 from dfl_ray.simulation.resuming import newest_state
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dfl_ray.simulation.experiment import Experiment
 
 
@@ -39,13 +42,13 @@ class SavedRun:
     """A run with its newest saved state in one group of devices.
 
     Attributes:
-        path: The run folder.
+        records: The run's records, as they were when it was opened.
         experiment: The run.
         group: All its devices, as they were saved.
         round_index: The round they were saved after.
     """
 
-    path: Path
+    records: Run
     experiment: Experiment
     group: DeviceGroup
     round_index: int
@@ -54,6 +57,11 @@ class SavedRun:
     def config(self) -> Config:
         """The run's configuration."""
         return self.experiment.config
+
+    @cached_property
+    def accuracies(self) -> pd.DataFrame:
+        """What was measured of this state, all devices: read once, however many are exported."""
+        return accuracies_at(self.records, self.round_index)
 
 
 def open_saved(
@@ -85,7 +93,7 @@ def open_saved(
         group.rewire(movement.graph)
     group.restore(saved.state.devices.of(group.devices))
     group.absent = frozenset(_out(run, saved.round_index))
-    return SavedRun(path, experiment, group, saved.round_index)
+    return SavedRun(run, experiment, group, saved.round_index)
 
 
 def _out(run: Run, round_index: int) -> list[int]:
@@ -147,8 +155,9 @@ def export_device(
         _write_adapter(run, whole, out)
     held = [setup.tasks[t].name for t in setup.held[device]]
     text = model_card(
-        load_run(run.path), device, held, run.round_index, merged=merged or bool(gguf), experts=experts
-    )
+        run.records, device, held, run.round_index, run.accuracies,
+        merged=merged or bool(gguf), experts=experts,
+    )  # fmt: skip
     (out / "README.md").write_text(text, encoding="utf-8")
     return out
 

@@ -1,4 +1,4 @@
-"""From rows to a task: held-out rows kept apart, the closed label set found, caps applied."""
+"""From rows to a task: held-out rows kept apart, the closed label set found."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def assemble_all(
 
     Args:
         tables: Task name -> training rows and test rows.
-        config: Caps and `max_choices`.
+        config: `max_choices` is used.
         remarks: What there is to tell already.
 
     Returns:
@@ -85,13 +85,14 @@ def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: Tasks
 
     Test rows whose prompt is trained on are no held-out rows and are left out; prompts are compared in Unicode form
     NFC with blanks and line breaks joined, so that a trailing blank hides nothing. The label set is read from all
-    rows, before the caps, so that a smaller run scores against the same answers; caps keep the first rows.
+    rows, so that a smaller run scores against the same answers; whoever asked for the task cuts its rows
+    (`tasks.cuts`).
 
     Args:
         name: The task's name.
         train: Training rows, at least one.
         test: Held-out rows, at least one.
-        config: Caps and `max_choices`.
+        config: `max_choices` is used.
 
     Returns:
         The task, the number of test rows left out, and the remarks.
@@ -113,15 +114,6 @@ def assemble(name: str, train: Sequence[Row], test: Sequence[Row], config: Tasks
             expected="test rows that are not trained on",
         )
     found = label_set([*train, *held_out], config.max_choices)
-    kept_train, kept_test = tuple(train[: config.train_rows]), tuple(held_out[: config.test_rows])
     choices = found.labels if found.closed else None
-    task = Task(name, kept_train, kept_test, choices, found.labels, found.why)
-    remarks = (*_case_remark(name, known, held_out), *label_remarks(task, found.single))
-    return Assembled(task, len(test) - len(held_out), remarks)
-
-
-def _case_remark(name: str, known: set[str], held_out: Sequence[Row]) -> tuple[str, ...]:
-    """Test prompts that differ from a training prompt only in case are kept, since case may matter, and told."""
-    folded = {prompt.casefold() for prompt in known}
-    count = sum(prompt_key(row.prompt).casefold() in folded for row in held_out)
-    return (f"task {name}: {count} test prompts differ from training prompts only in case",) if count else ()
+    task = Task(name, tuple(train), tuple(held_out), choices, found.labels, found.why)
+    return Assembled(task, len(test) - len(held_out), label_remarks(task, found.single))

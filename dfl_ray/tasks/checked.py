@@ -1,4 +1,4 @@
-"""What a source of tasks must give, and what is done with it whatever the source: names, order and caps."""
+"""What a source of tasks must give, and what is done with it whatever the source: names and order."""
 
 from __future__ import annotations
 
@@ -114,15 +114,15 @@ def check_names(names: tuple[str, ...]) -> None:
         folders[folder] = name
 
 
-def with_names_and_caps(loaded: LoadedTasks, tasks: TasksConfig) -> LoadedTasks:
-    """Keep the tasks and rows that `tasks.names`, `train_rows` and `test_rows` ask for; most sources do so themselves.
+def with_names(loaded: LoadedTasks, tasks: TasksConfig) -> LoadedTasks:
+    """Keep the tasks that `tasks.names` asks for; most sources do so themselves.
 
     Args:
         loaded: What the source gave; names differ.
         tasks: The section `tasks`.
 
     Returns:
-        The named tasks in the order of the names, all without names; the first rows of each.
+        The named tasks in the order of the names, all without names.
 
     Raises:
         InputError: A name is none of the source's.
@@ -137,14 +137,5 @@ def with_names_and_caps(loaded: LoadedTasks, tasks: TasksConfig) -> LoadedTasks:
                 change="Change tasks.names.",
             )
     names = tasks.names or tuple(made)
-    kept = [made[name] for name in names]
-    return replace(
-        loaded,
-        tasks=tuple(
-            replace(
-                task, train=tuple(task.train[: tasks.train_rows]), test=tuple(task.test[: tasks.test_rows])
-            )
-            for task in kept
-        ),
-        leaked={name: count for name, count in loaded.leaked.items() if name in names},
-    )
+    leaked = {name: count for name, count in loaded.leaked.items() if name in names}
+    return replace(loaded, tasks=tuple(made[name] for name in names), leaked=leaked)

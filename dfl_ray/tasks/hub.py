@@ -16,7 +16,7 @@ from dfl_ray.models.hub import check_hub
 from dfl_ray.tasks.assemble import LoadedTasks, assemble_all
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.ready import READY
-from dfl_ray.tasks.rows import BadRow, RowTable, refuse_bad_rows, row_of, template_fields
+from dfl_ray.tasks.rows import BadRow, RowTable, is_missing, refuse_bad_rows, row_of, template_fields
 from dfl_ray.tasks.splitting import split_rows
 from dfl_ray.tasks.templates import Fields, Template, pick
 
@@ -94,8 +94,8 @@ def template_of(name: str, config: TasksConfig) -> Template:
 def own_template(name: str, own: PromptTemplate) -> Template:
     r"""Turn the user's format strings into a template.
 
-    The format strings name fields in braces, `"Question: {question}\nAnswer:"`. With `labels`, an integer
-    field (or true and false) in `answer` stands for the label of that number.
+    The format strings name fields in braces, `"Question: {question}\nAnswer:"`. With `labels`, a whole number
+    (or true and false) in `answer` stands for the label of that number; see `_labelled`.
 
     Args:
         name: The task's name, for messages.
@@ -122,11 +122,37 @@ def _maker(own: PromptTemplate, answer_fields: Sequence[str]) -> Callable[[Field
     def make(record: Fields) -> Row:
         named: Mapping[str, Any] = record
         if own.labels is not None:
-            numbers = {k: record[k] for k in answer_fields if isinstance(record[k], int)}
-            named = {**record, **{k: pick(own.labels, int(v)) for k, v in numbers.items()}}
+            alone = len(answer_fields) == 1
+            named = {
+                **record,
+                **{k: _labelled(own.labels, k, record[k], alone=alone) for k in answer_fields},
+            }
         return Row(own.prompt.format_map(record), own.answer.format_map(named))
 
     return make
+
+
+def _labelled(labels: tuple[str, ...], field: str, value: Any, *, alone: bool) -> Any:
+    """The label that a value of an answer stands for: of its number, whole or as text, or the label itself.
+
+    Beside other fields of an answer (`alone` is false) only numbers stand for labels, since others may be free text.
+
+    Raises:
+        ValueError: It stands for none.
+    """
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return pick(labels, int(value))
+    if not alone:
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        if text in labels:
+            return text
+        if text.isdecimal():
+            return pick(labels, int(text))
+    raise ValueError(
+        f"field `{field}` is {value!r}, neither a number of 0 to {len(labels) - 1} nor one of `labels`"
+    )
 
 
 def _table(name: str, template: Template, split: str) -> RowTable:
@@ -142,7 +168,7 @@ def _table(name: str, template: Template, split: str) -> RowTable:
 
 
 def _row(template: Template, record: Fields) -> Row | str:
-    empty = [name for name in template.fields if record.get(name) is None]
+    empty = [name for name in template.fields if is_missing(record.get(name))]
     if empty:
         return f"field `{empty[0]}` is empty"
     try:

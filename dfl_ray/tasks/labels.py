@@ -63,7 +63,7 @@ def label_remarks(task: Task, single: Sequence[str]) -> tuple[str, ...]:
     """What a user should know about a closed label set, one sentence each; nothing for open answers.
 
     Args:
-        task: The task with the rows that are used, caps applied.
+        task: The task; what its rows lack is told once they are cut (`tasks.cuts.row_remarks`).
         single: Labels given in one row only, over all rows.
 
     Returns:
@@ -78,11 +78,6 @@ def label_remarks(task: Task, single: Sequence[str]) -> tuple[str, ...]:
         )
     if single:
         said.append(f"given in one row only, perhaps by mistake: {quoted(single)}")
-    trained = {row.answer for row in task.train}
-    unseen = sorted({row.answer for row in task.test} - trained)
-    if unseen:
-        rows = sum(row.answer not in trained for row in task.test)
-        said.append(f"labels of {rows} test rows that no training row has: {quoted(unseen)}")
     said.extend(
         f"different labels that differ only in case, blanks or Unicode form: {quoted(group)}"
         for group in look_alikes(task.choices)

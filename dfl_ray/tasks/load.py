@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dfl_ray.config.schema import Config, TasksConfig
-from dfl_ray.errors import InputError
+from dfl_ray.errors import InputError, first_line
 from dfl_ray.tasks.assemble import LoadedTasks
-from dfl_ray.tasks.checked import check_names, check_splits, checked_tasks, with_names_and_caps
+from dfl_ray.tasks.checked import check_names, check_splits, checked_tasks, with_names
+from dfl_ray.tasks.cuts import with_used_rows
 from dfl_ray.tasks.data import Task
-from dfl_ray.tasks.labels import prompt_key
 from dfl_ray.tasks.scoring import check_score_names
 from dfl_ray.tasks.sources import TASK_SOURCES
 
@@ -36,43 +34,28 @@ def read_tasks(config: Config) -> LoadedTasks:
         InputError: The data are not there or not usable, the source gives something else than tasks, or the devices
             hold more tasks than there are.
     """
-    made = TASK_SOURCES[config.tasks.source](config.tasks, seed=config.seed, **config.tasks.options)
-    loaded = checked_tasks(made, config.tasks.source)
+    loaded = checked_tasks(_made(config), config.tasks.source)
     check_names(tuple(task.name for task in loaded.tasks))
-    loaded = with_names_and_caps(loaded, config.tasks)
-    if config.tasks.validation_rows is not None:
-        loaded = replace(
-            loaded, tasks=tuple(held_out_of_training(t, config.tasks.validation_rows) for t in loaded.tasks)
-        )
+    loaded = with_used_rows(with_names(loaded, config.tasks), config.tasks)
     check_splits(loaded.tasks)
     check_score_names(config.tasks, tuple(task.name for task in loaded.tasks))
     _check_places(config, loaded.tasks)
     return loaded
 
 
-def held_out_of_training(task: Task, rows: int) -> Task:
-    """Make a task whose held-out rows are cut from its training rows; the test rows are in neither.
-
-    Args:
-        task: The task.
-        rows: Rows to cut, the last ones.
-
-    Returns:
-        The task; of the training rows left, those with a prompt that is held out are dropped.
-
-    Raises:
-        InputError: No training row would be left.
-    """
-    cut = task.train[-rows:]
-    asked = {prompt_key(row.prompt) for row in cut}
-    kept = tuple(row for row in task.train[:-rows] if prompt_key(row.prompt) not in asked)
-    if not kept:
+def _made(config: Config) -> object:
+    """What the source gives; whatever a foreign package does is told with its name."""
+    name = config.tasks.source
+    try:
+        return TASK_SOURCES[name](config.tasks, seed=config.seed, **config.tasks.options)
+    except Exception as error:
+        if isinstance(error, InputError) or name in TASK_SOURCES.own:
+            raise
         raise InputError(
-            f"`tasks.validation_rows` leaves the task `{task.name}` no training row",
-            got=f"{rows} of {len(task.train)} rows",
-            expected="fewer rows than the task has for training",
-        )
-    return replace(task, train=kept, test=cut)
+            f"The source of tasks `{name}` failed",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            change=f"Change tasks.source or tasks.options, or mend the package that has `{name}`.",
+        ) from error
 
 
 def synthetic(tasks: TasksConfig, *, seed: int) -> LoadedTasks:

@@ -27,6 +27,7 @@ _MARKS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+_OTHER_SEPARATORS = {";": "`;`", "\t": "tabs", "|": "`|`"}
 _HEAD_BYTES = 4096
 _COMPRESSED = ".gz"
 _ESCAPED = re.compile("[\udc80-\udcff]")
@@ -43,7 +44,8 @@ def read_records(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
         The place of each record, such as "line 12", and the record or the `BadRow` that it is.
 
     Raises:
-        InputError: The file as a whole cannot be read: another encoding, no header, not Parquet, cut short.
+        InputError: The file as a whole cannot be read: another encoding, no header, broken quotes, not
+            Parquet, cut short.
     """
     reader = READERS[suffix_of(path.name) or ""]
     try:
@@ -218,25 +220,62 @@ def _csv(path: Path, fields: tuple[str, ...]) -> Iterator[Record]:
         _open(path) as raw,
         io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file,
     ):
-        reader = csv.DictReader(file, strict=True)
-        _check_columns(path, _header(path, reader), fields)
-        while True:
-            start = reader.line_num + 1
+        reader = csv.reader(file, strict=True)
+        names = _header(path, reader)
+        _refuse_other_separator(path, names, fields)
+        _check_columns(path, names, fields)
+        while (found := _csv_row(path, reader)) is not None:
+            start, cells = found
+            reason = _bad_cells(names, cells)
+            if reason and len(cells) != len(names) and reader.line_num > start:
+                raise _broken_csv(path, start, reader.line_num, reason)
             place = f"line {start}"
-            try:
-                record = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield place, BadRow(place, f"not CSV: {error}")
-                continue
-            reason = _bad_cells(record)
-            yield place, BadRow(place, reason) if reason else record
+            yield place, BadRow(place, reason) if reason else dict(zip(names, cells, strict=True))
 
 
-def _header(path: Path, reader: csv.DictReader[str]) -> list[str]:
+def _csv_row(path: Path, reader: Any) -> tuple[int, list[str]] | None:
+    """The line in which the next row begins, and its cells; None at the end. Blank lines are no rows."""
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return None
+        except csv.Error as error:
+            raise _broken_csv(path, start, reader.line_num, str(error)) from None
+        if cells:
+            return start, cells
+
+
+def _broken_csv(path: Path, first: int, last: int, reason: str) -> InputError:
+    """A fault of the file and no bad row: behind broken quotes nobody can tell where rows begin."""
+    end = f", read up to line {last}" if last > first else ""
+    return InputError(
+        f"The task file {path} is not CSV",
+        got=f"the row of line {first}{end}: {reason}",
+        expected=f"quotes around whole cells only, doubled inside them; cells of up to {csv.field_size_limit():,} "
+        "characters",
+        change=f"Mend the row of line {first}; tasks.on_bad_rows=skip cannot leave it out, since nobody can tell "
+        "where it ends.",
+    )
+
+
+def _refuse_other_separator(path: Path, names: list[str], fields: tuple[str, ...]) -> None:
+    if len(names) != 1 or set(fields) <= set(names):
+        return
+    mark = next((mark for mark in _OTHER_SEPARATORS if mark in names[0]), None)
+    if mark is not None:
+        raise InputError(
+            f"The task file {path} is not separated by commas",
+            got=f"the header `{names[0]}`, separated by {_OTHER_SEPARATORS[mark]}",
+            expected="a header and rows separated by commas",
+            change="Save it again with commas, or as JSON Lines or Parquet.",
+        )
+
+
+def _header(path: Path, reader: Any) -> list[str]:
     try:
-        names = list(reader.fieldnames or ())
+        names = next(reader, [])
     except csv.Error as error:
         raise InputError(f"The task file {path} is not CSV", got=f"line 1: {error}") from None
     for name in names:
@@ -248,13 +287,13 @@ def _header(path: Path, reader: csv.DictReader[str]) -> list[str]:
     return names
 
 
-def _bad_cells(record: Mapping[str | None, Any]) -> str:
+def _bad_cells(names: list[str], cells: list[str]) -> str:
     """What is wrong with a CSV record as a whole, or an empty text."""
-    if None in record:
+    if len(cells) > len(names):
         return "more cells than the header has columns"
-    if None in record.values():
+    if len(cells) < len(names):
         return "fewer cells than the header has columns"
-    for name, value in record.items():
+    for name, value in zip(names, cells, strict=True):
         if reason := _escaped_byte(value):
             return f"{reason}, in column `{name}`"
     return ""

@@ -7,7 +7,7 @@ The usual layouts are read as they are where the configuration names no field: c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,9 @@ from dfl_ray.config.tasks import TasksConfig
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.readers import read_records, suffix_of
 from dfl_ray.tasks.rows import kind, row_of, template_fields
+
+CONTEXTS = frozenset({"input", "context"})
+"""Fields of what an instruction is about."""
 
 ROLES = ("system", "user", "assistant")
 
@@ -68,17 +71,23 @@ def layout_of(path: Path, task: str, config: TasksConfig) -> RowLayout:
 
 
 def usual_layout(fields: Sequence[str]) -> RowLayout | None:
-    """Find the usual layout that has all its fields in a record without a field `prompt`.
+    """Find the usual layout of a record without a field `prompt`.
+
+    What an instruction is about (`input`, `context`) may be missing, since rows without it may leave it out.
 
     Args:
         fields: Names of the record's fields.
 
     Returns:
-        The layout, or None.
+        The layout, its fields those of the record; None where it has none.
     """
     if "prompt" in fields:
         return None
-    return next((layout for layout in USUAL.values() if set(layout.fields) <= set(fields)), None)
+    about = CONTEXTS & set(fields)
+    for layout in USUAL.values():
+        if set(layout.fields) - CONTEXTS <= set(fields) and about <= set(layout.fields):
+            return replace(layout, fields=tuple(name for name in layout.fields if name in fields))
+    return None
 
 
 def first_fields(path: Path) -> tuple[str, ...]:

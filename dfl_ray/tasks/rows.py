@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -95,6 +96,8 @@ def _joined(record: Mapping[Any, Any], template: str) -> str:
         value = _value(record, name)
         if not isinstance(value, str | int | float):
             raise _Unusable(f"field `{name}` is {kind(value)}, neither text nor a number")
+        if is_missing(value):
+            raise _Unusable(f"field `{name}` is empty (NaN)")
     try:
         prompt = template.format_map(record)
     except (ValueError, OverflowError) as error:
@@ -176,6 +179,11 @@ def refuse_bad_rows(tables: Sequence[RowTable]) -> None:
             "and count them with tasks.on_bad_rows=skip."
         )
         raise InputError("Bad rows in the task data:\n" + "\n".join(told))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a record has no value there: null, or the NaN that stands for it where numbers are expected."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _count(number: int, noun: str) -> str:

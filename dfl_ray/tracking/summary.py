@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfl_ray.records import Run
 from dfl_ray.records.faults import asked_devices, fault_lines
-from dfl_ray.records.results import SCORE_WORDS, mean_of, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, evaluated_words, mean_of, summary, task_lines
 from dfl_ray.records.words import share, size
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _accuracy_table(run: Run, figures: dict[str, Any]) -> Any:
     from rich.table import Table
 
     rule = f" by `{figures['rule']}`" if figures["rule"] else ""
-    table = Table(title=f"Accuracy, {figures['method'] or run.name}{rule}", title_justify="left")
+    title = f"Accuracy{evaluated_words(run)}, {figures['method'] or run.name}{rule}"
+    table = Table(title=title, title_justify="left")
     table.add_column("task")
     for name in (asked_devices(run), "its holders", "before tuning", "chance"):
         table.add_column(name, justify="right")

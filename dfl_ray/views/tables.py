@@ -9,7 +9,7 @@ from typing import Any
 from dfl_ray.records import Run
 from dfl_ray.records.ending import end_words
 from dfl_ray.records.faults import asked_devices
-from dfl_ray.records.results import SCORE_WORDS, mean_of, rule_means, summary, task_lines
+from dfl_ray.records.results import SCORE_WORDS, evaluated_words, mean_of, rule_means, summary, task_lines
 from dfl_ray.records.words import digits, share, size
 from dfl_ray.views.accuracy import method_of
 from dfl_ray.views.groups import (
@@ -89,7 +89,9 @@ def result_tables(run: Run) -> str:
     """
     rules = rule_means(run)
     right = (
-        "<h3>Accuracy per task</h3>" + accuracy_table(run) + (rules_table(rules) if len(rules) > 1 else "")
+        f"<h3>Accuracy per task{evaluated_words(run)}</h3>"
+        + accuracy_table(run)
+        + (rules_table(rules) if len(rules) > 1 else "")
     )
     return f'<div class="side"><div><h3>Cost</h3>{cost_table([run])}</div><div>{right}</div></div>'
 

@@ -185,6 +185,79 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     assert "'lost'" in text and "nowhere.at:all" in text and "cannot be imported" in text
 
 
+BROKEN = """
+[dfl_ray.methods]
+lost = needs_gpu:X
+[dfl_ray.graphs]
+lost = needs_gpu:X
+three = three:X
+[dfl_ray.mobility]
+three = three:X
+[dfl_ray.trackers]
+three = three:X
+[dfl_ray.tasks]
+three = three:X
+raises = three:raises
+[dfl_ray.rules]
+three = three:X
+[dfl_ray.mixings]
+three = three:X
+[dfl_ray.aggregations]
+three = three:X
+[dfl_ray.faults]
+three = three:X
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("broken")
+    info = site / "brk-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brk\nVersion: 1\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(BROKEN, encoding="utf-8")
+    (site / "needs_gpu.py").write_text("raise RuntimeError('needs a GPU')\n", encoding="utf-8")
+    raises = "def raises(tasks, *, seed):\n    raise OSError('no data')\n"
+    (site / "three.py").write_text(f"X = 3\n{raises}", encoding="utf-8")
+    return site
+
+
+def test_what_a_broken_package_has_is_named_wherever_it_is_asked_for(broken: Path) -> None:
+    words = {
+        "topology=lost": "graph 'lost'", "topology=three": "graph 'three'", "method=lost": "method 'lost'",
+        "devices.mobility=three": "mobility model 'three'", "track=three": "tracker 'three'",
+        "tasks.source=three": "source of tasks 'three'", "evaluate.rules=[three]": "inference rule 'three'",
+        "topology.mixing=three": "mixing rule 'three'", "devices.faults.kind=three": "fault 'three'",
+        "method=dlora method.aggregation=three": "aggregation rule 'three'",
+    }  # fmt: skip
+    lines = "\n".join(json.dumps(["config", *word.split()]) for word in words)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS], input=lines, capture_output=True, text=True, env=environment(broken)
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(words)
+    for (word, what), (code, said) in zip(words.items(), answers, strict=True):
+        text = " ".join(said.split())
+        assert code == 2 and "Unexpected" not in text, text
+        assert f"{what} is named by the installed package brk as" in text, text
+        wanted = (
+            "cannot be imported: RuntimeError: needs a GPU" if "lost" in word else "that is 3; expected a"
+        )
+        assert wanted in text, text
+    assert "The source of tasks `raises` failed. Got: OSError: no data" in " ".join(
+        dfl_ray(broken, "plan", "tasks.source=raises", code=2).split()
+    )
+
+
+def test_a_broken_package_leaves_the_other_methods_listed(broken: Path) -> None:
+    from dfl_ray.methods.table import METHODS
+
+    rows = json.loads(dfl_ray(broken, "methods", "--json"))["methods"]
+    assert [row["method"] for row in rows] == [*METHODS.own, "lost"]
+    assert "needs a GPU" in rows[-1]["problem"] and rows[-1]["bytes_a_round"] is None
+    assert rows[1]["bytes_a_round"] > 0
+
+
 def test_help_reads_no_entry_points(place: Path) -> None:
     program = (
         "import sys, importlib.metadata as m\n"

@@ -15,7 +15,7 @@ from topology.mobility.highway import Highway
 from topology.mobility.hysteresis import needs_rebuild, update_links
 from topology.mobility.legs import RandomDirection, RandomWaypoint, mean_distance_m
 from topology.mobility.recorded import Static, Trace
-from topology.registry import check_options
+from topology.registry import ask, check_options
 from topology.tables import MOBILITY
 
 GIVEN = ("positions_m", "area_m", "rng")
@@ -57,8 +57,9 @@ def create(
         ValueError: For an unknown model or option, or a value out of range.
     """
     model = MOBILITY[kind]
-    check_options(f"mobility model {kind!r}", model, GIVEN, options)
-    return model(positions_m, area_m=area_m, rng=rng, **options)
+    what = f"mobility model {kind!r}"
+    check_options(what, model, GIVEN, options)
+    return ask(what, model, positions_m, area_m=area_m, rng=rng, **options)
 
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from topology import registry
-from topology.registry import Registry, check_option_values, check_options, unknown_name
+from topology.registry import FUNCTION, Registry, check_option_values, check_options, unknown_name
 from topology.tables import GRAPHS, MIXINGS, MOBILITY, PARTITIONS, PLACEMENTS
 
 TABLE: Registry = Registry("number", "dfl_ray.numbers", {"pi": "math:pi", "e": "math:e"})
@@ -38,9 +38,34 @@ def test_own_names_win_over_installed_ones(monkeypatch):
     point = importlib.metadata.EntryPoint("pi", "math:tau", "dfl_ray.numbers")
     other = importlib.metadata.EntryPoint("tau", "math:tau", "dfl_ray.numbers")
     monkeypatch.setattr(registry, "installed", lambda group: {"pi": point, "tau": other})
-    table = Registry("number", "dfl_ray.numbers", {"pi": "math:pi"})
+    table = Registry("number", "dfl_ray.numbers", {"pi": "math:pi"}, ("builtins:float",))
     assert list(table) == ["pi", "tau"]
     assert table["pi"] == pytest.approx(3.14159, abs=1e-5) and table["tau"] == 2 * table["pi"]
+
+
+@pytest.mark.parametrize(
+    ("place", "kinds", "said"),
+    [
+        ("math:pi", (FUNCTION,), "but that is 3.14159.*; expected a function or class whose parameters"),
+        ("builtins:dict", (FUNCTION,), "but that is the class dict; expected a function"),
+        ("math:pi", ("fractions:Fraction", "builtins:tuple"), "expected a fractions.Fraction or a tuple"),
+        ("math:nothing", (FUNCTION,), "cannot be imported: module 'math' has no attribute"),
+        ("foreign_module:x", (FUNCTION,), "cannot be imported: RuntimeError: needs a GPU"),
+    ],
+)
+def test_what_a_package_has_and_cannot_be_used_is_told(monkeypatch, tmp_path, place, kinds, said):
+    (tmp_path / "foreign_module.py").write_text("raise RuntimeError('needs a GPU')")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("x", place, "dfl_ray.numbers")
+    monkeypatch.setattr(registry, "installed", lambda group: {"x": point})
+    table = Registry("number", "dfl_ray.numbers", {"pi": "math:pi"}, kinds)
+    with pytest.raises(ValueError, match=said) as caught:
+        table["x"]
+    named = (
+        f"number 'x' is named by an installed package as '{place}' (entry-point group dfl_ray.numbers) but"
+    )
+    assert str(caught.value).startswith(named)
+    assert list(table) == ["pi", "x"] and list(table.usable()) == ["pi"]
 
 
 def test_options_are_checked_against_the_signature():

@@ -13,6 +13,8 @@ import torch
 from dfl_ray import run
 from dfl_ray.cli import main
 from dfl_ray.models.build import build_transformer
+from dfl_ray.records import Run, load_run
+from dfl_ray.records.words import share
 from dfl_ray.simulation.export_device import open_saved
 from tests.conftest import small_config
 
@@ -85,6 +87,27 @@ def test_experts_of_all_devices_with_their_loader(made: Any, tmp_path: Path, cap
         with torch.no_grad():
             found = model(input_ids=torch.from_numpy(row)[None]).logits[0]
         assert torch.allclose(found, logits(saved, adapter, row), atol=1e-4)
+
+
+def test_the_evaluation_is_read_once_for_the_cards_of_all_devices(
+    made: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path, _ = made
+    read: list[str] = []
+    table = Run.table
+    monkeypatch.setattr(
+        Run, "table", lambda self, name, **wanted: read.append(name) or table(self, name, **wanted)
+    )
+    assert main(["export", str(path), str(tmp_path / "all"), "--all"]) == 0
+    assert read.count("evaluation") == 1
+    own = load_run(path).evaluation
+    for device in range(4):
+        card = (tmp_path / f"all/device-{device:04d}/README.md").read_text()
+        wanted = own.query(f"device == {device} and round == 2")
+        assert "accuracy on held-out rows after round 2" in card
+        assert [row.split(" | ")[2] for row in card.splitlines()[-len(wanted) :]] == [
+            share(value) for value in wanted["accuracy"]
+        ]
 
 
 def test_what_cannot_be_exported(made: Any, tmp_path: Path, capsys: Any) -> None:

@@ -52,17 +52,14 @@ def test_a_run_and_its_plan_go_without_them(monkeypatch, tmp_path):
     assert any("`ties`" in note and "`filter_full`" in note for note in dry_run(config).notes)
 
 
-@pytest.mark.parametrize(
-    ("rule", "said"), [(InferenceRule(), "neither `route` nor `merge`"), (len, "is none")]
-)
-def test_an_installed_rule_that_answers_nothing_is_refused_at_the_start(monkeypatch, rule, said):
-    monkeypatch.setitem(RULES._loaded, "own", rule)
+def test_an_installed_rule_that_answers_nothing_is_refused_at_the_start(monkeypatch):
+    monkeypatch.setitem(RULES._loaded, "own", InferenceRule())
     monkeypatch.setattr(
         type(RULES), "__contains__", lambda self, name: name in self._loaded or name in self.own
     )
     config = load_config(None, [])
     evaluate = config.evaluate.model_copy(update={"rules": ("own",)})
-    with pytest.raises(InputError, match=f"The inference rule `own`.*{said}"):
+    with pytest.raises(InputError, match=r"The inference rule `own`.*neither `route` nor `merge`"):
         with_rules_in_reach(config.model_copy(update={"evaluate": evaluate}), WIDE, 4)
 
 
@@ -94,6 +91,6 @@ def test_a_run_with_a_rule_that_routes_nowhere_says_so(monkeypatch, tmp_path):
     config = small_config(tmp_path, "name=own", "runtime.backend=local", "rounds=1")
     evaluate = config.evaluate.model_copy(update={"rules": ("own",)})
     with pytest.raises(
-        RunError, match="The inference rule `own` does not say which expert answers which row"
+        RunError, match=r"The inference rule `own` does not say which expert answers which row"
     ):
         launch(config.model_copy(update={"evaluate": evaluate}), json=True)

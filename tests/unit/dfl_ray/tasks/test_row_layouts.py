@@ -66,6 +66,21 @@ def test_usual_layouts_are_read_as_they_are(tmp_path: Path, suffix: str) -> None
     assert [note.split(":")[0] for note in said] == ["task alpaca", "task dolly", "task talk"]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_may_leave_out_what_their_instruction_is_about(tmp_path: Path, suffix: str) -> None:
+    bare = [{k: v for k, v in row.items() if k != "input"} for row in ALPACA]
+    about = [{**row, "input": "as a word"} for row in ALPACA]
+    write(tmp_path / "none", bare, suffix=suffix)
+    write(tmp_path / "later", [*bare[:3], *about[3:]])
+    later, none = load(tmp_path).tasks
+    assert none.train == tuple(Row(row["instruction"], row["output"]) for row in ALPACA[:8])
+    assert later.train[:3] == none.train[:3]
+    assert later.train[3] == Row("Add one to 3.\n\nas a word", "4")
+    write(tmp_path / "odd", [{**row, "context": "x"} for row in bare])
+    with pytest.raises(InputError, match="no field `prompt`"):
+        load(tmp_path)
+
+
 def test_a_conversation_without_an_answer_is_a_bad_row(tmp_path: Path) -> None:
     bad = [
         {"messages": "hello"},

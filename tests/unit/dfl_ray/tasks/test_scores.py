@@ -48,12 +48,6 @@ def test_one_typo_changes_no_score_however_few_the_rows_are() -> None:
     assert not label_set(rows("a"), 8).closed
 
 
-def test_labels_no_training_row_has_are_told_after_the_caps() -> None:
-    assembled = made(["a"] * 6 + ["b"] * 6, ["a", "b", "c", "c"], train_rows=6)
-    assert assembled.task.choices == ("a", "b", "c")
-    assert "task t: labels of 3 test rows that no training row has: `b`, `c`" in assembled.remarks
-
-
 def test_labels_that_look_alike_are_told() -> None:
     assert look_alikes(["Yes", "yes", "no", "caf\u00e9", "cafe\u0301", "\uff41", "a", "New  York", "new york"]) == [
         ("Yes", "yes"), ("caf\u00e9", "cafe\u0301"), ("\uff41", "a"), ("New  York", "new york"),

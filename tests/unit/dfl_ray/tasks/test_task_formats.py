@@ -14,6 +14,7 @@ import pytest
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
+from dfl_ray.tasks.cuts import with_used_rows
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.files import load_file_tasks
 from dfl_ray.tasks.load import read_tasks
@@ -43,7 +44,8 @@ def task(tmp_path: Path, train: str, data: str | bytes) -> Path:
 
 
 def load(folder: Path, **keys: Any) -> Any:
-    return load_file_tasks(TasksConfig(source="files", path=str(folder), **keys))
+    config = TasksConfig(source="files", path=str(folder), **keys)
+    return with_used_rows(load_file_tasks(config), config)
 
 
 def complaint(folder: Path, **keys: Any) -> str:

@@ -14,6 +14,7 @@ import pytest
 from dfl_ray.config.load import load_config
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
+from dfl_ray.tasks.cuts import with_used_rows
 from dfl_ray.tasks.data import Row
 from dfl_ray.tasks.files import load_file_tasks
 from dfl_ray.tasks.labels import label_set
@@ -45,7 +46,8 @@ def make(folder: Path, name: str = "odd", suffix: str = ".jsonl", rows: list[Any
 
 
 def load(folder: Path, **keys: Any) -> Any:
-    return load_file_tasks(TasksConfig(source="files", path=str(folder), **keys))
+    config = TasksConfig(source="files", path=str(folder), **keys)
+    return with_used_rows(load_file_tasks(config), config)
 
 
 def complaint(folder: Path, **keys: Any) -> str:
@@ -164,19 +166,55 @@ def test_skipped_rows_are_counted_by_file(tmp_path: Path) -> None:
 def test_bad_csv_and_parquet_rows(tmp_path: Path) -> None:
     make(tmp_path, suffix=".csv")
     with (tmp_path / "odd/train.csv").open("a", encoding="utf-8") as file:
-        file.write('only one cell\na,b,c\n"two\nlines",no\n,no\n"x"y,no\n')
+        file.write('only one cell\na,b,c\n"two\nlines",no\n,no\n\n\n\na row,b,c\n')
     text = complaint(tmp_path)
     # Each of the 14 rows before holds a line break inside quotes, so they end on line 29.
     for row in (
         "line 30: fewer cells",
         "line 31: more cells",
         "line 34: field `prompt` is empty",
-        "line 35: not CSV",
+        "line 38: more cells",
     ):
         assert row in text
     assert "line 32" not in text
     make(tmp_path / "p", suffix=".parquet", rows=[*ROWS[:5], {"prompt": None, "answer": "no"}, *ROWS[5:]])
     assert "row 6: field `prompt` is null, not text" in complaint(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ('"odd,yes\nb,no\n', "the row of line 5, read up to line 6: unexpected end of data"),
+        (
+            '"first line\nsecond "x line\nthird, yes\n"\nb,no\n',
+            "the row of line 5, read up to line 6: ',' expected",
+        ),
+        ('"x"y,no\n', "the row of line 5: ',' expected after '\"'"),
+        ('"odd,yes\nb,no\nc",\n"d,no\n', "the row of line 8: unexpected end of data"),
+        (
+            '"odd,yes\nb,no\nc"\nd,no\n',
+            "the row of line 5, read up to line 7: fewer cells than the header has",
+        ),
+    ],
+)
+@pytest.mark.parametrize("bad", ["refuse", "skip"])
+def test_broken_quotes_are_a_fault_of_the_file_with_their_line(
+    tmp_path: Path, broken: str, said: str, bad: str
+) -> None:
+    make(tmp_path)
+    (tmp_path / "odd/train.jsonl").unlink()
+    (tmp_path / "odd/train.csv").write_text(f"prompt,answer\na,yes\n\n\n{broken}", encoding="utf-8")
+    told = complaint(tmp_path, on_bad_rows=bad)
+    assert "odd/train.csv is not CSV" in told and said in told
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_another_separator_is_told(tmp_path: Path, mark: str) -> None:
+    make(tmp_path)
+    (tmp_path / "odd/train.jsonl").unlink()
+    (tmp_path / "odd/train.csv").write_text(f"prompt{mark}answer\na{mark}yes\n", encoding="utf-8")
+    told = complaint(tmp_path)
+    assert "is not separated by commas" in told and f"header `prompt{mark}answer`" in told
 
 
 def test_files_that_cannot_be_read_as_a_whole(tmp_path: Path) -> None:
@@ -252,3 +290,12 @@ def test_the_real_text_tasks_load() -> None:
     assert tasks["trec"].choices is not None and len(tasks["trec"].choices) == 6
     assert tasks["agnews"].choices == AGNEWS
     assert tasks["gsm8k"].choices is None and tasks["mbpp"].choices is None
+
+
+def test_a_template_does_not_write_nan(tmp_path: Path) -> None:
+    make(tmp_path)
+    rows = [json.dumps({"x": n / 2, "answer": "no"}) for n in range(6)]
+    text = "\n".join([*rows, '{"x": NaN, "answer": "no"}', ""])
+    for split in ("train", "test"):
+        (tmp_path / f"odd/{split}.jsonl").write_text(text, encoding="utf-8")
+    assert "line 7: field `x` is empty (NaN)" in complaint(tmp_path, template="value {x}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,9 @@ def test_a_record_that_does_not_fit_is_a_bad_row(name: str, change: dict[str, An
 
 def test_a_local_folder_with_named_labels(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "label": n % 2, "more": 1} for n in range(12)]
-    loaded = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes"), train_rows=3))
+    loaded = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes")))
     (task,) = loaded.tasks
-    assert (task.name, len(task.train), len(task.test), task.choices) == ("own", 3, 6, ("no", "yes"))
+    assert (task.name, len(task.train), len(task.test), task.choices) == ("own", 6, 6, ("no", "yes"))
     assert task.train[1] == Row("text 1 ->", "yes")
 
 
@@ -195,6 +197,51 @@ def test_labels_name_the_numbers_of_the_answer_alone(tmp_path: Path) -> None:
     keys = {"labels": ("no", "yes"), "prompt": "{idx}: {text} ->"}
     (task,) = load_hub_tasks(config(folder, **keys)).tasks
     assert task.train[5] == Row("5: text 5 ->", "yes") and len(task.train) == 6
+
+
+@pytest.mark.parametrize("form", [float, str, bool, lambda n: f" {n} ", lambda n: ("no", "yes")[n]])
+def test_labels_are_named_by_whole_numbers_of_any_type_and_by_themselves(tmp_path: Path, form: Any) -> None:
+    rows = [{"text": f"text {n}", "label": form(n % 2)} for n in range(12)]
+    (task,) = load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes"))).tasks
+    assert [row.answer for row in task.train] == ["no", "yes"] * 3 and task.choices == ("no", "yes")
+
+
+def test_free_text_beside_a_numbered_label_stays(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": float(n % 2), "why": "7"} for n in range(12)]
+    keys = {"labels": ("no", "yes"), "answer": "{label}: {why}"}
+    (task,) = load_hub_tasks(config(write(tmp_path / "data", rows), **keys)).tasks
+    assert task.train[1].answer == "yes: 7"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("label", 0.5, "field `label` is 0.5, neither a number of 0 to 1 nor one of `labels`"),
+        ("label", 2.0, "label 2 is not one of 0 to 1"),
+        ("label", math.nan, "field `label` is empty"),
+        ("weight", math.nan, "field `weight` is empty"),
+    ],
+)
+def test_numbers_that_stand_for_nothing_are_bad_rows(
+    tmp_path: Path, column: str, value: float, said: str
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": f"text {n}", "label": float(n % 2), "weight": 0.5} for n in range(12)
+    ]
+    rows[2][column] = value
+    folder = write(tmp_path / "data", rows)
+    keys = {"labels": ("no", "yes"), "prompt": "{text} {weight} ->"}
+    with pytest.raises(InputError, match=re.escape(f"row 3: {said}")):
+        load_hub_tasks(config(folder, **keys))
+
+
+def test_a_text_that_is_no_label_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": "no"} for n in range(12)]
+    rows[2]["label"] = "maybe"
+    with pytest.raises(
+        InputError, match="row 3: field `label` is 'maybe', neither a number of 0 to 1 nor one of"
+    ):
+        load_hub_tasks(config(write(tmp_path / "data", rows), labels=("no", "yes")))
 
 
 def test_bad_records_are_refused_with_their_place_or_counted(tmp_path: Path) -> None:
