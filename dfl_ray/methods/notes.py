@@ -19,6 +19,12 @@ CHOCO_STEP_PER_SHARE = 4.0
 """Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
 at 4 and diverge at 6 (tests/unit/dfl_ray/methods/test_methods_listed.py); denser graphs bear less."""
 
+REFERENCE_RULES = {
+    "oracle": "it is told which task each prompt is of",
+    "filter_full": "it goes by the full correlations of all tasks' inputs, which no device has received",
+}
+"""Inference rules that use what a device cannot know, and what that is."""
+
 
 def method_notes(config: Config) -> tuple[str, ...]:
     """Say what is odd about the settings of a method, though each is allowed.
@@ -38,6 +44,12 @@ def method_notes(config: Config) -> tuple[str, ...]:
                 f"`method.consensus_step` {step:g} is large for `method.keep_share` {share:g}: CHOCO may diverge above "
                 f"{CHOCO_STEP_PER_SHARE:g} times the share, on dense graphs even below."
             )
+    rule = method.reported_rule
+    if rule in REFERENCE_RULES:
+        notes.append(
+            f"`method.rule` {rule} is a reference and no way for devices to answer: {REFERENCE_RULES[rule]}, and "
+            "nothing is charged for it. `likelihood` and `filter` go by what devices have received."
+        )
     if isinstance(method, FedSbConfig) and method.bases == "gradient":
         notes.append(
             f"The bases come from the gradient of {method.bases_rows} training rows of the devices, computed before "

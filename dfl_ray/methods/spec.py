@@ -59,6 +59,21 @@ def method_spec(config: TrainingConfig) -> MethodSpec:
     return spec if config.reported_rule is None else replace(spec, rule=config.reported_rule)
 
 
+def filters_received(config: TrainingConfig) -> bool:
+    """Whether the rule `filter` goes by the sketches that a device has received: where it is the method's own rule.
+
+    As one rule of a comparison it is a reference: it goes by exact sketches of all layers and tasks, which were not
+    sent.
+
+    Args:
+        config: The `method` section.
+
+    Returns:
+        True if it does.
+    """
+    return method_spec(config).rule == "filter"
+
+
 def kept_arrays(config: TrainingConfig, neighbours: float) -> float:
     """Count the arrays of an adapter's size that a device keeps beside adapter, moments and int8's residual.
 
