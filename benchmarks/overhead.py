@@ -56,7 +56,7 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
         barrier: Shared with the other processes and with whoever takes the times.
         results: Queue for the seconds of each round's steps and evaluation.
     """
-    from dfl_ray.simulation.round_facts import evaluation_due, rules_asked
+    from dfl_ray.simulation.round_facts import evaluation_due, needs_references, rules_asked
 
     groups, config = _groups(arguments)
     mine = groups[share[0] :: share[1]]
@@ -70,9 +70,8 @@ def bare_worker(arguments: Sequence[str], share: tuple[int, int], barrier: Any, 
         done |= {group: [steps() for steps in ready[group]] for group in groups if group not in done}
         _deliver_all(round_index, done)
         rules = rules_asked(config, round_index)
-        references = (
-            {t: s for g in groups for t, s in g.full_sketches().items()} if "filter" in rules else None
-        )
+        compares = needs_references(config, rules)
+        references = {t: s for g in groups for t, s in g.full_sketches().items()} if compares else None
         barrier.wait(TIMEOUT_S)
         asked = time.perf_counter()
         if evaluation_due(config, round_index):

@@ -20,7 +20,7 @@ from dfl_ray.evaluation.scorer import Adapter, Scorer, rows_of
 from dfl_ray.experts.table import RULES
 from dfl_ray.lora.stacks import up_factors
 from dfl_ray.methods.base import Device, Expert, Factors, Method
-from dfl_ray.methods.spec import method_spec
+from dfl_ray.methods.spec import filters_received, method_spec
 
 
 class Evaluator:
@@ -134,7 +134,7 @@ class Evaluator:
 
         Args:
             device: The device.
-            references: Gives task -> all layers' sketches, for the rule `filter`.
+            references: Gives task -> all layers' exact sketches, for `filter` where it is not the method's own rule.
 
         Returns:
             One adapter for all tasks, and that of each task.
@@ -147,7 +147,8 @@ class Evaluator:
             return whole, parts
         merge = inference_rule("filter").merge
         assert merge is not None
-        return merge(self.merger.task(device, experts, references())), parts
+        exact = None if filters_received(self.setup.config.method) else references()
+        return merge(self.merger.task(device, experts, exact)), parts
 
     def _experts(self, devices: Sequence[Device]) -> dict[tuple[int, int], Expert | None]:
         """(device, task) -> what it answers with; one adapter for all tasks is read, and named by its bits, once."""

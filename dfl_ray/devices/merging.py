@@ -13,7 +13,7 @@ from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.routing import Router
 from dfl_ray.engines.training import ScoredModel
 from dfl_ray.experts.merging import filtered_projections, input_correlations
-from dfl_ray.experts.routing import filter_matrices
+from dfl_ray.experts.routing import filter_matrices, semidefinite
 from dfl_ray.experts.sketch import stacked, training_rows
 from dfl_ray.lora.layout import Factor
 from dfl_ray.lora.stacks import up_factors
@@ -33,7 +33,7 @@ class MergeTask:
         device: The device that answers.
         factors: B of every layer of every task's expert, [task][layer]; 0 for one the device has not.
         stacks: A of every layer, (T, r, d).
-        references: Task -> all layers' sketches, where they are known.
+        references: Task -> all layers' exact sketches; None = the rules go by what the device has received.
         held: Number of tasks whose expert the device has.
     """
 
@@ -81,7 +81,7 @@ class Merger:
         self.router = router
         self.projections = projections
         self.rank = self.section.rank
-        self._filter: tuple[References, np.ndarray] | None = None
+        self._filter: tuple[References, object, np.ndarray] | None = None
         self._full_rows: list[torch.Tensor] | None = None
 
     @property
@@ -171,27 +171,50 @@ class Merger:
         rng = generator(self.setup.config.seed, Stream.SKETCH_ROWS, task, author)
         return training_rows(self.setup.tasks[task].train, rng.choice(mine, count, replace=False))
 
-    def filter_matrices(self, references: References) -> np.ndarray:
-        """Compute the filters over sketched inputs, the same for all devices of one evaluation.
+    def filter_matrices(self, device: Device, references: References) -> np.ndarray:
+        """Compute the filters over sketched inputs: the same for devices with equal sketches.
 
-        See `experts.routing.filter_matrices` for the equation.
+        See `experts.routing.filter_matrices` for the equation. Of a task whose sketch is unknown to the device the
+        correlation counts as 0, and so is its filter. Received sketches are made semi-definite again after rounding.
 
         Args:
-            references: Task -> all layers' sketches (layers, T*r, T*r).
+            device: The device that answers.
+            references: Task -> all layers' exact sketches (layers, T*r, T*r), for all devices alike; None = the
+                sketches that the device has received.
 
         Returns:
             (T, layers, T*r, T*r) float64.
 
         Raises:
-            ValueError: The sketch of a task that somebody holds is missing.
+            ValueError: The sketch of a task that somebody holds is missing among the references, or those received
+                are not of all layers.
         """
-        if self._filter is None or self._filter[0] is not references:
-            matrices = filter_matrices(self._all_layers(references), ridge=self.settings.filter_lambda)
-            self._filter = (references, matrices)
-        return self._filter[1]
+        key, received = (None, None) if references is not None else self._received(device)
+        if self._filter is None or self._filter[0] is not references or self._filter[1] != key:
+            found = self._all_layers(references) if received is None else _known(received)
+            matrices = filter_matrices(found, ridge=self.settings.filter_lambda)
+            self._filter = (references, key, matrices)
+        return self._filter[2]
+
+    def _received(self, device: Device) -> tuple[object, np.ndarray]:
+        """A key that is equal for equal sketches, and the sketches the device has."""
+        found = self.method.sketches(device)
+        if found is None or found[1].shape[1] != len(self.method.layout.layers):
+            raise ValueError(
+                "the rule `filter` needs sketches of all layers, and devices have not received those"
+            )
+        return found
 
     def _all_layers(self, references: References) -> np.ndarray:
         if not references or not self._held() <= set(references):
             raise ValueError("the rule `filter` needs every held task's sketch of all layers")
         nothing = np.zeros_like(next(iter(references.values())))  # of a task that nobody has
         return np.stack([references.get(t, nothing) for t in range(len(self.setup.tasks))])
+
+
+def _known(received: np.ndarray) -> np.ndarray:
+    """Received sketches (T, layers, n, n) as correlations: 0 for tasks whose sketch is unknown (NaN)."""
+    known = ~np.isnan(received).any(axis=(1, 2, 3))
+    out = np.zeros_like(received)
+    out[known] = semidefinite(received[known])
+    return out

@@ -18,6 +18,7 @@ from dfl_ray.experts.routing import filtered_factors
 from dfl_ray.experts.table import RULES
 from dfl_ray.methods.base import Device
 from dfl_ray.methods.shared import merged_factors
+from dfl_ray.methods.spec import filters_received
 
 Routes = Sequence[np.ndarray]
 """For each task the task whose expert answers each of its held-out rows, or `routing.OPEN` where none does alone."""
@@ -110,8 +111,14 @@ def _average(task: MergeTask) -> Adapter:
 
 
 def _filter(task: MergeTask) -> Adapter:
-    matrices = task.merger.filter_matrices(task.references)
+    matrices = task.merger.filter_matrices(task.device, task.references)
     return Adapter(task.a, filtered_factors(task.factors, matrices, task.merger.rank))
+
+
+def _filter_key(router: Router, device: Device) -> Hashable:
+    """The sketches that a device filters with; None where the reference's are used, the same for all."""
+    known = router.method.sketches(device) if filters_received(router.section) else None
+    return None if known is None else known[0]
 
 
 def _filter_full(task: MergeTask) -> Adapter:
@@ -163,7 +170,7 @@ LIKELIHOOD_SOFT = InferenceRule(
 )
 SUM = InferenceRule(merge=_sum)
 AVERAGE = InferenceRule(merge=_average)
-FILTER = InferenceRule(merge=_filter)
+FILTER = InferenceRule(merge=_filter, key=_filter_key)
 FILTER_FULL = InferenceRule(merge=_filter_full)
 ARROW = InferenceRule(merge=_arrow)
 TIES = InferenceRule(merge=_ties)

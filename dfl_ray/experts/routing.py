@@ -104,6 +104,21 @@ def log_likelihoods(
     return out
 
 
+def semidefinite(correlations: np.ndarray) -> np.ndarray:
+    """Find the nearest positive semi-definite matrices: negative eigenvalues, which rounding on air makes, become 0.
+
+    Source: Higham 1988, "Computing a nearest symmetric positive semidefinite matrix", theorem 2.1 (Frobenius norm).
+
+    Args:
+        correlations: (..., n, n), symmetric.
+
+    Returns:
+        (..., n, n) float64, symmetric.
+    """
+    values, vectors = np.linalg.eigh(correlations)
+    return (vectors * np.maximum(values, 0.0)[..., None, :]) @ vectors.swapaxes(-1, -2)
+
+
 def filter_matrices(correlations: np.ndarray, *, ridge: float) -> np.ndarray:
     """Compute M_t = C_t R^-1, the linear filter that keeps a task's part of z, with R = sum_s C_s + lambda mean I.
 
@@ -112,15 +127,16 @@ def filter_matrices(correlations: np.ndarray, *, ridge: float) -> np.ndarray:
     are the normal equations of ridge regression.
 
     Args:
-        correlations: C_t, (T, layers, n, n), symmetric.
+        correlations: C_t, (T, layers, n, n), symmetric positive semi-definite.
         ridge: lambda >= 0, relative.
 
     Returns:
-        (T, layers, n, n) float64.
+        (T, layers, n, n) float64; 0 where all C_t are 0.
     """
     total = correlations.sum(axis=0)
     n = total.shape[-1]
     mean = np.trace(total, axis1=-2, axis2=-1)[..., None, None] / n
+    mean = np.where(mean > 0, mean, 1.0)
     regular = total + (ridge + 1e-9) * mean * np.eye(n)
     # M = C R^-1 with both symmetric, so M^T = R^-1 C.
     return np.linalg.solve(regular[None], correlations).swapaxes(-1, -2)

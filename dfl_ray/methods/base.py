@@ -292,7 +292,7 @@ class Method(Protocol):
         ...
 
     def sketches(self, device: Device[Any]) -> tuple[tuple[object, ...], np.ndarray] | None:
-        """Key and (T, layers, n, n) sketches the device's router uses (NaN where unknown); None = no router."""
+        """Key and (T, layers, n, n) sketches that the device has received (NaN where unknown); None = no router."""
         ...
 
     def density(self, device: Device[Any]) -> float:

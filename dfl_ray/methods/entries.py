@@ -26,7 +26,7 @@ from dfl_ray.methods import laws
 from dfl_ray.methods.about import About
 from dfl_ray.methods.choco_law import ChocoLaw
 from dfl_ray.methods.expert_law import ExpertLaw
-from dfl_ray.methods.spec import MethodSpec
+from dfl_ray.methods.spec import PRODUCTS_HEARD, MethodSpec
 from dfl_ray.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ FLORA = MethodEntry(
     MethodSpec(
         feedback=False,
         own_base=True,
+        heard=PRODUCTS_HEARD,
         barrier="a module is merged once, by all neighbours at a time, and then begun anew by its maker",
     ),
     About(
@@ -202,7 +203,7 @@ FLORA = MethodEntry(
 FLEXLORA = MethodEntry(
     baselines.FlexloraConfig,
     f"{_HERE}.flexlora:Flexlora",
-    MethodSpec(laws.ranked_module, feedback=False),
+    MethodSpec(laws.ranked_module, feedback=False, heard=PRODUCTS_HEARD),
     About(
         "FlexLoRA: the mean product cut to the own rank",
         "Bai et al. 2024, arXiv 2402.11505; DeCAF, arXiv 2505.21382, without a server",
@@ -223,13 +224,13 @@ HETLORA = MethodEntry(
 LOCAL = MethodEntry(
     baselines.LocalConfig,
     f"{_HERE}.unsent:Unsent",
-    MethodSpec(laws.silent),
+    MethodSpec(laws.silent, heard=0.0),
     About("every device for itself", "the lower reference", sent="nothing", mixed="not at all"),
 )
 CENTRALIZED = MethodEntry(
     baselines.CentralizedConfig,
     f"{_HERE}.unsent:Unsent",
-    MethodSpec(laws.joint, barrier="one learner takes the rows of all devices in every step"),
+    MethodSpec(laws.joint, heard=0.0, barrier="one learner takes the rows of all devices in every step"),
     About("one learner with everybody's rows", "the upper reference", sent="nothing", mixed="not at all"),
 )
 

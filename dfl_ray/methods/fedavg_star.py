@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import final
 
-import numpy as np
-
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
-from dfl_ray.methods.modules import receive_modules, send_module
+from dfl_ray.methods.gossip import collect_encoded, mean_of
+from dfl_ray.methods.modules import module_reader, send_module
 from dfl_ray.methods.shared import SharedAdapter, put_values, values_of
 from dfl_ray.methods.star_law import StarLaw
 
@@ -67,9 +67,9 @@ class FedavgStar(SharedAdapter[MethodState]):
         Arguments and result are those of `Method.incoming`; nothing changes where nothing arrived.
         """
         known = self.star.known if device.index == self.hub else (self.hub,)
-        arrived, refused = receive_modules(self, device, round_index, received, known)
+        read = module_reader(self)
+        arrived, refused = collect_encoded(device, self.context, round_index, received, read, known)
         if arrived:
             own = [values_of(device)] if device.index == self.hub else []
-            values = [*own, *(arrived[s] for s in sorted(arrived))]
-            put_values(device, np.mean(np.stack(values).astype(np.float64), axis=0))
+            put_values(device, mean_of(chain(own, (arrived[s]() for s in sorted(arrived)))))
         return refused

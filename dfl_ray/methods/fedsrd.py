@@ -16,10 +16,11 @@ download is off the common factors from then on. FedSRD-e, which leaves the SVD 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 import numpy as np
+import torch
 
 from dfl_ray.lora.layout import Factor
 from dfl_ray.methods.base import Device
@@ -99,18 +100,33 @@ class Fedsrd(SparseStar[StarState]):
                 part *= np.abs(part).sum() / said
         return mask, change
 
-    def form(self, device: Device[StarState], round_index: int, uploads: Sequence[np.ndarray]) -> Said:
+    def form(self, device: Device[StarState], round_index: int, uploads: Iterable[np.ndarray]) -> Said:
         """The answer to all changes, and the entries that are drawn of it; arguments: see `SparseStar.form`."""
         common, places = self.start_of(device), self.places(round_index + 1)
         assert places is not None, "the answer is sent in a round of training"
-        trained = [products(self, common + change) for change in uploads]
-        layers = zip(products(self, common), zip(*trained, strict=True), strict=True)
+        layers = zip(products(self, common), self._trained(common, uploads), strict=True)
         factor, rank = answered_factor(self.config, round_index + 1), self.layout.rank
         full = np.zeros(self.layout.size, np.float32)
         full[places] = np.concatenate([answer(of, new, rank, factor).ravel() for of, new in layers])
         rng = generator(self.context.seed, Stream.METHOD, round_index + 1, device.index)
         said = drawn(places, self.config.download_share, rng)
         return said, full * float(places.sum() / said.sum())
+
+    def _trained(self, common: np.ndarray, uploads: Iterable[np.ndarray]) -> Iterator[list[Pair]]:
+        """B + dB_i and A + dA_i of all who were heard, layer by layer, (m, r) and (r, d) float64.
+
+        All are held in float32, since the decomposition of a layer needs everybody's (`MethodSpec.heard`).
+        """
+        heard, count = np.empty((len(self.star.known) + 1, self.layout.size), np.float32), 0
+        for change in uploads:
+            np.add(common, change, out=heard[count])
+            count += 1
+        flat = torch.from_numpy(heard[:count])
+        for b, a in zip(self.layout.views(flat, "b"), self.layout.views(flat, "a"), strict=True):
+            yield [
+                (x.numpy().astype(np.float64), y.numpy().astype(np.float64))
+                for x, y in zip(b, a, strict=True)
+            ]
 
     def take(self, device: Device[StarState], answer: np.ndarray | None) -> None:
         """Add the answer to the common factors, and go on from these."""

@@ -13,13 +13,14 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from dfl_ray.methods.base import Device
+from dfl_ray.methods.gossip import mean_of
 from dfl_ray.methods.kept import largest
 from dfl_ray.methods.shared import put_values
 from dfl_ray.methods.sparse_star import Said, SparseStar, StarState
@@ -53,10 +54,10 @@ class Flasc(SparseStar[FlascState]):
         change = self.change_of(device)
         return largest(change, self.config.upload_share), change
 
-    def form(self, device: Device[FlascState], round_index: int, uploads: Sequence[np.ndarray]) -> Said:
+    def form(self, device: Device[FlascState], round_index: int, uploads: Iterable[np.ndarray]) -> Said:
         """Add the mean change to the hub's vector w and answer T_d(w); arguments are those of `SparseStar.form`."""
         before = self.start_of(device) if device.memory.server is None else device.memory.server
-        server = (before + np.mean(np.stack(uploads).astype(np.float64), axis=0)).astype(np.float32)
+        server = (before + mean_of(uploads)).astype(np.float32)
         device.memory.server = server
         return largest(server, self.config.download_share), server
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -167,11 +168,13 @@ def collect(
         sender each must be newer than the one before; the newest is used unless `add` says otherwise.
     """
     refused: Counter[str] = Counter()
-    messages = sort_by_kind(received, run=context.run, round_index=round_index, refused=refused)
     known = context.graph.weights.get(device.index, {}) if senders is None else senders
     arrived: dict[int, T] = {}
-    for message in messages.get(Kind.ADAPTER, []):
+    for data in received:
         try:
+            message = receive(data, run=context.run, round_index=round_index)
+            if message.kind is not Kind.ADAPTER:
+                continue
             if message.sender not in known or message.task != SHARED_TASK:
                 raise MessageError(Refusal.FOREIGN, f"task {message.task} from device {message.sender}")
             with around(arrived, message), used_once(device, message):
@@ -179,3 +182,45 @@ def collect(
         except MessageError as error:
             refused[error.refusal.value] += 1
     return arrived, refused
+
+
+def collect_encoded(
+    device: Device[Any],
+    context: Context,
+    round_index: int,
+    received: Sequence[bytes | memoryview],
+    read: Callable[[Message], T],
+    senders: Collection[int],
+) -> tuple[dict[int, Callable[[], T]], Counter[str]]:
+    """Check the adapters that arrived as `collect` does, but keep them as they were sent: for servers, who hear all.
+
+    Arguments are those of `collect`.
+
+    Returns:
+        Sender -> what decodes its message, anew at each call; and the refused messages by reason.
+    """
+
+    def checked(message: Message) -> Callable[[], T]:
+        read(message)
+        return partial(read, message)
+
+    return collect(device, context, round_index, received, checked, senders=senders)
+
+
+def mean_of(vectors: Iterable[np.ndarray]) -> np.ndarray:
+    """Compute the mean of vectors with one of them in memory beside their sum, added in their order in float64.
+
+    It is `numpy.mean(numpy.stack(vectors).astype(numpy.float64), axis=0)` to the last bit.
+
+    Args:
+        vectors: One (size,) at least.
+
+    Returns:
+        (size,) float64.
+    """
+    rest = iter(vectors)
+    total, count = next(rest).astype(np.float64), 1
+    for one in rest:
+        total += one
+        count += 1
+    return total / count

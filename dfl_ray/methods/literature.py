@@ -6,7 +6,7 @@ from dfl_ray.config import literature
 from dfl_ray.methods.about import About
 from dfl_ray.methods.entries import MethodEntry
 from dfl_ray.methods.laws import neighbour_values
-from dfl_ray.methods.spec import MethodSpec
+from dfl_ray.methods.spec import PRODUCTS_HEARD, MethodSpec
 from dfl_ray.methods.star_law import important_star, sparse_star, whole_star
 from dfl_ray.methods.walk_law import WalkLaw
 
@@ -51,7 +51,7 @@ TAD_LORA = MethodEntry(
 FEDEX = MethodEntry(
     literature.FedexConfig,
     f"{_HERE}.fedex:Fedex",
-    MethodSpec(feedback=False, own_base=True),
+    MethodSpec(feedback=False, own_base=True, heard=PRODUCTS_HEARD),
     About(
         "FedEx-LoRA: averaged factors, the rest of the mean product in the base",
         "Singhal et al. 2024, arXiv 2410.09432",
@@ -62,7 +62,7 @@ FEDEX = MethodEntry(
 FLORA_NA = MethodEntry(
     literature.FloraNaConfig,
     f"{_HERE}.flora_na:FloraNa",
-    MethodSpec(feedback=False),
+    MethodSpec(feedback=False, heard=PRODUCTS_HEARD),
     About(
         "FLoRA-NA: weighted sums of factors nearest to the mean product",
         "Nguyen et al. 2025, arXiv 2509.26399",
@@ -73,7 +73,7 @@ FLORA_NA = MethodEntry(
 LORA_FAIR = MethodEntry(
     literature.LoraFairConfig,
     f"{_HERE}.lora_fair:LoraFair",
-    MethodSpec(feedback=False),
+    MethodSpec(feedback=False, heard=PRODUCTS_HEARD),
     About(
         "LoRA-FAIR: averaged factors, B corrected towards the mean product",
         "Bian et al. 2025, arXiv 2411.14961",
@@ -97,7 +97,7 @@ FED_SB = MethodEntry(
 DECAF = MethodEntry(
     literature.DecafConfig,
     f"{_HERE}.decaf:Decaf",
-    MethodSpec(feedback=False),
+    MethodSpec(feedback=False, heard=PRODUCTS_HEARD),
     About(
         "DeCAF: consensus on the product, factors by truncated SVD",
         "Saadati et al. 2025, arXiv 2505.21382",
@@ -112,6 +112,7 @@ GRADIENT_TRACKING = MethodEntry(
         neighbour_values(2),
         feedback=False,
         arrays=5,
+        heard=2.0,
         barrier="the trackers' sum is that of the updates only if all devices exchange at once",
     ),
     About(
@@ -138,7 +139,7 @@ EXACT_DIFFUSION = MethodEntry(
 RANDOM_WALK = MethodEntry(
     literature.RandomWalkConfig,
     f"{_HERE}.random_walk:RandomWalk",
-    MethodSpec(WalkLaw, feedback=False, barrier="one device at a time has the adapter"),
+    MethodSpec(WalkLaw, feedback=False, heard=0.0, barrier="one device at a time has the adapter"),
     About(
         "one adapter walks the graph; who has it trains",
         "Liu et al. 2026, arXiv 2604.12260, without its jumps",
@@ -151,7 +152,7 @@ RANDOM_WALK = MethodEntry(
 FEDAVG_STAR = MethodEntry(
     literature.FedavgStarConfig,
     f"{_HERE}.fedavg_star:FedavgStar",
-    MethodSpec(whole_star, feedback=False, barrier=_SERVER),
+    MethodSpec(whole_star, feedback=False, heard=0.5, barrier=_SERVER),
     About(
         "FedAvg with a server at one device, over its multi-hop tree",
         "McMahan et al. 2017, arXiv 1602.05629; FedIT, arXiv 2305.05644",
@@ -163,7 +164,7 @@ FEDAVG_STAR = MethodEntry(
 FLASC = MethodEntry(
     literature.FlascConfig,
     f"{_HERE}.flasc:Flasc",
-    MethodSpec(sparse_star, feedback=False, arrays=1, barrier=_SERVER),
+    MethodSpec(sparse_star, feedback=False, arrays=1, heard=0.5, barrier=_SERVER),
     About(
         "FLASC: a server, the largest entries down, the largest changes up",
         "Kuo et al. 2024, arXiv 2406.05233",
@@ -175,7 +176,7 @@ FLASC = MethodEntry(
 FEDSRD = MethodEntry(
     literature.FedsrdConfig,
     f"{_HERE}.fedsrd:Fedsrd",
-    MethodSpec(important_star, feedback=False, arrays=1, barrier=_SERVER),
+    MethodSpec(important_star, feedback=False, arrays=1, heard=2.0, barrier=_SERVER),
     About(
         "FedSRD: a server, the important changes up, one factor's answer down",
         "Yan et al. 2025, arXiv 2510.04601",

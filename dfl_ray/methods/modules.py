@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -46,7 +46,6 @@ def receive_modules(
     device: Device[S],
     round_index: int,
     received: Sequence[bytes | memoryview],
-    senders: Collection[int] | None = None,
 ) -> tuple[dict[int, np.ndarray], Counter[str]]:
     """Read neighbours' modules.
 
@@ -55,10 +54,21 @@ def receive_modules(
         device: The receiver.
         round_index: The round, from 1.
         received: Messages that arrived, as bytes.
-        senders: Who may send to the device; None: its neighbours.
 
     Returns:
         Sender -> (size,) float32, padded with zeros to the layout's rank; and the refused messages by reason.
+    """
+    return collect(device, method.context, round_index, received, module_reader(method))
+
+
+def module_reader(method: SharedAdapter[S]) -> Callable[[Message], np.ndarray]:
+    """What decodes a module that `send_module` has encoded.
+
+    Args:
+        method: The method, which knows every sender's rank.
+
+    Returns:
+        Makes a message (size,) float32, padded with zeros to the layout's rank.
     """
 
     def read(message: Message) -> np.ndarray:
@@ -71,7 +81,7 @@ def receive_modules(
         full[keep] = values
         return full
 
-    return collect(device, method.context, round_index, received, read, senders=senders)
+    return read
 
 
 def shares(

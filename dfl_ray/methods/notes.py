@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfl_ray.config.baselines import CentralizedConfig, ChocoConfig, LocalConfig
-from dfl_ray.config.literature import FedSbConfig
+from dfl_ray.config.literature import FedSbConfig, RandomWalkConfig
 from dfl_ray.config.methods import SparseOrthogonalConfig
 from dfl_ray.config.schema import Config
 from dfl_ray.config.section import named_keys
@@ -13,11 +13,19 @@ from dfl_ray.config.training import GossipConfig, TrainingConfig
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.methods.aggregation_table import AGGREGATIONS, TRIMMING
 from dfl_ray.methods.expert_law import update_rounds
+from dfl_ray.methods.walk_law import FIRST
 from dfl_ray.network.comm_graph import CommGraph
+from dfl_ray.network.parts import Root
 
 CHOCO_STEP_PER_SHARE = 4.0
 """Largest `consensus_step` over `keep_share` without a warning. Ten devices on a ring that only average hold together
 at 4 and diverge at 6 (tests/unit/dfl_ray/methods/test_methods_listed.py); denser graphs bear less."""
+
+REFERENCE_RULES = {
+    "oracle": "it is told which task each prompt is of",
+    "filter_full": "it goes by the full correlations of all tasks' inputs, which no device has received",
+}
+"""Inference rules that use what a device cannot know, and what that is."""
 
 
 def method_notes(config: Config) -> tuple[str, ...]:
@@ -38,6 +46,12 @@ def method_notes(config: Config) -> tuple[str, ...]:
                 f"`method.consensus_step` {step:g} is large for `method.keep_share` {share:g}: CHOCO may diverge above "
                 f"{CHOCO_STEP_PER_SHARE:g} times the share, on dense graphs even below."
             )
+    rule = method.reported_rule
+    if rule in REFERENCE_RULES:
+        notes.append(
+            f"`method.rule` {rule} is a reference and no way for devices to answer: {REFERENCE_RULES[rule]}, and "
+            "nothing is charged for it. `likelihood` and `filter` go by what devices have received."
+        )
     if isinstance(method, FedSbConfig) and method.bases == "gradient":
         notes.append(
             f"The bases come from the gradient of {method.bases_rows} training rows of the devices, computed before "
@@ -75,6 +89,24 @@ def _idle_keys(config: Config) -> dict[str, str]:
     if method.optimizer == "sgd" and method.fresh_optimizer:
         reasons["fresh_optimizer"] = "`method.optimizer` sgd has no moments"
     return {key: why for key, why in reasons.items() if key in named}
+
+
+def root_of(method: TrainingConfig) -> Root | None:
+    """The device that all must reach under a method: its server, or that at which its walk begins; else None.
+
+    Args:
+        method: The section `method`.
+
+    Returns:
+        The device, and what devices do that it does not reach.
+    """
+    if method.hub is not None:
+        cycle = method.exchange_every + 1
+        alone = f"the others train alone, and rest for nothing in the server's turn, one round of {cycle}"
+        return Root(method.hub, f"The server, device {method.hub},", alone, "method.server")
+    if isinstance(method, RandomWalkConfig):
+        return Root(FIRST, f"The walk begins at device {FIRST}, which", "the others never train")
+    return None
 
 
 def mask_notes(config: Config, graph: CommGraph) -> tuple[str, ...]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
 from dfl_ray.config.literature import SparseStarConfig
 from dfl_ray.methods.base import Context, Delivery, Device, MethodState, Outgoing
-from dfl_ray.methods.gossip import collect
+from dfl_ray.methods.gossip import collect_encoded
 from dfl_ray.methods.shared import SharedAdapter, values_of
 from dfl_ray.methods.sparse_body import heard, sparse_body, sparse_entries
 from dfl_ray.methods.star_law import StarLaw
@@ -61,13 +62,14 @@ class SparseStar(SharedAdapter[Q]):
         """What a device tells the server, the server itself too."""
 
     @abstractmethod
-    def form(self, device: Device[Q], round_index: int, uploads: Sequence[np.ndarray]) -> Said:
+    def form(self, device: Device[Q], round_index: int, uploads: Iterable[np.ndarray]) -> Said:
         """Make what the server answers all.
 
         Args:
             device: The server.
             round_index: The round of the uploads; the answer is sent in the next.
-            uploads: (size,) float32 of every device that was heard, 0 in what was not said; the server's own first.
+            uploads: (size,) float32 of every device that was heard, 0 in what was not said; the server's own first, and
+                each decoded when it is come to, once.
 
         Returns:
             The answer.
@@ -127,13 +129,14 @@ class SparseStar(SharedAdapter[Q]):
         """
         is_hub, memory, precision = device.index == self.hub, device.memory, self.config.precision
         known = self.star.known if is_hub else (self.hub,)
-        arrived, refused = collect(device, self.context, round_index, received, self._read, senders=known)
+        arrived, refused = collect_encoded(device, self.context, round_index, received, self._read, known)
         if self.star.uploads(round_index) and is_hub:
             own = heard(*self.upload(device), precision)
-            uploads = [own, *(arrived[s] for s in sorted(arrived))]
+            uploads = chain([own], (arrived[s]() for s in sorted(arrived)))
             memory.said, memory.answer = self.form(device, round_index, uploads)
         if self.star.downloads(round_index):
-            self.take(device, heard(*self._answer(device), precision) if is_hub else arrived.get(self.hub))
+            answers = [heard(*self._answer(device), precision)] if is_hub else [a() for a in arrived.values()]
+            self.take(device, answers[0] if answers else None)
             memory.start = memory.answer = memory.said = None
         return refused
 

@@ -117,6 +117,11 @@ class CommGraph:
         """Neighbours of a device, their mean."""
         return sum(map(len, self.weights.values())) / max(1, len(self.weights))
 
+    @property
+    def most_neighbours(self) -> int:
+        """Neighbours of the device that has most."""
+        return max(map(len, self.weights.values()), default=0)
+
     def authored_by(self, sender: int, task: int, device: int) -> bool:
         """Say whether a published update may come from a sender.
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfl_ray.config.radio import RADIO_RANGES
-from dfl_ray.config.variants import LEAST_SNR_DB, TopologyConfig
-from dfl_ray.network.reach import Remedy, remedy, rounded_up
+from dfl_ray.config.variants import TopologyConfig
+from dfl_ray.network.parts import Root, partition_notes
 
 if TYPE_CHECKING:
     from channels.transfers import RoundPlan
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
     from dfl_ray.network.deployment import ChannelSetup
     from topology import Topology
 
-MOST_TOLD = 5
-"""Most parts, devices of a part, or links that a note names."""
-
 
 def graph_notes(
-    section: TopologyConfig, topology: Topology, channel: ChannelSetup | None = None
+    section: TopologyConfig,
+    topology: Topology,
+    channel: ChannelSetup | None = None,
+    root: Root | None = None,
 ) -> tuple[str, ...]:
     """What the user should know of the graph, in words.
 
@@ -31,13 +30,14 @@ def graph_notes(
         section: The configuration's `topology`.
         topology: The graph.
         channel: The radio and who is on; None: all are, and a partition is told without what would mend it.
+        root: The device that all must reach, of methods with one.
 
     Returns:
         A sentence each if it falls into parts or has no link, if it has devices with more neighbours than asked, links
         out of reach, or keys that were changed and have no effect.
     """
     notes = [f"`topology.{note}." for note in _idle_keys(section)]
-    notes += _partition_notes(section, topology, channel)
+    notes += partition_notes(section, topology, channel, root)
     most = section.options().get("max_degree")
     over = 0 if most is None else int((topology.degree > most).sum())
     if over:
@@ -98,57 +98,6 @@ def unheld_notes(topology: Topology, names: Sequence[str]) -> tuple[str, ...]:
         f"No device holds {', '.join(nobody)}: nobody trains on it, and all devices are asked it. Raise "
         "`devices.min_holders` or `devices.count`, or leave it out of `tasks.names`.",
     )
-
-
-def _partition_notes(section: TopologyConfig, topology: Topology, channel: ChannelSetup | None) -> list[str]:
-    """Of a graph in parts: which devices are out of reach of which, and what joins them."""
-    here = np.ones(topology.nodes, dtype=bool) if channel is None else channel.here(0.0)
-    labels = topology.components[here]
-    parts = [np.flatnonzero(here)[labels == label] for label in np.unique(labels)]
-    if len(parts) < 2:
-        return []
-    found = None if channel is None else remedy(channel, section.min_snr_db, here)
-    if found is None:
-        mend = (
-            "Raise `radio.tx_power_dbm`, make `devices.area_m` smaller or, where links decode below it, lower "
-            "`topology.min_snr_db` to join them."
-        )
-    else:
-        mend = _remedy_words(found, section.min_snr_db, channel)
-    if not len(topology.edges):
-        return [f"No device has a link: nothing will be sent, and each device trains alone. {mend}"]
-    told = f"The graph falls into {len(parts)} parts that cannot reach each other; each goes on by itself"
-    groups = sorted(parts, key=lambda part: part.size)[:-1][:MOST_TOLD]
-    names = "; ".join(
-        ", ".join(map(str, g[:MOST_TOLD])) + (" ..." if len(g) > MOST_TOLD else "") for g in groups
-    )
-    more = " and more" if len(parts) - 1 > MOST_TOLD else ""
-    return [f"{told}. Out of the others' reach: devices {names}{more}. {mend}"]
-
-
-def _remedy_words(found: Remedy, min_snr_db: float, channel: ChannelSetup | None) -> str:
-    """Say which pairs come closest to reaching each other, and which values join all, in steps of 0.1 dB."""
-    pairs = [
-        f"{a} and {b} ({gap.length_m:.0f} m, {gap.mean_snr_db:.1f} dB, {gap.missing_db:.1f} dB too low)"
-        for gap in found.gaps[:MOST_TOLD]
-        for a, b in [gap.ends]
-    ]
-    more = f" and {len(found.gaps) - MOST_TOLD} more" if len(found.gaps) > MOST_TOLD else ""
-    ways = []
-    if channel is not None and np.isfinite(found.power_db):
-        rise_db = rounded_up(found.power_db)
-        power_dbm = channel.settings.tx_power_dbm + rise_db
-        if power_dbm <= RADIO_RANGES["tx_power_dbm"][1]:
-            ways.append(f"`radio.tx_power_dbm={power_dbm:g}` ({rise_db:g} dB more)")
-    elif channel is not None:
-        ways.append("more power for the classes of devices that set `tx_power_dbm` themselves")
-    if found.sinr_min_db is not None:
-        ways.append(f"`radio.sinr_min_db={found.sinr_min_db:g}`")
-    least_db = min_snr_db - rounded_up(found.missing_db)
-    if found.decodes and least_db >= LEAST_SNR_DB:
-        ways.append(f"`topology.min_snr_db={least_db:g}`")
-    ways.append(f"a range of {found.longest_m:.0f} m")
-    return f"The links nearest to use are {'; '.join(pairs)}{more}. What joins all: {' or '.join(ways)}."
 
 
 def _idle_keys(section: TopologyConfig) -> list[str]:

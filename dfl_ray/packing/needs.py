@@ -9,7 +9,7 @@ from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_mb
 from dfl_ray.engines.memory import merged_mb, value_bytes, working_mb
 from dfl_ray.engines.private_memory import private_mb
-from dfl_ray.methods.spec import kept_arrays, method_spec
+from dfl_ray.methods.spec import heard_arrays, kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
 from dfl_ray.packing.workers import TRANSFORMERS_MB, why_no_forks
@@ -33,6 +33,7 @@ class ActorNeeds:
         longest: Most tokens of a training row.
         adapted_values: Values of all adapted layers of the base.
         neighbours: Neighbours of a device, their mean.
+        most_neighbours: Neighbours of the device that has most.
         foreign: Sizes of a model that `transformers` computes; None of the project's own decoders.
         scored: Mean tokens of a training row that are predicted.
     """
@@ -47,6 +48,7 @@ class ActorNeeds:
     longest: int
     adapted_values: int
     neighbours: float
+    most_neighbours: int = 0
     foreign: ForeignSizes | None = None
     scored: float = 0.0
 
@@ -97,14 +99,15 @@ class ActorNeeds:
         )  # fmt: skip
 
     def merged_mb(self, devices: int) -> float:
-        """Of an actor of some devices beyond `working_mb`.
+        """Of an actor of some devices beyond `working_mb`: of its work, or of mixing, if that takes more.
 
         Where adapters are merged (`engines.memory.merged_mb`), in its evaluations beyond its training or in both; or
         where `transformers` computes several devices together, and is imported by an ordinary worker.
         """
         config = self.config
+        mixing = max(0.0, self._heard_mb(devices) - self.working_mb)
         if config.runtime.gpus_per_actor:
-            return 0.0
+            return mixing
         more = self._foreign_mb(devices) - self._foreign_mb(1)
         more += private_mb(config, self.shape, self.values, self.row, self.adapters, devices)
         merged = merged_mb(
@@ -112,7 +115,15 @@ class ActorNeeds:
             device_tokens=config.method.batch_rows * self.row, adapters=self.adapters, devices=devices,
             asked_tokens=self._asked_tokens,
         )  # fmt: skip
-        return more + self._imported_mb + max(0.0, merged - self._large_mb)
+        return self._imported_mb + max(mixing, more + max(0.0, merged - self._large_mb))
+
+    def _heard_mb(self, devices: int) -> float:
+        """Of what an actor's devices, one after the other, have heard and hold while they mix.
+
+        A server is on one actor alone; each is counted its part of that, so that all together need what the run does.
+        """
+        heard = heard_arrays(self.config.method, self.most_neighbours, devices)
+        return 4 * heard * self.values / 2**20
 
     @property
     def _imported_mb(self) -> float:

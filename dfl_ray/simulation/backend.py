@@ -95,7 +95,7 @@ class Backend(RoundBackend, Protocol):
         Args:
             round_index: The round just finished, 0 before the first.
             rules: Inference rules to ask.
-            references: Task -> sketch of all layers, for the rule `filter`; None without it.
+            references: Task -> exact sketch of all layers, for the rule `filter` as a reference; None without it.
 
         Returns:
             Reports that together hold every device.

@@ -107,7 +107,7 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         adapters=max(map(len, setup.held.values())) if per_task else 1, tasks=len(lengths), row=row, asked_row=row,
         longest=max(int(x.max()) for x in lengths),
         adapted_values=dense_values(experiment.layout.layers),
-        neighbours=setup.graph.mean_neighbours,
+        neighbours=setup.graph.mean_neighbours, most_neighbours=setup.graph.most_neighbours,
         foreign=None if setup.weights.decoder is not None else foreign_sizes(setup.weights.config_json),
         scored=scored_tokens(setup.tasks),
     )  # fmt: skip

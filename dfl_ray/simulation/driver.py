@@ -27,7 +27,7 @@ from dfl_ray.simulation.goals import Goals
 from dfl_ray.simulation.places import record_places, smallest_gap
 from dfl_ray.simulation.radio_tables import attempt_sinr_db, attempt_table, radio_metrics, transfer_table
 from dfl_ray.simulation.replay_room import ReplayRoom
-from dfl_ray.simulation.round_facts import evaluation_due, rules_asked, training_metrics
+from dfl_ray.simulation.round_facts import evaluation_due, needs_references, rules_asked, training_metrics
 from dfl_ray.simulation.round_loop import PlayedRound, RoundLoop, WallTimes
 from dfl_ray.simulation.round_tables import (
     AccuracyHistory,
@@ -299,10 +299,10 @@ class Driver:
     ) -> dict[str, pd.DataFrame]:
         rules = rules_asked(self.config, as_in_round)
         self._answered = (round_index, rules)
-        if "filter" in rules and self._references is None:
+        if needs_references(self.config, rules) and self._references is None:
             with self.progress.stage("sketch all layers"):
                 self._references = self.backend.full_sketches()
-        references = self._references if "filter" in rules else None
+        references = self._references if needs_references(self.config, rules) else None
         reports: list[EvaluationReport] = self.backend.evaluate(round_index, rules, references)
         table = evaluation_table(reports, self.experiment)
         found = accuracy_metrics(table, self.spec.rule, self.history)

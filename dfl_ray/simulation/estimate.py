@@ -197,11 +197,13 @@ def machine_figures(run: Outline, tokens: float | None = None) -> dict[str, Any]
 
 
 def _closing_sketches_s(run: Outline, cpus: int) -> float:
-    """Seconds of the sketches of all layers that the rule `filter` needs when all rules are asked at the end."""
-    from dfl_ray.simulation.driver import rules_asked
+    """Seconds of the exact sketches of all layers that `filter` needs as a reference, when all rules are asked."""
+    from dfl_ray.simulation.round_facts import needs_references, rules_asked
 
     config, method = run.config, run.config.method
-    if not isinstance(method, PerTaskConfig) or "filter" not in rules_asked(config, config.rounds):
+    if not isinstance(method, PerTaskConfig) or not needs_references(
+        config, rules_asked(config, config.rounds)
+    ):
         return 0.0
     forward = 2.0 * run.targets.parameters * run.rows
     return run.tasks * method.sketch_prompts * forward / (cpu_rate(run) * cpus)

@@ -13,7 +13,7 @@ from dfl_ray.config.overrides import key_of
 from dfl_ray.errors import InputError
 from dfl_ray.simulation.export_device import open_saved
 from dfl_ray.simulation.lengthen import PLACES_IN_WORDS
-from dfl_ray.simulation.round_facts import rules_asked
+from dfl_ray.simulation.round_facts import needs_references, rules_asked
 from dfl_ray.simulation.round_tables import evaluation_table
 from dfl_ray.tasks.score_words import unasked_notes
 from dfl_ray.tracking.progress import Progress
@@ -49,7 +49,7 @@ def evaluate_again(path: Path, overrides: Sequence[str], progress: Progress) -> 
         progress.say(note)
     rules = rules_asked(run.config, run.config.rounds)
     with progress.step("evaluation"):
-        references = run.group.full_sketches() if "filter" in rules else None
+        references = run.group.full_sketches() if needs_references(run.config, rules) else None
         report = run.group.evaluate(run.round_index, rules, references)
     table = evaluation_table([report], run.experiment)
     table.insert(0, "round", run.round_index)

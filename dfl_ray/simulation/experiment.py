@@ -23,7 +23,7 @@ from dfl_ray.devices.records import GroupSetup
 from dfl_ray.devices.rule_sizes import with_rules_in_reach
 from dfl_ray.lora.layout import LayerShape, Layout
 from dfl_ray.methods.laws import LawContext, TrafficLaw
-from dfl_ray.methods.notes import density_notes, mask_notes, method_notes
+from dfl_ray.methods.notes import density_notes, mask_notes, method_notes, root_of
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.comm_graph import CommGraph
 from dfl_ray.network.deployment import (
@@ -313,7 +313,7 @@ def setup_notes(
     from dfl_ray.tasks.score_words import score_lines, unasked_notes
 
     texts = (note for task in tokens for note in task.notes)
-    graph = graph_notes(config.topology, deployment.topology, deployment.channel)
+    graph = graph_notes(config.topology, deployment.topology, deployment.channel, root_of(config.method))
     parted = bool(deployment.topology.components.max(initial=0))
     graph += undecodable_notes(config.topology, deployment.undecodable, parted=parted)
     graph += (*movement_notes(config.devices), *cluster_notes(config.topology, deployment.sketches))

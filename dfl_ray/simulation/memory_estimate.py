@@ -37,7 +37,7 @@ def outline_needs(run: Outline) -> ActorNeeds:
         row=float(run.tokens.mean.max()), asked_row=run.rows,
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
         adapted_values=dense_values(run.layout.layers),
-        neighbours=run.graph.mean_neighbours,
+        neighbours=run.graph.mean_neighbours, most_neighbours=run.graph.most_neighbours,
         foreign=run.targets.foreign, scored=run.scored,
     )  # fmt: skip
 

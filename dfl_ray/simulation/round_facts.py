@@ -9,7 +9,7 @@ import numpy as np
 
 from dfl_ray.config.schema import Config
 from dfl_ray.devices.records import TrainReport
-from dfl_ray.methods.spec import method_spec
+from dfl_ray.methods.spec import filters_received, method_spec
 
 
 def evaluation_due(config: Config, round_index: int) -> bool:
@@ -40,6 +40,19 @@ def rules_asked(config: Config, round_index: int) -> tuple[str, ...]:
         asked = config.evaluate.rules or spec.compared
         return tuple(dict.fromkeys((spec.rule, *(spec.rules if "all" in asked else asked))))
     return tuple(dict.fromkeys((spec.rule, "oracle"))) if "oracle" in spec.rules else (spec.rule,)
+
+
+def needs_references(config: Config, rules: Sequence[str]) -> bool:
+    """Whether an evaluation needs exact sketches of all layers, which nobody sends: for `filter` as a reference.
+
+    Args:
+        config: The experiment.
+        rules: The inference rules it asks.
+
+    Returns:
+        True if it does.
+    """
+    return "filter" in rules and not filters_received(config.method)
 
 
 def training_metrics(trained: Sequence[TrainReport], late: np.ndarray) -> dict[str, Any]:

@@ -37,15 +37,17 @@ def test_centralized_has_one_learner_wherever_it_is_hosted(central, tmp_path, pe
     "method",
     [
         "flora",
+        "sparse_orthogonal method.rule=filter",
         pytest.param("dlora_per_task", marks=pytest.mark.exhaustive),
         pytest.param("choco", marks=pytest.mark.exhaustive),
         pytest.param("hetlora", marks=pytest.mark.exhaustive),
     ],
 )
 def test_methods_with_memory_of_their_own(tmp_path, method):
-    """Public copies, a merged base, ranks that differ."""
-    local = made(tmp_path, "local", f"method={method}", "runtime.backend=local")
-    run = made(tmp_path, "ray", f"method={method}", "runtime.devices_per_actor=2")
+    """Public copies, a merged base, ranks that differ, sketches as they came."""
+    words = f"method={method}".split()
+    local = made(tmp_path, "local", *words, "runtime.backend=local")
+    run = made(tmp_path, "ray", *words, "runtime.devices_per_actor=2")
     assert_same_records(local, run, exact=False)
     assert run.rounds["payload_bytes"].sum() > 0
     assert run.devices["actor"].nunique() == 2

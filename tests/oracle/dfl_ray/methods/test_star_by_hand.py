@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from dfl_ray.config import literature
 from dfl_ray.lora.layout import LayerShape
+from dfl_ray.methods.gossip import mean_of
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.network.traffic import LawfulNetwork
 from dfl_ray.wire.codec import encoded_size, mask_size
@@ -52,6 +54,13 @@ def test_the_law_of_a_server_does_not_go_through_all_devices_for_each():
     planned = LawfulNetwork(method_spec(whole.config).law(context), range(devices)).requests(1)
     assert len(planned) == devices - 1
     assert Counted.gone_through <= 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 300])
+def test_a_servers_running_mean_is_the_mean_to_the_last_bit(count):
+    vectors = np.random.default_rng(count).normal(size=(count, 1001)).astype(np.float32)
+    vectors *= np.float32(10.0) ** np.arange(-3, 998, dtype=np.float32).clip(-3, 4)
+    np.testing.assert_array_equal(mean_of(iter(vectors)), np.mean(vectors.astype(np.float64), axis=0))
 
 
 def test_fedavg_star_leaves_out_what_was_lost():

@@ -173,6 +173,12 @@ def test_settings_that_are_odd_are_told_and_a_server_that_is_no_device_is_refuse
     )
     (told,) = method_notes(load_config(None, ["method=fedavg_star", "rounds=7"]))
     assert "cycles of 2 rounds" in told
+    for rule, why in (("oracle", "which task"), ("filter_full", "no device has received")):
+        (told,) = method_notes(load_config(None, [f"method.rule={rule}"]))
+        assert f"`method.rule` {rule} is a reference" in told and why in told
+    assert all(
+        method_notes(load_config(None, [f"method.rule={r}"])) == () for r in ("filter", "likelihood_soft")
+    )
     with pytest.raises(InputError, match=r"`method.server` is no device of the run"):
         load_config(None, ["method=fedavg_star", "method.server=10"])
     assert np.isfinite(load_config(None, ["method=flasc"]).method.upload_share)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from dfl_ray.devices.group import DeviceGroup
 from dfl_ray.devices.slots import arrays_of
-from dfl_ray.methods.spec import kept_arrays, method_spec
+from dfl_ray.methods.spec import heard_arrays, kept_arrays, method_spec
 from dfl_ray.methods.table import METHODS
 from dfl_ray.network.traffic import TransferOutcomes
 from dfl_ray.simulation.experiment import build_experiment
@@ -39,3 +41,41 @@ def _held(group: DeviceGroup) -> float:
     others = [device for device in group.devices.values() if device.index != group.config.hub]
     found = [sum(a.nbytes for _, a, _ in arrays_of(device.memory)) for device in others]
     return float(np.mean(found))
+
+
+MIXING = (
+    "dlora", "dlora method.aggregation=median", "dlora method.aggregation=push_sum", "choco", "fedex", "flexlora",
+    "decaf", "gradient_tracking", "hetlora", "random_walk", "fedavg_star", "flasc", "fedsrd",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", MIXING)
+def test_what_is_held_while_a_device_mixes_is_counted(tmp_path, words, monkeypatch):
+    """All hear all: the largest memory that taking in a round's messages needs, for each who is heard."""
+    count, most = 20, 0
+    config = small_config(
+        tmp_path,
+        *f"method={words}".split(),
+        "method.local_steps=1",
+        "topology=complete",
+        f"devices.count={count}",
+    )
+    setup = build_experiment(config).setup
+    group = DeviceGroup(setup, sorted(setup.held))
+    incoming = group.method.incoming
+
+    def measured(*given):
+        nonlocal most
+        tracemalloc.start()
+        found = incoming(*given)
+        most = max(most, tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        return found
+
+    monkeypatch.setattr(group.method, "incoming", measured)
+    for number in range(1, 3):
+        report, _ = group.train(number)
+        group.exchange(number, TransferOutcomes(report.requests, np.ones(len(report.requests), bool)))
+    planned = heard_arrays(setup.config.method, setup.graph.most_neighbours, count)
+    # What is there once, such as a sum, comes on top: ten arrays in float32 at most.
+    assert 0.4 * planned - 1 < most / 4 / group.method.layout.size < 1.1 * planned + 10

@@ -41,3 +41,19 @@ def test_the_copies_of_dp_sgd_are_counted_and_bounded():
     one = 5 * 4 * 3 * both / 2**20
     assert more(1, 1) == more(1, 64) == max(one, 5 * 4 * 4)
     assert abs(more(8, 1) - 8 * one) < 1e-6 * one
+
+
+def test_what_is_heard_is_counted_once_in_a_run_at_a_server_and_in_every_actor_elsewhere():
+    shape = published_model("Qwen/Qwen2.5-1.5B").shape  # type: ignore[union-attr]
+
+    def needs(method: str, neighbours: int) -> ActorNeeds:
+        config = load_config(None, [f"method={method}", "devices.count=4000", "method.batch_rows=1"])
+        return ActorNeeds(config, shape, 2**20, adapters=1, tasks=3, row=8.0, asked_row=8.0, longest=9,
+                          adapted_values=0, neighbours=4.0, most_neighbours=neighbours)  # fmt: skip
+
+    for devices in (1000, 4000):
+        fedsrd = needs("fedsrd", 3)
+        assert fedsrd.working_mb + fedsrd.merged_mb(devices) == 4 * 2 * devices
+        dlora = needs("dlora", 3999)
+        assert dlora.working_mb + dlora.merged_mb(devices) == 4 * 3999
+    assert needs("dlora", 4).merged_mb(1000) == 0.0
