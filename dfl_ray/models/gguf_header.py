@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 from dfl_ray.errors import InputError
+from dfl_ray.models.checks import shortened
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _LONGEST = 2**31
 _DEEPEST = 4
+_LONGEST_KEPT = 1024
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
@@ -34,16 +38,31 @@ class GgufHeader:
     Attributes:
         architecture: `general.architecture`, such as "llama".
         has_tokenizer: Whether it carries a tokenizer.
-        tensors: Number of tensors.
+        names: Names of the tensors.
         size_bytes: Bytes that the file must have for all tensors to be in it.
         values: Number of values in all tensors.
+        keys: Key -> number, text, or tuple of at most `_LONGEST_KEPT` numbers; None in the place of other arrays.
+        files: The file, or all files that it was split into.
     """
 
     architecture: str
     has_tokenizer: bool
-    tensors: int
+    names: tuple[str, ...]
     size_bytes: int
     values: int
+    keys: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    @property
+    def tensors(self) -> int:
+        """Number of tensors."""
+        return len(self.names)
+
+    @property
+    def model_keys(self) -> dict[str, object]:
+        """The keys of the architecture, without its name before them."""
+        prefix = f"{self.architecture}."
+        return {k.removeprefix(prefix): v for k, v in self.keys.items() if k.startswith(prefix)}
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -54,16 +73,27 @@ def read_gguf_header(path: Path) -> GgufHeader:
     is little endian here; the lengths of tensors of types unknown to this module are not checked.
 
     Args:
-        path: The file.
+        path: The file; of a model that llama.cpp split into several, the first.
 
     Returns:
-        The header.
+        The header; of a split model, with the tensors of all its files.
 
     Raises:
-        InputError: It is no GGUF file of version 2 or 3, its header can't be read, or it is cut short.
+        InputError: It is no GGUF file of version 2 or 3, its header can't be read, it is cut short, or files that
+            belong to it are missing.
 
     Source: ggml, docs/gguf.md, versions 2 and 3.
     """
+    header = _read_one(path)
+    if _number(header, "split.count") > 1:
+        header = _joined(header, path)
+    if header.tensors == 0:
+        raise _not_whole(path, header, "a file with weights")
+    return header
+
+
+def _read_one(path: Path) -> GgufHeader:
+    """The header of one file, which must be whole."""
     size = path.stat().st_size
     with path.open("rb") as file:
         magic = file.read(4)
@@ -83,14 +113,54 @@ def read_gguf_header(path: Path) -> GgufHeader:
                 expected=f"a whole little-endian GGUF file of version {_VERSIONS[0]} or {_VERSIONS[1]}",
                 change="Fetch or copy the file again.",
             ) from None
-    if size < header.size_bytes or header.tensors == 0:
+    if size < header.size_bytes:
+        raise _not_whole(path, header, f"at least {header.size_bytes} bytes")
+    return replace(header, files=(path,))
+
+
+def _not_whole(path: Path, header: GgufHeader, expected: str) -> InputError:
+    return InputError(
+        f"The GGUF file {path} is not whole",
+        got=f"{path.stat().st_size} bytes with {header.tensors} tensors listed",
+        expected=expected,
+        change="Fetch or copy the file again.",
+    )
+
+
+def _joined(first: GgufHeader, path: Path) -> GgufHeader:
+    """The header of a split model: keys of the first file, tensors of all."""
+    count, number = _number(first, "split.count"), _number(first, "split.no") + 1
+    found = _PART.fullmatch(path.name)
+    named = found is not None and (int(found[2]), int(found[3])) == (number, count)
+    stem = found[1] if found is not None and named else "NAME"
+    files = [path.with_name(f"{stem}-{k:05}-of-{count:05}.gguf") for k in range(1, count + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if not named or missing or number != 1:
         raise InputError(
-            f"The GGUF file {path} is not whole",
-            got=f"{size} bytes with {header.tensors} tensors listed",
-            expected=f"at least {header.size_bytes} bytes" if header.tensors else "a file with weights",
-            change="Fetch or copy the file again.",
+            f"The GGUF file {path} is part {number} of {count} of a model",
+            got=f"{shortened(missing)} not beside it" if missing and named else f"the name {path.name}",
+            expected=f"{files[0].name} to {files[-1].name} in one folder, and the first of them as `model.name`",
+            change="Fetch what is missing under its own name, or make one file of them: "
+            f"llama-gguf-split --merge {files[0].name} OUT.gguf",
         )
-    return header
+    others = [_read_one(file) for file in files[1:]]
+    names = tuple(name for header in (first, *others) for name in header.names)
+    said = _number(first, "split.tensors.count") or len(names)
+    if len(set(names)) != said or len(names) != said:
+        raise InputError(
+            f"The {count} files of the GGUF model {path} do not belong together",
+            got=f"{len(names)} tensors with {len(set(names))} names",
+            expected=f"{said} (split.tensors.count)",
+            change="Fetch all of them again, from one place.",
+        )
+    values = sum(header.values for header in (first, *others))
+    return replace(first, names=names, values=values, files=tuple(files))
+
+
+def _number(header: GgufHeader, key: str) -> int:
+    """A key's whole number; 0 where it is not there."""
+    value = header.keys.get(key, 0)
+    return value if isinstance(value, int) else 0
 
 
 def is_gguf(path: str | Path) -> bool:
@@ -98,11 +168,14 @@ def is_gguf(path: str | Path) -> bool:
     return str(path).lower().endswith(".gguf")
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: Path) -> GgufHeader:
     """Refuse a GGUF file that could not be loaded, before anything heavy is imported.
 
     Args:
         path: The file.
+
+    Returns:
+        Its header.
 
     Raises:
         InputError: It is not there, not whole, has no tokenizer, or the `gguf` package is not installed.
@@ -127,6 +200,7 @@ def check_gguf(path: Path) -> None:
             f"`model.name` is a GGUF file ({path.name}) but the library `gguf` is not installed",
             change="Install it: `pip install 'dfl-ray[gguf]'`",
         )
+    return header
 
 
 def _parse(file: BinaryIO) -> GgufHeader:
@@ -142,15 +216,18 @@ def _parse(file: BinaryIO) -> GgufHeader:
         key = _text(file, read)
         values[key] = _value(file, read, int(read("I")))
     found = [_tensor(file, read) for _ in range(tensors)]
+    names = tuple(name for name, _, _ in found)
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"alignment {alignment!r}")
     start = -(-file.tell() // alignment) * alignment
-    architecture = values.get("general.architecture")
+    # Files behind the first of a split model hold nothing but their number.
+    architecture = values.get("general.architecture", "" if values.get("split.no") else None)
     if not isinstance(architecture, str):
         raise ValueError("no general.architecture")
-    end, count = start + max((end for end, _ in found), default=0), sum(count for _, count in found)
-    return GgufHeader(architecture, "tokenizer.ggml.tokens" in values, tensors, end, count)
+    end = start + max(end for _, end, _ in found) if found else file.tell()
+    count = sum(count for _, _, count in found)
+    return GgufHeader(architecture, "tokenizer.ggml.tokens" in values, names, end, count, values)
 
 
 def _reader(file: BinaryIO) -> Callable[[str], int]:
@@ -172,7 +249,7 @@ def _exactly(file: BinaryIO, length: int) -> bytes:
 
 
 def _value(file: BinaryIO, read: Callable[[str], int], kind: int, depth: int = 0) -> object:
-    """A value; of an array only its length, since nothing here asks for more."""
+    """A value; a short array of numbers as a tuple and None for another, since nothing here asks for more."""
     if kind in _SCALARS:
         return read(_SCALARS[kind])
     if kind == _STRING:
@@ -181,21 +258,21 @@ def _value(file: BinaryIO, read: Callable[[str], int], kind: int, depth: int = 0
         raise ValueError(f"a value of unknown type {kind}")
     inner, length = int(read("I")), read("Q")
     if inner in _SCALARS:
-        _exactly(file, length * struct.calcsize("<" + _SCALARS[inner]))
-        return length
+        content = _exactly(file, length * struct.calcsize("<" + _SCALARS[inner]))
+        return None if length > _LONGEST_KEPT else struct.unpack(f"<{length}{_SCALARS[inner]}", content)
     for _ in range(length):
         if inner == _STRING:
             _exactly(file, read("Q"))
         else:
             _value(file, read, inner, depth + 1)
-    return length
+    return None
 
 
-def _tensor(file: BinaryIO, read: Callable[[str], int]) -> tuple[int, int]:
-    """First byte behind a tensor, counted from the start of the data, and the number of its values."""
+def _tensor(file: BinaryIO, read: Callable[[str], int]) -> tuple[str, int, int]:
+    """A tensor's name, the first byte behind it, counted from the start of the data, and the number of its values."""
     name, dimensions = _text(file, read), int(read("I"))
     if dimensions > 8:
         raise ValueError(f"tensor {name[:80]!r} of {dimensions} dimensions")
     shape = [read("Q") for _ in range(dimensions)]
     block, block_bytes = _BLOCKS.get(int(read("I")), (1, 0))
-    return read("Q") + prod(shape) // block * block_bytes, prod(shape)
+    return name, read("Q") + prod(shape) // block * block_bytes, prod(shape)

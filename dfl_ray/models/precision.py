@@ -14,6 +14,7 @@ from pathlib import Path
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.engines.memory import WIDE
+from dfl_ray.models.gguf_header import is_gguf, read_gguf_header
 from dfl_ray.models.paths import local_path
 
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm BF16"}
@@ -87,19 +88,36 @@ def measured_rates(repeats: int = 4) -> Rates:
 
 
 def model_width(config: Config) -> int | None:
-    """Width d of the base model, where a configuration of it lies here under its name; else None.
+    """Width d of the base model, where a configuration of it or its GGUF file lies here under its name; else None.
 
     Args:
         config: Any configuration.
     """
-    described = local_path(config.model.name) / "config.json"
-    if not described.is_file():
-        return None
+    path = local_path(config.model.name)
     try:
-        sizes = foreign_sizes(described.read_text(encoding="utf-8"))
+        if is_gguf(path):
+            width = read_gguf_header(path).model_keys.get("embedding_length") if path.is_file() else None
+            return width if isinstance(width, int) else None
+        described = path / "config.json"
+        sizes = foreign_sizes(described.read_text(encoding="utf-8")) if described.is_file() else None
     except (ValueError, TypeError, AttributeError):  # whoever reads the model says what is wrong with it
         return None
     return None if sizes is None else sizes.width
+
+
+def on_gpus(config: Config) -> bool:
+    """Whether device actors compute on GPUs: they ask for them, and the local backend's machine, this one, has one.
+
+    Ray starts no actor where the GPUs that it asks for are not.
+
+    Args:
+        config: Any configuration.
+    """
+    if config.runtime.gpus_per_actor == 0 or config.runtime.backend != "local":
+        return config.runtime.gpus_per_actor > 0
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def with_dtype(
@@ -112,7 +130,8 @@ def with_dtype(
 
     On the CPU bfloat16 is taken if the processor has instructions for it and a measurement confirms at least
     `LEAST_GAIN` times the rate of float32, but not for models narrower than `WIDE`, whose products are too small to
-    gain by it. Actors with a GPU take bfloat16. Adapters, their moments and gradients, norms, softmax and loss are in
+    gain by it. Actors with a GPU take bfloat16; where the local backend is asked for one that is not there, the CPU is
+    what computes. Adapters, their moments and gradients, norms, softmax and loss are in
     float32 either way.
 
     Args:
@@ -127,7 +146,7 @@ def with_dtype(
     """
     if config.model.dtype != "auto":
         return config, ()
-    if config.runtime.gpus_per_actor > 0:
+    if on_gpus(config):
         dtype, why = "bfloat16", "device actors have GPUs"
     elif (wide := width(config)) is not None and wide < WIDE:
         dtype = "float32"

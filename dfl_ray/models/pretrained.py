@@ -16,6 +16,11 @@ from dfl_ray.models.checks import check_kind, layers_beyond, rests_of_old_files,
 from dfl_ray.models.hub import check_hub
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 
+_SAVE_WHOLE = (
+    "Check `model.name`, the names in the file and the sizes in config.json; save the whole causal model with "
+    "save_pretrained (an encoder's or bare model's folder has no language-model head)"
+)
+
 
 def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> BaseWeights:
     """Read a causal language model, or a sequence classifier, with `transformers` into plain arrays.
@@ -37,7 +42,7 @@ def load_pretrained(path: str | Path, dtype: str, trust_remote_code: bool) -> Ba
         model, report = _from_pretrained(path, source, dtype, trust_remote_code)
     config_json = json.dumps(model.config.to_dict(), default=str)
     check_kind(config_json, str(path))
-    notes = _check_report(path, model, report)
+    notes = check_report(path, model, report)
     stored: dict[int, str] = {}
     arrays, aliases = {}, {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -116,8 +121,23 @@ def _without_adapter(path: str | Path) -> Iterator[str]:
         yield made
 
 
-def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Refuse a file that is not the model's; notes on what of it is not used."""
+def check_report(
+    path: str | Path, model: Any, report: Mapping[str, Any], change: str = _SAVE_WHOLE
+) -> tuple[str, ...]:
+    """Refuse a file that is not the model's.
+
+    Args:
+        path: The model, for messages.
+        model: As it was loaded.
+        report: What `from_pretrained(…, output_loading_info=True)` gives beside it.
+        change: What to do about a file that is refused.
+
+    Returns:
+        Notes on what of the file is not used.
+
+    Raises:
+        InputError: Weights are missing, of another shape, or not the model's.
+    """
     missing = sorted(report["missing_keys"])
     mismatched = [
         f"{name} {tuple(there)} instead of {tuple(wanted)}"
@@ -134,8 +154,7 @@ def _check_report(path: str | Path, model: Any, report: Mapping[str, Any]) -> tu
             f"The weights of `{path}` are not those of its {type(model).__name__}",
             got="; ".join(found),
             expected="every parameter of the model in the file, and nothing else: missing ones would be random",
-            change="Check `model.name`, the names in the file and the sizes in config.json; save the whole causal "
-            "model with save_pretrained (an encoder's or bare model's folder has no language-model head)",
+            change=change,
         )
     if report.get("error_msgs"):
         raise InputError(

@@ -330,11 +330,9 @@ def setup_notes(
 
 def _gpu_notes(config: Config) -> tuple[str, ...]:
     """Said where the local backend is to use a GPU and this machine has none; Ray refuses by itself."""
-    if config.runtime.backend != "local" or config.runtime.gpus_per_actor == 0:
-        return ()
-    import torch
+    from dfl_ray.models.precision import on_gpus
 
-    if torch.cuda.is_available():
+    if config.runtime.backend != "local" or config.runtime.gpus_per_actor == 0 or on_gpus(config):
         return ()
     return (
         f"`runtime.gpus_per_actor` is {config.runtime.gpus_per_actor:g}, but this machine has no CUDA device: the "

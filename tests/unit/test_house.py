@@ -137,7 +137,7 @@ def test_what_the_packages_import_is_declared_and_what_is_declared_is_imported()
     }  # fmt: skip
     needed = {re.sub(r"[-_.]+", "-", Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
     extras = PROJECT["project"]["optional-dependencies"]
-    optional = {Requirement(text).name for name in ("hub", "privacy") for text in extras[name]}
+    optional = {Requirement(text).name for name in ("gguf", "hub", "privacy") for text in extras[name]}
     assert imported - optional - needed == set()
     # peft loads the folders that a run writes; filelock is for the run's lock.
     assert needed - imported <= {"filelock", "peft"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dfl_ray.config.load import load_config
@@ -65,9 +66,39 @@ def test_a_narrow_model_stays_in_float32_whatever_the_processor_has(tmp_path: Pa
     assert model_width(load_config("default", ["model.name=some/hub-id"])) is None
 
 
-def test_actors_with_gpus_take_bfloat16() -> None:
-    wanted = load_config("default", ["model.dtype=auto", "runtime.gpus_per_actor=0.5"])
-    assert with_dtype(wanted, lambda: (), never)[0].model.dtype == "bfloat16"
+def test_the_width_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    wanted = load_config("default", ["model.dtype=auto", f"model.name={tmp_path / 'a.gguf'}"])
+    assert model_width(wanted) is None  # whoever reads the model says that it is not there
+    for width, dtype in ((96, "float32"), (128, "bfloat16")):
+        writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+        writer.add_embedding_length(width)
+        writer.add_tensor("token_embd.weight", np.zeros((2, width), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert model_width(wanted) == width
+        assert with_dtype(wanted, lambda: ("AMX",), lambda: rates(6.0))[0].model.dtype == dtype
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    assert model_width(wanted) is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "there", "dtype"),
+    [("ray", False, "bfloat16"), ("local", True, "bfloat16"), ("local", False, "float32")],
+)
+def test_actors_with_gpus_take_bfloat16(
+    backend: str, there: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The local backend computes on this machine's CPU where it has no GPU, whatever is asked for."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    settings = ["model.dtype=auto", "runtime.gpus_per_actor=0.5", f"runtime.backend={backend}"]
+    config, said = with_dtype(load_config("default", settings), lambda: ("AMX",), never)
+    assert config.model.dtype == dtype
+    assert ("have GPUs" in said[0]) == (dtype == "bfloat16")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
