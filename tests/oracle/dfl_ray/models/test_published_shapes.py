@@ -19,6 +19,7 @@ from dfl_ray.models.paths import embedded_path
 from dfl_ray.models.published_shapes import PUBLISHED, PublishedModel, published_model
 from dfl_ray.simulation.dry_run import outline
 from dfl_ray.simulation.estimate import machine_figures
+from dfl_ray.simulation.gpu_estimate import gpu_figures, gpu_lines
 
 
 def built(model: PublishedModel) -> torch.nn.Module:
@@ -155,12 +156,25 @@ def test_the_papers_preset_is_told_on_1_4_and_8_gpus():
     run = outline(load_config("paper-qwen2.5-1.5b", []))
     one, four, eight = machine_figures(run)["on_gpus"]
     assert [f["devices_per_gpu"] for f in (one, four, eight)] == [10, 3, 2]
+    # The preset has one actor of ten devices, which takes one GPU of however many.
+    assert [f["devices_per_actor"] for f in (one, four, eight)] == [None, 3, 2]
+    told = [value for _, value in gpu_lines([one, four, eight])]
+    assert "devices_per_actor" not in told[0] and told[1].endswith("; needs runtime.devices_per_actor=3")
+    for words, needed in ((["3"], [10, None, 2]), (["auto"], [None] * 3), (["3", "0.5"], [5, 2, 1])):
+        settings = zip(("runtime.devices_per_actor", "runtime.gpus_per_actor"), words, strict=False)
+        changed = load_config("paper-qwen2.5-1.5b", [f"{key}={value}" for key, value in settings])
+        figures = gpu_figures(replace(run, config=changed), 1.0, 0.0, 1.0)
+        assert [f["devices_per_actor"] for f in figures] == needed
     # 10 devices x 10 steps x 8 rows x 256 tokens x (4 P + adapters), at half of an A100's 312 TFLOP/s.
     adapters = 28 * 32 * ((1536 + 1536) * 2 + (1536 + 256) * 2 + (1536 + 8960) * 3)
     flops = 4 * 1_543_714_304 + 6 * adapters
     assert one["round_s"] == pytest.approx(10 * 10 * 8 * 256 * flops / 156e12)
     assert eight["round_s"] == pytest.approx(one["round_s"] / 5)
     assert one["memory_mb"] > 1_543_714_304 * 2 / 2**20
+    # Read, checked and fingerprinted at a second a GB.
+    assert (
+        one["start_up_s"] > machine_figures(run)["start_up"]["base_model_s"] == pytest.approx(3.087, rel=1e-3)
+    )
     assert one["run_s"] > four["run_s"] > eight["run_s"] > eight["start_up_s"] > 0
 
 
