@@ -52,7 +52,8 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
         evaluation_s = None if asked is None else forward_s * asked * held
         found.append(
             {
-                "gpus": gpus, "devices_per_gpu": held, "devices_per_actor": _needed(run, gpus), "memory_mb": run.base_mb + held * state_mb,
+                "gpus": gpus, "devices_per_gpu": held, "devices_per_actor": _needed(run, gpus),
+                "memory_mb": run.base_mb + held * state_mb,
                 "start_up_s": start_up_s, "round_s": round_s, "evaluation_s": evaluation_s,
                 "run_s": start_up_s + config.rounds * round_s + evaluations * (evaluation_s or 0.0),
             }
