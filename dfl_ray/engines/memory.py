@@ -51,6 +51,13 @@ VALUES_AT_ONCE = 2**22
 PREPARED_PRODUCTS, PREPARED_PRODUCT_BYTES = 128, 625_000
 """Products in bfloat16 that torch and oneDNN keep prepared (`engines.cpu.heap`), and what one takes in the two."""
 
+FULLEST = 1.25
+"""Tokens of the fullest step to the mean one: two deviations of eight rows whose lengths vary by a third."""
+
+LOGIT_COPIES = 3
+"""Arrays in float32 as large as the logits while a loss or likelihoods are made of them: themselves, how far they are
+below their largest, and its exponential."""
+
 SKETCH_ROWS = 64
 """Rows of one pass of a sketch, padded to the longest."""
 
@@ -136,18 +143,73 @@ def _heads_and_keys(shape: DecoderShape) -> tuple[int, int]:
     return shape.heads * shape.head_dim, 2 * shape.kv_heads * shape.head_dim
 
 
+def cpu_token_bytes(shape: DecoderShape, rank: int, width_bytes: int, scored_share: float) -> float:
+    """Count the bytes that one token of a step holds at its peak on a CPU, closer than `bytes_per_token`.
+
+    The last block computes what follows its attention at the scored tokens alone. Backward through another block holds
+    the gradients of down's input, gate and up and that input, beside three of the model's width; attention's holds
+    queries, keys and values once more with their gradients.
+
+    Args:
+        shape: The model.
+        rank: r with frozen directions; all seven layers of a block count as adapted.
+        width_bytes: Bytes of one value.
+        scored_share: Share of the tokens whose next one is predicted, at most 1.
+    """
+    inner, (heads, keys) = shape.intermediate_size, _heads_and_keys(shape)
+    passing = max(4 * inner + 3 * shape.hidden_size, 3 * heads + 2 * keys + 3 * shape.hidden_size)
+    last = (1.0 - scored_share) * (2 * inner + shape.hidden_size)
+    whole = bytes_per_token(shape, rank, width_bytes) - width_bytes * passing_values(shape)
+    return whole + width_bytes * (passing - last)
+
+
+def forward_values(shape: DecoderShape, *, gated: bool = True) -> int:
+    """Count the values of one token that exist at the peak of a block's forward pass without gradients.
+
+    Attention: residual and normed input, queries, their product with the cosines, both halves turned, the same by the
+    sines, keys, values and the turned keys. Gated layer: residual, normed input and result, gate, up and their product.
+
+    Args:
+        shape: The model.
+        gated: Whether the gated layer is computed; else the pass is left before it.
+    """
+    heads, keys = _heads_and_keys(shape)
+    attention = 2 * shape.hidden_size + 4 * heads + 3 * keys // 2
+    inner = 3 * shape.hidden_size + 3 * shape.intermediate_size
+    return max(attention, inner) if gated else attention
+
+
+def sketch_bytes(shape: DecoderShape, width_bytes: int, *, blocks: bool) -> int:
+    """Count the bytes that one token of a pass of sketches holds at its peak.
+
+    Beside `forward_values` the watched input is gathered, without padding, and made float32 where it is not. Of blocks
+    that is the widest input, the down projection's; a pass that is left before the gated layer holds less then than in
+    its attention.
+
+    Args:
+        shape: The model.
+        width_bytes: Bytes of one value.
+        blocks: Whether whole blocks are computed.
+    """
+    gathered = (width_bytes + (4 if width_bytes < 4 else 0)) * shape.intermediate_size if blocks else 0
+    return width_bytes * forward_values(shape, gated=blocks) + gathered
+
+
 def working_mb(
     shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, devices: int,
     evaluated_tokens: float, longest: int = 0, device_values: int = 0, scored_share: float = 1.0,
+    router_blocks: bool = False, closing: bool = False, evaluated_scored: float = 0.0,
 ) -> float:  # fmt: skip
-    """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and sketches.
+    """Memory an actor on a CPU needs beside base and states: the largest of training, evaluation and closing sketches.
 
-    Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's) · `bytes_per_token`; of the
+    Training: tokens of a part of a step (`part_tokens`, or all there are, or one device's, which are whole adapters and
+    `FULLEST` times their mean) · `cpu_token_bytes`; of the
     devices that are stepped together (`STEP_TOKENS`) the gradient and a copy of both factors, 12 bytes a value; six
-    temporaries of the optimiser, of `VALUES_AT_ONCE` values. Evaluation: tokens of a pass · `passing_values`, where
-    adapters are not merged in it. Sketches: `SKETCH_ROWS` rows of the longest row's tokens · `passing_values`; the heap
-    they leave is trained on. Always: three copies of the logits at the scored ones of these tokens, at most
-    `CPU_LOGITS`, in float32, and in bfloat16 the prepared products.
+    temporaries of the optimiser, of `VALUES_AT_ONCE` values; three copies of the logits at the scored ones of these
+    tokens, at most `CPU_LOGITS`, in float32. What it leaves on the heap is kept while the router's sketches are made:
+    `SKETCH_ROWS` rows of the longest row's tokens · `sketch_bytes`. Evaluation: tokens of a pass · `forward_values`,
+    where adapters are not merged in it, and `LOGIT_COPIES` of its logits. Closing sketches: as the router's, of whole
+    blocks, with a trimmed heap. Always: in bfloat16 the prepared products.
 
     Args:
         shape: The model; None, or one that trains merged, needs nothing worth counting.
@@ -159,33 +221,42 @@ def working_mb(
         longest: Tokens of the longest training row, where the method makes sketches; else 0.
         device_values: Trained values of one device, its adapters together.
         scored_share: Share of the tokens whose next one is predicted, at most 1.
+        router_blocks: Whether the router's sketches watch an input behind the first block's attention and gate.
+        closing: Whether all layers are sketched at the end, as the rules asked may need.
+        evaluated_scored: Tokens that are predicted in one pass of an evaluation.
 
     Returns:
         Units of 2^20 bytes.
     """
     if shape is None or not trains_unmerged(shape, width_bytes):
         return 0.0
-    part = max(device_tokens, min(part_tokens(width_bytes), device_tokens * devices))
+    together = min(devices, max(1, int(part_tokens(width_bytes) // max(1.0, device_tokens))))
+    fullest = FULLEST * device_tokens
+    part = max(fullest, min(part_tokens(width_bytes), fullest * together))
     values = min(devices, max(1, STEP_TOKENS // max(1.0, device_tokens))) * device_values
     stepping = 12 * values + 6 * 4 * min(values, VALUES_AT_ONCE)
-    training = part * bytes_per_token(shape, rank, width_bytes) + stepping
+    logits = LOGIT_COPIES * 4 * min(CPU_LOGITS, part * scored_share * shape.vocab_size)
+    training = part * cpu_token_bytes(shape, rank, width_bytes, scored_share) + stepping + logits
+    read = SKETCH_ROWS * longest
+    routed, whole = (sketch_bytes(shape, width_bytes, blocks=blocks) for blocks in (router_blocks, True))
     asked = 0.0 if merges(shape, width_bytes) else min(EVALUATION_TOKENS, evaluated_tokens)
-    forward = max(asked, SKETCH_ROWS * longest)
-    logits = min(CPU_LOGITS, max(part, asked) * scored_share * shape.vocab_size)
-    always = 3 * 4 * logits + (PREPARED_PRODUCTS * PREPARED_PRODUCT_BYTES if width_bytes == 2 else 0)
-    return (max(training, forward * width_bytes * passing_values(shape)) + always) / 2**20
+    evaluation = asked * width_bytes * forward_values(shape)
+    evaluation += LOGIT_COPIES * 4 * evaluated_scored * shape.vocab_size if asked else 0.0
+    prepared = PREPARED_PRODUCTS * PREPARED_PRODUCT_BYTES if width_bytes == 2 else 0
+    return (max(training + read * routed, evaluation, read * whole * closing) + prepared) / 2**20
 
 
 def merged_mb(
     shape: DecoderShape | None, *, rank: int, width_bytes: int, device_tokens: float, adapters: int, devices: int,
-    asked_tokens: float,
+    asked_tokens: float, evaluated_scored: float = 0.0,
 ) -> float:  # fmt: skip
     """Memory an actor on a CPU needs beside base and states where adapters are merged: of training or evaluation.
 
     Training, unless the model `trains_unmerged`: T = min(`STEP_TOKENS`, tokens of all its devices, but one device's at
     least) tokens · `bytes_per_token`, and the merged weights of the adapters these tokens are of; where those are more
     than `MERGED_BYTES` they are not formed, and autograd keeps `UNMERGED` times as much of a token. Evaluation:
-    `PASS_TOKENS` at most, with as many adapters as their rows fit there, within `PASS_MERGED_BYTES`.
+    `PASS_TOKENS` at most, with as many adapters as their rows fit there, within `PASS_MERGED_BYTES`, and `LOGIT_COPIES`
+    of the pass's logits.
 
     Args:
         shape: The model; None, or one that never `merges`, needs nothing of this kind (`working_mb`).
@@ -195,6 +266,7 @@ def merged_mb(
         adapters: Adapters of a device.
         devices: Devices of the actor.
         asked_tokens: Tokens of the rows of one task that an adapter is asked; infinity where all rows are.
+        evaluated_scored: Tokens that are predicted in one pass of an evaluation.
 
     Returns:
         Units of 2^20 bytes.
@@ -209,4 +281,5 @@ def merged_mb(
     training = 0.0 if trains_unmerged(shape, width_bytes) else training
     fit = min(devices * adapters, PASS_TOKENS / max(asked_tokens, 1.0), PASS_MERGED_BYTES / weights)
     asked = min(PASS_TOKENS, max(1.0, fit) * asked_tokens) * token + max(1.0, fit) * weights
+    asked += LOGIT_COPIES * 4 * evaluated_scored * shape.vocab_size
     return max(training, asked) / 2**20

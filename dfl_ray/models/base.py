@@ -22,6 +22,7 @@ from dfl_ray.models.checks import (
 )
 from dfl_ray.models.classifier import classifier_note, is_classifier
 from dfl_ray.models.decoder import DecoderShape, read_decoder
+from dfl_ray.models.folder import weight_files
 from dfl_ray.models.weights import BaseWeights, as_arrays, fewer_layers_note, own_head_note
 
 if TYPE_CHECKING:
@@ -129,12 +130,10 @@ def _tensor_files(folder: Path) -> dict[str, str]:
     """Name of every tensor of a folder -> the file it stands in."""
     from safetensors import safe_open
 
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    listed = {} if single.is_file() else json.loads(index.read_bytes())["weight_map"]
     out: dict[str, str] = {}
-    for name in sorted(set(listed.values())) or [single.name]:
-        with safe_open(folder / name, framework="np") as file:
-            out |= dict.fromkeys(file.keys(), name)
+    for path in weight_files(folder):
+        with safe_open(path, framework="np") as file:
+            out |= dict.fromkeys(file.keys(), path.name)
     return out
 
 

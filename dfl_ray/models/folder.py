@@ -48,7 +48,7 @@ def check_model_folder(path: str | Path, *, planned: bool = False) -> None:
         )
     _check_config(folder)
     if not (planned and not _weight_files(folder)):
-        for weights in _weights(folder):
+        for weights in weight_files(folder):
             check_safetensors(weights)
     if not planned and not has_tokenizer(folder):
         raise InputError(
@@ -84,7 +84,7 @@ def stored_values(folder: Path) -> int | None:
         return None
     return sum(
         prod(entry["shape"])
-        for weights in _weights(folder)
+        for weights in weight_files(folder)
         for key, entry in check_safetensors(weights).items()
         if key != "__metadata__"
     )
@@ -156,7 +156,20 @@ def _weight_files(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS)
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Find the files that are the model: model.safetensors, else the shards of its index.
+
+    Others may lie beside them, the same weights under other names (consolidated.safetensors) or an adapter's.
+
+    Args:
+        folder: A model's folder.
+
+    Returns:
+        Their paths, by name.
+
+    Raises:
+        InputError: There are none, the index is broken, or not all of its shards are there.
+    """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]

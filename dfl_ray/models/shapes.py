@@ -17,6 +17,7 @@ import numpy as np
 from dfl_ray.errors import InputError
 from dfl_ray.lora.layout import LayerShape
 from dfl_ray.models.classifier import in_head, is_classifier
+from dfl_ray.models.folder import weight_files
 
 _NOT_ADAPTED = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -73,7 +74,7 @@ class StoredModel:
 
 
 def read_headers(folder: Path) -> StoredModel:
-    """Read the configuration and the headers of all safetensors files of a folder but an adapter's.
+    """Read the configuration and the headers of the files that are the model (`models.folder.weight_files`).
 
     Args:
         folder: Local model folder.
@@ -84,19 +85,16 @@ def read_headers(folder: Path) -> StoredModel:
     Raises:
         InputError: No such files; a hub id has to be downloaded first.
     """
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if not files:
+    if not folder.is_dir():
         raise InputError(
             f"The shapes of `{folder}` are not known",
-            got="no safetensors file at that path",
+            got="no folder at that path",
             expected="`embedded`, a local folder with a model or its config.json, or a hub id whose sizes dfl-ray "
             "ships (dfl_ray/models/published_shapes.py)",
             change="Give `model.name` a local folder; planning does not download.",
         )
     out: dict[str, StoredTensor] = {}
-    for path in files:
-        if path.name.startswith("adapter_"):
-            continue
+    for path in weight_files(folder):
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -121,12 +121,27 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
     backend.no_truncation()
     backend.no_padding()
     # A special token that tokenizer.json does not mark as one is added by `transformers`, and then cut out of texts.
-    marked = {t.content: i for i, t in backend.get_added_tokens_decoder().items() if t.special}
+    marked = marked_special(backend.get_added_tokens_decoder())
     if backend.get_vocab_size() > _LARGEST or any(t is not None and t not in marked for t in special):
         return None
     return PlainTokenizer(
         backend, *(None if t is None else marked[t] for t in (special[0], special[1], special[3]))
     )
+
+
+def marked_special(added: Mapping[int, Any]) -> dict[str, int]:
+    """The special tokens among a tokenizer's added ones, whether its configuration names them or not.
+
+    Phi-3's `<|end|>` and Gemma's `<end_of_turn>` are marked so and named nowhere else.
+
+    Args:
+        added: Token id -> `AddedToken`: a backend's `get_added_tokens_decoder()`, or the `added_tokens_decoder` of a
+            tokenizer of `transformers`.
+
+    Returns:
+        Text -> token id.
+    """
+    return {token.content: number for number, token in added.items() if token.special}
 
 
 def _model_type(folder: Path) -> object:

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from dfl_ray.config.schema import Config
 from dfl_ray.engines.foreign_memory import ForeignSizes, foreign_mb
-from dfl_ray.engines.memory import merged_mb, value_bytes, working_mb
+from dfl_ray.engines.memory import (
+    CPU_LOGITS,
+    EVALUATION_TOKENS,
+    PASS_MERGED_BYTES,
+    PASS_TOKENS,
+    merged_mb,
+    value_bytes,
+    working_mb,
+)
 from dfl_ray.engines.private_memory import private_mb
+from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import heard_arrays, kept_arrays, method_spec
 from dfl_ray.models.decoder import DecoderShape
 from dfl_ray.packing.actors import device_state_mb
@@ -16,6 +25,23 @@ from dfl_ray.packing.workers import TRANSFORMERS_MB, why_no_forks
 
 OWN_BASE_COPIES = 3
 """Float32 copies of what a device has merged into its base that an evaluation makes of it."""
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What a run's evaluations and sketches ask of a model.
+
+    Attributes:
+        apart: Whether each row is answered by one expert alone, so that all adapters together are asked each once.
+        router_blocks: Whether the router's sketches compute whole blocks; else the first attention alone.
+        closing: Whether all layers are sketched at the end.
+        dense_mb: Dense updates or correlations that a rule forms, in 2^20 bytes.
+    """
+
+    apart: bool = False
+    router_blocks: bool = False
+    closing: bool = False
+    dense_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +62,9 @@ class ActorNeeds:
         most_neighbours: Neighbours of the device that has most.
         foreign: Sizes of a model that `transformers` computes; None of the project's own decoders.
         scored: Mean tokens of a training row that are predicted.
+        predicted: Tokens that are predicted where one adapter is asked all rows, and the largest share of a row's;
+            None where nobody knows.
+        asks: What evaluations and sketches ask.
     """
 
     config: Config
@@ -51,6 +80,8 @@ class ActorNeeds:
     most_neighbours: int = 0
     foreign: ForeignSizes | None = None
     scored: float = 0.0
+    predicted: tuple[float, float] | None = None
+    asks: Asks = Asks()
 
     @property
     def _width_bytes(self) -> int:
@@ -78,12 +109,13 @@ class ActorNeeds:
         """Of an actor while it trains or evaluates (`engines.memory.working_mb`).
 
         A device with a base of its own is asked with its update as factors, made, joined with its adapter, and cast.
+        What a rule forms before its adapter is asked takes the place of what training has left.
         """
         config = self.config
         if config.runtime.gpus_per_actor:
             return 0.0
         own = OWN_BASE_COPIES * 4 * self._dense / 2**20
-        return own + self._foreign_mb(1) + self._large_mb
+        return own + max(self._foreign_mb(1) + self._large_mb, self.asks.dense_mb)
 
     @property
     def _large_mb(self) -> float:
@@ -96,7 +128,22 @@ class ActorNeeds:
             longest=self.longest if method_spec(config.method).per_task else 0,
             device_values=self.values * self.adapters,
             scored_share=min(1.0, self.scored / self.row) if self.scored else 1.0,
+            router_blocks=self.asks.router_blocks, closing=self.asks.closing,
+            evaluated_scored=self._scored_in_pass(EVALUATION_TOKENS, 1),
         )  # fmt: skip
+
+    @property
+    def _merged_together(self) -> int:
+        """Most adapters that are merged for one pass of an evaluation."""
+        weights = 4 * dense_values(() if self.shape is None else self.shape.linear_layers())
+        return max(1, PASS_MERGED_BYTES // max(1, weights))
+
+    def _scored_in_pass(self, most: int, adapters: int) -> float:
+        """Tokens that are predicted in one pass of an evaluation of so many tokens; some where nobody knows."""
+        if self.predicted is None:
+            return CPU_LOGITS / self.shape.vocab_size if self.shape is not None else 0.0
+        total, share = self.predicted
+        return min(most * share, total * (1 if self.asks.apart else adapters))
 
     def merged_mb(self, devices: int) -> float:
         """Of an actor of some devices beyond `working_mb`: of its work, or of mixing, if that takes more.
@@ -114,6 +161,7 @@ class ActorNeeds:
             self.shape, rank=config.method.rank, width_bytes=self._width_bytes,
             device_tokens=config.method.batch_rows * self.row, adapters=self.adapters, devices=devices,
             asked_tokens=self._asked_tokens,
+            evaluated_scored=self._scored_in_pass(PASS_TOKENS, min(devices * self.adapters, self._merged_together)),
         )  # fmt: skip
         return self._imported_mb + max(mixing, more + max(0.0, merged - self._large_mb))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from dfl_ray.experts.table import WEIGHED
@@ -25,11 +26,14 @@ class AskedRows:
         rows: How many; None where a plan doesn't know.
         read: Mean tokens of a row that go through the model; of a row whose answer is generated, those of its prompt.
         most: Most tokens of a generated answer; 0 where none is generated.
+        scored: Mean tokens of a row that are predicted in one pass, those of all its candidates; 0 where a plan
+            doesn't know.
     """
 
     rows: int | None
     read: float
     most: int = 0
+    scored: float = 0.0
 
     def row_tokens(self, cached: bool) -> float:
         """Tokens that go through the model for one row, at most: an answer may end early.
@@ -61,10 +65,12 @@ def read_rows(config: Config, task: TokenTask) -> AskedRows:
     """
     rows = rows_asked(config, len(task.test))
     if task.free is not None:
-        return AskedRows(rows, float(task.test.answer_start.mean()), task.free.most)
+        return AskedRows(rows, float(task.test.answer_start.mean()), task.free.most, scored=1.0)
     if task.choices is None:
-        return AskedRows(rows, float((task.test.lengths - 1).mean()))
-    return AskedRows(rows, float(task.test.answer_start.mean()) + sum(len(c) - 1 for c in task.choices))
+        scored = float((task.test.lengths - task.test.answer_start).mean())
+        return AskedRows(rows, float((task.test.lengths - 1).mean()), scored=scored)
+    read = float(task.test.answer_start.mean()) + sum(len(c) - 1 for c in task.choices)
+    return AskedRows(rows, read, scored=float(sum(map(len, task.choices))))
 
 
 def unread_rows(config: Config, name: str, count: int | None, tokens: float, prompt: float) -> AskedRows:
@@ -119,6 +125,22 @@ def asked_tokens(asked: Sequence[AskedRows], *, cached: bool) -> float | None:
     if None in counts:
         return None
     return sum(n * task.row_tokens(cached) for n, task in zip(counts, asked, strict=True) if n is not None)
+
+
+def predicted(asked: Sequence[AskedRows]) -> tuple[float, float] | None:
+    """Count the tokens that are predicted where one adapter is asked the rows of all tasks.
+
+    Args:
+        asked: The rows of each task.
+
+    Returns:
+        Their number, infinity where a plan doesn't know how many rows there are; and the largest share of a task's
+        tokens that are predicted. None where a plan doesn't know what is predicted.
+    """
+    if not asked or any(task.scored == 0 for task in asked):
+        return None
+    total = sum(inf if task.rows is None else task.rows * task.scored for task in asked)
+    return total, min(1.0, max(task.scored / task.read for task in asked))
 
 
 def keeps_cache(shape: DecoderShape | None, rules: Collection[str]) -> bool:

@@ -12,6 +12,8 @@ from dfl_ray.engines.foreign_memory import foreign_sizes
 from dfl_ray.lora.layout import dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.needs import ActorNeeds
+from dfl_ray.simulation.asked_rows import predicted, read_rows
+from dfl_ray.simulation.memory_estimate import asks
 
 if TYPE_CHECKING:
     from actors.pool import RayBackend
@@ -110,4 +112,6 @@ def actor_needs(experiment: Experiment) -> ActorNeeds:
         neighbours=setup.graph.mean_neighbours, most_neighbours=setup.graph.most_neighbours,
         foreign=None if setup.weights.decoder is not None else foreign_sizes(setup.weights.config_json),
         scored=scored_tokens(setup.tasks),
+        predicted=predicted([read_rows(experiment.config, task) for task in setup.tasks]),
+        asks=asks(experiment.config, experiment.layout.layers, setup.router_layers, len(lengths)),
     )  # fmt: skip

@@ -34,6 +34,9 @@ docs/runtime.md); AMX is faster."""
 RAY_READY_S, ACTOR_READY_S = 3.2, 0.2
 """Seconds until Ray and the experiment stand, and processor seconds of each actor after that (measured on a fast
 machine, docs/runtime.md; a slow one takes twice as long)."""
+BASE_S_PER_BYTE = 1e-9
+"""Processor seconds in which the driver reads, checks and fingerprints a byte of the base, half for the fingerprint
+(measured: 0.8 to 1.1 s a GB; a disk that gives less than a GB a second takes longer)."""
 PROJECTION_S = 2.5e-10
 """Seconds of one core for each d (T r)^2 of a layer's thin QR (measured with T r = 192 and d = 1,536 to 18,944)."""
 
@@ -234,11 +237,13 @@ def _forward_s(run: Outline, tokens: float) -> float:
 
 
 def _start_up(run: Outline, packing: Packing, cpus: int) -> dict[str, float]:
-    """Seconds before the first round: Ray and its actors, projections, sketches, and the base model's evaluation."""
+    """Seconds before the first round: the base, Ray and its actors, projections, sketches, the base's evaluation."""
     method, config = run.config.method, run.config
     rate = _one_rate(run) if config.runtime.gpus_per_actor else _one_rate(run) * cpus
     forward = 2.0 * run.targets.parameters * run.rows
-    parts = {"ray_s": 0.0, "actors_s": 0.0, "projections_s": 0.0, "sketches_s": 0.0}
+    read = value_bytes(config.model.dtype) * run.targets.parameters  # a base in 4 bits is read whole, too
+    parts = {"base_model_s": BASE_S_PER_BYTE * read}
+    parts |= {"ray_s": 0.0, "actors_s": 0.0, "projections_s": 0.0, "sketches_s": 0.0}
     if config.runtime.backend == "ray":
         parts |= {"ray_s": RAY_READY_S, "actors_s": ACTOR_READY_S * len(packing.groups) / cpus}
     if isinstance(method, PerTaskConfig):

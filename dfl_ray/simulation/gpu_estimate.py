@@ -20,7 +20,8 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
 
     With K devices on G GPUs the fullest has n = ceil(K / G). A round's training takes n / K · tokens · FLOPs per token
     / rate; one evaluation by one rule takes 2 P · n · tokens that one adapter is asked (`asked_rows`) / rate at most,
-    since adapters that several devices share are asked once.
+    since adapters that several devices share are asked once. Of actors with g GPUs each G hold floor(G / g), one at the
+    least, so that this needs `runtime.devices_per_actor` = ceil(K / floor(G / g)).
 
     Args:
         run: The run without its weights.
@@ -29,7 +30,8 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
         tokens: Tokens that all devices train on in a round, on average.
 
     Returns:
-        One record a number of GPUs: `gpus`, `devices_per_gpu`, `memory_mb` (weights and states on one GPU, in 2^20
+        One record a number of GPUs: `gpus`, `devices_per_gpu`, `devices_per_actor` (what it needs; None where the
+        configuration as it is makes as many actors), `memory_mb` (weights and states on one GPU, in 2^20
         bytes; activations take what is free), `start_up_s`, `round_s` (training), `evaluation_s`, `run_s` (all
         rounds and evaluations); nothing where the configuration asks for no GPU. Where the number of asked rows isn't
         known `evaluation_s` is None, and `start_up_s` and `run_s` are without evaluations.
@@ -50,12 +52,21 @@ def gpu_figures(run: Outline, state_mb: float, fixed_s: float, tokens: float) ->
         evaluation_s = None if asked is None else forward_s * asked * held
         found.append(
             {
-                "gpus": gpus, "devices_per_gpu": held, "memory_mb": run.base_mb + held * state_mb,
+                "gpus": gpus, "devices_per_gpu": held, "devices_per_actor": _needed(run, gpus),
+                "memory_mb": run.base_mb + held * state_mb,
                 "start_up_s": start_up_s, "round_s": round_s, "evaluation_s": evaluation_s,
                 "run_s": start_up_s + config.rounds * round_s + evaluations * (evaluation_s or 0.0),
             }
         )  # fmt: skip
     return found
+
+
+def _needed(run: Outline, gpus: int) -> int | None:
+    """Devices of an actor with which so many GPUs are all used; None where the runtime makes as many actors."""
+    runtime, count = run.config.runtime, run.config.devices.count
+    needed = math.ceil(count / max(1, math.floor(gpus / runtime.gpus_per_actor)))
+    asked = runtime.devices_per_actor
+    return None if asked == "auto" or math.ceil(count / asked) == math.ceil(count / needed) else needed
 
 
 def about(seconds: float) -> str:
@@ -87,7 +98,8 @@ def gpu_lines(figures: list[dict[str, Any]]) -> list[tuple[str, str]]:
             f"on {f['gpus']} GPU{'s' if f['gpus'] > 1 else ''}",
             f"about {about(f['run_s'])}: start-up {about(f['start_up_s'])}, {about(f['round_s'])} of training "
             f"a round, {_evaluation(f['evaluation_s'])}, {f['memory_mb']:,.0f} MB of weights and states each "
-            "(at half of an A100's rate, not measured)",
+            "(at half of an A100's rate, not measured)"
+            + (f"; needs runtime.devices_per_actor={n}" if (n := f["devices_per_actor"]) else ""),
         )
         for f in figures
     ]

@@ -6,20 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dfl_ray.lora.layout import dense_values
+from dfl_ray.lora.layout import LayerShape, dense_values
 from dfl_ray.methods.spec import method_spec
 from dfl_ray.packing.actors import Packing, pack
-from dfl_ray.packing.needs import ActorNeeds
+from dfl_ray.packing.needs import ActorNeeds, Asks
 from dfl_ray.packing.partition import MessageGraph, Node
 from dfl_ray.packing.store import PART_MB
 from dfl_ray.packing.workers import TRANSFORMERS_MB
+from dfl_ray.simulation.asked_rows import predicted
+from dfl_ray.simulation.round_facts import needs_references, rules_asked
 
 if TYPE_CHECKING:
+    from dfl_ray.config.schema import Config
     from dfl_ray.simulation.dry_run import Outline
 
 DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 """Memory of the driver without its records, of Ray's own processes, and of torch where the driver computes itself
 (measured)."""
+DENSE_BYTES = {"ties": (18, 17), "filter_full": (8, 16)}
+"""Bytes that a rule takes for each dense value of every task (`devices.rule_sizes.DENSE_RULES`), copies included, and
+once for those of one task: by its arrays, which for `ties` is what two tasks took; `filter_full` was not measured."""
 FOREIGN_DRIVER_MB = 220.0
 """What torch and `transformers` add to a driver on Ray, which tries models outside the Llama family (measured)."""
 
@@ -30,7 +36,11 @@ def outline_needs(run: Outline) -> ActorNeeds:
     Args:
         run: The run without its weights.
     """
-    per_task = method_spec(run.config.method).per_task
+    from dfl_ray.simulation.experiment import checked_layers
+
+    method = run.config.method
+    per_task = method_spec(method).per_task
+    _, router = checked_layers(method, run.targets, run.tasks)
     return ActorNeeds(
         run.config, run.targets.shape, run.layout.size,
         adapters=int((run.deployment.mixture > 0).sum(axis=1).max()) if per_task else 1, tasks=run.tasks,
@@ -38,7 +48,34 @@ def outline_needs(run: Outline) -> ActorNeeds:
         longest=max((int(x.max()) for x in run.tokens.lengths), default=math.ceil(run.rows)),
         adapted_values=dense_values(run.layout.layers),
         neighbours=run.graph.mean_neighbours, most_neighbours=run.graph.most_neighbours,
-        foreign=run.targets.foreign, scored=run.scored,
+        foreign=run.targets.foreign, scored=run.scored, predicted=predicted(run.asked),
+        asks=asks(run.config, run.layout.layers, router, run.tasks),
+    )  # fmt: skip
+
+
+def asks(config: Config, layers: Sequence[LayerShape], router: Sequence[int], tasks: int) -> Asks:
+    """What the evaluations of a run and its sketches ask of a model.
+
+    Args:
+        config: The run; of its rules those that are too large are left out.
+        layers: The adapted layers.
+        router: Indices of those that the router looks at.
+        tasks: Number of tasks T.
+    """
+    from dfl_ray.devices.rule_sizes import DENSE_RULES
+
+    rules = rules_asked(config, config.rounds)
+    names = [layers[k].name for k in router]
+    first = all(".layers.0." in f".{name}" and not name.endswith("down_proj") for name in names)
+    dense = {
+        (DENSE_BYTES[rule][0] * tasks + DENSE_BYTES[rule][1]) * DENSE_RULES[rule](layers)
+        for rule in rules
+        if rule in DENSE_RULES
+    }
+    return Asks(
+        apart=set(rules) <= {"likelihood", "oracle"}, router_blocks=not first,
+        closing="filter_full" in rules or needs_references(config, rules),
+        dense_mb=max(dense, default=0) / 2**20,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dfl_ray.models.tokenizer import marked_special
 from dfl_ray.tasks.chat import PromptForm
 from dfl_ray.tasks.data import Row
 
@@ -112,7 +113,8 @@ class TextEncoder:
         if not self._form.end:
             return ()
         ids = self._behind([self._form.end], "")[self._form.end]
-        special = set(self._tokenizer.all_special_ids)
+        marked = marked_special(self._tokenizer.added_tokens_decoder)
+        special = {*self._tokenizer.all_special_ids, *marked.values()}
         first = next((k for k, token in enumerate(ids) if token in special), len(ids) - 1)
         return ids[: first + 1]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dfl_ray.engines.adapted_layers import RowSizes, targets_of
+from dfl_ray.engines.adapted_layers import RowSizes, planned_targets, targets_of
 from dfl_ray.errors import InputError
 from dfl_ray.lora.targets import choose_layers
 from dfl_ray.models.base import load_base
@@ -364,6 +364,24 @@ def test_a_plan_says_of_a_folder_what_loading_says(model_type, tmp_path):
         assert {s.name for s in choose_layers(all_linear_layers(read_headers(folder))[0], "all-linear")} == {
             s.name for s in found.layers
         }
+
+
+@pytest.mark.parametrize("beside", ["consolidated.safetensors", "model-00003-of-00003.safetensors"])
+def test_a_plan_reads_the_files_that_are_the_model(beside, tmp_path):
+    """Mistral's folders hold the weights once more under other names."""
+    folder = saved("llama", tmp_path)
+    whole = planned_targets(folder, "all-linear")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"other.{name}": t for name, t in tensors.items()}, folder / beside)
+    assert planned_targets(folder, "all-linear") == whole
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    where = {name: names[k % 2] for k, name in enumerate(tensors)}
+    for file in names:
+        save_file({n: t for n, t in tensors.items() if where[n] == file}, folder / file)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    assert planned_targets(folder, "all-linear") == whole
+    assert set(load_base(folder).arrays) == set(tensors)
 
 
 def test_a_plan_refuses_what_its_folder_shows(tmp_path):

@@ -19,6 +19,7 @@ from dfl_ray.models.paths import embedded_path
 from dfl_ray.models.published_shapes import PUBLISHED, PublishedModel, published_model
 from dfl_ray.simulation.dry_run import outline
 from dfl_ray.simulation.estimate import machine_figures
+from dfl_ray.simulation.gpu_estimate import gpu_figures, gpu_lines
 
 
 def built(model: PublishedModel) -> torch.nn.Module:
@@ -45,15 +46,16 @@ def test_the_sizes_are_those_of_a_random_model_and_count_what_the_hub_counts(mod
 
 
 def test_working_memory_counts_what_a_step_keeps():
-    """SmolLM2 at rank 8, counted by hand: a block keeps 6,392 values of a token, 18,816 pass while one is computed."""
+    """SmolLM2 at rank 8, counted by hand: a block keeps 6,392 values of a token, 4 x 1,536 + 3 x 576 pass in backward,
+    3 x (1,536 + 576) in a forward pass and 6 x 576 + 1.5 x 384 in its attention; the fullest step is 1.25 mean ones."""
     model = published_model("HuggingFaceTB/SmolLM2-135M")
     assert model is not None
-    a_token = 4 * (30 * 6_392 + 18_816)
+    a_token = 4 * (30 * 6_392 + 7_872)
 
     def logits(tokens):
         return 3 * 4 * min(2**24, tokens * 49_152)
 
-    def asked(tokens, devices, evaluated=0.0, longest=0, values=0, width=4):
+    def asked(tokens, devices, evaluated=0.0, longest=0, values=0, width=4, **more):
         return 2**20 * working_mb(
             model.shape,
             rank=8,
@@ -63,18 +65,27 @@ def test_working_memory_counts_what_a_step_keeps():
             evaluated_tokens=evaluated,
             longest=longest,
             device_values=values,
+            **more,
         )
 
-    assert asked(100, 2) == 200 * a_token + logits(200)
+    assert asked(100, 2) == 250 * a_token + logits(250)
     assert asked(100, 10) == 640 * a_token + logits(640)  # no more together than `part_tokens`
-    assert asked(900, 1) == 900 * a_token + logits(900)  # but one device whole
-    assert asked(1, 1, 1e9) == 2_560 * 4 * 18_816 + logits(2_560)
-    assert asked(10, 2, longest=192) == 64 * 192 * 4 * 18_816 + logits(20)
+    assert asked(400, 10) == 500 * a_token + logits(500)  # and whole devices
+    assert asked(900, 1) == 1125 * a_token + logits(1125)  # but one device whole
+    assert asked(1, 1, 1e9) == 2_560 * 4 * 6_336
+    assert asked(1, 1, 1e9, evaluated_scored=700.0) == 2_560 * 4 * 6_336 + 3 * 4 * 700 * 49_152
+    router = 25 * a_token + logits(25) + 64 * 192 * 4 * 4_032  # on what training has left
+    assert asked(10, 2, longest=192) == router
+    whole = 64 * 192 * 4 * (6_336 + 1_536)  # with the down projection's input, gathered
+    assert asked(10, 2, longest=192, router_blocks=True) == router + whole - 64 * 192 * 4 * 4_032
+    assert asked(10, 2, longest=192, closing=True) == whole
+    few = 64 * 192 * (2 * (6_336 + 1_536) + 4 * 1_536)  # and made float32
+    assert asked(10, 2, longest=192, closing=True, width=2) == few + 80_000_000
     # Two devices of 1,100 tokens are stepped together, 2 x 2 adapters of 1,244,160 values, 4 million values at once.
     stepping = 12 * 4 * 1_244_160 + 6 * 4 * 2**22
-    assert asked(1100, 5, values=2 * 1_244_160) == 1100 * a_token + stepping + logits(1100)
-    assert asked(1100, 1, values=1_244_160) == 1100 * a_token + (12 + 24) * 1_244_160 + logits(1100)
-    prepared = asked(100, 2, width=2) - (200 * a_token / 2 + logits(200))
+    assert asked(1100, 5, values=2 * 1_244_160) == 1375 * a_token + stepping + logits(1375)
+    assert asked(1100, 1, values=1_244_160) == 1375 * a_token + (12 + 24) * 1_244_160 + logits(1375)
+    prepared = asked(100, 2, width=2) - (250 * a_token / 2 + logits(250))
     assert prepared == 80_000_000
     small = read_decoder((embedded_path() / "config.json").read_text())
     assert working_mb(small, rank=8, width_bytes=4, device_tokens=9, devices=9, evaluated_tokens=9) == 0
@@ -127,15 +138,15 @@ def test_what_a_cpu_trains_unmerged():
     ):  # fmt: skip
         assert trains_unmerged(shape, width) and working_mb(shape, width_bytes=width, **asked) > 0
     assert not trains_unmerged(replace(small, hidden_size=WIDE - 1))
-    # Logits of no more positions than there are tokens, 81 of them here.
+    # Logits of no more positions than there are tokens, 1.25 x 81 of them here.
     found = working_mb(small, width_bytes=2, **asked) - working_mb(
         replace(small, vocab_size=1), width_bytes=2, **asked
     )
-    assert 2**20 * found == pytest.approx(12 * 81 * (small.vocab_size - 1))
+    assert 2**20 * found == pytest.approx(15 * 81 * (small.vocab_size - 1))
     few = working_mb(small, width_bytes=2, scored_share=0.25, **asked)
-    assert 2**20 * (working_mb(small, width_bytes=2, **asked) - few) == pytest.approx(
-        9 * 81 * small.vocab_size
-    )
+    # Of a quarter that is scored, the last block computes no more than that behind its attention.
+    left = 9 * small.vocab_size + 0.75 * 2 * (2 * small.intermediate_size + small.hidden_size)
+    assert 2**20 * (working_mb(small, width_bytes=2, **asked) - few) == pytest.approx(1.25 * 81 * left)
 
 
 def test_a_hub_id_that_is_not_here_is_planned_by_its_published_sizes(tmp_path, monkeypatch):
@@ -155,12 +166,25 @@ def test_the_papers_preset_is_told_on_1_4_and_8_gpus():
     run = outline(load_config("paper-qwen2.5-1.5b", []))
     one, four, eight = machine_figures(run)["on_gpus"]
     assert [f["devices_per_gpu"] for f in (one, four, eight)] == [10, 3, 2]
+    # The preset has one actor of ten devices, which takes one GPU of however many.
+    assert [f["devices_per_actor"] for f in (one, four, eight)] == [None, 3, 2]
+    told = [value for _, value in gpu_lines([one, four, eight])]
+    assert "devices_per_actor" not in told[0] and told[1].endswith("; needs runtime.devices_per_actor=3")
+    for words, needed in ((["3"], [10, None, 2]), (["auto"], [None] * 3), (["3", "0.5"], [5, 2, 1])):
+        settings = zip(("runtime.devices_per_actor", "runtime.gpus_per_actor"), words, strict=False)
+        changed = load_config("paper-qwen2.5-1.5b", [f"{key}={value}" for key, value in settings])
+        figures = gpu_figures(replace(run, config=changed), 1.0, 0.0, 1.0)
+        assert [f["devices_per_actor"] for f in figures] == needed
     # 10 devices x 10 steps x 8 rows x 256 tokens x (4 P + adapters), at half of an A100's 312 TFLOP/s.
     adapters = 28 * 32 * ((1536 + 1536) * 2 + (1536 + 256) * 2 + (1536 + 8960) * 3)
     flops = 4 * 1_543_714_304 + 6 * adapters
     assert one["round_s"] == pytest.approx(10 * 10 * 8 * 256 * flops / 156e12)
     assert eight["round_s"] == pytest.approx(one["round_s"] / 5)
     assert one["memory_mb"] > 1_543_714_304 * 2 / 2**20
+    # Read, checked and fingerprinted at a second a GB.
+    assert (
+        one["start_up_s"] > machine_figures(run)["start_up"]["base_model_s"] == pytest.approx(3.087, rel=1e-3)
+    )
     assert one["run_s"] > four["run_s"] > eight["run_s"] > eight["start_up_s"] > 0
 
 

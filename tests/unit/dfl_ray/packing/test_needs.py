@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from dfl_ray.config.load import load_config
 from dfl_ray.models.published_shapes import published_model
-from dfl_ray.packing.needs import ActorNeeds
+from dfl_ray.packing.needs import ActorNeeds, Asks
 
 
 def test_all_rows_need_as_much_as_many():
@@ -18,6 +22,28 @@ def test_all_rows_need_as_much_as_many():
                           adapted_values=0, neighbours=0.0).working_mb  # fmt: skip
 
     assert needs("null") == needs("100000") > needs("1")
+
+
+def test_logits_of_an_evaluation_decide_where_the_vocabulary_is_large():
+    """Width 256 with 128,256 tokens: three float32 copies of the logits at all predicted tokens of a pass."""
+    config = load_config(None, ["method=sparse_orthogonal", "model.dtype=float32"])
+    shape = replace(
+        published_model("HuggingFaceTB/SmolLM2-135M").shape,  # type: ignore[union-attr]
+        hidden_size=256, intermediate_size=512, layers=2, heads=4, kv_heads=2, vocab_size=128_256,
+    )  # fmt: skip
+
+    def work(total: float, *, apart: bool) -> float:
+        found = ActorNeeds(
+            config, shape, 1000, adapters=1, tasks=2, row=8.0, asked_row=8.0, longest=9, adapted_values=0,
+            neighbours=0.0, predicted=(total, 0.5), asks=Asks(apart=apart),
+        )  # fmt: skip
+        return 2**20 * (found.working_mb + found.merged_mb(2))
+
+    each = 3 * 4 * 128_256
+    assert work(432, apart=True) - work(332, apart=True) == pytest.approx(100 * each)
+    # Of one rule that asks all rows of every device's adapter both are in one pass, of 2,048 tokens at most.
+    assert work(432, apart=False) - work(432, apart=True) == pytest.approx(432 * each)
+    assert work(1e9, apart=True) - work(432, apart=True) == pytest.approx((1024 - 432) * each)
 
 
 def test_the_copies_of_dp_sgd_are_counted_and_bounded():

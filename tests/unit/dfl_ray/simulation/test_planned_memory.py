@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from dfl_ray.config.load import load_config
 from dfl_ray.engines.foreign_memory import foreign_mb, foreign_sizes
 from dfl_ray.models.paths import embedded_path
+from dfl_ray.packing.needs import Asks
 from dfl_ray.packing.workers import TRANSFORMERS_MB
+from dfl_ray.simulation.asked_rows import AskedRows, predicted
 from dfl_ray.simulation.dry_run import outline
 from dfl_ray.simulation.estimate import plan
 from dfl_ray.simulation.memory_estimate import DRIVER_MB, TORCH_MB, outline_needs
@@ -73,6 +76,37 @@ def test_work_in_one_process_is_that_of_all_devices(tmp_path):
         assert (needs.merged_mb(4) > needs.merged_mb(1)) == (name != "llama")
         left = memory["peak_mb"] - DRIVER_MB - TORCH_MB - memory["base_mb"] - work - more
         assert 0 < left < 4 * memory["device_state_mb"] + 200
+
+
+def test_what_the_rules_ask_is_counted(tmp_path):
+    """Sketches of all layers for `filter` alone, dense updates for `ties`, and how deep the router looks."""
+    words = [*described(tmp_path / "wide", LLAMA), "method=sparse_orthogonal"]
+
+    def needs(*more):
+        return outline_needs(outline(load_config(None, [*words, *more])))
+
+    one, filtered, ties, deep = (
+        needs(*more)
+        for more in (
+            ["evaluate.rules=[oracle]"], ["evaluate.rules=[filter]"], ["evaluate.rules=[ties]"],
+            ["evaluate.rules=[oracle]", "method.sketch_layers=4"],
+        )
+    )  # fmt: skip
+    assert one.asks == Asks(apart=True)
+    assert filtered.asks == Asks(closing=True) and deep.asks == Asks(apart=True, router_blocks=True)
+    dense = 6 * (4 * 512**2 + 3 * 512 * 1365)
+    assert ties.asks.dense_mb == pytest.approx((ties.tasks * 18 + 17) * dense / 2**20)
+    assert one.working_mb < deep.working_mb and ties.working_mb == ties.asks.dense_mb
+    whole = 64 * filtered.longest * 4 * (3 * 512 + 4 * 1365)
+    assert filtered.working_mb == pytest.approx(max(one.working_mb, whole / 2**20))
+
+
+def test_logits_of_an_evaluation_are_counted():
+    """Two tasks: 8 rows of 80 tokens, 13 of them predicted, and 8 of 100 with 50; then not known how many."""
+    asked = [AskedRows(8, 80.0, scored=13.0), AskedRows(8, 100.0, scored=50.0)]
+    assert predicted(asked) == (8 * 63, 0.5)
+    assert predicted([AskedRows(None, 80.0, scored=20.0)]) == (math.inf, 0.25)
+    assert predicted([*asked, AskedRows(8, 80.0)]) is predicted([]) is None
 
 
 def test_a_step_by_transformers_is_counted_by_hand():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dfl_ray.config.schema import TasksConfig
 from dfl_ray.errors import InputError
+from dfl_ray.models.tokenizer import load_tokenizer
 from dfl_ray.tasks.chat import prompt_form
 from dfl_ray.tasks.data import Row, Task
 from dfl_ray.tasks.encoding import TextEncoder
@@ -160,6 +162,36 @@ def test_the_end_of_the_turn_gains_no_blank() -> None:
     tokenizer = pieces(CHATML)
     end = TextEncoder(tokenizer, prompt_form(TasksConfig(chat="auto"), tokenizer)).end
     assert tokenizer.convert_ids_to_tokens(end) == [*"<|im_end|>\n"]
+
+
+PHI3 = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+GEMMA = (
+    "{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [(PHI3, "<|end|>"), (CHATML, "<|im_end|>"), (GEMMA, "<end_of_turn>")]
+)
+def test_a_turn_ends_with_the_token_that_the_tokenizer_marks_special(
+    template: str, end: str, tmp_path: Path
+) -> None:
+    """In the form of Phi-3's own files: tokenizer.json marks the token, tokenizer_config.json names another end."""
+    made = letters(template)
+    special = [AddedToken(text, special=True) for text in ("<|user|>", "<|assistant|>", end)]
+    made.backend_tokenizer.add_special_tokens(special)
+    plain = PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer, eos_token="</s>")
+    plain.chat_template = template
+    plain.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert end not in tokenizer.all_special_tokens
+    form = prompt_form(TasksConfig(chat="auto"), tokenizer)
+    rows = tokenize_task(task(Row("Say hi", "hi")), tokenizer, max_tokens=200, form=form).train
+    assert text_of(tokenizer, rows.answer(0)) == f"hi{end}"
 
 
 def test_rows_unlike_the_whole_conversation_are_told() -> None:
