@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Curve, Curves, curve_of
+from dfl_ray.cli.commands import split_words
 from dfl_ray.config.load import load_config, override_texts
+from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
 from dfl_ray.records.lock import acquire
 
@@ -29,7 +32,8 @@ BASE = ("runtime.backend=local", "track.wandb.mode=disabled", "evaluate.every=2"
 OTHER_COMMITS: set[str] = set()
 """Commits of the kept runs that this process has read and whose code is not today's."""
 DIVERGED: set[str] = set()
-"""Labels that `run_all` has left out of its curves."""
+"""Labels of which this process has seen a run that diverged, for what is told."""
+_FOUND_LOCK = threading.Lock()
 _FOUND: dict[str, Mapping[str, Any]] = {}
 """Tasks, model and seed as JSON -> their fingerprint."""
 
@@ -130,20 +134,21 @@ def carry_out_here(job: Job) -> None:
     own = override_texts(
         {"name": job.path.name, "runtime.runs_dir": job.path.parent, "runtime.report": False}
     )
-    launch(load_config(None, [*job.arguments, *own]), json=True)
+    launch(_config_of([*job.arguments, *own]), json=True)
     say(f"{job.path.name}: {time.process_time() - began_s:.1f} s of CPU time")
 
 
 def _kept(job: Job) -> bool:
     """Whether a run is there and done. One that another process writes to, or that diverged, is refused."""
-    if state_of(job.path) == "done":
+    failed = diverged(job.path)
+    if failed or state_of(job.path) == "done":
         _refuse_other_inputs(job)
-        return True
-    if job.path.is_dir():
+    elif job.path.is_dir():
         acquire(job.path).release()
-    if diverged(job.path):
-        raise RuntimeError(f"{job.label}, seed {job.seed}, failed:\n{_info(job.path)['failed_by']}")
-    return False
+    if failed:
+        why, again = _info(job.path)["failed_by"], f"Remove {job.path} to try it again."
+        raise RuntimeError(f"{job.label}, seed {job.seed}, failed:\n{why} {again}")
+    return state_of(job.path) == "done"
 
 
 def _refuse_other_inputs(job: Job) -> None:
@@ -171,11 +176,18 @@ def inputs_now(arguments: Sequence[str]) -> Mapping[str, Any]:
     from dfl_ray.simulation.experiment import build_experiment
     from dfl_ray.simulation.fingerprint import file_digest, fingerprint
 
-    config = load_config(None, list(arguments))
+    config = _config_of(arguments)
     named = config.model_dump_json(include={"tasks", "model", "seed"})
-    if named not in _FOUND:
-        _FOUND[named] = fingerprint(build_experiment(config))
+    with _FOUND_LOCK:
+        if named not in _FOUND:
+            _FOUND[named] = fingerprint(build_experiment(config))
     return {**_FOUND[named], "files": {k: file_digest(Path(p)) for k, p in option_files(config).items()}}
+
+
+def _config_of(arguments: Sequence[str]) -> Config:
+    """What `dfl-ray run` would run of the same words."""
+    source, words = split_words(arguments)
+    return load_config(source, words)
 
 
 def say(text: str) -> None:
@@ -183,13 +195,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_all(jobs: Sequence[Job], workers: int, needed: Sequence[str] = ()) -> Curves:
+def run_all(
+    jobs: Sequence[Job], workers: int, needed: Sequence[str] = (), *, keep_rest: bool = False
+) -> Curves:
     """Make what is missing, `workers` processes at a time, and read all runs.
 
     Args:
         jobs: The runs.
         workers: How many at a time.
         needed: Labels without which there is nothing to compare.
+        keep_rest: Whether to give the other seeds of a label of which a run diverged.
 
     Returns:
         Curves of all labels but those of which a run diverged, which are told: a mean over the rest would flatter.
@@ -203,11 +218,14 @@ def run_all(jobs: Sequence[Job], workers: int, needed: Sequence[str] = ()) -> Cu
     ends = [str(error) for job, error in failed if not diverged(job.path) or job.label in needed]
     if ends:
         raise SystemExit("\n".join([*ends, "What is done is kept; the same command makes what is missing."]))
+    bad = {job.label for job, _ in failed}
+    DIVERGED.update(bad)
     for job, _ in failed:
-        DIVERGED.add(job.label)
-        say(f"{job.label} diverged with seed {job.seed} and is left out of all tables.")
+        say(
+            f"{job.label} diverged with seed {job.seed}{'' if keep_rest else ' and is left out of all tables'}."
+        )
     curves: dict[str, dict[int, Curve]] = {}
     for job in jobs:
-        if job.label not in DIVERGED:
+        if job.label not in bad or (keep_rest and not diverged(job.path)):
             curves.setdefault(job.label, {})[job.seed] = curve_of(job.path, job.label)
     return curves

@@ -163,17 +163,33 @@ def _try(
 def all_curves(
     setting: Setting, chosen: Mapping[str, str], seeds: int, finished: bool
 ) -> dict[str, dict[int, Curve]]:
-    """Every method's run with every seed, seed by seed; with `finished` only the seeds that are whole."""
+    """Every method's run with every seed, seed by seed; with `finished` only the seeds that are whole.
+
+    A method of which a run diverged is left out and told.
+    """
     curves: dict[str, dict[int, Curve]] = {method: {} for method in chosen}
     for seed in range(seeds):
-        jobs = {method: setting.job(label, seed, trial=False) for method, label in chosen.items()}
-        if finished and any(state_of(job.path) != "done" for job in jobs.values()):
+        jobs = {m: setting.job(label, seed, trial=False) for m, label in chosen.items() if m in curves}
+        if finished and any(state_of(j.path) != "done" and not diverged(j.path) for j in jobs.values()):
             say(f"Seed {seed} is not whole and is left out.")
             continue
-        setting.each(setting.make, list(jobs.values()))
+        setting.each(lambda job: _unless_diverged(setting, job), list(jobs.values()))
         for method, job in jobs.items():
-            curves[method][seed] = curve_of(job.path, method)
+            if diverged(job.path):
+                say(f"{job.label} diverged with seed {seed} and is left out.")
+                del curves[method]
+            else:
+                curves[method][seed] = curve_of(job.path, method)
     return curves
+
+
+def _unless_diverged(setting: Setting, job: Job) -> None:
+    """Make a run; one that diverges is for the caller to leave out."""
+    try:
+        setting.make(job)
+    except RuntimeError:
+        if not diverged(job.path):
+            raise
 
 
 def _rates(text: str) -> tuple[float, ...]:

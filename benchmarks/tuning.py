@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     def measure(labels: Sequence[str]) -> dict[str, float]:
         seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
         jobs = [make_job(label, seed, asked.preset, overrides, folder) for label in labels for seed in seeds]
-        curves = run_all(jobs, asked.jobs)
+        curves = run_all(jobs, asked.jobs, keep_rest=True)
         return {x: _mean(curves.get(x, {}), seeds) for x in labels}
 
     found: dict[str, Any] = {}

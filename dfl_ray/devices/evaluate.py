@@ -248,10 +248,13 @@ class Evaluator:
             Who answers with what, and what it is asked.
         """
         out = _MergedAnswers()
-        for device in devices:
+        extras = {} if rule.key is None else {d.index: rule.key(self.router, d) for d in devices}
+        places = {extra: place for place, extra in enumerate(dict.fromkeys(extras.values()))}
+        # One after the other who differ by nothing but their experts, so that what is made of the rest is made once.
+        for device in sorted(devices, key=lambda d: places.get(extras.get(d.index), 0)):
             mine = [experts[device.index, t] for t in range(len(self.setup.tasks))]
             same = tuple(None if e is None else e.key for e in mine)
-            extra = () if rule.key is None else (rule.key(self.router, device),)
+            extra = () if rule.key is None else (extras[device.index],)
             key = out.keys[device.index] = (same, *extra)
             out.holders[key] = (device, mine)
             out.wanted[key] = {

@@ -23,6 +23,8 @@ from dfl_ray.seeds import Stream, generator
 Experts = Sequence[Expert | None]
 References = Mapping[int, np.ndarray] | None
 
+_NOT_ALL = "the rule `filter` needs sketches of all layers, and devices have not received those"
+
 
 @dataclass(frozen=True)
 class MergeTask:
@@ -82,6 +84,7 @@ class Merger:
         self.projections = projections
         self.rank = self.section.rank
         self._filter: tuple[References, object, np.ndarray] | None = None
+        self._sketches: dict[tuple[int, object], np.ndarray] = {}
         self._full_rows: list[torch.Tensor] | None = None
 
     @property
@@ -189,32 +192,38 @@ class Merger:
             ValueError: The sketch of a task that somebody holds is missing among the references, or those received
                 are not of all layers.
         """
-        key, received = (None, None) if references is not None else self._received(device)
+        key, decoded = ((), None) if references is not None else self._received(device)
         if self._filter is None or self._filter[0] is not references or self._filter[1] != key:
-            found = self._all_layers(references) if received is None else _known(received)
+            found = self._all_layers(references) if decoded is None else self._definite(key, decoded())
             matrices = filter_matrices(found, ridge=self.settings.filter_lambda)
             self._filter = (references, key, matrices)
         return self._filter[2]
 
-    def _received(self, device: Device) -> tuple[object, np.ndarray]:
-        """A key that is equal for equal sketches, and the sketches the device has."""
+    def _received(self, device: Device) -> tuple[tuple[object, ...], Callable[[], np.ndarray]]:
+        """A key that is equal for equal sketches, and what decodes the sketches the device has."""
         found = self.method.sketches(device)
-        if found is None or found[1].shape[1] != len(self.method.layout.layers):
-            raise ValueError(
-                "the rule `filter` needs sketches of all layers, and devices have not received those"
-            )
+        if found is None:
+            raise ValueError(_NOT_ALL)
         return found
+
+    def _definite(self, key: Sequence[object], received: np.ndarray) -> np.ndarray:
+        """Received sketches (T, layers, n, n) as correlations: 0 for tasks whose sketch is unknown (NaN).
+
+        A sketch is made definite once, whatever other sketches devices have beside it.
+        """
+        if received.shape[1] != len(self.method.layout.layers):
+            raise ValueError(_NOT_ALL)
+        out = np.zeros_like(received)
+        for name in ((task, maker) for task, maker in enumerate(key) if maker is not None):
+            if name not in self._sketches:
+                self._sketches[name] = semidefinite(received[name[0]])
+            out[name[0]] = self._sketches[name]
+        for old in list(self._sketches)[: -2 * len(key)]:
+            del self._sketches[old]
+        return out
 
     def _all_layers(self, references: References) -> np.ndarray:
         if not references or not self._held() <= set(references):
             raise ValueError("the rule `filter` needs every held task's sketch of all layers")
         nothing = np.zeros_like(next(iter(references.values())))  # of a task that nobody has
         return np.stack([references.get(t, nothing) for t in range(len(self.setup.tasks))])
-
-
-def _known(received: np.ndarray) -> np.ndarray:
-    """Received sketches (T, layers, n, n) as correlations: 0 for tasks whose sketch is unknown (NaN)."""
-    known = ~np.isnan(received).any(axis=(1, 2, 3))
-    out = np.zeros_like(received)
-    out[known] = semidefinite(received[known])
-    return out

@@ -74,12 +74,12 @@ class Router:
         known = self.method.sketches(device)
         if known is None:
             raise ValueError("this method has no sketches to route by")
-        key, correlations = known
+        key, decoded = known
         self._used.add(key)
         if key not in self._known:
             shrinkage = experts_settings(self.section).sketch_shrinkage
             self._known[key] = [
-                log_likelihoods(f, correlations, shrinkage=shrinkage) for f in self._prompt_features()
+                log_likelihoods(f, decoded(), shrinkage=shrinkage) for f in self._prompt_features()
             ]
         return key, self._known[key]
 

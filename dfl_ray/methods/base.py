@@ -291,8 +291,12 @@ class Method(Protocol):
         """The adapter a device would answer a task with if it knew the task; None = it has none yet."""
         ...
 
-    def sketches(self, device: Device[Any]) -> tuple[tuple[object, ...], np.ndarray] | None:
-        """Key and (T, layers, n, n) sketches that the device has received (NaN where unknown); None = no router."""
+    def sketches(self, device: Device[Any]) -> tuple[tuple[object, ...], Callable[[], np.ndarray]] | None:
+        """What the device has received to route by; None = no router.
+
+        Returns:
+            A key, a name of each task's sketch or None; and what decodes them: (T, layers, n, n), NaN where unknown.
+        """
         ...
 
     def density(self, device: Device[Any]) -> float:

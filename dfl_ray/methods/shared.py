@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import numpy as np
@@ -181,7 +181,7 @@ class SharedAdapter(ABC, Generic[S]):
         digest = contents_digest(values_of(device))
         return Expert(("own", device.index, 0), device.state.theta[0], digest=digest)
 
-    def sketches(self, device: Device[S]) -> tuple[tuple[object, ...], np.ndarray] | None:
+    def sketches(self, device: Device[S]) -> tuple[tuple[object, ...], Callable[[], np.ndarray]] | None:
         """No router."""
         return None
 

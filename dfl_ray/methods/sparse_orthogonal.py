@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import final
 from weakref import WeakValueDictionary
@@ -201,26 +201,28 @@ class TaskExperts(ABC):
             found = self._replicas[key] = Expert(key, torch.from_numpy(self._expert_values(message)))
         return found
 
-    def sketches(self, device: Device[ExpertState]) -> tuple[tuple[object, ...], np.ndarray] | None:
+    def sketches(self, device: Device[ExpertState]) -> tuple[tuple[object, ...], Callable[[], np.ndarray]]:
         """Give the published sketches the device holds.
 
         Args:
             device: The device.
 
         Returns:
-            A key, author and version of each task's sketch, and (T, layers, T*r, T*r) float64, NaN for tasks whose
-            sketch has not arrived.
+            A key, author and version of each task's sketch, and what decodes them: (T, layers, T*r, T*r) float64, NaN
+            for tasks whose sketch has not arrived.
         """
-        tasks = range(self.context.tasks)
-        key = tuple(published.maker(device.memory, Kind.SKETCH, t) for t in tasks)
+        key = tuple(published.maker(device.memory, Kind.SKETCH, t) for t in range(self.context.tasks))
+        return key, lambda: self._decoded_sketches(device, key)
+
+    def _decoded_sketches(self, device: Device[ExpertState], key: tuple[object, ...]) -> np.ndarray:
         if key not in self._decoded:
             layers, width = len(self.context.router_layers), self.context.tasks * self.config.rank
             out = np.full((self.context.tasks, layers, width, width), np.nan)
-            for task in tasks:
+            for task in range(self.context.tasks):
                 if (message := published.held(device.memory, Kind.SKETCH, task)) is not None:
                     out[task] = self._sketch_of(message)
             self._decoded = {key: out}  # only the last: devices of one cluster hold the same
-        return key, self._decoded[key]
+        return self._decoded[key]
 
     def density(self, device: Device[ExpertState]) -> float:
         """Share of B's entries that may be non-zero, mean over the device's tasks, in (0, 1]."""
@@ -256,8 +258,7 @@ class TaskExperts(ABC):
         return replace(update, payload_bytes=len(data), kept=kept)
 
     def _message(self, device: Device[ExpertState], update: Planned) -> Message:
-        kind, task = update.kind, update.task
-        precision, kept = self.config.precision, 0
+        kind, task, precision, kept = update.kind, update.task, self.config.precision, 0
         if kind is Kind.BID:
             assert self.pruning.bidding is not None
             adapter_index = device.adapter_tasks.index(task)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dfl_ray.lora.layout import LayerShape, dense_values
-from dfl_ray.methods.spec import method_spec
+from dfl_ray.methods.spec import filters_received, method_spec
 from dfl_ray.packing.actors import Packing, pack
 from dfl_ray.packing.needs import ActorNeeds, Asks
 from dfl_ray.packing.partition import MessageGraph, Node
@@ -26,6 +26,8 @@ DRIVER_MB, RAY_MB, TORCH_MB = 290.0, 373.0, 245.0
 DENSE_BYTES = {"ties": (18, 17), "filter_full": (8, 16)}
 """Bytes that a rule takes for each dense value of every task (`devices.rule_sizes.DENSE_RULES`), copies included, and
 once for those of one task: by its arrays, which for `ties` is what two tasks took; `filter_full` was not measured."""
+FILTER_BYTES = 40
+"""Bytes of a received sketch's value where `filter` is the method's own rule: decoded, definite, summed, solved."""
 FOREIGN_DRIVER_MB = 220.0
 """What torch and `transformers` add to a driver on Ray, which tries models outside the Llama family (measured)."""
 
@@ -72,6 +74,8 @@ def asks(config: Config, layers: Sequence[LayerShape], router: Sequence[int], ta
         for rule in rules
         if rule in DENSE_RULES
     }
+    if filters_received(config.method):
+        dense.add(FILTER_BYTES * tasks * len(layers) * (tasks * config.method.rank) ** 2)
     return Asks(
         apart=set(rules) <= {"likelihood", "oracle"}, router_blocks=not first,
         closing="filter_full" in rules or needs_references(config, rules),

@@ -248,15 +248,18 @@ def _csv_row(path: Path, reader: Any) -> tuple[int, list[str]] | None:
 
 
 def _broken_csv(path: Path, first: int, last: int, reason: str) -> InputError:
-    """A fault of the file and no bad row: behind broken quotes nobody can tell where rows begin."""
+    """A fault of the file and no bad row: where quotes may be broken nobody can tell where rows begin."""
     end = f", read up to line {last}" if last > first else ""
+    long = "field limit" in reason
+    quotes = f"cells of up to {csv.field_size_limit():,} characters" if long else (
+        "one cell for each column; quotes around whole cells only, doubled inside them"
+    )  # fmt: skip
     return InputError(
-        f"The task file {path} is not CSV",
+        f"The task file {path} cannot be read as CSV",
         got=f"the row of line {first}{end}: {reason}",
-        expected=f"quotes around whole cells only, doubled inside them; cells of up to {csv.field_size_limit():,} "
-        "characters",
-        change=f"Mend the row of line {first}; tasks.on_bad_rows=skip cannot leave it out, since nobody can tell "
-        "where it ends.",
+        expected=quotes,
+        change=f"Mend the row of line {first}, where a quote may be missing or misplaced; tasks.on_bad_rows=skip "
+        "cannot leave it out, since it is not sure where it ends.",
     )
 
 

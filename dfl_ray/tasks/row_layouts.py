@@ -73,7 +73,8 @@ def layout_of(path: Path, task: str, config: TasksConfig) -> RowLayout:
 def usual_layout(fields: Sequence[str]) -> RowLayout | None:
     """Find the usual layout of a record without a field `prompt`.
 
-    What an instruction is about (`input`, `context`) may be missing, since rows without it may leave it out.
+    A layout all of whose fields are there comes first. What an instruction is about (`input`, `context`) may be missing
+    otherwise, since rows without it may leave it out.
 
     Args:
         fields: Names of the record's fields.
@@ -83,6 +84,9 @@ def usual_layout(fields: Sequence[str]) -> RowLayout | None:
     """
     if "prompt" in fields:
         return None
+    for layout in USUAL.values():
+        if set(layout.fields) <= set(fields):
+            return layout
     about = CONTEXTS & set(fields)
     for layout in USUAL.values():
         if set(layout.fields) - CONTEXTS <= set(fields) and about <= set(layout.fields):

@@ -116,9 +116,54 @@ def test_a_run_that_diverged_is_not_made_again_and_its_method_is_left_out(
     assert list(curves) == ["dlora"] and list(curves["dlora"]) == [0]
     assert "dlora:learning_rate=1e30 diverged with seed 0" in capsys.readouterr().err
     assert (bad.path / "run.json").stat().st_mtime_ns == stamp
-    with pytest.raises(SystemExit, match=r"(?s)diverged.*same command makes"):
+    with (data / "sums" / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row_of(30) + "\n")
+    kept_runs._FOUND.clear()
+    with pytest.raises(InputError, match="kept from before"):
+        kept_runs.carry_out(bad)
+    with pytest.raises(SystemExit, match=r"(?s)kept from before.*same command makes"):
         kept_runs.run_all([good, bad], 1, needed=[bad.label])
     assert tuning._mean(curves["dlora"], [0, 1]) == pytest.approx(curves["dlora"][0].figures["accuracy"] / 2)
+
+
+def test_what_is_said_of_one_call_is_not_kept_for_the_next(tmp_path, monkeypatch):
+    jobs = [kept_runs.make_job("dlora", seed, None, [], tmp_path) for seed in range(3)]
+    write_info(jobs[1], state="failed", failed_by="Training diverged: all losses are NaN.")
+
+    def carry_out(job):
+        if kept_runs.diverged(job.path):
+            raise RuntimeError("Training diverged")
+
+    monkeypatch.setattr(kept_runs, "carry_out", carry_out)
+    monkeypatch.setattr(kept_runs, "curve_of", lambda path, label: str(path))
+    assert kept_runs.run_all(jobs, 1) == {}
+    assert set(kept_runs.run_all(jobs, 1, keep_rest=True)["dlora"]) == {0, 2}
+    assert set(kept_runs.run_all([jobs[0], jobs[2]], 1)["dlora"]) == {0, 2}
+
+
+def test_a_run_with_a_preset_is_made_and_read_again(tmp_path):
+    words = [
+        "devices.count=9",
+        "rounds=1",
+        "method.local_steps=1",
+        "method.batch_rows=2",
+        "evaluate.rows_per_task=2",
+    ]
+    job = kept_runs.make_job("dlora", 0, "indoor", words, tmp_path)
+    kept_runs.carry_out_here(job)
+    stamp = (job.path / "rounds.parquet").stat().st_mtime_ns
+    kept_runs.carry_out(job)
+    assert (job.path / "rounds.parquet").stat().st_mtime_ns == stamp
+
+
+def test_inputs_are_read_once_by_all_threads(tmp_path, data, monkeypatch):
+    import dfl_ray.simulation.experiment as experiment
+
+    job, built, build = one_run(tmp_path, data), [], experiment.build_experiment
+    kept_runs.carry_out_here(job)
+    monkeypatch.setattr(experiment, "build_experiment", lambda c: built.append(1) or build(c))
+    kept_runs.run_all([job] * 4, 4)
+    assert built == [1]
 
 
 def test_a_failure_is_told_when_the_other_runs_are_made(tmp_path, monkeypatch):
@@ -149,6 +194,23 @@ def test_paths_are_the_callers(tmp_path, monkeypatch):
     assert asked["env"]["PYTHONPATH"].split(":")[0] == str(kept_runs.ROOT)
 
 
+def fail_diverged(job):
+    if kept_runs.diverged(job.path):
+        raise RuntimeError("Training diverged")
+
+
+def test_a_method_that_diverged_is_left_out_of_the_league(tmp_path, monkeypatch, capsys):
+    setting = league.Setting(2, 2, 1, (), tmp_path, None, (1e-2,), 0, 8, 0)
+    monkeypatch.setattr(league, "carry_out_here", fail_diverged)
+    monkeypatch.setattr(league, "curve_of", lambda path, label: label)
+    bad = setting.job("ffa:learning_rate=9", 1, trial=False)
+    write_info(bad, state="failed", failed_by="Training diverged: all losses are NaN.")
+    chosen = {"dlora": "dlora:learning_rate=0.01", "ffa": "ffa:learning_rate=9"}
+    curves = league.all_curves(setting, chosen, 3, finished=False)
+    assert curves == {"dlora": {0: "dlora", 1: "dlora", 2: "dlora"}}
+    assert "ffa:learning_rate=9 diverged with seed 1" in capsys.readouterr().err
+
+
 def test_the_finished_part_of_a_league_makes_no_trial(tmp_path, monkeypatch):
     setting = league.Setting(2, 2, 1, (), tmp_path, None, (1e-2,), 0, 8, 0)
     monkeypatch.setattr(league, "carry_out_here", lambda job: pytest.fail("a run was made"))
@@ -156,7 +218,7 @@ def test_the_finished_part_of_a_league_makes_no_trial(tmp_path, monkeypatch):
     for state in ("failed", "running"):
         write_info(job, state=state, failed_by="the disk is full")
         assert league.tuned_rate(setting, "dlora", 1, finished=True) is None
-    monkeypatch.undo()
     write_info(job, state="failed", failed_by="Training diverged: all losses are NaN.")
+    monkeypatch.setattr(league, "carry_out_here", fail_diverged)
     found = league.tuned_rate(setting, "dlora", 1, finished=True)
     assert found == {"best": "dlora:learning_rate=0.01", "trials": {"0.01": 0.0}}

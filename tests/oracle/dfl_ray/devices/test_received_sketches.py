@@ -90,6 +90,28 @@ def test_devices_with_other_sketches_are_told_apart(saved):
     assert key(router, group.devices[3]) == have[0]
 
 
+def test_filters_are_made_once_for_equal_sketches(saved, monkeypatch):
+    """Though devices that hold the same are not asked one after the other; and a sketch is made definite once."""
+    from dfl_ray.devices import merging
+
+    group = saved.group
+    made, definite = [], []
+    monkeypatch.setattr(merging, "filter_matrices", lambda c, **k: made.append(1) or filter_matrices(c, **k))
+    monkeypatch.setattr(merging, "semidefinite", lambda c: definite.append(1) or semidefinite(c))
+    group.evaluate(2, ("filter",))
+    key, router = inference_rule("filter").key, group._evaluator.router
+    for number, device in enumerate(group.devices.values()):
+        device.memory.updates = dict(group.devices[0].memory.updates)
+        if number % 2:
+            forget(device, 1)
+    assert len({key(router, d) for d in group.devices.values()}) == 2
+    group._evaluator.merger._filter = None
+    group._evaluator.merger._sketches.clear()
+    made.clear(), definite.clear()
+    group.evaluate(2, ("filter",))
+    assert len(made) == 2 and len(definite) == len(group.setup.tasks)
+
+
 def test_a_resumed_run_answers_as_a_whole_one(tmp_path, monkeypatch):
     monkeypatch.setattr(DeviceGroup, "full_sketches", no_exact_sketches)
     words = (*WORDS[1:], "rounds=3", "evaluate.every=1")

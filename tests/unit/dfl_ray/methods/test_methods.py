@@ -205,7 +205,8 @@ def test_sketches_reach_everyone_and_lost_hops_are_retried():
     for r in range(1, 6):
         play(method, devices, r, lost={(0, 1)} if r < 3 else set())
     for d in devices:
-        key, found = method.sketches(d)
+        key, decoded = method.sketches(d)
+        found = decoded()
         assert key == ((0, 1), (2, 1))
         np.testing.assert_allclose(found[0, 0], np.eye(8), rtol=1e-3)  # float16 root diagonals
         np.testing.assert_allclose(found[1, 0], 2 * np.eye(8), rtol=1e-3)

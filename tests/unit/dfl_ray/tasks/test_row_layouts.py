@@ -76,9 +76,14 @@ def test_rows_may_leave_out_what_their_instruction_is_about(tmp_path: Path, suff
     assert none.train == tuple(Row(row["instruction"], row["output"]) for row in ALPACA[:8])
     assert later.train[:3] == none.train[:3]
     assert later.train[3] == Row("Add one to 3.\n\nas a word", "4")
+    # A layout that is there in full is read whatever stands beside it.
+    write(tmp_path / "more" / "alpaca", [{**row, "context": "x"} for row in ALPACA])
+    write(tmp_path / "more" / "talk", [{**row, "context": "x", "input": "y"} for row in TALKS])
+    alpaca, talk = load(tmp_path / "more").tasks
+    assert alpaca.train[0] == Row("Add one to 0.", "1") and talk.train[0].answer == "Bye 0"
     write(tmp_path / "odd", [{**row, "context": "x"} for row in bare])
     with pytest.raises(InputError, match="no field `prompt`"):
-        load(tmp_path)
+        load(tmp_path, names=["odd"])
 
 
 def test_a_conversation_without_an_answer_is_a_bad_row(tmp_path: Path) -> None:

@@ -205,7 +205,8 @@ def test_broken_quotes_are_a_fault_of_the_file_with_their_line(
     (tmp_path / "odd/train.jsonl").unlink()
     (tmp_path / "odd/train.csv").write_text(f"prompt,answer\na,yes\n\n\n{broken}", encoding="utf-8")
     told = complaint(tmp_path, on_bad_rows=bad)
-    assert "odd/train.csv is not CSV" in told and said in told
+    assert "odd/train.csv cannot be read as CSV" in told and said in told
+    assert "one cell for each column; quotes around whole cells" in told
 
 
 @pytest.mark.parametrize("mark", [";", "\t", "|"])
