@@ -204,7 +204,8 @@ def _write_experts(run: SavedRun, device: int, parts: Mapping[int, Adapter | Non
             _write_adapter(run, adapter, out / setup.tasks[task].name)
     known = run.group.method.sketches(run.group.devices[device])
     if known is not None:
-        arrays = {"correlations": np.ascontiguousarray(np.asarray(known[1], np.float32))}
+        _, decoded = known
+        arrays = {"correlations": np.ascontiguousarray(decoded().astype(np.float32))}
         names = {"tasks": ",".join(t.name for t in setup.tasks)}
         save_file(arrays, out / "routing.safetensors", metadata=names)
     (out / "load.py").write_text(LOADER, encoding="utf-8")
