@@ -7,7 +7,6 @@ still those it was made of; one made by other code is read and told. A run whose
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from dfl_ray.cli.commands import split_words
 from dfl_ray.config.load import load_config, override_texts
 from dfl_ray.config.schema import Config
 from dfl_ray.errors import InputError
+from dfl_ray.records.info import read_info
 from dfl_ray.records.lock import acquire
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def diverged(path: Path) -> bool:
 
 def _info(path: Path) -> dict[str, Any]:
     info = path / "run.json"
-    return json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    return read_info(info) if info.is_file() else {}
 
 
 def carry_out(job: Job) -> None:
@@ -172,16 +172,15 @@ def _refuse_other_inputs(job: Job) -> None:
 
 def inputs_now(arguments: Sequence[str]) -> Mapping[str, Any]:
     """The fingerprint of what a run's arguments name now; rows and weights are read once for the same sections."""
-    from dfl_ray.config.option_files import option_files
     from dfl_ray.simulation.experiment import build_experiment
-    from dfl_ray.simulation.fingerprint import file_digest, fingerprint
+    from dfl_ray.simulation.fingerprint import file_digests, fingerprint
 
     config = _config_of(arguments)
     named = config.model_dump_json(include={"tasks", "model", "seed"})
     with _FOUND_LOCK:
         if named not in _FOUND:
             _FOUND[named] = fingerprint(build_experiment(config))
-    return {**_FOUND[named], "files": {k: file_digest(Path(p)) for k, p in option_files(config).items()}}
+    return {**_FOUND[named], "files": file_digests(config)}
 
 
 def _config_of(arguments: Sequence[str]) -> Config:
@@ -215,15 +214,17 @@ def run_all(
     with ThreadPoolExecutor(workers) as pool:
         tried = [(job, pool.submit(carry_out, job)) for job in jobs]
     failed = [(job, error) for job, future in tried if (error := future.exception())]
-    ends = [str(error) for job, error in failed if not diverged(job.path) or job.label in needed]
+    ends = [
+        str(error)
+        for job, error in failed
+        if isinstance(error, InputError) or not diverged(job.path) or job.label in needed
+    ]
     if ends:
         raise SystemExit("\n".join([*ends, "What is done is kept; the same command makes what is missing."]))
-    bad = {job.label for job, _ in failed}
+    bad, then = {job.label for job, _ in failed}, "" if keep_rest else " and is left out of all tables"
     DIVERGED.update(bad)
     for job, _ in failed:
-        say(
-            f"{job.label} diverged with seed {job.seed}{'' if keep_rest else ' and is left out of all tables'}."
-        )
+        say(f"{job.label} diverged with seed {job.seed}{then}.")
     curves: dict[str, dict[int, Curve]] = {}
     for job in jobs:
         if job.label not in bad or (keep_rest and not diverged(job.path)):

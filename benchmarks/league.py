@@ -113,11 +113,7 @@ class Setting:
 def trial(setting: Setting, label: str, seed: int) -> float:
     """Accuracy on validation rows; 0 where training diverged, which is said."""
     job = setting.job(label, seed, trial=True)
-    try:
-        setting.make(job)
-    except RuntimeError as error:
-        if "diverged" not in str(error):
-            raise
+    if not _made(setting, job):
         say(f"{label}, seed {seed}, diverged and counts as 0 %.")
         return 0.0
     return curve_of(job.path, label).figures["accuracy"]
@@ -173,23 +169,25 @@ def all_curves(
         if finished and any(state_of(j.path) != "done" and not diverged(j.path) for j in jobs.values()):
             say(f"Seed {seed} is not whole and is left out.")
             continue
-        setting.each(lambda job: _unless_diverged(setting, job), list(jobs.values()))
-        for method, job in jobs.items():
-            if diverged(job.path):
+        made = setting.each(lambda job: _made(setting, job), list(jobs.values()))
+        for (method, job), whole in zip(jobs.items(), made, strict=True):
+            if whole:
+                curves[method][seed] = curve_of(job.path, method)
+            else:
                 say(f"{job.label} diverged with seed {seed} and is left out.")
                 del curves[method]
-            else:
-                curves[method][seed] = curve_of(job.path, method)
     return curves
 
 
-def _unless_diverged(setting: Setting, job: Job) -> None:
-    """Make a run; one that diverges is for the caller to leave out."""
+def _made(setting: Setting, job: Job) -> bool:
+    """Make a run unless it is there; whether it is whole, and not one whose training diverged."""
     try:
         setting.make(job)
     except RuntimeError:
         if not diverged(job.path):
             raise
+        return False
+    return True
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -83,10 +83,22 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
             setup.weights.buffers,
             *({name: [t.packed, t.absmax]} for name, t in setup.weights.four_bit.items()),
         ),
-        "files": {key: file_digest(Path(path)) for key, path in option_files(experiment.config).items()},
+        "files": file_digests(experiment.config),
         **({} if setup.warm is None else {"warm_start": _digest(sorted(setup.warm.factors.items()))}),
         "code": {"version": VERSION, "sources": source_digest(Path(__file__).resolve().parents[2])},
     }
+
+
+def file_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the files that a configuration names.
+
+    Args:
+        config: The experiment.
+
+    Returns:
+        Key of the configuration that names a file -> hexadecimal digits.
+    """
+    return {key: file_digest(Path(path)) for key, path in option_files(config).items()}
 
 
 def file_digest(path: Path) -> str:

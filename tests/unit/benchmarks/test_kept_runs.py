@@ -121,6 +121,8 @@ def test_a_run_that_diverged_is_not_made_again_and_its_method_is_left_out(
     kept_runs._FOUND.clear()
     with pytest.raises(InputError, match="kept from before"):
         kept_runs.carry_out(bad)
+    with pytest.raises(SystemExit, match="kept from before"):  # what it was is not known to diverge again
+        kept_runs.run_all([bad], 1)
     with pytest.raises(SystemExit, match=r"(?s)kept from before.*same command makes"):
         kept_runs.run_all([good, bad], 1, needed=[bad.label])
     assert tuning._mean(curves["dlora"], [0, 1]) == pytest.approx(curves["dlora"][0].figures["accuracy"] / 2)
